@@ -1,0 +1,54 @@
+# Every verb sets up what it needs: Python ≥ 3.11 with pip and venv is enough. Nothing outside of this directory changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt bench docs clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make .venv and install the project with its tools
+
+demo: $(STAMP) ## run the example worker with an embedded orchestrator
+	$(BIN)/worker demo
+
+test: $(STAMP) ## run all tests (ARGS="tests/config -k url" for some)
+	$(BIN)/pytest $(ARGS)
+
+check: $(STAMP) ## formatting, lint, types, layers, generated documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/settings_table.py --check
+
+fmt: $(STAMP) ## format the code and fix what lint can fix
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## write the generated documents
+	$(BIN)/python scripts/settings_table.py
+
+bench: $(STAMP) ## run the benchmarks
+	@test -d bench || { echo "There are no benchmarks in this version: the directory bench/ does not exist." >&2; exit 1; }
+	$(BIN)/python -m bench
+
+clean: ## remove .venv, caches and build results
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-output
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The interpreter is checked first: pip's own message about requires-python does not say what to do.
+$(STAMP): pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "This project needs Python 3.11 or newer; '$(PYTHON)' is missing or older." >&2; \
+		echo "Name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { \
+		echo "The virtual environment could not be made (on Debian and Ubuntu: apt install python3-venv)." >&2; \
+		rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,pydantic,demo]'
+	@touch $(STAMP)

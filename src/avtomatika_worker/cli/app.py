@@ -1,0 +1,122 @@
+"""Finds the user's worker and its settings; what is wrong becomes one line with a hint, and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import click
+
+from avtomatika_worker.config import Settings, read_env_file, unknown_variables
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain
+
+
+class UsageProblem(click.ClickException):
+    """Something the user can mend. Written as ``worker: …``; exit code 2."""
+
+    exit_code = EXIT_USAGE
+
+    def show(self, file: Any = None) -> None:
+        """Write the line."""
+        click.echo(f"worker: {self.message}", err=True, file=file)
+
+
+def load_app(path: str) -> Worker:
+    """Import the worker that ``path`` (``module:attribute``) names. The .env file is read before."""
+    read_dotenv()
+    module_name, colon, attribute = path.partition(":")
+    if not (module_name and colon and attribute):
+        raise UsageProblem(f"--app {path!r}: write it as module:attribute, such as app.main:worker")
+    found: Any = _import(module_name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageProblem(_no_attribute(path, module_name, part, found))
+        found = getattr(found, part)
+    if not isinstance(found, Worker) and callable(found):
+        found = _call(path, found)
+    if not isinstance(found, Worker):
+        raise UsageProblem(f"--app {path!r}: {attribute} is a {type(found).__name__}, not a Worker")
+    return found
+
+
+def load_settings(worker: Worker, **overrides: str) -> Settings:
+    """Return the worker's settings from the environment; ``overrides`` are variables. Exits with code 2 when wrong."""
+    try:
+        settings = worker.load_settings({**os.environ, **overrides})
+    except ConfigError as error:
+        _exit(error)
+    for message in unknown_variables(os.environ):
+        click.echo(f"worker: {message}", err=True)
+    return settings
+
+
+def load_skills(worker: Worker, settings: Settings) -> None:
+    """Load and check every skill. Exits with code 2 when one is wrong."""
+    try:
+        worker.load_skills(settings)
+    except USAGE_ERRORS as error:
+        _exit(error)
+
+
+def read_dotenv() -> None:
+    """Read the .env file of the working directory; what the environment has already wins."""
+    path = Path(".env")
+    if path.is_file():
+        try:
+            variables = read_env_file(path)
+        except ConfigError as error:
+            _exit(error)
+        for name, value in variables.items():
+            os.environ.setdefault(name, value)
+
+
+def _exit(error: Exception) -> NoReturn:
+    explain(error)
+    sys.exit(EXIT_USAGE)
+
+
+def _import(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise _broken(name, error) from error
+        hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
+        raise UsageProblem(f"--app: there is no module {error.name!r} in {here} ({hint})") from error
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> UsageProblem:
+    """Say where the user's module fails; its own frames of the traceback are what helps."""
+    if isinstance(error, USAGE_ERRORS):
+        return UsageProblem(f"--app: {name}: {error}")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "importlib" not in frame.filename and "avtomatika_worker/cli" not in frame.filename]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
+
+
+def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
+    workers = [name for name, value in vars(found).items() if isinstance(value, Worker)] if hasattr(found, "__dict__") else []
+    hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top"
+    return f"--app {path!r}: {module} has no attribute {attribute!r}{hint}"
+
+
+def _call(path: str, factory: Any) -> Any:
+    try:
+        return factory()
+    except Exception as error:
+        traceback.print_exception(error)
+        raise UsageProblem(f"--app {path!r}: calling it failed: {type(error).__name__}: {error}") from error

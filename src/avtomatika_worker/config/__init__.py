@@ -1,0 +1,30 @@
+"""Settings: parsed once, from values that the caller hands in, into a frozen object."""
+
+from __future__ import annotations
+
+from avtomatika_worker.config.env_file import read_env_file
+from avtomatika_worker.config.loading import load_settings, unknown_variables
+from avtomatika_worker.config.settings import (
+    LogFormat,
+    LogLevel,
+    MultiOrchestratorMode,
+    SettingDoc,
+    Settings,
+    SkillsOnError,
+    describe,
+)
+from avtomatika_worker.config.structured import OrchestratorSettings
+
+__all__ = [
+    "LogFormat",
+    "LogLevel",
+    "MultiOrchestratorMode",
+    "OrchestratorSettings",
+    "SettingDoc",
+    "Settings",
+    "SkillsOnError",
+    "describe",
+    "load_settings",
+    "read_env_file",
+    "unknown_variables",
+]

@@ -1,0 +1,206 @@
+"""The kinds of values that variables hold: how each is read from text, and what is allowed.
+
+A parser takes the text of a variable and returns its value; a check takes a value and returns nothing. Both raise
+ValueError with a sentence that says what is allowed; the caller adds the variable and its value.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+_BOOLEANS: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+
+def _accept(_value: Any) -> None:
+    """Allow every value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the values of a setting are read and checked.
+
+    ``types`` are what a value given by a program may be an instance of; texts of another kind are parsed.
+    """
+
+    parse: Callable[[str], Any]
+    types: tuple[type, ...]
+    check: Callable[[Any], None] = _accept
+
+    def read(self, text: str) -> Any:
+        """Return the value that ``text`` stands for. Raises ValueError saying what is allowed."""
+        value = self.parse(text)
+        self.check(value)
+        return value
+
+    def take(self, value: object) -> Any:
+        """Return a value given by a program, checked like one from a variable. Raises ValueError."""
+        if isinstance(value, str):
+            return self.read(value)
+        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+            raise ValueError(f"must be {' or '.join(kind.__name__ for kind in self.types)}")
+        self.check(value)
+        return value
+
+
+def text() -> Kind:
+    """Any text."""
+    return Kind(str, (str,))
+
+
+def identifier() -> Kind:
+    """What orchestrators take as an id (RXON.md, "Identifiers")."""
+
+    def check(value: str) -> None:
+        if not _IDENTIFIER.fullmatch(value):
+            raise ValueError("must be 1 to 128 characters out of A-Z, a-z, 0-9, _ and -")
+
+    return Kind(str, (str,), check)
+
+
+def check_token(value: str) -> None:
+    """Raise ValueError unless ``value`` can be sent in an HTTP header."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("must be printable ASCII without spaces (it is sent in an HTTP header)")
+
+
+def token() -> Kind:
+    """A secret that is sent in a header."""
+    return Kind(str, (str,), check_token)
+
+
+def boolean() -> Kind:
+    """Yes or no."""
+
+    def parse(value: str) -> bool:
+        try:
+            return _BOOLEANS[value.lower()]
+        except KeyError:
+            raise ValueError("must be true or false (or 1/0, yes/no, on/off)") from None
+
+    return Kind(parse, (bool,))
+
+
+def integer(*, least: int, most: int | None = None) -> Kind:
+    """A whole number within bounds."""
+    allowed = f"must be a whole number of at least {least}" + ("" if most is None else f" and at most {most}")
+
+    def parse(value: str) -> int:
+        # int() alone would take "1_0" and digits of other scripts.
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
+            raise ValueError(allowed)
+        return int(value)
+
+    def check(value: int) -> None:
+        if value < least or (most is not None and value > most):
+            raise ValueError(allowed)
+
+    return Kind(parse, (int,), check)
+
+
+def port() -> Kind:
+    """A TCP port; 0 lets the system choose."""
+    number = integer(least=0, most=65535)
+
+    def parse(value: str) -> int:
+        if value.startswith("tcp://"):
+            raise ValueError(
+                "must be a whole number of at least 0 and at most 65535"
+                " (Kubernetes sets this variable for a Service of the same name: set enableServiceLinks: false)"
+            )
+        return int(number.parse(value))
+
+    return Kind(parse, (int,), number.check)
+
+
+def number(*, above: float | None = None, least: float | None = None) -> Kind:
+    """A finite number, greater than ``above`` or at least ``least``."""
+    bound = f"greater than {above:g}" if above is not None else f"of at least {least or 0:g}"
+    allowed = f"must be a number {bound}"
+
+    def parse(value: str) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(allowed) from None
+
+    def check(value: float) -> None:
+        too_small = value <= above if above is not None else value < (least or 0)
+        if too_small or not math.isfinite(value):
+            raise ValueError(allowed)
+
+    return Kind(parse, (float, int), check)
+
+
+def choice(options: type[enum.StrEnum]) -> Kind:
+    """One of the values of an enum, in any case."""
+
+    def parse(value: str) -> enum.StrEnum:
+        for option in options:
+            if option.value.lower() == value.lower():
+                return option
+        raise ValueError("must be one of " + ", ".join(option.value for option in options))
+
+    return Kind(parse, (options,))
+
+
+def parse_url(value: str) -> str:
+    """Return an http(s) URL without its trailing slash. Raises ValueError saying what is allowed."""
+    try:
+        parts = urlsplit(value)
+        valid_port = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError("must be a URL such as http://host:8080") from None
+    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or not valid_port:
+        raise ValueError("must be a URL such as http://host:8080 or https://host/prefix")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password (tokens have variables of their own)")
+    if parts.query or parts.fragment or re.search(r"[\s?#\x00-\x1f]", value):
+        raise ValueError("must not hold a query, a fragment or spaces")
+    return value.rstrip("/")
+
+
+def url() -> Kind:
+    """An http(s) URL that may carry a path prefix."""
+    return Kind(parse_url, (str,))
+
+
+def path() -> Kind:
+    """A path that need not exist yet."""
+
+    def parse(value: str) -> Path:
+        if "\0" in value:
+            raise ValueError("must be a path")
+        return Path(value)
+
+    return Kind(parse, (Path,))
+
+
+def readable_file() -> Kind:
+    """A path of a file that can be read now."""
+
+    def check(value: Path) -> None:
+        if not value.is_file():
+            raise ValueError("must be a file that exists")
+        if not os.access(value, os.R_OK):
+            raise ValueError("must be a file that can be read")
+
+    return Kind(path().parse, (Path,), check)

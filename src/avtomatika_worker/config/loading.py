@@ -1,0 +1,132 @@
+"""From environment variables to ``Settings``, with all problems at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections.abc import Mapping, Set
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+from avtomatika_worker.config.settings import EXTRA_PREFIX, Setting, Settings, setting_fields
+from avtomatika_worker.config.structured import loose_json
+from avtomatika_worker.errors import ConfigError
+
+_SHOWN: Final = 120  # characters of a wrong value that are worth showing
+_EXTRA: Final = "extra_capabilities"
+# Variables that start like ours; others are somebody else's, whatever they look like.
+_FAMILIES: Final = (
+    "WORKER_",
+    "ORCHESTRATOR",
+    "MULTI_ORCH",
+    "REGISTRATION_",
+    "RESULT_",
+    "TASK_",
+    "MAX_CONC",
+    "HEARTBEAT",
+    "INSTALLED_",
+    "TLS_",
+)
+_ALIKE: Final = 0.85
+_DELAYS: Final = (
+    ("registration_retry_initial_delay", "registration_retry_max_delay"),
+    ("result_retry_initial_delay", "result_retry_max_delay"),
+)
+_TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
+
+
+def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
+    """Return the settings that ``environ`` and ``overrides`` describe.
+
+    ``overrides`` are named like the fields of ``Settings`` and win over the environment; None means not given, a text
+    is read as a variable's text would be. Texts that are empty or blank are unset, in both. Raises ConfigError with
+    every problem there is, and TypeError for an override that is no setting.
+    """
+    unknown = overrides.keys() - setting_fields().keys() - {_EXTRA}
+    if unknown:
+        raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
+    problems: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for name, (_, spec) in setting_fields().items():
+        try:
+            value = _value(spec, environ, name, overrides.get(name))
+        except ValueError as error:
+            problems[name] = str(error)
+        else:
+            if value is not None:
+                values[name] = _frozen(value)
+    values[_EXTRA] = MappingProxyType(_extra(environ) | dict(overrides.get(_EXTRA) or {}))
+    values.setdefault("worker_id", str(uuid.uuid4()))
+    settings = Settings(**values)
+    found = [*problems.values(), *_cross_check(settings, broken=problems.keys())]
+    if found:
+        raise ConfigError(found)
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each variable whose name is nearly that of a setting."""
+    known = [spec.variable for _, spec in setting_fields().values()]
+    messages: list[str] = []
+    for name in sorted(environ):
+        if name in known or name.startswith(EXTRA_PREFIX) or not name.upper().startswith(_FAMILIES):
+            continue
+        alike = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
+        if alike:
+            messages.append(f"{name} is not a setting of the worker; did you mean {alike[0]}?")
+    return messages
+
+
+def _value(spec: Setting, environ: Mapping[str, str], name: str, override: Any) -> Any:
+    """Return the setting's value, None when it is unset. Raises ValueError with the whole problem."""
+    if override is not None and not (isinstance(override, str) and not override.strip()):
+        where, shown = f"{name} ({spec.variable})", override
+    else:
+        # Secrets that are mounted from files often end in a line break.
+        where, shown = spec.variable, environ.get(spec.variable, "").strip()
+        if not shown:
+            return None
+    try:
+        return spec.kind.take(shown)
+    except ValueError as error:
+        value = "***" if spec.secret else _presentable(shown)
+        raise ValueError(f"{where}={value}: {error}") from None
+
+
+def _presentable(value: object) -> str:
+    """Return what may be shown of a wrong value: not too much, and no password of a URL, however it is written."""
+    shown = repr(re.sub(r"(?s)^((?:[A-Za-z]+:)?/*).*@", r"\1***@", value) if isinstance(value, str) else value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+
+
+def _frozen(value: Any) -> Any:
+    return MappingProxyType(dict(cast("Mapping[str, Any]", value))) if isinstance(value, Mapping) else value
+
+
+def _extra(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the custom capabilities."""
+    return {
+        name.removeprefix(EXTRA_PREFIX).lower(): loose_json(value.strip())
+        for name, value in environ.items()
+        if name.startswith(EXTRA_PREFIX) and name != EXTRA_PREFIX and value.strip()
+    }
+
+
+def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
+    """Return what is wrong with settings that are right one by one; pairs with a ``broken`` one are left alone."""
+    problems: list[str] = []
+    for initial, longest in _DELAYS:
+        if broken.isdisjoint((initial, longest)) and getattr(settings, longest) < getattr(settings, initial):
+            least = f"{_variable(initial)}, which is {getattr(settings, initial):g}"
+            problems.append(f"{_variable(longest)}={getattr(settings, longest):g}: must be at least {least}")
+    for pair in _TOGETHER:
+        missing = [name for name in pair if getattr(settings, name) is None]
+        if broken.isdisjoint(pair) and len(missing) == 1:
+            other = pair[0] if missing[0] == pair[1] else pair[1]
+            problems.append(f"{_variable(missing[0])} is not set: must be set together with {_variable(other)}")
+    return problems
+
+
+def _variable(name: str) -> str:
+    return setting_fields()[name][1].variable

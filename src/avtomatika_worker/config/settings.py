@@ -1,0 +1,377 @@
+"""All settings, in one frozen object; the table of variables in the documentation is made from its fields."""
+
+# ruff: noqa: RUF009 - `_setting` returns a field, as `dataclasses.field` does
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from avtomatika_worker.config import kinds, structured
+from avtomatika_worker.config.kinds import Kind
+from avtomatika_worker.config.structured import OrchestratorSettings
+from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
+
+EXTRA_PREFIX: Final = "WORKER_EXTRA_"
+DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
+_SPEC: Final = "avtomatika_worker.setting"
+
+
+class MultiOrchestratorMode(enum.StrEnum):
+    """How polls are spread over several orchestrators."""
+
+    WATERFALL = "WATERFALL"
+    ROUND_ROBIN = "ROUND_ROBIN"
+    FAILOVER = "FAILOVER"
+
+
+class LogFormat(enum.StrEnum):
+    """What log records look like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(enum.StrEnum):
+    """The least level that is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+class SkillsOnError(enum.StrEnum):
+    """What to do about a module of the skills directory that cannot be imported."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is known about one setting besides its value.
+
+    ``unset`` says in words what an unset variable means, where the default value itself does not say it.
+    """
+
+    variable: str
+    doc: str
+    kind: Kind
+    unit: str = ""
+    secret: bool = False
+    unset: str = ""
+
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+def _setting(
+    variable: str,
+    kind: Kind,
+    doc: str,
+    *,
+    default: Any = MISSING,
+    unit: str = "",
+    secret: bool = False,
+    unset: str = "",
+) -> Any:
+    """Make a dataclass field that carries its ``Setting``."""
+    spec = Setting(variable=variable, doc=doc, kind=kind, unit=unit, secret=secret, unset=unset)
+    if default is _nothing:
+        return field(default_factory=_nothing, repr=not secret, metadata={_SPEC: spec})
+    return field(default=default, repr=not secret, metadata={_SPEC: spec})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a worker can be told from outside. Made by ``load_settings``; times are in seconds.
+
+    Secrets do not appear in its ``repr``.
+    """
+
+    worker_id: str = _setting(
+        "WORKER_ID", kinds.identifier(), "Unique identifier of this worker instance.", unset="random UUID"
+    )
+    worker_type: str = _setting("WORKER_TYPE", kinds.text(), "Type under which the worker registers.", default="worker")
+    token: str | None = _setting(
+        "WORKER_TOKEN",
+        kinds.token(),
+        "Token shared with the orchestrator; it authenticates the worker and signs its messages.",
+        default=None,
+        secret=True,
+        unset="none: messages are not signed",
+    )
+    individual_token: str | None = _setting(
+        "WORKER_INDIVIDUAL_TOKEN",
+        kinds.token(),
+        "Token of this worker alone; wins over `WORKER_TOKEN`.",
+        default=None,
+        secret=True,
+    )
+    orchestrator_url: str = _setting(
+        "ORCHESTRATOR_URL",
+        kinds.url(),
+        "Address of the orchestrator; it may carry a path prefix.",
+        default=DEFAULT_ORCHESTRATOR_URL,
+    )
+    orchestrators_config: tuple[OrchestratorSettings, ...] = _setting(
+        "ORCHESTRATORS_CONFIG",
+        structured.orchestrators(),
+        "JSON list of orchestrators, objects with `url`, `priority` (1; lower is asked first), `weight` (1) and"
+        " `token`; replaces `ORCHESTRATOR_URL`.",
+        default=(),
+        secret=True,
+    )
+    multi_orchestrator_mode: MultiOrchestratorMode = _setting(
+        "MULTI_ORCHESTRATOR_MODE",
+        kinds.choice(MultiOrchestratorMode),
+        "How polls are spread over several orchestrators: `WATERFALL`, `ROUND_ROBIN` or `FAILOVER`.",
+        default=MultiOrchestratorMode.WATERFALL,
+    )
+    max_concurrent_tasks: int = _setting(
+        "MAX_CONCURRENT_TASKS", kinds.integer(least=1), "Number of tasks that may run at the same time.", default=10
+    )
+    heartbeat_interval: float = _setting(
+        "HEARTBEAT_INTERVAL", kinds.number(above=0), "Time between two heartbeats.", default=15.0, unit="s"
+    )
+    task_poll_timeout: float = _setting(
+        "TASK_POLL_TIMEOUT",
+        kinds.number(above=0),
+        "How long an orchestrator is expected to hold a poll that has no task.",
+        default=30.0,
+        unit="s",
+    )
+    registration_retry_initial_delay: float = _setting(
+        "REGISTRATION_RETRY_INITIAL_DELAY",
+        kinds.number(above=0),
+        "Delay before registration is tried again for the first time; it doubles with every failure.",
+        default=1.0,
+        unit="s",
+    )
+    registration_retry_max_delay: float = _setting(
+        "REGISTRATION_RETRY_MAX_DELAY",
+        kinds.number(above=0),
+        "Longest delay between two tries of registration, which are made for ever.",
+        default=60.0,
+        unit="s",
+    )
+    result_retry_initial_delay: float = _setting(
+        "RESULT_RETRY_INITIAL_DELAY",
+        kinds.number(above=0),
+        "Delay before a result is sent again for the first time; it doubles with every failure.",
+        default=1.0,
+        unit="s",
+    )
+    result_retry_max_delay: float = _setting(
+        "RESULT_RETRY_MAX_DELAY",
+        kinds.number(above=0),
+        "Longest delay between two tries to send a result.",
+        default=60.0,
+        unit="s",
+    )
+    result_max_age: float = _setting(
+        "RESULT_MAX_AGE",
+        kinds.number(above=0),
+        "Age at which a result that could not be delivered is given up; until then it is sent again and again.",
+        default=86400.0,
+        unit="s",
+    )
+    log_format: LogFormat = _setting(
+        "LOG_FORMAT", kinds.choice(LogFormat), "Form of the log: `text` or `json`.", default=LogFormat.TEXT
+    )
+    log_level: LogLevel = _setting(
+        "LOG_LEVEL",
+        kinds.choice(LogLevel),
+        "Least level that is logged: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.",
+        default=LogLevel.INFO,
+    )
+    port: int = _setting(
+        "WORKER_PORT", kinds.port(), "Port of the health server; 0 lets the system choose one.", default=8083
+    )
+    health_host: str = _setting(
+        "WORKER_HEALTH_HOST",
+        kinds.text(),
+        "Address the health server listens on.",
+        default="0.0.0.0",  # noqa: S104 - Kubernetes probes come from outside of the container
+    )
+    shutdown_timeout: float = _setting(
+        "WORKER_SHUTDOWN_TIMEOUT",
+        kinds.number(least=0),
+        "Longest time that running tasks get to finish when the worker shuts down.",
+        default=30.0,
+        unit="s",
+    )
+    enable_websockets: bool = _setting(
+        "WORKER_ENABLE_WEBSOCKETS",
+        kinds.boolean(),
+        "Take commands (cancellation, for example) over a WebSocket at once.",
+        default=False,
+    )
+    enable_metrics: bool = _setting(
+        "WORKER_ENABLE_METRICS", kinds.boolean(), "Collect OpenTelemetry metrics and traces.", default=False
+    )
+    strict_event_validation: bool = _setting(
+        "STRICT_EVENT_VALIDATION",
+        kinds.boolean(),
+        "Block events that a skill has not declared, when it declares any.",
+        default=True,
+    )
+    progress_interval: float = _setting(
+        "WORKER_PROGRESS_INTERVAL",
+        kinds.number(least=0),
+        "Least time between two progress messages of a task; the newest wins, the last is always sent.",
+        default=1.0,
+        unit="s",
+    )
+    task_files_dir: Path = _setting(
+        "TASK_FILES_DIR",
+        kinds.path(),
+        "Directory for the temporary files of tasks.",
+        default=Path("/tmp/payloads"),  # noqa: S108 - the documented default; the directory is made private
+    )
+    skills_dir: Path = _setting(
+        "WORKER_SKILLS_DIR", kinds.path(), "Directory whose modules are loaded as skills.", default=Path("skills")
+    )
+    skills_on_error: SkillsOnError = _setting(
+        "WORKER_SKILLS_ON_ERROR",
+        kinds.choice(SkillsOnError),
+        "What a skill module that cannot be imported does to the start: `stop` or `skip`.",
+        default=SkillsOnError.STOP,
+    )
+    cost_per_skill: Mapping[str, float] = _setting(
+        "COST_PER_SKILL", structured.costs(), "JSON object of skill names and their prices.", default=_nothing
+    )
+    installed_software: Mapping[str, str] = _setting(
+        "INSTALLED_SOFTWARE",
+        structured.software(),
+        "JSON object of software names and versions to announce.",
+        default=_nothing,
+    )
+    installed_artifacts: tuple[InstalledArtifact, ...] = _setting(
+        "INSTALLED_ARTIFACTS",
+        structured.artifacts(),
+        "JSON list of artifacts (models, data sets) to announce, objects with `name`, `version`, `type` and"
+        " `properties`.",
+        default=(),
+    )
+    cpu_cores: int | None = _setting(
+        "CPU_CORES", kinds.integer(least=1), "Number of CPU cores to announce.", default=None, unset="detected"
+    )
+    ram_gb: float | None = _setting(
+        "RAM_GB", kinds.number(above=0), "Memory to announce.", default=None, unit="GiB", unset="detected"
+    )
+    gpu_model: str | None = _setting("GPU_MODEL", kinds.text(), "Model of a GPU to announce.", default=None)
+    gpu_vram_gb: float | None = _setting(
+        "GPU_VRAM_GB", kinds.number(above=0), "Memory of that GPU.", default=None, unit="GiB"
+    )
+    worker_devices: tuple[HardwareDevice, ...] = _setting(
+        "WORKER_DEVICES",
+        structured.devices(),
+        "JSON list of devices to announce, objects with `type`, `model`, `id` and `properties`; wins over `GPU_MODEL`"
+        " and `GPU_VRAM_GB`.",
+        default=(),
+    )
+    s3_endpoint_url: str | None = _setting(
+        "S3_ENDPOINT_URL", kinds.url(), "Address of an S3-compatible store.", default=None
+    )
+    s3_access_key: str | None = _setting(
+        "S3_ACCESS_KEY", kinds.text(), "Access key of the S3 store.", default=None, secret=True
+    )
+    s3_secret_key: str | None = _setting(
+        "S3_SECRET_KEY", kinds.text(), "Secret key of the S3 store.", default=None, secret=True
+    )
+    s3_region: str = _setting("S3_REGION", kinds.text(), "Region of the S3 store.", default="us-east-1")
+    s3_default_bucket: str | None = _setting(
+        "S3_DEFAULT_BUCKET", kinds.text(), "Bucket for files that name none.", default=None
+    )
+    tls_ca_path: Path | None = _setting(
+        "TLS_CA_PATH", kinds.readable_file(), "PEM file of a CA to trust besides the system's.", default=None
+    )
+    tls_cert_path: Path | None = _setting(
+        "TLS_CERT_PATH",
+        kinds.readable_file(),
+        "PEM file of the worker's certificate (mTLS); its common name must be the worker's id.",
+        default=None,
+    )
+    tls_key_path: Path | None = _setting(
+        "TLS_KEY_PATH", kinds.readable_file(), "PEM file of that certificate's key.", default=None
+    )
+    state_dir: Path | None = _setting(
+        "WORKER_STATE_DIR", kinds.path(), "Directory for what must survive a restart.", default=None
+    )
+    max_response_bytes: int = _setting(
+        "MAX_RESPONSE_BYTES",
+        kinds.integer(least=1024),
+        "Longest answer of an orchestrator that is read.",
+        default=64 * 1024 * 1024,
+        unit="bytes",
+    )
+    extra_capabilities: Mapping[str, Any] = field(default_factory=_nothing)
+
+    @property
+    def effective_token(self) -> str | None:
+        """The worker's token: its individual one when it has one, else the shared one."""
+        return self.individual_token or self.token
+
+    @property
+    def orchestrators(self) -> tuple[OrchestratorSettings, ...]:
+        """The orchestrators to work for, by priority; at least one. Their tokens are filled in."""
+        configured = self.orchestrators_config or (OrchestratorSettings(url=self.orchestrator_url),)
+        ordered = sorted(configured, key=lambda orchestrator: orchestrator.priority)
+        return tuple(
+            OrchestratorSettings(
+                url=each.url, priority=each.priority, weight=each.weight, token=each.token or self.effective_token
+            )
+            for each in ordered
+        )
+
+    @property
+    def devices(self) -> tuple[HardwareDevice, ...]:
+        """The devices to announce."""
+        if self.worker_devices or (self.gpu_model is None and self.gpu_vram_gb is None):
+            return self.worker_devices
+        properties = {} if self.gpu_vram_gb is None else {"vram_gb": self.gpu_vram_gb}
+        return (HardwareDevice(type="gpu", model=self.gpu_model, properties=properties),)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDoc:
+    """One row of the table of variables. ``in_words``: ``default`` describes the default, it is not the value."""
+
+    variable: str
+    description: str
+    default: str
+    in_words: bool = False
+
+
+@cache
+def setting_fields() -> Mapping[str, tuple[Field[Any], Setting]]:
+    """Return field name → the field and its ``Setting``, in the order of the table."""
+    return {each.name: (each, each.metadata[_SPEC]) for each in fields(Settings) if _SPEC in each.metadata}
+
+
+def describe() -> tuple[SettingDoc, ...]:
+    """Return the table of all variables. Descriptions may hold Markdown's code spans."""
+    rows = [_describe(each, spec) for each, spec in setting_fields().values()]
+    extra = "Custom capability to announce under `<NAME>` in lower case; read as JSON where it is JSON."
+    return (*rows, SettingDoc(f"{EXTRA_PREFIX}<NAME>", extra, ""))
+
+
+def _describe(each: Field[Any], spec: Setting) -> SettingDoc:
+    default = spec.unset or _default_text(each.default)
+    unit = f" ({spec.unit})" if spec.unit else ""
+    return SettingDoc(spec.variable, spec.doc.rstrip(".") + unit + ".", default, in_words=bool(spec.unset))
+
+
+def _default_text(value: Any) -> str:
+    if value in {None, MISSING, ()}:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

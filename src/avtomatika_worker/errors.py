@@ -1,0 +1,238 @@
+"""Every error of the package, on one page.
+
+    WorkerError
+    ├── ConfigError                   settings that cannot be used (all problems at once)
+    ├── SkillDefinitionError          a skill that cannot be registered
+    ├── SkillLoadError                a module of the skills directory that cannot be imported
+    ├── TaskError                     what a skill raises, and what a task ends with
+    │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries
+    │   ├── ResourceExhaustedError      RESOURCE_EXHAUSTED_ERROR    retries
+    │   ├── TaskTimeoutError            TIMEOUT_ERROR               retries
+    │   ├── InternalError               INTERNAL_ERROR              retries
+    │   ├── DependencyMissingError      DEPENDENCY_MISSING_ERROR    retries (elsewhere)
+    │   ├── PermanentError              PERMANENT_ERROR             quarantined
+    │   ├── SecurityError               SECURITY_ERROR              quarantined
+    │   ├── DependencyError             DEPENDENCY_ERROR            quarantined
+    │   ├── ContractViolationError      CONTRACT_VIOLATION_ERROR    quarantined
+    │   ├── InvalidInputError           INVALID_INPUT_ERROR         the job fails
+    │   └── IntegrityMismatchError      INTEGRITY_MISMATCH_ERROR    the job fails
+    ├── ProtocolError
+    │   ├── UnsendableValueError      a value that no orchestrator of this dialect can digest (ours)
+    │   └── MalformedMessageError     bytes that are not the message they should be (theirs)
+    └── TransportError                a call that did not end with a usable answer
+        ├── ConnectionFailedError       no connection, or it ended in the middle
+        ├── CallTimedOutError           no answer in time
+        └── RejectedError               an answer with an HTTP status of 400 or more
+
+Nothing decides by the words of a message: facts are attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class WorkerError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigError(WorkerError):
+    """Settings that cannot be used.
+
+    ``problems`` holds one sentence each, in the order of the settings' table; nothing has been started.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class SkillDefinitionError(WorkerError):
+    """A skill that cannot be registered; the message names the skill and what is wrong with it."""
+
+    def __init__(self, skill: str, problem: str) -> None:
+        self.skill = skill
+        self.problem = problem
+        super().__init__(f"skill {skill!r}: {problem}")
+
+
+class SkillLoadError(WorkerError):
+    """A module of the skills directory that cannot be imported; ``__cause__`` is the original exception."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class TaskError(WorkerError):
+    """A failure with a code of the wire (RXON.md, "Error codes").
+
+    Raise one of the subclasses in a skill to say what the orchestrator shall do: retry, fail the job or quarantine it.
+    ``details`` must be JSON-able; it reaches the orchestrator with the code and the message.
+    """
+
+    code: ClassVar[str] = "TRANSIENT_ERROR"
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str = "", details: Mapping[str, Any] | None = None) -> None:
+        self.message = message
+        self.details = dict(details or {})
+        super().__init__(message)
+
+
+class TransientError(TaskError):
+    """Try again later: the orchestrator retries the task (three times by default)."""
+
+    code = "TRANSIENT_ERROR"
+
+
+class ResourceExhaustedError(TaskError):
+    """Out of memory, disk or quota: the orchestrator retries the task."""
+
+    code = "RESOURCE_EXHAUSTED_ERROR"
+
+
+class TaskTimeoutError(TaskError):
+    """The task took longer than it may: the orchestrator retries it."""
+
+    code = "TIMEOUT_ERROR"
+
+
+class InternalError(TaskError):
+    """The worker failed, not the skill: the orchestrator retries the task."""
+
+    code = "INTERNAL_ERROR"
+
+
+class DependencyMissingError(TaskError):
+    """Something the task needs is not installed here: the orchestrator retries the task."""
+
+    code = "DEPENDENCY_MISSING_ERROR"
+
+
+class PermanentError(TaskError):
+    """Retrying cannot help: the orchestrator quarantines the job at once."""
+
+    code = "PERMANENT_ERROR"
+    retryable = False
+
+
+class SecurityError(TaskError):
+    """The task must not run: the orchestrator quarantines the job at once."""
+
+    code = "SECURITY_ERROR"
+    retryable = False
+
+
+class DependencyError(TaskError):
+    """Something the task depends on is broken for good: the orchestrator quarantines the job at once."""
+
+    code = "DEPENDENCY_ERROR"
+    retryable = False
+
+
+class ContractViolationError(TaskError):
+    """A result that breaks what the skill promised: quarantined at once, and the worker's reputation drops."""
+
+    code = "CONTRACT_VIOLATION_ERROR"
+    retryable = False
+
+
+class InvalidInputError(TaskError):
+    """The params are wrong: the job fails without a retry."""
+
+    code = "INVALID_INPUT_ERROR"
+    retryable = False
+
+
+class IntegrityMismatchError(TaskError):
+    """A file is not what its metadata say: the job fails without a retry."""
+
+    code = "INTEGRITY_MISMATCH_ERROR"
+    retryable = False
+
+
+class ProtocolError(WorkerError):
+    """Base of what can be wrong with a message."""
+
+
+class UnsendableValueError(ProtocolError):
+    """A value that an orchestrator of this dialect answers with 500 for ever (RXON.md, "Signing").
+
+    ``path`` is where it stands in the message, as a JSON path (``$.data.scores[3]``); ``problem`` what is wrong.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class MalformedMessageError(ProtocolError):
+    """Bytes from an orchestrator that are not the message they should be.
+
+    ``job_id`` and ``task_id`` are set when at least they could be read: the task can then be answered with a failure.
+    """
+
+    def __init__(self, message: str, *, job_id: str | None = None, task_id: str | None = None) -> None:
+        self.job_id = job_id
+        self.task_id = task_id
+        super().__init__(message)
+
+
+class TransportError(WorkerError):
+    """A call that did not end with a usable answer.
+
+    ``retryable``: the same call may succeed later. ``maybe_processed``: the other side may have acted on it all the
+    same, so a retry may be answered as a duplicate. ``retry_after``: seconds to wait at least, when we were told.
+    ``status``: the HTTP status, when there was one.
+    """
+
+    retryable: bool = True
+    maybe_processed: bool = False
+    retry_after: float | None = None
+    status: int | None = None
+
+
+class ConnectionFailedError(TransportError):
+    """No connection, or it ended in the middle of the call, or what came was not HTTP.
+
+    The HTTP library cannot tell a refused connection from one that was reset after the request had been sent, so the
+    call may have been processed.
+    """
+
+    maybe_processed = True
+
+
+class CallTimedOutError(TransportError):
+    """No answer within the call's time."""
+
+    maybe_processed = True
+
+
+class RejectedError(TransportError):
+    """An answer with an HTTP status of 400 or more. ``detail`` is what it said, shortened, for people only."""
+
+    def __init__(self, status: int, detail: str = "", *, retry_after: float | None = None) -> None:
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+        self.retryable = status in {408, 425, 429} or status >= 500
+        self.maybe_processed = status >= 500
+        super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
+
+    @property
+    def unauthorized(self) -> bool:
+        """Whether the token, the signature or the timestamp was refused."""
+        return self.status in {401, 403}
+
+    @property
+    def rate_limited(self) -> bool:
+        """Whether the orchestrator asked to slow down."""
+        return self.status == 429
+
+
+TASK_ERRORS: Mapping[str, type[TaskError]] = {error.code: error for error in TaskError.__subclasses__()}
+"""Wire code → the exception that stands for it."""

@@ -1,0 +1,1 @@
+"""From a task to its outcome. Whatever a skill does, nothing but an outcome leaves here."""

@@ -1,0 +1,234 @@
+"""What a skill can know of its task, and do while it runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Final, Protocol
+
+from avtomatika_worker.execution.outcome import CancelReason
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+
+
+class TaskCancelledError(BaseException):
+    """Raised by `TaskContext.raise_if_cancelled`. Like ``CancelledError``, ``except Exception`` does not catch it."""
+
+
+class Sent:
+    """The answer of ``send_event`` and ``send_progress``.
+
+    True when the message passed validation and is on its way. Await it in ``async def`` skills: that also waits while
+    the task's queue of events is full. In a plain ``def`` it is complete as it is.
+    """
+
+    __slots__ = ("_accepted", "_room")
+
+    def __init__(self, *, accepted: bool, room: Callable[[], Generator[Any, None, None]] | None = None) -> None:
+        self._accepted = accepted
+        self._room = room
+
+    def __bool__(self) -> bool:
+        return self._accepted
+
+    def __eq__(self, other: object) -> bool:
+        return self._accepted == other
+
+    def __hash__(self) -> int:
+        return hash(self._accepted)
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        if self._room is not None:
+            yield from self._room()
+        return self._accepted
+
+    def __repr__(self) -> str:
+        return f"Sent({self._accepted})"
+
+
+class EventSink(Protocol):
+    """Where a task's events go. May be called from any thread."""
+
+    def progress(self, progress: float, message: str) -> None:
+        """Take the newest progress; older, unsent ones are forgotten."""
+        ...
+
+    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+        """Take an event; they are sent in order."""
+        ...
+
+    def room(self) -> Generator[Any, None, None]:
+        """Wait, in the main loop, until there is room for another event."""
+        ...
+
+
+class HotCache(Protocol):
+    """What the worker holds ready (loaded models); orchestrators prefer workers that have it hot."""
+
+    def add(self, name: str) -> None:
+        """Announce ``name`` as hot."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take the announcement back."""
+        ...
+
+
+EventCheck = Callable[[str, object], tuple[dict[str, Any] | None, str | None]]
+"""Event type and payload → the payload as plain values, or None and what is wrong."""
+
+
+class TaskContext:
+    """Everything about the task that runs: annotate an argument with this class to get it.
+
+    ``priority`` is a number, higher is more urgent. ``deadline`` is in Unix seconds, or None. ``metadata``, ``security``
+    and ``tracing_context`` are what came with the task, empty when nothing did.
+    """
+
+    __slots__ = (
+        "_cancel_reason",
+        "_cancelled",
+        "_check_event",
+        "_hot",
+        "_sink",
+        "deadline",
+        "job_id",
+        "metadata",
+        "params",
+        "priority",
+        "security",
+        "skill",
+        "task_id",
+        "tracing_context",
+        "worker_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        skill: str,
+        task_id: str,
+        job_id: str,
+        worker_id: str,
+        params: dict[str, Any],
+        priority: float,
+        deadline: float | None,
+        metadata: dict[str, Any],
+        security: dict[str, Any],
+        tracing_context: dict[str, Any],
+        sink: EventSink,
+        check_event: EventCheck,
+        hot: HotCache,
+    ) -> None:
+        self.skill = skill
+        self.task_id = task_id
+        self.job_id = job_id
+        self.worker_id = worker_id
+        self.params = params
+        self.priority = priority
+        self.deadline = deadline
+        self.metadata = metadata
+        self.security = security
+        self.tracing_context = tracing_context
+        self._sink = sink
+        self._check_event = check_event
+        self._hot = hot
+        self._cancelled = threading.Event()
+        self._cancel_reason: CancelReason | None = None
+
+    # ------------------------------------------------------------------------------------------ progress and events
+
+    def send_progress(self, *args: Any, **kwargs: Any) -> Sent:
+        """Tell how far the task is: ``send_progress(0.5, "half")``, a fraction from 0 to 1 and a text.
+
+        Keywords ``progress`` and ``message`` work, and so does the older form with task and job id in front. Progress
+        is coalesced: the newest within a second wins, and the last is always sent before the result. Returns `Sent`,
+        false when the value is no such fraction (logged as an error).
+        """
+        progress, message = _progress_arguments(args, kwargs)
+        if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0.0 <= progress <= 1.0:
+            self._complain("progress", f"progress must be a number from 0 to 1, not {progress!r:.80}")
+            return Sent(accepted=False)
+        self._sink.progress(float(progress), str(message))
+        return Sent(accepted=True)
+
+    def send_event(self, event_type: str, payload: object = None) -> Sent:
+        """Send an event of the skill's own, such as ``send_event("alert", {"level": 3})``.
+
+        The payload (a dict, a model or a dataclass) is checked against the schema that the skill declares for it; one
+        that breaks it, or an undeclared event while ``STRICT_EVENT_VALIDATION`` is on, is logged as an error and not
+        sent. Returns `Sent`: true when the event is on its way. Events of a task arrive in order, before its result.
+        """
+        plain, problem = self._check_event(event_type, {} if payload is None else payload)
+        if plain is None:
+            self._complain(event_type, problem or "not valid")
+            return Sent(accepted=False)
+        if event_type == "progress":
+            return self.send_progress(plain.get("progress"), plain.get("message", ""))
+        self._sink.event(event_type, plain)
+        return Sent(accepted=True, room=self._sink.room)
+
+    def _complain(self, event_type: object, problem: str) -> None:
+        _log.error(
+            "event %r of skill %s not sent: %s", event_type, self.skill, problem, extra={"action": "event_blocked"}
+        )
+
+    # ------------------------------------------------------------------------------------------ hot cache
+
+    def add_to_hot_cache(self, name: str) -> None:
+        """Announce that ``name`` (a model, a data set) is loaded here, so that tasks needing it come here first."""
+        self._hot.add(name)
+
+    def remove_from_hot_cache(self, name: str) -> None:
+        """Take back what `add_to_hot_cache` announced."""
+        self._hot.remove(name)
+
+    # ------------------------------------------------------------------------------------------ cancellation
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task should stop. For plain ``def`` skills; ``async def`` ones get ``CancelledError``."""
+        return self._cancelled.is_set()
+
+    @property
+    def cancel_reason(self) -> CancelReason | None:
+        """Why the task should stop, once it should."""
+        return self._cancel_reason
+
+    def raise_if_cancelled(self) -> None:
+        """End the skill here when the task should stop. Raises `TaskCancelledError`."""
+        if self._cancelled.is_set():
+            raise TaskCancelledError(f"task {self.task_id} is cancelled: {self._cancel_reason}")
+
+    def cancel(self, reason: CancelReason) -> None:
+        """Mark the task as cancelled; the first reason stays."""
+        if self._cancel_reason is None:
+            self._cancel_reason = reason
+            self._cancelled.set()
+
+    # ------------------------------------------------------------------------------------------ injection
+
+    def injected(self, name: str) -> object:
+        """Return what an argument called ``name`` gets (see ``skills.binding.INJECTED_NAMES``)."""
+        return getattr(self, _INJECTED.get(name, name))
+
+    def __repr__(self) -> str:
+        return f"TaskContext(skill={self.skill!r}, task_id={self.task_id!r}, job_id={self.job_id!r})"
+
+
+_INJECTED: Final = {"add_to_hot_skills": "add_to_hot_cache", "remove_from_hot_skills": "remove_from_hot_cache"}
+
+
+def _progress_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, object]:
+    """Read both forms of ``send_progress``: with task and job id in front (the official SDK's older one) or without."""
+    if len(args) >= 2 and isinstance(args[0], str):
+        args = args[2:]
+    names = ("progress", "message")
+    if len(args) > len(names):
+        raise TypeError(f"send_progress takes progress and message, got {len(args)} positional arguments")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    unknown = given.keys() - {*names, "task_id", "job_id"}
+    if unknown:
+        raise TypeError(f"send_progress takes progress and message, not {', '.join(sorted(unknown))}")
+    return given.get("progress"), given.get("message") or ""

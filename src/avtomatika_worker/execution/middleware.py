@@ -1,0 +1,32 @@
+"""One shape for everything that goes around a skill: ``async (ctx, call_next) -> outcome``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.outcome import Outcome
+
+Handler = Callable[[TaskContext], Awaitable[Outcome]]
+"""What a middleware calls to go on: ``outcome = await call_next(ctx)``."""
+
+Middleware = Callable[[TaskContext, Handler], Awaitable[Outcome]]
+"""Runs around every task: before ``call_next`` the skill has not started, after it the outcome is known.
+
+Failures are outcomes, not exceptions; a cancelled task passes through as ``CancelledError``.
+"""
+
+
+def compose(middlewares: Sequence[Middleware], innermost: Handler) -> Handler:
+    """Return one handler that calls the middlewares in order, the first outermost, and ``innermost`` at the end."""
+    handler = innermost
+    for middleware in reversed(middlewares):
+        handler = _wrap(middleware, handler)
+    return handler
+
+
+def _wrap(middleware: Middleware, call_next: Handler) -> Handler:
+    async def handler(ctx: TaskContext) -> Outcome:
+        return await middleware(ctx, call_next)
+
+    return handler

@@ -1,0 +1,160 @@
+"""How a task can end, and how what a skill returned or raised becomes one of these ends."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from avtomatika_worker.errors import ContractViolationError, TaskError, TransientError, UnsendableValueError
+from avtomatika_worker.skills.plain import to_plain
+
+ENVELOPE_KEYS: Final = frozenset({"status", "data", "error", "metadata", "costs", "security"})
+_ENVELOPE_MARKS: Final = frozenset({"status", "data", "error"})
+_MESSAGE_LIMIT: Final = 2_000
+
+SUCCESS: Final = "success"
+FAILURE: Final = "failure"
+CANCELLED: Final = "cancelled"
+
+
+class CancelReason(enum.StrEnum):
+    """Why a running task was stopped. Each is told differently to the orchestrator."""
+
+    REQUESTED = "requested"
+    """The orchestrator asked for it: the result's status is "cancelled"."""
+
+    DEADLINE = "deadline"
+    """The task's deadline or the skill's timeout passed: TIMEOUT_ERROR."""
+
+    SHUTDOWN = "shutdown"
+    """The worker is going down: TRANSIENT_ERROR, so that the orchestrator tries elsewhere."""
+
+    LEASE_LOST = "lease_lost"
+    """The orchestrator gave the worker up: TRANSIENT_ERROR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The skill came to an end of its own; ``status`` is "success" or one of the skill's own statuses."""
+
+    data: dict[str, Any]
+    status: str = SUCCESS
+    metadata: dict[str, Any] | None = None
+    costs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task failed; ``code`` is one of the wire's (RXON.md, "Error codes").
+
+    ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would tell nothing new.
+    """
+
+    code: str
+    message: str
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] | None = None
+    costs: dict[str, Any] = field(default_factory=dict[str, Any])
+    expected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The task was stopped."""
+
+    reason: CancelReason
+    message: str = ""
+
+
+Outcome = Succeeded | Failed | Cancelled
+
+
+def from_value(value: object) -> Outcome:
+    """Turn what a skill returned into an outcome.
+
+    A dict whose keys are all among `ENVELOPE_KEYS` and that has a status, data or an error is the envelope; anything
+    else is the data: a dict as it is, a model or dataclass as its fields, None as no data, any other value as
+    ``{"result": value}``. Raises `ContractViolationError` for a value that cannot be sent, or a broken envelope.
+    """
+    if isinstance(value, Succeeded | Failed | Cancelled):
+        return value
+    try:
+        plain = to_plain(value)
+    except UnsendableValueError as error:
+        raise ContractViolationError(f"the result cannot be sent: {error}", {"path": error.path}) from error
+    if _is_envelope(plain):
+        return _from_envelope(cast("dict[str, Any]", plain))
+    return Succeeded(data=_as_data(plain))
+
+
+def from_exception(error: Exception) -> Failed:
+    """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message."""
+    if isinstance(error, TaskError):
+        return Failed(error.code, _text(error.message or type(error).__name__), _plain_details(error.details))
+    name = type(error).__name__
+    return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
+
+
+def _is_envelope(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    keys = cast("dict[str, Any]", value).keys()
+    return keys <= ENVELOPE_KEYS and not keys.isdisjoint(_ENVELOPE_MARKS)
+
+
+def _from_envelope(envelope: dict[str, Any]) -> Outcome:
+    error = envelope.get("error")
+    status = envelope.get("status") or (FAILURE if error else SUCCESS)
+    if not isinstance(status, str):
+        raise ContractViolationError(f"the result's status must be a string, not {type(status).__name__}")
+    data = _as_data(envelope.get("data"))
+    metadata = _optional_object(envelope.get("metadata"), "metadata")
+    costs = _optional_object(envelope.get("costs"), "costs") or {}
+    if status == CANCELLED:
+        return Cancelled(CancelReason.REQUESTED, "the skill ended the task as cancelled")
+    if status == FAILURE:
+        code, message, details = _error_parts(error)
+        return Failed(code, message, details, data, metadata, costs)
+    return Succeeded(data, status, metadata, costs)
+
+
+def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
+    """Read an envelope's error: an object with code and message, or just a text."""
+    if not isinstance(error, dict):
+        return TransientError.code, str(error) if error else "the skill reported a failure", {}
+    fields = cast("dict[str, Any]", error)
+    code, message = fields.get("code"), fields.get("message")
+    details: Any = fields.get("details") or {}
+    return (
+        code if isinstance(code, str) and code else TransientError.code,
+        message if isinstance(message, str) and message else "the skill reported a failure",
+        cast("dict[str, Any]", details) if isinstance(details, dict) else {"details": details},
+    )
+
+
+def _as_data(plain: Any) -> dict[str, Any]:
+    if plain is None:
+        return {}
+    return cast("dict[str, Any]", plain) if isinstance(plain, dict) else {"result": plain}
+
+
+def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
+    if value is None or isinstance(value, dict):
+        return cast("dict[str, Any] | None", value)
+    raise ContractViolationError(f"the result's {name} must be an object, not {type(value).__name__}")
+
+
+def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
+    try:
+        return cast("dict[str, Any]", to_plain(dict(details)))
+    except UnsendableValueError:
+        return {str(key): _text(repr(value)) for key, value in details.items()}
+
+
+def _text(text: str) -> str:
+    """Bound a text and make it valid Unicode."""
+    return text[:_MESSAGE_LIMIT].encode("utf-8", "replace").decode()

@@ -1,0 +1,100 @@
+"""The one place where an outcome becomes a result."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from avtomatika_worker.errors import (
+    ContractViolationError,
+    InternalError,
+    RejectedError,
+    TaskTimeoutError,
+    TransientError,
+    UnsendableValueError,
+)
+from avtomatika_worker.execution.outcome import CANCELLED, FAILURE, Cancelled, CancelReason, Failed, Outcome, Succeeded
+from avtomatika_worker.protocol.messages import ResultError, Task, TaskResult
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+
+_CANCEL_ERRORS: Final = {
+    CancelReason.DEADLINE: (TaskTimeoutError.code, "the task took longer than it may"),
+    CancelReason.SHUTDOWN: (TransientError.code, "the worker is shutting down"),
+    CancelReason.LEASE_LOST: (TransientError.code, "the worker lost its lease"),
+}
+
+
+def build_result(task: Task, outcome: Outcome, worker_id: str, *, seconds: float) -> TaskResult:
+    """Return the result that tells ``outcome``; ``seconds`` is how long the task ran."""
+    costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4)}
+    metadata: dict[str, Any] | None = None
+    data: dict[str, Any] = {}
+    error: ResultError | None = None
+    match outcome:
+        case Succeeded():
+            status, data, metadata = outcome.status, outcome.data, outcome.metadata
+            costs |= outcome.costs
+        case Failed():
+            status, data, metadata = FAILURE, outcome.data, outcome.metadata
+            error = ResultError(code=outcome.code, message=outcome.message, details=outcome.details or None)
+            costs |= outcome.costs
+        case Cancelled(reason=CancelReason.REQUESTED):
+            status = CANCELLED
+        case Cancelled():
+            status = FAILURE
+            code, message = _CANCEL_ERRORS[outcome.reason]
+            error = ResultError(code=code, message=outcome.message or message)
+    return TaskResult(
+        job_id=task.job_id,
+        task_id=task.task_id,
+        worker_id=worker_id,
+        origin_worker_id=worker_id,
+        status=status,
+        data=data,
+        error=error,
+        metadata=_metadata(task, metadata),
+        costs=costs,
+    )
+
+
+def replace_unsendable(result: TaskResult, error: UnsendableValueError) -> TaskResult:
+    """Return the failure that takes the place of a result which the orchestrator could not digest."""
+    path = error.path.encode("utf-8", "replace").decode()
+    problem = ResultError(
+        code=ContractViolationError.code,
+        message=f"the result cannot be sent: {path}: {error.problem}",
+        details={"path": path},
+    )
+    return _failure_instead_of(result, problem)
+
+
+def replace_refused(result: TaskResult, error: RejectedError) -> TaskResult | None:
+    """Return the failure that takes the place of a result which was refused for good; None for such a failure itself."""
+    if result.error is not None and result.error.code == InternalError.code:
+        return None
+    problem = ResultError(code=InternalError.code, message=f"the orchestrator refused the result: {error}")
+    return _failure_instead_of(result, problem)
+
+
+def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
+    return TaskResult(
+        job_id=result.job_id,
+        task_id=result.task_id,
+        worker_id=result.worker_id,
+        origin_worker_id=result.origin_worker_id,
+        status=FAILURE,
+        error=error,
+    )
+
+
+def _metadata(task: Task, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Drop what would make the orchestrator fail for ever: metadata for a task without (RXON.md, Behaviour 6)."""
+    if not metadata or task.metadata:
+        return metadata or None
+    _log.warning(
+        "result metadata of task %s dropped: the task came without metadata, and orchestrators cannot take it then",
+        task.task_id,
+        extra={"action": "result_metadata_dropped"},
+    )
+    return None

@@ -1,0 +1,21 @@
+"""What a worker tells about itself: logs with the task's context, facts about its host."""
+
+from __future__ import annotations
+
+from avtomatika_worker.observability.logging import (
+    TaskContextFilter,
+    bind_log_context,
+    configure_logging,
+    current_log_context,
+    log_context,
+    reset_log_context,
+)
+
+__all__ = [
+    "TaskContextFilter",
+    "bind_log_context",
+    "configure_logging",
+    "current_log_context",
+    "log_context",
+    "reset_log_context",
+]

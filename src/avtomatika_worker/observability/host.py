@@ -1,0 +1,61 @@
+"""Facts about the machine the worker runs on."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import psutil
+
+_LOOPBACK: Final = "127.0.0.1"
+# Addresses kept for documentation: a route to them is the route to anywhere. Connecting a UDP socket sends nothing.
+_ANYWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_DISCARD_PORT: Final = 9
+_GIB: Final = 2**30
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a worker announces about its machine. ``ram_gb`` is in GiB; 0 when it cannot be found out."""
+
+    hostname: str
+    ip_address: str
+    cpu_cores: int
+    ram_gb: float
+
+
+def detect_host() -> HostFacts:
+    """Find out about this machine. Does not raise; what cannot be found out has a harmless value."""
+    return HostFacts(
+        hostname=_attempt(socket.gethostname, "") or "localhost",
+        ip_address=_attempt(_outgoing_address, _LOOPBACK),
+        cpu_cores=_attempt(lambda: psutil.cpu_count() or os.cpu_count() or 1, 1),
+        ram_gb=_attempt(lambda: round(psutil.virtual_memory().total / _GIB, 2), 0.0),
+    )
+
+
+def _attempt(find: Callable[[], _T], fallback: _T) -> _T:
+    try:
+        return find()
+    except Exception:  # noqa: BLE001 - restricted containers break /proc in many ways; a fact is no reason not to start
+        return fallback
+
+
+def _outgoing_address() -> str:
+    """Return the address that packets to the outside would carry."""
+    for family, anywhere in _ANYWHERE:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((anywhere, _DISCARD_PORT))
+                address = str(probe.getsockname()[0])
+        except OSError:
+            continue
+        if not ipaddress.ip_address(address).is_unspecified:
+            return address
+    return _LOOPBACK

@@ -1,0 +1,224 @@
+"""Logs: every record made while a task runs carries worker_id, task_id and job_id, user code's records included.
+
+The context lives in one context variable. Tasks of asyncio and the worker's threads run in copies of their parent's
+context, so nothing leaks from one task to another. Importing this module and making a worker touch no logger; the CLI
+calls ``configure_logging``, and a program that embeds a worker adds ``TaskContextFilter`` to handlers of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Generator, Mapping
+from contextvars import ContextVar, Token
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
+
+LogContextToken = Token[Mapping[str, str]]
+
+
+def current_log_context() -> Mapping[str, str]:
+    """Return the fields that records made here and now carry."""
+    return _CONTEXT.get()
+
+
+def bind_log_context(**fields: str) -> LogContextToken:
+    """Add ``fields`` to every record made from now on in this context and in those copied from it.
+
+    Fields bound before stay. Returns what ``reset_log_context`` takes to undo it.
+    """
+    return _CONTEXT.set(MappingProxyType({**_CONTEXT.get(), **fields}))
+
+
+def reset_log_context(token: LogContextToken) -> None:
+    """Undo one ``bind_log_context``. Raises ValueError in another context than the one that was bound in."""
+    _CONTEXT.reset(token)
+
+
+@contextlib.contextmanager
+def log_context(**fields: str) -> Generator[None, None, None]:
+    """Add ``fields`` to every record made inside of the block."""
+    token = bind_log_context(**fields)
+    try:
+        yield
+    finally:
+        reset_log_context(token)
+
+
+class TaskContextFilter(logging.Filter):
+    """Set the context's fields on every record that passes; add it to a handler, not to a logger.
+
+    ``defaults`` hold where the context has nothing, in threads that user code started itself, for example. worker_id,
+    task_id and job_id are always set, to the empty text when unknown, so formats may name them. What the record
+    brings itself (``extra=``) stays.
+    """
+
+    def __init__(self, **defaults: str) -> None:
+        super().__init__()
+        self._defaults = dict.fromkeys(CONTEXT_FIELDS, "") | defaults
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Set the fields and let the record pass."""
+        for name, value in (self._defaults | dict(_CONTEXT.get())).items():
+            if not hasattr(record, name):
+                setattr(record, name, value)
+        return True
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The one handler that ``configure_logging`` installs; known by its type when it is called again."""
+
+
+def configure_logging(
+    format: str = "text",  # noqa: A002 - named like the setting
+    level: str = "INFO",
+    stream: TextIO | None = None,
+    *,
+    worker_id: str | None = None,
+) -> logging.Handler:
+    """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
+
+    ``worker_id`` is what records carry that are made outside of any context. Called again, it replaces what it set up
+    before; other handlers are left alone. Raises ValueError for an unknown format or level.
+    """
+    target = sys.stderr if stream is None else stream
+    handler = _Handler(target)
+    handler.setFormatter(_formatter(format, target))
+    handler.addFilter(TaskContextFilter(worker_id=worker_id or ""))
+    root = logging.getLogger()
+    root.setLevel(level)
+    for old in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    # One record per probe of the health server says nothing.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    return handler
+
+
+def _formatter(format_name: str, stream: TextIO) -> logging.Formatter:
+    if format_name == "json":
+        return JsonLogFormatter()
+    if format_name == "text":
+        return TextLogFormatter(color=_wants_color(stream))
+    raise ValueError(f"log format must be text or json, not {format_name!r}")
+
+
+def _wants_color(stream: TextIO) -> bool:
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not plain
+
+
+class JsonLogFormatter(JsonFormatter):
+    """One JSON object per record: timestamp, level, logger, message, action, the context, extras, exception.
+
+    Every record makes a line of valid JSON: values that JSON does not have are written as their ``repr``.
+    """
+
+    _ORDER: Final = ("timestamp", "level", "logger", "message", "action", *CONTEXT_FIELDS)
+
+    def __init__(self) -> None:
+        super().__init__(  # pyright: ignore[reportUnknownMemberType] - the library types its hooks loosely
+            "%(message)s",
+            rename_fields={"exc_info": "exception", "stack_info": "stack"},
+            json_serializer=functools.partial(json.dumps, allow_nan=False),
+        )
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Collect the fields in a fixed order, without the empty ones of the context."""
+        found: dict[str, Any] = {}
+        super().add_fields(found, record, message_dict)
+        found["timestamp"] = _iso_utc(record.created)
+        found["level"], found["logger"] = record.levelname, record.name
+        for name in CONTEXT_FIELDS:
+            if found.get(name) == "":
+                del found[name]
+        log_data.update({name: found.pop(name) for name in self._ORDER if name in found})
+        log_data.update(found)
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Return the line."""
+        try:
+            return super().jsonify_log_record(log_data)
+        except (TypeError, ValueError, RecursionError):
+            return json.dumps({str(name): _plain(value) for name, value in log_data.items()})
+
+
+def _plain(value: object) -> str | int | float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    return value if value is None or isinstance(value, str | int) else repr(value)
+
+
+def _iso_utc(created: float) -> str:
+    return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "CRIT"}
+_COLORS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+_DIM: Final = "\x1b[2m"
+_PLAIN: Final = "\x1b[0m"
+# All control characters but tab and line feed, and what turns lines around or starts new ones on some terminals.
+_UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_INDENT: Final = "\n    "
+_CONTEXT_LABELS: Final = (("task", "task_id"), ("job", "job_id"))
+
+
+class TextLogFormatter(logging.Formatter):
+    """One line per record for people; further lines of a message and tracebacks are indented.
+
+    Control characters are escaped and only our own lines start at the margin, so nobody's input can forge a record.
+    """
+
+    def __init__(self, *, color: bool = False) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._color = color
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of the record, without the last line's end."""
+        first, *rest = _safe(record.getMessage()).split("\n")
+        level = _LEVELS.get(record.levelname, record.levelname).ljust(5)
+        name = _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", record.name))
+        context = _text_context(record)
+        head = self._painted(_COLORS.get(record.levelname, ""), level)
+        line = f"{self.formatTime(record, self.datefmt)} {head} {name}  {first}"
+        if context:
+            line += "  " + self._painted(_DIM, context)
+        return _INDENT.join([line, *rest, *self._traceback(record)])
+
+    def _traceback(self, record: logging.LogRecord) -> list[str]:
+        """Return the lines of the exception and of the stack."""
+        text = self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
+        parts = [part for part in (text, record.stack_info or "") if part]
+        return _safe("\n".join(parts)).split("\n") if parts else []
+
+    def _painted(self, color: str, text: str) -> str:
+        return f"{color}{text}{_PLAIN}" if self._color and color else text
+
+
+def _text_context(record: logging.LogRecord) -> str:
+    """Return the context as ``task=… job=…``; the worker's id would be the same on every line."""
+    pairs = ((label, getattr(record, name, "")) for label, name in _CONTEXT_LABELS)
+    return " ".join(f"{label}={_one_line(str(value))}" for label, value in pairs if value)
+
+
+def _safe(text: str) -> str:
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _one_line(text: str) -> str:
+    return _safe(text).replace("\n", "\\n")

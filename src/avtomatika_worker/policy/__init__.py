@@ -1,0 +1,1 @@
+"""Decisions, as pure functions and small values: time and randomness are arguments, nothing is awaited."""

@@ -1,0 +1,59 @@
+"""How long to wait before the next attempt: one policy for every call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+_MAX_DOUBLINGS: Final = 60  # beyond this the ceiling has long been reached; keeps 2**n small
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffPolicy:
+    """Exponential back-off with full jitter. Times are in seconds.
+
+    ``initial`` is the ceiling of the first delay; the ceiling doubles up to ``maximum``. ``rate_limit_floor`` is the
+    least wait after a 429 that does not say how long to wait (orchestrators before 1.0b24 send none).
+    """
+
+    initial: float = 1.0
+    maximum: float = 60.0
+    rate_limit_floor: float = 2.0
+
+    def ceiling(self, attempt: int) -> float:
+        """Return the longest delay after failed attempt number ``attempt`` (1 is the first)."""
+        return min(self.maximum, self.initial * 2.0 ** min(max(attempt, 1) - 1, _MAX_DOUBLINGS))
+
+    def delay(
+        self, attempt: int, jitter: float, *, retry_after: float | None = None, rate_limited: bool = False
+    ) -> float:
+        """Return the delay after failed attempt ``attempt``; ``jitter`` is a random number in [0, 1).
+
+        What the other side asked for (``retry_after``) is a floor, spread by at most a quarter of the ceiling so that
+        everybody who was told the same does not come back at once.
+        """
+        ceiling = self.ceiling(attempt)
+        if retry_after is not None:
+            return retry_after + jitter * ceiling / 4
+        if rate_limited:
+            return self.rate_limit_floor + jitter * ceiling
+        return jitter * ceiling
+
+
+class Backoff:
+    """Counts consecutive failures and asks the policy."""
+
+    __slots__ = ("attempts", "policy")
+
+    def __init__(self, policy: BackoffPolicy) -> None:
+        self.policy = policy
+        self.attempts = 0
+
+    def failed(self, jitter: float, *, retry_after: float | None = None, rate_limited: bool = False) -> float:
+        """Count a failure and return the delay before the next attempt, in seconds."""
+        self.attempts += 1
+        return self.policy.delay(self.attempts, jitter, retry_after=retry_after, rate_limited=rate_limited)
+
+    def succeeded(self) -> None:
+        """Forget the failures."""
+        self.attempts = 0

@@ -1,0 +1,133 @@
+"""When a heartbeat is due, and what it holds. State is per orchestrator (RXON.md, Behaviour 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from avtomatika_worker.protocol.dialects import Dialect
+from avtomatika_worker.protocol.messages import Heartbeat, ResourcesUsage, SkillInfo, WorkerStatus
+
+COALESCE: Final = 0.05
+"""Seconds that a change of state waits for others to share its heartbeat."""
+
+BURST: Final = 20.0
+"""Heartbeats for changes of state that may go out at once ..."""
+
+REFILL: Final = 1.0
+"""... and how many more each second allows: orchestrators take 120 heartbeats a minute by default."""
+
+REREGISTER_EVERY: Final = 300.0
+"""Seconds after which a worker registers again without a reason: an orchestrator that lost it does not say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What the main loop publishes and the link thread tells: a snapshot, never changed."""
+
+    status: WorkerStatus = WorkerStatus.IDLE
+    running_jobs: tuple[str, ...] = ()
+    available_skills: tuple[str, ...] = ()
+    hot_skills: tuple[str, ...] = ()
+    hot_cache: tuple[str, ...] = ()
+    usage: ResourcesUsage | None = None
+    slots_total: int = 0
+    slots_running: int = 0
+    slots_polling: int = 0
+
+    def tells_the_same_as(self, other: WorkerState) -> bool:
+        """Whether an orchestrator would dispatch the same way on both (the list of tasks can wait)."""
+        mine = (self.status, self.available_skills, self.hot_skills, self.hot_cache)
+        return mine == (other.status, other.available_skills, other.hot_skills, other.hot_cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What does not change while a worker runs."""
+
+    worker_id: str
+    skills: tuple[SkillInfo, ...]
+    skills_hash: str
+    capabilities: dict[str, Any]
+    skill_dependencies: dict[str, list[str]]
+
+
+@dataclass(slots=True)
+class HeartbeatMemory:
+    """What one orchestrator has been told, and when the next heartbeat is due (monotonic seconds)."""
+
+    interval: float
+    last_state: WorkerState | None = None
+    last_hash: str | None = None
+    full_sync: bool = False
+    next_regular: float = 0.0
+    changed_at: float | None = None
+    _not_before: float = 0.0
+    _credit: float = field(default=BURST)
+    _credit_at: float = 0.0
+
+    def noticed(self, state: WorkerState, now: float) -> None:
+        """Take note of the newest state: a change that matters makes a heartbeat due soon."""
+        if self.last_state is None or not state.tells_the_same_as(self.last_state):
+            if self.changed_at is None:
+                self.changed_at = now
+        else:
+            self.changed_at = None
+
+    def due_at(self, now: float) -> float:
+        """Return when the next heartbeat is due."""
+        if self.changed_at is None:
+            return max(self._not_before, self.next_regular)
+        credit = self._credit_now(now)
+        earliest = self.changed_at + COALESCE if credit >= 1 else now + (1 - credit) / REFILL
+        return max(self._not_before, min(self.next_regular, earliest))
+
+    def compose(self, state: WorkerState, catalogue: Catalogue, dialect: Dialect) -> Heartbeat:
+        """Return the heartbeat that tells ``state``: the catalogue goes along only when it is news."""
+        # Up to 1.0b8 the catalogue is also the availability list (RXON.md, Behaviour 1).
+        available_before = self.last_state.available_skills if self.last_state else None
+        moved = not dialect.skill_names and available_before != state.available_skills
+        news = self.full_sync or self.last_hash != catalogue.skills_hash or moved
+        return Heartbeat(
+            worker_id=catalogue.worker_id,
+            status=state.status,
+            skills_hash=catalogue.skills_hash,
+            current_tasks=state.running_jobs,
+            available_skills=state.available_skills,
+            hot_skills=state.hot_skills,
+            hot_cache=state.hot_cache,
+            skill_dependencies=catalogue.skill_dependencies,
+            catalogue=catalogue.skills if news else None,
+            usage=state.usage,
+            capabilities=catalogue.capabilities,
+        )
+
+    def sent(self, state: WorkerState, catalogue: Catalogue, now: float, *, jitter: float, full_sync: bool) -> None:
+        """Take note of a heartbeat that was accepted; ``jitter`` (seconds) shifts the next regular one."""
+        self._credit = max(0.0, self._credit_now(now) - 1)
+        self._credit_at = now
+        self.last_state = state
+        self.last_hash = catalogue.skills_hash
+        self.full_sync = full_sync
+        self.changed_at = None
+        self.next_regular = now + bounded_interval(self.interval, jitter)
+
+    def failed(self, now: float, delay: float) -> None:
+        """Take note of a heartbeat that did not get through: none before ``delay`` seconds have passed, one then."""
+        self._not_before = self.next_regular = now + delay
+
+    def registered(self, state: WorkerState, catalogue: Catalogue, now: float) -> None:
+        """Take note of a registration: it told the catalogue, but not the status, so a heartbeat is due at once."""
+        self.last_hash = catalogue.skills_hash
+        self.last_state = None
+        self.full_sync = False
+        self._not_before = self.next_regular = now
+        self.noticed(state, now)
+
+    def _credit_now(self, now: float) -> float:
+        return min(BURST, self._credit + max(0.0, now - self._credit_at) * REFILL)
+
+
+def bounded_interval(interval: float, jitter: float) -> float:
+    """Return ``interval`` shifted by what the orchestrator asked for: never under a half, never over one and a half."""
+    return min(1.5 * interval, max(0.5 * interval, interval + jitter))

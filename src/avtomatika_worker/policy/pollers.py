@@ -1,0 +1,34 @@
+"""How many polls to have in flight at one orchestrator: as many as the supply of tasks is worth, one when idle.
+
+Each poll costs the orchestrator a held connection and counts against its rate limit, so an idle worker holds one.
+A poll that brought a task doubles the number, one that came back empty lowers it by one, and a failure or a rate limit
+takes it back to one.
+"""
+
+from __future__ import annotations
+
+
+class PollDemand:
+    """The number of polls that are worth having in flight."""
+
+    __slots__ = ("_most", "target")
+
+    def __init__(self, most: int) -> None:
+        self._most = max(1, most)
+        self.target = 1
+
+    def got_task(self) -> None:
+        """There is work: ask wider."""
+        self.target = min(self._most, self.target * 2)
+
+    def came_empty(self) -> None:
+        """There is less work than polls."""
+        self.target = max(1, self.target - 1)
+
+    def failed(self) -> None:
+        """Contact is broken, or the orchestrator asked to slow down."""
+        self.target = 1
+
+    def to_send(self, in_flight: int, free_slots: int) -> int:
+        """Return how many polls to send now."""
+        return max(0, min(self.target - in_flight, free_slots))

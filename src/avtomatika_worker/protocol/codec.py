@@ -1,0 +1,150 @@
+"""Values to requests, and replies to values (RXON.md, "Transport").
+
+`Codec` writes: it knows who the worker is and how it signs. The ``decode_*`` functions read; they raise `RejectedError`
+for a status of 400 or more and `MalformedMessageError` for anything that is not the message it should be.
+Each call of a writing method makes a new attempt: signed anew and different from every other (RXON.md, "Signing").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import Dialect
+from avtomatika_worker.protocol.messages import Event, Heartbeat, TaskResult, WorkerRegistration, WorkerStatus
+from avtomatika_worker.protocol.signing import Signer
+
+TOKEN_HEADER: Final = "X-Worker-Token"  # noqa: S105 - a header's name
+WORKER_ID_HEADER: Final = "X-Worker-ID"
+VERSION_HEADER: Final = "X-RXON-Version"
+
+REGISTER_PATH: Final = "/_worker/workers/register"
+RESULT_PATH: Final = "/_worker/tasks/result"
+EVENT_PATH: Final = "/_worker/events"
+TOKEN_PATH: Final = "/_worker/auth/token"  # noqa: S105 - a path
+REFRESH_PATH: Final = "/_worker/auth/token/refresh"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A call to make: ``path`` is below the orchestrator's base URL and may carry a query."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+
+
+def heartbeat_path(worker_id: str) -> str:
+    """Return the path that heartbeats go to."""
+    return f"/_worker/workers/{worker_id}"
+
+
+def poll_path(worker_id: str) -> str:
+    """Return the path that tasks are asked for at."""
+    return f"/_worker/workers/{worker_id}/tasks/next"
+
+
+def commands_path(worker_id: str) -> str:
+    """Return the path of the commands' WebSocket."""
+    return f"/_worker/ws/{worker_id}"
+
+
+class Codec:
+    """Writes one worker's requests. ``token`` is the configured one: it signs, whatever token the header carries."""
+
+    def __init__(self, worker_id: str, token: str | None, nonce: Callable[[], str]) -> None:
+        self._worker_id = worker_id
+        self._signer = Signer(token) if token else None
+        self._nonce = nonce
+
+    def headers(self, token: str | None, dialect: Dialect) -> dict[str, str]:
+        """Return the headers of every call; ``token`` is the one that authenticates now."""
+        headers = {WORKER_ID_HEADER: self._worker_id, VERSION_HEADER: dialect.version}
+        if token:
+            headers[TOKEN_HEADER] = token
+        return headers
+
+    def register(self, registration: WorkerRegistration, dialect: Dialect, now: float) -> Request:
+        """Write a registration."""
+        message = msgspec.to_builtins(registration)
+        if not dialect.skill_names:
+            # Up to 1.0b8 the catalogue is the availability list (RXON.md, Behaviour 1).
+            available = set(registration.available_skills)
+            message["supported_skills"] = [s for s in message["supported_skills"] if s["name"] in available]
+        resources = message["resources"]
+        # Up to 1.0b9 cores and memory are looked for at the top, from 1.0b10 in the properties: both suit all.
+        resources["properties"] = {
+            "cpu_cores": resources["cpu_cores"],
+            "ram_gb": resources["ram_gb"],
+            **resources["properties"],
+        }
+        return Request("POST", REGISTER_PATH, self._sealed(message, dialect, now))
+
+    def heartbeat(self, heartbeat: Heartbeat, dialect: Dialect, now: float) -> Request:
+        """Write a heartbeat."""
+        message = msgspec.to_builtins(heartbeat)
+        catalogue = message.pop("catalogue")
+        if dialect.skill_names:
+            del message["hot_cache"], message["skill_dependencies"]
+        else:
+            hot, available = set(message.pop("hot_skills")), set(message.pop("available_skills"))
+            if catalogue is not None:
+                message["hot_skills"] = [skill for skill in catalogue if skill["name"] in hot]
+                catalogue = [skill for skill in catalogue if skill["name"] in available]
+        if catalogue is not None:
+            message["supported_skills"] = catalogue
+        if heartbeat.status is WorkerStatus.DRAINING and not dialect.draining_status:
+            message["status"] = WorkerStatus.BUSY.value
+        return Request("PATCH", heartbeat_path(self._worker_id), self._sealed(message, dialect, now))
+
+    def poll(self, timeout: float, available: tuple[str, ...], hot: tuple[str, ...], dialect: Dialect) -> Request:
+        """Write a request for the next task; ``timeout`` in seconds is a wish, the orchestrator has its own."""
+        path = poll_path(self._worker_id)
+        if dialect.skill_names:
+            # Skill names are identifiers: nothing in them needs escaping.
+            path += f"?timeout={timeout:g}&available_skills={','.join(available)}&hot_skills={','.join(hot)}"
+        return Request("GET", path)
+
+    def result(self, result: TaskResult, dialect: Dialect, now: float) -> Request:
+        """Write a result. Raises `UnsendableValueError` when the orchestrator could not digest it."""
+        message = msgspec.to_builtins(result)
+        if not dialect.costs:
+            message["costs"] = None
+        return Request("POST", RESULT_PATH, self._sealed(message, dialect, now))
+
+    def event(self, event: Event, dialect: Dialect, now: float) -> Request:
+        """Write an event. Raises `UnsendableValueError` when the orchestrator could not digest it.
+
+        The event's id is its nonce: a retry that is refused with 403 has arrived before.
+        """
+        message = msgspec.to_builtins(event)
+        if not dialect.origin_task_id:
+            message["origin_task_id"] = None
+        body = self._sealed(message, dialect, now, nonce=False, unsigned=b'"bubbling_chain":[]')
+        return Request("POST", EVENT_PATH, body)
+
+    def access_token(self) -> Request:
+        """Write a request for an access token."""
+        return Request("POST", TOKEN_PATH)
+
+    def refresh_token(self, refresh_token: str) -> Request:
+        """Write a request that renews the tokens."""
+        return Request("POST", REFRESH_PATH, msgspec.json.encode({"refresh_token": refresh_token}))
+
+    def _sealed(
+        self, message: dict[str, Any], dialect: Dialect, now: float, *, nonce: bool = True, unsigned: bytes = b""
+    ) -> bytes:
+        """Return the body: the canonical bytes, with the signature and the ``unsigned`` members put behind them."""
+        message["timestamp"] = int(now)
+        if nonce:
+            message["nonce"] = self._nonce()
+        canonical = canonical_bytes(message, dialect)
+        parts = [canonical[:-1]]
+        if unsigned:
+            parts.append(unsigned)
+        if self._signer is not None:
+            signature = self._signer.sign(canonical)
+            parts.append(f'"security":{{"signature":"{signature}","signer_id":"{self._worker_id}"}}'.encode())
+        return b",".join(parts) + b"}"

@@ -1,0 +1,105 @@
+"""What differs between the protocol versions that released orchestrators speak (RXON.md, the tables).
+
+A `Dialect` is a row of facts. Code asks the facts (``dialect.draining_status``), never the version's number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+_VERSION = re.compile(r"^1\.0b(\d{1,4})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The facts of one protocol version."""
+
+    version: str
+    """As it stands in ``X-RXON-Version``."""
+
+    array_nulls_kept: bool = False
+    """Whether nulls inside arrays are part of what is signed (1.0b12+) or removed."""
+
+    integral_floats: bool = True
+    """Whether ``1.0`` is signed as ``1`` (1.0b10+) or kept as a float."""
+
+    max_nesting: int = 100
+    """How many levels below the message's root a value may stand."""
+
+    skill_names: bool = False
+    """``available_skills`` and ``hot_skills`` as names, in messages and in the poll's query (1.0b9+)."""
+
+    draining_status: bool = False
+    """Whether "draining" keeps new tasks away (1.0b10+); older versions only know "busy" and "offline"."""
+
+    origin_task_id: bool = False
+    """Events may name the task they come from (1.0b10+)."""
+
+    refresh_tokens: bool = False
+    """``/auth/token/refresh`` exists (1.0b13+)."""
+
+    costs: bool = False
+    """Results may carry ``costs`` (1.0b15+)."""
+
+    signed_tasks: bool = False
+    """Tasks carry ``sig`` when the orchestrator has a secret key (1.0b17+)."""
+
+    signature_key_dropped: bool = False
+    """Whether a top-level ``_signature`` is left out of what is signed (1.0b16+)."""
+
+    replay_nonces: bool = False
+    """The same signed bytes are refused when they come a second time (orchestrator 1.0b29, protocol 1.0b16+)."""
+
+
+_B7 = Dialect("1.0b7", integral_floats=False)
+_B9 = replace(_B7, version="1.0b9", skill_names=True)
+_B10 = replace(_B9, version="1.0b10", integral_floats=True, draining_status=True, origin_task_id=True)
+_B11 = replace(_B10, version="1.0b11")
+_B12 = replace(_B11, version="1.0b12", array_nulls_kept=True)
+_B13 = replace(_B12, version="1.0b13", refresh_tokens=True)
+_B14 = replace(_B13, version="1.0b14")
+_B15 = replace(_B14, version="1.0b15", costs=True)
+_B16 = replace(_B15, version="1.0b16", replay_nonces=True, signature_key_dropped=True)
+_B17 = replace(_B16, version="1.0b17", max_nesting=30, signed_tasks=True)
+
+DIALECTS: Final = (_B7, _B9, _B10, _B11, _B12, _B13, _B14, _B15, _B16, _B17)
+"""Every known dialect, oldest first. 1.0b7 and 1.0b8 are alike."""
+
+NEWEST: Final = _B17
+
+NEUTRAL: Final = replace(_B17, array_nulls_kept=False)
+"""The form of the first registration, before the version is known: every release accepts it.
+
+No nulls anywhere, no fractionless floats, the strictest nesting. It announces the newest version.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A dialect and how it was found: ``exact`` is false for a version newer than all known, or unreadable."""
+
+    dialect: Dialect
+    exact: bool
+
+
+def choose(version: str) -> Choice:
+    """Choose the dialect for an announced version.
+
+    A version between two known ones gets the older one's dialect under its own name; an older one the oldest's; a newer
+    or an unreadable one the newest's.
+    """
+    match = _VERSION.match(version)
+    if match is None:
+        return Choice(NEWEST, exact=False)
+    number = int(match[1])
+    older = [dialect for dialect in DIALECTS if _number(dialect) <= number]
+    base = older[-1] if older else DIALECTS[0]
+    if base is NEWEST and number != _number(NEWEST):
+        return Choice(NEWEST, exact=False)
+    return Choice(base if base.version == version else replace(base, version=version), exact=True)
+
+
+def _number(dialect: Dialect) -> int:
+    return int(dialect.version.removeprefix("1.0b"))

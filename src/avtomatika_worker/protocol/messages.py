@@ -1,0 +1,269 @@
+"""The messages of RXON (RXON.md, "Messages"), as values.
+
+What the worker sends is built complete: containers it has nothing for are empty, not absent, because 1.0b7 cannot
+dispatch to a worker whose registration lacks them. What differs between dialects is the codec's business.
+Times are Unix seconds, identifiers match ``[A-Za-z0-9_-]{1,128}``.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+
+class WorkerStatus(enum.StrEnum):
+    """What a worker says of itself. Orchestrators dispatch to "idle" workers only."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+# --------------------------------------------------------------------------------- worker → orchestrator
+
+
+class HardwareDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device of the worker's machine, such as a GPU."""
+
+    type: str
+    model: str | None = None
+    id: str | None = None
+    properties: dict[str, Any] = {}
+
+
+class InstalledArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    """Something installed that dispatching may ask for, such as a model."""
+
+    name: str
+    version: str = "unknown"
+    type: str | None = None
+    properties: dict[str, Any] = {}
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker's machine has. ``ram_gb`` is in GiB."""
+
+    max_concurrent_tasks: int
+    cpu_cores: int
+    ram_gb: float
+    devices: tuple[HardwareDevice, ...] = ()
+    properties: dict[str, Any] = {}
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the worker is and what it costs. ``extra`` holds ``websockets`` and every custom capability."""
+
+    hostname: str
+    ip_address: str
+    cost_per_skill: dict[str, float] = {}
+    s3_config_hash: str | None = None
+    extra: dict[str, Any] = {}
+
+
+class SkillInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A skill as it is announced. Marketplace metadata survives only inside ``properties``."""
+
+    name: str
+    type: str
+    description: str | None = None
+    version: str | None = None
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    events_schema: dict[str, Any] | None = None
+    output_statuses: tuple[str, ...] | None = None
+    schema_dialect: str = "json-schema"
+    properties: dict[str, Any] = {}
+
+
+class WorkerRegistration(msgspec.Struct, frozen=True, kw_only=True):
+    """The first message: who the worker is and what it can do."""
+
+    worker_id: str
+    worker_type: str
+    supported_skills: tuple[SkillInfo, ...]
+    available_skills: tuple[str, ...]
+    hot_skills: tuple[str, ...] = ()
+    resources: Resources
+    installed_software: dict[str, str] = {}
+    installed_artifacts: tuple[InstalledArtifact, ...] = ()
+    capabilities: Capabilities
+    skills_hash: str
+    metadata: dict[str, Any] | None = None
+
+
+class DeviceUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The load of one device, in percent."""
+
+    unit_id: str
+    load_percent: float
+    metrics: dict[str, Any] | None = None
+
+
+class ResourcesUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The load of the machine: percent of all cores, and GiB."""
+
+    cpu_load_percent: float
+    ram_used_gb: float
+    devices_usage: tuple[DeviceUsage, ...] | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """The lease, and the worker's state.
+
+    ``current_tasks`` lists the *job* ids of what runs (RXON.md, Behaviour 3). ``catalogue`` is sent only when the
+    orchestrator needs it. ``capabilities`` with ``websockets`` on top is what turns real-time cancellation on.
+    """
+
+    worker_id: str
+    status: WorkerStatus
+    skills_hash: str
+    current_tasks: tuple[str, ...] = ()
+    available_skills: tuple[str, ...] = ()
+    hot_skills: tuple[str, ...] = ()
+    hot_cache: tuple[str, ...] = ()
+    skill_dependencies: dict[str, list[str]] = {}
+    catalogue: tuple[SkillInfo, ...] | None = None
+    usage: ResourcesUsage | None = None
+    capabilities: dict[str, Any] | None = None
+
+
+class FileMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in an object store. ``size`` is in bytes."""
+
+    uri: str
+    size: int
+    etag: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class ResultError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a task failed; ``code`` decides what the orchestrator does about it."""
+
+    code: str
+    message: str
+    details: dict[str, Any] | None = None
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task ended: "success", "failure", "cancelled", or a status of the skill's own."""
+
+    job_id: str
+    task_id: str
+    worker_id: str
+    origin_worker_id: str
+    status: str
+    data: dict[str, Any] = {}
+    error: ResultError | None = None
+    data_metadata: dict[str, FileMetadata] | None = None
+    metadata: dict[str, Any] | None = None
+    costs: dict[str, Any] | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened while a task ran. A retried event keeps its ``event_id``."""
+
+    event_id: str
+    worker_id: str
+    origin_worker_id: str
+    event_type: str
+    payload: dict[str, Any]
+    target_job_id: str | None = None
+    target_task_id: str | None = None
+    origin_task_id: str | None = None
+    trace_context: dict[str, str] = {}
+    priority: float = 0.0
+    metadata: dict[str, Any] | None = None
+
+
+# --------------------------------------------------------------------------------- orchestrator → worker
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """A task as it was handed out. Numbers are loose on the wire: ints and floats are both accepted."""
+
+    job_id: str
+    task_id: str
+    type: str
+    params: dict[str, Any] | None = None
+    tracing_context: dict[str, Any] | None = None
+    params_metadata: dict[str, Any] | None = None
+    priority: float | None = None
+    deadline: float | None = None
+    security: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = None
+
+
+class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a registration. Tokens are given by orchestrators that issue their own."""
+
+    status: str
+    version: str | None = None
+    warning: str | None = None
+    access_token: str | None = None
+    refresh_token: str | None = None
+    expires_in: float | None = None
+
+    def __repr__(self) -> str:
+        return f"RegistrationReply(status={self.status!r}, version={self.version!r})"
+
+
+class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a heartbeat. ``cancel_ids`` may be job ids and task ids."""
+
+    cancel_ids: tuple[str, ...] = ()
+    jitter_ms: float = 0.0
+    full_sync: bool = False
+
+
+class ResultReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a result: "accepted", or "ignored" with its reason; both are final."""
+
+    status: str
+    reason: str | None = None
+    message: str | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the orchestrator has done with the result."""
+        return self.status in {"accepted", "ignored"}
+
+
+class EventReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an event; ``status`` is "event_accepted", or "error" with a code."""
+
+    status: str
+    code: str | None = None
+    message: str | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the event was taken."""
+        return self.status == "event_accepted"
+
+
+class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
+    """An access token; ``expires_in`` is in seconds."""
+
+    access_token: str
+    refresh_token: str | None = None
+    expires_in: float | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenReply(expires_in={self.expires_in!r})"
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that came over the WebSocket; `CANCEL_TASK` is the one every orchestrator knows."""
+
+    command: str
+    task_id: str | None = None
+    job_id: str | None = None
+    params: dict[str, Any] | None = None
+
+
+CANCEL_TASK = "cancel_task"
+PROGRESS_EVENT = "progress"

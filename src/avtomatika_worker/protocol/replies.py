@@ -1,0 +1,188 @@
+"""Replies to values: the reading half of the codec (RXON.md, "Transport").
+
+Every function takes a `Response` and returns a message, or raises `RejectedError` (a status of 400 or more) or
+`MalformedMessageError`. None of them raises anything else, whatever the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from avtomatika_worker.errors import MalformedMessageError, RejectedError, UnsendableValueError
+from avtomatika_worker.protocol.codec import VERSION_HEADER
+from avtomatika_worker.protocol.dialects import Dialect
+from avtomatika_worker.protocol.loose import as_number, as_object, as_text, as_texts
+from avtomatika_worker.protocol.messages import (
+    Command,
+    EventReply,
+    HeartbeatReply,
+    RegistrationReply,
+    ResultReply,
+    Task,
+    TokenReply,
+)
+from avtomatika_worker.protocol.signing import Signer, verify_task
+
+_T = TypeVar("_T")
+_DETAIL_LIMIT: Final = 200
+_DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer as it came. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def version(self) -> str | None:
+        """The protocol version that the orchestrator announces, if it does."""
+        return self.headers.get(VERSION_HEADER.lower())
+
+
+_task_decoder: Final = msgspec.json.Decoder(Task)
+_registration_decoder: Final = msgspec.json.Decoder(RegistrationReply)
+_result_decoder: Final = msgspec.json.Decoder(ResultReply)
+_event_decoder: Final = msgspec.json.Decoder(EventReply)
+_token_decoder: Final = msgspec.json.Decoder(TokenReply)
+_command_decoder: Final = msgspec.json.Decoder(Command)
+
+
+def decode_task(response: Response) -> Task | None:
+    """Read the answer to a poll; None when there was no task.
+
+    A task that is malformed but names its job and task raises `MalformedMessageError` with both, so that it can be
+    answered with a failure.
+    """
+    raise_for_status(response)
+    if response.status == 204 or not response.body:
+        return None
+    try:
+        return _task_decoder.decode(response.body)
+    except _DECODE_ERRORS as error:
+        job_id, task_id = _salvage_ids(response.body)
+        raise MalformedMessageError(f"not a task: {error}", job_id=job_id, task_id=task_id) from None
+
+
+def task_is_authentic(response: Response, signer: Signer, dialect: Dialect) -> bool | None:
+    """Tell whether the task in ``response`` carries the right signature; None when it carries none at all."""
+    try:
+        raw = as_object(msgspec.json.decode(response.body))
+        return None if raw.get("sig") is None else verify_task(raw, signer, dialect)
+    except (*_DECODE_ERRORS, UnsendableValueError):
+        return False
+
+
+def decode_registration(response: Response) -> RegistrationReply:
+    """Read the answer to a registration."""
+    return _decode(_registration_decoder, response, "the answer to a registration")
+
+
+def decode_heartbeat(response: Response) -> HeartbeatReply:
+    """Read the answer to a heartbeat.
+
+    A field of the wrong type counts as absent: the contact itself is what matters.
+    """
+    raise_for_status(response)
+    try:
+        raw = msgspec.json.decode(response.body)
+    except _DECODE_ERRORS as error:
+        raise MalformedMessageError(f"not the answer to a heartbeat: {error}") from None
+    fields = as_object(raw)
+    if not isinstance(raw, dict):
+        raise MalformedMessageError("not the answer to a heartbeat: it should be an object")
+    return HeartbeatReply(
+        cancel_ids=as_texts(fields.get("cancel_task_ids")),
+        jitter_ms=as_number(fields.get("next_heartbeat_jitter_ms")) or 0.0,
+        full_sync=fields.get("require_full_sync") is True,
+    )
+
+
+def decode_result(response: Response) -> ResultReply:
+    """Read the answer to a result."""
+    return _decode(_result_decoder, response, "the answer to a result")
+
+
+def decode_event(response: Response) -> EventReply:
+    """Read the answer to an event."""
+    return _decode(_event_decoder, response, "the answer to an event")
+
+
+def decode_token(response: Response) -> TokenReply:
+    """Read the answer to a request for tokens."""
+    return _decode(_token_decoder, response, "a token")
+
+
+def decode_command(data: bytes | str) -> Command:
+    """Read a message of the commands' WebSocket."""
+    try:
+        return _command_decoder.decode(data)
+    except _DECODE_ERRORS as error:
+        raise MalformedMessageError(f"not a command: {error}") from None
+
+
+def raise_for_status(response: Response) -> None:
+    """Raise `RejectedError` for a status of 400 or more, and for a redirect (RXON knows none)."""
+    if response.status >= 300:
+        retry_after = parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
+        raise RejectedError(response.status, _detail(response), retry_after=retry_after)
+
+
+def parse_retry_after(value: str | None, date: str | None = None) -> float | None:
+    """Read a ``Retry-After`` header: seconds, or an HTTP date, relative to the answer's own ``Date``.
+
+    None when it is missing or unusable.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text) if len(text) <= 9 else None
+    until, now = parse_http_date(text), parse_http_date(date)
+    if until is None or now is None:
+        return None
+    return max(0.0, until - now)
+
+
+def parse_http_date(value: str | None) -> float | None:
+    """Read an HTTP date as Unix seconds; None when it is missing or not a date."""
+    if not value:
+        return None
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], response: Response, what: str) -> _T:
+    raise_for_status(response)
+    try:
+        return decoder.decode(response.body)
+    except _DECODE_ERRORS as error:
+        raise MalformedMessageError(f"not {what}: {error}") from None
+
+
+def _salvage_ids(body: bytes) -> tuple[str | None, str | None]:
+    """Read what can be read of a malformed task: the standard library's parser takes more than the strict one."""
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, None
+    return as_text(as_object(raw).get("job_id")), as_text(as_object(raw).get("task_id"))
+
+
+def _detail(response: Response) -> str:
+    """Shorten what an error's body says, for people."""
+    text = response.body[: 8 * _DETAIL_LIMIT].decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        return "an HTML page (is there a proxy in between?)"
+    with contextlib.suppress(ValueError, RecursionError):  # plain text, then
+        text = as_text(as_object(json.loads(text)).get("error")) or text
+    return "".join(c if c.isprintable() else " " for c in text[:_DETAIL_LIMIT])

@@ -1,0 +1,76 @@
+"""The orchestrator's commands over the WebSocket: cancellation in real time. Runs in the link thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Final
+
+from avtomatika_worker.errors import MalformedMessageError, TransportError
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.protocol.codec import commands_path
+from avtomatika_worker.protocol.messages import CANCEL_TASK, Command
+from avtomatika_worker.protocol.replies import decode_command
+from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.transport.tls import TlsFiles
+from avtomatika_worker.transport.websocket import listen
+
+_log: Final = logging.getLogger("avtomatika_worker.commands")
+
+
+class Commands:
+    """Listens to one orchestrator. ``on_cancel`` takes the ids that shall be cancelled."""
+
+    def __init__(
+        self, link: Link, on_cancel: Callable[[Link, tuple[str, ...]], None], *, tls: TlsFiles | None = None
+    ) -> None:
+        self._link = link
+        self._on_cancel = on_cancel
+        self._tls = tls
+        self.connected = False
+
+    async def run(self) -> None:
+        """Keep a WebSocket open while the link is registered, for ever."""
+        backoff = Backoff(self._link.settings.calls)
+        while True:
+            await self._link.ready.wait()
+            try:
+                await self._listen(backoff)
+                _log.debug("%s closed the WebSocket", self._link.url)
+            except TransportError as error:
+                _log.log(
+                    logging.WARNING if backoff.attempts == 0 else logging.DEBUG,
+                    "no WebSocket to %s: %s (cancellation then comes with the heartbeats)",
+                    self._link.url,
+                    error,
+                    extra={"action": "websocket_failed"},
+                )
+                await asyncio.sleep(delay_after(backoff, error))
+            else:
+                await asyncio.sleep(delay_after(backoff, TransportError("closed")))
+            finally:
+                self.connected = False
+
+    async def _listen(self, backoff: Backoff) -> None:
+        url = "ws" + self._link.url.removeprefix("http") + commands_path(self._link.worker_id)
+
+        def opened() -> None:
+            self.connected = True
+            backoff.succeeded()
+
+        async with aclosing(listen(url, self._link.headers(), tls=self._tls, on_open=opened)) as messages:
+            async for message in messages:
+                try:
+                    self._take(decode_command(message))
+                except MalformedMessageError as error:
+                    _log.warning("%s sent what is %s", self._link.url, error, extra={"action": "command_malformed"})
+
+    def _take(self, command: Command) -> None:
+        ids = tuple(i for i in (command.task_id, command.job_id) if i)
+        if command.command == CANCEL_TASK and ids:
+            # The task id is the precise one; the job id would also stop the other branches of a parallel job.
+            self._on_cancel(self._link, ids[:1])
+        else:
+            _log.info("command %r ignored: not known here", command.command, extra={"action": "command_unknown"})

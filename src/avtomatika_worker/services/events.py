@@ -1,0 +1,189 @@
+"""Sends what skills tell while they run: events in order, progress coalesced, all before the task's result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Generator
+from typing import Any, Final
+
+from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
+from avtomatika_worker.services.link import Link, delay_after
+
+_log: Final = logging.getLogger("avtomatika_worker.events")
+
+_QUEUE_LIMIT: Final = 1_000
+"""Events of one task that may wait; a skill that sends faster waits for room."""
+
+_LAST_PROGRESS_ATTEMPTS: Final = 5
+
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that a task's result waits for its last events; afterwards they follow it."""
+
+
+class TaskEvents:
+    """The events of one task, sent by a coroutine of its own that lives only while there is something to send."""
+
+    def __init__(self, link: Link, task: Task, group: asyncio.TaskGroup, *, progress_interval: float) -> None:
+        self._link = link
+        self._task = task
+        self._group = group
+        self._interval = progress_interval
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._queue: deque[Event] = deque()
+        self._progress: Event | None = None
+        self._progress_at = -progress_interval
+        self._progress_backoff = Backoff(link.settings.calls)
+        self._sender: asyncio.Task[None] | None = None
+        self._closed = False
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    # ----------------------------------------------------------------------------------- called by skills, any thread
+
+    def progress(self, progress: float, message: str) -> None:
+        """Take the newest progress; an older one that has not been sent is forgotten."""
+        event = self._event(PROGRESS_EVENT, {"progress": progress, "message": message})
+        self._in_loop(self._put_progress, event)
+
+    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+        """Take an event. In a thread, wait while the queue is full."""
+        event = self._event(event_type, payload)
+        self._in_loop(self._put, event)
+        if threading.get_ident() != self._thread and len(self._queue) >= _QUEUE_LIMIT:
+            asyncio.run_coroutine_threadsafe(self._room.wait(), self._loop).result()
+
+    def room(self) -> Generator[Any, None, None]:
+        """Wait, on the main loop, until there is room for another event."""
+        yield from self._wait_for_room().__await__()
+
+    # ----------------------------------------------------------------------------------- called by the worker
+
+    async def close(self) -> None:
+        """Send what is left, for at most `FLUSH_TIMEOUT`; what remains then follows in the background."""
+        self._closed = True
+        self._wake.set()
+        if self._sender is not None and not self._sender.done():
+            await asyncio.wait({self._sender}, timeout=FLUSH_TIMEOUT)
+
+    # ----------------------------------------------------------------------------------- inside
+
+    async def _wait_for_room(self) -> None:
+        await self._room.wait()
+
+    def _event(self, event_type: str, payload: dict[str, Any]) -> Event:
+        return Event(
+            event_id=str(uuid.uuid4()),
+            worker_id=self._link.worker_id,
+            origin_worker_id=self._link.worker_id,
+            event_type=event_type,
+            payload=payload,
+            target_job_id=self._task.job_id,
+            target_task_id=self._task.task_id,
+            origin_task_id=self._task.task_id,
+        )
+
+    def _in_loop(self, callback: Any, event: Event) -> None:
+        if threading.get_ident() == self._thread:
+            callback(event)
+        else:
+            self._loop.call_soon_threadsafe(callback, event)
+
+    def _put(self, event: Event) -> None:
+        self._queue.append(event)
+        self._wake.set()
+        if len(self._queue) >= _QUEUE_LIMIT:
+            self._room.clear()
+        self._start()
+
+    def _put_progress(self, event: Event) -> None:
+        self._progress = event
+        self._start()
+
+    def _start(self) -> None:
+        if self._sender is None or self._sender.done():
+            self._sender = self._group.create_task(self._send_all(), name=f"events of {self._task.task_id}")
+
+    async def _send_all(self) -> None:
+        while self._queue or self._progress is not None:
+            if self._queue:
+                await self._send_until_settled(self._queue[0])
+                self._queue.popleft()
+                self._room.set()
+                continue
+            wait = self._progress_at + self._interval - time.monotonic()
+            if wait > 0 and not self._closed:
+                await self._pause(wait)
+                continue
+            event, self._progress = self._progress, None
+            self._progress_at = time.monotonic()
+            if event is not None:
+                await self._send_progress(event)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than the task runs or until an event wants to go out."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def _send_until_settled(self, event: Event) -> None:
+        """Send an event until the orchestrator has taken or refused it."""
+        backoff = Backoff(self._link.settings.calls)
+        doubtful = False
+        while True:
+            try:
+                return await self._send(event)
+            except RejectedError as error:
+                if doubtful and error.status == 403:
+                    return  # refused as a replay: the attempt whose reply was lost had arrived (RXON.md, "Signing")
+                if not error.retryable:
+                    return self._blocked(event, str(error))
+                doubtful = doubtful or error.maybe_processed
+                await asyncio.sleep(delay_after(backoff, error))
+            except (TransportError, MalformedMessageError) as error:
+                doubtful = True
+                await asyncio.sleep(delay_after(backoff, error))
+
+    async def _send_progress(self, event: Event) -> None:
+        """Send progress; when it does not get through, the newest is tried again after a while, a few times."""
+        try:
+            await self._send(event)
+        except (TransportError, MalformedMessageError) as error:
+            if isinstance(error, RejectedError) and not error.retryable:
+                return self._blocked(event, str(error))
+            delay = delay_after(self._progress_backoff, error)
+            _log.debug("progress of task %s not delivered: %s", self._task.task_id, error)
+            if self._closed and self._progress_backoff.attempts > _LAST_PROGRESS_ATTEMPTS:
+                return None
+            self._progress = self._progress or event
+            await self._pause(delay)
+        else:
+            self._progress_backoff.succeeded()
+
+    async def _send(self, event: Event) -> None:
+        try:
+            reply = await self._link.send_event(event)
+        except UnsendableValueError as error:
+            return self._blocked(event, f"it cannot be sent: {error}")
+        if not reply.accepted:
+            self._blocked(event, f"{reply.code}: {reply.message}")
+
+    def _blocked(self, event: Event, why: str) -> None:
+        _log.error(
+            "event %r of task %s was not taken by %s: %s",
+            event.event_type,
+            self._task.task_id,
+            self._link.url,
+            why,
+            extra={"action": "event_refused"},
+        )

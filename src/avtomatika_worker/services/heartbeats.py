@@ -1,0 +1,195 @@
+"""Keeps the worker known to one orchestrator: registration, heartbeats, and registration again after every break."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
+from avtomatika_worker.protocol import dialects, replies
+from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
+from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.link import Link, delay_after
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
+_HALF_LEASE: Final = 30.0
+"""Seconds without an accepted heartbeat after which the orchestrator may have given the worker up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a worker says of itself when it registers; the availability is filled in from its state."""
+
+    registration: WorkerRegistration
+    catalogue: Catalogue
+
+
+class Heartbeats:
+    """Runs in the link thread, one for each orchestrator. ``on_cancel`` takes the ids that shall be cancelled."""
+
+    def __init__(
+        self,
+        link: Link,
+        board: Board[WorkerState],
+        announcement: Announcement,
+        on_cancel: Callable[[Link, tuple[str, ...]], None],
+    ) -> None:
+        self._link = link
+        self._board = board
+        self._announcement = announcement
+        self._on_cancel = on_cancel
+        self._memory = HeartbeatMemory(link.settings.heartbeat_interval)
+        self._last_contact = 0.0
+        self._silent = False
+
+    async def run(self) -> None:
+        """Register, send heartbeats until contact breaks, and begin again; for ever."""
+        while True:
+            await self._register()
+            await self._beat()
+
+    async def tell(self, status: WorkerStatus) -> bool:
+        """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
+
+        "offline" is the last word: no other heartbeat follows it.
+        """
+        self._silent = status is WorkerStatus.OFFLINE
+        try:
+            await self._send(_with_status(self._board.value, status))
+        except WorkerError as error:
+            _log.warning("%s was not told %s: %s", self._link.url, status, error, extra={"action": "heartbeat_failed"})
+            return False
+        return True
+
+    async def _register(self) -> None:
+        """Register; retried for ever."""
+        backoff = Backoff(self._link.settings.registration)
+        while True:
+            try:
+                return await self._register_once()
+            except WorkerError as error:
+                delay = delay_after(backoff, error)
+                _log.warning(
+                    "registration at %s failed (attempt %d), next in %.1f s: %s",
+                    self._link.url,
+                    backoff.attempts,
+                    delay,
+                    _hint(error),
+                    extra={"action": "registration_failed"},
+                )
+                await asyncio.sleep(delay)
+
+    async def _register_once(self) -> None:
+        link, state = self._link, self._board.value
+        registration = _announce(self._announcement.registration, state)
+        # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
+        request = link.codec.register(registration, dialects.NEUTRAL, link.now())
+        response = await link.call(request, breaks_on_500=True)
+        reply = replies.decode_registration(response)
+        version = reply.version or response.version
+        if reply.status != "registered" or version is None:
+            raise MalformedMessageError(f"not a registration's answer: status {reply.status!r}, version {version!r}")
+        again = link.registrations > 0
+        link.registered(version, reply.access_token)
+        now = self._last_contact = time.monotonic()
+        self._memory.registered(state, self._announcement.catalogue, now)
+        _log.log(
+            logging.DEBUG if again else logging.INFO,
+            "registered at %s (protocol %s)%s",
+            link.url,
+            link.dialect.version,
+            " again" if again else "",
+            extra={"action": "registered"},
+        )
+
+    async def _beat(self) -> None:
+        """Send heartbeats when they are due, until it is time to register again."""
+        until = time.monotonic() + REREGISTER_EVERY * random.uniform(0.9, 1.1)
+        backoff = Backoff(self._link.settings.calls)
+        broken = asyncio.ensure_future(self._link.broken.wait())
+        try:
+            while not broken.done():
+                if not await self._wait_until_due(until, broken):
+                    return
+                try:
+                    await self._send(self._board.value)
+                    backoff.succeeded()
+                except (RejectedError, MalformedMessageError) as error:
+                    if self._refused(error, backoff):
+                        return
+                except TransportError as error:
+                    _log.warning(
+                        "contact with %s broken: %s", self._link.url, error, extra={"action": "contact_broken"}
+                    )
+                    return
+        finally:
+            broken.cancel()
+
+    async def _wait_until_due(self, until: float, broken: asyncio.Future[None]) -> bool:
+        """Wait for the next heartbeat's time; return False when registering comes first."""
+        while True:
+            seen = self._board.version
+            now = time.monotonic()
+            self._memory.noticed(self._board.value, now)
+            due = self._memory.due_at(now)
+            if broken.done() or now >= until:
+                return False
+            if due <= now and not self._silent:
+                return True
+            wait = until - now if self._silent else min(due, until) - now
+            change = asyncio.ensure_future(self._board.changed(seen, None))
+            try:
+                await asyncio.wait({change, broken}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                change.cancel()
+
+    async def _send(self, state: WorkerState) -> None:
+        link, memory = self._link, self._memory
+        heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect)
+        response = await link.call(link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
+        reply = replies.decode_heartbeat(response)
+        now = self._last_contact = time.monotonic()
+        memory.sent(state, self._announcement.catalogue, now, jitter=reply.jitter_ms / 1000, full_sync=reply.full_sync)
+        if reply.full_sync and heartbeat.catalogue is None:
+            memory.next_regular = now
+        if reply.cancel_ids:
+            self._on_cancel(link, reply.cancel_ids)
+
+    def _refused(self, error: RejectedError | MalformedMessageError, backoff: Backoff) -> bool:
+        """Decide what a refused heartbeat means; return whether to register again."""
+        delay = delay_after(backoff, error)
+        now = time.monotonic()
+        self._memory.failed(now, delay)
+        _log.warning("heartbeat to %s refused: %s", self._link.url, error, extra={"action": "heartbeat_failed"})
+        limited = isinstance(error, RejectedError) and error.rate_limited
+        if now - self._last_contact > _HALF_LEASE or (isinstance(error, RejectedError) and not limited):
+            self._link.contact_broken()
+            return True
+        return False
+
+
+def _announce(registration: WorkerRegistration, state: WorkerState) -> WorkerRegistration:
+    return msgspec.structs.replace(registration, available_skills=state.available_skills, hot_skills=state.hot_skills)
+
+
+def _with_status(state: WorkerState, status: WorkerStatus) -> WorkerState:
+    return replace(state, status=status)
+
+
+def _hint(error: WorkerError) -> str:
+    """Say what to do about it, where a person can do something."""
+    if isinstance(error, RejectedError) and error.unauthorized:
+        return f"{error} (is WORKER_TOKEN the orchestrator's, and this machine's clock right?)"
+    if isinstance(error, RejectedError) and error.status == 404:
+        return f"{error} (is ORCHESTRATOR_URL right, its path prefix included?)"
+    return str(error)

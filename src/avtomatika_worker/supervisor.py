@@ -1,0 +1,250 @@
+"""Starts the services, watches them, and takes them down in a written sequence.
+
+Two threads, a loop each: the main loop runs polls, skills and first deliveries; the link thread runs what must stay
+alive whatever a skill does (heartbeats, commands, retries, health).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.execution.runners import Threads
+from avtomatika_worker.policy.lifecycle import Phase, Signal, step
+from avtomatika_worker.protocol.messages import WorkerStatus
+from avtomatika_worker.services.heartbeats import Heartbeats
+from avtomatika_worker.services.link import Link
+from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.tasks import Tasks
+
+_log: Final = logging.getLogger("avtomatika_worker.supervisor")
+_T = TypeVar("_T")
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+TELL_TIMEOUT: Final = 3.0
+"""Seconds for telling every orchestrator "draining", and again for "offline"."""
+
+CANCEL_TIMEOUT: Final = 8.0
+"""Seconds for cancelled tasks to end and report themselves."""
+
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds for results that wait for another attempt."""
+
+
+class LinkThread:
+    """A thread with an event loop of its own, and the services that live there."""
+
+    def __init__(self, services: Sequence[Callable[[], Coroutine[Any, Any, None]]], loop_factory: LoopFactory) -> None:
+        self._services = services
+        self._loop_factory = loop_factory
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._up = threading.Event()
+        self.ended: Future[None] = Future()
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="link", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; on return its loop runs."""
+        self._thread.start()
+        self._up.wait()
+
+    async def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine over there and return what it returns."""
+        if self._loop is None or not self._thread.is_alive():
+            coroutine.close()
+            raise RuntimeError("the link thread does not run")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    async def stop(self) -> None:
+        """Cancel the services and wait for the thread."""
+        if self._loop is not None and self._main is not None and not self.ended.done():
+            self._loop.call_soon_threadsafe(self._main.cancel)
+        await asyncio.wait({asyncio.wrap_future(self.ended)})
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._serve())
+        except asyncio.CancelledError:
+            self.ended.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the main loop, which raises it
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(None)
+        finally:
+            self._up.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        self._up.set()
+        async with asyncio.TaskGroup() as group:
+            for service in self._services:
+                group.create_task(service())
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a supervisor runs."""
+
+    links: tuple[Link, ...]
+    heartbeats: tuple[Heartbeats, ...]
+    pollers: tuple[Poller, ...]
+    tasks: Tasks
+    outbox: Outbox
+    threads: Threads
+    link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+
+
+class Supervisor:
+    """Runs a worker's services until it is told to stop."""
+
+    def __init__(self, parts: Parts, *, shutdown_timeout: float, loop_factory: LoopFactory) -> None:
+        self._parts = parts
+        self._shutdown_timeout = shutdown_timeout
+        self._link_thread = LinkThread([*(h.run for h in parts.heartbeats), *parts.link_services], loop_factory)
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+        self._services: list[asyncio.Task[None]] = []
+        self._stopped = asyncio.Event()
+        self.phase = Phase.NEW
+
+    @property
+    def forced(self) -> bool:
+        """Whether the shutdown was cut short."""
+        return self._force.is_set()
+
+    def shutdown(self) -> None:
+        """Begin to shut down. Called on the main loop; more calls change nothing."""
+        self._stop.set()
+
+    def request_shutdown(self) -> None:
+        """Begin to shut down; asked a second time, skip to its end."""
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
+
+    def is_cancelled(self, task_id: str) -> bool:
+        """Whether the running task ``task_id`` should stop."""
+        return self._parts.tasks.is_cancelled(task_id)
+
+    async def stopped(self) -> None:
+        """Wait until everything has stopped."""
+        await self._stopped.wait()
+
+    async def run(self) -> None:
+        """Run until told to stop, or cancelled: both shut down in order. Raises what crashed a service."""
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            for link in self._parts.links:
+                link.open()
+            await self._start()
+            try:
+                await self._watch()
+            except asyncio.CancelledError as error:
+                cancelled = error
+            await self._shut_down()
+        finally:
+            await self._tear_down()
+        if cancelled is not None:
+            raise cancelled
+
+    # -------------------------------------------------------------------------------------------------- up
+
+    async def _start(self) -> None:
+        self.phase = step(self.phase, Signal.START)
+        started = asyncio.Event()
+        self._spawn(self._parts.tasks.run(started))
+        await started.wait()
+        self._link_thread.start()
+        self._spawn(self._watch_link_thread())
+        for poller in self._parts.pollers:
+            self._spawn(poller.run())
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._services.append(asyncio.get_running_loop().create_task(coroutine))
+
+    async def _watch_link_thread(self) -> None:
+        await asyncio.wrap_future(self._link_thread.ended)
+
+    async def _watch(self) -> None:
+        """Wait until told to stop. A service that ends before is a crash: its exception is raised."""
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait({stop, *self._services}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        for service in done - {stop}:
+            service.result()
+            raise RuntimeError("a service of the worker ended by itself")
+
+    # -------------------------------------------------------------------------------------------------- down
+
+    async def _shut_down(self) -> None:
+        """Shut down in order; each step is bounded, and a second request skips to the end."""
+        parts = self._parts
+        self.phase = step(self.phase, Signal.SHUTDOWN)
+        _log.info("shutting down, %d tasks running", parts.tasks.slots.running, extra={"action": "shutdown_started"})
+        for poller in parts.pollers:
+            poller.stop()
+        parts.tasks.drain()
+        for link in parts.links:
+            link.drain()
+        await self._step("tell draining", self._tell(WorkerStatus.DRAINING), TELL_TIMEOUT)
+        if not await self._step("finish tasks", parts.tasks.all_done(), self._shutdown_timeout):
+            parts.tasks.cancel_all(CancelReason.SHUTDOWN)
+            await self._step("cancel tasks", parts.tasks.all_done(), CANCEL_TIMEOUT)
+        self.phase = step(self.phase, Signal.DRAINED)
+        await self._step("flush results", parts.outbox.drained(FLUSH_TIMEOUT), FLUSH_TIMEOUT + 1)
+        await self._step("tell offline", self._tell(WorkerStatus.OFFLINE), TELL_TIMEOUT, forced=True)
+
+    async def _step(self, name: str, work: Awaitable[object], timeout: float, *, forced: bool = False) -> bool:
+        """Do one step for at most ``timeout`` seconds; return whether it came to its end."""
+        task = asyncio.ensure_future(work)
+        force = asyncio.ensure_future(self._force.wait())
+        try:
+            waited = {task} if forced else {task, force}
+            await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                _log.warning("shutdown: %s: not done in time", name, extra={"action": "shutdown_step_cut"})
+                return False
+            task.result()
+            return True
+        finally:
+            task.cancel()
+            force.cancel()
+
+    async def _tell(self, status: WorkerStatus) -> None:
+        """Tell every orchestrator, side by side."""
+
+        async def tell_all() -> None:
+            await asyncio.gather(*(h.tell(status) for h in self._parts.heartbeats))
+
+        await self._link_thread.call(tell_all())
+
+    async def _tear_down(self) -> None:
+        """Stop everything that still runs."""
+        for service in self._services:
+            service.cancel()
+        await _settle(self._services)
+        if self.phase is not Phase.NEW:
+            await self._link_thread.stop()
+        for link in self._parts.links:
+            await link.close()
+        self._parts.threads.close()
+        self.phase = Phase.STOPPED
+        self._stopped.set()
+        _log.info("stopped", extra={"action": "stopped"})
+
+
+async def _settle(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)

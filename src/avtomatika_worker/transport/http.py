@@ -1,0 +1,90 @@
+"""RXON over HTTP. The only module that knows the HTTP library, so that it can be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.client.types import TlsVersion
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+
+from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError, TransportError
+from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
+from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.transport.tls import TlsFiles
+
+_WANTED_HEADERS: Final = (VERSION_HEADER.lower(), "date", "retry-after")
+_CONNECT_TIMEOUT: Final = timedelta(seconds=10)
+_KEEPALIVE: Final = timedelta(seconds=30)  # finds a dead peer under a long poll
+_MIN_TLS: Final[TlsVersion] = "TLSv1.2"
+
+
+class HttpTransport:
+    """A pool of connections to one orchestrator.
+
+    May be used from several event loops at once. Redirects are not followed: the token must not go elsewhere.
+    """
+
+    def __init__(self, base_url: str, *, user_agent: str, tls: TlsFiles | None = None) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._user_agent = user_agent
+        self._tls = tls or TlsFiles()
+        self._client: Client | None = None
+
+    def open(self) -> None:
+        """Make the client. Raises OSError when a TLS file cannot be read, ValueError when it is not PEM."""
+        builder = (
+            ClientBuilder()
+            .user_agent(self._user_agent)
+            .follow_redirects(enable=False)
+            .connect_timeout(_CONNECT_TIMEOUT)
+            .tcp_keepalive(_KEEPALIVE)
+            .min_tls_version(_MIN_TLS)
+        )
+        if ca := self._tls.ca_pem():
+            builder = builder.add_root_certificate_pem(ca)
+        if identity := self._tls.identity_pem():
+            builder = builder.identity_pem(identity)
+        try:
+            self._client = builder.build()
+        except PyreqwestError as error:
+            raise ValueError(f"the TLS files cannot be used: {_reason(error)}") from error
+
+    async def send(self, request: Request, headers: Mapping[str, str], timeout: float) -> Response:
+        """Send a request and return the answer, whatever its status. ``timeout`` is in seconds, for all of it.
+
+        Raises `TransportError`. A cancelled call may have been processed.
+        """
+        if self._client is None:
+            raise ConnectionFailedError("the transport is not open")
+        try:
+            builder = self._client.request(request.method, self._base_url + request.path)
+            builder = builder.headers(headers).timeout(timedelta(seconds=timeout))
+            if request.body is not None:
+                builder = builder.header("content-type", "application/json").body_bytes(request.body)
+            response = await builder.build().send()
+            body = bytes(await response.bytes())
+        except PyreqwestError as error:
+            raise _translated(error, timeout) from error
+        found = {name: value for name in _WANTED_HEADERS if (value := response.get_header(name)) is not None}
+        return Response(response.status, found, body)
+
+    async def close(self) -> None:
+        """Close the connections. Calls in flight fail."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _translated(error: PyreqwestError, timeout: float) -> TransportError:
+    if isinstance(error, RequestTimeoutError):
+        return CallTimedOutError(f"no answer within {timeout:g} s")
+    return ConnectionFailedError(_reason(error))
+
+
+def _reason(error: PyreqwestError) -> str:
+    """Return the innermost cause, which is what a person wants to read."""
+    causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
+    return causes[-1]["message"] if causes else error.message

@@ -1,0 +1,240 @@
+"""Puts a worker's services together from its settings. Nothing starts here."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.config import OrchestratorSettings, Settings
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.execution.runners import Threads
+from avtomatika_worker.observability.host import HostFacts, detect_host
+from avtomatika_worker.policy.backoff import BackoffPolicy
+from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
+from avtomatika_worker.policy.link_state import LinkState
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
+from avtomatika_worker.services.commands import Commands
+from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.health import Health, HealthServer
+from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
+from avtomatika_worker.services.link import Link, LinkSettings
+from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.skills.contract import SkillContract
+from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.supervisor import Parts, Supervisor
+from avtomatika_worker.transport.http import HttpTransport
+from avtomatika_worker.transport.tls import TlsFiles
+
+CANCEL_GRACE: Final = 5.0
+"""Seconds that the thread of a cancelled task gets before the task is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What every link of the worker shares."""
+
+    settings: Settings
+    announcement: Announcement
+    board: Board[WorkerState]
+    tls: TlsFiles
+    on_cancel: Callable[[Link, tuple[str, ...]], None]
+
+
+def assemble(
+    settings: Settings,
+    registry: SkillRegistry,
+    middlewares: Sequence[Middleware],
+    skill_dependencies: Mapping[str, tuple[str, ...]],
+    *,
+    health_check: bool,
+) -> Supervisor:
+    """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
+    if len(settings.orchestrators) > 1:
+        raise ConfigError(["ORCHESTRATORS_CONFIG: this version works for one orchestrator at a time"])
+    board = Board(WorkerState())
+    threads = Threads(settings.max_concurrent_tasks, grace=CANCEL_GRACE)
+    outbox = Outbox(max_age=settings.result_max_age)
+    tasks = Tasks(
+        TaskSettings(
+            worker_id=settings.worker_id,
+            strict_events=settings.strict_event_validation,
+            progress_interval=settings.progress_interval,
+            skill_dependencies=skill_dependencies,
+        ),
+        Slots(settings.max_concurrent_tasks),
+        Pipeline(registry, middlewares, threads),
+        outbox,
+        board,
+        tuple(registry.names()),
+    )
+    board.publish(tasks.state())
+    wiring = Wiring(
+        settings=settings,
+        announcement=announce(settings, registry, skill_dependencies, detect_host()),
+        board=board,
+        tls=TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path),
+        on_cancel=_cancel_on_main_loop(tasks),
+    )
+    links = tuple(_link(each, wiring) for each in settings.orchestrators)
+    services: list[Callable[[], Coroutine[Any, Any, None]]] = [outbox.run]
+    if settings.enable_websockets:
+        services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
+    if health_check:
+        probe = _probe(settings, links, outbox, board)
+        services.append(HealthServer(settings.health_host, settings.port, probe).run)
+    parts = Parts(
+        links=links,
+        heartbeats=tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel) for link in links),
+        pollers=tuple(Poller(link, tasks) for link in links),
+        tasks=tasks,
+        outbox=outbox,
+        threads=threads,
+        link_services=tuple(services),
+    )
+    return Supervisor(parts, shutdown_timeout=settings.shutdown_timeout, loop_factory=loop_factory())
+
+
+def announce(
+    settings: Settings, registry: SkillRegistry, skill_dependencies: Mapping[str, tuple[str, ...]], host: HostFacts
+) -> Announcement:
+    """Return what the worker says of itself."""
+    skills = tuple(_skill_info(contract) for contract in registry.contracts())
+    costs = {c.name: c.cost for c in registry.contracts() if c.cost is not None} | dict(settings.cost_per_skill)
+    capabilities = Capabilities(
+        hostname=host.hostname,
+        ip_address=host.ip_address,
+        cost_per_skill=costs,
+        s3_config_hash=_s3_config_hash(settings),
+        extra={"websockets": settings.enable_websockets, **settings.extra_capabilities},
+    )
+    registration = WorkerRegistration(
+        worker_id=settings.worker_id,
+        worker_type=settings.worker_type,
+        supported_skills=skills,
+        available_skills=tuple(registry.names()),
+        resources=Resources(
+            max_concurrent_tasks=settings.max_concurrent_tasks,
+            cpu_cores=settings.cpu_cores or host.cpu_cores,
+            ram_gb=settings.ram_gb or host.ram_gb,
+            devices=settings.devices,
+        ),
+        installed_software={
+            "python": platform.python_version(),
+            "avtomatika-worker": __version__,
+            **settings.installed_software,
+        },
+        installed_artifacts=settings.installed_artifacts,
+        capabilities=capabilities,
+        skills_hash=_skills_hash(skills),
+    )
+    catalogue = Catalogue(
+        worker_id=settings.worker_id,
+        skills=skills,
+        skills_hash=registration.skills_hash,
+        # ``websockets`` on top is what the orchestrator looks for (RXON.md, Behaviour 3).
+        capabilities={**msgspec.to_builtins(capabilities), "websockets": settings.enable_websockets},
+        skill_dependencies={name: list(needs) for name, needs in skill_dependencies.items()},
+    )
+    return Announcement(registration, catalogue)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes event loops: uvloop's where it is installed."""
+    if sys.platform != "win32":
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.new_event_loop
+        return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
+    settings = wiring.settings
+    link_settings = LinkSettings(
+        url=orchestrator.url,
+        token=orchestrator.token,
+        heartbeat_interval=settings.heartbeat_interval,
+        poll_timeout=settings.task_poll_timeout,
+        registration=BackoffPolicy(settings.registration_retry_initial_delay, settings.registration_retry_max_delay),
+        calls=BackoffPolicy(settings.result_retry_initial_delay, settings.result_retry_max_delay),
+    )
+    transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
+    return Link(link_settings, settings.worker_id, transport)
+
+
+def _cancel_on_main_loop(tasks: Tasks) -> Callable[[Link, tuple[str, ...]], None]:
+    """Return what the link thread calls to cancel tasks: they live on the main loop."""
+    loop = asyncio.get_running_loop()
+
+    def cancel(link: Link, ids: tuple[str, ...]) -> None:
+        loop.call_soon_threadsafe(tasks.cancel, link, ids, CancelReason.REQUESTED)
+
+    return cancel
+
+
+def _probe(
+    settings: Settings, links: tuple[Link, ...], outbox: Outbox, board: Board[WorkerState]
+) -> Callable[[], Health]:
+    def probe() -> Health:
+        state = board.value
+        registered = any(link.state is LinkState.REGISTERED for link in links)
+        draining = any(link.state in {LinkState.DRAINING, LinkState.CLOSED} for link in links)
+        not_ready = "shutting down" if draining else None if registered else "not registered at any orchestrator"
+        return Health(
+            not_live=None,
+            not_ready=not_ready,
+            details={
+                "version": __version__,
+                "worker_id": settings.worker_id,
+                "worker_type": settings.worker_type,
+                "status": state.status.value,
+                "slots": {"total": state.slots_total, "running": state.slots_running, "polling": state.slots_polling},
+                "links": [
+                    {"url": link.url, "state": link.state.value, "protocol": link.dialect.version} for link in links
+                ],
+                "outbox": outbox.depth,
+            },
+        )
+
+    return probe
+
+
+def _skill_info(contract: SkillContract) -> SkillInfo:
+    return SkillInfo(
+        name=contract.name,
+        type=contract.type,
+        description=contract.description,
+        version=contract.version,
+        input_schema=contract.input_schema,
+        output_schema=contract.output_schema,
+        events_schema=dict(contract.events_schema) if contract.events_schema else None,
+        output_statuses=contract.output_statuses or None,
+        properties=dict(contract.properties),
+    )
+
+
+def _skills_hash(skills: tuple[SkillInfo, ...]) -> str:
+    return hashlib.sha256(msgspec.json.encode(skills, order="deterministic")).hexdigest()
+
+
+def _s3_config_hash(settings: Settings) -> str | None:
+    """Return the hash by which orchestrators notice another S3 configuration than theirs (RXON.md, Behaviour 8)."""
+    parts = (settings.s3_endpoint_url, settings.s3_access_key, settings.s3_default_bucket)
+    if not all(parts):
+        return None
+    return hashlib.sha256("|".join(part or "" for part in parts).encode()).hexdigest()[:16]

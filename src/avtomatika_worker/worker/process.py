@@ -1,0 +1,91 @@
+"""A worker as a process: its event loop, its signals, its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn, Protocol
+
+from avtomatika_worker.errors import ConfigError, SkillDefinitionError, SkillLoadError
+from avtomatika_worker.worker.assembly import loop_factory
+
+_log: Final = logging.getLogger("avtomatika_worker")
+
+EXIT_OK: Final = 0
+"""An orderly shutdown."""
+
+EXIT_CRASHED: Final = 1
+"""A part of the worker crashed; the traceback is in the log."""
+
+EXIT_USAGE: Final = 2
+"""The configuration, the command or a skill is wrong; nothing was started."""
+
+EXIT_FORCED: Final = 3
+"""A second signal cut the shutdown short."""
+
+USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError)
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stoppable(Protocol):
+    """What a process runs."""
+
+    def request_shutdown(self) -> None:
+        """Begin to shut down; asked a second time, cut it short."""
+        ...
+
+    @property
+    def forced(self) -> bool:
+        """Whether the last shutdown was cut short."""
+        ...
+
+
+def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Run ``main`` until it ends, SIGINT and SIGTERM asking ``worker`` to shut down, and exit the process."""
+    code = EXIT_OK
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_main(worker, main))
+    except USAGE_ERRORS as error:
+        explain(error)
+        code = EXIT_USAGE
+    except Exception:
+        _log.critical("the worker crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
+        code = EXIT_CRASHED
+    _exit(EXIT_FORCED if code == EXIT_OK and worker.forced else code)
+
+
+def explain(error: Exception) -> None:
+    """Write what is wrong with a configuration or a skill, a line for each problem."""
+    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for problem in problems:
+        print(f"worker: {problem}", file=sys.stderr)
+    if error.__cause__ is not None and isinstance(error, SkillLoadError):
+        import traceback
+
+        traceback.print_exception(error.__cause__)
+
+
+async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in _STOP_SIGNALS:
+        try:
+            loop.add_signal_handler(number, worker.request_shutdown)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.request_shutdown))
+    await main()
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit; at once when a skill's thread does not end, for Python would wait for it for ever."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name.startswith("skill") and thread.is_alive() for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)

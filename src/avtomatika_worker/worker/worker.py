@@ -1,0 +1,179 @@
+"""`Worker`: the one object that users make. Making it has no side effects; everything starts with `Worker.main`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, cast
+
+from avtomatika_worker.config import Settings, SkillsOnError, load_settings
+from avtomatika_worker.errors import ConfigError, SkillLoadError
+from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.observability.logging import bind_log_context, configure_logging
+from avtomatika_worker.skills.binding import Injectables
+from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
+from avtomatika_worker.skills.loading import load_directory
+from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.skills.skill import SkillDefinition
+from avtomatika_worker.supervisor import Supervisor
+from avtomatika_worker.worker.assembly import assemble
+from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
+
+_log: Final = logging.getLogger("avtomatika_worker")
+
+
+class Worker(SkillDecorator):
+    """A worker: a set of skills, and the services that bring tasks to them.
+
+    Every argument may be left out; it then comes from its environment variable (``worker_type`` from ``WORKER_TYPE``,
+    ``worker_id`` from ``WORKER_ID``, ``max_concurrent_tasks`` from ``MAX_CONCURRENT_TASKS``, ``skills_dir`` from
+    ``WORKER_SKILLS_DIR``). ``settings`` overrides any other setting by its field's name, as in
+    ``Worker(settings={"heartbeat_interval": 5})``. ``skill_dependencies`` maps a skill to what must be in the hot cache
+    for it to be hot.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker_type: str | None = None,
+        worker_id: str | None = None,
+        max_concurrent_tasks: int | None = None,
+        skills_dir: str | os.PathLike[str] | None = None,
+        skill_dependencies: Mapping[str, Sequence[str]] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._overrides: dict[str, Any] = {
+            **(settings or {}),
+            "worker_type": worker_type,
+            "worker_id": worker_id,
+            "max_concurrent_tasks": max_concurrent_tasks,
+            "skills_dir": os.fspath(skills_dir) if skills_dir is not None else None,
+        }
+        self._skill_dependencies = {name: tuple(needs) for name, needs in (skill_dependencies or {}).items()}
+        self._injectables = Injectables()
+        self._injectables.register(TaskContext, lambda source: cast("TaskContext", source))
+        self._registry = SkillRegistry(self._injectables)
+        self._middlewares: list[Middleware] = []
+        self._supervisor: Supervisor | None = None
+        self._skills_loaded = False
+        self._forced = False
+
+    # ------------------------------------------------------------------------------------------ skills
+
+    @property
+    def skills(self) -> SkillRegistry:
+        """The skills registered so far."""
+        return self._registry
+
+    def add_skill(self, definition: SkillDefinition) -> None:
+        """Register a skill. Raises `SkillDefinitionError` when it is wrong, or its name is taken."""
+        self._registry.add(definition)
+
+    def include_blueprint(self, blueprint: SkillBlueprint) -> None:
+        """Register every skill of a blueprint. Raises `SkillDefinitionError`."""
+        for definition in blueprint.definitions:
+            self._registry.add(definition)
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Put a middleware, ``async (ctx, call_next) -> outcome``, around every task; the first added is outermost."""
+        self._middlewares.append(middleware)
+
+    def load_skills(self, settings: Settings) -> None:
+        """Load the skills directory, once, and check every skill.
+
+        Raises `SkillLoadError` for a module that cannot be imported (unless ``WORKER_SKILLS_ON_ERROR=skip``),
+        `SkillDefinitionError`, and `ConfigError` when the directory was named and does not exist.
+        """
+        if not self._skills_loaded:
+            self._load_directory(settings)
+            self._skills_loaded = True
+        self._registry.freeze()
+
+    # ------------------------------------------------------------------------------------------ running
+
+    def load_settings(self, environ: Mapping[str, str]) -> Settings:
+        """Return the settings that ``environ`` and this worker's arguments describe. Raises `ConfigError`."""
+        return load_settings(environ, **self._overrides)
+
+    def run(self) -> NoReturn:
+        """Run until SIGINT or SIGTERM, then exit the process. Meant for ``python my_worker.py``.
+
+        Sets up logging for the process. Exit codes: 0 after an orderly shutdown, 1 when a part of the worker crashed,
+        2 for a wrong configuration or skill, 3 when a second signal cut the shutdown short.
+        """
+        try:
+            settings = self.load_settings(os.environ)
+        except ConfigError as error:
+            explain(error)
+            sys.exit(EXIT_USAGE)
+        self.run_with(settings)
+
+    def run_with(self, settings: Settings, *, health_check: bool = True) -> NoReturn:
+        """Run as `run` does, with settings at hand."""
+        configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+        run_process(self, lambda: self.main(settings, health_check=health_check))
+
+    async def main(self, settings: Settings | None = None, *, health_check: bool = True) -> None:
+        """Run until `shutdown`, or until cancelled: both let running tasks finish first.
+
+        ``settings`` default to the environment's. Raises `ConfigError`, `SkillDefinitionError` or `SkillLoadError`
+        before anything starts; later only what is a bug of the worker itself.
+        """
+        if self._supervisor is not None:
+            raise RuntimeError("this worker runs already")
+        settings = settings or self.load_settings(os.environ)
+        self.load_skills(settings)
+        bind_log_context(worker_id=settings.worker_id)
+        self._supervisor = assemble(
+            settings, self._registry, self._middlewares, self._skill_dependencies, health_check=health_check
+        )
+        if not len(self._registry):
+            _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
+        try:
+            await self._supervisor.run()
+        finally:
+            self._forced = self._supervisor.forced
+            self._supervisor = None
+
+    async def shutdown(self) -> None:
+        """Shut down in order, and wait until that is done. Does nothing when the worker does not run."""
+        if self._supervisor is not None:
+            self._supervisor.shutdown()
+            await self._supervisor.stopped()
+
+    def request_shutdown(self) -> None:
+        """Begin to shut down; asked a second time, cut it short. Called on the main loop, by signal handlers."""
+        if self._supervisor is not None:
+            self._supervisor.request_shutdown()
+
+    @property
+    def forced(self) -> bool:
+        """Whether the last shutdown was cut short."""
+        return self._forced
+
+    async def check_for_cancellation(self, task_id: str) -> bool:
+        """Return whether the running task ``task_id`` was cancelled."""
+        return self._supervisor is not None and self._supervisor.is_cancelled(task_id)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _load_directory(self, settings: Settings) -> None:
+        path = Path(settings.skills_dir)
+        if not path.is_dir():
+            if str(path) != "skills":  # the default need not exist
+                raise ConfigError([f"WORKER_SKILLS_DIR={path}: there is no such directory"])
+            return
+        skip = settings.skills_on_error is SkillsOnError.SKIP
+        loaded = load_directory(path, on_error="skip" if skip else "stop", on_problem=_skipped)
+        for blueprint in loaded.blueprints:
+            self.include_blueprint(blueprint)
+        for setup in loaded.setups:
+            setup(self)
+
+
+def _skipped(error: SkillLoadError) -> None:
+    _log.error("skills not loaded: %s", error, exc_info=error.__cause__, extra={"action": "skills_skipped"})

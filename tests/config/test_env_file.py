@@ -1,0 +1,62 @@
+"""Reading `.env` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avtomatika_worker.config import read_env_file
+from avtomatika_worker.errors import ConfigError
+
+
+def read(tmp_path: Path, text: str) -> dict[str, str]:
+    file = tmp_path / ".env"
+    file.write_text(text, encoding="utf-8")
+    return read_env_file(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=b", "b"),
+        ("A = b ", "b"),
+        ("export A=b", "b"),
+        ("A=", ""),
+        ("A=b # comment", "b"),
+        ("A=b#c", "b#c"),
+        ("A=# comment", ""),
+        ("A=x=y", "x=y"),
+        (r"A='b # \n c'", r"b # \n c"),
+        (r'A="b # \"c\" \\ \n"', 'b # "c" \\ \n'),
+        ("A='b' # comment", "b"),
+        ('A={"json": [1]}', '{"json": [1]}'),
+        ("A=$HOME", "$HOME"),
+    ],
+)
+def test_values(tmp_path: Path, line: str, value: str) -> None:
+    assert read(tmp_path, line) == {"A": value}
+
+
+def test_comments_blank_lines_and_a_byte_order_mark_are_skipped_and_the_last_value_wins(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff# head\r\n\r\n  # more\nA=1\nB=2\nA=3\n") == {"A": "3", "B": "2"}
+
+
+def test_every_bad_line_is_named_without_showing_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, 'A=1\nhunter2\nB=\'open\n1C=x\nD="a" b\n')
+    assert [problem.split(": ")[0].split(", ")[1] for problem in caught.value.problems] == [
+        "line 2",
+        "line 3",
+        "line 4",
+        "line 5",
+    ]
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_env_file(tmp_path / "missing")
+    (tmp_path / "latin").write_bytes(b"A=\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_env_file(tmp_path / "latin")
