@@ -1,1 +1,60 @@
-"""Worker SDK for the Avtomatika orchestrator."""
+"""Worker SDK for the Avtomatika orchestrator: write a function, run a worker, forget about the rest."""
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.errors import (
+    ConfigError,
+    ContractViolationError,
+    DependencyError,
+    DependencyMissingError,
+    IntegrityMismatchError,
+    InternalError,
+    InvalidInputError,
+    PermanentError,
+    ResourceExhaustedError,
+    SecurityError,
+    SkillDefinitionError,
+    SkillLoadError,
+    TaskError,
+    TaskTimeoutError,
+    TransientError,
+    WorkerError,
+)
+from avtomatika_worker.execution.context import Sent, TaskCancelledError, TaskContext
+from avtomatika_worker.execution.middleware import Handler, Middleware
+from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
+from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.skills.blueprint import SkillBlueprint
+from avtomatika_worker.worker import Worker
+
+__all__ = [
+    "CancelReason",
+    "Cancelled",
+    "ConfigError",
+    "ContractViolationError",
+    "DependencyError",
+    "DependencyMissingError",
+    "Failed",
+    "Handler",
+    "IntegrityMismatchError",
+    "InternalError",
+    "InvalidInputError",
+    "Middleware",
+    "Outcome",
+    "PermanentError",
+    "ResourceExhaustedError",
+    "SecurityError",
+    "Sent",
+    "SkillBlueprint",
+    "SkillDefinitionError",
+    "SkillLoadError",
+    "Succeeded",
+    "TaskCancelledError",
+    "TaskContext",
+    "TaskContextFilter",
+    "TaskError",
+    "TaskTimeoutError",
+    "TransientError",
+    "Worker",
+    "WorkerError",
+    "__version__",
+]

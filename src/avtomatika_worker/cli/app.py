@@ -102,14 +102,18 @@ def _broken(name: str, error: Exception) -> UsageProblem:
     if isinstance(error, USAGE_ERRORS):
         return UsageProblem(f"--app: {name}: {error}")
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "importlib" not in frame.filename and "avtomatika_worker/cli" not in frame.filename]
+    own = [
+        frame for frame in frames if "importlib" not in frame.filename and "avtomatika_worker/cli" not in frame.filename
+    ]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     traceback.print_exception(type(error), error, error.__traceback__)
     return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
 
 
 def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
-    workers = [name for name, value in vars(found).items() if isinstance(value, Worker)] if hasattr(found, "__dict__") else []
+    workers = (
+        [name for name, value in vars(found).items() if isinstance(value, Worker)] if hasattr(found, "__dict__") else []
+    )
     hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top"
     return f"--app {path!r}: {module} has no attribute {attribute!r}{hint}"
 

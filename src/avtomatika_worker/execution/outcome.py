@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import ContractViolationError, TaskError, TransientError, UnsendableValueError
+from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS
 from avtomatika_worker.skills.plain import to_plain
 
-ENVELOPE_KEYS: Final = frozenset({"status", "data", "error", "metadata", "costs", "security"})
-_ENVELOPE_MARKS: Final = frozenset({"status", "data", "error"})
 _MESSAGE_LIMIT: Final = 2_000
 
 SUCCESS: Final = "success"
@@ -102,7 +101,7 @@ def _is_envelope(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     keys = cast("dict[str, Any]", value).keys()
-    return keys <= ENVELOPE_KEYS and not keys.isdisjoint(_ENVELOPE_MARKS)
+    return keys <= ENVELOPE_KEYS and not keys.isdisjoint(ENVELOPE_MARKS)
 
 
 def _from_envelope(envelope: dict[str, Any]) -> Outcome:

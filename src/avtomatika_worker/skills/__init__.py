@@ -1,0 +1,1 @@
+"""What a skill is: its contract, how its arguments are filled, where skills come from."""

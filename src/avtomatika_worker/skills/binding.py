@@ -1,0 +1,238 @@
+"""How a skill's arguments are filled: a plan, compiled once, at registration."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
+
+from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
+from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.schema import MISSING, TypeContract, UnsupportedTypeError
+from avtomatika_worker.skills.validation import InvalidValue, Schema, describe
+
+INJECTED_NAMES: Final = (
+    "params",
+    "task_id",
+    "job_id",
+    "priority",
+    "deadline",
+    "metadata",
+    "security",
+    "tracing_context",
+    "send_progress",
+    "send_event",
+    "add_to_hot_cache",
+    "remove_from_hot_cache",
+    "add_to_hot_skills",
+    "remove_from_hot_skills",
+)
+"""Arguments with these names are filled by name; ``**kwargs`` receives them all."""
+
+_KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class BindingSource(Protocol):
+    """What arguments are filled from: the task's context."""
+
+    params: dict[str, Any]
+
+    def injected(self, name: str) -> object:
+        """Return what an argument called ``name`` gets."""
+        ...
+
+
+Provider = Callable[[Any], object]
+"""Takes the task's context, returns the argument's value."""
+
+
+class UnresolvedReferenceError(SkillDefinitionError):
+    """A type hint that cannot be resolved yet; it may be defined further down in the module."""
+
+
+class Injectables:
+    """What arguments can be filled with by their annotation."""
+
+    def __init__(self) -> None:
+        self._providers: dict[Any, Provider] = {}
+
+    def register(self, tp: type, provider: Provider) -> None:
+        """Fill arguments annotated with ``tp`` with what ``provider`` returns."""
+        self._providers[tp] = provider
+
+    def provider_for(self, annotation: Any) -> Provider | None:
+        """Return the provider for an annotation: the type itself, ``Annotated[type, …]`` or ``type | None``."""
+        if get_origin(annotation) is Annotated:
+            return self.provider_for(get_args(annotation)[0])
+        members = [m for m in get_args(annotation) if m is not type(None)]
+        if len(members) == 1 and type(None) in get_args(annotation):
+            return self.provider_for(members[0])
+        try:
+            return self._providers.get(annotation)
+        except TypeError:  # not hashable
+            return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the types."""
+        return tuple(tp.__name__ for tp in self._providers)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Fills the arguments of one skill."""
+
+    positional: tuple[Provider, ...]
+    keywords: tuple[tuple[str, Provider], ...]
+    rest: tuple[str, ...]
+    input: TypeContract | None
+    """The contract of the input, None when nothing is known of it."""
+    spread: bool
+    """Whether the input's fields are arguments of their own."""
+    takes_params: bool
+
+    def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments. Raises `InvalidInputError` naming every field that does not fit."""
+        try:
+            converted = self.input.convert(source.params) if self.input is not None else source.params
+        except InvalidValue as error:
+            raise invalid_input(error) from None
+        args = [provide(source) for provide in self.positional]
+        kwargs = {name: provide(source) for name, provide in self.keywords}
+        if self.spread:
+            kwargs.update(converted)
+        elif self.takes_params:
+            kwargs["params"] = converted
+        for name in self.rest:
+            kwargs[name] = converted if name == "params" and not self.spread else source.injected(name)
+        return args, kwargs
+
+
+def invalid_input(error: InvalidValue) -> InvalidInputError:
+    """Return the task's failure for input that does not fit."""
+    first = error.problems[0]
+    return InvalidInputError(
+        f"invalid input: {describe(error.problems, 'params')}",
+        {
+            "path": first.path,
+            "problem": first.problem,
+            "errors": [{"path": each.path, "problem": each.problem} for each in error.problems],
+        },
+    )
+
+
+def compile_plan(
+    skill: str, func: Callable[..., Any], injectables: Injectables, localns: dict[str, Any], given: TypeContract | None
+) -> Plan:
+    """Compile the plan for ``func``; ``given`` is the input's contract when the user wrote a schema.
+
+    Raises `SkillDefinitionError` naming an argument that nobody can fill, `UnresolvedReferenceError` for hints that
+    cannot be resolved yet.
+    """
+    parameters = _parameters(skill, func)
+    hints = type_hints(skill, func, localns)
+    annotations = {name: hints.get(name, MISSING) for name in parameters}
+    takes_params = "params" in parameters
+    positional: list[Provider] = []
+    keywords: list[tuple[str, Provider]] = []
+    own: dict[str, tuple[Any, Any]] = {}
+    rest = False
+    for name, parameter in parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise SkillDefinitionError(skill, f"*{name} cannot be filled: name the arguments")
+        if parameter.kind is parameter.VAR_KEYWORD:
+            rest = True
+            continue
+        provider = injectables.provider_for(annotations[name]) or _by_name(name)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            if provider is None or name == "params":
+                raise SkillDefinitionError(skill, f"the positional-only argument {name!r} cannot be filled")
+            positional.append(provider)
+        elif name == "params":
+            continue
+        elif provider is not None:
+            keywords.append((name, provider))
+        elif not takes_params and not (annotations[name] is MISSING and parameter.default is parameter.empty):
+            default = MISSING if parameter.default is parameter.empty else parameter.default
+            own[name] = (Any if annotations[name] is MISSING else annotations[name], default)
+        elif parameter.default is parameter.empty:
+            raise SkillDefinitionError(skill, _nobody_fills(name, injectables, takes_params=takes_params))
+    contract = _input_contract(skill, func, annotations.get("params", MISSING), own, given)
+    bound = {name for name, _ in keywords} | ({"params"} if takes_params else set())
+    return Plan(
+        positional=tuple(positional),
+        keywords=tuple(keywords),
+        rest=tuple(name for name in INJECTED_NAMES if name not in bound) if rest else (),
+        input=contract,
+        spread=bool(own),
+        takes_params=takes_params,
+    )
+
+
+def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) -> dict[str, Any]:
+    """Return the hints of a function or callable object, resolved. Raises `UnresolvedReferenceError`."""
+    target: Any = func
+    while hasattr(target, "func"):  # functools.partial
+        target = target.func
+    target = inspect.unwrap(target)
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    try:
+        return typing.get_type_hints(target, localns=localns, include_extras=True)
+    except NameError as error:
+        raise UnresolvedReferenceError(skill, f"the type hint {error.name!r} cannot be resolved") from None
+    except TypeError as error:
+        raise SkillDefinitionError(skill, f"its type hints cannot be read: {error}") from error
+
+
+def local_names(func: Callable[..., Any]) -> dict[str, Any]:
+    """Return the names around a function that is defined in another one, for hints that refer to local classes."""
+    parent = getattr(func, "__qualname__", "").rpartition(".<locals>.")[0].rpartition(".")[2]
+    frame = sys._getframe(1) if parent else None  # noqa: SLF001 - the one way to the locals of a calling function
+    while frame is not None:
+        if frame.f_code.co_name == parent:
+            return dict(frame.f_locals)
+        frame = frame.f_back
+    return {}
+
+
+def _parameters(skill: str, func: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(func).parameters)
+    except (TypeError, ValueError) as error:
+        raise SkillDefinitionError(skill, f"its arguments cannot be read: {error}") from error
+
+
+def _by_name(name: str) -> Provider | None:
+    if name not in INJECTED_NAMES:
+        return None
+    return lambda source: cast("BindingSource", source).injected(name)
+
+
+def _input_contract(
+    skill: str, func: Callable[..., Any], params: Any, own: dict[str, tuple[Any, Any]], given: TypeContract | None
+) -> TypeContract | None:
+    try:
+        inferred = schema.infer_fields(getattr(func, "__name__", skill), own) if own else schema.infer_input(params)
+    except UnsupportedTypeError as error:
+        raise SkillDefinitionError(skill, f"its input: {error}") from error
+    if given is None or inferred is None:
+        return given or inferred
+    explicit, convert = Schema(given.schema), inferred.convert
+
+    def check_and_convert(value: object) -> Any:
+        explicit.check(value)
+        return convert(value)
+
+    return TypeContract(given.schema, check_and_convert)
+
+
+def _nobody_fills(name: str, injectables: Injectables, *, takes_params: bool) -> str:
+    by_type = ", ".join(injectables.names)
+    hint = f"filled are, by name, {', '.join(INJECTED_NAMES)}, and by annotation {by_type}"
+    if takes_params:
+        return f"nobody can fill the argument {name!r}: {hint}; give it a default, or make it a field of params"
+    return f"nobody can fill the argument {name!r}: {hint}; with a type hint it is a field of the input"

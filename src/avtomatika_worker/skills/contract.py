@@ -1,0 +1,37 @@
+"""What a skill promises, as it is announced to orchestrators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JsonSchema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillContract:
+    """A skill as others see it. ``properties`` is marketplace metadata, such as ``price`` and ``category``."""
+
+    name: str
+    type: str
+    description: str | None = None
+    version: str | None = None
+    input_schema: JsonSchema | None = None
+    output_schema: JsonSchema | None = None
+    events_schema: Mapping[str, JsonSchema] | None = None
+    output_statuses: tuple[str, ...] = ()
+    properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def cost(self) -> float | None:
+        """The price that cost-based dispatch looks at; None when the skill has none."""
+        price = self.properties.get("price")
+        return float(price) if isinstance(price, int | float) and not isinstance(price, bool) else None
+
+
+ENVELOPE_KEYS = frozenset({"status", "data", "error", "metadata", "costs", "security"})
+"""A returned dict with no other keys than these ..."""
+
+ENVELOPE_MARKS = frozenset({"status", "data", "error"})
+"""... and with one of these is the envelope of the data, not the data."""

@@ -1,0 +1,55 @@
+"""The skills of a worker, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.skills.binding import Injectables, UnresolvedReferenceError
+from avtomatika_worker.skills.contract import SkillContract
+from avtomatika_worker.skills.skill import Skill, SkillDefinition
+
+
+class SkillRegistry:
+    """Holds compiled skills. Those with type hints that are defined only further down wait until `freeze`."""
+
+    def __init__(self, injectables: Injectables) -> None:
+        self._injectables = injectables
+        self._definitions: dict[str, SkillDefinition] = {}
+        self._skills: dict[str, Skill] = {}
+
+    def add(self, definition: SkillDefinition) -> None:
+        """Register and compile. Raises `SkillDefinitionError`, also for a name that is taken."""
+        taken = self._definitions.get(definition.name)
+        if taken is not None:
+            places = f"{taken.place} and {definition.place}"
+            raise SkillDefinitionError(definition.name, f"the name is taken twice, by {places}")
+        try:
+            self._skills[definition.name] = definition.compile(self._injectables)
+        except UnresolvedReferenceError:
+            pass  # tried again in `freeze`
+        self._definitions[definition.name] = definition
+
+    def freeze(self) -> None:
+        """Compile what could not be compiled before. Raises `SkillDefinitionError`."""
+        for name, definition in self._definitions.items():
+            if name not in self._skills:
+                self._skills[name] = definition.compile(self._injectables)
+
+    def get(self, name: str) -> Skill | None:
+        """Return the skill called ``name``."""
+        return self._skills.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """The names, in the order of registration."""
+        return tuple(self._definitions)
+
+    def contracts(self) -> tuple[SkillContract, ...]:
+        """What the skills promise, in the order of registration."""
+        return tuple(self._skills[name].contract for name in self._definitions if name in self._skills)
+
+    def __iter__(self) -> Iterator[Skill]:
+        return iter(self._skills.values())
+
+    def __len__(self) -> int:
+        return len(self._definitions)

@@ -1,0 +1,229 @@
+"""A skill: the user's function, its contract and the plan that fills its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, cast
+
+import msgspec
+
+from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
+from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.binding import BindingSource, Injectables, Plan, compile_plan, local_names, type_hints
+from avtomatika_worker.skills.contract import JsonSchema, SkillContract
+from avtomatika_worker.skills.schema import MISSING, TypeContract, UnsupportedTypeError
+from avtomatika_worker.skills.validation import Schema, describe
+
+IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SYSTEM_EVENT: Final = "progress"
+_EXECUTORS: Final = frozenset({None, "thread"})
+
+
+@dataclass(frozen=True, slots=True)
+class SkillOptions:
+    """How a skill is run. ``timeout`` is in seconds."""
+
+    timeout: float | None = None
+    max_concurrent: int | None = None
+    executor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What the decorator was told."""
+
+    type: str | None = None
+    description: str | None = None
+    version: str | None = None
+    input_schema: Any = None
+    output_schema: Any = None
+    events: Mapping[str, Any] | None = None
+    output_statuses: Iterable[str] | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class SkillDefinition:
+    """A decorated function. `compile` makes a `Skill` of it."""
+
+    func: Callable[..., Any]
+    name: str
+    declaration: Declaration
+    options: SkillOptions
+    localns: dict[str, Any] = field(repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where the function is, for messages."""
+        return f"{getattr(self.func, '__module__', '?')}:{getattr(self.func, '__qualname__', self.name)}"
+
+    def compile(self, injectables: Injectables) -> Skill:
+        """Infer, check and compile everything. Raises `SkillDefinitionError`."""
+        told = self.declaration
+        plan = compile_plan(self.name, self.func, injectables, self.localns, self._explicit("input", told.input_schema))
+        output = self._output_schema()
+        events = {
+            name: cast("TypeContract", self._explicit(f"event {name!r}", given)).schema
+            for name, given in (told.events or {}).items()
+        }
+        contract = SkillContract(
+            name=self.name,
+            type=told.type or self.name,
+            description=told.description if told.description is not None else _docstring(self.func),
+            version=told.version if told.version is not None else _module_version(self.func),
+            input_schema=plan.input.schema if plan.input is not None else None,
+            output_schema=output,
+            events_schema=events or None,
+            output_statuses=tuple(told.output_statuses or ()),
+            properties=dict(told.properties),
+        )
+        return Skill(contract, self.func, plan, self.options)
+
+    def _output_schema(self) -> JsonSchema | None:
+        given = self._explicit("output", self.declaration.output_schema)
+        if given is not None:
+            return given.schema
+        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
+        try:
+            return schema.infer_output(hint)
+        except UnsupportedTypeError as error:
+            raise SkillDefinitionError(self.name, f"its result: {error}") from error
+
+    def _explicit(self, what: str, given: Any) -> TypeContract | None:
+        if given is None:
+            return None
+        try:
+            return schema.explicit(given)
+        except UnsupportedTypeError as error:
+            raise SkillDefinitionError(self.name, f"the schema of its {what}: {error}") from error
+
+
+class Skill:
+    """A skill that is ready to run."""
+
+    __slots__ = ("_events", "_output", "_plan", "contract", "func", "is_async", "options")
+
+    def __init__(self, contract: SkillContract, func: Callable[..., Any], plan: Plan, options: SkillOptions) -> None:
+        self.contract = contract
+        self.func = func
+        self.options = options
+        self.is_async = is_async(func)
+        self._plan = plan
+        self._output = Schema(contract.output_schema) if contract.output_schema else None
+        self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}
+
+    def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments for a task. Raises `InvalidInputError`."""
+        return self._plan.bind(source)
+
+    def check_output(self, data: dict[str, Any]) -> None:
+        """Raise `ContractViolationError` when the data break the output schema."""
+        problems = self._output.problems(data) if self._output is not None else ()
+        if problems:
+            raise ContractViolationError(
+                f"the result breaks the output schema: {describe(problems, 'data')}",
+                {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
+            )
+
+    def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:  # noqa: FBT001 - a setting
+        """Return why an event may not be sent; None when it may."""
+        if name == _SYSTEM_EVENT:
+            return None
+        declared = self._events.get(name)
+        if declared is not None:
+            problems = declared.problems(payload)
+            return f"it breaks its schema: {describe(problems, 'payload')}" if problems else None
+        if self._events and strict:
+            return f"it is not declared (declared are {', '.join(sorted(self._events))})"
+        return None
+
+    def __repr__(self) -> str:
+        return f"Skill({self.contract.name!r})"
+
+
+def define(
+    func: Callable[..., Any],
+    name: str | None,
+    *,
+    timeout: float | None = None,
+    max_concurrent: int | None = None,
+    executor: str | None = None,
+    events: Mapping[str, Any] | None = None,
+    events_schema: Mapping[str, Any] | None = None,
+    **told: Any,
+) -> SkillDefinition:
+    """Make a definition from what the decorator was given. Raises `SkillDefinitionError` for what is plainly wrong."""
+    if not callable(func):
+        raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
+    skill = name if name is not None else getattr(func, "__name__", type(func).__name__)
+    known = {key: told.pop(key, None) for key in _DECLARED}
+    _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
+    _check_options(skill, func, timeout, max_concurrent, executor)
+    properties = _check_properties(skill, told)
+    declaration = Declaration(events=events or events_schema, properties=properties, **known)
+    options = SkillOptions(timeout, max_concurrent, executor)
+    return SkillDefinition(func, skill, declaration, options, local_names(func))
+
+
+_DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
+
+
+def is_async(func: Callable[..., Any]) -> bool:
+    """Whether calling ``func`` makes a coroutine."""
+    while isinstance(func, partial):
+        func = func.func
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
+
+
+def _check_declaration(skill: str, func: Callable[..., Any], told: Mapping[str, Any]) -> None:
+    if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SkillDefinitionError(str(skill), "a skill's name must match [A-Za-z0-9_-], 1 to 128 characters")
+    kind = told["type"]
+    if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
+        raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
+    if told["events"] is not None and told["events_schema"] is not None:
+        raise SkillDefinitionError(skill, "events and events_schema are the same: give one of them")
+    statuses = told["output_statuses"]
+    if isinstance(statuses, str) or not all(isinstance(each, str) for each in statuses or ()):
+        raise SkillDefinitionError(skill, "output_statuses must be a list of strings")
+    if inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func):
+        raise SkillDefinitionError(
+            skill, "a generator cannot be a skill: return the result, and send_event what comes before"
+        )
+
+
+def _check_options(
+    skill: str, func: Callable[..., Any], timeout: object, max_concurrent: object, executor: object
+) -> None:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise SkillDefinitionError(skill, f"timeout must be a positive number of seconds, not {timeout!r}")
+    if max_concurrent is not None and not (isinstance(max_concurrent, int) and max_concurrent > 0):
+        raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {max_concurrent!r}")
+    if executor not in _EXECUTORS:
+        raise SkillDefinitionError(skill, f"executor must be 'thread' or left out, not {executor!r}")
+    if executor == "thread" and is_async(func):
+        raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
+
+
+def _check_properties(skill: str, properties: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", msgspec.to_builtins(properties))
+    except (TypeError, ValueError, RecursionError) as error:
+        names = ", ".join(properties)
+        raise SkillDefinitionError(skill, f"the metadata ({names}) must be JSON-able: {error}") from error
+
+
+def _docstring(func: Callable[..., Any]) -> str | None:
+    """Return the first paragraph of the docstring, in one line."""
+    text = inspect.getdoc(func) if inspect.isroutine(func) else inspect.getdoc(type(func))
+    return " ".join(text.split("\n\n")[0].split()) if text else None
+
+
+def _module_version(func: Callable[..., Any]) -> str | None:
+    version = getattr(sys.modules.get(getattr(func, "__module__", "")), "__version__", None)
+    return version if isinstance(version, str) else None
