@@ -215,6 +215,8 @@ class CallTimedOutError(TransportError):
 class RejectedError(TransportError):
     """An answer with an HTTP status of 400 or more. ``detail`` is what it said, shortened, for people only."""
 
+    status: int
+
     def __init__(self, status: int, detail: str = "", *, retry_after: float | None = None) -> None:
         self.status = status
         self.detail = detail

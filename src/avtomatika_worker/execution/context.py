@@ -82,8 +82,8 @@ EventCheck = Callable[[str, object], tuple[dict[str, Any] | None, str | None]]
 class TaskContext:
     """Everything about the task that runs: annotate an argument with this class to get it.
 
-    ``priority`` is a number, higher is more urgent. ``deadline`` is in Unix seconds, or None. ``metadata``, ``security``
-    and ``tracing_context`` are what came with the task, empty when nothing did.
+    ``priority`` is a number, higher is more urgent. ``deadline`` is in Unix seconds, or None. ``metadata``,
+    ``security`` and ``tracing_context`` are what came with the task, empty when nothing did.
     """
 
     __slots__ = (

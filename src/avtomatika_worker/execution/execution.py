@@ -47,7 +47,7 @@ class Pipeline:
             return from_value(await self._handler(ctx))
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # a middleware is user code too
+        except BaseException as error:  # noqa: BLE001 - a middleware is user code too
             return _failed(error, ctx)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
@@ -63,7 +63,7 @@ class Pipeline:
                 _check(skill, outcome)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # whatever a skill raises, sys.exit() included, ends this task only
+        except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
             return _failed(error, ctx)
         return outcome
 

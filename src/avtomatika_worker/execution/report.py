@@ -70,7 +70,7 @@ def replace_unsendable(result: TaskResult, error: UnsendableValueError) -> TaskR
 
 
 def replace_refused(result: TaskResult, error: RejectedError) -> TaskResult | None:
-    """Return the failure that takes the place of a result which was refused for good; None for such a failure itself."""
+    """Return the failure that takes the place of a result which was refused for good; None for such a failure."""
     if result.error is not None and result.error.code == InternalError.code:
         return None
     problem = ResultError(code=InternalError.code, message=f"the orchestrator refused the result: {error}")

@@ -142,12 +142,14 @@ class TaskEvents:
         doubtful = False
         while True:
             try:
-                return await self._send(event)
+                await self._send(event)
+                return
             except RejectedError as error:
                 if doubtful and error.status == 403:
                     return  # refused as a replay: the attempt whose reply was lost had arrived (RXON.md, "Signing")
                 if not error.retryable:
-                    return self._blocked(event, str(error))
+                    self._blocked(event, str(error))
+                    return
                 doubtful = doubtful or error.maybe_processed
                 await asyncio.sleep(delay_after(backoff, error))
             except (TransportError, MalformedMessageError) as error:
@@ -160,11 +162,12 @@ class TaskEvents:
             await self._send(event)
         except (TransportError, MalformedMessageError) as error:
             if isinstance(error, RejectedError) and not error.retryable:
-                return self._blocked(event, str(error))
+                self._blocked(event, str(error))
+                return
             delay = delay_after(self._progress_backoff, error)
             _log.debug("progress of task %s not delivered: %s", self._task.task_id, error)
             if self._closed and self._progress_backoff.attempts > _LAST_PROGRESS_ATTEMPTS:
-                return None
+                return
             self._progress = self._progress or event
             await self._pause(delay)
         else:
@@ -174,7 +177,8 @@ class TaskEvents:
         try:
             reply = await self._link.send_event(event)
         except UnsendableValueError as error:
-            return self._blocked(event, f"it cannot be sent: {error}")
+            self._blocked(event, f"it cannot be sent: {error}")
+            return
         if not reply.accepted:
             self._blocked(event, f"{reply.code}: {reply.message}")
 

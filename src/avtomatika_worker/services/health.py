@@ -1,4 +1,4 @@
-"""The health server: ``/live``, ``/ready`` and ``/health``. Runs in the link thread, so a blocked skill is no outage."""
+"""The health server: ``/live``, ``/ready`` and ``/health``. In the link thread, so a blocked skill is no outage."""
 
 from __future__ import annotations
 
@@ -47,12 +47,8 @@ class HealthServer:
             try:
                 await site.start()
             except OSError as error:
-                raise ConfigError(
-                    [
-                        f"WORKER_PORT={self._port}: the health server cannot listen on {self._host}: {error.strerror};"
-                        " choose another port, 0 for any, or --no-health-check"
-                    ]
-                ) from error
+                problem = f"WORKER_PORT={self._port}: the health server cannot listen on {self._host}: {error.strerror}"
+                raise ConfigError([f"{problem}; choose another port, 0 for any, or --no-health-check"]) from error
             self.bound_port = runner.addresses[0][1]
             _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
             await asyncio.Event().wait()

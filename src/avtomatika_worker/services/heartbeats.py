@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -148,8 +148,9 @@ class Heartbeats:
                 return True
             wait = until - now if self._silent else min(due, until) - now
             change = asyncio.ensure_future(self._board.changed(seen, None))
+            waited: set[asyncio.Future[Any]] = {change, broken}
             try:
-                await asyncio.wait({change, broken}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 change.cancel()
 

@@ -186,9 +186,7 @@ class Tasks:
     async def _handle(self, link: Link, task: Task) -> None:
         with log_context(task_id=task.task_id, job_id=task.job_id):
             events = TaskEvents(link, task, self._group, progress_interval=self._settings.progress_interval)
-            execution = Execution(
-                self._context(link, task, events), self._pipeline, deadline=self._deadline(link, task)
-            )
+            execution = Execution(self._context(task, events), self._pipeline, deadline=self._deadline(link, task))
             running = Running(link, execution)
             self._running.add(running)
             try:
@@ -241,7 +239,7 @@ class Tasks:
         )
         await asyncio.wait({asyncio.wrap_future(execution.lingering)})
 
-    def _context(self, link: Link, task: Task, events: TaskEvents) -> TaskContext:
+    def _context(self, task: Task, events: TaskEvents) -> TaskContext:
         return TaskContext(
             skill=task.type,
             task_id=task.task_id,

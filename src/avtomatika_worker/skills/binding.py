@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.schema import MISSING, TypeContract, UnsupportedTypeError
-from avtomatika_worker.skills.validation import InvalidValue, Schema, describe
+from avtomatika_worker.skills.hints import MISSING
+from avtomatika_worker.skills.schema import TypeContract, UnsupportedTypeError
+from avtomatika_worker.skills.validation import InvalidValue, describe
 
 INJECTED_NAMES: Final = (
     "params",
@@ -75,6 +76,12 @@ class Injectables:
         except TypeError:  # not hashable
             return None
 
+    def copy(self) -> Injectables:
+        """Return a registry of its own with the same providers."""
+        copied = Injectables()
+        copied._providers.update(self._providers)
+        return copied
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the types."""
@@ -82,10 +89,11 @@ class Injectables:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BindingPlan:
     """Fills the arguments of one skill."""
 
-    positional: tuple[Provider, ...]
+    positional: tuple[tuple[str, Provider | None, Any], ...]
+    """Positional-only arguments: name, provider (None: a field of the input, or ``params``) and default."""
     keywords: tuple[tuple[str, Provider], ...]
     rest: tuple[str, ...]
     input: TypeContract | None
@@ -100,12 +108,12 @@ class Plan:
             converted = self.input.convert(source.params) if self.input is not None else source.params
         except InvalidValue as error:
             raise invalid_input(error) from None
-        args = [provide(source) for provide in self.positional]
         kwargs = {name: provide(source) for name, provide in self.keywords}
         if self.spread:
             kwargs.update(converted)
         elif self.takes_params:
             kwargs["params"] = converted
+        args = [provide(source) if provide else kwargs.pop(name, default) for name, provide, default in self.positional]
         for name in self.rest:
             kwargs[name] = converted if name == "params" and not self.spread else source.injected(name)
         return args, kwargs
@@ -126,7 +134,7 @@ def invalid_input(error: InvalidValue) -> InvalidInputError:
 
 def compile_plan(
     skill: str, func: Callable[..., Any], injectables: Injectables, localns: dict[str, Any], given: TypeContract | None
-) -> Plan:
+) -> BindingPlan:
     """Compile the plan for ``func``; ``given`` is the input's contract when the user wrote a schema.
 
     Raises `SkillDefinitionError` naming an argument that nobody can fill, `UnresolvedReferenceError` for hints that
@@ -136,7 +144,7 @@ def compile_plan(
     hints = type_hints(skill, func, localns)
     annotations = {name: hints.get(name, MISSING) for name in parameters}
     takes_params = "params" in parameters
-    positional: list[Provider] = []
+    positional: list[tuple[str, Provider | None, Any]] = []
     keywords: list[tuple[str, Provider]] = []
     own: dict[str, tuple[Any, Any]] = {}
     rest = False
@@ -147,22 +155,23 @@ def compile_plan(
             rest = True
             continue
         provider = injectables.provider_for(annotations[name]) or _by_name(name)
+        if name == "params":
+            provider = None
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            if provider is None or name == "params":
-                raise SkillDefinitionError(skill, f"the positional-only argument {name!r} cannot be filled")
-            positional.append(provider)
-        elif name == "params":
-            continue
+            positional.append((name, provider, parameter.default))
         elif provider is not None:
             keywords.append((name, provider))
-        elif not takes_params and not (annotations[name] is MISSING and parameter.default is parameter.empty):
+        if name == "params" or provider is not None:
+            continue
+        if not takes_params and not (annotations[name] is MISSING and parameter.default is parameter.empty):
             default = MISSING if parameter.default is parameter.empty else parameter.default
             own[name] = (Any if annotations[name] is MISSING else annotations[name], default)
         elif parameter.default is parameter.empty:
             raise SkillDefinitionError(skill, _nobody_fills(name, injectables, takes_params=takes_params))
     contract = _input_contract(skill, func, annotations.get("params", MISSING), own, given)
-    bound = {name for name, _ in keywords} | ({"params"} if takes_params else set())
-    return Plan(
+    bound = {name for name, _ in keywords} | {name for name, _, _ in positional}
+    bound |= {"params"} & parameters.keys()
+    return BindingPlan(
         positional=tuple(positional),
         keywords=tuple(keywords),
         rest=tuple(name for name in INJECTED_NAMES if name not in bound) if rest else (),
@@ -174,24 +183,34 @@ def compile_plan(
 
 def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) -> dict[str, Any]:
     """Return the hints of a function or callable object, resolved. Raises `UnresolvedReferenceError`."""
-    target: Any = func
-    while hasattr(target, "func"):  # functools.partial
-        target = target.func
-    target = inspect.unwrap(target)
+    target: Any = inspect.unwrap(underlying(func))
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
         return typing.get_type_hints(target, localns=localns, include_extras=True)
     except NameError as error:
-        raise UnresolvedReferenceError(skill, f"the type hint {error.name!r} cannot be resolved") from None
-    except TypeError as error:
+        raise unresolved(skill, error) from None
+    except (TypeError, AttributeError, SyntaxError) as error:
         raise SkillDefinitionError(skill, f"its type hints cannot be read: {error}") from error
+
+
+def unresolved(skill: str, error: NameError) -> UnresolvedReferenceError:
+    """Return the error for a type hint that cannot be resolved (yet)."""
+    what = f"the type hint {error.name!r} cannot be resolved" if error.name else str(error)
+    return UnresolvedReferenceError(skill, what)
+
+
+def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that a `functools.partial` calls."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return func
 
 
 def local_names(func: Callable[..., Any]) -> dict[str, Any]:
     """Return the names around a function that is defined in another one, for hints that refer to local classes."""
-    parent = getattr(func, "__qualname__", "").rpartition(".<locals>.")[0].rpartition(".")[2]
-    frame = sys._getframe(1) if parent else None  # noqa: SLF001 - the one way to the locals of a calling function
+    parent = getattr(underlying(func), "__qualname__", "").rpartition(".<locals>.")[0].rpartition(".")[2]
+    frame = inspect.currentframe() if parent else None
     while frame is not None:
         if frame.f_code.co_name == parent:
             return dict(frame.f_locals)
@@ -217,15 +236,17 @@ def _input_contract(
 ) -> TypeContract | None:
     try:
         inferred = schema.infer_fields(getattr(func, "__name__", skill), own) if own else schema.infer_input(params)
+    except NameError as error:
+        raise unresolved(skill, error) from None
     except UnsupportedTypeError as error:
         raise SkillDefinitionError(skill, f"its input: {error}") from error
-    if given is None or inferred is None:
-        return given or inferred
-    explicit, convert = Schema(given.schema), inferred.convert
+    if given is None:
+        return inferred
+    check, convert = given.convert, inferred.convert if inferred is not None else None
 
     def check_and_convert(value: object) -> Any:
-        explicit.check(value)
-        return convert(value)
+        check(value)
+        return convert(value) if convert is not None else value  # untyped params are what was sent
 
     return TypeContract(given.schema, check_and_convert)
 

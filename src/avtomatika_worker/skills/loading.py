@@ -31,17 +31,20 @@ class LoadedSkills:
 def load_directory(
     path: Path, *, on_error: Literal["stop", "skip"], on_problem: Callable[[SkillLoadError], None]
 ) -> LoadedSkills:
-    """Import every module of ``path``, in the order of their names, and return their blueprints and ``setup`` functions.
+    """Import every module of ``path``, by name, and return their blueprints and ``setup`` functions.
 
-    The directory becomes a package of its own name, with or without ``__init__.py``, so that its modules can import each
-    other; names with a leading underscore are for that only and are not scanned. A module that cannot be imported raises
-    `SkillLoadError`, or with ``on_error="skip"`` is told to ``on_problem``.
+    The directory becomes a package of its own name, with or without ``__init__.py``, so that its modules can import
+    each other; names with a leading underscore are for that only and are not scanned. A module that cannot be imported
+    raises `SkillLoadError`, or with ``on_error="skip"`` is told to ``on_problem``. A directory that does not exist
+    holds nothing.
     """
     loaded = LoadedSkills()
     directory = path.resolve()
+    if not directory.is_dir():
+        return loaded
     try:
         package = _package(directory)
-    except Exception as error:  # noqa: BLE001 - the user's __init__.py may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's __init__.py may raise anything
         _problem(directory / "__init__.py", error, on_error, on_problem)
         return loaded
     _take(package, loaded)
@@ -50,7 +53,7 @@ def load_directory(
             continue
         try:
             module = importlib.import_module(f"{package.__name__}.{info.name}")
-        except Exception as error:  # noqa: BLE001 - the user's module may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
             _problem(directory / info.name, error, on_error, on_problem)
         else:
             _take(module, loaded)
@@ -58,7 +61,7 @@ def load_directory(
 
 
 def _problem(
-    path: Path, error: Exception, on_error: Literal["stop", "skip"], on_problem: Callable[[SkillLoadError], None]
+    path: Path, error: BaseException, on_error: Literal["stop", "skip"], on_problem: Callable[[SkillLoadError], None]
 ) -> None:
     file = path if path.exists() else path.with_suffix(".py")
     problem = SkillLoadError(str(file), f"cannot be imported: {type(error).__name__}: {error}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Final, cast
 
@@ -12,27 +14,27 @@ import msgspec
 from avtomatika_worker.errors import UnsendableValueError
 
 _CANNOT: Final = (TypeError, ValueError, RecursionError, AttributeError)
-_SEARCH_DEPTH: Final = 100
+_TEXTS: Final = {None: "null", True: "true", False: "false"}
 
 
 def to_plain(value: object) -> Any:
     """Return ``value`` as plain JSON-able values.
 
-    Models, dataclasses and Structs become dicts of their fields, and so does a NamedTuple (inside of something else it
-    is an array, as its schema says); enums their value; dates, UUIDs, decimals and paths texts; bytes base64; sets
-    lists; NumPy's numbers and arrays numbers and lists. Keys become texts. Raises `UnsendableValueError` naming the path
-    of what is none of these, or contains itself.
+    Models, dataclasses and Structs become dicts of their fields (a pydantic model's by their aliases, as in its
+    schema), and so does a NamedTuple (inside of something else it is an array, as its schema says); enums their value;
+    dates, UUIDs, decimals and paths texts; bytes base64; sets lists; NumPy's numbers and arrays numbers and lists. Keys
+    become texts. Raises `UnsendableValueError` naming the path of what is none of these, or contains itself.
     """
-    if is_named_tuple(value):
+    if is_named_tuple(value) and not isinstance(value, type):
         value = cast("Any", value)._asdict()
     try:
         return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode)
-    except _CANNOT:
-        path, culprit = _culprit(value, "$", 0)
-    if culprit is None:
-        raise UnsendableValueError(path[:200], "nested without end: does it contain itself?")
-    kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}".removeprefix("builtins.")
-    raise UnsendableValueError(path, f"{kind} is not JSON-able")
+    except _CANNOT:  # the slow way says where, and knows more kinds of keys
+        pass
+    try:
+        return _walk(value, "$", frozenset())
+    except RecursionError:
+        raise UnsendableValueError("$", f"{_kind(value)} is nested too deep") from None
 
 
 def is_named_tuple(value: object) -> bool:
@@ -47,39 +49,71 @@ def _encode(value: object) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return dict(cast("Mapping[Any, Any]", value))
+        return dict(cast("Any", value))
     if isinstance(value, deque):
-        return list(cast("deque[Any]", value))
+        return list(cast("Any", value))
     dump = getattr(value, "model_dump", None)  # pydantic
-    if callable(dump):
-        return dump(mode="json")
+    if callable(dump) and not isinstance(value, type):
+        return dump(mode="json", by_alias=True)
     if type(value).__module__.partition(".")[0] == "numpy":
         convert = getattr(value, "tolist", None) or getattr(value, "item", None)
         if callable(convert):
             return convert()
-    raise TypeError(f"{type(value).__name__} is not JSON-able")
+    raise TypeError(f"{_kind(value)} is not JSON-able")
 
 
-def _culprit(value: object, path: str, depth: int) -> tuple[str, object]:
-    """Find what cannot be encoded; the path alone when it is nested without end."""
-    if depth > _SEARCH_DEPTH:
-        return path, None
-    for step, item in _items(value):
-        try:
-            msgspec.to_builtins(item, str_keys=True, enc_hook=_encode)
-        except _CANNOT:
-            return _culprit(item, path + step, depth + 1)
-    return path, value
-
-
-def _items(value: object) -> Iterator[tuple[str, object]]:
+def _walk(value: object, path: str, above: frozenset[int]) -> Any:
+    """Do in Python what msgspec could not do, and know the path. Raises `UnsendableValueError`."""
+    if id(value) in above:
+        raise UnsendableValueError(path[:200], f"{_kind(value)} contains itself")
+    inside = above | {id(value)}
     if isinstance(value, Mapping):
-        for key, item in cast("Mapping[object, object]", value).items():
-            yield f".{key}", item
-    elif isinstance(value, list | tuple | set | frozenset | deque):
-        for index, item in enumerate(cast("list[object]", value)):
-            yield f"[{index}]", item
-    elif not isinstance(value, type):
-        names = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", None) or ()
-        for name in cast("tuple[str, ...]", names):
-            yield f".{name}", getattr(value, name, None)
+        fields = cast("Mapping[object, object]", value).items()
+        return {(text := _key(key, path)): _walk(item, f"{path}.{text}", inside) for key, item in fields}
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        items = cast("Iterable[object]", value)
+        return [_walk(item, f"{path}[{index}]", inside) for index, item in enumerate(items)]
+    named = _fields(value)
+    if named is not None:
+        return {name: _walk(item, f"{path}.{name}", inside) for name, item in named if item is not msgspec.UNSET}
+    try:
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode)
+    except _CANNOT:
+        pass
+    try:
+        inner = value.value if isinstance(value, enum.Enum) else _encode(value)
+    except _CANNOT as error:
+        why = "" if type(error) is TypeError else f": {error}"[:200]
+        raise UnsendableValueError(path, f"{_kind(value)} is not JSON-able{why}") from None
+    return _walk(inner, path, inside)
+
+
+def _fields(value: object) -> list[tuple[str, object]] | None:
+    """Return the fields of a Struct or dataclass as msgspec would write them, None for anything else."""
+    if isinstance(value, msgspec.Struct):
+        config = value.__struct_config__
+        tag: list[tuple[str, object]] = [(config.tag_field, config.tag)] if config.tag_field else []
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        return tag + [(written, getattr(value, name, msgspec.UNSET)) for written, name in names]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(each.name, getattr(value, each.name, msgspec.UNSET)) for each in dataclasses.fields(value)]
+    return None
+
+
+def _key(key: Any, path: str) -> str:
+    """Return a dict's key as a text, as JSON writes it."""
+    if isinstance(key, enum.Enum):
+        key = key.value
+    if key is None or isinstance(key, bool):
+        return _TEXTS[key]
+    try:
+        plain = msgspec.to_builtins(key, enc_hook=_encode)
+    except _CANNOT:
+        plain = None
+    if isinstance(plain, str | int | float):
+        return str(plain)
+    raise UnsendableValueError(path, f"the key {repr(key)[:100]} ({_kind(key)}) is not JSON-able")
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from avtomatika_worker.errors import SkillDefinitionError
@@ -24,10 +25,8 @@ class SkillRegistry:
         if taken is not None:
             places = f"{taken.place} and {definition.place}"
             raise SkillDefinitionError(definition.name, f"the name is taken twice, by {places}")
-        try:
+        with contextlib.suppress(UnresolvedReferenceError):  # tried again in `freeze`
             self._skills[definition.name] = definition.compile(self._injectables)
-        except UnresolvedReferenceError:
-            pass  # tried again in `freeze`
         self._definitions[definition.name] = definition
 
     def freeze(self) -> None:

@@ -10,23 +10,35 @@ import contextlib
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NotRequired, Required, TypedDict, Union, cast, get_args, get_origin
+from typing import Any, Final, NotRequired, Required, TypedDict, cast
 
 import msgspec
 
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
+from avtomatika_worker.skills.hints import (
+    MISSING,
+    field_types,
+    for_pydantic,
+    is_msgspec_constraint,
+    members_of,
+    mentions,
+    name_of,
+    needs_pydantic,
+    says_nothing,
+    typed_dict_for_pydantic,
+    without_requiredness,
+)
 from avtomatika_worker.skills.plain import is_named_tuple, to_plain
 from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, json_path, shorten
 
-MISSING: Final = dataclasses.MISSING
 Fields = Mapping[str, tuple[Any, Any]]
 """Field name → type and default (`MISSING` when it is required)."""
 
+_MOST: Final = 20
 _PATH_SCHEMA: Final = {"type": "string", "format": "path"}
-_SAYS_NOTHING: Final = frozenset({Any, object, dict, Mapping, typing.Dict, typing.Mapping})  # noqa: UP006
 
 
 class UnsupportedTypeError(TypeError):
@@ -46,16 +58,15 @@ def infer_input(annotation: Any) -> TypeContract | None:
     if says_nothing(annotation):
         return None
     contract = _fields_of_named_tuple(annotation) if is_named_tuple(annotation) else _by_engine(annotation)
-    kind = contract.schema.get("type")
-    if kind is not None and kind != "object":
-        raise UnsupportedTypeError(f"params are always an object, but {_name(annotation)} is of type {kind}")
+    if not _may_be_object(contract.schema):
+        raise UnsupportedTypeError(f"params are always an object, but {name_of(annotation)} is none")
     return contract
 
 
 def infer_fields(name: str, fields: Fields) -> TypeContract:
     """Return the contract of an object with these fields; ``convert`` returns a dict of those that were given."""
     plain_types = {field: tp for field, (tp, _) in fields.items()}
-    pydantic = any(_needs_pydantic(tp) for tp in plain_types.values())
+    pydantic = any(needs_pydantic(tp) for tp in plain_types.values())
     hints = {
         field: Required[tp] if fields[field][1] is MISSING else NotRequired[tp] for field, tp in plain_types.items()
     }
@@ -68,57 +79,74 @@ def infer_fields(name: str, fields: Fields) -> TypeContract:
     return contract
 
 
-def infer_output(annotation: Any) -> JsonSchema | None:
-    """Return the schema of the data that a function with this return type produces, None when nothing is known."""
-    members = [member for member in _members(annotation) if member is not types.NoneType]
+def infer_output(annotation: Any, *, enveloped: bool = False) -> JsonSchema | None:
+    """Return the schema of the data that a function with this return type produces, None when nothing is known.
+
+    ``enveloped``: it is the type of an envelope's ``data``. Raises `UnsupportedTypeError`.
+    """
+    members = [member for member in members_of(annotation) if member is not types.NoneType]
     if not members or any(says_nothing(member) for member in members):
         return None
     if len(members) == 1:
-        schema = _data_schema(members[0])
+        schema = _data_schema(members[0], enveloped=enveloped)
     else:
-        schemas = [_data_schema(member) for member in members]
+        schemas = [_data_schema(member, enveloped=enveloped) for member in members]
         schema = None if any(each is None for each in schemas) else _any_of(cast("list[JsonSchema]", schemas))
-    if schema is None or len(members) == len(_members(annotation)):
+    if schema is None or len(members) == len(members_of(annotation)):
         return schema
     return _any_of([schema, {"type": "object", "maxProperties": 0}])  # None is no data
 
 
-def explicit(given: Any) -> TypeContract:
-    """Return the contract of a schema that the user wrote: a JSON Schema, or a type. Raises `UnsupportedTypeError`."""
+def explicit_input(given: Any) -> TypeContract | None:
+    """Return the contract of an input schema that the user wrote: a JSON Schema, or a type."""
+    if not isinstance(given, Mapping):
+        return infer_input(given)
+    schema = _written(cast("Mapping[str, Any]", given))
+
+    def check(value: object) -> object:
+        schema.check(value)
+        return value
+
+    return TypeContract(schema.json, check)
+
+
+def explicit_output(given: Any) -> JsonSchema | None:
+    """Return the schema of the data that the user wrote: a JSON Schema, or a type."""
+    return _written(cast("Mapping[str, Any]", given)).json if isinstance(given, Mapping) else infer_output(given)
+
+
+def explicit_event(given: Any) -> JsonSchema:
+    """Return the schema of an event that the user wrote: a JSON Schema, or a type."""
     if isinstance(given, Mapping):
-        try:
-            schema = Schema(dict(cast("Mapping[str, Any]", given)))
-        except ValueError as error:
-            raise UnsupportedTypeError(f"not a JSON Schema: {shorten(str(error))}") from None
-
-        def check(value: object) -> object:
-            schema.check(value)
-            return value
-
-        return TypeContract(schema.json, check)
-    return _fields_of_named_tuple(given) if is_named_tuple(given) else _by_engine(given)
+        return _written(cast("Mapping[str, Any]", given)).json
+    if says_nothing(given):
+        return {"type": "object"}
+    schema = _fields_of_named_tuple(given).schema if is_named_tuple(given) else _by_engine(given, output=True).schema
+    if not _may_be_object(schema):
+        raise UnsupportedTypeError(f"an event's payload is always an object, but {name_of(given)} is none")
+    return schema
 
 
-def says_nothing(annotation: Any) -> bool:
-    """Whether a type puts no bounds on an object: ``dict``, ``dict[str, Any]``, ``Any``, or none at all."""
-    if annotation in {MISSING, None} or annotation is types.NoneType:
-        return True
+def _may_be_object(schema: JsonSchema) -> bool:
+    return schema.get("type", "object") == "object" and schema.keys().isdisjoint({"enum", "const"})
+
+
+def _written(schema: Mapping[str, Any]) -> Schema:
     try:
-        if annotation in _SAYS_NOTHING:
-            return True
-    except TypeError:  # not hashable
-        return False
-    return get_origin(annotation) in {dict, Mapping} and get_args(annotation)[-1:] == (Any,)
+        return Schema(dict(schema))
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise UnsupportedTypeError(f"not a JSON Schema: {shorten(reason)}") from None
 
 
 # ------------------------------------------------------------------------------------------------------ output
 
 
-def _data_schema(annotation: Any) -> JsonSchema | None:
-    fields = _field_types(annotation)
-    if fields and fields.keys() <= ENVELOPE_KEYS and not fields.keys().isdisjoint(ENVELOPE_MARKS):
-        return infer_output(_without_requiredness(fields["data"])) if "data" in fields else None
-    if is_named_tuple(annotation):
+def _data_schema(annotation: Any, *, enveloped: bool) -> JsonSchema | None:
+    fields = field_types(annotation)
+    if fields and fields.keys() <= ENVELOPE_KEYS and not fields.keys().isdisjoint(ENVELOPE_MARKS) and not enveloped:
+        return infer_output(without_requiredness(fields["data"]), enveloped=True) if "data" in fields else None
+    if is_named_tuple(annotation) and not enveloped:  # inside of the envelope it is an array, see `to_plain`
         return _fields_of_named_tuple(annotation).schema
     schema = _by_engine(annotation, output=True).schema
     if schema.get("type") == "object":
@@ -128,25 +156,33 @@ def _data_schema(annotation: Any) -> JsonSchema | None:
     return {**wrapped, "$defs": definitions} if definitions else wrapped
 
 
-def _any_of(schemas: list[JsonSchema]) -> JsonSchema | None:
-    """Join schemas; None when two of them mean different things by one name."""
+def _any_of(schemas: list[JsonSchema]) -> JsonSchema:
+    """Join schemas; where two of them mean different things by one name, the later one's gets a number."""
     definitions: dict[str, Any] = {}
     alternatives: list[JsonSchema] = []
     for schema in schemas:
-        body = dict(schema)
-        for name, definition in body.pop("$defs", {}).items():
-            if definitions.setdefault(name, definition) != definition:
-                return None
-        alternatives.append(body)
+        body = schema
+        for name, definition in cast("dict[str, Any]", schema.get("$defs", {})).items():
+            if definitions.get(name, definition) != definition:
+                body = _renamed(body, name, f"{name}_{len(definitions)}")
+        definitions.update(body.get("$defs", {}))
+        alternatives.append({key: value for key, value in body.items() if key != "$defs"})
     joined: JsonSchema = {"type": "object", "anyOf": alternatives}
     return {**joined, "$defs": definitions} if definitions else joined
+
+
+def _renamed(schema: JsonSchema, old: str, new: str) -> JsonSchema:
+    text = msgspec.json.encode(schema).decode().replace(f'"#/$defs/{old}"', f'"#/$defs/{new}"')
+    renamed = cast("JsonSchema", msgspec.json.decode(text))
+    renamed["$defs"][new] = renamed["$defs"].pop(old)
+    return renamed
 
 
 # ------------------------------------------------------------------------------------------------------ engines
 
 
 def _by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
-    if _needs_pydantic(annotation):
+    if needs_pydantic(annotation):
         return _with_pydantic(annotation, output=output)
     try:
         return _with_msgspec(annotation)
@@ -155,12 +191,12 @@ def _by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
             return _with_pydantic(annotation, output=output)
         except UnsupportedTypeError:
             reason = str(error).partition("\n")[0].rstrip(":")
-            raise UnsupportedTypeError(f"no schema can be made of {_name(annotation)}: {reason}") from error
+            raise UnsupportedTypeError(f"no schema can be made of {name_of(annotation)}: {reason}") from error
 
 
 def _with_msgspec(annotation: Any) -> TypeContract:
     schema = _unfold(msgspec.json.schema(annotation, schema_hook=_schema_hook))
-    compiled = Schema(schema)
+    compiled = _written(schema)
 
     def convert(value: object) -> Any:
         try:
@@ -177,24 +213,49 @@ def _with_pydantic(annotation: Any, *, output: bool) -> TypeContract:
         import pydantic
     except ImportError:
         raise UnsupportedTypeError(
-            f'{_name(annotation)} needs pydantic: pip install "avtomatika-worker[pydantic]"'
+            f'{name_of(annotation)} needs pydantic: pip install "avtomatika-worker[pydantic]"'
         ) from None
-    if _mentions(annotation, _is_msgspec_constraint):
-        raise UnsupportedTypeError(f"{_name(annotation)} mixes msgspec's types with pydantic's; use one of them")
+    if mentions(annotation, is_msgspec_constraint):
+        raise UnsupportedTypeError(f"{name_of(annotation)} mixes msgspec's types with pydantic's; use one of them")
     try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
         schema = _unfold(adapter.json_schema(mode="serialization" if output else "validation"))
     except pydantic.errors.PydanticUserError as error:
-        raise UnsupportedTypeError(f"no schema can be made of {_name(annotation)}: {error.message}") from error
+        if error.code == "class-not-fully-defined":
+            raise NameError(error.message.partition(";")[0]) from None
+        raise UnsupportedTypeError(f"no schema can be made of {name_of(annotation)}: {error.message}") from error
 
     def convert(value: object) -> Any:
         try:
             return adapter.validate_python(value)
         except pydantic.ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
-            raise InvalidValue([Problem(json_path(each["loc"]), shorten(each["msg"])) for each in found]) from None
+            problems = {_pydantic_problem(each["loc"], each["msg"], each["type"], value): None for each in found}
+            raise InvalidValue(list(problems)[:_MOST]) from None
 
     return TypeContract(schema, convert)
+
+
+def _pydantic_problem(location: Sequence[int | str], message: str, kind: str, value: Any) -> Problem:
+    """Leave out of the location what is no part of the data: the names of unions' members and of functions."""
+    path: list[int | str] = []
+    for part in location:
+        item = _item(value, part)
+        if item is not MISSING:
+            value = item
+            path.append(part)
+    if kind == "missing":
+        path.append(location[-1])
+    return Problem(json_path(path), shorten(message))
+
+
+def _item(value: Any, part: int | str) -> Any:
+    if isinstance(value, str):
+        return MISSING
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return MISSING
 
 
 def _problem_of(error: msgspec.ValidationError) -> Problem:
@@ -229,7 +290,7 @@ def _unfold(schema: JsonSchema) -> JsonSchema:
     return {**body, "$defs": rest} if rest else body
 
 
-# ------------------------------------------------------------------------------------------------------ looking at types
+# ---------------------------------------------------------------------------------------------- looking at types
 
 
 def _fields_of_named_tuple(annotation: Any) -> TypeContract:
@@ -241,63 +302,7 @@ def _fields_of_named_tuple(annotation: Any) -> TypeContract:
 
 
 def _typed_dict(name: str, hints: dict[str, Any], *, pydantic: bool) -> Any:
-    if pydantic:  # it does not take the standard library's before Python 3.12
-        import typing_extensions
-
-        return typing_extensions.TypedDict(name, hints)
-    return TypedDict(name, hints)  # type: ignore[operator]  # pyright: ignore
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
-
-
-def _field_types(annotation: Any) -> dict[str, Any]:
-    """Return the fields of a class that has typed fields, else nothing."""
-    if not isinstance(annotation, type):
-        return {}
-    marks = ("__dataclass_fields__", "__struct_fields__", "__total__", "_fields", "model_fields")
-    if not any(hasattr(annotation, mark) for mark in marks):
-        return {}
-    return typing.get_type_hints(annotation, include_extras=True)
-
-
-def _without_requiredness(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) in {Required, NotRequired} else annotation
-
-
-def _needs_pydantic(annotation: Any) -> bool:
-    return _mentions(annotation, _is_pydantic)
-
-
-def _is_pydantic(part: Any) -> bool:
-    if isinstance(part, type):
-        return hasattr(part, "__pydantic_validator__") or hasattr(part, "__pydantic_core_schema__")
-    return type(part).__module__.partition(".")[0] in {"pydantic", "annotated_types", "pydantic_core"}
-
-
-def _is_msgspec_constraint(part: Any) -> bool:
-    return isinstance(part, msgspec.Meta) or (isinstance(part, type) and issubclass(part, msgspec.Struct))
-
-
-def _mentions(annotation: Any, test: Callable[[Any], bool]) -> bool:
-    """Whether ``test`` holds for anything in a type: its arguments, its fields, their annotations and defaults."""
-    seen: list[Any] = []
-    todo = [annotation]
-    while todo:
-        part = todo.pop()
-        if any(part is each for each in seen):
-            continue
-        seen.append(part)
-        if test(part):
-            return True
-        if get_origin(part) is Annotated:
-            todo.extend(part.__metadata__)
-        todo.extend(get_args(part))
-        todo.extend(_field_types(part).values())
-        todo.extend(field.default for field in getattr(part, "__dataclass_fields__", {}).values())
-    return False
-
-
-def _name(annotation: Any) -> str:
-    return getattr(annotation, "__name__", None) or str(annotation)
+    if pydantic:
+        return typed_dict_for_pydantic(name, {field: for_pydantic(tp) for field, tp in hints.items()})
+    make: Any = TypedDict
+    return make(name, hints)

@@ -7,17 +7,28 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.binding import BindingSource, Injectables, Plan, compile_plan, local_names, type_hints
+from avtomatika_worker.skills.binding import (
+    BindingPlan,
+    BindingSource,
+    Injectables,
+    compile_plan,
+    local_names,
+    type_hints,
+    underlying,
+    unresolved,
+)
 from avtomatika_worker.skills.contract import JsonSchema, SkillContract
-from avtomatika_worker.skills.schema import MISSING, TypeContract, UnsupportedTypeError
+from avtomatika_worker.skills.hints import MISSING, says_nothing
+from avtomatika_worker.skills.schema import UnsupportedTypeError
 from avtomatika_worker.skills.validation import Schema, describe
+
+T = TypeVar("T")
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
@@ -60,16 +71,18 @@ class SkillDefinition:
     @property
     def place(self) -> str:
         """Where the function is, for messages."""
-        return f"{getattr(self.func, '__module__', '?')}:{getattr(self.func, '__qualname__', self.name)}"
+        func = underlying(self.func)
+        return f"{getattr(func, '__module__', '?')}:{getattr(func, '__qualname__', type(func).__qualname__)}"
 
     def compile(self, injectables: Injectables) -> Skill:
         """Infer, check and compile everything. Raises `SkillDefinitionError`."""
         told = self.declaration
-        plan = compile_plan(self.name, self.func, injectables, self.localns, self._explicit("input", told.input_schema))
+        given = self._read(schema.explicit_input, told.input_schema, "the schema of its input")
+        plan = compile_plan(self.name, self.func, injectables, self.localns, given)
         output = self._output_schema()
         events = {
-            name: cast("TypeContract", self._explicit(f"event {name!r}", given)).schema
-            for name, given in (told.events or {}).items()
+            name: self._read(schema.explicit_event, event, f"the schema of its event {name!r}")
+            for name, event in (told.events or {}).items()
         }
         contract = SkillContract(
             name=self.name,
@@ -82,25 +95,25 @@ class SkillDefinition:
             output_statuses=tuple(told.output_statuses or ()),
             properties=dict(told.properties),
         )
-        return Skill(contract, self.func, plan, self.options)
+        try:
+            return Skill(contract, self.func, plan, self.options)
+        except ValueError as error:  # a pattern that is none in JSON Schema, for instance
+            raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
     def _output_schema(self) -> JsonSchema | None:
-        given = self._explicit("output", self.declaration.output_schema)
+        given = self.declaration.output_schema
         if given is not None:
-            return given.schema
+            return self._read(schema.explicit_output, given, "the schema of its output")
         hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
-        try:
-            return schema.infer_output(hint)
-        except UnsupportedTypeError as error:
-            raise SkillDefinitionError(self.name, f"its result: {error}") from error
+        return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
 
-    def _explicit(self, what: str, given: Any) -> TypeContract | None:
-        if given is None:
-            return None
+    def _read(self, read: Callable[[Any], T], given: Any, what: str) -> T:
         try:
-            return schema.explicit(given)
+            return read(given)
+        except NameError as error:
+            raise unresolved(self.name, error) from None
         except UnsupportedTypeError as error:
-            raise SkillDefinitionError(self.name, f"the schema of its {what}: {error}") from error
+            raise SkillDefinitionError(self.name, f"{what}: {error}") from error
 
 
 class Skill:
@@ -108,7 +121,9 @@ class Skill:
 
     __slots__ = ("_events", "_output", "_plan", "contract", "func", "is_async", "options")
 
-    def __init__(self, contract: SkillContract, func: Callable[..., Any], plan: Plan, options: SkillOptions) -> None:
+    def __init__(
+        self, contract: SkillContract, func: Callable[..., Any], plan: BindingPlan, options: SkillOptions
+    ) -> None:
         self.contract = contract
         self.func = func
         self.options = options
@@ -130,7 +145,7 @@ class Skill:
                 {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
             )
 
-    def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:  # noqa: FBT001 - a setting
+    def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:
         """Return why an event may not be sent; None when it may."""
         if name == _SYSTEM_EVENT:
             return None
@@ -148,7 +163,7 @@ class Skill:
 
 def define(
     func: Callable[..., Any],
-    name: str | None,
+    name: str | None = None,
     *,
     timeout: float | None = None,
     max_concurrent: int | None = None,
@@ -160,7 +175,8 @@ def define(
     """Make a definition from what the decorator was given. Raises `SkillDefinitionError` for what is plainly wrong."""
     if not callable(func):
         raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
-    skill = name if name is not None else getattr(func, "__name__", type(func).__name__)
+    inner = underlying(func)
+    skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: told.pop(key, None) for key in _DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
     _check_options(skill, func, timeout, max_concurrent, executor)
@@ -175,13 +191,12 @@ _DECLARED: Final = ("type", "description", "version", "input_schema", "output_sc
 
 def is_async(func: Callable[..., Any]) -> bool:
     """Whether calling ``func`` makes a coroutine."""
-    while isinstance(func, partial):
-        func = func.func
+    func = underlying(func)
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
 
 
-def _check_declaration(skill: str, func: Callable[..., Any], told: Mapping[str, Any]) -> None:
-    if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, Any]) -> None:
+    if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:
         raise SkillDefinitionError(str(skill), "a skill's name must match [A-Za-z0-9_-], 1 to 128 characters")
     kind = told["type"]
     if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
@@ -191,10 +206,14 @@ def _check_declaration(skill: str, func: Callable[..., Any], told: Mapping[str, 
     statuses = told["output_statuses"]
     if isinstance(statuses, str) or not all(isinstance(each, str) for each in statuses or ()):
         raise SkillDefinitionError(skill, "output_statuses must be a list of strings")
-    if inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func):
+    if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
         raise SkillDefinitionError(
             skill, "a generator cannot be a skill: return the result, and send_event what comes before"
         )
+
+
+def _is_generator(func: Any) -> bool:
+    return inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func)
 
 
 def _check_options(
@@ -220,10 +239,11 @@ def _check_properties(skill: str, properties: dict[str, Any]) -> dict[str, Any]:
 
 def _docstring(func: Callable[..., Any]) -> str | None:
     """Return the first paragraph of the docstring, in one line."""
+    func = underlying(func)
     text = inspect.getdoc(func) if inspect.isroutine(func) else inspect.getdoc(type(func))
     return " ".join(text.split("\n\n")[0].split()) if text else None
 
 
 def _module_version(func: Callable[..., Any]) -> str | None:
-    version = getattr(sys.modules.get(getattr(func, "__module__", "")), "__version__", None)
+    version = getattr(sys.modules.get(getattr(underlying(func), "__module__", "")), "__version__", None)
     return version if isinstance(version, str) else None

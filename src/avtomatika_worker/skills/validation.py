@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import jsonschema_rs
 
@@ -41,18 +41,19 @@ class Schema:
     __slots__ = ("_validator", "json")
 
     def __init__(self, json: JsonSchema) -> None:
-        """Compile. Raises ValueError for what is no JSON Schema."""
+        """Compile. Raises ValueError for what is no JSON Schema, or refers to what is outside of it."""
         self.json = json
-        self._validator = jsonschema_rs.validator_for(json)
+        self._validator = jsonschema_rs.validator_for(json, retriever=_refuse)
 
     def problems(self, value: object) -> tuple[Problem, ...]:
         """Return what is wrong with ``value``, at most 20 complaints."""
-        if self._validator.is_valid(value):
-            return ()
-        return tuple(
-            Problem(json_path(error.instance_path), shorten(error.message))
-            for error in islice(self._validator.iter_errors(value), _MOST)
-        )
+        try:
+            if self._validator.is_valid(value):
+                return ()
+            found = (problem for error in self._validator.iter_errors(value) for problem in _problems_of(error))
+            return tuple(islice(found, _MOST))
+        except ValueError as error:  # nested too deep, or a text that is no Unicode: the validator cannot read it
+            return (Problem("$", f"cannot be checked: {shorten(str(error))}"),)
 
     def check(self, value: object) -> None:
         """Raise `InvalidValue` when ``value`` does not fit."""
@@ -60,9 +61,35 @@ class Schema:
             raise InvalidValue(problems)
 
 
+def _refuse(uri: str) -> NoReturn:
+    """Keep the validator from the network and from files: schemas are self-contained."""
+    raise ValueError(f"{uri} is outside of the schema")
+
+
+def _problems_of(error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
+    """Say what is wrong where it is wrong: a missing field's path is the field's, not its parent's."""
+    kinds = jsonschema_rs.ValidationErrorKind
+    kind, path = error.kind, list(error.instance_path)
+    if isinstance(kind, kinds.Required):
+        yield Problem(json_path([*path, kind.property]), "is required")
+    elif isinstance(kind, kinds.Type):
+        yield Problem(json_path(path), f"expected {' or '.join(kind.types)}, got {_json_type(error.instance)}")
+    elif isinstance(kind, kinds.AdditionalProperties):
+        yield from (Problem(json_path([*path, name]), "is not a known field") for name in kind.unexpected)
+    else:
+        yield Problem(json_path(path), shorten(error.message))
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
+    return names.get(type(value), "array")
+
+
 def json_path(parts: Sequence[Any]) -> str:
     """Write a JSON path."""
-    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{shorten(str(part))}" for part in parts)
 
 
 def shorten(text: str) -> str:

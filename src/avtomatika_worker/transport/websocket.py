@@ -17,7 +17,8 @@ async def listen(
 ) -> AsyncGenerator[str | bytes, None]:
     """Connect and yield every message until the other side closes.
 
-    Raises `RejectedError` when the upgrade is refused, `ConnectionFailedError` when there is no connection or it breaks.
+    Raises `RejectedError` when the upgrade is refused, `ConnectionFailedError` when there is no connection or it
+    breaks.
     Closing the iterator closes the socket.
     """
     import aiohttp

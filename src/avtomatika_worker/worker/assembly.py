@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -154,13 +153,11 @@ def announce(
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return what makes event loops: uvloop's where it is installed."""
-    if sys.platform != "win32":
-        try:
-            import uvloop
-        except ImportError:
-            return asyncio.new_event_loop
-        return uvloop.new_event_loop
-    return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:

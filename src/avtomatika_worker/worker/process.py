@@ -54,7 +54,7 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
     except USAGE_ERRORS as error:
         explain(error)
         code = EXIT_USAGE
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
         _log.critical("the worker crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
         code = EXIT_CRASHED
     _exit(EXIT_FORCED if code == EXIT_OK and worker.forced else code)

@@ -1,0 +1,55 @@
+"""What ``worker demo`` sends to its worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+DATA = Path(__file__).resolve().parent / "data"
+"""The pictures and the text that the project ships."""
+
+PRIMES_UP_TO = 1_000_000_000
+"""Three to five seconds of work on an ordinary machine."""
+
+_PICTURES = {
+    "dusk.jpg": "Mountains at dusk",
+    "julia.jpg": "A Julia set",
+    "ribbons.jpg": "Ribbons in a flow",
+    "window.jpg": "A stained-glass window",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoJob:
+    """A task to submit, how to call it, and how it must end."""
+
+    skill: str
+    params: dict[str, Any]
+    title: str
+    expect: Literal["success", "failure"] = "success"
+
+
+def demo_jobs(output_dir: Path) -> list[DemoJob]:
+    """Return the jobs of the demo; thumbnails will be written to ``output_dir``, which need not exist yet."""
+    out_dir = str(output_dir.resolve())
+    return [
+        DemoJob("primes", {"limit": PRIMES_UP_TO}, f"Primes up to {PRIMES_UP_TO:,}"),
+        *(
+            DemoJob("thumbnail", {"source": str(DATA / file), "width": 320, "out_dir": out_dir}, title)
+            for file, title in _PICTURES.items()
+        ),
+        DemoJob("word_stats", {"path": str(DATA / "letter.txt"), "top": 5}, "A letter from a task"),
+        DemoJob("invoice_total", _invoice(quantity=12), "An invoice"),
+        DemoJob("invoice_total", _invoice(quantity=0), "An invoice with a mistake in it", expect="failure"),
+    ]
+
+
+def _invoice(*, quantity: int) -> dict[str, Any]:
+    """Return the params of an invoice whose second line has this quantity; at least 1 is allowed."""
+    lines = [
+        {"description": "Frame, oak, 60 × 40 cm", "quantity": 4, "unit_price": 4950},
+        {"description": "Print on cotton paper", "quantity": quantity, "unit_price": 1825},
+        {"description": "Delivery", "quantity": 1, "unit_price": 790},
+    ]
+    return {"lines": lines, "vat_percent": 7.7, "currency": "CHF"}

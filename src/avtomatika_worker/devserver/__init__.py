@@ -1,0 +1,40 @@
+"""An orchestrator for development and tests, embedded: in memory, over real HTTP, of any protocol version.
+
+    async with EmbeddedOrchestrator() as orchestrator:
+        ...  # a worker with ORCHESTRATOR_URL=orchestrator.url and WORKER_TOKEN=orchestrator.token
+        job = orchestrator.submit("echo", {"x": 1})
+        await job.done()
+
+What it checks and how it answers is RXON.md's; `Fault` scripts what goes wrong. The clients' calls are listed in
+``client_api``.
+"""
+
+from __future__ import annotations
+
+from avtomatika_worker.devserver.changes import Change, Subscription
+from avtomatika_worker.devserver.faults import Fault
+from avtomatika_worker.devserver.records import (
+    JobRecord,
+    JobState,
+    Problem,
+    Progress,
+    ReceivedResult,
+    RecordedCall,
+    WorkerRecord,
+)
+from avtomatika_worker.devserver.server import DEFAULT_RATE_LIMITS, EmbeddedOrchestrator
+
+__all__ = [
+    "DEFAULT_RATE_LIMITS",
+    "Change",
+    "EmbeddedOrchestrator",
+    "Fault",
+    "JobRecord",
+    "JobState",
+    "Problem",
+    "Progress",
+    "ReceivedResult",
+    "RecordedCall",
+    "Subscription",
+    "WorkerRecord",
+]

@@ -1,0 +1,82 @@
+"""What a skill promised at registration, held against what comes: a mistake is noted as a problem, never refused.
+
+Input: params that break ``input_schema`` and were run with success all the same. Output: the data of a success that
+break ``output_schema``, and a status that is none of ``output_statuses``. Events: payloads that break their schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import orjson
+
+from avtomatika_worker.protocol.loose import as_object, as_texts
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+from avtomatika_worker.skills.validation import Schema
+
+_PROGRESS: Final = {
+    "type": "object",
+    "properties": {"progress": {"type": "number", "minimum": 0, "maximum": 1}, "message": {"type": "string"}},
+    "required": ["progress"],
+}
+_CACHED: Final = 1000
+
+
+class Contracts:
+    """Compiles each schema once, by its content."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[bytes, Schema] = {}
+
+    def schema_problems(self, skill: dict[str, Any]) -> list[str]:
+        """Say which of a skill's schemas are none."""
+        schemas = {name: skill.get(name) for name in ("input_schema", "output_schema")}
+        schemas |= {f"events_schema.{name}": schema for name, schema in as_object(skill.get("events_schema")).items()}
+        found: list[str] = []
+        for name, schema in schemas.items():
+            try:
+                self._schema(schema)
+            except ValueError as error:
+                found.append(f"skill {skill.get('name')}: {name} is no usable JSON Schema: {error}")
+        return found
+
+    def input_problems(self, skill: dict[str, Any], params: dict[str, Any]) -> list[str]:
+        """Say how params break the skill's input schema."""
+        return self._check(skill.get("input_schema"), params, "params")
+
+    def result_problems(self, skill: dict[str, Any], params: dict[str, Any], result: dict[str, Any]) -> list[str]:
+        """Say how a result breaks what the skill promised."""
+        status = result.get("status") or "success"
+        if status == "success":
+            ran = [f"ran in spite of its input schema: {text}" for text in self.input_problems(skill, params)]
+            return ran + self._check(skill.get("output_schema"), result.get("data") or {}, "data")
+        if status in {"failure", "cancelled", *as_texts(skill.get("output_statuses"))}:
+            return []
+        return [f"status {status!r} is none of its output_statuses"]
+
+    def event_problems(self, skill: dict[str, Any] | None, event: dict[str, Any]) -> list[str]:
+        """Say how an event's payload breaks its schema."""
+        name = event["event_type"]
+        schema = _PROGRESS if name == PROGRESS_EVENT else as_object((skill or {}).get("events_schema")).get(name)
+        return self._check(schema, event.get("payload") or {}, f"payload of {name}")
+
+    def _check(self, schema: object, value: object, what: str) -> list[str]:
+        try:
+            compiled = self._schema(schema)
+        except ValueError:
+            return []  # said at registration
+        return [problem.text(what) for problem in compiled.problems(value)] if compiled else []
+
+    def _schema(self, schema: object) -> Schema | None:
+        if schema is None:
+            return None
+        if not isinstance(schema, dict):
+            raise ValueError("it should be an object")
+        schema = cast("dict[str, Any]", schema)
+        key = orjson.dumps(schema)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            if len(self._compiled) >= _CACHED:
+                self._compiled.clear()
+            compiled = self._compiled[key] = Schema(schema)
+        return compiled

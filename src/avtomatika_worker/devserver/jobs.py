@@ -1,0 +1,156 @@
+"""The jobs: queued, handed out, ended, and for a while remembered."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from avtomatika_worker.devserver.changes import Hub
+from avtomatika_worker.devserver.job_queue import JobQueue
+from avtomatika_worker.devserver.records import JobRecord, JobState, Progress
+from avtomatika_worker.devserver.releases import Release
+from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.protocol.canonical import canonical_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a client asks for. ``deadline`` is in Unix seconds."""
+
+    skill: str
+    params: Mapping[str, Any]
+    priority: float = 0.0
+    deadline: float | None = None
+    metadata: Mapping[str, Any] | None = None
+    tracing_context: Mapping[str, Any] | None = None
+    policy: Mapping[str, Any] | None = None
+    params_metadata: Mapping[str, Any] | None = None
+    job_id: str | None = None
+    worker_id: str | None = None
+
+
+_SENT: Final = ("params", "priority", "deadline", "metadata", "tracing_context", "policy", "params_metadata")
+
+
+class JobBook:
+    """Every job that is known, and the four moves: `add`, `hand_out`, `put_back` and `end`."""
+
+    def __init__(self, release: Release, hub: Hub, *, history: int) -> None:
+        self._release = release
+        self._hub = hub
+        self._history = history
+        self._ended: deque[str] = deque()
+        self._queue = JobQueue()
+        self._numbers = itertools.count(1)
+        self._later: list[tuple[float, int, JobRecord]] = []
+        self._pushes = 0
+        self.jobs: dict[str, JobRecord] = {}
+        self.by_task: dict[str, JobRecord] = {}
+        self.running: dict[str, dict[str, JobRecord]] = {}
+        """worker_id → job_id → job, in the order they were handed out."""
+        self.when_scheduled: Callable[[], None] = lambda: None
+        """Called when `next_due` may have changed."""
+
+    def add(self, new: NewJob, now: float) -> JobRecord:
+        """Queue a job. Raises ValueError for what cannot be sent to a worker."""
+        job_id = new.job_id or str(uuid.uuid4())
+        if job_id in self.jobs:
+            raise ValueError(f"there is a job {job_id!r} already")
+        job = JobRecord(
+            number=next(self._numbers),
+            job_id=job_id,
+            skill=new.skill,
+            pinned_to=new.worker_id,
+            submitted_at=now,
+            **self._plain({name: getattr(new, name) for name in _SENT}),
+        )
+        self.jobs[job_id] = job
+        self._queue.push(job)
+        if job.deadline is not None:
+            self.look_at(job, job.deadline)
+        self.changed(job, "queued", now)
+        return job
+
+    def _plain(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return a copy that is plain JSON and that this release can send."""
+        try:
+            if not all(math.isfinite(values[name] or 0) for name in ("priority", "deadline")):
+                raise ValueError("priority and deadline must be finite numbers")
+            plain: dict[str, Any] = orjson.loads(orjson.dumps(values, default=dict))
+            if not self._release.tasks_keep_nulls:
+                canonical_bytes(plain, self._release.dialect)
+        except (TypeError, OverflowError, UnsendableValueError) as error:
+            raise ValueError(f"it cannot be sent to a worker: {error}") from None
+        return plain
+
+    def next_for(self, worker_id: str, skills: Collection[str]) -> JobRecord | None:
+        """Take the next job for a worker out of the queue."""
+        return self._queue.pop(skills, worker_id)
+
+    def hand_out(self, job: JobRecord, worker_id: str, now: float) -> None:
+        """Note that a worker has the job now."""
+        job.state, job.worker_id, job.handed_out_at = JobState.RUNNING, worker_id, now
+        job.attempts += 1
+        job.task_id = job.job_id if self._release.job_id_is_task_id else f"task-{uuid.uuid4()}"
+        self.by_task[job.task_id] = job
+        self.running.setdefault(worker_id, {})[job.job_id] = job
+        self.changed(job, "running", now)
+
+    def put_back(self, job: JobRecord, now: float, delay: float = 0.0) -> None:
+        """Queue a job again, after ``delay`` seconds."""
+        self._withdraw(job)
+        job.state, job.progress = JobState.QUEUED, Progress()
+        self.changed(job, "retrying", now)
+        if delay > 0:
+            self.look_at(job, now + delay)
+        else:
+            self._queue.push(job)
+
+    def end(self, job: JobRecord, state: JobState, now: float) -> None:
+        """Put a job into a final state; the oldest ended jobs beyond the history's length are forgotten."""
+        self._withdraw(job)
+        job.end(state, now)
+        self._ended.append(job.job_id)
+        while len(self._ended) > self._history:
+            self.jobs.pop(self._ended.popleft(), None)
+        self.changed(job, state.value, now)
+
+    def _withdraw(self, job: JobRecord) -> None:
+        if job.task_id is not None:
+            self.by_task.pop(job.task_id, None)
+        if job.worker_id is not None and (mine := self.running.get(job.worker_id)) is not None:
+            mine.pop(job.job_id, None)
+            if not mine:
+                del self.running[job.worker_id]
+
+    def changed(self, job: JobRecord, kind: str, now: float) -> None:
+        """Tell who listens."""
+        self._hub.publish(kind, now, job.to_json, job=job, worker_id=job.worker_id)
+
+    def look_at(self, job: JobRecord, when: float) -> None:
+        """Have `due` return the job at a time: its deadline, or the end of its retry delay."""
+        self._pushes += 1  # so that jobs are never compared
+        heapq.heappush(self._later, (when, self._pushes, job))
+        self.when_scheduled()
+
+    def due(self, now: float) -> Iterator[JobRecord]:
+        """Return the jobs whose time has come, once for each time that was noted."""
+        while self._later and self._later[0][0] <= now:
+            yield heapq.heappop(self._later)[2]
+
+    @property
+    def next_due(self) -> float | None:
+        """When `due` will have something."""
+        return self._later[0][0] if self._later else None
+
+    def resume(self, job: JobRecord) -> None:
+        """Queue a job whose retry delay is over."""
+        self._queue.push(job)

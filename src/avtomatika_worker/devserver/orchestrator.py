@@ -1,0 +1,342 @@
+"""The orchestrator's behaviour (RXON.md, "Behaviour") without HTTP: dispatch, results, cancellation, leases.
+
+Every method is synchronous and takes effect at once; messages were verified before they come here. Time moves only in
+`tick` and by what the ``clock`` says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from avtomatika_worker.devserver.changes import Hub
+from avtomatika_worker.devserver.contracts import Contracts
+from avtomatika_worker.devserver.jobs import JobBook, NewJob
+from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, Progress, ReceivedResult, WorkerRecord
+from avtomatika_worker.devserver.releases import Release
+from avtomatika_worker.protocol.loose import as_number, as_object, as_text, as_texts
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+
+_NOT_RETRIED: Final = {
+    "PERMANENT_ERROR": JobState.QUARANTINED,
+    "SECURITY_ERROR": JobState.QUARANTINED,
+    "DEPENDENCY_ERROR": JobState.QUARANTINED,
+    "CONTRACT_VIOLATION_ERROR": JobState.QUARANTINED,
+    "INVALID_INPUT_ERROR": JobState.FAILED,
+    "INTEGRITY_MISMATCH_ERROR": JobState.FAILED,
+}
+_DEADLINE: Final = {"code": "TIMEOUT_ERROR", "message": "the deadline passed"}
+_PROBLEMS_KEPT: Final = 1000
+_RESULTS_KEPT: Final = 100
+
+
+class ResultMetadataError(Exception):
+    """Result metadata for a task that came without: orchestrators fail with 500 for ever (RXON.md, Behaviour 6)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How patient the orchestrator is. Times are in seconds."""
+
+    lease: float = 60.0
+    task_timeout: float = 300.0
+    max_attempts: int = 3
+    retry_delay: float = 0.0
+    history: int = 1000
+
+
+class Orchestrator:
+    """The state of everything, and what each message does to it."""
+
+    def __init__(self, release: Release, rules: Rules, clock: Callable[[], float], hub: Hub) -> None:
+        self._release = release
+        self._rules = rules
+        self._clock = clock
+        self._hub = hub
+        self._registrations: Counter[str] = Counter()
+        self.contracts = Contracts()
+        self.book = JobBook(release, hub, history=rules.history)
+        self.workers: dict[str, WorkerRecord] = {}
+        self.problems: deque[Problem] = deque(maxlen=_PROBLEMS_KEPT)
+        self.when_ready: Callable[[str | None], None] = lambda _worker_id: None
+        """Called when a waiting poll may be served now: of this worker, or of any."""
+
+    def problem(self, call: str, worker_id: str | None, status: int, text: str) -> None:
+        """Note a mistake."""
+        problem = Problem(call, worker_id, status, text, self._clock())
+        self.problems.append(problem)
+        data = {"call": call, "worker_id": worker_id, "status": status, "problem": text}
+        self._hub.publish("problem", problem.time, lambda: data, worker_id=worker_id)
+
+    # ------------------------------------------------------------------------------------------- workers
+
+    def register(self, message: dict[str, Any]) -> WorkerRecord:
+        """Take a registration."""
+        worker_id, now = message["worker_id"], self._clock()
+        self._registrations[worker_id] += 1
+        old = self.workers.get(worker_id)
+        worker = WorkerRecord(
+            worker_id=worker_id,
+            registration=message,
+            registered_count=self._registrations[worker_id],
+            registered_at=now,
+            last_seen=now,
+        )
+        if old is not None:
+            worker.heartbeats, worker.last_heartbeat = old.heartbeats, old.last_heartbeat
+        self.workers[worker_id] = worker
+        self._take_catalogue("register", worker, message)
+        for text in self._missing_containers(message):
+            self.problem("register", worker_id, 200, text)
+        self._hub.publish("worker_registered", now, worker.to_json, worker_id=worker_id)
+        self.when_ready(worker_id)
+        return worker
+
+    def _missing_containers(self, message: dict[str, Any]) -> list[str]:
+        if not self._release.empty_containers_needed:
+            return []
+        needed = ("installed_software", "installed_artifacts", "resources", "capabilities")
+        missing = [name for name in needed if message.get(name) is None]
+        if as_object(message.get("capabilities")).get("cost_per_skill") is None:
+            missing.append("capabilities.cost_per_skill")
+        return [f"{name} is missing: 1.0b7 cannot dispatch to this worker (send it empty)" for name in missing]
+
+    def _take_catalogue(self, call: str, worker: WorkerRecord, message: dict[str, Any]) -> None:
+        """Take ``supported_skills`` and ``available_skills`` from a registration or a heartbeat."""
+        catalogue, skills_hash = message.get("supported_skills"), message.get("skills_hash")
+        if catalogue is not None:
+            worker.skills_hash, worker.full_sync = skills_hash, False
+            worker.skills = {skill["name"]: skill for skill in catalogue}
+            for skill in catalogue:
+                for text in self.contracts.schema_problems(skill):
+                    self.problem(call, worker.worker_id, 200, text)
+        elif skills_hash is not None and skills_hash != worker.skills_hash:
+            worker.full_sync = True
+        available = message.get("available_skills")
+        if available is not None and not self._release.catalogue_is_availability:
+            worker.available = frozenset(available)
+        elif catalogue is not None:
+            worker.available = frozenset(worker.skills)
+
+    def heartbeat(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Take a heartbeat and return what its answer says beyond "ok": nothing to a worker that is unknown."""
+        worker, now = self.workers.get(message["worker_id"]), self._clock()
+        if worker is None:
+            return {}
+        worker.last_seen = now
+        worker.last_heartbeat = message
+        worker.heartbeats.append(message)
+        before, worker.status = worker.status, message["status"]
+        websockets = as_object(message.get("capabilities")).get("websockets")
+        if websockets is not None:
+            worker.websockets = websockets is True
+        self._take_catalogue("heartbeat", worker, message)
+        if worker.status != before:
+            self._hub.publish("worker_status", now, worker.to_json, worker_id=worker.worker_id)
+        else:
+            self._hub.touch()
+        self.when_ready(worker.worker_id)
+        answer: dict[str, Any] = {}
+        if cancel := self._ids_to_cancel(worker.worker_id, as_texts(message.get("current_tasks"))):
+            answer["cancel_task_ids"] = cancel
+        if worker.full_sync:
+            answer["require_full_sync"] = True
+        return answer
+
+    def _ids_to_cancel(self, worker_id: str, ids: Collection[str]) -> list[str]:
+        """Look every id up as a job id, as orchestrators do (RXON.md, Behaviour 3)."""
+        found: list[str] = []
+        for id_ in ids:
+            job = self.book.jobs.get(id_)
+            if job is not None:
+                if job.state is JobState.CANCELLED:
+                    found.append(id_)
+                continue
+            if id_ in self.book.by_task:
+                self.problem("heartbeat", worker_id, 200, f"current_tasks lists the task id {id_}: list job ids")
+            if self._release.unknown_ids_are_stale:
+                found.append(id_)
+        return found
+
+    def forget_workers(self) -> None:
+        """Lose the workers' records; they are not told."""
+        for worker_id in list(self.workers):
+            self._lose(worker_id)
+
+    def _lose(self, worker_id: str) -> None:
+        worker = self.workers.pop(worker_id)
+        self._hub.publish("worker_lost", self._clock(), worker.to_json, worker_id=worker_id)
+
+    def connected(self, worker_id: str, *, connected: bool) -> None:
+        """Note that a worker's WebSocket was opened or ended."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
+            worker.connected = connected
+            kind = "worker_connected" if connected else "worker_disconnected"
+            self._hub.publish(kind, self._clock(), worker.to_json, worker_id=worker_id)
+
+    def skill(self, name: str) -> dict[str, Any] | None:
+        """Return what a worker registered for a skill."""
+        return next((worker.skills[name] for worker in self.workers.values() if name in worker.skills), None)
+
+    # ------------------------------------------------------------------------------------------- jobs
+
+    def submit(self, new: NewJob) -> JobRecord:
+        """Queue a job. Raises ValueError for what cannot be sent to a worker."""
+        job = self.book.add(new, self._clock())
+        self.when_ready(None)
+        return job
+
+    def take(self, worker_id: str, skills: Collection[str] | None) -> JobRecord | None:
+        """Hand out the next job for a worker's poll; ``skills`` are the names in the poll's query, if it has any."""
+        worker, now = self.workers.get(worker_id), self._clock()
+        if worker is None or not worker.takes_tasks:
+            return None
+        self._run_due(now)
+        wanted = worker.available if skills is None else worker.available.intersection(skills)
+        job = self.book.next_for(worker_id, wanted)
+        if job is not None:
+            self.book.hand_out(job, worker_id, now)
+        return job
+
+    def cancel(self, job_id: str) -> JobRecord | None:
+        """Cancel a job that has not ended; None when there is no such job."""
+        job = self.book.jobs.get(job_id)
+        if job is not None and not job.state.final:
+            self.book.end(job, JobState.CANCELLED, self._clock())
+        return job
+
+    def result(self, message: dict[str, Any]) -> ReceivedResult:
+        """Take a result. Raises `ResultMetadataError`."""
+        now = self._clock()
+        self._run_due(now)
+        job = self.book.jobs.get(message["job_id"])
+        reason = self._why_ignored(job, message)
+        received = ReceivedResult(message, "ignored" if reason else "accepted", reason, now)
+        if job is None:
+            return received
+        if reason is None and message.get("metadata") and job.metadata is None:
+            raise ResultMetadataError
+        job.results_received.append(received)
+        del job.results_received[:-_RESULTS_KEPT]
+        if reason is None:
+            self._accept(job, message, now)
+        else:
+            self.book.changed(job, "result_ignored", now)
+        return received
+
+    def _why_ignored(self, job: JobRecord | None, message: dict[str, Any]) -> str | None:
+        if job is None:
+            return "job_not_found"
+        ours = message["task_id"] == job.task_id and message["worker_id"] == job.worker_id
+        if job.state is JobState.CANCELLED:
+            confirms = ours and message.get("status") == "cancelled" and not job.cancel_confirmed
+            return None if confirms else "job_cancelled"
+        if job.state.final:
+            return "deadline_exceeded" if job.error is _DEADLINE else "job_already_terminated"
+        if message["task_id"] != job.task_id or job.state is not JobState.RUNNING:
+            return "stale_task"
+        return None if ours else "worker_mismatch"
+
+    def _accept(self, job: JobRecord, message: dict[str, Any], now: float) -> None:
+        """Do what an accepted result says."""
+        status = message.get("status") or "success"
+        job.result_status = status
+        job.costs, job.data_metadata = message.get("costs"), message.get("data_metadata")
+        job.result_metadata = message.get("metadata")
+        self._check_contract(job, message)
+        if status == "failure":
+            self._failed(job, as_object(message.get("error")), now)
+        elif status == "cancelled":
+            job.cancel_confirmed = True
+            if job.state is JobState.CANCELLED:
+                self.book.changed(job, "cancelled", now)
+            else:
+                self.book.end(job, JobState.CANCELLED, now)
+        else:
+            job.result, job.error = message.get("data") or {}, None
+            self.book.end(job, JobState.FINISHED, now)
+
+    def _check_contract(self, job: JobRecord, message: dict[str, Any]) -> None:
+        worker = self.workers.get(message["worker_id"])
+        skill = worker.skills.get(job.skill) if worker else None
+        if skill is not None:
+            for text in self.contracts.result_problems(skill, job.params, message):
+                self.problem("result", message["worker_id"], 200, f"skill {job.skill}: {text}")
+
+    def _failed(self, job: JobRecord, error: dict[str, Any], now: float) -> None:
+        if not error:
+            self.problem("result", job.worker_id, 200, f"skill {job.skill}: a failure without an error")
+        job.error = error or {"code": "TRANSIENT_ERROR", "message": ""}
+        job.failures += 1
+        state = _NOT_RETRIED.get(str(job.error.get("code")))
+        if state is None and job.failures < self._rules.max_attempts:
+            self.book.put_back(job, now, self._rules.retry_delay)
+            self.when_ready(None)
+        else:
+            self.book.end(job, state or JobState.QUARANTINED, now)
+
+    def event(self, message: dict[str, Any]) -> Literal["event_accepted", "job_not_found"]:
+        """Take an event; it belongs to a job, or to nothing but its worker."""
+        job_id, task_id = as_text(message.get("target_job_id")), as_text(message.get("target_task_id"))
+        job = self.book.jobs.get(job_id) if job_id else self.book.by_task.get(task_id or "")
+        if job is None and (job_id or task_id):
+            return "job_not_found"
+        worker = self.workers.get(message["worker_id"])
+        skill = worker.skills.get(job.skill) if worker and job else None
+        for text in self.contracts.event_problems(skill, message):
+            self.problem("event", message["worker_id"], 200, text)
+        now = self._clock()
+        if job is not None:
+            job.add_event(message)
+            if message["event_type"] == PROGRESS_EVENT and job.state is JobState.RUNNING:
+                payload = as_object(message.get("payload"))
+                job.progress = Progress(
+                    as_number(payload.get("progress")) or 0.0, as_text(payload.get("message")) or ""
+                )
+                self.book.changed(job, "progress", now)
+                return "event_accepted"
+        self._hub.publish("event", now, lambda: message, job=job, worker_id=message["worker_id"])
+        return "event_accepted"
+
+    # ------------------------------------------------------------------------------------------- time
+
+    @property
+    def next_due(self) -> float | None:
+        """When `tick` has something to do at the latest, as far as jobs are concerned."""
+        return self.book.next_due
+
+    def tick(self) -> None:
+        """End what is over: deadlines, retry delays, leases, tasks that nobody works on."""
+        now = self._clock()
+        self._run_due(now)
+        for worker in list(self.workers.values()):
+            if worker.last_seen + self._rules.lease <= now:
+                self._lose(worker.worker_id)
+                for job in list(self.book.running.get(worker.worker_id, {}).values()):
+                    self.book.put_back(job, now)
+        for worker_id, jobs in list(self.book.running.items()):
+            self._recover(worker_id, jobs, now)
+        self.when_ready(None)
+
+    def _run_due(self, now: float) -> None:
+        for job in self.book.due(now):
+            if job.state.final:
+                continue
+            if job.deadline is not None and job.deadline <= now:
+                job.error = _DEADLINE
+                self.book.end(job, JobState.FAILED, now)
+            elif job.state is JobState.QUEUED:
+                self.book.resume(job)
+
+    def _recover(self, worker_id: str, jobs: dict[str, JobRecord], now: float) -> None:
+        """Queue the tasks again that a worker was given and does not work on."""
+        worker = self.workers.get(worker_id)
+        listed = set(as_texts(((worker and worker.last_heartbeat) or {}).get("current_tasks")))
+        for job in list(jobs.values()):
+            if (job.handed_out_at or 0.0) + self._rules.task_timeout > now:
+                break  # the others were handed out later
+            if listed.isdisjoint({job.job_id, job.task_id}):
+                self.book.put_back(job, now)

@@ -1,0 +1,111 @@
+"""Long polls: who waits for a task, served in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from avtomatika_worker.devserver.changes import Hub
+from avtomatika_worker.devserver.orchestrator import Orchestrator
+from avtomatika_worker.devserver.records import JobRecord
+
+
+@dataclass(eq=False, slots=True)
+class _Poll:
+    skills: Collection[str] | None
+    future: asyncio.Future[JobRecord | None]
+
+
+class Polls:
+    """The polls in flight. One that waits is served as soon as its worker may have a queued job."""
+
+    def __init__(self, orchestrator: Orchestrator, hub: Hub) -> None:
+        self._orchestrator = orchestrator
+        self._hub = hub
+        self._waiting: dict[str, deque[_Poll]] = {}
+        orchestrator.when_ready = self._serve
+
+    async def next_task(self, worker_id: str, skills: Collection[str] | None, timeout: float) -> JobRecord | None:
+        """Return the next task for a worker, or None when there is none within ``timeout`` seconds.
+
+        A poll that is cancelled while it is answered loses its task until the task's timeout, as with any
+        orchestrator (RXON.md, Behaviour 2), and that is noted as a problem.
+        """
+        job = self._orchestrator.take(worker_id, skills)
+        if job is not None or timeout <= 0:
+            return job
+        loop = asyncio.get_running_loop()
+        poll = _Poll(skills, loop.create_future())
+        self._waiting.setdefault(worker_id, deque()).append(poll)
+        timer = loop.call_later(timeout, _end, poll.future)
+        self._count(worker_id)
+        try:
+            return await poll.future
+        except asyncio.CancelledError:
+            self._dropped(worker_id, poll)
+            raise
+        finally:
+            timer.cancel()
+            self._remove(worker_id, poll)
+
+    def release(self) -> None:
+        """Answer every waiting poll with nothing."""
+        for polls in self._waiting.values():
+            for poll in polls:
+                _end(poll.future)
+
+    def _serve(self, worker_id: str | None) -> None:
+        if not self._waiting:
+            return
+        turn = list(self._waiting) if worker_id is None else [worker_id]
+        for candidate in turn:
+            self._serve_worker(candidate)
+
+    def _serve_worker(self, worker_id: str) -> None:
+        polls = self._waiting.get(worker_id)
+        while polls:
+            poll = polls[0]
+            if not poll.future.done():
+                job = self._orchestrator.take(worker_id, poll.skills)
+                if job is None:
+                    return
+                poll.future.set_result(job)
+                # The next job is another worker's turn.
+                self._waiting[worker_id] = self._waiting.pop(worker_id)
+            polls.popleft()
+
+    def _dropped(self, worker_id: str, poll: _Poll) -> None:
+        job = poll.future.result() if poll.future.done() and not poll.future.cancelled() else None
+        if job is not None:
+            text = f"the poll was dropped while it was answered: task {job.task_id} is lost until its timeout"
+            self._orchestrator.problem("poll", worker_id, 0, text)
+            return
+        worker = self._orchestrator.workers.get(worker_id)
+        if worker is not None and worker.status == "idle":
+            self._orchestrator.problem("poll", worker_id, 0, "a poll in flight was dropped by a worker that is idle")
+
+    def _remove(self, worker_id: str, poll: _Poll) -> None:
+        polls = self._waiting.get(worker_id)
+        if polls is not None:
+            if poll in polls:
+                polls.remove(poll)
+            if not polls:
+                del self._waiting[worker_id]
+        self._count(worker_id)
+
+    def count(self, worker_id: str) -> int:
+        """Return how many polls of a worker wait."""
+        return len(self._waiting.get(worker_id, ()))
+
+    def _count(self, worker_id: str) -> None:
+        worker = self._orchestrator.workers.get(worker_id)
+        if worker is not None:
+            worker.polls = self.count(worker_id)
+        self._hub.touch()
+
+
+def _end(future: asyncio.Future[JobRecord | None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,318 @@
+"""The embedded orchestrator: started and stopped, and everything that tests and the CLI do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from aiohttp import web
+
+from avtomatika_worker.devserver.changes import Change, Hub, Subscription
+from avtomatika_worker.devserver.client_api import ClientApi
+from avtomatika_worker.devserver.faults import Fault, FaultBook
+from avtomatika_worker.devserver.guard import Guard
+from avtomatika_worker.devserver.jobs import NewJob
+from avtomatika_worker.devserver.orchestrator import Orchestrator, Rules
+from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
+from avtomatika_worker.devserver.releases import release
+from avtomatika_worker.devserver.verification import RateLimiter, TokenDesk, Verifier
+from avtomatika_worker.devserver.worker_api import WorkerApi, WorkerApiOptions
+from avtomatika_worker.protocol.dialects import NEWEST
+from avtomatika_worker.protocol.signing import Signer
+
+_T = TypeVar("_T")
+_TICK: Final = 0.5
+_STOP_TIME: Final = 0.5
+
+DEFAULT_RATE_LIMITS: Final[Mapping[str, int]] = {
+    "poll": 60,
+    "heartbeat": 120,
+    "result": 100,
+    "event": 100,
+    "register": 100,
+    "token": 100,
+}
+"""Calls per minute and worker that released orchestrators allow by default."""
+
+
+class EmbeddedOrchestrator:
+    """An orchestrator for development and tests: real HTTP on loopback, in memory, of any protocol version.
+
+    ``token`` is what workers authenticate and sign with, None accepts any; ``individual_tokens`` are those of single
+    workers. ``secret_key`` signs tasks (1.0b17). ``rate_limits`` is calls per minute by call (see
+    `DEFAULT_RATE_LIMITS`), None for no limits. ``issue_tokens`` grants access tokens of ``token_lifetime`` seconds at
+    registration and wants them from then on. Times are in seconds: ``poll_time`` is how long a poll waits, ``lease``
+    how long a worker lives without a heartbeat, ``task_timeout`` after which a task is queued again that no heartbeat
+    lists. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended jobs are
+    kept. ``max_body`` is the size of the largest request in bytes. ``clock`` is Unix time.
+
+    Bound to loopback it answers only requests whose ``Host`` is a loopback name or address, and never one that a page
+    of another origin makes: a web page cannot reach it through a name of its own. Its methods belong to the event loop
+    that `start` ran in.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str = NEWEST.version,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = "dev-token",  # noqa: S107 - for development
+        individual_tokens: Mapping[str, str] | None = None,
+        poll_time: float = 30.0,
+        secret_key: str | None = None,
+        rate_limits: Mapping[str, int] | None = None,
+        heartbeat_jitter_ms: int | None = None,
+        issue_tokens: bool = False,
+        token_lifetime: float = 3600.0,
+        lease: float = 60.0,
+        task_timeout: float = 300.0,
+        max_attempts: int = 3,
+        retry_delay: float = 0.0,
+        history: int = 1000,
+        max_body: int = 16 * 2**20,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.version = version
+        self.host = host
+        self.token = token
+        self._port = port
+        self._clock = clock
+        self._clock_offset = 0.0
+        self._max_body = max_body
+        self._hub = Hub()
+        self._faults = FaultBook()
+        self._desk = TokenDesk(token_lifetime)
+        self._wake = asyncio.Event()
+        facts = release(version)
+        rules = Rules(
+            lease=lease,
+            task_timeout=task_timeout,
+            max_attempts=max_attempts,
+            retry_delay=retry_delay,
+            history=history,
+        )
+        self._orchestrator = Orchestrator(facts, rules, self.now, self._hub)
+        self._orchestrator.book.when_scheduled = self._wake.set
+        self._worker_api = WorkerApi(
+            facts,
+            WorkerApiOptions(poll_time=poll_time, heartbeat_jitter_ms=heartbeat_jitter_ms, issue_tokens=issue_tokens),
+            self._orchestrator,
+            Verifier(facts, token, individual_tokens or {}, self._desk, access_tokens_required=issue_tokens),
+            self._desk,
+            RateLimiter(rate_limits or {}),
+            self._faults,
+            Signer(secret_key) if secret_key else None,
+            self.now,
+            self._hub,
+        )
+        self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version)
+        self._runner: web.AppRunner | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Listen; after a `stop` on the same port, with all that was known. Raises OSError when the port is taken."""
+        if self._runner is not None:
+            raise RuntimeError("it runs already")
+        app = web.Application(
+            client_max_size=self._max_body, middlewares=[Guard(self.host, self._worker_api.answers.headers).answer]
+        )
+        app.add_routes([*self._worker_api.routes(), *self._client_api.routes()])
+        # A handler whose client is gone is cancelled: a poll must not take a task that nobody will receive.
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_TIME)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, self._port, reuse_address=True).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._port = runner.addresses[0][1]
+        self._runner = runner
+        self._housekeeper = asyncio.create_task(self._keep_house(), name="embedded orchestrator")
+
+    async def stop(self) -> None:
+        """Stop listening; waiting polls get nothing, streams and WebSockets end. Jobs and workers are kept."""
+        runner, housekeeper = self._runner, self._housekeeper
+        self._runner = self._housekeeper = None
+        if runner is None or housekeeper is None:
+            return
+        housekeeper.cancel()
+        await asyncio.gather(housekeeper, return_exceptions=True)
+        for site in list(runner.sites):
+            await site.stop()
+        self._worker_api.polls.release()
+        self._worker_api.commands.close()
+        self._hub.close()
+        await runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _keep_house(self) -> None:
+        while True:
+            self._wake.clear()
+            self._orchestrator.tick()
+            due = self._orchestrator.next_due
+            wait = _TICK if due is None else min(_TICK, max(0.001, due - self.now()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+
+    # ------------------------------------------------------------------------------------------- time
+
+    def now(self) -> float:
+        """Return the time of the orchestrator's own clock, in Unix seconds."""
+        return self._clock() + self._clock_offset
+
+    @property
+    def clock_offset(self) -> float:
+        """How many seconds its clock is ahead; it shows in ``Date`` headers and in every check of a time."""
+        return self._clock_offset
+
+    @clock_offset.setter
+    def clock_offset(self, seconds: float) -> None:
+        self._clock_offset = seconds
+        self._orchestrator.tick()
+        self._wake.set()
+
+    # ------------------------------------------------------------------------------------------- state
+
+    @property
+    def port(self) -> int:
+        """The port it listens at; 0 before the first `start` when any was asked for."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The base URL for workers and clients."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - reading, not binding
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    @property
+    def workers(self) -> Mapping[str, WorkerRecord]:
+        """The registered workers by id."""
+        return self._orchestrator.workers
+
+    @property
+    def jobs(self) -> Mapping[str, JobRecord]:
+        """The jobs by id: all that have not ended, and the latest that have."""
+        return self._orchestrator.book.jobs
+
+    @property
+    def requests(self) -> deque[RecordedCall]:
+        """The workers' latest calls, in the order they were answered."""
+        return self._worker_api.requests
+
+    @property
+    def problems(self) -> deque[Problem]:
+        """What workers did wrong. Rate limits, expired tokens and injected faults are no problems."""
+        return self._orchestrator.problems
+
+    async def wait_for(self, predicate: Callable[[], _T], timeout: float | None = 10.0) -> _T:
+        """Return the first true value of ``predicate``, which is asked at every change. Raises TimeoutError."""
+        try:
+            return await self._hub.wait_for(predicate, timeout)
+        except TimeoutError:
+            problems = "; ".join(str(problem) for problem in list(self.problems)[-3:])
+            raise TimeoutError(f"not within {timeout} s; problems: {problems or 'none'}") from None
+
+    async def wait_for_worker(self, worker_id: str | None = None, timeout: float | None = 10.0) -> WorkerRecord:
+        """Return the worker, or any, once it is registered and idle. Raises TimeoutError."""
+
+        def ready() -> WorkerRecord | None:
+            for worker in self.workers.values():
+                if worker_id in {None, worker.worker_id} and worker.status == "idle":
+                    return worker
+            return None
+
+        worker = await self.wait_for(ready, timeout)
+        assert worker is not None  # noqa: S101 - for type checkers: wait_for returns true values only
+        return worker
+
+    def subscribe(self, wanted: Callable[[Change], bool] | None = None) -> Subscription:
+        """Return the changes from now on as an async iterator; it ends with `stop`."""
+        return self._hub.subscribe(wanted)
+
+    # ------------------------------------------------------------------------------------------- jobs and commands
+
+    def submit(
+        self,
+        skill: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        priority: float = 0.0,
+        deadline: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tracing_context: Mapping[str, Any] | None = None,
+        policy: Mapping[str, Any] | None = None,
+        params_metadata: Mapping[str, Any] | None = None,
+        job_id: str | None = None,
+        worker_id: str | None = None,
+    ) -> JobRecord:
+        """Queue a job for the next matching poll.
+
+        ``deadline`` is in Unix seconds; ``worker_id`` names the only worker that may get it.
+        Raises ValueError for values that cannot be sent to a worker.
+        """
+        return self._orchestrator.submit(
+            NewJob(
+                skill=skill,
+                params=params or {},
+                priority=priority,
+                deadline=deadline,
+                metadata=metadata,
+                tracing_context=tracing_context,
+                policy=policy,
+                params_metadata=params_metadata,
+                job_id=job_id,
+                worker_id=worker_id,
+            )
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job, telling its worker over the WebSocket when possible, else with its next heartbeat.
+
+        Returns False when there is no such job or it has ended.
+        """
+        job = self._orchestrator.book.jobs.get(job_id)
+        if job is None or job.state.final:
+            return False
+        running = job.state is JobState.RUNNING
+        self._orchestrator.cancel(job_id)
+        if running:
+            self._worker_api.commands.order_cancellation(job)
+        return True
+
+    async def send_command(self, worker_id: str, command: Mapping[str, Any]) -> None:
+        """Send a command over a worker's WebSocket. Raises LookupError when it has none."""
+        await self._worker_api.commands.send(worker_id, command)
+
+    def request_full_sync(self, worker_id: str) -> None:
+        """Ask for the catalogue in the answers to a worker's heartbeats until it comes. Raises KeyError."""
+        self._orchestrator.workers[worker_id].full_sync = True
+
+    def forget_workers(self) -> None:
+        """Lose all workers and their tokens, as a restarted orchestrator does; the jobs are kept."""
+        self._desk.forget()
+        self._orchestrator.forget_workers()
+
+    def inject(self, *faults: Fault) -> None:
+        """Have calls go wrong."""
+        self._faults.add(*faults)
+
+    def clear_faults(self) -> None:
+        """Drop the faults that were not used."""
+        self._faults.clear()

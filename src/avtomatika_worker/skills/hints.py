@@ -1,0 +1,127 @@
+"""Looking at type hints: what they are made of, and which engine they need."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal, Never, NoReturn, NotRequired, Required, Union, get_args, get_origin
+
+import msgspec
+
+MISSING: Final = dataclasses.MISSING
+"""No type hint, or no default."""
+
+_SAYS_NOTHING: Final = frozenset(
+    {MISSING, None, types.NoneType, Never, NoReturn, Any, object, dict, Mapping, typing.Dict, typing.Mapping}  # noqa: UP006
+)
+_PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
+
+
+def says_nothing(annotation: Any) -> bool:
+    """Whether a type puts no bounds on an object: ``dict``, ``dict[str, Any]``, ``Any``, or none at all."""
+    try:
+        if annotation in _SAYS_NOTHING:
+            return True
+    except TypeError:  # not hashable
+        return False
+    return get_origin(annotation) in {dict, Mapping} and get_args(annotation)[-1:] == (Any,)
+
+
+def typed_dict_for_pydantic(name: str, fields: dict[str, Any]) -> Any:
+    """Make a TypedDict that pydantic takes: not the standard library's, before Python 3.12."""
+    import typing_extensions
+
+    make: Any = typing_extensions.TypedDict
+    return make(name, fields)
+
+
+def for_pydantic(annotation: Any, above: tuple[Any, ...] = ()) -> Any:
+    """Replace the standard library's TypedDicts by those that pydantic takes before Python 3.12."""
+    if sys.version_info >= (3, 12) or annotation in above:
+        return annotation
+    inside = (*above, annotation)
+    if typing.is_typeddict(annotation) and type(annotation).__module__ == "typing":
+        hints = {
+            field: tp
+            if get_origin(tp) in {Required, NotRequired}
+            else (Required if field in annotation.__required_keys__ else NotRequired)[tp]
+            for field, tp in typing.get_type_hints(annotation, include_extras=True).items()
+        }
+        return typed_dict_for_pydantic(annotation.__name__, {f: for_pydantic(tp, inside) for f, tp in hints.items()})
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is None or origin is Literal or not mentions(annotation, typing.is_typeddict):
+        return annotation
+    if origin is Annotated:
+        return annotation.copy_with((for_pydantic(args[0], inside),))
+    if origin in {Union, types.UnionType}:
+        return functools.reduce(lambda one, other: one | other, (for_pydantic(each, inside) for each in args))
+    converted_args = tuple(for_pydantic(each, inside) for each in args)
+    return origin[converted_args[0] if len(converted_args) == 1 else converted_args]
+
+
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
+
+
+def field_types(annotation: Any) -> dict[str, Any]:
+    """Return the fields of a class that has typed fields, else nothing."""
+    if not isinstance(annotation, type):
+        return {}
+    marks = ("__dataclass_fields__", "__struct_fields__", "__total__", "_fields", "model_fields")
+    if not any(hasattr(annotation, mark) for mark in marks):
+        return {}
+    return typing.get_type_hints(annotation, include_extras=True)
+
+
+def without_requiredness(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) in {Required, NotRequired} else annotation
+
+
+def needs_pydantic(annotation: Any) -> bool:
+    return mentions(annotation, _is_pydantic)
+
+
+def _is_pydantic(part: Any) -> bool:
+    if hasattr(part, "__get_pydantic_core_schema__") or hasattr(part, "__pydantic_core_schema__"):
+        return True
+    kinds = () if isinstance(part, type) else type(part).__mro__
+    return any(kind.__module__.partition(".")[0] in _PYDANTIC_MODULES for kind in kinds)
+
+
+def is_msgspec_constraint(part: Any) -> bool:
+    return isinstance(part, msgspec.Meta) or (isinstance(part, type) and issubclass(part, msgspec.Struct))
+
+
+def mentions(annotation: Any, test: Callable[[Any], bool]) -> bool:
+    """Whether ``test`` holds for anything in a type: its arguments, its fields, their annotations and defaults."""
+    seen: list[Any] = []
+    todo = [annotation]
+    while todo:
+        part = todo.pop()
+        if any(part is each for each in seen):
+            continue
+        seen.append(part)
+        if test(part):
+            return True
+        if get_origin(part) is Annotated:
+            todo.extend(part.__metadata__)
+        todo.extend(get_args(part))
+        # the class of a generic one, what a NewType or a ``type`` statement stands for
+        todo.extend(each for each in (get_origin(part), *_stands_for(part)) if each is not None)
+        todo.extend(field_types(part).values())
+        todo.extend(field.default for field in getattr(part, "__dataclass_fields__", {}).values())
+    return False
+
+
+def _stands_for(annotation: Any) -> tuple[Any, ...]:
+    if isinstance(annotation, type):
+        return ()
+    return tuple(getattr(annotation, name) for name in ("__supertype__", "__value__") if hasattr(annotation, name))
+
+
+def name_of(annotation: Any) -> str:
+    return getattr(annotation, "__name__", None) or str(annotation)

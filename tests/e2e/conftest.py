@@ -1,0 +1,88 @@
+"""Fixtures of the end-to-end tests: every test runs against each of the published orchestrators."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.client import Client, Webhooks, client_of, listening_webhooks
+from e2e.environments import InstallationError
+from e2e.fleet import Fleet, Orchestrator, RunningWorker
+from e2e.processes import ProcessError
+
+VERSIONS = ("1.0b21", "1.0b30")
+INSTALLATION_ALLOWED = 600  # seconds; only the first run needs them
+
+_fleet = pytest.StashKey[Fleet]()
+_lines_before = pytest.StashKey[dict[int, int]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this directory."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(INSTALLATION_ALLOWED))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach to a failure what the processes have written during the test."""
+    report = yield
+    fleet = item.config.stash.get(_fleet, None)
+    if report.failed and fleet is not None:
+        before = item.stash.get(_lines_before, {})
+        for number, process in enumerate(fleet.processes):
+            output = process.output(since=before.get(number, 0))
+            if output:
+                report.sections.append((f"Output of {process.name}", output[-20_000:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Fleet]:
+    """All processes; they end with the session."""
+    fleet = Fleet(tmp_path_factory.mktemp("e2e"))
+    pytestconfig.stash[_fleet] = fleet
+    try:
+        yield fleet
+    finally:
+        fleet.stop()
+
+
+@pytest.fixture(autouse=True)
+def _note_output(fleet: Fleet, request: pytest.FixtureRequest) -> None:
+    """Note what the processes had written before the test."""
+    request.node.stash[_lines_before] = {number: p.line_count for number, p in enumerate(fleet.processes)}
+
+
+@pytest.fixture(params=VERSIONS)
+def orchestrator(fleet: Fleet, request: pytest.FixtureRequest) -> Orchestrator:
+    """The shared orchestrator of each version."""
+    try:
+        return fleet.orchestrator(request.param)
+    except (InstallationError, ProcessError) as error:
+        problem = str(error)
+    pytest.fail(problem, pytrace=False)
+
+
+@pytest.fixture
+def worker(fleet: Fleet, orchestrator: Orchestrator) -> RunningWorker:
+    """The shared worker at that orchestrator."""
+    return fleet.worker(orchestrator)
+
+
+@pytest.fixture
+async def client(orchestrator: Orchestrator) -> AsyncIterator[Client]:
+    """A client of that orchestrator."""
+    async with client_of(orchestrator.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def webhooks() -> AsyncIterator[Webhooks]:
+    """A server for the orchestrator's webhooks."""
+    async with listening_webhooks() as webhooks:
+        yield webhooks

@@ -1,0 +1,376 @@
+"""How arguments are filled: by name, by annotation, from the input; and what nobody can fill."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import annotated_types as at
+import pydantic
+import pytest
+
+from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
+from avtomatika_worker.skills.binding import INJECTED_NAMES, Injectables, UnresolvedReferenceError
+from avtomatika_worker.skills.skill import Skill, define
+
+
+class Files:
+    """Something to inject by annotation."""
+
+
+class Source:
+    """A task, as far as binding is concerned."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def injected(self, name: str) -> object:
+        return self.params if name == "params" else f"the {name}"
+
+
+class Size(pydantic.BaseModel):
+    width: int
+    height: int = 100
+
+
+@dataclasses.dataclass
+class Area:
+    width: int
+    height: int = 100
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+FILES = Files()
+
+
+def skill(func: Callable[..., Any], **told: Any) -> Skill:
+    injectables = Injectables()
+    injectables.register(Files, lambda source: FILES)
+    return define(func, **told).compile(injectables)
+
+
+def call(func: Callable[..., Any], params: dict[str, Any] | None = None, **told: Any) -> Any:
+    args, kwargs = skill(func, **told).bind(Source(params or {}))
+    return func(*args, **kwargs)
+
+
+def refusal(func: Callable[..., Any], params: dict[str, Any], **told: Any) -> InvalidInputError:
+    with pytest.raises(InvalidInputError) as caught:
+        skill(func, **told).bind(Source(params))
+    return caught.value
+
+
+def definition_error(func: Callable[..., Any], **told: Any) -> str:
+    with pytest.raises(SkillDefinitionError) as caught:
+        skill(func, **told)
+    return str(caught.value)
+
+
+def test_params_with_a_type_are_converted() -> None:
+    def model(params: Size) -> object:
+        return params
+
+    def data(params: Area) -> object:
+        return params
+
+    def point(params: Point) -> object:
+        return params
+
+    assert call(model, {"width": 1}) == Size(width=1)
+    assert call(data, {"width": 1}) == Area(1)
+    assert call(point, {"x": 1}) == Point(1)
+
+
+def test_params_without_a_type_are_what_was_sent() -> None:
+    raw = {"anything": [1]}
+
+    def untyped(params):  # type: ignore[no-untyped-def]
+        return params
+
+    def plain(params: dict[str, Any]) -> object:
+        return params
+
+    assert call(untyped, raw) is raw
+    assert call(plain, raw) is raw
+
+
+def test_typed_arguments_are_the_input() -> None:
+    def resize(width: int, height: int = 100, *, exact: bool = False) -> object:
+        return width, height, exact
+
+    assert call(resize, {"width": 1}) == (1, 100, False)
+    assert call(resize, {"width": 1, "exact": True, "unknown": 5}) == (1, 100, True)
+
+
+def test_an_untyped_argument_with_a_default_takes_anything() -> None:
+    def greet(name="you"):  # type: ignore[no-untyped-def]
+        return name
+
+    assert call(greet) == "you"
+    assert call(greet, {"name": ["a"]}) == ["a"]
+
+
+def test_every_injected_name_is_filled() -> None:
+    source = ", ".join(f"{name}=None" for name in INJECTED_NAMES)
+    namespace: dict[str, Any] = {"__name__": __name__}
+    exec(f"def everything({source}): return locals()", namespace)  # noqa: S102 - one argument for each name
+    filled = call(namespace["everything"], {"a": 1})
+    assert filled.pop("params") == {"a": 1}
+    assert filled == {name: f"the {name}" for name in INJECTED_NAMES if name != "params"}
+
+
+def test_injected_names_are_no_input() -> None:
+    def resize(width: int, task_id: str, priority: float = 0.0) -> object:
+        return width, task_id, priority
+
+    assert call(resize, {"width": 1, "task_id": "forged"}) == (1, "the task_id", "the priority")
+    properties = (skill(resize).contract.input_schema or {})["properties"]
+    assert properties.keys() == {"width"}
+
+
+@pytest.mark.parametrize("annotation", [Files, Files | None, Annotated[Files, "hot"]], ids=str)
+def test_arguments_are_filled_by_annotation(annotation: Any) -> None:
+    def convert(width: int, metadata, **rest):  # type: ignore[no-untyped-def]
+        return metadata, width
+
+    convert.__annotations__["metadata"] = annotation  # it goes before the name
+    assert call(convert, {"width": 1}) == (FILES, 1)
+
+
+def test_extra_keywords_receive_every_name_that_is_not_bound() -> None:
+    def all_of_it(params: Size, task_id: str, **rest: Any) -> dict[str, Any]:
+        return rest
+
+    rest = call(all_of_it, {"width": 1})
+    assert rest == {name: f"the {name}" for name in INJECTED_NAMES if name not in {"params", "task_id"}}
+
+
+def test_extra_keywords_alone_receive_the_params_too() -> None:
+    def all_of_it(**rest: Any) -> dict[str, Any]:
+        return rest
+
+    assert call(all_of_it, {"a": 1}).keys() == set(INJECTED_NAMES)
+    assert call(all_of_it, {"a": 1})["params"] == {"a": 1}
+
+
+def test_positional_only_arguments_are_filled() -> None:
+    def resize(task_id: str, width: int, height: int = 5, /, exact: bool = False, **rest: Any) -> object:
+        return task_id, width, height, exact, "task_id" in rest
+
+    def typed(params: Size, files: Files, /) -> object:
+        return params, files
+
+    assert call(resize, {"width": 1}) == ("the task_id", 1, 5, False, False)
+    assert call(resize, {"width": 1, "height": 2, "exact": True}) == ("the task_id", 1, 2, True, False)
+    assert call(typed, {"width": 1}) == (Size(width=1), FILES)
+
+
+class Tool:
+    def method(self, width: int) -> int:
+        return width
+
+    @classmethod
+    def of_class(cls, width: int) -> int:
+        return width
+
+    def __call__(self, width: int) -> int:
+        return width
+
+
+def wrapped(func: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        Tool().method,
+        Tool.of_class,
+        Tool(),
+        functools.partial(Tool().method),
+        functools.partial(functools.partial(Tool())),
+        wrapped(Tool().method),
+        functools.partial(lambda unit, width: width, "px"),
+    ],
+    ids=["method", "classmethod", "object", "partial", "nested partial", "wrapped", "partial lambda"],
+)
+def test_everything_callable_can_be_a_skill(func: Callable[..., Any]) -> None:
+    if isinstance(func, functools.partial) and func.args:
+        func.func.__annotations__["width"] = int
+    assert call(func, {"width": 3}, name="tool") == 3
+    assert refusal(func, {"width": "x"}, name="tool").details["path"] == "$.width"
+
+
+# ------------------------------------------------------------------------------------------------------ wrong input
+
+
+def test_wrong_input_names_the_path_and_every_problem() -> None:
+    def resize(width: int, height: int) -> None: ...
+
+    error = refusal(resize, {"width": "x"})
+    assert error.code == "INVALID_INPUT_ERROR"
+    assert "params.width: expected integer, got string" in error.message
+    assert "params.height: is required" in error.message
+    assert {each["path"] for each in error.details["errors"]} == {"$.width", "$.height"}
+    assert error.details["errors"][0] == {"path": error.details["path"], "problem": error.details["problem"]}
+
+
+def test_a_given_schema_comes_before_the_conversion() -> None:
+    limits = {"type": "object", "properties": {"width": {"maximum": 10}}}
+
+    def resize(width: int) -> int:
+        return width
+
+    assert call(resize, {"width": 10}, input_schema=limits) == 10
+    assert refusal(resize, {"width": 11}, input_schema=limits).details["path"] == "$.width"
+    assert refusal(resize, {"width": "x"}, input_schema=limits).details["path"] == "$.width"
+    assert skill(resize, input_schema=limits).contract.input_schema == limits
+
+
+def test_a_given_model_checks_but_leaves_untyped_params_as_they_were_sent() -> None:
+    def resize(params: dict[str, Any]) -> object:
+        return params
+
+    assert call(resize, {"width": 1}, input_schema=Size) == {"width": 1}
+    assert refusal(resize, {"width": "x"}, input_schema=Size).details["path"] == "$.width"
+
+
+def test_a_skill_without_arguments_still_checks_its_given_schema() -> None:
+    def tick() -> str:
+        return "tock"
+
+    assert call(tick, {"width": 1}, input_schema=Size) == "tock"
+    assert refusal(tick, {}, input_schema=Size).details["path"] == "$.width"
+
+
+def test_a_models_own_validation_counts() -> None:
+    @dataclasses.dataclass
+    class Even:
+        width: int
+
+        def __post_init__(self) -> None:
+            if self.width % 2:
+                raise ValueError("must be even")
+
+    def resize(params):  # type: ignore[no-untyped-def]
+        return params
+
+    resize.__annotations__["params"] = Even
+    assert "must be even" in refusal(resize, {"width": 1}).message
+
+
+# ------------------------------------------------------------------------------------------------------ wrong functions
+
+
+def test_an_argument_nobody_can_fill_is_named_with_what_can_be() -> None:
+    def resize(width):  # type: ignore[no-untyped-def]
+        return width
+
+    def beside(params: Size, gpu: str) -> None: ...
+
+    for func, argument in ((resize, "width"), (beside, "gpu")):
+        message = definition_error(func)
+        assert repr(func.__name__) in message
+        assert repr(argument) in message
+        assert "send_progress" in message
+        assert "Files" in message
+
+
+def test_an_argument_beside_params_may_have_a_default() -> None:
+    def resize(params: Size, factor: int = 2) -> object:
+        return params.width * factor
+
+    assert call(resize, {"width": 3, "factor": 9}) == 6
+
+
+def test_star_arguments_are_refused() -> None:
+    def resize(*sizes: int) -> None: ...
+
+    assert "*sizes" in definition_error(resize)
+
+
+def test_a_type_without_a_schema_is_refused() -> None:
+    def resize(image: Files | int) -> None: ...
+
+    message = definition_error(resize)
+    assert "resize" in message
+    assert "Files" in message
+
+
+@pytest.mark.parametrize("source", ["width: 'not python('", "width: 'functools.nothing'"])
+def test_hints_that_are_no_types_are_refused(source: str) -> None:
+    namespace: dict[str, Any] = {"__name__": __name__, "functools": functools}
+    exec(f"def resize({source}): ...", namespace)  # noqa: S102
+    assert "type hints cannot be read" in definition_error(namespace["resize"])
+
+
+def test_a_reference_that_cannot_be_resolved_yet_is_an_error_of_its_own() -> None:
+    def resize(params: NotThere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(UnresolvedReferenceError, match="NotThere"):
+        skill(resize)
+
+
+def test_a_model_with_an_open_reference_is_unresolved_too() -> None:
+    class Open(pydantic.BaseModel):
+        later: NotThere  # type: ignore[name-defined]  # noqa: F821
+
+    def resize(params: Open) -> None: ...
+
+    def make() -> Open:
+        raise NotImplementedError
+
+    def event() -> None: ...
+
+    for func, told in ((resize, {}), (make, {}), (event, {"events": {"e": Open}}), (event, {"input_schema": Open})):
+        with pytest.raises(UnresolvedReferenceError, match=r"NotThere|Open"):
+            skill(func, **told)
+
+
+def test_classes_of_the_function_around_are_found() -> None:
+    @dataclasses.dataclass
+    class Local:
+        width: Annotated[int, at.Gt(0)]
+
+    def resize(params: Local) -> Local:
+        return params
+
+    assert call(resize, {"width": 2}) == Local(2)
+
+
+# ------------------------------------------------------------------------------------------------------ injectables
+
+
+def test_the_latest_provider_counts() -> None:
+    injectables = Injectables()
+    injectables.register(Files, lambda source: 1)
+    injectables.register(Files, lambda source: 2)
+    provider = injectables.provider_for(Files)
+    assert provider is not None
+    assert provider(Source({})) == 2
+    assert injectables.names == ("Files",)
+
+
+@pytest.mark.parametrize("annotation", [int, Files | int, list[Files], Annotated[int, []], "Files"], ids=str)
+def test_other_annotations_have_no_provider(annotation: Any) -> None:
+    injectables = Injectables()
+    injectables.register(Files, lambda source: FILES)
+    assert injectables.provider_for(annotation) is None
+
+
+def test_a_copy_does_not_change_its_original() -> None:
+    original = Injectables()
+    copy = original.copy()
+    copy.register(Files, lambda source: FILES)
+    assert original.provider_for(Files) is None
+    assert copy.provider_for(Files) is not None
