@@ -69,7 +69,7 @@ class LinkThread:
         if self._loop is not None and self._main is not None and not self.ended.done():
             self._loop.call_soon_threadsafe(self._main.cancel)
         await asyncio.wait({asyncio.wrap_future(self.ended)})
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         try:
@@ -174,7 +174,8 @@ class Supervisor:
         self._services.append(asyncio.get_running_loop().create_task(coroutine))
 
     async def _watch_link_thread(self) -> None:
-        await asyncio.wrap_future(self._link_thread.ended)
+        # Shielded: cancelling a wrapped future would cancel the thread's own.
+        await asyncio.shield(asyncio.wrap_future(self._link_thread.ended))
 
     async def _watch(self) -> None:
         """Wait until told to stop. A service that ends before is a crash: its exception is raised."""

@@ -74,7 +74,8 @@ def _check(skill: Skill, outcome: Succeeded) -> None:
     if declared and outcome.status not in {SUCCESS, *declared}:
         allowed = ", ".join(declared)
         raise ContractViolationError(f"status {outcome.status!r} is not declared (output_statuses: {allowed})")
-    skill.check_output(outcome.data)
+    if outcome.status == SUCCESS:  # as orchestrators do: a status of the skill's own has data of its own shape
+        skill.check_output(outcome.data)
 
 
 def _failed(error: BaseException, ctx: TaskContext) -> Failed:
@@ -113,6 +114,8 @@ class Execution:
         ``deadline`` (monotonic seconds) stops it with reason DEADLINE. When afterwards ``lingering`` is set, a thread
         of the skill goes on, and its slot is not free before that future is done.
         """
+        if self.ctx.cancel_reason is not None:
+            return Cancelled(self.ctx.cancel_reason)
         if self._deadline is not None and self._deadline <= time.monotonic():
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
@@ -130,10 +133,11 @@ class Execution:
 
     def cancel(self, reason: CancelReason) -> None:
         """Stop the task: ``async def`` skills get ``CancelledError``, plain ``def`` ones see ``ctx.cancelled``."""
-        if self._runner is None or self._runner.done() or self.ctx.cancelled:
+        if self.ctx.cancelled or (self._runner is not None and self._runner.done()):
             return
         self.ctx.cancel(reason)
-        self._runner.cancel()
+        if self._runner is not None:
+            self._runner.cancel()
 
     async def _guarded(self) -> Outcome:
         try:

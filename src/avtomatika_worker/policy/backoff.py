@@ -13,12 +13,13 @@ class BackoffPolicy:
     """Exponential back-off with full jitter. Times are in seconds.
 
     ``initial`` is the ceiling of the first delay; the ceiling doubles up to ``maximum``. ``rate_limit_floor`` is the
-    least wait after a 429 that does not say how long to wait (orchestrators before 1.0b24 send none).
+    least wait after a 429 that does not say how long to wait: with the memory storage of 1.0b21 and 1.0b30, which send
+    none, every refused call restarts the window of 60 s (observed), so that only silence helps.
     """
 
     initial: float = 1.0
     maximum: float = 60.0
-    rate_limit_floor: float = 2.0
+    rate_limit_floor: float = 61.0
 
     def ceiling(self, attempt: int) -> float:
         """Return the longest delay after failed attempt number ``attempt`` (1 is the first)."""
@@ -36,7 +37,7 @@ class BackoffPolicy:
         if retry_after is not None:
             return retry_after + jitter * ceiling / 4
         if rate_limited:
-            return self.rate_limit_floor + jitter * ceiling
+            return self.rate_limit_floor + jitter * ceiling / 4
         return jitter * ceiling
 
 

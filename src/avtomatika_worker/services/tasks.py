@@ -30,6 +30,10 @@ PUBLISH_AFTER: Final = 0.03
 """Seconds in which changes of state are put together; with the heartbeat's own, they are told within 0.1 s."""
 
 
+EARLY_CANCEL: Final = 5.0
+"""Seconds for which a cancellation that names no running task is remembered."""
+
+
 @dataclass(slots=True)
 class HotCache:
     """What is loaded here. Skills may change it from any thread."""
@@ -91,6 +95,7 @@ class Tasks:
         self._board = board
         self._skills = skills
         self._running: set[Running] = set()
+        self._cancelled_early: dict[str, float] = {}
         self._group = asyncio.TaskGroup()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
@@ -125,6 +130,7 @@ class Tasks:
 
     def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
         """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names."""
+        self._remember_early(ids)
         for running in list(self._running):
             ctx = running.ctx
             if running.link is link and not ctx.cancelled and not {ctx.task_id, ctx.job_id}.isdisjoint(ids):
@@ -168,9 +174,10 @@ class Tasks:
 
     def state(self) -> WorkerState:
         """Return what there is to tell now."""
-        status = WorkerStatus.IDLE if self.slots.idle else WorkerStatus.BUSY
         return WorkerState(
-            status=WorkerStatus.DRAINING if self._draining else status,
+            # Never "busy": 1.0b21 and 1.0b30 quarantine at once what is submitted while no worker is idle (observed),
+            # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.
+            status=WorkerStatus.DRAINING if self._draining else WorkerStatus.IDLE,
             # Job ids, not task ids: RXON.md, Behaviour 3.
             running_jobs=tuple(sorted({running.ctx.job_id for running in self._running})),
             available_skills=self.available_skills,
@@ -189,6 +196,8 @@ class Tasks:
             execution = Execution(self._context(task, events), self._pipeline, deadline=self._deadline(link, task))
             running = Running(link, execution)
             self._running.add(running)
+            if self._was_cancelled_early(task):
+                execution.cancel(CancelReason.REQUESTED)
             try:
                 outcome = await execution.run()
                 await events.close()
@@ -198,6 +207,17 @@ class Tasks:
             finally:
                 self._running.discard(running)
                 self._free()
+
+    def _remember_early(self, ids: tuple[str, ...]) -> None:
+        """Remember ids that name no task yet: over the WebSocket, a cancellation can overtake the task itself."""
+        now = time.monotonic()
+        self._cancelled_early = {each: until for each, until in self._cancelled_early.items() if until > now}
+        known = {id_ for running in self._running for id_ in (running.ctx.task_id, running.ctx.job_id)}
+        self._cancelled_early.update({each: now + EARLY_CANCEL for each in ids if each not in known})
+
+    def _was_cancelled_early(self, task: Task) -> bool:
+        now = time.monotonic()
+        return any(self._cancelled_early.pop(each, 0.0) > now for each in (task.task_id, task.job_id))
 
     async def _answer(self, link: Link, task: Task, outcome: Failed) -> None:
         with log_context(task_id=task.task_id, job_id=task.job_id):

@@ -1,0 +1,107 @@
+"""``worker demo``: watch a worker take real tasks from an orchestrator and return results."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from avtomatika_worker.cli.app import UsageProblem, load_settings
+from avtomatika_worker.cli.demo_app.jobs import DemoJob, demo_jobs
+from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
+from avtomatika_worker.cli.local import WorkerThread
+from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
+from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+
+_TIMEOUT = 300.0
+"""Seconds after which the demo gives up, on a very slow machine."""
+
+_SHORT = 20
+_MOST_FACTS = 4
+
+
+def demo_command(output: str) -> None:
+    """Run the demo; exit code 0 when every task ended as it should."""
+    if importlib.util.find_spec("PIL") is None:
+        raise UsageProblem('the demo makes thumbnails with Pillow: pip install "avtomatika-worker[demo]"')
+    configure_logging("text", os.environ.get("LOG_LEVEL", "CRITICAL"))
+    sys.exit(asyncio.run(_run(Path(output), Console())))
+
+
+async def _run(output: Path, console: Console) -> int:
+    from avtomatika_worker.cli.demo_app.app import worker
+
+    async with EmbeddedOrchestrator(token=DEV_TOKEN) as orchestrator:
+        environment = {**local_environment(orchestrator.url), "WORKER_PROGRESS_INTERVAL": "0.1"}
+        thread = WorkerThread(worker, load_settings(worker, **environment))
+        thread.start()
+        record = await orchestrator.wait_for_worker(timeout=30)
+        console.print(f"orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n")
+        jobs = [(job, orchestrator.submit(job.skill, job.params)) for job in demo_jobs(output)]
+        await _watch(orchestrator, jobs, console)
+        thread.request_shutdown()
+        await thread.ended()
+    console.print(_table(jobs))
+    console.print(f"Thumbnails are in [bold]{output}[/]")
+    return EXIT_OK if all(_as_expected(job, record) for job, record in jobs) else EXIT_CRASHED
+
+
+async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:
+    """Show progress until every job has ended."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        rows: dict[str, TaskID] = {
+            record.job_id: bars.add_task(job.title, total=1.0, note=record.state.value) for job, record in jobs
+        }
+        async with asyncio.timeout(_TIMEOUT):
+            changes = orchestrator.subscribe()
+            _show(bars, rows, jobs)
+            while not all(record.state.final for _, record in jobs):
+                await anext(changes)
+                _show(bars, rows, jobs)
+            changes.close()
+
+
+def _show(bars: Progress, rows: dict[str, TaskID], jobs: list[tuple[DemoJob, JobRecord]]) -> None:
+    for _, record in jobs:
+        done = 1.0 if record.state.final else record.progress.fraction
+        note = record.progress.message if record.state is JobState.RUNNING else record.state.value
+        bars.update(rows[record.job_id], completed=done, note=note or record.state.value)
+
+
+def _table(jobs: list[tuple[DemoJob, JobRecord]]) -> Table:
+    table = Table(title="What came of it")
+    for column in ("task", "skill", "status"):
+        table.add_column(column)
+    table.add_column("time", justify="right")
+    table.add_column("result", overflow="fold")
+    for job, record in jobs:
+        expected = _as_expected(job, record)
+        seconds = (record.finished_at or 0) - (record.handed_out_at or 0)
+        status = f"[{'green' if expected else 'red'}]{record.state.value}[/]"
+        if expected and job.expect == "failure":
+            status += " (as it should)"
+        table.add_row(job.title, job.skill, status, f"{seconds:.2f} s", _summary(record))
+    return table
+
+
+def _summary(record: JobRecord) -> str:
+    if record.error is not None:
+        return f"{record.error.get('code')}: {record.error.get('message')}"
+    facts = [
+        f"{name} {Path(value).name if name == 'path' else value}"
+        for name, value in (record.result or {}).items()
+        if isinstance(value, int | float) or (isinstance(value, str) and (len(value) <= _SHORT or name == "path"))
+    ]
+    return ", ".join(facts[:_MOST_FACTS])
+
+
+def _as_expected(job: DemoJob, record: JobRecord) -> bool:
+    return (record.state is JobState.FINISHED) == (job.expect == "success")

@@ -1,0 +1,140 @@
+"""``worker dev``: the worker together with the embedded orchestrator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, cast
+
+import click
+
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.local import WorkerThread
+from avtomatika_worker.cli.run import watch
+from avtomatika_worker.config import Settings
+from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.protocol.dialects import NEWEST
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.process import run_process
+
+DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator listens on loopback and keeps nothing
+
+
+def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload: bool) -> None:
+    """Run both until a signal comes."""
+    if reload:
+        watch([argument for argument in sys.argv[1:] if argument != "--reload"])
+        return
+    worker = load_app(app)
+    settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}"))
+    load_skills(worker, settings)
+    configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+    orchestrator = EmbeddedOrchestrator(version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN)
+    session = _Session(worker, orchestrator)
+    run_process(session, session.main)
+
+
+def local_environment(url: str) -> dict[str, str]:
+    """Return the variables that point a worker at an embedded orchestrator, whatever the environment says."""
+    return {
+        "ORCHESTRATOR_URL": url,
+        "ORCHESTRATORS_CONFIG": "",
+        "WORKER_TOKEN": DEV_TOKEN,
+        "WORKER_INDIVIDUAL_TOKEN": "",
+        "WORKER_ENABLE_WEBSOCKETS": "true",
+    }
+
+
+class _Session:
+    """One run of worker and orchestrator."""
+
+    def __init__(self, worker: Worker, orchestrator: EmbeddedOrchestrator) -> None:
+        self._worker = worker
+        self._orchestrator = orchestrator
+        self._thread: WorkerThread | None = None
+
+    @property
+    def forced(self) -> bool:
+        """Whether the shutdown was cut short."""
+        return self._worker.forced
+
+    def request_shutdown(self) -> None:
+        """Ask the worker to shut down; the orchestrator follows it."""
+        if self._thread is not None:
+            self._thread.request_shutdown()
+
+    async def main(self) -> None:
+        """Run both until the worker ends."""
+        try:
+            await self._orchestrator.start()
+        except OSError as error:
+            raise UsageProblem(f"the embedded orchestrator cannot listen: {error}; choose another --port") from error
+        try:
+            settings = load_settings(self._worker, **local_environment(self._orchestrator.url))
+            self._thread = WorkerThread(self._worker, settings)
+            self._thread.start()
+            await self._orchestrator.wait_for_worker(timeout=30)
+            click.echo(banner(self._worker, settings))
+            await self._thread.ended()
+        finally:
+            await self._orchestrator.stop()
+
+
+def banner(worker: Worker, settings: Settings) -> str:
+    """Say where tasks can be sent."""
+    url = settings.orchestrators[0].url
+    contracts = worker.skills.contracts()
+    lines = [
+        "",
+        f"  Orchestrator for development at {url} (in memory: it keeps nothing)",
+        f"  Worker {settings.worker_id} with {len(contracts)} skills: {', '.join(c.name for c in contracts) or 'none'}",
+    ]
+    if contracts:
+        body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {})})
+        lines += [
+            "",
+            "  Send it a task:",
+            f"    curl '{url}/api/jobs' -H 'content-type: application/json' -d '{body}'",
+        ]
+    return "\n".join([*lines, "", "  Stop with Ctrl+C", ""])
+
+
+def example(schema: dict[str, Any], root: dict[str, Any] | None = None, depth: int = 0) -> Any:
+    """Return a value that fits a JSON Schema in most cases; required fields only."""
+    root = root if root is not None else schema
+    for key in ("default", "const"):
+        if key in schema:
+            return schema[key]
+    for key in ("examples", "enum"):
+        if schema.get(key):
+            return schema[key][0]
+    if "$ref" in schema and depth < _DEEPEST:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        return example(root.get("$defs", {}).get(name, {}), root, depth + 1)
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return example(schema[key][0], root, depth + 1)
+    if schema.get("type") == "array":
+        item = cast("dict[str, Any]", schema.get("items") or {})
+        return [example(item, root, depth + 1)] * int(schema.get("minItems", 0)) if depth < _DEEPEST else []
+    if "properties" in schema or schema.get("type") == "object":
+        properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
+        required = [name for name in schema.get("required", ()) if depth < _DEEPEST]
+        return {name: example(properties.get(name, {}), root, depth + 1) for name in required}
+    return _scalar(schema)
+
+
+_DEEPEST = 8
+
+
+def _scalar(schema: dict[str, Any]) -> Any:
+    match schema.get("type"):
+        case "string":
+            return "text".ljust(int(schema.get("minLength", 0)), "x")
+        case "integer" | "number":
+            return schema.get("minimum", int(schema.get("exclusiveMinimum", 0)) + 1)
+        case "boolean":
+            return True
+        case _:
+            return None

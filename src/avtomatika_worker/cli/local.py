@@ -1,0 +1,60 @@
+"""A worker in a thread beside the embedded orchestrator: a skill that blocks does not block the orchestrator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from concurrent.futures import Future
+
+from avtomatika_worker.config import Settings
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.assembly import loop_factory
+
+
+class WorkerThread:
+    """Runs ``worker.main`` in a thread of its own."""
+
+    def __init__(self, worker: Worker, settings: Settings) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._up = threading.Event()
+        self._ended: Future[None] = Future()
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="worker", daemon=True)
+
+    def start(self) -> None:
+        """Start it; returns when its loop runs."""
+        self._thread.start()
+        self._up.wait()
+
+    def request_shutdown(self) -> None:
+        """Ask it to shut down; asked a second time, to cut that short."""
+        if self._loop is not None and not self._ended.done():
+            self._loop.call_soon_threadsafe(self._worker.request_shutdown)
+
+    @property
+    def forced(self) -> bool:
+        """Whether the last shutdown was cut short."""
+        return self._worker.forced
+
+    async def ended(self) -> None:
+        """Wait until it has ended. Raises what ended it, if that was an error."""
+        await asyncio.shield(asyncio.wrap_future(self._ended))
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - handed to who waits for the end
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+        finally:
+            self._up.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._up.set)
+        await self._worker.main(self._settings, health_check=False)
