@@ -19,7 +19,7 @@ async def test_all_results_arrive_although_calls_are_refused(
     strict = fleet.start_orchestrator(
         orchestrator.version, RATE_LIMITING_ENABLED=True, RATE_LIMIT_PERIOD=PERIOD, **limits
     )
-    worker = fleet.start_worker(strict, "limited")
+    worker = fleet.start_worker(strict, "limited", RATE_LIMIT_WAIT=str(PERIOD + 1))
     async with client_of(strict.url) as client:
         # Few calls of the client: it is limited as well. Each job is a chain of tasks, and so of results.
         job_ids = [

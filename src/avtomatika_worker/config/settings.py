@@ -177,6 +177,13 @@ class Settings:
         default=60.0,
         unit="s",
     )
+    rate_limit_wait: float = _setting(
+        "RATE_LIMIT_WAIT",
+        kinds.number(above=0),
+        "Silence after a 429 that does not say how long to wait; the orchestrator's window is a minute by default.",
+        default=61.0,
+        unit="s",
+    )
     result_max_age: float = _setting(
         "RESULT_MAX_AGE",
         kinds.number(above=0),

@@ -53,9 +53,10 @@ class Dialect:
     """The same signed bytes are refused when they come a second time (orchestrator 1.0b29, protocol 1.0b16+)."""
 
 
-_B7 = Dialect("1.0b7", integral_floats=False)
+# Nesting is free up to 1.0b9; the bound is what recursion here can bear.
+_B7 = Dialect("1.0b7", integral_floats=False, max_nesting=200)
 _B9 = replace(_B7, version="1.0b9", skill_names=True)
-_B10 = replace(_B9, version="1.0b10", integral_floats=True, draining_status=True, origin_task_id=True)
+_B10 = replace(_B9, version="1.0b10", integral_floats=True, max_nesting=100, draining_status=True, origin_task_id=True)
 _B11 = replace(_B10, version="1.0b11")
 _B12 = replace(_B11, version="1.0b12", array_nulls_kept=True)
 _B13 = replace(_B12, version="1.0b13", refresh_tokens=True)

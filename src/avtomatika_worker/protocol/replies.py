@@ -7,9 +7,10 @@ Every function takes a `Response` and returns a message, or raises `RejectedErro
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import json
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -31,6 +32,11 @@ from avtomatika_worker.protocol.signing import Signer, verify_task
 
 _T = TypeVar("_T")
 _DETAIL_LIMIT: Final = 200
+# The standard library's parser of dates imports sockets, and the other one is bound to the locale.
+_HTTP_DATE: Final = re.compile(
+    r", (?P<day>[0-9]{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>[0-9]{4}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT$"
+)
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
 
 
@@ -155,10 +161,15 @@ def parse_http_date(value: str | None) -> float | None:
     """Read an HTTP date as Unix seconds; None when it is missing or not a date."""
     if not value:
         return None
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
+    match = _HTTP_DATE.search(value)
+    if match is None or match["month"] not in _MONTHS:
         return None
+    month = 1 + _MONTHS.index(match["month"])
+    try:
+        moment = datetime(int(match["year"]), month, int(match["day"]), *map(int, match["time"].split(":")), tzinfo=UTC)
+    except ValueError:
+        return None
+    return moment.timestamp()
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], response: Response, what: str) -> _T:

@@ -23,6 +23,9 @@ from avtomatika_worker.services.tasks import Tasks
 
 _log: Final = logging.getLogger("avtomatika_worker.poller")
 
+_UNKNOWN_HERE: Final = frozenset({401, 403, 404})
+"""Refusals of a poll that a registration may heal: the token ran out, or the orchestrator does not know the worker."""
+
 
 class Poller:
     """Keeps as many polls in flight as there are free slots and supply for them."""
@@ -107,6 +110,8 @@ class Poller:
         self._demand.failed()
         delay = delay_after(self._backoff, error)
         self._not_before = max(self._not_before, time.monotonic() + delay)
+        if isinstance(error, RejectedError) and error.status in _UNKNOWN_HERE:
+            self._link.contact_broken()
         first = self._backoff.attempts == 1
         limited = isinstance(error, RejectedError) and error.rate_limited
         _log.log(

@@ -167,8 +167,12 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         token=orchestrator.token,
         heartbeat_interval=settings.heartbeat_interval,
         poll_timeout=settings.task_poll_timeout,
-        registration=BackoffPolicy(settings.registration_retry_initial_delay, settings.registration_retry_max_delay),
-        calls=BackoffPolicy(settings.result_retry_initial_delay, settings.result_retry_max_delay),
+        registration=BackoffPolicy(
+            settings.registration_retry_initial_delay, settings.registration_retry_max_delay, settings.rate_limit_wait
+        ),
+        calls=BackoffPolicy(
+            settings.result_retry_initial_delay, settings.result_retry_max_delay, settings.rate_limit_wait
+        ),
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
     return Link(link_settings, settings.worker_id, transport)

@@ -1,0 +1,61 @@
+"""A worker in the test's own loop, an embedded orchestrator beside it."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from avtomatika_worker import Worker
+from avtomatika_worker.devserver import EmbeddedOrchestrator
+
+FAST = {
+    "registration_retry_initial_delay": 0.02,
+    "registration_retry_max_delay": 0.1,
+    "result_retry_initial_delay": 0.02,
+    "result_retry_max_delay": 0.1,
+    "rate_limit_wait": 0.1,
+    "progress_interval": 0.05,
+    "enable_websockets": True,
+    "shutdown_timeout": 5.0,
+}
+
+
+@contextlib.asynccontextmanager
+async def running(worker, orchestrator, **settings):
+    """Run ``worker`` for ``orchestrator`` until the block ends."""
+    environment = {
+        "WORKER_ID": "w1",
+        "ORCHESTRATOR_URL": orchestrator.url,
+        "WORKER_TOKEN": orchestrator.token or "",
+    }
+    main = asyncio.create_task(worker.main(make_settings(worker, environment, settings), health_check=False))
+    try:
+        await orchestrator.wait_for_worker("w1", timeout=10)
+        yield main
+    finally:
+        if not main.done():
+            await worker.shutdown()
+        if not main.cancelled():
+            await main
+
+
+def make_settings(worker, environment, settings):
+    from avtomatika_worker.config import load_settings
+
+    return load_settings(environment, **{**FAST, **settings})
+
+
+@pytest.fixture(params=["1.0b7", "1.0b11", "1.0b17"])
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+async def orchestrator():
+    async with EmbeddedOrchestrator(poll_time=1.0) as started:
+        yield started
+
+
+@pytest.fixture
+def worker():
+    return Worker(worker_type="test")
