@@ -1,0 +1,120 @@
+"""The ``worker`` command as a process: what a user types, and what comes of it."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+APP = '''
+from avtomatika_worker import Worker
+worker = Worker(worker_type="test")
+
+@worker.skill
+async def echo(params: dict):
+    return params
+
+def factory():
+    return worker
+
+number = 5
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "my_app.py").write_text(APP, "utf-8")
+    (tmp_path / "broken.py").write_text("import no_such_package_at_all\n", "utf-8")
+    (tmp_path / "unfillable.py").write_text(
+        "from avtomatika_worker import Worker\nworker = Worker()\n@worker.skill\ndef f(params, mystery): ...\n", "utf-8"
+    )
+    return tmp_path
+
+
+def worker(project, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "avtomatika_worker.cli", *arguments],
+        cwd=project,
+        env={"PATH": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("app", "message"),
+    [
+        ("my_app", "write it as module:attribute"),
+        ("nowhere:worker", "no module 'nowhere'"),
+        ("my_app:wroker", "it has a Worker called worker"),
+        ("my_app:number", "is a int, not a Worker"),
+        ("broken:worker", "no_such_package_at_all"),
+        ("unfillable:worker", "'mystery'"),
+    ],
+)
+def test_a_wrong_app_is_explained_with_exit_code_2(project, app, message):
+    done = worker(project, "run", "--app", app)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("worker: ")
+    assert message in last
+
+
+def test_every_wrong_setting_is_named_at_once_and_secrets_are_not(project):
+    done = worker(
+        project, "run", "--app", "my_app:worker", MAX_CONCURRENT_TASKS="many", WORKER_PORT="-1", WORKER_TOKEN="hunter2\n x"
+    )
+    assert done.returncode == 2
+    assert "MAX_CONCURRENT_TASKS" in done.stderr
+    assert "WORKER_PORT" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("app", ["my_app:worker", "my_app:factory"])
+def test_a_worker_without_its_orchestrator_keeps_trying_and_stops_on_a_signal(project, app):
+    (project / ".env").write_text("WORKER_ID=from-dotenv\nLOG_FORMAT=json\n", "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", app, "--no-health-check"],
+        cwd=project,
+        env={"PATH": "", "ORCHESTRATOR_URL": "http://127.0.0.1:9"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "registration_failed" in line
+        assert "from-dotenv" in line
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+    assert process.returncode == 0
+
+
+def test_the_demo_runs_and_ends_well(project):
+    done = worker(project, "demo", "--output", "pictures", COLUMNS="120")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((project / "pictures").iterdir())) == 4
+    assert "INVALID_INPUT_ERROR" in done.stdout
+
+
+def test_dev_says_where_to_send_tasks(project):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "avtomatika_worker.cli", "dev", "--app", "my_app:worker", "--port", "0"],
+        cwd=project,
+        env={"PATH": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        line = ""
+        while "curl" not in line:
+            line = process.stdout.readline()
+            assert line, "dev ended before its banner"
+        assert '"skill": "echo"' in line
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+    assert process.returncode == 0
