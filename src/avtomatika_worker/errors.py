@@ -215,8 +215,6 @@ class CallTimedOutError(TransportError):
 class RejectedError(TransportError):
     """An answer with an HTTP status of 400 or more. ``detail`` is what it said, shortened, for people only."""
 
-    status: int
-
     def __init__(self, status: int, detail: str = "", *, retry_after: float | None = None) -> None:
         self.status = status
         self.detail = detail
@@ -224,6 +222,8 @@ class RejectedError(TransportError):
         self.retryable = status in {408, 425, 429} or status >= 500
         self.maybe_processed = status >= 500
         super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
+
+    status: int  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
 
     @property
     def unauthorized(self) -> bool:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-APP = '''
+APP = """
 from avtomatika_worker import Worker
 worker = Worker(worker_type="test")
 
@@ -18,7 +18,7 @@ def factory():
     return worker
 
 number = 5
-'''
+"""
 
 
 @pytest.fixture
@@ -64,7 +64,13 @@ def test_a_wrong_app_is_explained_with_exit_code_2(project, app, message):
 
 def test_every_wrong_setting_is_named_at_once_and_secrets_are_not(project):
     done = worker(
-        project, "run", "--app", "my_app:worker", MAX_CONCURRENT_TASKS="many", WORKER_PORT="-1", WORKER_TOKEN="hunter2\n x"
+        project,
+        "run",
+        "--app",
+        "my_app:worker",
+        MAX_CONCURRENT_TASKS="many",
+        WORKER_PORT="-1",
+        WORKER_TOKEN="hunter2\n x",
     )
     assert done.returncode == 2
     assert "MAX_CONCURRENT_TASKS" in done.stderr

@@ -1,5 +1,6 @@
 """Reading what orchestrators send. Invariant: whatever the bytes, nothing but the documented errors is raised."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -28,24 +29,22 @@ def answer(body, status=200, **headers):
 
 @given(st.binary(max_size=200), st.sampled_from([200, 204, 301, 400, 429, 500]), st.sampled_from(DECODERS))
 def test_random_bytes_end_in_a_value_or_a_documented_error(body, status, decode):
-    try:
+    with contextlib.suppress(MalformedMessageError, RejectedError):
         decode(answer(body, status))
-    except (MalformedMessageError, RejectedError):
-        pass
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(["job_id", "task_id", "type", "params", "priority", "deadline", "metadata", "status", "version"]),
+        st.sampled_from(
+            ["job_id", "task_id", "type", "params", "priority", "deadline", "metadata", "status", "version"]
+        ),
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2),
     ),
     st.sampled_from(DECODERS),
 )
 def test_objects_of_wrong_types_end_in_a_value_or_a_documented_error(fields, decode):
-    try:
+    with contextlib.suppress(MalformedMessageError):
         decode(answer(fields))
-    except MalformedMessageError:
-        pass
 
 
 @pytest.mark.parametrize("file", CAPTURES, ids=lambda path: path.stem)

@@ -7,7 +7,8 @@ SCRIPT = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"asyncio", "socket", "ssl", "aiohttp", "pyreqwest", "uvloop", "sqlite3", "selectors"}:
+        blocked = {"asyncio", "socket", "ssl", "aiohttp", "pyreqwest", "uvloop", "sqlite3", "selectors"}
+        if name.partition(".")[0] in blocked:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Block())
 import types, pathlib
@@ -27,6 +28,10 @@ def test_protocol_and_policy_import_without_io():
     import avtomatika_worker
 
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, avtomatika_worker.__path__[0]], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT, avtomatika_worker.__path__[0]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout.strip() == "ok", done.stderr

@@ -9,7 +9,18 @@ from services.conftest import running
 ROUNDS = 200
 A_ROUND = 10
 VALUES = [None, True, 5, -1, 2**70, 1e308, "text", "", [], [1], {}, {"a": []}, "\u0000", "../../etc/passwd"]
-FIELDS = ["job_id", "task_id", "type", "params", "priority", "deadline", "metadata", "security", "policy", "tracing_context"]
+FIELDS = [
+    "job_id",
+    "task_id",
+    "type",
+    "params",
+    "priority",
+    "deadline",
+    "metadata",
+    "security",
+    "policy",
+    "tracing_context",
+]
 
 
 def malformed(rng: random.Random) -> bytes:

@@ -111,9 +111,8 @@ def _broken(name: str, error: Exception) -> UsageProblem:
 
 
 def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
-    workers = (
-        [name for name, value in vars(found).items() if isinstance(value, Worker)] if hasattr(found, "__dict__") else []
-    )
+    members: dict[str, object] = getattr(found, "__dict__", {})
+    workers = [name for name, value in members.items() if isinstance(value, Worker)]
     hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top"
     return f"--app {path!r}: {module} has no attribute {attribute!r}{hint}"
 

@@ -96,7 +96,7 @@ def _summary(record: JobRecord) -> str:
     if record.error is not None:
         return f"{record.error.get('code')}: {record.error.get('message')}"
     facts = [
-        f"{name} {Path(value).name if name == 'path' else value}"
+        f"{name} {Path(str(value)).name if name == 'path' else value}"
         for name, value in (record.result or {}).items()
         if isinstance(value, int | float) or (isinstance(value, str) and (len(value) <= _SHORT or name == "path"))
     ]

@@ -151,5 +151,5 @@ class Execution:
         if not runner.cancelled():
             outcome = runner.result()
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
-            return outcome if reason in {None, CancelReason.SHUTDOWN} else Cancelled(reason)
+            return outcome if reason is None or reason is CancelReason.SHUTDOWN else Cancelled(reason)
         return Cancelled(reason) if reason else from_exception(RuntimeError("the skill cancelled itself"))

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Final, NoReturn, Protocol
 
 from avtomatika_worker.errors import ConfigError, SkillDefinitionError, SkillLoadError
@@ -73,11 +74,15 @@ def explain(error: Exception) -> None:
 
 async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(worker.request_shutdown)
+
     for number in _STOP_SIGNALS:
         try:
             loop.add_signal_handler(number, worker.request_shutdown)
         except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.request_shutdown))
+            signal.signal(number, ask)
     await main()
 
 
