@@ -216,14 +216,12 @@ class RejectedError(TransportError):
     """An answer with an HTTP status of 400 or more. ``detail`` is what it said, shortened, for people only."""
 
     def __init__(self, status: int, detail: str = "", *, retry_after: float | None = None) -> None:
-        self.status = status
+        self.status: int = status  # pyright: ignore[reportIncompatibleVariableOverride] - here it is never None
         self.detail = detail
         self.retry_after = retry_after
         self.retryable = status in {408, 425, 429} or status >= 500
         self.maybe_processed = status >= 500
         super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
-
-    status: int  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
 
     @property
     def unauthorized(self) -> bool:

@@ -166,7 +166,8 @@ def parse_http_date(value: str | None) -> float | None:
         return None
     month = 1 + _MONTHS.index(match["month"])
     try:
-        moment = datetime(int(match["year"]), month, int(match["day"]), *map(int, match["time"].split(":")), tzinfo=UTC)
+        hour, minute, second = (int(part) for part in match["time"].split(":"))
+        moment = datetime(int(match["year"]), month, int(match["day"]), hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
     return moment.timestamp()
