@@ -196,7 +196,8 @@ async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, cap
     from avtomatika_worker import TaskContextFilter
 
     log = logging.getLogger("users.code")
-    caplog.handler.addFilter(TaskContextFilter())
+    context = TaskContextFilter()
+    caplog.handler.addFilter(context)  # pytest has one handler for the whole session: taken off below
     caplog.set_level(logging.INFO)
 
     @worker.skill
@@ -205,10 +206,13 @@ async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, cap
         await asyncio.sleep(0.01)
         log.info("end %s", i)
 
-    async with running(worker, orchestrator):
-        jobs = [orchestrator.submit("note", {"i": i}) for i in range(10)]
-        for job in jobs:
-            await job.done()
+    try:
+        async with running(worker, orchestrator):
+            jobs = [orchestrator.submit("note", {"i": i}) for i in range(10)]
+            for job in jobs:
+                await job.done()
+    finally:
+        caplog.handler.removeFilter(context)
     seen = {record.args[0]: set() for record in caplog.records if record.name == "users.code"}
     for record in caplog.records:
         if record.name == "users.code":
