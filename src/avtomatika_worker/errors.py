@@ -16,6 +16,7 @@
     │   ├── ContractViolationError      CONTRACT_VIOLATION_ERROR    quarantined
     │   ├── InvalidInputError           INVALID_INPUT_ERROR         the job fails
     │   └── IntegrityMismatchError      INTEGRITY_MISMATCH_ERROR    the job fails
+    ├── StoreError                    results cannot be kept on disk
     ├── ProtocolError
     │   ├── UnsendableValueError      a value that no orchestrator of this dialect can digest (ours)
     │   └── MalformedMessageError     bytes that are not the message they should be (theirs)
@@ -152,6 +153,10 @@ class IntegrityMismatchError(TaskError):
 
     code = "INTEGRITY_MISMATCH_ERROR"
     retryable = False
+
+
+class StoreError(WorkerError):
+    """Results cannot be kept on disk; the message names the file or directory and what is wrong with it."""
 
 
 class ProtocolError(WorkerError):

@@ -108,9 +108,12 @@ class Parts:
 class Supervisor:
     """Runs a worker's services until it is told to stop."""
 
-    def __init__(self, parts: Parts, *, shutdown_timeout: float, loop_factory: LoopFactory) -> None:
+    def __init__(
+        self, parts: Parts, *, shutdown_timeout: float, store_required: bool, loop_factory: LoopFactory
+    ) -> None:
         self._parts = parts
         self._shutdown_timeout = shutdown_timeout
+        self._store_required = store_required
         self._link_thread = LinkThread([*(h.run for h in parts.heartbeats), *parts.link_services], loop_factory)
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
@@ -145,6 +148,7 @@ class Supervisor:
         """Run until told to stop, or cancelled: both shut down in order. Raises what crashed a service."""
         cancelled: asyncio.CancelledError | None = None
         try:
+            self._parts.outbox.open(self._parts.links, required=self._store_required)
             for link in self._parts.links:
                 link.open()
             await self._start()
@@ -241,6 +245,7 @@ class Supervisor:
             await self._link_thread.stop()
         for link in self._parts.links:
             await link.close()
+        self._parts.outbox.close()
         self._parts.threads.close()
         self.phase = Phase.STOPPED
         self._stopped.set()

@@ -35,7 +35,7 @@ def worker(project, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "avtomatika_worker.cli", *arguments],
         cwd=project,
-        env={"PATH": "", **environment},
+        env={"PATH": "", "XDG_STATE_HOME": str(project), **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -84,7 +84,7 @@ def test_a_worker_without_its_orchestrator_keeps_trying_and_stops_on_a_signal(pr
     process = subprocess.Popen(
         [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", app, "--no-health-check"],
         cwd=project,
-        env={"PATH": "", "ORCHESTRATOR_URL": "http://127.0.0.1:9"},
+        env={"PATH": "", "ORCHESTRATOR_URL": "http://127.0.0.1:9", "XDG_STATE_HOME": str(project)},
         stderr=subprocess.PIPE,
         text=True,
     )

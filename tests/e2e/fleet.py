@@ -103,6 +103,7 @@ class Fleet:
             "ORCHESTRATOR_URL": orchestrator.url,
             "LOG_FORMAT": "json",
             "TASK_FILES_DIR": str(marks / "files"),
+            "WORKER_STATE_DIR": str(marks / "state"),
             "SKILL_PREFIX": prefix,
             "MARKS_DIR": str(marks),
             **settings,

@@ -43,6 +43,7 @@ def local_environment(url: str) -> dict[str, str]:
         "WORKER_TOKEN": DEV_TOKEN,
         "WORKER_INDIVIDUAL_TOKEN": "",
         "WORKER_ENABLE_WEBSOCKETS": "true",
+        "WORKER_RESULT_DURABILITY": "off",  # the orchestrator forgets everything when it ends
     }
 
 

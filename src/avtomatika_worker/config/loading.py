@@ -57,6 +57,7 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
             if value is not None:
                 values[name] = _frozen(value)
     values[_EXTRA] = MappingProxyType(_extra(environ) | dict(overrides.get(_EXTRA) or {}))
+    values["worker_id_is_random"] = "worker_id" not in values
     values.setdefault("worker_id", str(uuid.uuid4()))
     settings = Settings(**values)
     found = [*problems.values(), *_cross_check(settings, broken=problems.keys())]

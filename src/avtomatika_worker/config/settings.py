@@ -47,6 +47,14 @@ class LogLevel(enum.StrEnum):
     CRITICAL = "CRITICAL"
 
 
+class ResultDurability(enum.StrEnum):
+    """When a result is written to disk."""
+
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+    OFF = "off"
+
+
 class SkillsOnError(enum.StrEnum):
     """What to do about a module of the skills directory that cannot be imported."""
 
@@ -312,7 +320,25 @@ class Settings:
         "TLS_KEY_PATH", kinds.readable_file(), "PEM file of that certificate's key.", default=None
     )
     state_dir: Path | None = _setting(
-        "WORKER_STATE_DIR", kinds.path(), "Directory for what must survive a restart.", default=None
+        "WORKER_STATE_DIR",
+        kinds.path(),
+        "Directory for results that could not be delivered yet; they survive a restart under the same `WORKER_ID`.",
+        default=None,
+        unset="the user's state directory, such as `~/.local/state/avtomatika-worker`",
+    )
+    result_durability: ResultDurability = _setting(
+        "WORKER_RESULT_DURABILITY",
+        kinds.choice(ResultDurability),
+        "When a result is written to `WORKER_STATE_DIR`: `on_failure` (its first delivery failed), `always` (before its"
+        " first delivery) or `off` (never: a crash loses it).",
+        default=ResultDurability.ON_FAILURE,
+    )
+    loop_blocked_limit: float = _setting(
+        "WORKER_LOOP_BLOCKED_LIMIT",
+        kinds.number(above=0),
+        "How long a skill may block the event loop before `/live` answers 503.",
+        default=60.0,
+        unit="s",
     )
     max_response_bytes: int = _setting(
         "MAX_RESPONSE_BYTES",
@@ -322,6 +348,7 @@ class Settings:
         unit="bytes",
     )
     extra_capabilities: Mapping[str, Any] = field(default_factory=_nothing)
+    worker_id_is_random: bool = field(default=False, compare=False)
 
     @property
     def effective_token(self) -> str | None:

@@ -35,17 +35,19 @@ class Gate:
         with self._lock:
             self._open = False
 
-    async def wait(self) -> None:
-        """Wait until the gate is open."""
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until the gate is open, at most ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
         while True:
             with self._lock:
-                if self._open:
+                left = None if until is None else until - loop.time()
+                if self._open or (left is not None and left <= 0):
                     return
                 entry = (loop, loop.create_future())
                 self._waiting.add(entry)
             try:
-                await entry[1]
+                await asyncio.wait({entry[1]}, timeout=left)
             finally:
                 with self._lock:
                     self._waiting.discard(entry)

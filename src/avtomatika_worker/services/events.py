@@ -16,6 +16,7 @@ from avtomatika_worker.errors import MalformedMessageError, RejectedError, Trans
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
 from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.outbox import Outbox
 
 _log: Final = logging.getLogger("avtomatika_worker.events")
 
@@ -31,8 +32,11 @@ FLUSH_TIMEOUT: Final = 5.0
 class TaskEvents:
     """The events of one task, sent by a coroutine of its own that lives only while there is something to send."""
 
-    def __init__(self, link: Link, task: Task, group: asyncio.TaskGroup, *, progress_interval: float) -> None:
+    def __init__(
+        self, link: Link, task: Task, group: asyncio.TaskGroup, outbox: Outbox, *, progress_interval: float
+    ) -> None:
         self._link = link
+        self._outbox = outbox
         self._task = task
         self._group = group
         self._interval = progress_interval
@@ -72,8 +76,12 @@ class TaskEvents:
         """Send what is left, for at most `FLUSH_TIMEOUT`; what remains then follows in the background."""
         self._closed = True
         self._wake.set()
-        if self._sender is not None and not self._sender.done():
+        if self._sender is None:
+            return
+        until = time.monotonic() + FLUSH_TIMEOUT
+        if not self._sender.done():
             await asyncio.wait({self._sender}, timeout=FLUSH_TIMEOUT)
+        await self._outbox.events_settled(self._link, self._task.task_id, until - time.monotonic())
 
     # ----------------------------------------------------------------------------------- inside
 
@@ -114,20 +122,28 @@ class TaskEvents:
             self._sender = self._group.create_task(self._send_all(), name=f"events of {self._task.task_id}")
 
     async def _send_all(self) -> None:
+        try:
+            await self._send_rest()
+        except asyncio.CancelledError:
+            for event in self._queue:
+                self._outbox.take_over(self._link, event)
+            raise
+
+    async def _send_rest(self) -> None:
         while self._queue or self._progress is not None:
             if self._queue:
-                await self._send_until_settled(self._queue[0])
-                self._queue.popleft()
+                event = self._queue.popleft()
                 self._room.set()
+                await self._outbox.deliver_event(self._link, event)
                 continue
             wait = self._progress_at + self._interval - time.monotonic()
             if wait > 0 and not self._closed:
                 await self._pause(wait)
                 continue
-            event, self._progress = self._progress, None
+            newest, self._progress = self._progress, None
             self._progress_at = time.monotonic()
-            if event is not None:
-                await self._send_progress(event)
+            if newest is not None:
+                await self._send_progress(newest)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than the task runs or until an event wants to go out."""
@@ -135,26 +151,6 @@ class TaskEvents:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-
-    async def _send_until_settled(self, event: Event) -> None:
-        """Send an event until the orchestrator has taken or refused it."""
-        backoff = Backoff(self._link.settings.calls)
-        doubtful = False
-        while True:
-            try:
-                await self._send(event)
-                return
-            except RejectedError as error:
-                if doubtful and error.status == 403:
-                    return  # refused as a replay: the attempt whose reply was lost had arrived (RXON.md, "Signing")
-                if not error.retryable:
-                    self._blocked(event, str(error))
-                    return
-                doubtful = doubtful or error.maybe_processed
-                await asyncio.sleep(delay_after(backoff, error))
-            except (TransportError, MalformedMessageError) as error:
-                doubtful = True
-                await asyncio.sleep(delay_after(backoff, error))
 
     async def _send_progress(self, event: Event) -> None:
         """Send progress; when it does not get through, the newest is tried again after a while, a few times."""

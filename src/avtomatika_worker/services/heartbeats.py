@@ -99,7 +99,7 @@ class Heartbeats:
         version = reply.version or response.version
         if reply.status != "registered" or version is None:
             raise MalformedMessageError(f"not a registration's answer: status {reply.status!r}, version {version!r}")
-        again = link.registrations > 0
+        again = link.known.is_open
         link.registered(version, reply.access_token)
         now = self._last_contact = time.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)

@@ -17,7 +17,7 @@ from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult
 from avtomatika_worker.protocol.replies import Response
-from avtomatika_worker.services.crossing import Gate
+from avtomatika_worker.services.crossing import Board, Gate
 from avtomatika_worker.transport.http import HttpTransport
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
@@ -47,6 +47,9 @@ class LinkSettings:
 class Link:
     """One orchestrator as this worker sees it.
 
+    ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
+    ``contacts`` is touched by each registration.
+
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
     what they share is guarded by a lock that is never held while waiting.
     """
@@ -57,7 +60,8 @@ class Link:
         self.dialect = dialects.NEUTRAL
         self.ready = Gate()
         self.broken = Gate()
-        self.registrations = 0
+        self.known = Gate()
+        self.contacts: Board[int] = Board(0)
         self._transport = transport
         self._codec = Codec(worker_id, settings.token, lambda: uuid.uuid4().hex)
         self._access_token: str | None = None
@@ -115,10 +119,11 @@ class Link:
             self.dialect = choice.dialect
             self._announced = version
             self._access_token = access_token or self._access_token
-            self.registrations += 1
             self._state = step(self._state, LinkEvent.REGISTRATION_ACCEPTED)
             opened = self._state is LinkState.REGISTERED
         self.broken.close()
+        self.known.open()
+        self.contacts.touch()
         if opened:
             self.ready.open()
 

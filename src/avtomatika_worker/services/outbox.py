@@ -1,176 +1,262 @@
-"""Delivers results: the first attempt on the main loop, every further one in the link thread, off the task's slot."""
+"""Delivers results and events: the first attempt on the main loop, every further one in the link thread.
+
+What could not be delivered at once is kept on disk until its orchestrator accepts it, refuses it for good, or it is
+older than ``RESULT_MAX_AGE``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import threading
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
-from avtomatika_worker.errors import (
-    MalformedMessageError,
-    RejectedError,
-    TransportError,
-    UnsendableValueError,
-    WorkerError,
-)
-from avtomatika_worker.execution.report import replace_refused, replace_unsendable
-from avtomatika_worker.policy.backoff import Backoff
-from avtomatika_worker.protocol.messages import TaskResult
+from avtomatika_worker.errors import StoreError
+from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.delivery import Delivery, attempt, delivery_of, events_lane, keep, result_lane
+from avtomatika_worker.services.keeping import Keeper, decode
+from avtomatika_worker.services.link import Link
+from avtomatika_worker.services.store import Message
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
-_WAIT: Final = frozenset({401, 403, 404, 408, 425, 429})
-"""Refusals that time may heal: a token is rotated, a proxy comes back, a minute passes. 5xx too."""
+RETRIES_IN_FLIGHT: Final = 20
+"""Calls to one orchestrator that retries make side by side: what piled up in an outage must not be the next one."""
 
-
-@dataclass(slots=True)
-class Delivery:
-    """A result on its way. Each attempt is signed anew (RXON.md, "Signing")."""
-
-    link: Link
-    result: TaskResult
-    backoff: Backoff
-    next_delay: float = 0.0
-    created: float = field(default_factory=time.monotonic)
-
-    @property
-    def age(self) -> float:
-        """Seconds since the task ended."""
-        return time.monotonic() - self.created
+_NONCE_LIFE: Final = 70.0
+"""Seconds for which an orchestrator remembers an event it has seen (65), and a little more."""
 
 
 class Outbox:
-    """Holds every result until its orchestrator has accepted or refused it for good, or it is older than ``max_age``.
+    """Holds what has to be delivered. ``store_first``: it is on disk before its first attempt.
 
-    Results go out side by side: a slow or refused one never holds others back.
+    Deliveries of one lane go out one after the other; lanes go out side by side, so a slow or refused delivery never
+    holds others back.
     """
 
-    def __init__(self, *, max_age: float) -> None:
+    def __init__(self, keeper: Keeper, *, max_age: float, store_first: bool = False) -> None:
+        self._keeper = keeper
         self._max_age = max_age
+        self._store_first = store_first
         self._inbox: Board[int] = Board(0)
-        self._waiting: list[Delivery] = []
-        self._retrying = 0
+        self._lock = threading.Lock()
+        self._lanes: dict[Hashable, deque[Delivery]] = {}
+        self._new_lanes: deque[Hashable] = deque()
+        self._turns: dict[Link, asyncio.Semaphore] = {}
+        self._closed = False
+        self.expired = 0
+        self.lost = 0
+
+    # ------------------------------------------------------------------------------------------------ figures
 
     @property
     def depth(self) -> int:
-        """How many results wait for another attempt."""
-        return len(self._waiting) + self._retrying
+        """How many results and events wait for another attempt."""
+        with self._lock:
+            return sum(map(len, self._lanes.values()))
 
-    async def deliver(self, link: Link, result: TaskResult) -> None:
-        """Deliver a result, or take it over: on return it is the outbox's. Called on the main loop."""
-        delivery = Delivery(link, result, Backoff(link.settings.calls))
-        if not link.results_held_for():
-            delay = await self._attempt(delivery)
-            if delay is None:
-                return
-            delivery.next_delay = delay
-        self._waiting.append(delivery)
-        self._inbox.touch()
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the oldest of them has waited."""
+        with self._lock:
+            return max((delivery.age for lane in self._lanes.values() for delivery in lane), default=0.0)
+
+    def backlog(self, link: Link) -> int:
+        """Return how many lanes wait for ``link``."""
+        with self._lock:
+            return sum(1 for lane in self._lanes.values() if lane and lane[0].link is link)
+
+    def waiting_result(self, link: Link, task_id: str) -> bool:
+        """Whether the result of a task still waits for its delivery."""
+        return self._waits(result_lane(link, task_id))
+
+    # ------------------------------------------------------------------------------------------------ life
+
+    def open(self, links: Sequence[Link], *, required: bool) -> None:
+        """Take over what a former run left behind. Raises `ConfigError` or `StoreError`, as `Keeper.open` says."""
+        by_url = {link.url: link for link in links}
+        restored = strangers = 0
+        for row, stored in self._keeper.open(required=required):
+            link = by_url.get(stored.url)
+            if link is None:
+                strangers += 1
+            elif self._restore(link, row, stored):
+                restored += 1
+        if restored:
+            _log.warning("%d results and events of a former run wait", restored, extra={"action": "outbox_restored"})
+        if strangers:
+            _log.warning(
+                "%d stored results and events are for orchestrators that are not configured; they stay on disk",
+                strangers,
+                extra={"action": "outbox_strangers"},
+            )
+
+    def close(self) -> None:
+        """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
+        with self._lock:
+            rest = [each for lane in self._lanes.values() for each in lane]
+        for delivery in rest:
+            if delivery.row is None and not self._keeper.keep_at_once(
+                delivery.link.url, delivery.message, delivery.created
+            ):
+                self.lost += 1
+                _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
+        if len(rest) > self.lost:
+            _log.warning(
+                "%d results and events were not delivered; they are on disk, and go out when a worker with this id"
+                " runs here again",
+                len(rest) - self.lost,
+                extra={"action": "outbox_left"},
+            )
+        self._keeper.close()
+
+    def stop_sending(self) -> None:
+        """Make no more first attempts: what comes now is stored."""
+        self._closed = True
 
     async def run(self) -> None:
         """Retry what could not be delivered at once; for ever. Runs in the link thread."""
         async with asyncio.TaskGroup() as retries:
             seen = -1
             while True:
-                while self._waiting:
-                    self._retrying += 1
-                    retries.create_task(self._retry(self._waiting.pop(0)))
+                while self._new_lanes:
+                    retries.create_task(self._work_off(self._new_lanes.popleft()))
                 seen = await self._inbox.changed(seen, None)
 
     async def drained(self, timeout: float) -> bool:
         """Wait until nothing waits any more, at most ``timeout`` seconds; return whether that is so."""
+        return await self._until(lambda: self.depth == 0, timeout)
+
+    async def events_settled(self, link: Link, task_id: str, timeout: float) -> bool:
+        """Wait until no event of a task waits any more, at most ``timeout`` seconds; return whether that is so."""
+        return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
+
+    async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
         until = time.monotonic() + timeout
         seen = self._inbox.version
-        while self.depth:
+        while not condition():
             left = until - time.monotonic()
             if left <= 0:
                 return False
             seen = await self._inbox.changed(seen, left)
         return True
 
-    async def _retry(self, delivery: Delivery) -> None:
-        delay: float | None = delivery.next_delay
+    def _waits(self, lane: Hashable) -> bool:
+        with self._lock:
+            return lane in self._lanes
+
+    # ------------------------------------------------------------------------------------------------ first attempts
+
+    async def deliver(self, link: Link, result: TaskResult) -> None:
+        """Deliver a result, or take it over: on return it is the outbox's. Called on the main loop."""
+        await self._first(delivery_of(link, result))
+
+    async def deliver_event(self, link: Link, event: Event) -> None:
+        """Deliver an event, or take it over; events of a task stay in order. Called on the main loop."""
+        await self._first(delivery_of(link, event))
+
+    def take_over(self, link: Link, message: TaskResult | Event) -> None:
+        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
+        self._wait_in_lane(delivery_of(link, message))
+
+    async def _first(self, delivery: Delivery) -> None:
         try:
-            while delay is not None:
-                await asyncio.sleep(max(delay, delivery.link.results_held_for()))
-                delay = await self._attempt(delivery)
-                if delay is not None and delivery.age > self._max_age:
-                    _log.error(
-                        "result of task %s (%s) given up after %.0f s and %d attempts at %s",
-                        delivery.result.task_id,
-                        delivery.result.status,
-                        delivery.age,
-                        delivery.backoff.attempts,
-                        delivery.link.url,
-                        extra={"action": "result_expired"},
-                    )
+            if self._store_first:
+                await keep(delivery, self._keeper)
+            if not self._must_wait(delivery):
+                delay = await attempt(delivery, self._keeper)
+                if delay is None:
+                    self._keeper.forget(delivery.row)
                     return
-        finally:
-            self._retrying -= 1
-            self._inbox.touch()
+                delivery.next_delay = delay
+            await keep(delivery, self._keeper)
+            self._wait_in_lane(delivery)
+        except BaseException:
+            self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
+            raise
 
-    async def _attempt(self, delivery: Delivery) -> float | None:
-        """Try once; return the seconds to wait before the next attempt, None when there shall be none."""
+    def _must_wait(self, delivery: Delivery) -> bool:
+        return self._waits(delivery.lane) or self._closed or delivery.link.results_held_for() > 0
+
+    def _wait_in_lane(self, delivery: Delivery) -> None:
+        with self._lock:
+            lane = self._lanes.get(delivery.lane)
+            if lane is None:
+                self._lanes[delivery.lane] = deque([delivery])
+                self._new_lanes.append(delivery.lane)
+            else:
+                lane.append(delivery)
+        self._inbox.touch()
+
+    def _restore(self, link: Link, row: int, stored: Message) -> bool:
         try:
-            reply = await delivery.link.send_result(delivery.result)
-        except UnsendableValueError as error:
-            _log.error(
-                "the result of task %s cannot be sent: %s",
-                delivery.result.task_id,
-                error,
-                extra={"action": "result_unsendable"},
-            )
-            delivery.result = replace_unsendable(delivery.result, error)
-            return await self._attempt(delivery)
-        except RejectedError as error:
-            if error.status >= 500 or error.status in _WAIT:
-                return self._failed(delivery, error)
-            return await self._refused(delivery, error)
-        except (TransportError, MalformedMessageError) as error:
-            return self._failed(delivery, error)
-        if not reply.final:
-            return self._failed(delivery, MalformedMessageError(f"an unknown answer to a result: {reply.status!r}"))
-        if reply.status == "ignored":
-            _log.info(
-                "result of task %s ignored by %s: %s",
-                delivery.result.task_id,
-                delivery.link.url,
-                reply.reason or reply.message,
-                extra={"action": "result_ignored"},
-            )
-        return None
+            message = decode(stored)
+        except StoreError as error:
+            _log.error("%s", error, extra={"action": "store_unreadable"})
+            return False
+        delivery = delivery_of(link, message)
+        delivery.created, delivery.row = stored.created, row
+        delivery.doubtful = delivery.age < _NONCE_LIFE
+        self._wait_in_lane(delivery)
+        return True
 
-    async def _refused(self, delivery: Delivery, error: RejectedError) -> float | None:
-        """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
+    # ------------------------------------------------------------------------------------------------ retries
+
+    async def _work_off(self, lane: Hashable) -> None:
+        with self._lock:
+            waiting = self._lanes[lane]
+        while True:
+            await self._retry(waiting[0])
+            with self._lock:
+                done = waiting.popleft()
+                if not waiting:
+                    del self._lanes[lane]
+            self._keeper.forget(done.row)
+            self._inbox.touch()
+            if not waiting:
+                return
+
+    async def _retry(self, delivery: Delivery) -> None:
+        """Try until the delivery is settled."""
+        link = delivery.link
+        delay: float | None = delivery.next_delay
+        while delay is not None:
+            # Only then the dialect is known, and the orchestrator knows the worker.
+            await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
+            await self._pause(link, delay)
+            await keep(delivery, self._keeper)
+            async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
+                held = link.results_held_for()
+                delay = held or await attempt(delivery, self._keeper)
+            if delay is not None and delivery.age > self._max_age:
+                self._give_up(delivery)
+                return
+
+    @staticmethod
+    async def _pause(link: Link, delay: float) -> None:
+        """Wait, but only a moment when contact is back meanwhile."""
+        seen = link.contacts.version
+        until = time.monotonic() + delay
+        if await link.contacts.changed(seen, delay) != seen:
+            await asyncio.sleep(min(random.random(), max(0.0, until - time.monotonic())))
+        await asyncio.sleep(link.results_held_for())
+
+    def _give_up(self, delivery: Delivery) -> None:
+        self.expired += 1
+        message = delivery.message
         _log.error(
-            "result of task %s refused by %s: %s",
-            delivery.result.task_id,
-            delivery.link.url,
-            error,
-            extra={"action": "result_refused"},
-        )
-        replacement = replace_refused(delivery.result, error)
-        if replacement is None:
-            return None
-        delivery.result = replacement
-        return await self._attempt(delivery)
-
-    def _failed(self, delivery: Delivery, error: WorkerError) -> float:
-        delay = delay_after(delivery.backoff, error)
-        if isinstance(error, RejectedError) and error.rate_limited:
-            delivery.link.hold_results(delay)
-        _log.log(
-            logging.WARNING if delivery.backoff.attempts == 1 else logging.DEBUG,
-            "result of task %s not delivered to %s (attempt %d), next in %.1f s: %s",
-            delivery.result.task_id,
-            delivery.link.url,
+            "%s (job %s, %s) given up after %.0f s and %d attempts at %s; the last one: %s",
+            delivery.name,
+            message.job_id if isinstance(message, TaskResult) else message.target_job_id,
+            message.status if isinstance(message, TaskResult) else "event",
+            delivery.age,
             delivery.backoff.attempts,
-            delay,
-            error,
-            extra={"action": "result_retry"},
+            delivery.link.url,
+            delivery.last_error,
+            extra={"action": "result_expired"},
         )
-        return delay

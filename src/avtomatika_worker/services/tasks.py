@@ -192,7 +192,9 @@ class Tasks:
 
     async def _handle(self, link: Link, task: Task) -> None:
         with log_context(task_id=task.task_id, job_id=task.job_id):
-            events = TaskEvents(link, task, self._group, progress_interval=self._settings.progress_interval)
+            events = TaskEvents(
+                link, task, self._group, self._outbox, progress_interval=self._settings.progress_interval
+            )
             execution = Execution(self._context(task, events), self._pipeline, deadline=self._deadline(link, task))
             running = Running(link, execution)
             self._running.add(running)

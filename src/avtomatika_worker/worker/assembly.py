@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import platformdirs
 
 from avtomatika_worker._version import __version__
-from avtomatika_worker.config import OrchestratorSettings, Settings
+from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
@@ -28,9 +29,11 @@ from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.health import Health, HealthServer
 from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
+from avtomatika_worker.services.keeping import Keeper
 from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.registry import SkillRegistry
@@ -66,7 +69,7 @@ def assemble(
         raise ConfigError(["ORCHESTRATORS_CONFIG: this version works for one orchestrator at a time"])
     board = Board(WorkerState())
     threads = Threads(settings.max_concurrent_tasks, grace=CANCEL_GRACE)
-    outbox = Outbox(max_age=settings.result_max_age)
+    outbox = _outbox(settings)
     tasks = Tasks(
         TaskSettings(
             worker_id=settings.worker_id,
@@ -104,7 +107,12 @@ def assemble(
         threads=threads,
         link_services=tuple(services),
     )
-    return Supervisor(parts, shutdown_timeout=settings.shutdown_timeout, loop_factory=loop_factory())
+    return Supervisor(
+        parts,
+        shutdown_timeout=settings.shutdown_timeout,
+        store_required=settings.state_dir is not None,
+        loop_factory=loop_factory(),
+    )
 
 
 def announce(
@@ -176,6 +184,16 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
     return Link(link_settings, settings.worker_id, transport)
+
+
+def _outbox(settings: Settings) -> Outbox:
+    directory = settings.state_dir or platformdirs.user_state_path("avtomatika-worker", appauthor=False)
+    off = settings.result_durability is ResultDurability.OFF
+    return Outbox(
+        Keeper(None if off else Store(directory, settings.worker_id, temporary=settings.worker_id_is_random)),
+        max_age=settings.result_max_age,
+        store_first=settings.result_durability is ResultDurability.ALWAYS,
+    )
 
 
 def _cancel_on_main_loop(tasks: Tasks) -> Callable[[Link, tuple[str, ...]], None]:

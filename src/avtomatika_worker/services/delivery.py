@@ -1,0 +1,168 @@
+"""One result or event on its way, and one attempt to deliver it. Used from both loops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+from avtomatika_worker.errors import (
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    UnsendableValueError,
+    WorkerError,
+)
+from avtomatika_worker.execution.report import replace_refused, replace_unsendable
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.services.keeping import Keeper
+from avtomatika_worker.services.link import Link, delay_after
+
+_log: Final = logging.getLogger("avtomatika_worker.outbox")
+
+_WAIT: Final = frozenset({401, 403, 404, 408, 425, 429})
+"""Refusals that time may heal: a token is rotated, a proxy comes back, a minute passes. 5xx too."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A result or event on its way. Each attempt is signed anew (RXON.md, "Signing").
+
+    Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
+    is stored; ``doubtful``: an attempt may have arrived although its answer did not.
+    """
+
+    link: Link
+    message: TaskResult | Event
+    backoff: Backoff
+    lane: Hashable
+    created: float = field(default_factory=time.time)
+    next_delay: float = 0.0
+    row: int | None = None
+    doubtful: bool = False
+    last_error: str = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return max(0.0, time.time() - self.created)
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        if isinstance(self.message, TaskResult):
+            return f"result of task {self.message.task_id}"
+        return f"event {self.message.event_type!r} of task {self.message.origin_task_id}"
+
+
+async def keep(delivery: Delivery, keeper: Keeper) -> None:
+    """See to it that a delivery is on disk, where that is possible."""
+    if delivery.row is None and keeper.on:
+        delivery.row = await keeper.keep(delivery.link.url, delivery.message, delivery.created)
+
+
+async def attempt(delivery: Delivery, keeper: Keeper) -> float | None:
+    """Try once; return the seconds to wait before the next attempt, None when there shall be none."""
+    try:
+        problem = await _send(delivery)
+    except UnsendableValueError as error:
+        return await _unsendable(delivery, keeper, error)
+    except RejectedError as error:
+        if isinstance(delivery.message, Event) and error.status == 403 and delivery.doubtful:
+            return None  # refused as a replay: the attempt whose reply was lost had arrived (RXON.md, "Signing")
+        delivery.doubtful = delivery.doubtful or error.maybe_processed
+        if error.status >= 500 or error.status in _WAIT:
+            return _failed(delivery, error)
+        return await _refused(delivery, keeper, error)
+    except (TransportError, MalformedMessageError) as error:
+        delivery.doubtful = True
+        return _failed(delivery, error)
+    return _failed(delivery, problem) if problem is not None else None
+
+
+async def _send(delivery: Delivery) -> WorkerError | None:
+    """Send it; return what is wrong with the answer. Raises what `Link.send_result` raises."""
+    if isinstance(delivery.message, Event):
+        answer = await delivery.link.send_event(delivery.message)
+        if not answer.accepted:
+            _refused_event(delivery, f"{answer.code}: {answer.message}")
+        return None
+    reply = await delivery.link.send_result(delivery.message)
+    if not reply.final:
+        return MalformedMessageError(f"an unknown answer to a result: {reply.status!r}")
+    if reply.status == "ignored":
+        reason = reply.reason or reply.message
+        _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})
+    return None
+
+
+async def _unsendable(delivery: Delivery, keeper: Keeper, error: UnsendableValueError) -> float | None:
+    if isinstance(delivery.message, Event):
+        _refused_event(delivery, f"it cannot be sent: {error}")
+        return None
+    _log.error("the %s cannot be sent: %s", delivery.name, error, extra={"action": "result_unsendable"})
+    await _replace(delivery, keeper, replace_unsendable(delivery.message, error))
+    return await attempt(delivery, keeper)
+
+
+async def _refused(delivery: Delivery, keeper: Keeper, error: RejectedError) -> float | None:
+    """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
+    if isinstance(delivery.message, Event):
+        _refused_event(delivery, str(error))
+        return None
+    _log.error("%s refused by %s: %s", delivery.name, delivery.link.url, error, extra={"action": "result_refused"})
+    replacement = replace_refused(delivery.message, error)
+    if replacement is None:
+        return None
+    await _replace(delivery, keeper, replacement)
+    return await attempt(delivery, keeper)
+
+
+async def _replace(delivery: Delivery, keeper: Keeper, message: TaskResult) -> None:
+    """Let another message take the place of one that cannot be delivered, on disk too."""
+    row, delivery.row, delivery.message = delivery.row, None, message
+    if row is not None:
+        await keep(delivery, keeper)
+        keeper.forget(row)
+
+
+def _failed(delivery: Delivery, error: WorkerError) -> float:
+    delay = delay_after(delivery.backoff, error)
+    delivery.last_error = str(error)
+    if isinstance(error, RejectedError) and error.rate_limited:
+        delivery.link.hold_results(delay)
+    _log.log(
+        logging.WARNING if delivery.backoff.attempts == 1 else logging.DEBUG,
+        "%s not delivered to %s (attempt %d), next in %.1f s: %s",
+        delivery.name,
+        delivery.link.url,
+        delivery.backoff.attempts,
+        delay,
+        error,
+        extra={"action": "result_retry"},
+    )
+    return delay
+
+
+def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
+    """Return the delivery of a new message."""
+    if isinstance(message, TaskResult):
+        return Delivery(link, message, Backoff(link.settings.calls), result_lane(link, message.task_id))
+    return Delivery(link, message, Backoff(link.settings.calls), events_lane(link, message.origin_task_id or ""))
+
+
+def result_lane(link: Link, task_id: str) -> Hashable:
+    """Return the lane of a task's result."""
+    return (link.url, task_id, "result")
+
+
+def events_lane(link: Link, task_id: str) -> Hashable:
+    """Return the lane of a task's events, which stay in order."""
+    return (link.url, task_id, "events")
+
+
+def _refused_event(delivery: Delivery, why: str) -> None:
+    _log.error("%s was not taken by %s: %s", delivery.name, delivery.link.url, why, extra={"action": "event_refused"})

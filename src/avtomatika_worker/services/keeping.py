@@ -1,0 +1,127 @@
+"""Keeps deliveries safe: on disk where that is possible, loudly in memory only where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+import msgspec
+
+from avtomatika_worker.errors import StoreError
+from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.services.store import Kind, Message, Store
+
+_log: Final = logging.getLogger("avtomatika_worker.outbox")
+
+REMIND_EVERY: Final = 60.0
+"""Seconds between two error lines about a disk that goes on failing."""
+
+
+class Keeper:
+    """The store as the outbox sees it. Without one (``WORKER_RESULT_DURABILITY=off``) everything is in memory only."""
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        self._failing_since: float | None = None
+        self._reminded = 0.0
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a disk to keep things on."""
+        return self._store is not None
+
+    def open(self, *, required: bool) -> list[tuple[int, Message]]:
+        """Return what a former run left, each with its row.
+
+        Raises `ConfigError` when another process has the file, and `StoreError` when there is no place for it and one
+        is ``required``; otherwise that is an error in the log, and results are kept in memory.
+        """
+        if self._store is None:
+            return []
+        try:
+            return self._store.open()
+        except StoreError as error:
+            if required:
+                raise
+            self._store = None
+            _log.error(
+                "%s: a crash loses results that could not be delivered yet (set WORKER_STATE_DIR to a writable"
+                " directory, or WORKER_RESULT_DURABILITY=off if that is meant)",
+                error,
+                extra={"action": "store_unusable"},
+            )
+            return []
+
+    async def keep(self, url: str, message: TaskResult | Event, created: float) -> int | None:
+        """Store a message and return its row; None when that is not possible now. ``created`` is in Unix seconds."""
+        if self._store is None:
+            return None
+        try:
+            row = await asyncio.wrap_future(self._store.put(encode(url, message, created)))
+        except StoreError as error:
+            self._failed(error)
+            return None
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+            return None  # a value that cannot be sent either: the attempt finds it and a failure takes its place
+        self._recovered()
+        return row
+
+    def keep_at_once(self, url: str, message: TaskResult | Event, created: float) -> bool:
+        """Store a message without waiting for the event loop; return whether it is safe. For the very last moment."""
+        if self._store is None:
+            return False
+        try:
+            self._store.put(encode(url, message, created)).result()
+        except (StoreError, msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+            return False
+        return True
+
+    def forget(self, row: int | None) -> None:
+        """Remove a message that is settled."""
+        if self._store is not None and row is not None:
+            self._store.forget(row)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._store is not None:
+            self._store.close()
+
+    def _failed(self, error: StoreError) -> None:
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._reminded < REMIND_EVERY:
+            return
+        self._reminded = now
+        _log.error(
+            "%s; results that wait for their delivery are in memory only: a crash would lose them",
+            error,
+            extra={"action": "store_failed"},
+        )
+
+    def _recovered(self) -> None:
+        if self._failing_since is not None:
+            seconds = time.monotonic() - self._failing_since
+            self._failing_since = None
+            _log.warning("results are kept on disk again after %.0f s", seconds, extra={"action": "store_recovered"})
+
+
+def encode(url: str, message: TaskResult | Event, created: float) -> Message:
+    """Return a message in the form in which it is stored. Raises what msgspec raises for values it cannot write."""
+    if isinstance(message, TaskResult):
+        kind, task_id = Kind.RESULT, message.task_id
+    else:
+        kind, task_id = Kind.EVENT, message.origin_task_id or ""
+    return Message(url, kind, task_id, msgspec.msgpack.encode(message), created)
+
+
+def decode(message: Message) -> TaskResult | Event:
+    """Return the message that was stored. Raises `StoreError` when its bytes are something else."""
+    try:
+        if message.kind is Kind.RESULT:
+            return msgspec.msgpack.decode(message.body, type=TaskResult)
+        return msgspec.msgpack.decode(message.body, type=Event)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"the stored {message.kind} of task {message.task_id} cannot be read: {error}") from error
