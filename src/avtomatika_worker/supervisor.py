@@ -23,6 +23,7 @@ from avtomatika_worker.services.heartbeats import Heartbeats
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.presence import Presence
 from avtomatika_worker.services.tasks import Tasks
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
@@ -32,8 +33,8 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 TELL_TIMEOUT: Final = 3.0
 """Seconds for telling every orchestrator "draining", and again for "offline"."""
 
-CANCEL_TIMEOUT: Final = 8.0
-"""Seconds for cancelled tasks to end and report themselves."""
+REPORT_TIMEOUT: Final = 3.0
+"""Seconds for the results of tasks that have ended to be delivered, or stored."""
 
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
@@ -65,7 +66,9 @@ class LinkThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     async def stop(self) -> None:
-        """Cancel the services and wait for the thread."""
+        """Cancel the services and wait for the thread, if it was started."""
+        if not self._thread.is_alive() and self._loop is None:
+            return
         if self._loop is not None and self._main is not None and not self.ended.done():
             self._loop.call_soon_threadsafe(self._main.cancel)
         await asyncio.wait({asyncio.wrap_future(self.ended)})
@@ -98,11 +101,20 @@ class Parts:
 
     links: tuple[Link, ...]
     heartbeats: tuple[Heartbeats, ...]
-    pollers: tuple[Poller, ...]
+    poller: Poller
     tasks: Tasks
+    presence: Presence
     outbox: Outbox
     threads: Threads
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good."""
+
+    forced: bool = False
+    lost: int = 0
 
 
 class Supervisor:
@@ -120,11 +132,6 @@ class Supervisor:
         self._services: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self.phase = Phase.NEW
-
-    @property
-    def forced(self) -> bool:
-        """Whether the shutdown was cut short."""
-        return self._force.is_set()
 
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""
@@ -145,22 +152,34 @@ class Supervisor:
         await self._stopped.wait()
 
     async def run(self) -> None:
-        """Run until told to stop, or cancelled: both shut down in order. Raises what crashed a service."""
-        cancelled: asyncio.CancelledError | None = None
+        """Run until told to stop, or cancelled: both shut down in order. Raises what crashed a service.
+
+        Cancelled again meanwhile, the shutdown is cut short. A crash shuts down in order too, as far as that goes.
+        """
+        ended_by: BaseException | None = None
         try:
             self._parts.outbox.open(self._parts.links, required=self._store_required)
             for link in self._parts.links:
                 link.open()
             await self._start()
+            await self._watch()
+        except BaseException as error:  # noqa: BLE001 - raised again when everything has been taken down
+            ended_by = error
+        ending = asyncio.ensure_future(self._end())
+        while not ending.done():
             try:
-                await self._watch()
+                await asyncio.wait({ending})
             except asyncio.CancelledError as error:
-                cancelled = error
-            await self._shut_down()
-        finally:
-            await self._tear_down()
-        if cancelled is not None:
-            raise cancelled
+                ended_by = ended_by or error
+                self._force.set()
+        if ended_by is not None:
+            raise ended_by
+        ending.result()
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended."""
+        return Ending(forced=self._force.is_set(), lost=self._parts.outbox.lost)
 
     # -------------------------------------------------------------------------------------------------- up
 
@@ -171,8 +190,7 @@ class Supervisor:
         await started.wait()
         self._link_thread.start()
         self._spawn(self._watch_link_thread())
-        for poller in self._parts.pollers:
-            self._spawn(poller.run())
+        self._spawn(self._parts.poller.run())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._services.append(asyncio.get_running_loop().create_task(coroutine))
@@ -194,39 +212,58 @@ class Supervisor:
 
     # -------------------------------------------------------------------------------------------------- down
 
+    async def _end(self) -> None:
+        try:
+            if self.phase is Phase.RUNNING:
+                await self._shut_down()
+        finally:
+            await self._tear_down()
+
     async def _shut_down(self) -> None:
         """Shut down in order; each step is bounded, and a second request skips to the end."""
-        parts = self._parts
+        parts, tasks = self._parts, self._parts.tasks
         self.phase = step(self.phase, Signal.SHUTDOWN)
-        _log.info("shutting down, %d tasks running", parts.tasks.slots.running, extra={"action": "shutdown_started"})
-        for poller in parts.pollers:
-            poller.stop()
-        parts.tasks.drain()
+        _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
+        parts.poller.stop()
+        parts.presence.drain()
         for link in parts.links:
             link.drain()
         await self._step("tell draining", self._tell(WorkerStatus.DRAINING), TELL_TIMEOUT)
-        if not await self._step("finish tasks", parts.tasks.all_done(), self._shutdown_timeout):
-            parts.tasks.cancel_all(CancelReason.SHUTDOWN)
-            await self._step("cancel tasks", parts.tasks.all_done(), CANCEL_TIMEOUT)
+        done = await self._step("finish tasks", tasks.all_reported(), self._shutdown_timeout)
+        tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
+        if not done:
+            tasks.cancel_all(CancelReason.SHUTDOWN)
+            await self._step("cancel tasks", tasks.all_reported(), tasks.longest_grace + REPORT_TIMEOUT)
         self.phase = step(self.phase, Signal.DRAINED)
         await self._step("flush results", parts.outbox.drained(FLUSH_TIMEOUT), FLUSH_TIMEOUT + 1)
+        if self._force.is_set():
+            parts.outbox.stop_sending()
         await self._step("tell offline", self._tell(WorkerStatus.OFFLINE), TELL_TIMEOUT, forced=True)
+        await self._step("answer the last tasks", tasks.all_reported(), REPORT_TIMEOUT, forced=True)
 
     async def _step(self, name: str, work: Awaitable[object], timeout: float, *, forced: bool = False) -> bool:
-        """Do one step for at most ``timeout`` seconds; return whether it came to its end."""
+        """Do one step for at most ``timeout`` seconds; return whether it came to its end.
+
+        A second request to shut down skips it, unless it is one of those that are ``forced``.
+        """
         task = asyncio.ensure_future(work)
         force = asyncio.ensure_future(self._force.wait())
+        waited: set[asyncio.Future[Any]] = {task} if forced else {task, force}
         try:
-            waited = {task} if forced else {task, force}
             await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                _log.warning("shutdown: %s: not done in time", name, extra={"action": "shutdown_step_cut"})
-                return False
-            task.result()
-            return True
         finally:
-            task.cancel()
             force.cancel()
+        if task.done() and task.exception() is None:
+            return True
+        problem = task.exception() if task.done() else None
+        task.cancel()
+        _log.warning(
+            "shutdown: could not %s%s",
+            name,
+            " in time" if problem is None else f": {problem!r}",
+            extra={"action": "shutdown_step_cut"},
+        )
+        return False
 
     async def _tell(self, status: WorkerStatus) -> None:
         """Tell every orchestrator, side by side."""
@@ -241,8 +278,7 @@ class Supervisor:
         for service in self._services:
             service.cancel()
         await _settle(self._services)
-        if self.phase is not Phase.NEW:
-            await self._link_thread.stop()
+        await self._link_thread.stop()
         for link in self._parts.links:
             await link.close()
         self._parts.outbox.close()

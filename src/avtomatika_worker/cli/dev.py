@@ -15,6 +15,7 @@ from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST
+from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import run_process
 
@@ -56,9 +57,9 @@ class _Session:
         self._thread: WorkerThread | None = None
 
     @property
-    def forced(self) -> bool:
-        """Whether the shutdown was cut short."""
-        return self._worker.forced
+    def ending(self) -> Ending:
+        """How the worker ended."""
+        return self._worker.ending
 
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; the orchestrator follows it."""

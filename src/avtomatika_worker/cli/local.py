@@ -34,25 +34,21 @@ class WorkerThread:
         if self._loop is not None and not self._ended.done():
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
 
-    @property
-    def forced(self) -> bool:
-        """Whether the last shutdown was cut short."""
-        return self._worker.forced
-
     async def ended(self) -> None:
         """Wait until it has ended. Raises what ended it, if that was an error."""
         await asyncio.shield(asyncio.wrap_future(self._ended))
 
     def _run(self) -> None:
+        runner = asyncio.Runner(loop_factory=loop_factory())
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._main())
+            runner.run(self._main())
         except BaseException as error:  # noqa: BLE001 - handed to who waits for the end
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
         finally:
             self._up.set()
+        runner.close()  # waits for skills that were given up; nobody else does
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()

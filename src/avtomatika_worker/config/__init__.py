@@ -7,7 +7,6 @@ from avtomatika_worker.config.loading import load_settings, unknown_variables
 from avtomatika_worker.config.settings import (
     LogFormat,
     LogLevel,
-    MultiOrchestratorMode,
     ResultDurability,
     SettingDoc,
     Settings,
@@ -15,6 +14,7 @@ from avtomatika_worker.config.settings import (
     describe,
 )
 from avtomatika_worker.config.structured import OrchestratorSettings
+from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 
 __all__ = [
     "LogFormat",

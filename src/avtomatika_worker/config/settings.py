@@ -15,19 +15,12 @@ from typing import Any, Final
 from avtomatika_worker.config import kinds, structured
 from avtomatika_worker.config.kinds import Kind
 from avtomatika_worker.config.structured import OrchestratorSettings
+from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 EXTRA_PREFIX: Final = "WORKER_EXTRA_"
 DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
 _SPEC: Final = "avtomatika_worker.setting"
-
-
-class MultiOrchestratorMode(enum.StrEnum):
-    """How polls are spread over several orchestrators."""
-
-    WATERFALL = "WATERFALL"
-    ROUND_ROBIN = "ROUND_ROBIN"
-    FAILOVER = "FAILOVER"
 
 
 class LogFormat(enum.StrEnum):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
@@ -22,9 +22,9 @@ from avtomatika_worker.execution.outcome import (
     from_exception,
     from_value,
 )
-from avtomatika_worker.execution.runners import Lingering, Threads, run_skill
+from avtomatika_worker.execution.runners import Threads, run_skill
 from avtomatika_worker.skills.registry import SkillRegistry
-from avtomatika_worker.skills.skill import Skill
+from avtomatika_worker.skills.skill import Skill, SkillOptions
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -40,6 +40,11 @@ class Pipeline:
     def skill(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
         return self._registry.get(name)
+
+    def options(self, name: str) -> SkillOptions | None:
+        """Return how the skill called ``name`` is run."""
+        skill = self._registry.get(name)
+        return skill.options if skill is not None else None
 
     async def __call__(self, ctx: TaskContext) -> Outcome:
         """Run the task. Raises nothing but ``CancelledError``."""
@@ -98,37 +103,44 @@ def _failed(error: BaseException, ctx: TaskContext) -> Failed:
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
-    __slots__ = ("_deadline", "_pipeline", "_runner", "ctx", "lingering", "started")
+    __slots__ = ("_deadline", "_gave_up", "_pipeline", "_runner", "_timers", "ctx", "grace", "started", "turn")
 
     def __init__(self, ctx: TaskContext, pipeline: Pipeline, *, deadline: float | None) -> None:
+        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
         self.ctx = ctx
         self.started = time.monotonic()
-        self.lingering: Future[Any] | None = None
         self._pipeline = pipeline
         self._deadline = deadline
+        self.turn: AbstractAsyncContextManager[None] | None = None
+        self.grace = options.cancel_grace if (options := pipeline.options(ctx.skill)) else 0.0
         self._runner: asyncio.Task[Outcome] | None = None
+        self._gave_up: asyncio.Future[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self) -> Outcome:
         """Run the task to its outcome. Raises nothing of the skill's.
 
-        ``deadline`` (monotonic seconds) stops it with reason DEADLINE. When afterwards ``lingering`` is set, a thread
-        of the skill goes on, and its slot is not free before that future is done.
+        The deadline and the skill's timeout stop it with reason DEADLINE. A skill that does not stop within its
+        ``cancel_grace`` is given up: then `lingers` is true, and its slot is not free before `ended` returns.
         """
         if self.ctx.cancel_reason is not None:
             return Cancelled(self.ctx.cancel_reason)
         if self._deadline is not None and self._deadline <= time.monotonic():
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
-        self._runner = loop.create_task(self._guarded(), name=f"task {self.ctx.task_id}")
-        timer = None
+        self._gave_up = loop.create_future()
+        self._runner = loop.create_task(self._guarded(), name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
         if self._deadline is not None:
-            timer = loop.call_later(self._deadline - time.monotonic(), self.cancel, CancelReason.DEADLINE)
+            self._cancel_after(self._deadline - time.monotonic())
         try:
-            await asyncio.wait({self._runner})
+            ends: set[asyncio.Future[Any]] = {self._runner, self._gave_up}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._runner.cancel()
+            raise
         finally:
-            if timer is not None:
+            for timer in self._timers:
                 timer.cancel()
-            self._runner.cancel()  # does nothing when it is done
         return self._outcome(self._runner)
 
     def cancel(self, reason: CancelReason) -> None:
@@ -138,16 +150,44 @@ class Execution:
         self.ctx.cancel(reason)
         if self._runner is not None:
             self._runner.cancel()
+            self._timers.append(self._runner.get_loop().call_later(self.grace, self.give_up))
+
+    def give_up(self) -> None:
+        """Wait no longer for a cancelled skill: `run` returns."""
+        if self._gave_up is not None and not self._gave_up.done():
+            self._gave_up.set_result(None)
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the skill still runs although `run` has returned."""
+        return self._runner is not None and not self._runner.done()
+
+    async def ended(self) -> None:
+        """Wait until the skill has truly ended."""
+        if self._runner is not None:
+            await asyncio.wait({self._runner})
 
     async def _guarded(self) -> Outcome:
-        try:
-            return await self._pipeline(self.ctx)
-        except Lingering as error:
-            self.lingering = error.future
-            raise
+        if self.turn is None:
+            return await self._run_in_time()
+        async with self.turn:
+            return await self._run_in_time()
+
+    async def _run_in_time(self) -> Outcome:
+        self.started = time.monotonic()
+        options = self._pipeline.options(self.ctx.skill)
+        if options is not None and options.timeout is not None:
+            self._cancel_after(options.timeout)
+        return await self._pipeline(self.ctx)
+
+    def _cancel_after(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(seconds, self.cancel, CancelReason.DEADLINE))
 
     def _outcome(self, runner: asyncio.Task[Outcome]) -> Outcome:
         reason = self.ctx.cancel_reason
+        if not runner.done():
+            return Cancelled(reason or CancelReason.SHUTDOWN)
         if not runner.cancelled():
             outcome = runner.result()
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
@@ -14,21 +13,15 @@ from avtomatika_worker.skills.skill import Skill
 
 
 class Threads:
-    """The worker's thread pool for plain ``def`` skills, one thread a slot, never asyncio's default one.
+    """The worker's thread pool for plain ``def`` skills, one thread a slot, never asyncio's default one."""
 
-    A thread cannot be interrupted. When its task is cancelled the skill sees ``ctx.cancelled``, and after ``grace``
-    seconds the task is given up; `Lingering` then tells when the thread has truly ended.
-    """
-
-    def __init__(self, size: int, *, grace: float) -> None:
+    def __init__(self, size: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix="skill")
-        self._grace = grace
 
-    async def run(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], ctx: TaskContext) -> Any:
+    async def run(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run ``func`` in a thread that has the caller's context variables, and return what it returns.
 
-        On cancellation waits up to the grace for the thread, then raises ``CancelledError`` with the thread's future as
-        `Lingering.future` when it still runs.
+        A thread cannot be interrupted: cancelled, this waits for its end all the same; cancelled again, it does not.
         """
         context = contextvars.copy_context()
         future = self._pool.submit(context.run, _call, func, args, kwargs)
@@ -38,23 +31,11 @@ class Threads:
         except asyncio.CancelledError:
             if future.cancel():  # it had not even started
                 raise
-            with contextlib.suppress(asyncio.CancelledError):  # asked twice: the grace is over
-                await asyncio.wait({waiting}, timeout=self._grace)
-            if not waiting.done():
-                raise Lingering(future, ctx) from None
-            return waiting.result()
+            return await asyncio.shield(waiting)
 
     def close(self) -> None:
         """Let go of the threads without waiting for any."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Lingering(asyncio.CancelledError):
-    """A cancelled task whose thread goes on: its slot is not free before ``future`` is done."""
-
-    def __init__(self, future: Future[Any], ctx: TaskContext) -> None:
-        super().__init__(f"the thread of {ctx!r} does not stop")
-        self.future = future
 
 
 def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -74,6 +55,6 @@ async def run_skill(skill: Skill, ctx: TaskContext, threads: Threads) -> Any:
     try:
         if skill.is_async:
             return await skill.func(*args, **kwargs)
-        return await threads.run(skill.func, args, kwargs, ctx)
+        return await threads.run(skill.func, args, kwargs)
     except TaskCancelledError as error:
         raise asyncio.CancelledError(*error.args) from None

@@ -195,6 +195,7 @@ class Task(msgspec.Struct, kw_only=True):
     security: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
+    timestamp: Any = None
 
 
 class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,8 @@ class Delivery:
     """A result or event on its way. Each attempt is signed anew (RXON.md, "Signing").
 
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
-    is stored; ``doubtful``: an attempt may have arrived although its answer did not.
+    is stored; ``doubtful``: an attempt may have arrived although its answer did not; ``restored``: a former run of the
+    worker left it behind; ``discarded``: nobody wants it any more.
     """
 
     link: Link
@@ -43,6 +44,8 @@ class Delivery:
     next_delay: float = 0.0
     row: int | None = None
     doubtful: bool = False
+    restored: bool = False
+    discarded: bool = False
     last_error: str = ""
 
     @property

@@ -78,6 +78,7 @@ class Heartbeats:
             try:
                 return await self._register_once()
             except WorkerError as error:
+                self._link.registration_failed()
                 delay = delay_after(backoff, error)
                 _log.warning(
                     "registration at %s failed (attempt %d), next in %.1f s: %s",

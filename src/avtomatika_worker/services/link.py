@@ -29,6 +29,10 @@ POLL_MARGIN: Final = 90.0
 """Seconds a poll may take beyond the wished time: the orchestrator has its own, and a dropped poll can lose a task."""
 
 
+UNREACHABLE_AFTER: Final = 3.0
+"""Seconds without contact after which an orchestrator counts as unreachable, if no attempt has failed before."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
     """What a link is configured with. ``token`` authenticates and signs; times are in seconds."""
@@ -70,6 +74,8 @@ class Link:
         self._clock_offset = 0.0
         self._announced: str | None = None
         self._results_held_until = 0.0
+        self._lost_at = 0.0
+        self._registration_failed = False
 
     @property
     def url(self) -> str:
@@ -80,6 +86,13 @@ class Link:
     def state(self) -> LinkState:
         """Where the link stands."""
         return self._state
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is contact, or may be in a moment: a break is not taken for an outage at once."""
+        if self.ready.is_open:
+            return True
+        return not self._registration_failed and time.monotonic() - self._lost_at < UNREACHABLE_AFTER
 
     @property
     def codec(self) -> Codec:
@@ -121,20 +134,27 @@ class Link:
             self._access_token = access_token or self._access_token
             self._state = step(self._state, LinkEvent.REGISTRATION_ACCEPTED)
             opened = self._state is LinkState.REGISTERED
+            self._registration_failed = False
         self.broken.close()
         self.known.open()
-        self.contacts.touch()
         if opened:
             self.ready.open()
+        self.contacts.touch()
 
     def contact_broken(self) -> None:
         """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4)."""
         with self._lock:
             if self._state is LinkState.CLOSED:
                 return
+            if self._state is LinkState.REGISTERED:
+                self._lost_at = time.monotonic()
             self._state = step(self._state, LinkEvent.CONTACT_BROKEN)
         self.ready.close()
         self.broken.open()
+
+    def registration_failed(self) -> None:
+        """Take note that the orchestrator could not be registered at."""
+        self._registration_failed = True
 
     def drain(self) -> None:
         """Take nothing new from here any more."""
@@ -145,6 +165,7 @@ class Link:
 
     def open(self) -> None:
         """Make ready to connect. Raises OSError or ValueError for TLS files that cannot be used."""
+        self._lost_at = time.monotonic()
         self._transport.open()
 
     async def close(self) -> None:

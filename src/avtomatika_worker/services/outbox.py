@@ -11,8 +11,9 @@ import logging
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import StoreError
@@ -32,6 +33,14 @@ _NONCE_LIFE: Final = 70.0
 """Seconds for which an orchestrator remembers an event it has seen (65), and a little more."""
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingResult:
+    """A result that waits; ``restored``: a former run of the worker left it behind."""
+
+    result: TaskResult
+    restored: bool
+
+
 class Outbox:
     """Holds what has to be delivered. ``store_first``: it is on disk before its first attempt.
 
@@ -47,6 +56,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, deque[Delivery]] = {}
         self._new_lanes: deque[Hashable] = deque()
+        self._backlog: Counter[Link] = Counter()
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
         self.expired = 0
@@ -67,13 +77,24 @@ class Outbox:
             return max((delivery.age for lane in self._lanes.values() for delivery in lane), default=0.0)
 
     def backlog(self, link: Link) -> int:
-        """Return how many lanes wait for ``link``."""
-        with self._lock:
-            return sum(1 for lane in self._lanes.values() if lane and lane[0].link is link)
+        """Return how many results and events wait for ``link``."""
+        return self._backlog[link]
 
-    def waiting_result(self, link: Link, task_id: str) -> bool:
-        """Whether the result of a task still waits for its delivery."""
-        return self._waits(result_lane(link, task_id))
+    def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
+        """Return the result of a task that still waits for its delivery."""
+        with self._lock:
+            lane = self._lanes.get(result_lane(link, task_id))
+            last = lane[-1] if lane else None
+        if last is None or not isinstance(last.message, TaskResult):
+            return None
+        return WaitingResult(last.message, last.restored)
+
+    def discard_result(self, link: Link, task_id: str) -> None:
+        """Deliver a waiting result no more: its task has been handed out anew, so that it would be a stranger's."""
+        with self._lock:
+            for delivery in self._lanes.get(result_lane(link, task_id), ()):
+                delivery.discarded = True
+                _log.info("%s is not wanted any more", delivery.name, extra={"action": "result_superseded"})
 
     # ------------------------------------------------------------------------------------------------ life
 
@@ -99,9 +120,12 @@ class Outbox:
     def close(self) -> None:
         """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
         with self._lock:
-            rest = [each for lane in self._lanes.values() for each in lane]
-        for delivery in rest:
-            if delivery.row is None and not self._keeper.keep_at_once(
+            left = [each for lane in self._lanes.values() for each in lane]
+        rest = [each for each in left if not each.discarded]
+        for delivery in left:
+            if delivery.discarded:
+                self._keeper.forget(delivery.row)
+            elif delivery.row is None and not self._keeper.keep_at_once(
                 delivery.link.url, delivery.message, delivery.created
             ):
                 self.lost += 1
@@ -181,10 +205,14 @@ class Outbox:
             raise
 
     def _must_wait(self, delivery: Delivery) -> bool:
-        return self._waits(delivery.lane) or self._closed or delivery.link.results_held_for() > 0
+        if self._closed or delivery.link.results_held_for() > 0:
+            return True
+        with self._lock:
+            return any(not each.discarded for each in self._lanes.get(delivery.lane, ()))
 
     def _wait_in_lane(self, delivery: Delivery) -> None:
         with self._lock:
+            self._backlog[delivery.link] += 1
             lane = self._lanes.get(delivery.lane)
             if lane is None:
                 self._lanes[delivery.lane] = deque([delivery])
@@ -200,7 +228,7 @@ class Outbox:
             _log.error("%s", error, extra={"action": "store_unreadable"})
             return False
         delivery = delivery_of(link, message)
-        delivery.created, delivery.row = stored.created, row
+        delivery.created, delivery.row, delivery.restored = stored.created, row, True
         delivery.doubtful = delivery.age < _NONCE_LIFE
         self._wait_in_lane(delivery)
         return True
@@ -214,6 +242,7 @@ class Outbox:
             await self._retry(waiting[0])
             with self._lock:
                 done = waiting.popleft()
+                self._backlog[done.link] -= 1
                 if not waiting:
                     del self._lanes[lane]
             self._keeper.forget(done.row)
@@ -225,7 +254,7 @@ class Outbox:
         """Try until the delivery is settled."""
         link = delivery.link
         delay: float | None = delivery.next_delay
-        while delay is not None:
+        while delay is not None and not delivery.discarded:
             # Only then the dialect is known, and the orchestrator knows the worker.
             await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
             await self._pause(link, delay)

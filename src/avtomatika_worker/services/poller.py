@@ -1,10 +1,13 @@
-"""Asks one orchestrator for tasks: a slot is reserved before each poll goes out. Runs on the main loop."""
+"""Asks the orchestrators for tasks: a slot is reserved before each poll goes out. Runs on the main loop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import (
@@ -17,8 +20,11 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.execution.outcome import Failed
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.pollers import PollDemand
+from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.presence import Presence
 from avtomatika_worker.services.tasks import Tasks
 
 _log: Final = logging.getLogger("avtomatika_worker.poller")
@@ -26,98 +32,183 @@ _log: Final = logging.getLogger("avtomatika_worker.poller")
 _UNKNOWN_HERE: Final = frozenset({401, 403, 404})
 """Refusals of a poll that a registration may heal: the token ran out, or the orchestrator does not know the worker."""
 
+LEND_AFTER: Final = 0.5
+"""Seconds after which a poll that waits lends its slot to another orchestrator that has none in flight."""
+
+LOOK_AGAIN: Final = 0.25
+"""Seconds between two looks at several orchestrators: one may have become unreachable, or a poll may lend its slot."""
+
+BACKLOG_LIMIT: Final = 1_000
+"""Undelivered results and events of an orchestrator beyond which it is asked for no more tasks."""
+
+
+@dataclass(slots=True, eq=False)
+class _Poll:
+    """A poll in flight. One that has ``lent`` its slot holds none: what it brings waits for the next."""
+
+    sent: float
+    lent: bool = False
+
+
+class _Source:
+    """One orchestrator as the poller sees it. Only the poller changes it."""
+
+    __slots__ = ("backoff", "demand", "link", "not_before", "polls")
+
+    def __init__(self, link: Link, slots: int) -> None:
+        self.link = link
+        self.demand = PollDemand(slots)
+        self.backoff = Backoff(link.settings.calls)
+        self.not_before = 0.0
+        self.polls: set[_Poll] = set()
+
 
 class Poller:
     """Keeps as many polls in flight as there are free slots and supply for them."""
 
-    def __init__(self, link: Link, tasks: Tasks) -> None:
-        self._link = link
+    def __init__(
+        self, links: Sequence[Link], rotation: Rotation, tasks: Tasks, presence: Presence, outbox: Outbox
+    ) -> None:
+        self._sources = [_Source(link, tasks.slots.total) for link in links]
+        self._rotation = rotation
         self._tasks = tasks
-        self._demand = PollDemand(tasks.slots.total)
-        self._backoff = Backoff(link.settings.calls)
-        self._not_before = 0.0
-        self._in_flight = 0
+        self._presence = presence
+        self._outbox = outbox
         self._stopped = False
         self._wake = asyncio.Event()
-
-    @property
-    def in_flight(self) -> int:
-        """How many polls wait for an answer."""
-        return self._in_flight
 
     async def run(self) -> None:
         """Poll until cancelled; polls in flight are then dropped, so that is for the last step of shutting down."""
         self._tasks.on_slot_freed(self._wake.set)
-        async with asyncio.TaskGroup() as polls:
+        self._presence.on_change(self._wake.set)
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources:
+                group.create_task(self._wake_on_contact(source.link))
             while True:
-                await self._until_polls_are_due()
-                wanted = self._demand.to_send(self._in_flight, self._tasks.slots.free)
-                for _ in range(wanted):
-                    self._tasks.slots.reserve()
-                    self._in_flight += 1
-                    polls.create_task(self._poll(), name=f"poll {self._link.url}")
-                await self._wake.wait()
                 self._wake.clear()
+                now = time.monotonic()
+                while (chosen := self._next(now)) is not None:
+                    poll = _Poll(now)
+                    chosen.polls.add(poll)
+                    self._tasks.slots.reserve()
+                    group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause(now)):
+                        await self._wake.wait()
 
     def stop(self) -> None:
         """Send no further polls; those in flight go on, and what they bring is run."""
         self._stopped = True
 
-    async def _until_polls_are_due(self) -> None:
-        await self._link.ready.wait()
-        wait = self._not_before - time.monotonic()
-        if wait > 0:
-            await asyncio.sleep(wait)
-            await self._link.ready.wait()
-        if self._stopped:
-            await asyncio.Event().wait()
+    def is_due(self) -> bool:
+        """Whether a poll should go out now. May be asked from any thread."""
+        if self._stopped or self._tasks.slots.free < 1 or not self._presence.startable_skills:
+            return False
+        return self._rotation.next(self._candidates(time.monotonic())) is not None
 
-    async def _poll(self) -> None:
-        """Send one poll and hand over what it brings."""
-        reserved = True
-        try:
-            task, _ = await self._link.poll(self._tasks.available_skills, self._tasks.hot_skills)
-            self._backoff.succeeded()
-            if task is None:
-                self._demand.came_empty()
-            else:
-                reserved = False
-                self._demand.got_task()
-                self._tasks.start(self._link, task)
-        except MalformedMessageError as error:
-            reserved = not self._answer_malformed(error)
-        except TransportError as error:
-            self._failed(error)
-        finally:
-            self._in_flight -= 1
-            if reserved:
-                self._tasks.slots.release()
+    # ------------------------------------------------------------------------------------------------ choosing
+
+    def _next(self, now: float) -> _Source | None:
+        """Return whom to ask now, with a slot free for that."""
+        if self._stopped or not self._presence.startable_skills:
+            return None
+        candidates = self._candidates(now)
+        if self._tasks.slots.free > 0:
+            chosen = self._rotation.next(candidates)
+            return None if chosen is None else self._sources[chosen]
+        if len(self._sources) < 2:
+            return None
+        unasked = [Candidate(each.wants and not each.in_flight, each.reachable) for each in candidates]
+        chosen = self._rotation.next(unasked)
+        if chosen is None or not self._borrow(now):
+            return None
+        return self._sources[chosen]
+
+    def _borrow(self, now: float) -> bool:
+        """Free the slot of a poll that has long been waiting; return whether there was one."""
+        waiting = [poll for source in self._sources for poll in source.polls if not poll.lent]
+        oldest = min(waiting, key=lambda poll: poll.sent, default=None)
+        if oldest is None or now - oldest.sent < LEND_AFTER:
+            return False
+        oldest.lent = True
+        self._tasks.slots.release()  # not for those in line: they would have it already
+        return True
+
+    def _candidates(self, now: float) -> list[Candidate]:
+        return [
+            Candidate(
+                wants=source.link.ready.is_open
+                and source.not_before <= now
+                and len(source.polls) < source.demand.target
+                and self._outbox.backlog(source.link) < BACKLOG_LIMIT,
+                reachable=source.link.reachable,
+                in_flight=len(source.polls),
+            )
+            for source in self._sources
+        ]
+
+    def _pause(self, now: float) -> float | None:
+        """Return the seconds after which to look again although nothing has happened."""
+        waits = [source.not_before - now for source in self._sources if source.not_before > now]
+        if len(self._sources) > 1:
+            waits.append(LOOK_AGAIN)
+        return min(waits, default=None)
+
+    async def _wake_on_contact(self, link: Link) -> None:
+        seen = -1
+        while True:
+            seen = await link.contacts.changed(seen, None)
             self._wake.set()
 
-    def _answer_malformed(self, error: MalformedMessageError) -> bool:
+    # ------------------------------------------------------------------------------------------------ polling
+
+    async def _poll(self, source: _Source, poll: _Poll) -> None:
+        """Send one poll and hand over what it brings."""
+        link, taken = source.link, False
+        try:
+            task, _ = await link.poll(self._presence.startable_skills, self._presence.hot_skills)
+            source.backoff.succeeded()
+            if task is None:
+                source.demand.came_empty()
+            else:
+                taken = True
+                source.demand.got_task()
+                self._rotation.got_task(self._sources.index(source))
+                self._tasks.start(link, task, reserved=not poll.lent)
+        except MalformedMessageError as error:
+            taken = self._answer_malformed(source, poll, error)
+        except TransportError as error:
+            self._failed(source, error)
+        finally:
+            source.polls.discard(poll)
+            if not taken and not poll.lent:
+                self._tasks.release_slot()
+            self._wake.set()
+
+    def _answer_malformed(self, source: _Source, poll: _Poll, error: MalformedMessageError) -> bool:
         """Answer a malformed task with a failure when it can be named; return whether that took the slot."""
-        _log.error("%s sent what is %s", self._link.url, error, extra={"action": "task_malformed"})
+        _log.error("%s sent what is %s", source.link.url, error, extra={"action": "task_malformed"})
         if error.job_id is None or error.task_id is None:
-            self._failed(error)
+            self._failed(source, error)
             return False
         task = Task(job_id=error.job_id, task_id=error.task_id, type="")
         outcome = Failed(InvalidInputError.code, f"the task is malformed: {error}", expected=True)
-        self._tasks.reject(self._link, task, outcome)
+        self._tasks.answer(source.link, task, outcome, reserved=not poll.lent)
         return True
 
-    def _failed(self, error: WorkerError) -> None:
+    def _failed(self, source: _Source, error: WorkerError) -> None:
         """Slow down. While contact is broken, polls wait for the registration anyway."""
-        self._demand.failed()
-        delay = delay_after(self._backoff, error)
-        self._not_before = max(self._not_before, time.monotonic() + delay)
+        source.demand.failed()
+        delay = delay_after(source.backoff, error)
+        source.not_before = max(source.not_before, time.monotonic() + delay)
         if isinstance(error, RejectedError) and error.status in _UNKNOWN_HERE:
-            self._link.contact_broken()
-        first = self._backoff.attempts == 1
+            source.link.contact_broken()
+        first = source.backoff.attempts == 1
         limited = isinstance(error, RejectedError) and error.rate_limited
         _log.log(
             logging.WARNING if first and not limited else logging.DEBUG,
             "poll at %s failed, next in %.1f s: %s",
-            self._link.url,
+            source.link.url,
             delay,
             error,
             extra={"action": "poll_failed"},

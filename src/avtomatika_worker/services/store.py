@@ -193,10 +193,15 @@ class Store:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _BATCH:
                     batch.append(self._writes.get_nowait())
-            writes = [each for each in batch if each is not None]
+            # A put that was cancelled meanwhile is not done; from here on it cannot be cancelled any more.
+            writes = [
+                each
+                for each in batch
+                if each is not None and (isinstance(each, _Forget) or each.done.set_running_or_notify_cancel())
+            ]
             if writes:
                 self._write(writes)
-            if len(writes) < len(batch):
+            if None in batch:
                 return
 
     def _write(self, writes: list[_Put | _Forget]) -> None:

@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
-from avtomatika_worker.execution.outcome import CancelReason, Failed, Outcome
+from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
 from avtomatika_worker.observability.logging import log_context
-from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
-from avtomatika_worker.protocol.messages import Task, WorkerStatus
-from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.protocol.messages import Task, TaskResult
+from avtomatika_worker.services.capacity import Admission
+from avtomatika_worker.services.duplicates import RecentResults, is_retried
 from avtomatika_worker.services.events import TaskEvents
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.presence import Presence
 from avtomatika_worker.skills.plain import to_plain
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
-PUBLISH_AFTER: Final = 0.03
-"""Seconds in which changes of state are put together; with the heartbeat's own, they are told within 0.1 s."""
-
-
 EARLY_CANCEL: Final = 5.0
 """Seconds for which a cancellation that names no running task is remembered."""
-
-
-@dataclass(slots=True)
-class HotCache:
-    """What is loaded here. Skills may change it from any thread."""
-
-    changed: Callable[[], None]
-    names: set[str] = field(default_factory=set[str])
-
-    def add(self, name: str) -> None:
-        """Announce ``name`` as hot."""
-        self.names.add(name)
-        self.changed()
-
-    def remove(self, name: str) -> None:
-        """Take the announcement back."""
-        self.names.discard(name)
-        self.changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +41,17 @@ class TaskSettings:
     worker_id: str
     strict_events: bool = True
     progress_interval: float = 1.0
-    skill_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Running:
-    """A task that runs, and where it came from."""
+    """A task whose result is not delivered yet, and where it came from."""
 
     link: Link
+    task: Task
     execution: Execution
+    has_slot: bool
+    finished: bool = False
 
     @property
     def ctx(self) -> TaskContext:
@@ -76,7 +60,7 @@ class Running:
 
 
 class Tasks:
-    """Runs each task that arrives, and publishes the worker's state whenever it changes."""
+    """Runs each task that arrives."""
 
     def __init__(
         self,
@@ -84,153 +68,193 @@ class Tasks:
         slots: Slots,
         pipeline: Pipeline,
         outbox: Outbox,
-        board: Board[WorkerState],
-        skills: tuple[str, ...],
+        presence: Presence,
+        admission: Admission,
     ) -> None:
         self.slots = slots
-        self.hot = HotCache(self._changed_anywhere)
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
-        self._board = board
-        self._skills = skills
-        self._running: set[Running] = set()
+        self._presence = presence
+        self._admission = admission
+        self._running: dict[tuple[Link, str], Running] = {}
+        self._unreported = 0
+        self._in_line: deque[tuple[Running, asyncio.Future[None]]] = deque()
+        self._recent = RecentResults()
         self._cancelled_early: dict[str, float] = {}
         self._group = asyncio.TaskGroup()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining = False
-        self._publication: asyncio.TimerHandle | None = None
+        self._refused: CancelReason | None = None
         self._slot_freed: list[Callable[[], None]] = []
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._all_reported = asyncio.Event()
+        self._all_reported.set()
 
     async def run(self, started: asyncio.Event) -> None:
         """Hold the group that every task runs in; until cancelled."""
-        self._loop = asyncio.get_running_loop()
-        try:
-            async with self._group:
-                self._publish()
-                started.set()
-                await asyncio.Event().wait()
-        finally:
-            if self._publication is not None:
-                self._publication.cancel()
-
-    # ------------------------------------------------------------------------------------------------ tasks
-
-    def start(self, link: Link, task: Task) -> None:
-        """Run a task in the slot that its poll had reserved."""
-        self._occupy()
-        self._group.create_task(self._handle(link, task), name=f"task {task.task_id}")
-
-    def reject(self, link: Link, task: Task, outcome: Failed) -> None:
-        """Answer a task that cannot be run at all, in the slot that its poll had reserved."""
-        self._occupy()
-        self._group.create_task(self._answer(link, task, outcome), name=f"rejected {task.task_id}")
-
-    def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
-        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names."""
-        self._remember_early(ids)
-        for running in list(self._running):
-            ctx = running.ctx
-            if running.link is link and not ctx.cancelled and not {ctx.task_id, ctx.job_id}.isdisjoint(ids):
-                _log.info("task %s is being cancelled: %s", ctx.task_id, reason, extra={"action": "task_cancelling"})
-                running.execution.cancel(reason)
-
-    def cancel_all(self, reason: CancelReason) -> None:
-        """Stop every task."""
-        for running in list(self._running):
-            running.execution.cancel(reason)
-
-    def is_cancelled(self, task_id: str) -> bool:
-        """Whether the running task ``task_id`` should stop."""
-        return any(running.ctx.task_id == task_id and running.ctx.cancelled for running in self._running)
-
-    async def all_done(self) -> None:
-        """Wait until no task runs."""
-        await self._idle.wait()
-
-    # ------------------------------------------------------------------------------------------------ state
+        async with self._group:
+            self._group.create_task(self._presence.run(self._jobs), name="presence")
+            started.set()
+            await asyncio.Event().wait()
 
     def on_slot_freed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever a slot has become free."""
         self._slot_freed.append(callback)
 
-    def drain(self) -> None:
-        """Say "draining" from now on."""
-        self._draining = True
-        self._publish()
+    # ------------------------------------------------------------------------------------------------ arriving
 
-    @property
-    def available_skills(self) -> tuple[str, ...]:
-        """The skills that can be started now."""
-        return self._skills
+    def start(self, link: Link, task: Task, *, reserved: bool) -> None:
+        """Run a task in the slot that its poll had ``reserved``; without one, it waits for the next that is free."""
+        if self._refused is not None:
+            self.answer(link, task, Cancelled(self._refused), reserved=reserved)
+        elif self._is_underway(link, task):
+            _log.info("task %s came again; it is run once", task.task_id, extra={"action": "task_duplicate"})
+            if reserved:
+                self.release_slot()
+        elif (result := self._recent.find(link.url, task)) is not None:
+            _log.info(
+                "task %s came again after its end; its result is sent again",
+                task.task_id,
+                extra={"action": "task_duplicate"},
+            )
+            self._answer_with(link, task, result, reserved=reserved)
+        else:
+            self._outbox.discard_result(link, task.task_id)  # a new task under the same id: the old one is settled
+            self._run(link, task, reserved=reserved)
 
-    @property
-    def hot_skills(self) -> tuple[str, ...]:
-        """The skills whose dependencies are all in the hot cache."""
-        needs, hot = self._settings.skill_dependencies, self.hot.names
-        return tuple(name for name in self._skills if needs.get(name) and hot.issuperset(needs[name]))
+    def answer(self, link: Link, task: Task, outcome: Outcome, *, reserved: bool) -> None:
+        """Answer a task that is not run, in the slot that its poll had ``reserved``."""
+        result = build_result(task, outcome, self._settings.worker_id, seconds=0.0)
+        self._answer_with(link, task, result, reserved=reserved)
 
-    def state(self) -> WorkerState:
-        """Return what there is to tell now."""
-        return WorkerState(
-            # Never "busy": 1.0b21 and 1.0b30 quarantine at once what is submitted while no worker is idle (observed),
-            # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.
-            status=WorkerStatus.DRAINING if self._draining else WorkerStatus.IDLE,
-            # Job ids, not task ids: RXON.md, Behaviour 3.
-            running_jobs=tuple(sorted({running.ctx.job_id for running in self._running})),
-            available_skills=self.available_skills,
-            hot_skills=self.hot_skills,
-            hot_cache=tuple(sorted(self.hot.names)),
-            slots_total=self.slots.total,
-            slots_running=self.slots.running,
-            slots_polling=self.slots.polling,
+    def refuse_new(self, reason: CancelReason) -> None:
+        """Answer what still arrives as cancelled."""
+        self._refused = reason
+
+    def _is_underway(self, link: Link, task: Task) -> bool:
+        """Whether a task runs already, or its result is on its way."""
+        running = self._running.get((link, task.task_id))
+        if running is not None:
+            return not running.finished or self._recent.knows(link.url, task)
+        waiting = self._outbox.waiting_result(link, task.task_id)
+        if waiting is None:
+            return False
+        # One that a former run of the worker left behind is not among the recent ones.
+        return self._recent.knows(link.url, task) or (waiting.restored and not is_retried(waiting.result))
+
+    def release_slot(self) -> None:
+        """Free the slot of a poll that brought nothing to run."""
+        self.slots.release()
+        self._freed()
+
+    def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
+        interval = self._settings.progress_interval
+        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval)
+        deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
+        execution = Execution(self._context(task, events), self._pipeline, deadline=deadline)
+        running = Running(link, task, execution, has_slot=self._take_slot(reserved=reserved))
+        turn = self._admission.turn(task.type)
+        if turn is not None or not running.has_slot:
+            execution.turn = self._turn(running, turn)
+        self._expect_report()
+        self._running[link, task.task_id] = running
+        if self._was_cancelled_early(task):
+            execution.cancel(CancelReason.REQUESTED)
+        self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
+
+    def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
+        has_slot = self._take_slot(reserved=reserved)
+        self._expect_report()
+        self._group.create_task(self._send_answer(link, task, result, has_slot), name=f"answer {task.task_id}")
+
+    # ------------------------------------------------------------------------------------------------ cancelling
+
+    def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
+        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names."""
+        self._remember_early(ids)
+        self._cancel_some(
+            (each for each in self._running.values() if each.link is link and not _ids(each).isdisjoint(ids)), reason
         )
 
-    # ------------------------------------------------------------------------------------------------ inside
+    def cancel_all(self, reason: CancelReason, link: Link | None = None) -> None:
+        """Stop every task, or every one of ``link``."""
+        self._cancel_some((each for each in self._running.values() if link is None or each.link is link), reason)
 
-    async def _handle(self, link: Link, task: Task) -> None:
-        with log_context(task_id=task.task_id, job_id=task.job_id):
-            events = TaskEvents(
-                link, task, self._group, self._outbox, progress_interval=self._settings.progress_interval
-            )
-            execution = Execution(self._context(task, events), self._pipeline, deadline=self._deadline(link, task))
-            running = Running(link, execution)
-            self._running.add(running)
-            if self._was_cancelled_early(task):
-                execution.cancel(CancelReason.REQUESTED)
-            try:
-                outcome = await execution.run()
-                await events.close()
-                await self._deliver(link, task, outcome, time.monotonic() - execution.started)
-                if execution.lingering is not None:
-                    await self._linger(execution)
-            finally:
-                self._running.discard(running)
-                self._free()
+    @staticmethod
+    def _cancel_some(chosen: Iterable[Running], reason: CancelReason) -> None:
+        for running in list(chosen):
+            ctx = running.ctx
+            if not ctx.cancelled:
+                _log.info("task %s is being cancelled: %s", ctx.task_id, reason, extra={"action": "task_cancelling"})
+                running.execution.cancel(reason)
+
+    def is_cancelled(self, task_id: str) -> bool:
+        """Whether the running task ``task_id`` should stop."""
+        return any(running.ctx.task_id == task_id and running.ctx.cancelled for running in self._running.values())
+
+    @property
+    def longest_grace(self) -> float:
+        """Seconds that the tasks which run now may need to end once they are cancelled."""
+        return max((running.execution.grace for running in self._running.values()), default=0.0)
 
     def _remember_early(self, ids: tuple[str, ...]) -> None:
         """Remember ids that name no task yet: over the WebSocket, a cancellation can overtake the task itself."""
         now = time.monotonic()
         self._cancelled_early = {each: until for each, until in self._cancelled_early.items() if until > now}
-        known = {id_ for running in self._running for id_ in (running.ctx.task_id, running.ctx.job_id)}
+        known = set[str]().union(*map(_ids, self._running.values()))
         self._cancelled_early.update({each: now + EARLY_CANCEL for each in ids if each not in known})
 
     def _was_cancelled_early(self, task: Task) -> bool:
+        if not self._cancelled_early:
+            return False
         now = time.monotonic()
         return any(self._cancelled_early.pop(each, 0.0) > now for each in (task.task_id, task.job_id))
 
-    async def _answer(self, link: Link, task: Task, outcome: Failed) -> None:
+    # ------------------------------------------------------------------------------------------------ figures
+
+    @property
+    def running(self) -> tuple[Running, ...]:
+        """The tasks whose results are not delivered yet."""
+        return tuple(self._running.values())
+
+    async def all_reported(self) -> None:
+        """Wait until every task's result is delivered, or the outbox's."""
+        await self._all_reported.wait()
+
+    def _jobs(self) -> Iterable[str]:
+        return (running.task.job_id for running in self._running.values())
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    async def _handle(self, running: Running, events: TaskEvents) -> None:
+        link, task, execution = running.link, running.task, running.execution
         with log_context(task_id=task.task_id, job_id=task.job_id):
             try:
-                await self._deliver(link, task, outcome, 0.0)
+                try:
+                    result = await self._execute(running, events)
+                    running.finished = True
+                    self._recent.remember(link.url, task, result)
+                    await self._outbox.deliver(link, result)
+                finally:
+                    self._reported(running)
+                await self._linger(execution)
             finally:
-                self._free()
+                if running.has_slot:
+                    self._free()
 
-    async def _deliver(self, link: Link, task: Task, outcome: Outcome, seconds: float) -> None:
+    async def _execute(self, running: Running, events: TaskEvents) -> TaskResult:
+        """Run a task and return its result. When the worker goes down meanwhile, the outbox gets a failure."""
+        try:
+            outcome = await running.execution.run()
+            await events.close()
+        except asyncio.CancelledError:
+            self._outbox.take_over(running.link, self._result(running, Cancelled(CancelReason.SHUTDOWN)))
+            raise
+        return self._result(running, outcome)
+
+    def _result(self, running: Running, outcome: Outcome) -> TaskResult:
+        task, seconds = running.task, time.monotonic() - running.execution.started
         result = build_result(task, outcome, self._settings.worker_id, seconds=seconds)
         why = "" if result.error is None else f" ({result.error.code}: {result.error.message:.200})"
+        facts = {"action": "task_finished", "skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
         _log.info(
             "task %s of skill %s: %s after %.3f s%s",
             task.task_id,
@@ -238,28 +262,44 @@ class Tasks:
             result.status,
             seconds,
             why,
-            extra={
-                "action": "task_finished",
-                "skill": task.type,
-                "status": result.status,
-                "seconds": round(seconds, 4),
-            },
+            extra=facts,
         )
-        await self._outbox.deliver(link, result)
+        return result
+
+    async def _send_answer(self, link: Link, task: Task, result: TaskResult, has_slot: bool) -> None:
+        with log_context(task_id=task.task_id, job_id=task.job_id):
+            why = "" if result.error is None else f" ({result.error.message:.200})"
+            _log.info(
+                "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
+            )
+            try:
+                await self._outbox.deliver(link, result)
+            finally:
+                self._one_reported()
+                if has_slot:
+                    self._free()
 
     async def _linger(self, execution: Execution) -> None:
-        """Keep the slot until the thread of a cancelled task has truly ended."""
-        if execution.lingering is None:
+        """Keep the slot until a skill that was given up has truly ended."""
+        if not execution.lingers:
             return
-        ctx = execution.ctx
+        ctx, since = execution.ctx, time.monotonic()
+        facts = {"action": "task_lingers", "skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(
-            "task %s of skill %s does not stop although it was cancelled (%s); its slot stays taken until it does",
-            ctx.task_id,
+            "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
             ctx.skill,
+            ctx.task_id,
             ctx.cancel_reason,
-            extra={"action": "task_lingers"},
+            extra=facts,
         )
-        await asyncio.wait({asyncio.wrap_future(execution.lingering)})
+        await execution.ended()
+        _log.warning(
+            "skill %s stopped %.1f s after its task %s was given up",
+            ctx.skill,
+            time.monotonic() - since,
+            ctx.task_id,
+            extra={"action": "task_linger_ended", "skill": ctx.skill},
+        )
 
     def _context(self, task: Task, events: TaskEvents) -> TaskContext:
         return TaskContext(
@@ -275,7 +315,7 @@ class Tasks:
             tracing_context=task.tracing_context or {},
             sink=events,
             check_event=lambda event_type, payload: self._check_event(task.type, event_type, payload),
-            hot=self.hot,
+            hot=self._presence.hot,
         )
 
     def _check_event(
@@ -292,37 +332,59 @@ class Tasks:
         problem = skill.event_problem(event_type, fields, self._settings.strict_events) if skill else None
         return (None, problem) if problem else (fields, None)
 
-    def _deadline(self, link: Link, task: Task) -> float | None:
-        """Return when the task must end, in monotonic seconds: its own deadline or the skill's timeout."""
-        now = time.monotonic()
-        skill = self._pipeline.skill(task.type)
-        ends = [now + skill.options.timeout] if skill is not None and skill.options.timeout is not None else []
-        if task.deadline is not None:
-            ends.append(now + task.deadline - link.now())
-        return min(ends, default=None)
+    @contextlib.asynccontextmanager
+    async def _turn(self, running: Running, turn: AbstractAsyncContextManager[None] | None) -> AsyncGenerator[None]:
+        """Hold what a task needs to run: a slot, if its poll had lent its own, and its turn among its like."""
+        if not running.has_slot:
+            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._in_line.append((running, place))
+            await place
+        if turn is None:
+            yield
+        else:
+            async with turn:
+                yield
 
-    def _occupy(self) -> None:
+    def _take_slot(self, *, reserved: bool) -> bool:
+        """Use a poll's reserved slot, or a free one; return whether there was one."""
+        if not reserved and self.slots.free < 1:
+            return False
+        if not reserved:
+            self.slots.reserve()
         self.slots.start()
-        self._idle.clear()
-        self._changed()
+        self._presence.changed()
+        return True
+
+    def _expect_report(self) -> None:
+        self._unreported += 1
+        self._all_reported.clear()
+
+    def _reported(self, running: Running) -> None:
+        """Take note that the outbox has the result; the slot may be taken all the same, by a skill that lingers."""
+        key = (running.link, running.task.task_id)
+        if self._running.get(key) is running:
+            del self._running[key]
+        self._one_reported()
+
+    def _one_reported(self) -> None:
+        self._unreported -= 1
+        if not self._unreported:
+            self._all_reported.set()
 
     def _free(self) -> None:
         self.slots.finish()
-        if not self.slots.running:
-            self._idle.set()
-        self._changed()
+        self._presence.changed()
+        self._freed()
+
+    def _freed(self) -> None:
+        while self._in_line and self.slots.free > 0:
+            running, place = self._in_line.popleft()
+            if not place.done():
+                running.has_slot = self._take_slot(reserved=False)
+                place.set_result(None)
         for callback in self._slot_freed:
             callback()
 
-    def _changed(self) -> None:
-        """Publish soon; what changes meanwhile is published with it."""
-        if self._publication is None and self._loop is not None:
-            self._publication = self._loop.call_later(PUBLISH_AFTER, self._publish)
 
-    def _changed_anywhere(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._changed)
-
-    def _publish(self) -> None:
-        self._publication = None
-        self._board.publish(self.state())
+def _ids(running: Running) -> set[str]:
+    return {running.task.task_id, running.task.job_id}

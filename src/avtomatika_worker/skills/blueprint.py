@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
-from avtomatika_worker.skills.skill import SkillDefinition, define
+from avtomatika_worker.skills.skill import CANCEL_GRACE, SkillDefinition, define
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +38,7 @@ class SkillDecorator(ABC):
         timeout: float | None = None,
         max_concurrent: int | None = None,
         executor: str | None = None,
+        cancel_grace: float = CANCEL_GRACE,
         **properties: Any,
     ) -> Callable[[F], F]: ...
 
@@ -47,8 +48,12 @@ class SkillDecorator(ABC):
         Left out, the name is the function's, the description its docstring's first paragraph, the version its module's
         ``__version__``, and the schemas are inferred from its type hints. Schemas may be JSON Schemas or types;
         ``events`` (or ``events_schema``) maps event names to theirs. ``output_statuses`` are statuses besides
-        "success" that results may have. ``timeout`` is in seconds. Any other keyword is marketplace metadata;
-        ``price`` also fills the skill's cost. The function itself is returned as it was.
+        "success" that results may have. Any other keyword is marketplace metadata; ``price`` also fills the skill's
+        cost. The function itself is returned as it was.
+
+        ``timeout`` (seconds) stops a task that runs longer; ``max_concurrent`` is how many tasks of the skill may run
+        at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; then the task is reported without
+        it, and its slot is free when it truly ends.
 
         Raises `SkillDefinitionError`.
         """

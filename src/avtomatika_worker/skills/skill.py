@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -33,15 +34,21 @@ T = TypeVar("T")
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
 _EXECUTORS: Final = frozenset({None, "thread"})
+CANCEL_GRACE: Final = 5.0
+"""Seconds that a cancelled skill has to end, unless it declares others; then its result no longer waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SkillOptions:
-    """How a skill is run. ``timeout`` is in seconds."""
+    """How a skill is run. Times are in seconds.
+
+    ``timeout`` counts from the skill's start; ``cancel_grace`` is how long a cancelled skill is waited for.
+    """
 
     timeout: float | None = None
     max_concurrent: int | None = None
     executor: str | None = None
+    cancel_grace: float = CANCEL_GRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,7 @@ def define(
     timeout: float | None = None,
     max_concurrent: int | None = None,
     executor: str | None = None,
+    cancel_grace: float = CANCEL_GRACE,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **told: Any,
@@ -179,10 +187,10 @@ def define(
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: told.pop(key, None) for key in _DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
-    _check_options(skill, func, timeout, max_concurrent, executor)
+    options = SkillOptions(timeout, max_concurrent, executor, cancel_grace)
+    _check_options(skill, func, options)
     properties = _check_properties(skill, told)
     declaration = Declaration(events=events or events_schema, properties=properties, **known)
-    options = SkillOptions(timeout, max_concurrent, executor)
     return SkillDefinition(func, skill, declaration, options, local_names(func))
 
 
@@ -216,17 +224,25 @@ def _is_generator(func: Any) -> bool:
     return inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func)
 
 
-def _check_options(
-    skill: str, func: Callable[..., Any], timeout: object, max_concurrent: object, executor: object
-) -> None:
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-        raise SkillDefinitionError(skill, f"timeout must be a positive number of seconds, not {timeout!r}")
-    if max_concurrent is not None and not (isinstance(max_concurrent, int) and max_concurrent > 0):
-        raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {max_concurrent!r}")
-    if executor not in _EXECUTORS:
-        raise SkillDefinitionError(skill, f"executor must be 'thread' or left out, not {executor!r}")
-    if executor == "thread" and is_async(func):
+def _check_options(skill: str, func: Callable[..., Any], options: SkillOptions) -> None:
+    if options.timeout is not None and not _is_seconds(options.timeout, least=math.ulp(0.0)):
+        raise SkillDefinitionError(skill, f"timeout must be a positive number of seconds, not {options.timeout!r}")
+    if not _is_seconds(options.cancel_grace):
+        raise SkillDefinitionError(skill, f"cancel_grace must be a number of seconds, not {options.cancel_grace!r}")
+    if options.max_concurrent is not None and not _is_count(options.max_concurrent):
+        raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
+    if options.executor not in _EXECUTORS:
+        raise SkillDefinitionError(skill, f"executor must be 'thread' or left out, not {options.executor!r}")
+    if options.executor == "thread" and is_async(func):
         raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_seconds(value: object, *, least: float = 0.0) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
 
 
 def _check_properties(skill: str, properties: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import platform
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import platformdirs
@@ -21,10 +21,13 @@ from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.runners import Threads
 from avtomatika_worker.observability.host import HostFacts, detect_host
 from avtomatika_worker.policy.backoff import BackoffPolicy
+from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
 from avtomatika_worker.policy.link_state import LinkState
+from avtomatika_worker.policy.rotation import Rotation
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
+from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.health import Health, HealthServer
@@ -33,6 +36,7 @@ from avtomatika_worker.services.keeping import Keeper
 from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
 from avtomatika_worker.skills.contract import SkillContract
@@ -41,8 +45,14 @@ from avtomatika_worker.supervisor import Parts, Supervisor
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 
-CANCEL_GRACE: Final = 5.0
-"""Seconds that the thread of a cancelled task gets before the task is given up."""
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What a `Worker` was told besides its settings."""
+
+    skill_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    skill_type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    capacity_checker: CapacityChecker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +70,33 @@ def assemble(
     settings: Settings,
     registry: SkillRegistry,
     middlewares: Sequence[Middleware],
-    skill_dependencies: Mapping[str, tuple[str, ...]],
+    policies: Policies,
     *,
     health_check: bool,
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
-    if len(settings.orchestrators) > 1:
-        raise ConfigError(["ORCHESTRATORS_CONFIG: this version works for one orchestrator at a time"])
     board = Board(WorkerState())
-    threads = Threads(settings.max_concurrent_tasks, grace=CANCEL_GRACE)
+    threads = Threads(settings.max_concurrent_tasks)
     outbox = _outbox(settings)
+    slots = Slots(settings.max_concurrent_tasks)
+    admission = Admission(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
+    presence = Presence(slots, Catalogued(registry.names(), policies.skill_dependencies), admission, board)
     tasks = Tasks(
         TaskSettings(
             worker_id=settings.worker_id,
             strict_events=settings.strict_event_validation,
             progress_interval=settings.progress_interval,
-            skill_dependencies=skill_dependencies,
         ),
-        Slots(settings.max_concurrent_tasks),
+        slots,
         Pipeline(registry, middlewares, threads),
         outbox,
-        board,
-        tuple(registry.names()),
+        presence,
+        admission,
     )
-    board.publish(tasks.state())
+    board.publish(presence.state())
     wiring = Wiring(
         settings=settings,
-        announcement=announce(settings, registry, skill_dependencies, detect_host()),
+        announcement=announce(settings, registry, policies.skill_dependencies, detect_host()),
         board=board,
         tls=TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path),
         on_cancel=_cancel_on_main_loop(tasks),
@@ -101,8 +111,9 @@ def assemble(
     parts = Parts(
         links=links,
         heartbeats=tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel) for link in links),
-        pollers=tuple(Poller(link, tasks) for link in links),
+        poller=Poller(links, _rotation(settings), tasks, presence, outbox),
         tasks=tasks,
+        presence=presence,
         outbox=outbox,
         threads=threads,
         link_services=tuple(services),
@@ -194,6 +205,21 @@ def _outbox(settings: Settings) -> Outbox:
         max_age=settings.result_max_age,
         store_first=settings.result_durability is ResultDurability.ALWAYS,
     )
+
+
+def _rotation(settings: Settings) -> Rotation:
+    return Rotation(settings.multi_orchestrator_mode, [each.weight for each in settings.orchestrators])
+
+
+def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
+    """Return the limits. Raises `ConfigError` for a type that no skill has."""
+    types = {contract.name: contract.type for contract in registry.contracts()}
+    unknown = [kind for kind in by_type if kind not in types.values()]
+    if unknown:
+        known = ", ".join(sorted(set(types.values()))) or "none"
+        raise ConfigError([f"skill_type_limits: no skill has the type {kind!r} (types: {known})" for kind in unknown])
+    by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
+    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types)
 
 
 def _cancel_on_main_loop(tasks: Tasks) -> Callable[[Link, tuple[str, ...]], None]:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Final, NoReturn, Protocol
 
 from avtomatika_worker.errors import ConfigError, SkillDefinitionError, SkillLoadError
+from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker.assembly import loop_factory
 
 _log: Final = logging.getLogger("avtomatika_worker")
@@ -29,6 +30,12 @@ EXIT_USAGE: Final = 2
 EXIT_FORCED: Final = 3
 """A second signal cut the shutdown short."""
 
+EXIT_LOST: Final = 4
+"""Results were lost: they could neither be delivered nor stored. The log names each."""
+
+_STRAGGLERS_TIMEOUT: Final = 1.0
+"""Seconds that skills which were given up get once more to end, before the process ends without them."""
+
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError)
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,24 +48,46 @@ class Stoppable(Protocol):
         ...
 
     @property
-    def forced(self) -> bool:
-        """Whether the last shutdown was cut short."""
+    def ending(self) -> Ending:
+        """How the last run ended."""
         ...
 
 
 def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoReturn:
     """Run ``main`` until it ends, SIGINT and SIGTERM asking ``worker`` to shut down, and exit the process."""
     code = EXIT_OK
+    runner = asyncio.Runner(loop_factory=loop_factory())
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_main(worker, main))
+        runner.run(_main(worker, main))
     except USAGE_ERRORS as error:
         explain(error)
         code = EXIT_USAGE
     except Exception:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
         _log.critical("the worker crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
         code = EXIT_CRASHED
-    _exit(EXIT_FORCED if code == EXIT_OK and worker.forced else code)
+    if code == EXIT_OK:
+        code = exit_code(worker.ending)
+    if not runner.run(_stragglers_end()):
+        _exit_at_once(code)
+    runner.close()
+    _exit(code)
+
+
+def exit_code(ending: Ending) -> int:
+    """Return the exit code that tells how a worker without a crash ended."""
+    if ending.lost:
+        return EXIT_LOST
+    return EXIT_FORCED if ending.forced else EXIT_OK
+
+
+async def _stragglers_end() -> bool:
+    """Cancel what still runs, skills that did not stop; return whether they have ended now."""
+    stragglers = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in stragglers:
+        task.cancel()
+    if stragglers:
+        await asyncio.wait(stragglers, timeout=_STRAGGLERS_TIMEOUT)
+    return all(task.done() for task in stragglers)
 
 
 def explain(error: Exception) -> None:
@@ -88,9 +117,13 @@ async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
 
 def _exit(code: int) -> NoReturn:
     """Exit; at once when a skill's thread does not end, for Python would wait for it for ever."""
+    if any(thread.name.startswith("skill") and thread.is_alive() for thread in threading.enumerate()):
+        _exit_at_once(code)
+    sys.exit(code)
+
+
+def _exit_at_once(code: int) -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread.name.startswith("skill") and thread.is_alive() for thread in threading.enumerate()):
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)

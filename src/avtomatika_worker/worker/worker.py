@@ -14,13 +14,14 @@ from avtomatika_worker.errors import ConfigError, SkillLoadError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.observability.logging import bind_log_context, configure_logging
+from avtomatika_worker.services.capacity import CapacityChecker
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
 from avtomatika_worker.skills.loading import load_directory
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
-from avtomatika_worker.supervisor import Supervisor
-from avtomatika_worker.worker.assembly import assemble
+from avtomatika_worker.supervisor import Ending, Supervisor
+from avtomatika_worker.worker.assembly import Policies, assemble
 from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
 
 _log: Final = logging.getLogger("avtomatika_worker")
@@ -32,8 +33,12 @@ class Worker(SkillDecorator):
     Every argument may be left out; it then comes from its environment variable (``worker_type`` from ``WORKER_TYPE``,
     ``worker_id`` from ``WORKER_ID``, ``max_concurrent_tasks`` from ``MAX_CONCURRENT_TASKS``, ``skills_dir`` from
     ``WORKER_SKILLS_DIR``). ``settings`` overrides any other setting by its field's name, as in
-    ``Worker(settings={"heartbeat_interval": 5})``. ``skill_dependencies`` maps a skill to what must be in the hot cache
-    for it to be hot.
+    ``Worker(settings={"heartbeat_interval": 5})``.
+
+    ``skill_dependencies`` maps a skill to what must be in the hot cache for it to be hot. ``skill_type_limits`` maps a
+    type of skills to the number of its tasks that may run at the same time. ``capacity_checker`` is asked, with a
+    skill's name or without an argument, whether another task could start now; it is called on the main loop, often, so
+    it must be quick. Raises `ConfigError` for a limit that is none.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class Worker(SkillDecorator):
         max_concurrent_tasks: int | None = None,
         skills_dir: str | os.PathLike[str] | None = None,
         skill_dependencies: Mapping[str, Sequence[str]] | None = None,
+        skill_type_limits: Mapping[str, int] | None = None,
+        capacity_checker: CapacityChecker | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._overrides: dict[str, Any] = {
@@ -53,14 +60,18 @@ class Worker(SkillDecorator):
             "max_concurrent_tasks": max_concurrent_tasks,
             "skills_dir": os.fspath(skills_dir) if skills_dir is not None else None,
         }
-        self._skill_dependencies = {name: tuple(needs) for name, needs in (skill_dependencies or {}).items()}
+        self._policies = Policies(
+            skill_dependencies={name: tuple(needs) for name, needs in (skill_dependencies or {}).items()},
+            skill_type_limits=_checked_limits(skill_type_limits or {}),
+            capacity_checker=capacity_checker,
+        )
         self._injectables = Injectables()
         self._injectables.register(TaskContext, lambda source: cast("TaskContext", source))
         self._registry = SkillRegistry(self._injectables)
         self._middlewares: list[Middleware] = []
         self._supervisor: Supervisor | None = None
         self._skills_loaded = False
-        self._forced = False
+        self._ending = Ending()
 
     # ------------------------------------------------------------------------------------------ skills
 
@@ -103,7 +114,8 @@ class Worker(SkillDecorator):
         """Run until SIGINT or SIGTERM, then exit the process. Meant for ``python my_worker.py``.
 
         Sets up logging for the process. Exit codes: 0 after an orderly shutdown, 1 when a part of the worker crashed,
-        2 for a wrong configuration or skill, 3 when a second signal cut the shutdown short.
+        2 for a wrong configuration or skill, 3 when a second signal cut the shutdown short, 4 when results were lost
+        because they could neither be delivered nor stored.
         """
         try:
             settings = self.load_settings(os.environ)
@@ -129,14 +141,14 @@ class Worker(SkillDecorator):
         self.load_skills(settings)
         bind_log_context(worker_id=settings.worker_id)
         self._supervisor = assemble(
-            settings, self._registry, self._middlewares, self._skill_dependencies, health_check=health_check
+            settings, self._registry, self._middlewares, self._policies, health_check=health_check
         )
         if not len(self._registry):
             _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
         try:
             await self._supervisor.run()
         finally:
-            self._forced = self._supervisor.forced
+            self._ending = self._supervisor.ending
             self._supervisor = None
 
     async def shutdown(self) -> None:
@@ -151,9 +163,9 @@ class Worker(SkillDecorator):
             self._supervisor.request_shutdown()
 
     @property
-    def forced(self) -> bool:
-        """Whether the last shutdown was cut short."""
-        return self._forced
+    def ending(self) -> Ending:
+        """How the worker's last run ended."""
+        return self._ending
 
     async def check_for_cancellation(self, task_id: str) -> bool:
         """Return whether the running task ``task_id`` was cancelled."""
@@ -173,6 +185,17 @@ class Worker(SkillDecorator):
             self.include_blueprint(blueprint)
         for setup in loaded.setups:
             setup(self)
+
+
+def _checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
+    problems = [
+        f"skill_type_limits: {kind!r} must have a positive integer, not {most!r}"
+        for kind, most in limits.items()
+        if isinstance(most, bool) or not isinstance(cast("object", most), int) or most < 1
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return dict(limits)
 
 
 def _skipped(error: SkillLoadError) -> None:

@@ -1,0 +1,52 @@
+"""How many tasks of a skill, or of a type of skills, may run at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most tasks at the same time: by skill, and by type. ``types`` tells the type of each skill."""
+
+    by_skill: Mapping[str, int] = field(default_factory=dict[str, int])
+    by_type: Mapping[str, int] = field(default_factory=dict[str, int])
+    types: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __bool__(self) -> bool:
+        return bool(self.by_skill or self.by_type)
+
+
+class Capacity:
+    """Counts the tasks that run against their limits."""
+
+    __slots__ = ("_limits", "_running", "_running_of_type")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._running: Counter[str] = Counter()
+        self._running_of_type: Counter[str] = Counter()
+
+    def has_room(self, skill: str) -> bool:
+        """Whether one more task of ``skill`` may run."""
+        limits = self._limits
+        if skill in limits.by_skill and self._running[skill] >= limits.by_skill[skill]:
+            return False
+        kind = limits.types.get(skill, skill)
+        return kind not in limits.by_type or self._running_of_type[kind] < limits.by_type[kind]
+
+    def take(self, skill: str) -> None:
+        """Count a task that begins. Raises RuntimeError when there is no room for it."""
+        if not self.has_room(skill):
+            raise RuntimeError(f"no room for another task of skill {skill!r}")
+        self._running[skill] += 1
+        self._running_of_type[self._limits.types.get(skill, skill)] += 1
+
+    def give_back(self, skill: str) -> None:
+        """Count a task that has ended. Raises RuntimeError when none runs."""
+        if self._running[skill] < 1:
+            raise RuntimeError(f"no task of skill {skill!r} runs")
+        self._running[skill] -= 1
+        self._running_of_type[self._limits.types.get(skill, skill)] -= 1

@@ -1,0 +1,76 @@
+"""Tells a task that is handed out again from a new one under the same id, and remembers the last results."""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final
+
+import msgspec
+
+from avtomatika_worker.errors import TASK_ERRORS
+from avtomatika_worker.protocol.messages import Task, TaskResult
+
+REMEMBERED: Final = 64
+"""Results that are remembered at most ..."""
+
+LARGEST: Final = 64 * 1024
+"""... and the bytes of each."""
+
+_ENCODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+
+
+class RecentResults:
+    """The last results by orchestrator and task.
+
+    An id alone does not name a task: 1.0b21 hands out a failed one again under its id, and up to 1.0b9 the steps of a
+    job share one id. So the time of the hand-out counts too (the params, up to 1.0b9, which have no time), and what
+    failed in a way that orchestrators retry is never taken for finished.
+    """
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[tuple[str, str], tuple[Hashable, bytes | None]] = OrderedDict()
+
+    def remember(self, url: str, task: Task, result: TaskResult) -> None:
+        """Keep the result of a task."""
+        key = (url, task.task_id)
+        self._results.pop(key, None)
+        if is_retried(result):
+            return
+        try:
+            body = msgspec.msgpack.encode(result)
+        except _ENCODE_ERRORS:
+            return  # it cannot be sent either, and a failure will take its place
+        self._results[key] = (_fingerprint(task), body if len(body) <= LARGEST else None)
+        if len(self._results) > REMEMBERED:
+            self._results.popitem(last=False)
+
+    def knows(self, url: str, task: Task) -> bool:
+        """Whether this very task has come to its end here."""
+        entry = self._results.get((url, task.task_id))
+        return entry is not None and entry[0] == _fingerprint(task)
+
+    def find(self, url: str, task: Task) -> TaskResult | None:
+        """Return the result of this very task, unless it was too long to be kept."""
+        entry = self._results.get((url, task.task_id))
+        if entry is None or entry[1] is None or entry[0] != _fingerprint(task):
+            return None
+        return msgspec.msgpack.decode(entry[1], type=TaskResult)
+
+
+def is_retried(result: TaskResult) -> bool:
+    """Whether an orchestrator hands the task out again after this result."""
+    if result.error is None:
+        return False
+    known = TASK_ERRORS.get(result.error.code)
+    return known is None or known.retryable
+
+
+def _fingerprint(task: Task) -> Hashable:
+    if isinstance(task.timestamp, int | float):
+        return task.type, task.timestamp
+    try:
+        return task.type, zlib.crc32(msgspec.msgpack.encode(task.params))
+    except _ENCODE_ERRORS:
+        return object()  # equal to nothing

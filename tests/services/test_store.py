@@ -1,0 +1,181 @@
+"""The file in which undelivered results wait: what happens to it when the machine, the disk or a person misbehaves."""
+
+import logging
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from avtomatika_worker.errors import StoreError
+from avtomatika_worker.services.store import Kind, Message, Store
+
+
+def message(task_id, body=b"body"):
+    return Message("http://o.test", Kind.RESULT, task_id, body, 1_700_000_000.5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "state", "w1")
+    assert store.open() == []
+    yield store
+    store.close()
+
+
+def reopened(store):
+    store.close()
+    again = Store(store.path.parent, "w1")
+    try:
+        return again.open()
+    finally:
+        again.close()
+
+
+def test_what_was_put_is_there_after_a_restart_in_order_and_what_was_forgotten_is_not(store):
+    rows = [store.put(message(f"t{number}")).result() for number in range(5)]
+    store.forget(rows[1])
+    assert reopened(store) == [(rows[n], message(f"t{n}")) for n in (0, 2, 3, 4)]
+
+
+def test_only_its_owner_can_read_it(store):
+    store.put(message("t1")).result()
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
+    others = [path for path in store.path.parent.iterdir() if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    assert others == []
+
+
+def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
+    code = f"""
+        from pathlib import Path
+        from avtomatika_worker.errors import ConfigError
+        from avtomatika_worker.services.store import Store
+        try:
+            Store(Path({str(store.path.parent)!r}), "w1").open()
+        except ConfigError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "WORKER_ID=w1" in done.stdout
+    assert str(store.path) in done.stdout
+    assert reopened(store) == []  # whoever had it goes on
+
+
+def test_another_id_has_a_file_of_its_own(store):
+    other = Store(store.path.parent, "w2")
+    assert other.open() == []
+    other.put(message("other")).result()
+    other.close()
+    assert reopened(store) == []
+
+
+def test_what_was_reported_safe_survives_kill_9_at_any_moment(tmp_path):
+    code = f"""
+        import sys
+        from pathlib import Path
+        from avtomatika_worker.services.store import Kind, Message, Store
+        store = Store(Path({str(tmp_path)!r}), "w1")
+        store.open()
+        for number in range(100_000):
+            put = store.put(Message("http://o.test", Kind.RESULT, str(number), b"x" * 2000, 0.0))
+            put.result()
+            print(number, flush=True)
+    """
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+        with process:
+            for line in process.stdout:
+                if line.strip() == "37":
+                    process.send_signal(signal.SIGKILL)
+        store = Store(tmp_path, "w1")
+        rows = store.open()
+        assert {str(number) for number in range(38)} <= {stored.task_id for _, stored in rows}
+        for row, _ in rows:
+            store.forget(row)
+        store.close()
+
+
+def test_a_damaged_file_is_set_aside_loudly_and_a_new_one_begun(store, caplog):
+    for number in range(200):
+        store.put(message(f"t{number}", os.urandom(500))).result()
+    store.close()
+    content = bytearray(store.path.read_bytes())
+    content[4096 : 4096 + 20_000] = os.urandom(20_000)
+    store.path.write_bytes(content)
+    again = Store(store.path.parent, "w1")
+    with caplog.at_level(logging.ERROR):
+        assert again.open() == []
+    again.put(message("new")).result()
+    again.close()
+    assert [record.action for record in caplog.records] == ["store_corrupt"]
+    aside = [path for path in store.path.parent.iterdir() if ".corrupt-" in path.name]
+    assert bytes(content) in [path.read_bytes() for path in aside]
+
+
+def test_a_file_that_is_no_database_is_set_aside(tmp_path):
+    (tmp_path / "outbox-w1.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    store = Store(tmp_path, "w1")
+    assert store.open() == []
+    store.close()
+    assert any(".corrupt-" in path.name for path in tmp_path.iterdir())
+
+
+def test_a_file_of_a_newer_version_is_left_alone(store):
+    import sqlite3
+
+    store.close()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(StoreError, match="newer version"):
+        Store(store.path.parent, "w1").open()
+
+
+def test_a_directory_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    with pytest.raises(StoreError, match="file"):
+        Store(tmp_path / "file" / "state", "w1").open()
+
+
+def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
+    code = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from avtomatika_worker.errors import StoreError
+        from avtomatika_worker.services.store import Kind, Message, Store
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        store = Store(Path({str(tmp_path)!r}), "w1")
+        store.open()
+        put = lambda name, size: store.put(Message("http://o.test", Kind.RESULT, name, b"x" * size, 0.0))
+        put("before", 10).result()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        try:
+            put("full", 2_000_000).result()
+        except StoreError as error:
+            print("refused:", error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        put("after", 2_000_000).result()
+        store.close()
+    """
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "refused:" in done.stdout
+    assert "cannot be written" in done.stdout
+    store = Store(tmp_path, "w1")
+    assert [stored.task_id for _, stored in store.open()] == ["before", "after"]
+    store.close()
+
+
+def test_an_empty_file_of_a_random_id_is_not_left_behind(tmp_path):
+    for task_ids in ([], ["t1"]):
+        store = Store(tmp_path, "random", temporary=True)
+        store.open()
+        rows = [store.put(message(task_id)).result() for task_id in task_ids]
+        assert store.path.exists()
+        store.close()
+        assert store.path.exists() is bool(rows)
