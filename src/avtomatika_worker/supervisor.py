@@ -25,6 +25,7 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Presence
 from avtomatika_worker.services.tasks import Tasks
+from avtomatika_worker.services.watchdog import Pulse
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 _T = TypeVar("_T")
@@ -104,6 +105,7 @@ class Parts:
     poller: Poller
     tasks: Tasks
     presence: Presence
+    pulse: Pulse
     outbox: Outbox
     threads: Threads
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
@@ -191,6 +193,7 @@ class Supervisor:
         self._link_thread.start()
         self._spawn(self._watch_link_thread())
         self._spawn(self._parts.poller.run())
+        self._spawn(self._parts.pulse.run())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._services.append(asyncio.get_running_loop().create_task(coroutine))

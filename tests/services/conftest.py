@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -37,6 +38,41 @@ async def running(worker, orchestrator, **settings):
             await worker.shutdown()
         if not main.cancelled():
             await main
+
+
+@contextlib.asynccontextmanager
+async def in_thread(worker, orchestrator, *, health_check=False, **settings):
+    """Run ``worker`` in a thread and loop of its own, so that a skill that blocks does not block the test."""
+    environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""}
+    settings = make_settings(worker, environment, settings)
+    loops = []
+
+    async def main():
+        loops.append(asyncio.get_running_loop())
+        await worker.main(settings, health_check=health_check)
+
+    ended = asyncio.create_task(asyncio.to_thread(asyncio.run, main()))
+    try:
+        await orchestrator.wait_for_worker("w1", timeout=10)
+        yield
+    finally:
+        loops[0].call_soon_threadsafe(worker.request_shutdown)
+        await ended
+
+
+async def listening(port, timeout=10.0):
+    """Wait until something listens on ``port``."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
 
 
 def make_settings(worker, environment, settings):

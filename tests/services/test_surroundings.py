@@ -6,7 +6,7 @@ import aiohttp
 
 from avtomatika_worker import Failed, Succeeded, Worker
 from avtomatika_worker.devserver import JobState
-from services.conftest import make_settings, running
+from services.conftest import listening, make_settings, running
 
 
 async def test_middlewares_run_around_every_task_the_first_outermost(orchestrator, worker):
@@ -92,24 +92,15 @@ async def test_health_tells_ready_only_with_a_registered_link(orchestrator, work
     await orchestrator.wait_for_worker("w1")
     base = f"http://127.0.0.1:{unused_tcp_port}"
     async with aiohttp.ClientSession() as client:
-        facts = await _first_answer(client, base + "/health")
+        await listening(unused_tcp_port)
+        async with client.get(base + "/health") as probe:
+            facts = await probe.json()
         assert (facts["live"], facts["ready"], facts["links"][0]["state"]) == (True, True, "registered")
         for path in ("/live", "/ready"):
             async with client.get(base + path) as probe:
                 assert probe.status == 200
     await worker.shutdown()
     await main
-
-
-async def _first_answer(client, url):
-    """Return what the server says as soon as it listens: it starts beside the registration, not before it."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                async with client.get(url) as answer:
-                    return await answer.json()
-            except aiohttp.ClientConnectorError:
-                await asyncio.sleep(0.01)
 
 
 async def test_a_skill_nobody_registered_is_a_missing_dependency(orchestrator, worker):

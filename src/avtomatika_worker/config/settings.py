@@ -333,6 +333,15 @@ class Settings:
         default=60.0,
         unit="s",
     )
+    lease_lost_after: float | None = _setting(
+        "WORKER_LEASE_LOST_AFTER",
+        kinds.number(above=0),
+        "How long an orchestrator may be out of reach before its running tasks are stopped: by then it may have given"
+        " them to others.",
+        default=None,
+        unit="s",
+        unset="never: they finish, and their results are delivered when it is back",
+    )
     max_response_bytes: int = _setting(
         "MAX_RESPONSE_BYTES",
         kinds.integer(least=1024),

@@ -58,6 +58,17 @@ class Heartbeats:
             await self._register()
             await self._beat()
 
+    async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
+        """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever."""
+        told = False
+        while True:
+            await asyncio.sleep(min(1.0, limit / 4))
+            lost = self._link.known.is_open and time.monotonic() - self._last_contact > limit
+            if lost and not told:
+                _log.error("%s was out of reach for too long", self._link.url, extra={"action": "lease_lost"})
+                on_lost(self._link)
+            told = lost
+
     async def tell(self, status: WorkerStatus) -> bool:
         """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
 

@@ -68,7 +68,7 @@ class Outbox:
     def depth(self) -> int:
         """How many results and events wait for another attempt."""
         with self._lock:
-            return sum(map(len, self._lanes.values()))
+            return self._backlog.total()
 
     @property
     def oldest(self) -> float:

@@ -36,7 +36,7 @@ LEND_AFTER: Final = 0.5
 """Seconds after which a poll that waits lends its slot to another orchestrator that has none in flight."""
 
 LOOK_AGAIN: Final = 0.25
-"""Seconds between two looks at several orchestrators: one may have become unreachable, or a poll may lend its slot."""
+"""Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
 
 BACKLOG_LIMIT: Final = 1_000
 """Undelivered results and events of an orchestrator beyond which it is asked for no more tasks."""
@@ -102,7 +102,7 @@ class Poller:
 
     def is_due(self) -> bool:
         """Whether a poll should go out now. May be asked from any thread."""
-        if self._stopped or self._tasks.slots.free < 1 or not self._presence.startable_skills:
+        if self._stopped or self._tasks.slots.free < 1 or not self._presence.published.available_skills:
             return False
         return self._rotation.next(self._candidates(time.monotonic())) is not None
 
@@ -150,7 +150,7 @@ class Poller:
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to look again although nothing has happened."""
         waits = [source.not_before - now for source in self._sources if source.not_before > now]
-        if len(self._sources) > 1:
+        if len(self._sources) > 1 or self._outbox.depth >= BACKLOG_LIMIT:
             waits.append(LOOK_AGAIN)
         return min(waits, default=None)
 

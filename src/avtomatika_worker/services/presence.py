@@ -94,6 +94,11 @@ class Presence:
         return self._admission.available(self._catalogued.skills)
 
     @property
+    def published(self) -> WorkerState:
+        """What was published last. May be read from any thread."""
+        return self._board.value
+
+    @property
     def hot_skills(self) -> tuple[str, ...]:
         """The skills whose dependencies are all in the hot cache."""
         needs, hot = self._catalogued.dependencies, self.hot.names

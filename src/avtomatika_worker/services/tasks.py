@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
-from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
@@ -21,12 +20,12 @@ from avtomatika_worker.observability.logging import log_context
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.services.capacity import Admission
+from avtomatika_worker.services.contexts import Contexts
 from avtomatika_worker.services.duplicates import RecentResults, is_retried
 from avtomatika_worker.services.events import TaskEvents
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.presence import Presence
-from avtomatika_worker.skills.plain import to_plain
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -76,6 +75,7 @@ class Tasks:
         self._pipeline = pipeline
         self._outbox = outbox
         self._presence = presence
+        self._contexts = Contexts(settings.worker_id, pipeline, presence.hot, strict_events=settings.strict_events)
         self._admission = admission
         self._running: dict[tuple[Link, str], Running] = {}
         self._unreported = 0
@@ -149,7 +149,7 @@ class Tasks:
         interval = self._settings.progress_interval
         events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval)
         deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
-        execution = Execution(self._context(task, events), self._pipeline, deadline=deadline)
+        execution = Execution(self._contexts.make(task, events), self._pipeline, deadline=deadline)
         running = Running(link, task, execution, has_slot=self._take_slot(reserved=reserved))
         turn = self._admission.turn(task.type)
         if turn is not None or not running.has_slot:
@@ -214,6 +214,10 @@ class Tasks:
     def running(self) -> tuple[Running, ...]:
         """The tasks whose results are not delivered yet."""
         return tuple(self._running.values())
+
+    def skills_running(self) -> list[str]:
+        """Return the names of the skills that run. May be asked from any thread."""
+        return [running.task.type for running in self._running.copy().values()]
 
     async def all_reported(self) -> None:
         """Wait until every task's result is delivered, or the outbox's."""
@@ -300,37 +304,6 @@ class Tasks:
             ctx.task_id,
             extra={"action": "task_linger_ended", "skill": ctx.skill},
         )
-
-    def _context(self, task: Task, events: TaskEvents) -> TaskContext:
-        return TaskContext(
-            skill=task.type,
-            task_id=task.task_id,
-            job_id=task.job_id,
-            worker_id=self._settings.worker_id,
-            params=task.params or {},
-            priority=task.priority or 0.0,
-            deadline=task.deadline,
-            metadata=task.metadata or {},
-            security=task.security or {},
-            tracing_context=task.tracing_context or {},
-            sink=events,
-            check_event=lambda event_type, payload: self._check_event(task.type, event_type, payload),
-            hot=self._presence.hot,
-        )
-
-    def _check_event(
-        self, skill_name: str, event_type: str, payload: object
-    ) -> tuple[dict[str, Any] | None, str | None]:
-        try:
-            plain = to_plain(payload)
-        except UnsendableValueError as error:
-            return None, str(error)
-        if not isinstance(plain, dict):
-            return None, f"the payload must be an object, not {type(payload).__name__}"
-        fields = cast("dict[str, Any]", plain)
-        skill = self._pipeline.skill(skill_name)
-        problem = skill.event_problem(event_type, fields, self._settings.strict_events) if skill else None
-        return (None, problem) if problem else (fields, None)
 
     @contextlib.asynccontextmanager
     async def _turn(self, running: Running, turn: AbstractAsyncContextManager[None] | None) -> AsyncGenerator[None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,27 +24,30 @@ from avtomatika_worker.observability.host import HostFacts, detect_host
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
-from avtomatika_worker.policy.link_state import LinkState
 from avtomatika_worker.policy.rotation import Rotation
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.health import Health, HealthServer
+from avtomatika_worker.services.health import HealthServer
 from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.services.keeping import Keeper
 from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Catalogued, Presence
+from avtomatika_worker.services.probe import Probe
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.watchdog import Pulse, Watchdog
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Parts, Supervisor
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
+
+Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +106,25 @@ def assemble(
         on_cancel=_cancel_on_main_loop(tasks),
     )
     links = tuple(_link(each, wiring) for each in settings.orchestrators)
-    services: list[Callable[[], Coroutine[Any, Any, None]]] = [outbox.run]
+    poller = Poller(links, _rotation(settings), tasks, presence, outbox)
+    pulse = Pulse()
+    watchdog = Watchdog(pulse, poller.is_due, tasks.skills_running, blocked_limit=settings.loop_blocked_limit)
+    heartbeats = tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel) for link in links)
+    services: list[Service] = [outbox.run, watchdog.run]
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
+    if settings.lease_lost_after is not None:
+        services += _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
     if health_check:
-        probe = _probe(settings, links, outbox, board)
+        facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
+        probe = Probe(links, outbox, board, watchdog, facts)
         services.append(HealthServer(settings.health_host, settings.port, probe).run)
     parts = Parts(
         links=links,
-        heartbeats=tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel) for link in links),
-        poller=Poller(links, _rotation(settings), tasks, presence, outbox),
+        heartbeats=heartbeats,
+        poller=poller,
         tasks=tasks,
+        pulse=pulse,
         presence=presence,
         outbox=outbox,
         threads=threads,
@@ -232,31 +244,14 @@ def _cancel_on_main_loop(tasks: Tasks) -> Callable[[Link, tuple[str, ...]], None
     return cancel
 
 
-def _probe(
-    settings: Settings, links: tuple[Link, ...], outbox: Outbox, board: Board[WorkerState]
-) -> Callable[[], Health]:
-    def probe() -> Health:
-        state = board.value
-        registered = any(link.state is LinkState.REGISTERED for link in links)
-        draining = any(link.state in {LinkState.DRAINING, LinkState.CLOSED} for link in links)
-        not_ready = "shutting down" if draining else None if registered else "not registered at any orchestrator"
-        return Health(
-            not_live=None,
-            not_ready=not_ready,
-            details={
-                "version": __version__,
-                "worker_id": settings.worker_id,
-                "worker_type": settings.worker_type,
-                "status": state.status.value,
-                "slots": {"total": state.slots_total, "running": state.slots_running, "polling": state.slots_polling},
-                "links": [
-                    {"url": link.url, "state": link.state.value, "protocol": link.dialect.version} for link in links
-                ],
-                "outbox": outbox.depth,
-            },
-        )
+def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks) -> list[Service]:
+    """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
+    loop = asyncio.get_running_loop()
 
-    return probe
+    def lost(link: Link) -> None:
+        loop.call_soon_threadsafe(tasks.cancel_all, CancelReason.LEASE_LOST, link)
+
+    return [partial(each.watch_lease, limit, lost) for each in heartbeats]
 
 
 def _skill_info(contract: SkillContract) -> SkillInfo:

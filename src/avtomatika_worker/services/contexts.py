@@ -1,0 +1,53 @@
+"""Makes the contexts of tasks: what a skill can know and do while it runs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.execution.context import EventSink, HotCache, TaskContext
+from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.protocol.messages import Task
+from avtomatika_worker.skills.plain import to_plain
+
+
+class Contexts:
+    """Makes one for each task."""
+
+    def __init__(self, worker_id: str, pipeline: Pipeline, hot: HotCache, *, strict_events: bool) -> None:
+        self._worker_id = worker_id
+        self._pipeline = pipeline
+        self._hot = hot
+        self._strict_events = strict_events
+
+    def make(self, task: Task, sink: EventSink) -> TaskContext:
+        """Return the context of a task; its events go to ``sink``."""
+        return TaskContext(
+            skill=task.type,
+            task_id=task.task_id,
+            job_id=task.job_id,
+            worker_id=self._worker_id,
+            params=task.params or {},
+            priority=task.priority or 0.0,
+            deadline=task.deadline,
+            metadata=task.metadata or {},
+            security=task.security or {},
+            tracing_context=task.tracing_context or {},
+            sink=sink,
+            check_event=lambda event_type, payload: self._check_event(task.type, event_type, payload),
+            hot=self._hot,
+        )
+
+    def _check_event(
+        self, skill_name: str, event_type: str, payload: object
+    ) -> tuple[dict[str, Any] | None, str | None]:
+        try:
+            plain = to_plain(payload)
+        except UnsendableValueError as error:
+            return None, str(error)
+        if not isinstance(plain, dict):
+            return None, f"the payload must be an object, not {type(payload).__name__}"
+        fields = cast("dict[str, Any]", plain)
+        skill = self._pipeline.skill(skill_name)
+        problem = skill.event_problem(event_type, fields, self._strict_events) if skill else None
+        return (None, problem) if problem else (fields, None)

@@ -1,0 +1,111 @@
+"""A skill that blocks the main loop costs no heartbeat, is named in the log, and shows in ``/live``."""
+
+import asyncio
+import itertools
+import time
+
+import aiohttp
+import pytest
+
+from avtomatika_worker.devserver import EmbeddedOrchestrator, JobState
+from avtomatika_worker.services.watchdog import STALLED_AFTER, Pulse, Watchdog
+from services.conftest import in_thread, listening
+
+
+def gaps(orchestrator):
+    times = [call.time for call in orchestrator.requests if call.call == "heartbeat"]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+def told(caplog, action):
+    return [record.getMessage() for record in caplog.records if getattr(record, "action", "") == action]
+
+
+async def test_a_blocked_loop_costs_no_heartbeat_and_the_log_says_who_blocks_it_and_where(worker, caplog):
+    @worker.skill
+    async def blocker(seconds: float):
+        time.sleep(seconds)  # noqa: ASYNC251 - the mistake this is about
+        return {"slept": seconds}
+
+    async with EmbeddedOrchestrator() as orchestrator, in_thread(worker, orchestrator, heartbeat_interval=0.2):
+        job = await orchestrator.submit("blocker", {"seconds": 4.0}).done()
+        assert (job.state, job.result) == (JobState.FINISHED, {"slept": 4.0})
+        during = gaps(orchestrator)[1:]
+        assert max(during) < 2.0  # the interval is 0.2 s, the loop was blocked for 4 s
+        assert len(during) >= 10
+        await orchestrator.wait_for(lambda: told(caplog, "loop_unblocked"))
+    (text,) = told(caplog, "loop_blocked")
+    assert "skill blocker" in text
+    assert "time.sleep(seconds)" in text
+
+
+async def test_liveness_fails_with_the_reason_while_the_loop_is_blocked_too_long(worker, unused_tcp_port):
+    @worker.skill
+    async def blocker(seconds: float):
+        time.sleep(seconds)  # noqa: ASYNC251 - the mistake this is about
+
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    settings = {"port": unused_tcp_port, "health_host": "127.0.0.1", "loop_blocked_limit": 1.0}
+    async with EmbeddedOrchestrator() as orchestrator, aiohttp.ClientSession() as client:
+
+        async def ask(path):
+            async with client.get(url + path) as reply:
+                return reply.status, await reply.json()
+
+        async with in_thread(worker, orchestrator, health_check=True, **settings):
+            await listening(unused_tcp_port)
+            assert (await ask("/live"))[0] == 200
+            job = orchestrator.submit("blocker", {"seconds": 4.0})
+            await asyncio.sleep(3.0)
+            status, body = await ask("/live")
+            assert status == 503
+            assert "blocked" in body["reason"]
+            assert "skill blocker" in body["reason"]
+            status, body = await ask("/health")
+            assert (status, body["live"]) == (200, False)
+            assert (await ask("/ready"))[0] == 200
+            await job.done()
+            assert (await ask("/live"))[0] == 200
+
+
+async def test_an_outage_of_the_orchestrator_fails_readiness_but_never_liveness(worker, unused_tcp_port):
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    settings = {"port": unused_tcp_port, "health_host": "127.0.0.1", "heartbeat_interval": 0.1}
+    orchestrator = EmbeddedOrchestrator()
+    await orchestrator.start()
+    async with aiohttp.ClientSession() as client, in_thread(worker, orchestrator, health_check=True, **settings):
+        await listening(unused_tcp_port)
+        await orchestrator.stop()
+
+        async def status(path):
+            async with client.get(url + path) as reply:
+                return reply.status
+
+        until = time.monotonic() + 10
+        while await status("/ready") == 200 and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert await status("/ready") == 503
+        assert await status("/live") == 200
+        await orchestrator.start()
+
+
+class StillPulse(Pulse):
+    """A main loop that is never blocked."""
+
+    @property
+    def silence(self):
+        return 0.0
+
+
+@pytest.mark.parametrize("due", [True, False])
+async def test_a_poller_that_has_stopped_is_noticed(due, caplog):
+    clock = {"now": 100.0}
+    watchdog = Watchdog(StillPulse(), lambda: due, list, blocked_limit=60, clock=lambda: clock["now"])
+    for _ in range(5):
+        watchdog.look()
+        assert watchdog.problem() is None
+        clock["now"] += STALLED_AFTER / 6
+    clock["now"] += STALLED_AFTER
+    watchdog.look()
+    assert (watchdog.problem() is not None) is due
+    assert bool(told(caplog, "poller_stalled")) is due
