@@ -31,7 +31,12 @@ async def running(worker, orchestrator, **settings):
     }
     main = asyncio.create_task(worker.main(make_settings(worker, environment, settings), health_check=False))
     try:
-        await orchestrator.wait_for_worker("w1", timeout=10)
+        up = asyncio.create_task(orchestrator.wait_for_worker("w1", timeout=10))
+        await asyncio.wait({up, main}, return_when=asyncio.FIRST_COMPLETED)
+        if main.done():
+            up.cancel()
+            await main
+        await up
         yield main
     finally:
         if not main.done():
@@ -58,6 +63,11 @@ async def in_thread(worker, orchestrator, *, health_check=False, **settings):
     finally:
         loops[0].call_soon_threadsafe(worker.request_shutdown)
         await ended
+
+
+def actions(caplog, action):
+    """Return the messages that were logged with ``action``."""
+    return [record.getMessage() for record in caplog.records if getattr(record, "action", "") == action]
 
 
 async def listening(port, timeout=10.0):

@@ -9,16 +9,12 @@ import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobState
 from avtomatika_worker.services.watchdog import STALLED_AFTER, Pulse, Watchdog
-from services.conftest import in_thread, listening
+from services.conftest import actions, in_thread, listening
 
 
 def gaps(orchestrator):
     times = [call.time for call in orchestrator.requests if call.call == "heartbeat"]
     return [later - earlier for earlier, later in itertools.pairwise(times)]
-
-
-def told(caplog, action):
-    return [record.getMessage() for record in caplog.records if getattr(record, "action", "") == action]
 
 
 async def test_a_blocked_loop_costs_no_heartbeat_and_the_log_says_who_blocks_it_and_where(worker, caplog):
@@ -33,8 +29,8 @@ async def test_a_blocked_loop_costs_no_heartbeat_and_the_log_says_who_blocks_it_
         during = gaps(orchestrator)[1:]
         assert max(during) < 2.0  # the interval is 0.2 s, the loop was blocked for 4 s
         assert len(during) >= 10
-        await orchestrator.wait_for(lambda: told(caplog, "loop_unblocked"))
-    (text,) = told(caplog, "loop_blocked")
+        await orchestrator.wait_for(lambda: actions(caplog, "loop_unblocked"))
+    (text,) = actions(caplog, "loop_blocked")
     assert "skill blocker" in text
     assert "time.sleep(seconds)" in text
 
@@ -108,4 +104,4 @@ async def test_a_poller_that_has_stopped_is_noticed(due, caplog):
     clock["now"] += STALLED_AFTER
     watchdog.look()
     assert (watchdog.problem() is not None) is due
-    assert bool(told(caplog, "poller_stalled")) is due
+    assert bool(actions(caplog, "poller_stalled")) is due

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from avtomatika_worker.errors import StoreError
+from avtomatika_worker.errors import ConfigError, StoreError
 from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.store import Kind, Message, Store
 
@@ -35,8 +35,8 @@ class Keeper:
     def open(self, *, required: bool) -> list[tuple[int, Message]]:
         """Return what a former run left, each with its row.
 
-        Raises `ConfigError` when another process has the file, and `StoreError` when there is no place for it and one
-        is ``required``; otherwise that is an error in the log, and results are kept in memory.
+        Raises `ConfigError` when another process has the file, or when there is no place for it and one is
+        ``required``; otherwise that is an error in the log, and results are kept in memory.
         """
         if self._store is None:
             return []
@@ -44,7 +44,7 @@ class Keeper:
             return self._store.open()
         except StoreError as error:
             if required:
-                raise
+                raise ConfigError([f"WORKER_STATE_DIR: {error}"]) from error
             self._store = None
             _log.error(
                 "%s: a crash loses results that could not be delivered yet (set WORKER_STATE_DIR to a writable"

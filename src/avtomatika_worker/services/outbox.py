@@ -99,7 +99,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ life
 
     def open(self, links: Sequence[Link], *, required: bool) -> None:
-        """Take over what a former run left behind. Raises `ConfigError` or `StoreError`, as `Keeper.open` says."""
+        """Take over what a former run left behind. Raises `ConfigError`, as `Keeper.open` says."""
         by_url = {link.url: link for link in links}
         restored = strangers = 0
         for row, stored in self._keeper.open(required=required):

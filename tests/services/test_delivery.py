@@ -1,0 +1,176 @@
+"""No finished result is lost: counted at the orchestrator's side, whatever happens in between."""
+
+import asyncio
+
+import pytest
+
+from avtomatika_worker import ConfigError, TaskContext, Worker
+from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from services.conftest import actions, running
+
+
+def echoing(worker):
+    @worker.skill
+    async def echo(params: dict):
+        return params
+
+    return worker
+
+
+def accepted(job):
+    return [received for received in job.results_received if received.status == "accepted"]
+
+
+def refusing_results(**more):
+    return Fault(call="result", kind="status", status=503, times=None, **more)
+
+
+@pytest.mark.parametrize("durability", ["on_failure", "always", "off"])
+async def test_an_outage_in_the_middle_loses_and_doubles_nothing(worker, durability):
+    release = asyncio.Event()
+
+    @worker.skill
+    async def patient(params: dict):
+        await release.wait()
+        return params
+
+    async with (
+        EmbeddedOrchestrator(poll_time=0.5, task_timeout=30) as orchestrator,
+        running(worker, orchestrator, result_durability=durability, max_concurrent_tasks=20),
+    ):
+        jobs = [orchestrator.submit("patient", {"n": n}) for n in range(30)]
+        await orchestrator.wait_for(lambda: sum(job.state is JobState.RUNNING for job in jobs) == 20)
+        await orchestrator.stop()
+        release.set()
+        await asyncio.sleep(1)
+        await orchestrator.start()
+        for job in jobs:
+            await job.done(timeout=30)
+        assert [job.result for job in jobs] == [{"n": n} for n in range(30)]
+        assert {len(accepted(job)) for job in jobs} == {1}
+        assert {job.attempts for job in jobs} == {1}
+
+
+async def test_what_a_worker_could_not_deliver_goes_out_when_it_comes_back_under_its_id(orchestrator, caplog):
+    refusal = refusing_results()
+    orchestrator.inject(refusal)
+    async with running(echoing(Worker()), orchestrator):
+        jobs = [orchestrator.submit("echo", {"n": n}) for n in range(5)]
+        await orchestrator.wait_for(lambda: refusal.used >= 5)
+    assert {job.state for job in jobs} == {JobState.RUNNING}
+    assert actions(caplog, "outbox_left")
+    orchestrator.clear_faults()
+    async with running(Worker(), orchestrator):  # it does not even have the skill any more
+        for job in jobs:
+            await job.done()
+    assert [job.result for job in jobs] == [{"n": n} for n in range(5)]
+    assert {len(accepted(job)) for job in jobs} == {1}
+    async with running(Worker(), orchestrator):
+        pass
+    assert {len(job.results_received) for job in jobs} == {1}  # nothing was left to send
+
+
+async def test_one_slow_result_holds_no_other_back(orchestrator, worker):
+    slow = []
+    refused = Fault(call="result", kind="status", times=None, when=lambda call: call.json["job_id"] in slow)
+    orchestrator.inject(refused)
+    async with running(echoing(worker), orchestrator, max_concurrent_tasks=1, result_retry_max_delay=0.5):
+        held = orchestrator.submit("echo", {"slow": True})
+        slow.append(held.job_id)
+        await orchestrator.wait_for(lambda: refused.used)
+        others = [orchestrator.submit("echo", {"n": n}) for n in range(20)]
+        for job in others:
+            assert (await job.done()).state is JobState.FINISHED
+        assert held.state is JobState.RUNNING
+        slow.clear()
+        assert (await held.done()).result == {"slow": True}
+
+
+async def test_a_result_that_is_too_old_is_given_up_with_its_whole_story(orchestrator, worker, caplog):
+    orchestrator.inject(refusing_results())
+    async with running(echoing(worker), orchestrator, result_max_age=0.3):
+        job = orchestrator.submit("echo", {})
+        await orchestrator.wait_for(lambda: actions(caplog, "result_expired"))
+        (story,) = actions(caplog, "result_expired")
+        for part in (job.job_id, orchestrator.url, "attempts", "503"):
+            assert part in story
+    assert not actions(caplog, "outbox_left")
+
+
+async def test_a_result_refused_for_good_becomes_a_failure_so_that_the_job_does_not_hang(orchestrator, worker):
+    orchestrator.inject(Fault(call="result", kind="status", status=413, times=1))
+    async with running(echoing(worker), orchestrator):
+        job = await orchestrator.submit("echo", {"x": 1}).done()
+    first = job.results_received[0].message
+    assert first["status"] == "failure"
+    assert "413" in first["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["drop_after", "drop_before", "status", "garbage"])
+async def test_events_arrive_once_and_in_order_whatever_happens_to_a_call(orchestrator, worker, kind):
+    @worker.skill(events={"step": {"type": "object"}})
+    async def steps(ctx: TaskContext):
+        for number in range(10):
+            ctx.send_event("step", {"number": number})
+
+    orchestrator.inject(Fault(call="event", kind=kind, times=3))
+    async with running(worker, orchestrator):
+        job = await orchestrator.submit("steps", {}).done()
+        numbers = [event["payload"]["number"] for event in job.events if event["event_type"] == "step"]
+    assert numbers == list(range(10))
+
+
+async def test_events_survive_the_worker_as_results_do(orchestrator):
+    worker = Worker()
+
+    @worker.skill
+    async def tell(ctx: TaskContext):
+        ctx.send_event("first", {})
+        ctx.send_event("second", {})
+        return {"told": True}
+
+    down = [Fault(call=call, kind="status", times=None) for call in ("event", "result")]
+    orchestrator.inject(*down)
+    async with running(worker, orchestrator, shutdown_timeout=0.1):
+        job = orchestrator.submit("tell", {})
+        await orchestrator.wait_for(lambda: down[0].used)
+    orchestrator.clear_faults()
+    async with running(Worker(), orchestrator):
+        await job.done()
+        await orchestrator.wait_for(lambda: len(job.events) == 2)
+    assert [event["event_type"] for event in job.events] == ["first", "second"]
+
+
+async def test_a_directory_that_cannot_be_used_stops_the_start_when_it_was_named(orchestrator, worker, tmp_path):
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    with pytest.raises(ConfigError, match="WORKER_STATE_DIR"):
+        async with running(worker, orchestrator, state_dir=str(tmp_path / "file" / "state")):
+            pass
+
+
+async def test_without_a_place_for_results_the_worker_says_so_and_goes_on(
+    orchestrator, worker, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    async with running(echoing(worker), orchestrator):
+        assert (await orchestrator.submit("echo", {}).done()).state is JobState.FINISHED
+    assert actions(caplog, "store_unusable")
+
+
+async def test_a_second_worker_with_the_same_id_is_refused(orchestrator, worker):
+    async with running(worker, orchestrator):
+        with pytest.raises(ConfigError, match="WORKER_ID=w1"):
+            async with running(Worker(), orchestrator):
+                pass
+
+
+async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrator, worker, caplog):
+    refusal = refusing_results()
+    orchestrator.inject(refusal)
+    async with running(echoing(worker), orchestrator, result_durability="off"):
+        orchestrator.submit("echo", {})
+        await orchestrator.wait_for(lambda: refusal.used)
+    assert worker.ending.lost == 1
+    (told,) = actions(caplog, "result_lost")
+    assert "result of task" in told
