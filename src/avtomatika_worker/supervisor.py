@@ -72,7 +72,7 @@ class LinkThread:
             return
         if self._loop is not None and self._main is not None and not self.ended.done():
             self._loop.call_soon_threadsafe(self._main.cancel)
-        await asyncio.wait({asyncio.wrap_future(self.ended)})
+        await asyncio.gather(asyncio.wrap_future(self.ended), return_exceptions=True)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -82,7 +82,7 @@ class LinkThread:
         except asyncio.CancelledError:
             self.ended.set_result(None)
         except BaseException as error:  # noqa: BLE001 - handed to the main loop, which raises it
-            self.ended.set_exception(error)
+            self.ended.set_exception(_the_one(error))
         else:
             self.ended.set_result(None)
         finally:
@@ -166,7 +166,7 @@ class Supervisor:
             await self._start()
             await self._watch()
         except BaseException as error:  # noqa: BLE001 - raised again when everything has been taken down
-            ended_by = error
+            ended_by = _the_one(error)
         ending = asyncio.ensure_future(self._end())
         while not ending.done():
             try:
@@ -289,6 +289,12 @@ class Supervisor:
         self.phase = Phase.STOPPED
         self._stopped.set()
         _log.info("stopped", extra={"action": "stopped"})
+
+
+def _the_one(error: BaseException) -> BaseException:
+    """Return the error itself where a group holds just one: what crashed is what people should read."""
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # only groups have it
+    return _the_one(inner[0]) if len(inner) == 1 else error
 
 
 async def _settle(tasks: Iterable[asyncio.Task[None]]) -> None:

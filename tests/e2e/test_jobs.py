@@ -125,3 +125,13 @@ async def test_the_worker_is_registered_with_all_of_its_skills(client: Client, w
     assert skills["typed"]["input_schema"]["required"] == ["width"]
     assert skills["review"]["output_statuses"] == ["needs_review"]
     assert set(skills["count"]["events_schema"]) == {"milestone"}
+
+
+async def test_jobs_beyond_the_limit_of_a_skill_wait_for_their_turn(client: Client, worker: RunningWorker) -> None:
+    skill = worker.skill("narrow")
+    ids: list[str] = []
+    for i in range(8):  # some come while the worker has told that it runs as many as it can
+        ids.append(await client.submit(skill, {"i": i, "seconds": 0.3}))
+        await asyncio.sleep(0.1)
+    jobs = await client.wait_all(ids, timeout=30)
+    assert [(job.status, job.data.get("together"), job.error) for job in jobs] == [("finished", 1, "")] * 8

@@ -49,6 +49,12 @@ async def crowd(i: int, seconds: float = 0.05) -> dict[str, int]:
         _running -= 1
 
 
+@worker.skill(PREFIX + "narrow", max_concurrent=1)
+async def narrow(i: int, seconds: float = 0.2) -> dict[str, int]:
+    """Do the same as ``crowd``, one at a time."""
+    return await crowd(i, seconds)
+
+
 @worker.skill(PREFIX + "count", events={"milestone": Milestone})
 async def count(to: int, ctx: TaskContext) -> dict[str, Any]:
     """Count, with progress and events; one event breaks its schema and one is not declared."""

@@ -102,6 +102,12 @@ async def orchestrator():
         yield started
 
 
+@pytest.fixture(autouse=True)
+def log_level(caplog):
+    """Let tests see what a user sees."""
+    caplog.set_level("INFO", "avtomatika_worker")
+
+
 @pytest.fixture
 def worker():
     return Worker(worker_type="test")

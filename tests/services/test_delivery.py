@@ -17,6 +17,12 @@ def echoing(worker):
     return worker
 
 
+def cut_short(worker):
+    """Ask for the shutdown as two signals do."""
+    worker.request_shutdown()
+    worker.request_shutdown()
+
+
 def accepted(job):
     return [received for received in job.results_received if received.status == "accepted"]
 
@@ -54,9 +60,11 @@ async def test_an_outage_in_the_middle_loses_and_doubles_nothing(worker, durabil
 async def test_what_a_worker_could_not_deliver_goes_out_when_it_comes_back_under_its_id(orchestrator, caplog):
     refusal = refusing_results()
     orchestrator.inject(refusal)
-    async with running(echoing(Worker()), orchestrator):
+    worker = echoing(Worker())
+    async with running(worker, orchestrator):
         jobs = [orchestrator.submit("echo", {"n": n}) for n in range(5)]
         await orchestrator.wait_for(lambda: refusal.used >= 5)
+        cut_short(worker)
     assert {job.state for job in jobs} == {JobState.RUNNING}
     assert actions(caplog, "outbox_left")
     orchestrator.clear_faults()
@@ -131,9 +139,10 @@ async def test_events_survive_the_worker_as_results_do(orchestrator):
 
     down = [Fault(call=call, kind="status", times=None) for call in ("event", "result")]
     orchestrator.inject(*down)
-    async with running(worker, orchestrator, shutdown_timeout=0.1):
+    async with running(worker, orchestrator):
         job = orchestrator.submit("tell", {})
         await orchestrator.wait_for(lambda: down[0].used)
+        cut_short(worker)
     orchestrator.clear_faults()
     async with running(Worker(), orchestrator):
         await job.done()
@@ -171,6 +180,7 @@ async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrat
     async with running(echoing(worker), orchestrator, result_durability="off"):
         orchestrator.submit("echo", {})
         await orchestrator.wait_for(lambda: refusal.used)
+        cut_short(worker)
     assert worker.ending.lost == 1
     (told,) = actions(caplog, "result_lost")
     assert "result of task" in told

@@ -9,7 +9,9 @@ from typing import Literal
 from avtomatika_worker.devserver.records import RecordedCall
 
 FaultCall = Literal["poll", "result", "heartbeat", "event", "register", "token", "ws", "any"]
-FaultKind = Literal["drop_before", "drop_after", "delay", "status", "garbage", "truncate", "html", "reset", "body"]
+FaultKind = Literal[
+    "drop_before", "drop_after", "delay", "answer_late", "status", "garbage", "truncate", "html", "reset", "body"
+]
 
 
 @dataclass(eq=False, slots=True)
@@ -27,7 +29,8 @@ class Fault:
 
     - ``drop_after``: its answer is lost; on a WebSocket: it is closed right after the handshake;
     - ``truncate``: its answer ends in the middle;
-    - ``delay``: it comes ``delay`` seconds late. (A ``delay`` goes before any other kind, too.)
+    - ``delay``: ``delay`` seconds later. (A ``delay`` goes before any other kind, too.)
+    - ``answer_late``: at once, but its answer leaves only after ``delay`` seconds: a task is on its way meanwhile.
 
     ``when`` picks calls; ``headers`` are added to the answers of ``status``, ``html`` and ``body``. ``used`` counts.
     """
@@ -46,7 +49,7 @@ class Fault:
     @property
     def processed(self) -> bool:
         """Whether the call takes effect."""
-        return self.kind in {"drop_after", "truncate", "delay"}
+        return self.kind in {"drop_after", "truncate", "delay", "answer_late"}
 
     def matches(self, call: RecordedCall) -> bool:
         """Tell whether the fault hits a call."""

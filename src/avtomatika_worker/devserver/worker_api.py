@@ -161,14 +161,16 @@ class WorkerApi:
         self, request: web.Request, call: RecordedCall, process: _Process, fault: Fault
     ) -> web.StreamResponse:
         call.fault = fault.kind
-        if fault.delay > 0:
+        if fault.delay > 0 and fault.kind != "answer_late":
             await asyncio.sleep(fault.delay)
         if fault.kind in {"status", "html", "body"}:
             response = self.answers.scripted(fault)
             self._record(call, response.status, response.body if isinstance(response.body, bytes) else b"")
             return response
         answer = await self._answer(request, call, process) if fault.processed else web.Response()
-        if fault.kind == "delay":
+        if fault.kind == "answer_late":
+            await asyncio.sleep(fault.delay)
+        if fault.kind in {"delay", "answer_late"}:
             return answer
         break_connection(request, fault, call)
         if not fault.processed:
@@ -281,7 +283,7 @@ class WorkerApi:
                 response = self.answers.scripted(fault)
                 self._record(call, response.status)
                 return response
-            if fault.kind not in {"delay", "body", "drop_after"}:
+            if fault.kind not in {"delay", "answer_late", "body", "drop_after"}:
                 break_connection(request, fault, call)
                 self._record(call, 0)
                 return web.Response()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker.policy.capacity import Capacity, Limits
@@ -21,13 +20,46 @@ _COMPLAIN_EVERY: Final = 60.0
 """Seconds between two error lines about a checker that raises."""
 
 
+class Turn:
+    """A task's turn among its like: held from its grant until `end`, or the end of the ``async with``."""
+
+    __slots__ = ("_end", "_ended", "_waiter", "granted", "skill")
+
+    def __init__(self, skill: str, end: Callable[[Turn], None]) -> None:
+        self.skill = skill
+        self.granted = False
+        self._end = end
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def grant(self) -> None:
+        """Let it run."""
+        self.granted = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self) -> None:
+        """Let others run, or wait no longer. Called again, it does nothing."""
+        if not self._ended:
+            self._ended = True
+            self._end(self)
+
+    async def __aenter__(self) -> None:
+        if not self.granted:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
+
+
 class Admission:
     """Keeps the limits, first come first served, and asks the user's checker."""
 
     def __init__(self, limits: Limits, checker: CapacityChecker | None) -> None:
         self._limits = limits
         self._capacity = Capacity(limits)
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._waiting: list[Turn] = []
         self._checker = checker
         self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
         self._complained = -_COMPLAIN_EVERY
@@ -43,44 +75,31 @@ class Admission:
             skills = tuple(filter(self._capacity.has_room, skills))
         return skills if self._checker is None else tuple(self._checked(self._checker, skills))
 
-    def turn(self, skill: str) -> contextlib.AbstractAsyncContextManager[None] | None:
-        """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it."""
-        return self._turn(skill) if self._limits else None
+    def turn(self, skill: str) -> Turn | None:
+        """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it.
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, skill: str) -> AsyncGenerator[None]:
-        if self._capacity.has_room(skill):
-            self._capacity.take(skill)
+        Where there is room, it is taken at once.
+        """
+        if not self._limits:
+            return None
+        turn = Turn(skill, self._give_back)
+        self._waiting.append(turn)
+        self._hand_out()
+        return turn
+
+    def _give_back(self, turn: Turn) -> None:
+        if turn.granted:
+            self._capacity.give_back(turn.skill)
+            self._hand_out()
         else:
-            await self._wait(skill)
-        try:
-            yield
-        finally:
-            self._capacity.give_back(skill)
-            self._wake()
+            self._waiting.remove(turn)
 
-    async def _wait(self, skill: str) -> None:
-        _log.debug("a task of skill %s waits: as many as may run are running", skill)
-        entry = (skill, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        try:
-            await entry[1]
-        except asyncio.CancelledError:
-            if entry[1].done() and not entry[1].cancelled():  # woken and cancelled at once: the turn goes on
-                self._capacity.give_back(skill)
-                self._wake()
-            raise
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(entry)
-
-    def _wake(self) -> None:
-        for entry in list(self._waiting):
-            skill, woken = entry
-            if not woken.done() and self._capacity.has_room(skill):
-                self._capacity.take(skill)  # here, not when it runs: nobody may overtake it
-                self._waiting.remove(entry)
-                woken.set_result(None)
+    def _hand_out(self) -> None:
+        for turn in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
+            if self._capacity.has_room(turn.skill):
+                self._capacity.take(turn.skill)
+                self._waiting.remove(turn)
+                turn.grant()
 
     def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
         if self._checker_takes_skill:

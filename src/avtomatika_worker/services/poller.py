@@ -47,7 +47,12 @@ class _Poll:
     """A poll in flight. One that has ``lent`` its slot holds none: what it brings waits for the next."""
 
     sent: float
+    skills: tuple[str, ...]
     lent: bool = False
+
+    def asks_for(self, skills: tuple[str, ...]) -> bool:
+        """Whether it would bring a task of any of ``skills``."""
+        return self.skills is skills or set(self.skills).issuperset(skills)
 
 
 class _Source:
@@ -61,6 +66,12 @@ class _Source:
         self.backoff = Backoff(link.settings.calls)
         self.not_before = 0.0
         self.polls: set[_Poll] = set()
+
+    def asking_for(self, skills: tuple[str, ...]) -> int:
+        """Return how many polls ask for all of ``skills``: one from a time with less room leaves some out."""
+        if not self.link.dialect.skill_names:
+            return len(self.polls)
+        return sum(poll.asks_for(skills) for poll in self.polls)
 
 
 class Poller:
@@ -87,8 +98,9 @@ class Poller:
             while True:
                 self._wake.clear()
                 now = time.monotonic()
-                while (chosen := self._next(now)) is not None:
-                    poll = _Poll(now)
+                skills = self._presence.startable_skills
+                while (chosen := self._next(now, skills)) is not None:
+                    poll = _Poll(now, skills)
                     chosen.polls.add(poll)
                     self._tasks.slots.reserve()
                     group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
@@ -102,17 +114,18 @@ class Poller:
 
     def is_due(self) -> bool:
         """Whether a poll should go out now. May be asked from any thread."""
-        if self._stopped or self._tasks.slots.free < 1 or not self._presence.published.available_skills:
+        skills = self._presence.published.available_skills
+        if self._stopped or self._tasks.slots.free < 1 or not skills:
             return False
-        return self._rotation.next(self._candidates(time.monotonic())) is not None
+        return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
 
     # ------------------------------------------------------------------------------------------------ choosing
 
-    def _next(self, now: float) -> _Source | None:
-        """Return whom to ask now, with a slot free for that."""
-        if self._stopped or not self._presence.startable_skills:
+    def _next(self, now: float, skills: tuple[str, ...]) -> _Source | None:
+        """Return whom to ask now for tasks of these skills, with a slot free for that."""
+        if self._stopped or not skills:
             return None
-        candidates = self._candidates(now)
+        candidates = self._candidates(now, skills)
         if self._tasks.slots.free > 0:
             chosen = self._rotation.next(candidates)
             return None if chosen is None else self._sources[chosen]
@@ -134,12 +147,12 @@ class Poller:
         self._tasks.slots.release()  # not for those in line: they would have it already
         return True
 
-    def _candidates(self, now: float) -> list[Candidate]:
+    def _candidates(self, now: float, skills: tuple[str, ...]) -> list[Candidate]:
         return [
             Candidate(
                 wants=source.link.ready.is_open
                 and source.not_before <= now
-                and len(source.polls) < source.demand.target
+                and source.asking_for(skills) < source.demand.target
                 and self._outbox.backlog(source.link) < BACKLOG_LIMIT,
                 reachable=source.link.reachable,
                 in_flight=len(source.polls),
@@ -166,7 +179,7 @@ class Poller:
         """Send one poll and hand over what it brings."""
         link, taken = source.link, False
         try:
-            task, _ = await link.poll(self._presence.startable_skills, self._presence.hot_skills)
+            task, _ = await link.poll(poll.skills, self._presence.hot_skills)
             source.backoff.succeeded()
             if task is None:
                 source.demand.came_empty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +16,12 @@ from avtomatika_worker.services.crossing import Board
 
 PUBLISH_AFTER: Final = 0.03
 """Seconds in which changes of state are put together; with the heartbeat's own, they are told within 0.1 s."""
+
+WITHDRAW_AFTER: Final = 1.0
+"""Seconds for which a skill must be without room before orchestrators are told; that it has room again, at once.
+
+Every change costs a heartbeat, and they are limited; the polls' own list of skills is always exact.
+"""
 
 ASK_AGAIN: Final = 1.0
 """Seconds between two looks at what can change by itself: the answers of a capacity checker."""
@@ -56,6 +63,7 @@ class Presence:
         self._admission = admission
         self._board = board
         self._draining = False
+        self._full_since: dict[str, float] = {}
         self._jobs: Callable[[], Iterable[str]] = tuple
         self._loop: asyncio.AbstractEventLoop | None = None
         self._publication: asyncio.TimerHandle | None = None
@@ -111,13 +119,27 @@ class Presence:
             # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.
             status=WorkerStatus.DRAINING if self._draining else WorkerStatus.IDLE,
             running_jobs=tuple(sorted(set(self._jobs()))),  # job ids, not task ids: RXON.md, Behaviour 3
-            available_skills=self.startable_skills,
+            available_skills=self._announced_skills(),
             hot_skills=self.hot_skills,
             hot_cache=tuple(sorted(self.hot.names)),
             slots_total=self._slots.total,
             slots_running=self._slots.running,
             slots_polling=self._slots.polling,
         )
+
+    def _announced_skills(self) -> tuple[str, ...]:
+        """Return the skills that are announced: those with room, and those that may have it back in a moment."""
+        startable = self.startable_skills
+        if len(startable) == len(self._catalogued.skills):
+            self._full_since.clear()
+            return startable
+        now = time.monotonic()
+        full = set(self._catalogued.skills).difference(startable)
+        self._full_since = {skill: self._full_since.get(skill, now) for skill in full}
+        withdrawn = {skill for skill, since in self._full_since.items() if now - since >= WITHDRAW_AFTER}
+        if self._loop is not None and withdrawn != full:
+            self._loop.call_later(WITHDRAW_AFTER, self.changed)
+        return tuple(skill for skill in self._catalogued.skills if skill not in withdrawn)
 
     def _changed_anywhere(self) -> None:
         if self._loop is not None:

@@ -8,7 +8,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +18,7 @@ from avtomatika_worker.execution.report import build_result
 from avtomatika_worker.observability.logging import log_context
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
-from avtomatika_worker.services.capacity import Admission
+from avtomatika_worker.services.capacity import Admission, Turn
 from avtomatika_worker.services.contexts import Contexts
 from avtomatika_worker.services.duplicates import RecentResults, is_retried
 from avtomatika_worker.services.events import TaskEvents
@@ -50,6 +49,7 @@ class Running:
     task: Task
     execution: Execution
     has_slot: bool
+    turn: Turn | None
     finished: bool = False
 
     @property
@@ -150,10 +150,9 @@ class Tasks:
         events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval)
         deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events), self._pipeline, deadline=deadline)
-        running = Running(link, task, execution, has_slot=self._take_slot(reserved=reserved))
         turn = self._admission.turn(task.type)
-        if turn is not None or not running.has_slot:
-            execution.turn = self._turn(running, turn)
+        running = Running(link, task, execution, self._take_slot(reserved=reserved), turn)
+        execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self._running[link, task.task_id] = running
         if self._was_cancelled_early(task):
@@ -241,16 +240,19 @@ class Tasks:
                     self._reported(running)
                 await self._linger(execution)
             finally:
+                if running.turn is not None:
+                    running.turn.end()
                 if running.has_slot:
                     self._free()
 
     async def _execute(self, running: Running, events: TaskEvents) -> TaskResult:
-        """Run a task and return its result. When the worker goes down meanwhile, the outbox gets a failure."""
+        """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
+        outcome: Outcome = Cancelled(CancelReason.SHUTDOWN)
         try:
             outcome = await running.execution.run()
             await events.close()
         except asyncio.CancelledError:
-            self._outbox.take_over(running.link, self._result(running, Cancelled(CancelReason.SHUTDOWN)))
+            self._outbox.take_over(running.link, self._result(running, outcome))
             raise
         return self._result(running, outcome)
 
@@ -306,17 +308,13 @@ class Tasks:
         )
 
     @contextlib.asynccontextmanager
-    async def _turn(self, running: Running, turn: AbstractAsyncContextManager[None] | None) -> AsyncGenerator[None]:
-        """Hold what a task needs to run: a slot, if its poll had lent its own, and its turn among its like."""
-        if not running.has_slot:
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._in_line.append((running, place))
-            await place
-        if turn is None:
+    async def _slot_and_turn(self, running: Running) -> AsyncGenerator[None]:
+        """Hold what a task needs to run whose poll had lent its slot."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_line.append((running, place))
+        await place
+        async with running.turn or contextlib.nullcontext():
             yield
-        else:
-            async with turn:
-                yield
 
     def _take_slot(self, *, reserved: bool) -> bool:
         """Use a poll's reserved slot, or a free one; return whether there was one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -57,6 +58,16 @@ class HttpTransport:
 
         Raises `TransportError`. A cancelled call may have been processed.
         """
+        caller = asyncio.current_task()
+        cancelled_before = caller.cancelling() if caller is not None else 0
+        try:
+            return await self._send(request, headers, timeout)
+        finally:
+            # pyreqwest 0.15 swallows a cancellation that comes when the answer does (observed: 1 in 3 at that moment).
+            if caller is not None and caller.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
+
+    async def _send(self, request: Request, headers: Mapping[str, str], timeout: float) -> Response:
         if self._client is None:
             raise ConnectionFailedError("the transport is not open")
         try:

@@ -1,0 +1,221 @@
+"""Limits by skill and type, the user's own checker, and tasks that come twice."""
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from avtomatika_worker import ConfigError, SkillDefinitionError, Worker
+from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from services.conftest import actions, running
+
+
+class Meter:
+    """Counts how many tasks run at the same time."""
+
+    def __init__(self):
+        self.now, self.most = Counter(), Counter()
+
+    async def run(self, name, seconds=0.05):
+        self.now[name] += 1
+        self.most[name] = max(self.most[name], self.now[name])
+        await asyncio.sleep(seconds)
+        self.now[name] -= 1
+
+
+@pytest.fixture
+def meter():
+    return Meter()
+
+
+async def nothing():
+    """Do nothing."""
+
+
+async def finished(jobs):
+    for job in jobs:
+        assert (await job.done()).state is JobState.FINISHED
+
+
+async def test_a_skill_runs_no_more_often_at_a_time_than_it_says(orchestrator, worker, meter):
+    @worker.skill(max_concurrent=2)
+    async def limited():
+        await meter.run("limited")
+
+    @worker.skill
+    async def free():
+        await meter.run("free")
+
+    async with running(worker, orchestrator, max_concurrent_tasks=8):
+        await finished([orchestrator.submit(name, {}) for _ in range(12) for name in ("limited", "free")])
+    assert meter.most["limited"] == 2
+    assert meter.most["free"] > 2
+
+
+async def test_the_skills_of_a_type_share_its_limit(orchestrator, meter):
+    worker = Worker(skill_type_limits={"gpu": 1})
+
+    @worker.skill(type="gpu")
+    async def paint():
+        await meter.run("gpu")
+
+    @worker.skill(type="gpu")
+    async def render():
+        await meter.run("gpu")
+
+    async with running(worker, orchestrator, max_concurrent_tasks=8):
+        await finished([orchestrator.submit(name, {}) for _ in range(6) for name in ("paint", "render")])
+    assert meter.most["gpu"] == 1
+
+
+async def test_a_task_over_its_limit_waits_with_its_deadline_running(orchestrator, worker):
+    @worker.skill(max_concurrent=1)
+    async def hold(seconds: float):
+        await asyncio.sleep(seconds)
+
+    worker.skill(nothing)  # there is something to ask for all the same
+
+    def task(number, **more):
+        fields = {"job_id": f"j{number}", "task_id": f"t{number}", "type": "hold", "params": {"seconds": 0.6}, **more}
+        return Fault(call="poll", kind="body", body=json.dumps(fields).encode())
+
+    orchestrator.inject(task(1), task(2, deadline=orchestrator.now() + 0.3))
+    async with running(worker, orchestrator):
+        await orchestrator.wait_for(lambda: len(results(orchestrator)) == 2)
+    first, second = results(orchestrator)
+    assert (first["task_id"], first["error"]["code"]) == ("t2", "TIMEOUT_ERROR")
+    assert (second["task_id"], second["status"]) == ("t1", "success")
+
+
+def results(orchestrator):
+    return [call.json for call in orchestrator.requests if call.call == "result"]
+
+
+@pytest.mark.parametrize("takes_skill", [True, False])
+async def test_a_checker_decides_when_there_is_room(orchestrator, takes_skill):
+    room = {"picky": False}
+
+    def by_skill(skill):
+        return room.get(skill, True)
+
+    def for_all():
+        return room["picky"]
+
+    worker = Worker(capacity_checker=by_skill if takes_skill else for_all)
+
+    @worker.skill
+    async def picky():
+        return {}
+
+    async with running(worker, orchestrator):
+        job = orchestrator.submit("picky", {})
+        await asyncio.sleep(0.5)
+        assert job.state is JobState.QUEUED
+        room["picky"] = True
+        assert (await job.done()).state is JobState.FINISHED
+
+
+async def test_a_checker_that_raises_is_told_of_and_stops_nothing(orchestrator, caplog):
+    def broken(skill):
+        raise ValueError("no such GPU")
+
+    worker = Worker(capacity_checker=broken)
+
+    @worker.skill
+    async def echo():
+        return {}
+
+    async with running(worker, orchestrator):
+        assert (await orchestrator.submit("echo", {}).done()).state is JobState.FINISHED
+    assert len(actions(caplog, "checker_failed")) == 1
+
+
+async def test_wrong_limits_are_errors_that_say_what_is_right(orchestrator):
+    with pytest.raises(ConfigError, match="'gpu' must have a positive integer, not 0"):
+        Worker(skill_type_limits={"gpu": 0})
+    worker = Worker(skill_type_limits={"gpu": 1})
+    with pytest.raises(SkillDefinitionError, match="max_concurrent"):
+        worker.skill("zero", max_concurrent=0)(nothing)
+    worker.skill(type="cpu")(nothing)
+    with pytest.raises(ConfigError, match=r"no skill has the type 'gpu' .types: cpu"):
+        async with running(worker, orchestrator):
+            pass
+
+
+# ------------------------------------------------------------------------------------------- tasks that come twice
+
+
+def handed_out(number, **more):
+    fields = {"job_id": "j", "task_id": "t", "type": "count", "params": {"n": number}, **more}
+    return Fault(call="poll", kind="body", body=json.dumps(fields).encode())
+
+
+@pytest.fixture
+def counting(worker):
+    worker.calls = []
+    worker.gate = asyncio.Event()
+
+    @worker.skill
+    async def count(n: int):
+        worker.calls.append(n)
+        await worker.gate.wait()
+        if n < 0:
+            raise RuntimeError("try again")
+        return {"n": n}
+
+    return worker
+
+
+async def test_a_task_that_comes_twice_while_it_runs_is_run_once(orchestrator, counting, caplog):
+    orchestrator.inject(handed_out(1, timestamp=5), handed_out(1, timestamp=5), handed_out(1, timestamp=9))
+    async with running(counting, orchestrator):
+        await orchestrator.wait_for(lambda: len(actions(caplog, "task_duplicate")) == 2)
+        counting.gate.set()
+        await orchestrator.wait_for(lambda: results(orchestrator))
+    assert counting.calls == [1]
+    assert len(results(orchestrator)) == 1
+
+
+async def test_a_task_that_comes_again_after_its_end_is_answered_with_its_result(orchestrator, counting):
+    counting.gate.set()
+    orchestrator.inject(handed_out(1, timestamp=5))
+    async with running(counting, orchestrator):
+        await orchestrator.wait_for(lambda: len(results(orchestrator)) == 1)
+        orchestrator.inject(handed_out(1, timestamp=5))
+        await orchestrator.wait_for(lambda: len(results(orchestrator)) == 2)
+    assert counting.calls == [1]
+    first, second = results(orchestrator)
+    assert (first["data"], second["data"]) == ({"n": 1}, {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"number": -1, "timestamp": 5}, {"number": -1, "timestamp": 5}),  # 1.0b21 retries under the same id
+        ({"number": 1, "timestamp": 5}, {"number": 1, "timestamp": 6}),
+        ({"number": 1}, {"number": 2}),  # up to 1.0b9, the steps of a job share an id, and have no timestamp
+    ],
+)
+async def test_another_task_under_the_same_id_is_run(orchestrator, counting, first, second):
+    counting.gate.set()
+    orchestrator.inject(handed_out(**first))
+    async with running(counting, orchestrator):
+        await orchestrator.wait_for(lambda: len(results(orchestrator)) == 1)
+        orchestrator.inject(handed_out(**second))
+        await orchestrator.wait_for(lambda: len(results(orchestrator)) == 2)
+    assert counting.calls == [first["number"], second["number"]]
+
+
+async def test_a_task_whose_result_waits_for_its_delivery_is_not_run_again(counting, caplog):
+    counting.gate.set()
+    async with EmbeddedOrchestrator(poll_time=0.2) as orchestrator:
+        down = Fault(call="result", kind="status", times=None)
+        orchestrator.inject(handed_out(1, timestamp=5), down)
+        async with running(counting, orchestrator):
+            await orchestrator.wait_for(lambda: down.used)
+            orchestrator.inject(handed_out(1, timestamp=5))
+            await orchestrator.wait_for(lambda: actions(caplog, "task_duplicate"))
+            orchestrator.clear_faults()
+            await orchestrator.wait_for(lambda: results(orchestrator))
+        assert counting.calls == [1]

@@ -1,0 +1,220 @@
+"""Shutting down: an order that holds whatever fails on the way, and no task that just disappears."""
+
+import asyncio
+import socket
+import threading
+
+import pytest
+
+from avtomatika_worker import ConfigError, TaskContext, Worker
+from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from services.conftest import actions, make_settings, running
+
+
+@pytest.fixture
+def gate():
+    return asyncio.Event()
+
+
+@pytest.fixture
+def gated(worker, gate):
+    @worker.skill
+    async def patient(params: dict):
+        await gate.wait()
+        return params
+
+    @worker.skill
+    async def forever():
+        await asyncio.Event().wait()
+
+    @worker.skill
+    async def echo(params: dict):
+        return params
+
+    return worker
+
+
+def trace(orchestrator, since=0):
+    """Return what the orchestrator saw: polls, the statuses of heartbeats, results; repeats are put together."""
+    seen = []
+    for call in list(orchestrator.requests)[since:]:
+        match call.call:
+            case "poll" | "register":
+                entry = call.call
+            case "heartbeat":
+                entry = call.json["status"]
+            case "result":
+                entry = f"result {call.json['status']}"
+            case _:
+                continue
+        if not seen or seen[-1] != entry:
+            seen.append(entry)
+    return seen
+
+
+async def stopping(worker, orchestrator, gate=None):
+    """Ask the worker to stop; let the gate open once it drains."""
+    task = asyncio.create_task(worker.shutdown())
+    if gate is not None:
+        await asyncio.sleep(0.3)  # time for a poll that must not come
+        gate.set()
+    await task
+
+
+async def test_the_order_is_draining_results_offline_and_nothing_is_polled_for(orchestrator, gated, gate):
+    async with running(gated, orchestrator) as main:
+        jobs = [orchestrator.submit("patient", {"n": n}) for n in range(3)]
+        await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
+        await asyncio.sleep(0.1)
+        since = len(orchestrator.requests)
+        await stopping(gated, orchestrator, gate)
+        await main
+    seen = trace(orchestrator, since)
+    assert seen[0] == "draining"
+    assert seen[-2:] == ["result success", "offline"]
+    assert "poll" not in seen
+    assert [job.result for job in jobs] == [{"n": n} for n in range(3)]
+
+
+FAULTS = {
+    "draining cannot be told": Fault(
+        call="heartbeat", kind="status", when=lambda call: call.json["status"] == "draining", times=None
+    ),
+    "draining is never answered": Fault(
+        call="heartbeat", kind="delay", delay=5, when=lambda call: call.json["status"] == "draining", times=1
+    ),
+    "the result's answer is lost": Fault(call="result", kind="drop_after"),
+    "the result is refused for a moment": Fault(call="result", kind="status", times=2),
+    "the result is answered late": Fault(call="result", kind="delay", delay=1.0),
+    "offline cannot be told": Fault(
+        call="heartbeat", kind="drop_before", when=lambda call: call.json["status"] == "offline", times=None
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_at_any_step_loses_nothing_and_holds_nothing_up(gated, gate, name):
+    fault = FAULTS[name]
+    fault.used = 0
+    async with EmbeddedOrchestrator(poll_time=1.0) as orchestrator:
+        async with running(gated, orchestrator) as main:
+            job = orchestrator.submit("patient", {"n": 1})
+            await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+            orchestrator.inject(fault)
+            async with asyncio.timeout(20):
+                await stopping(gated, orchestrator, gate)
+                await main
+        assert job.result == {"n": 1}
+        assert fault.used
+
+
+async def test_a_task_that_outlives_the_grace_is_cancelled_and_reported_for_a_retry(orchestrator, gated):
+    async with running(gated, orchestrator, shutdown_timeout=0.05):
+        job = orchestrator.submit("forever", {})
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+    (received,) = job.results_received
+    assert received.message["error"]["code"] == "TRANSIENT_ERROR"
+    assert "shutting down" in received.message["error"]["message"]
+    assert trace(orchestrator)[-1] == "offline"
+
+
+async def handed_out_late(orchestrator):
+    """Return a job that was handed out to the one poll in flight, whose answer is still on its way."""
+    fault = Fault(call="poll", kind="answer_late", delay=0.6, times=None)
+    orchestrator.inject(fault)
+    await orchestrator.wait_for(lambda: fault.used)
+    job = orchestrator.submit("echo", {"late": True})
+    await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+    return job
+
+
+async def test_a_task_that_arrives_with_the_last_poll_is_run_within_the_grace(orchestrator, gated, gate):
+    async with running(gated, orchestrator, max_concurrent_tasks=2) as main:
+        early = orchestrator.submit("patient", {"n": 1})
+        await orchestrator.wait_for(lambda: early.state is JobState.RUNNING)
+        late = await handed_out_late(orchestrator)
+        stopped = asyncio.create_task(gated.shutdown())
+        await orchestrator.wait_for(lambda: late.state is JobState.FINISHED)
+        gate.set()
+        await stopped
+        await main
+    assert (early.result, late.result) == ({"n": 1}, {"late": True})
+    assert late.attempts == 1
+
+
+async def test_a_task_that_arrives_after_the_grace_is_handed_back_at_once(orchestrator, gated):
+    async with running(gated, orchestrator, shutdown_timeout=0.05, max_concurrent_tasks=2) as main:
+        stuck = orchestrator.submit("forever", {})
+        await orchestrator.wait_for(lambda: stuck.state is JobState.RUNNING)
+        # Keeps the shutdown busy until the late task is there.
+        orchestrator.inject(Fault(call="result", kind="answer_late", delay=1.5))
+        late = await handed_out_late(orchestrator)
+        await gated.shutdown()
+        await main
+    for job in (stuck, late):
+        (received,) = job.results_received
+        assert received.message["error"]["code"] == "TRANSIENT_ERROR"
+        assert job.state is JobState.QUEUED
+
+
+async def test_a_second_request_stops_at_once_and_what_ran_goes_back_when_the_worker_returns(orchestrator, gated):
+    async with running(gated, orchestrator, shutdown_timeout=60) as main:
+        job = orchestrator.submit("forever", {})
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        gated.request_shutdown()
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(15):
+            gated.request_shutdown()
+            await main
+    assert gated.ending.forced
+    async with running(Worker(), orchestrator):
+        await orchestrator.wait_for(lambda: job.results_received)
+    assert job.results_received[0].message["error"]["code"] == "TRANSIENT_ERROR"
+
+
+async def test_skills_that_swallow_cancellation_do_not_keep_the_worker_from_ending(orchestrator, worker, caplog):
+    end = asyncio.Event()
+    thread_end = threading.Event()
+
+    @worker.skill(cancel_grace=0.1)
+    async def stubborn():
+        while not end.is_set():
+            try:
+                await end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    @worker.skill(cancel_grace=0.1)
+    def stubborn_thread(ctx: TaskContext):
+        thread_end.wait(30)
+
+    async with running(worker, orchestrator, shutdown_timeout=0.05):
+        jobs = [orchestrator.submit(skill, {}) for skill in ("stubborn", "stubborn_thread")]
+        await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
+    assert {job.results_received[0].message["error"]["code"] for job in jobs} == {"TRANSIENT_ERROR"}
+    assert len(actions(caplog, "task_lingers")) == 2
+    end.set()
+    thread_end.set()
+    await asyncio.sleep(0.05)
+
+
+async def test_cancelling_main_twice_cuts_the_shutdown_short(orchestrator, gated):
+    async with running(gated, orchestrator, shutdown_timeout=60) as main:
+        job = orchestrator.submit("forever", {})
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        main.cancel()
+        await asyncio.sleep(0.1)
+        main.cancel()
+        async with asyncio.timeout(15):
+            with pytest.raises(asyncio.CancelledError):
+                await main
+    assert gated.ending.forced
+
+
+async def test_a_service_that_cannot_start_ends_the_worker_in_order(orchestrator, gated, unused_tcp_port):
+    environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token}
+    settings = make_settings(gated, environment, {"port": unused_tcp_port, "health_host": "127.0.0.1"})
+    with socket.create_server(("127.0.0.1", unused_tcp_port)):
+        async with asyncio.timeout(20):
+            with pytest.raises(ConfigError, match="WORKER_PORT"):
+                await gated.main(settings)
