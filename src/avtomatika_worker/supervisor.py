@@ -116,7 +116,7 @@ class Supervisor:
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
-        self.phase = Phase.NEW
+        self.phase: Phase = Phase.NEW
 
     @property
     def forced(self) -> bool:

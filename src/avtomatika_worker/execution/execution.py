@@ -101,8 +101,8 @@ class Execution:
     __slots__ = ("_deadline", "_pipeline", "_runner", "ctx", "lingering", "started")
 
     def __init__(self, ctx: TaskContext, pipeline: Pipeline, *, deadline: float | None) -> None:
-        self.ctx = ctx
-        self.started = time.monotonic()
+        self.ctx: TaskContext = ctx
+        self.started: float = time.monotonic()
         self.lingering: Future[Any] | None = None
         self._pipeline = pipeline
         self._deadline = deadline

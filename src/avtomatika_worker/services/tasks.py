@@ -88,7 +88,7 @@ class Tasks:
         skills: tuple[str, ...],
     ) -> None:
         self.slots = slots
-        self.hot = HotCache(self._changed_anywhere)
+        self.hot: HotCache = HotCache(self._changed_anywhere)
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox

@@ -17,7 +17,7 @@ from avtomatika_worker.cli.demo_app.invoice import as_money, totals
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import WordStats, measure
 
-worker = Worker(worker_type="demo")
+worker: Worker = Worker(worker_type="demo")
 
 
 # ---------------------------------------------------------------------------------------------------- thumbnail
