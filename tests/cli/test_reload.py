@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -99,9 +99,9 @@ async def reloaded(project, verb, *, url="", prefix=(), stdin=asyncio.subprocess
     try:
         yield Reloaded(process, url)
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            await process.communicate()
+        await process.communicate()
 
 
 def free_port():
