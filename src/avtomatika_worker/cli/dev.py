@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+import shutil
+import textwrap
 from typing import Any, cast
 
 import click
@@ -103,17 +106,24 @@ def banner(worker: Worker, settings: Settings) -> str:
     contracts = worker.skills.contracts()
     lines = [
         "",
-        f"  Orchestrator for development at {url} (in memory: it keeps nothing)",
-        f"  Worker {settings.worker_id} with {len(contracts)} skills: {', '.join(c.name for c in contracts) or 'none'}",
+        f"  Orchestrator for development at {url} (in memory only)",
+        f"  Worker {settings.worker_id}",
+        *_skills([contract.name for contract in contracts]),
     ]
     if contracts:
-        body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {})})
+        body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {}) or {}})
         lines += [
             "",
             "  Send it a task:",
-            f"    curl '{url}/api/jobs' -H 'content-type: application/json' -d '{body}'",
+            f"    curl '{url}/api/jobs' -H 'content-type: application/json' -d {shlex.quote(body)}",
         ]
     return "\n".join([*lines, "", "  Stop with Ctrl+C", ""])
+
+
+def _skills(names: list[str]) -> list[str]:
+    width = max(40, shutil.get_terminal_size().columns - 2)
+    text = f"  Skills: {', '.join(names) or 'none'}"
+    return textwrap.wrap(text, width, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
 
 
 def example(schema: dict[str, Any], root: dict[str, Any] | None = None, depth: int = 0) -> Any:
