@@ -45,7 +45,7 @@ class ConfigError(WorkerError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         super().__init__("; ".join(self.problems))
 
 
@@ -79,7 +79,7 @@ class TaskError(WorkerError):
 
     def __init__(self, message: str = "", details: Mapping[str, Any] | None = None) -> None:
         self.message = message
-        self.details = dict(details or {})
+        self.details: dict[str, Any] = dict(details or {})
         super().__init__(message)
 
 
@@ -224,8 +224,8 @@ class RejectedError(TransportError):
         self.status: int = status  # pyright: ignore[reportIncompatibleVariableOverride] - here it is never None
         self.detail = detail
         self.retry_after = retry_after
-        self.retryable = status in {408, 425, 429} or status >= 500
-        self.maybe_processed = status >= 500
+        self.retryable: bool = status in {408, 425, 429} or status >= 500
+        self.maybe_processed: bool = status >= 500
         super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
 
     @property

@@ -133,7 +133,7 @@ class Supervisor:
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
-        self.phase = Phase.NEW
+        self.phase: Phase = Phase.NEW
 
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""

@@ -1,6 +1,7 @@
 """The ``worker`` command as a process: what a user types, and what comes of it."""
 
 import signal
+import socket
 import subprocess
 import sys
 
@@ -103,6 +104,15 @@ def test_the_demo_runs_and_ends_well(project):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((project / "pictures").iterdir())) == 4
     assert "INVALID_INPUT_ERROR" in done.stdout
+
+
+def test_dev_says_that_its_port_is_taken(project):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = worker(project, "dev", "--app", "my_app:worker", "--port", str(server.getsockname()[1]))
+    assert done.returncode == 2
+    assert "cannot listen" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_dev_says_where_to_send_tasks(project):

@@ -273,7 +273,7 @@ async def test_the_primes_skill_tells_its_progress_and_its_milestones() -> None:
     assert result == KNOWN[3]
     fractions = [progress for progress, _ in recorder.progressed]
     assert fractions == [step / 10 for step in range(1, 11)]
-    assert recorder.progressed[-1][1] == "664,579 primes up to 10,000,000"
+    assert recorder.progressed[-1][1] == "664,579 primes so far"
     assert recorder.events == [
         ("milestone", {"limit": 1_000_000, "primes": 78_498}),
         ("milestone", {"limit": 10_000_000, "primes": 664_579}),

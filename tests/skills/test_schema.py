@@ -56,6 +56,40 @@ class Aliased(pydantic.BaseModel):
         return len(self.url)
 
 
+_ABOUT = "A picture.\n\nWith its:\n    size"
+
+
+class DescribedModel(pydantic.BaseModel):
+    """A picture.
+
+    With its:
+        size
+    """
+
+    size: int = 1
+
+
+@dataclasses.dataclass
+class DescribedDataclass:
+    """A picture.
+
+    With its:
+        size
+    """
+
+    size: int = 1
+
+
+class DescribedStruct(msgspec.Struct):
+    """A picture.
+
+    With its:
+        size
+    """
+
+    size: int = 1
+
+
 class Struct(msgspec.Struct, rename="camel"):
     big_size: Annotated[int, msgspec.Meta(ge=1)]
     tags: list[str] = []
@@ -426,3 +460,17 @@ def test_what_is_received_is_described_by_the_names_it_is_received_with() -> Non
     assert contract is not None
     assert contract.schema["properties"].keys() == {"came"}
     assert contract.convert({"came": "u"}).url == "u"
+
+
+@pytest.mark.parametrize("tp", [DescribedModel, DescribedDataclass, DescribedStruct])
+def test_a_docstring_becomes_a_description_without_its_indentation(tp):
+    contract = infer_input(tp)
+    assert contract is not None
+    assert contract.schema["description"] == _ABOUT
+
+
+@pytest.mark.parametrize("tp", [DescribedModel, DescribedDataclass, DescribedStruct])
+def test_so_do_the_docstrings_of_what_a_type_holds(tp):
+    schema = infer_output(list[tp])
+    assert schema is not None
+    assert schema["$defs"][tp.__name__]["description"] == _ABOUT

@@ -40,6 +40,7 @@ def run(app: str, health_check: bool, reload: bool) -> None:
     """Run a worker until SIGINT or SIGTERM.
 
     A signal lets running tasks finish, for WORKER_SHUTDOWN_TIMEOUT seconds at most; a second one cuts that short.
+
     Exit codes: 0 orderly shutdown, 1 the worker crashed, 2 wrong configuration or skill, 3 shutdown cut short.
     """
     from avtomatika_worker.cli.run import run_command
@@ -49,8 +50,8 @@ def run(app: str, health_check: bool, reload: bool) -> None:
 
 @main.command()
 @_APP
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the embedded orchestrator.")
-@click.option("--port", default=8080, show_default=True, help="Port of the embedded orchestrator; 0 for any.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The orchestrator's address.")
+@click.option("--port", default=8080, show_default=True, help="The orchestrator's port; 0 for any.")
 @click.option("--protocol", default=None, metavar="VERSION", help="Protocol version to speak, such as 1.0b7.")
 @_RELOAD
 def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> None:
@@ -72,7 +73,7 @@ def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> N
     help="Directory for the pictures that the demo makes.",
 )
 def demo(output: str) -> None:
-    """Watch a worker take tasks from an orchestrator, run them and return results."""
+    """Watch a worker run tasks of an embedded orchestrator."""
     from avtomatika_worker.cli.demo import demo_command
 
     demo_command(output)

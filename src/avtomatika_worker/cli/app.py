@@ -101,13 +101,17 @@ def _broken(name: str, error: Exception) -> UsageProblem:
     """Say where the user's module fails; its own frames of the traceback are what helps."""
     if isinstance(error, USAGE_ERRORS):
         return UsageProblem(f"--app: {name}: {error}")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame for frame in frames if "importlib" not in frame.filename and "avtomatika_worker/cli" not in frame.filename
-    ]
+    theirs = error.__traceback__
+    while theirs is not None and _is_ours(theirs.tb_frame.f_code.co_filename):
+        theirs = theirs.tb_next
+    traceback.print_exception(type(error), error, theirs)
+    own = [frame for frame in traceback.extract_tb(theirs) if not _is_ours(frame.filename)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    traceback.print_exception(type(error), error, error.__traceback__)
     return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
+
+
+def _is_ours(file: str) -> bool:
+    return file in {__file__, importlib.__file__} or file.startswith("<frozen importlib")
 
 
 def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:

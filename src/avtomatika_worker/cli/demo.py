@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column
+from rich.text import Text
 
 from avtomatika_worker.cli.app import UsageProblem, load_settings
 from avtomatika_worker.cli.demo_app.jobs import DemoJob, demo_jobs
@@ -23,6 +25,7 @@ from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
 _TIMEOUT = 300.0
 """Seconds after which the demo gives up, on a very slow machine."""
 
+_BAR = 16
 _SHORT = 20
 _MOST_FACTS = 4
 
@@ -39,24 +42,26 @@ async def _run(output: Path, console: Console) -> int:
     from avtomatika_worker.cli.demo_app.app import worker
 
     async with EmbeddedOrchestrator(token=DEV_TOKEN) as orchestrator:
-        environment = {**local_environment(orchestrator.url), "WORKER_PROGRESS_INTERVAL": "0.1"}
+        environment = {**local_environment(orchestrator.url), "WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1"}
         thread = WorkerThread(worker, load_settings(worker, **environment))
         thread.start()
         record = await orchestrator.wait_for_worker(timeout=30)
-        console.print(f"orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n")
+        console.print(f"Orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n")
         jobs = [(job, orchestrator.submit(job.skill, job.params)) for job in demo_jobs(output)]
         await _watch(orchestrator, jobs, console)
         thread.request_shutdown()
         await thread.ended()
-    console.print(_table(jobs))
+    _print_outcomes(jobs, console)
     console.print(f"Thumbnails are in [bold]{output}[/]")
     return EXIT_OK if all(_as_expected(job, record) for job, record in jobs) else EXIT_CRASHED
 
 
 async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:
     """Show progress until every job has ended."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+    # The note gets what is left, so that its length does not move the rest.
+    note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(_BAR), TimeElapsedColumn(), note)
+    with Progress(*columns, console=console, expand=True) as bars:
         rows: dict[str, TaskID] = {
             record.job_id: bars.add_task(job.title, total=1.0, note=record.state.value) for job, record in jobs
         }
@@ -76,20 +81,22 @@ def _show(bars: Progress, rows: dict[str, TaskID], jobs: list[tuple[DemoJob, Job
         bars.update(rows[record.job_id], completed=done, note=note or record.state.value)
 
 
-def _table(jobs: list[tuple[DemoJob, JobRecord]]) -> Table:
-    table = Table(title="What came of it")
-    for column in ("task", "skill", "status"):
-        table.add_column(column)
-    table.add_column("time", justify="right")
-    table.add_column("result", overflow="fold")
+def _print_outcomes(jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:
+    """Print two lines for each job: a table would leave no room for the results in a terminal of 80 columns."""
+    title = max(len(job.title) for job, _ in jobs)
+    skill = max(len(job.skill) for job, _ in jobs)
+    console.print("\n[bold]What came of it[/]\n")
     for job, record in jobs:
         expected = _as_expected(job, record)
         seconds = (record.finished_at or 0) - (record.handed_out_at or 0)
-        status = f"[{'green' if expected else 'red'}]{record.state.value}[/]"
-        if expected and job.expect == "failure":
-            status += " (as it should)"
-        table.add_row(job.title, job.skill, status, f"{seconds:.2f} s", _summary(record))
-    return table
+        status = record.state.value + (", as it should" if expected and job.expect == "failure" else "")
+        colour = "green" if expected else "red"
+        console.print(
+            f"  [bold]{job.title:{title}}[/]  [cyan]{job.skill:{skill}}[/]  {seconds:5.2f} s  [{colour}]{status}[/]",
+            highlight=False,
+        )
+        console.print(Padding(Text(_summary(record), style="dim"), (0, 0, 0, 4)))
+    console.print()
 
 
 def _summary(record: JobRecord) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import sys
+import shlex
+import shutil
+import textwrap
 from typing import Any, cast
 
 import click
 
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.app import load_app, load_settings, load_skills
 from avtomatika_worker.cli.local import WorkerThread
-from avtomatika_worker.cli.run import watch
+from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.supervisor import Ending
@@ -25,8 +29,7 @@ DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator li
 def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload: bool) -> None:
     """Run both until a signal comes."""
     if reload:
-        watch([argument for argument in sys.argv[1:] if argument != "--reload"])
-        return
+        reload_command()
     worker = load_app(app)
     settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}"))
     load_skills(worker, settings)
@@ -55,6 +58,7 @@ class _Session:
         self._worker = worker
         self._orchestrator = orchestrator
         self._thread: WorkerThread | None = None
+        self._stopping = False
 
     @property
     def ending(self) -> Ending:
@@ -63,6 +67,7 @@ class _Session:
 
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; the orchestrator follows it."""
+        self._stopping = True  # for a worker that is not there yet
         if self._thread is not None:
             self._thread.request_shutdown()
 
@@ -71,16 +76,30 @@ class _Session:
         try:
             await self._orchestrator.start()
         except OSError as error:
-            raise UsageProblem(f"the embedded orchestrator cannot listen: {error}; choose another --port") from error
+            reason = f"the embedded orchestrator cannot listen: {error.strerror or error}"
+            raise ConfigError([f"{reason}; choose another --port"]) from error
         try:
             settings = load_settings(self._worker, **local_environment(self._orchestrator.url))
             self._thread = WorkerThread(self._worker, settings)
             self._thread.start()
-            await self._orchestrator.wait_for_worker(timeout=30)
-            click.echo(banner(self._worker, settings))
-            await self._thread.ended()
+            if self._stopping:
+                self._thread.request_shutdown()
+            ended = asyncio.ensure_future(self._thread.ended())
+            if await self._registered(ended):
+                click.echo(banner(self._worker, settings))
+            await ended
         finally:
             await self._orchestrator.stop()
+
+    async def _registered(self, ended: asyncio.Future[None]) -> bool:
+        """Wait until the worker is registered; False when it ends before."""
+        registered = asyncio.ensure_future(self._orchestrator.wait_for_worker(timeout=30))
+        first: set[asyncio.Future[Any]] = {registered, ended}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            return registered.done() and bool(registered.result())
+        finally:
+            registered.cancel()
 
 
 def banner(worker: Worker, settings: Settings) -> str:
@@ -89,17 +108,24 @@ def banner(worker: Worker, settings: Settings) -> str:
     contracts = worker.skills.contracts()
     lines = [
         "",
-        f"  Orchestrator for development at {url} (in memory: it keeps nothing)",
-        f"  Worker {settings.worker_id} with {len(contracts)} skills: {', '.join(c.name for c in contracts) or 'none'}",
+        f"  Orchestrator for development at {url} (in memory only)",
+        f"  Worker {settings.worker_id}",
+        *_skills([contract.name for contract in contracts]),
     ]
     if contracts:
-        body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {})})
+        body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {}) or {}})
         lines += [
             "",
             "  Send it a task:",
-            f"    curl '{url}/api/jobs' -H 'content-type: application/json' -d '{body}'",
+            f"    curl '{url}/api/jobs' -H 'content-type: application/json' -d {shlex.quote(body)}",
         ]
     return "\n".join([*lines, "", "  Stop with Ctrl+C", ""])
+
+
+def _skills(names: list[str]) -> list[str]:
+    width = max(40, shutil.get_terminal_size().columns - 2)
+    text = f"  Skills: {', '.join(names) or 'none'}"
+    return textwrap.wrap(text, width, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
 
 
 def example(schema: dict[str, Any], root: dict[str, Any] | None = None, depth: int = 0) -> Any:

@@ -56,8 +56,8 @@ class Orchestrator:
         self._clock = clock
         self._hub = hub
         self._registrations: Counter[str] = Counter()
-        self.contracts = Contracts()
-        self.book = JobBook(release, hub, history=rules.history)
+        self.contracts: Contracts = Contracts()
+        self.book: JobBook = JobBook(release, hub, history=rules.history)
         self.workers: dict[str, WorkerRecord] = {}
         self.problems: deque[Problem] = deque(maxlen=_PROBLEMS_KEPT)
         self.when_ready: Callable[[str | None], None] = lambda _worker_id: None

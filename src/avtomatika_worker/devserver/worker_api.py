@@ -87,9 +87,9 @@ class WorkerApi:
         self._task_signer = task_signer
         self._clock = clock
         self._hub = hub
-        self.answers = Answers(release, clock)
-        self.polls = Polls(orchestrator, hub)
-        self.commands = CommandChannels(orchestrator, hub)
+        self.answers: Answers = Answers(release, clock)
+        self.polls: Polls = Polls(orchestrator, hub)
+        self.commands: CommandChannels = CommandChannels(orchestrator, hub)
         self.requests: deque[RecordedCall] = deque()
         self._bytes_kept = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, overload
 
 from avtomatika_worker.execution.outcome import CancelReason
 
@@ -121,16 +121,16 @@ class TaskContext:
         check_event: EventCheck,
         hot: HotCache,
     ) -> None:
-        self.skill = skill
-        self.task_id = task_id
-        self.job_id = job_id
-        self.worker_id = worker_id
-        self.params = params
-        self.priority = priority
-        self.deadline = deadline
-        self.metadata = metadata
-        self.security = security
-        self.tracing_context = tracing_context
+        self.skill: str = skill
+        self.task_id: str = task_id
+        self.job_id: str = job_id
+        self.worker_id: str = worker_id
+        self.params: dict[str, Any] = params
+        self.priority: float = priority
+        self.deadline: float | None = deadline
+        self.metadata: dict[str, Any] = metadata
+        self.security: dict[str, Any] = security
+        self.tracing_context: dict[str, Any] = tracing_context
         self._sink = sink
         self._check_event = check_event
         self._hot = hot
@@ -139,6 +139,12 @@ class TaskContext:
 
     # ------------------------------------------------------------------------------------------ progress and events
 
+    @overload
+    def send_progress(self, progress: float, message: str = "") -> Sent: ...
+
+    @overload
+    def send_progress(self, task_id: str, job_id: str, progress: float, message: str = "") -> Sent: ...
+
     def send_progress(self, *args: Any, **kwargs: Any) -> Sent:
         """Tell how far the task is: ``send_progress(0.5, "half")``, a fraction from 0 to 1 and a text.
 
@@ -146,7 +152,9 @@ class TaskContext:
         is coalesced: the newest within a second wins, and the last is always sent before the result. Returns `Sent`,
         false when the value is no such fraction (logged as an error).
         """
-        progress, message = _progress_arguments(args, kwargs)
+        return self._report_progress(*_progress_arguments(args, kwargs))
+
+    def _report_progress(self, progress: object, message: object) -> Sent:
         if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0.0 <= progress <= 1.0:
             self._complain("progress", f"progress must be a number from 0 to 1, not {progress!r:.80}")
             return Sent(accepted=False)
@@ -165,7 +173,7 @@ class TaskContext:
             self._complain(event_type, problem or "not valid")
             return Sent(accepted=False)
         if event_type == "progress":
-            return self.send_progress(plain.get("progress"), plain.get("message", ""))
+            return self._report_progress(plain.get("progress"), plain.get("message") or "")
         self._sink.event(event_type, plain)
         return Sent(accepted=True, room=self._sink.room)
 

@@ -107,12 +107,12 @@ class Execution:
 
     def __init__(self, ctx: TaskContext, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
-        self.ctx = ctx
-        self.started = time.monotonic()
+        self.ctx: TaskContext = ctx
+        self.started: float = time.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
-        self.grace = options.cancel_grace if (options := pipeline.options(ctx.skill)) else 0.0
+        self.grace: float = options.cancel_grace if (options := pipeline.options(ctx.skill)) else 0.0
         self._runner: asyncio.Task[Outcome] | None = None
         self._gave_up: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []

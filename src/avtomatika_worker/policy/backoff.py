@@ -47,8 +47,8 @@ class Backoff:
     __slots__ = ("attempts", "policy")
 
     def __init__(self, policy: BackoffPolicy) -> None:
-        self.policy = policy
-        self.attempts = 0
+        self.policy: BackoffPolicy = policy
+        self.attempts: int = 0
 
     def failed(self, jitter: float, *, retry_after: float | None = None, rate_limited: bool = False) -> float:
         """Count a failure and return the delay before the next attempt, in seconds."""

@@ -15,7 +15,7 @@ class PollDemand:
 
     def __init__(self, most: int) -> None:
         self._most = max(1, most)
-        self.target = 1
+        self.target: int = 1
 
     def got_task(self) -> None:
         """There is work: ask wider."""

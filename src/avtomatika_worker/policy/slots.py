@@ -11,9 +11,9 @@ class Slots:
     def __init__(self, total: int) -> None:
         if total < 1:
             raise ValueError(f"a worker needs at least one slot, not {total}")
-        self.total = total
-        self.polling = 0
-        self.running = 0
+        self.total: int = total
+        self.polling: int = 0
+        self.running: int = 0
 
     @property
     def free(self) -> int:

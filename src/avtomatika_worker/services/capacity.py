@@ -26,8 +26,8 @@ class Turn:
     __slots__ = ("_end", "_ended", "_waiter", "granted", "skill")
 
     def __init__(self, skill: str, end: Callable[[Turn], None]) -> None:
-        self.skill = skill
-        self.granted = False
+        self.skill: str = skill
+        self.granted: bool = False
         self._end = end
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None

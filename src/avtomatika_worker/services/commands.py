@@ -29,7 +29,7 @@ class Commands:
         self._link = link
         self._on_cancel = on_cancel
         self._tls = tls
-        self.connected = False
+        self.connected: bool = False
 
     async def run(self) -> None:
         """Keep a WebSocket open while the link is registered, for ever."""

@@ -61,10 +61,10 @@ class Link:
     def __init__(self, settings: LinkSettings, worker_id: str, transport: HttpTransport) -> None:
         self.settings = settings
         self.worker_id = worker_id
-        self.dialect = dialects.NEUTRAL
-        self.ready = Gate()
-        self.broken = Gate()
-        self.known = Gate()
+        self.dialect: dialects.Dialect = dialects.NEUTRAL
+        self.ready: Gate = Gate()
+        self.broken: Gate = Gate()
+        self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
         self._transport = transport
         self._codec = Codec(worker_id, settings.token, lambda: uuid.uuid4().hex)

@@ -59,8 +59,8 @@ class Outbox:
         self._backlog: Counter[Link] = Counter()
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
-        self.expired = 0
-        self.lost = 0
+        self.expired: int = 0
+        self.lost: int = 0
 
     # ------------------------------------------------------------------------------------------------ figures
 

@@ -57,7 +57,7 @@ class Presence:
     """Publishes the worker's state on the board, soon after it changed."""
 
     def __init__(self, slots: Slots, catalogued: Catalogued, admission: Admission, board: Board[WorkerState]) -> None:
-        self.hot = HotCache(self._changed_anywhere)
+        self.hot: HotCache = HotCache(self._changed_anywhere)
         self._slots = slots
         self._catalogued = catalogued
         self._admission = admission

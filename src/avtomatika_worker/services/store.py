@@ -77,7 +77,7 @@ class Store:
 
     def __init__(self, directory: Path, worker_id: str, *, temporary: bool = False) -> None:
         """``temporary``: no later process will use this id, so an empty file is removed in the end."""
-        self.path = directory / f"outbox-{worker_id}.sqlite3"
+        self.path: Path = directory / f"outbox-{worker_id}.sqlite3"
         self._worker_id = worker_id
         self._temporary = temporary
         self._writes: queue.SimpleQueue[_Write] = queue.SimpleQueue()

@@ -64,6 +64,7 @@ def for_pydantic(annotation: Any, above: tuple[Any, ...] = ()) -> Any:
 
 
 def members_of(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union; any other type is its only one."""
     return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
 
 
@@ -78,10 +79,12 @@ def field_types(annotation: Any) -> dict[str, Any]:
 
 
 def without_requiredness(annotation: Any) -> Any:
+    """Return the type inside of ``Required[…]`` or ``NotRequired[…]``."""
     return get_args(annotation)[0] if get_origin(annotation) in {Required, NotRequired} else annotation
 
 
 def needs_pydantic(annotation: Any) -> bool:
+    """Whether a type holds something that only pydantic understands."""
     return mentions(annotation, _is_pydantic)
 
 
@@ -93,6 +96,7 @@ def _is_pydantic(part: Any) -> bool:
 
 
 def is_msgspec_constraint(part: Any) -> bool:
+    """Whether a part of a type means something to msgspec only."""
     return isinstance(part, msgspec.Meta) or (isinstance(part, type) and issubclass(part, msgspec.Struct))
 
 
@@ -124,4 +128,5 @@ def _stands_for(annotation: Any) -> tuple[Any, ...]:
 
 
 def name_of(annotation: Any) -> str:
+    """Return what to call a type in messages."""
     return getattr(annotation, "__name__", None) or str(annotation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +196,7 @@ def _by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
 
 
 def _with_msgspec(annotation: Any) -> TypeContract:
-    schema = _unfold(msgspec.json.schema(annotation, schema_hook=_schema_hook))
+    schema = _unfold(_dedented(msgspec.json.schema(annotation, schema_hook=_schema_hook)))
     compiled = _written(schema)
 
     def convert(value: object) -> Any:
@@ -273,6 +274,15 @@ def _dec_hook(tp: type, value: object) -> object:
     if issubclass(tp, Path) and isinstance(value, str):
         return tp(value)
     raise msgspec.ValidationError(f"Expected `{tp.__name__}`, got `{type(value).__name__}`")
+
+
+def _dedented(schema: JsonSchema) -> JsonSchema:
+    """Take the indentation out of what classes' docstrings say: msgspec, unlike pydantic, leaves it in."""
+    definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
+    for definition in definitions.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return schema
 
 
 def _unfold(schema: JsonSchema) -> JsonSchema:

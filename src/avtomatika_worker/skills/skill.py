@@ -131,10 +131,10 @@ class Skill:
     def __init__(
         self, contract: SkillContract, func: Callable[..., Any], plan: BindingPlan, options: SkillOptions
     ) -> None:
-        self.contract = contract
-        self.func = func
-        self.options = options
-        self.is_async = is_async(func)
+        self.contract: SkillContract = contract
+        self.func: Callable[..., Any] = func
+        self.options: SkillOptions = options
+        self.is_async: bool = is_async(func)
         self._plan = plan
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}

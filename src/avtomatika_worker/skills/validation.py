@@ -31,7 +31,7 @@ class InvalidValue(ValueError):  # noqa: N818 - the base of InvalidInputError an
     """A value that does not fit; ``problems`` says where and why."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__("; ".join(problem.text("$") for problem in problems))
 
 
@@ -42,7 +42,7 @@ class Schema:
 
     def __init__(self, json: JsonSchema) -> None:
         """Compile. Raises ValueError for what is no JSON Schema, or refers to what is outside of it."""
-        self.json = json
+        self.json: JsonSchema = json
         self._validator = jsonschema_rs.validator_for(json, retriever=_refuse)
 
     def problems(self, value: object) -> tuple[Problem, ...]:

@@ -17,7 +17,7 @@ from avtomatika_worker.cli.demo_app.invoice import as_money, totals
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import WordStats, measure
 
-worker = Worker(worker_type="demo")
+worker: Worker = Worker(worker_type="demo")
 
 
 # ---------------------------------------------------------------------------------------------------- thumbnail
@@ -119,7 +119,7 @@ async def primes(limit: Annotated[int, Meta(ge=1, le=10_000_000_000)], ctx: Task
     """Count the primes up to a limit and find the largest gap between two of them."""
     known, milestone = PrimeCount(0, 0, 0, 0, 0), 1_000_000
     for known in count_primes(limit):
-        await ctx.send_progress(known.limit / limit, f"{known.count:,} primes up to {known.limit:,}")
+        await ctx.send_progress(known.limit / limit, f"{known.count:,} primes so far")
         if known.limit == milestone:
             await ctx.send_event("milestone", Milestone(milestone, known.count))
             milestone *= 10

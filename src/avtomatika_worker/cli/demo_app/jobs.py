@@ -41,7 +41,7 @@ def demo_jobs(output_dir: Path) -> list[DemoJob]:
         ),
         DemoJob("word_stats", {"path": str(DATA / "letter.txt"), "top": 5}, "A letter from a task"),
         DemoJob("invoice_total", _invoice(quantity=12), "An invoice"),
-        DemoJob("invoice_total", _invoice(quantity=0), "An invoice with a mistake in it", expect="failure"),
+        DemoJob("invoice_total", _invoice(quantity=0), "An invoice with a mistake", expect="failure"),
     ]
 
 

@@ -1,0 +1,259 @@
+"""``--reload`` as processes: what an edit, a mistake in it and a signal lead to."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+import pytest
+
+from avtomatika_worker.devserver import EmbeddedOrchestrator
+
+APP = """
+import asyncio, os
+from avtomatika_worker import TaskContext, Worker
+worker = Worker(worker_type="test", worker_id="w1")
+
+@worker.skill
+async def version():
+    return {"version": 1, "process": os.getpid()}
+
+@worker.skill
+async def slow(ctx: TaskContext):
+    await ctx.send_progress(0.1, "begun")
+    await asyncio.sleep(0.5)
+    return {"result": "finished"}
+
+"""
+
+TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
+"""Makes standard input the terminal of this process, as a shell has it, and becomes the command."""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups of POSIX")
+
+
+class Reloaded:
+    """``worker … --reload`` in a session of its own, its output and its tasks."""
+
+    def __init__(self, process, url):
+        self.process = process
+        self.url = url
+        self.lines = []
+
+    async def wait_for(self, text):
+        """Return the next line that holds ``text``."""
+        async with asyncio.timeout(30):
+            while line := (await self.process.stdout.readline()).decode():
+                self.lines.append(line)
+                if text in line:
+                    return line
+        raise AssertionError(f"it ended without {text!r}:\n{''.join(self.lines)}")
+
+    async def ready(self):
+        """Wait until the worker is registered."""
+        await self.wait_for("registered at" if self.url else "Stop with Ctrl+C")
+
+    async def end(self):
+        """Return the exit code, once neither the command nor any process it made is left."""
+        async with asyncio.timeout(30):
+            self.lines.append((await self.process.stdout.read()).decode())
+            code = await self.process.wait()
+        with pytest.raises(ProcessLookupError):
+            os.killpg(self.process.pid, 0)
+        return code
+
+    @property
+    def output(self):
+        return "".join(self.lines)
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "my_app.py").write_text(APP, "utf-8")
+    return tmp_path
+
+
+def edit(project, old, new):
+    path = project / "my_app.py"
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
+@asynccontextmanager
+async def reloaded(project, verb, *, url="", prefix=(), stdin=asyncio.subprocess.DEVNULL) -> AsyncIterator[Reloaded]:
+    """Start ``worker run``, for the orchestrator at ``url``, or ``worker dev`` with one of its own."""
+    options = ["--no-health-check"] if verb == "run" else ["--port", str(free_port())]
+    process = await asyncio.create_subprocess_exec(
+        *(*prefix, sys.executable, "-u", "-m", "avtomatika_worker.cli"),
+        *(verb, "--app", "my_app:worker", "--reload", *options),
+        cwd=project,
+        env={"PATH": "", "ORCHESTRATOR_URL": url, "WORKER_TOKEN": "dev-token", "PYTHONUNBUFFERED": "1"},
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield Reloaded(process, url)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+async def orchestrator():
+    async with EmbeddedOrchestrator(poll_time=1.0) as orchestrator:
+        yield orchestrator
+
+
+async def run_version(orchestrator):
+    job = orchestrator.submit("version")
+    await job.done()
+    return job.result
+
+
+async def test_run_serves_the_next_task_with_the_edited_code(project, orchestrator):
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        before = await run_version(orchestrator)
+        assert before["version"] == 1
+        edit(project, '"version": 1', '"version": 2')
+        await worker.wait_for("my_app.py changed: starting again")
+        after = await run_version(orchestrator)
+        assert after["version"] == 2
+        with pytest.raises(ProcessLookupError):
+            os.kill(before["process"], 0)
+        worker.process.terminate()
+        assert await worker.end() == 0
+
+
+async def test_dev_serves_the_next_task_with_the_edited_code(project):
+    async with reloaded(project, "dev") as worker, aiohttp.ClientSession() as session:
+        url = (await worker.wait_for("Orchestrator for development at")).split()[4]
+        await worker.ready()
+
+        async def run_task():
+            async with session.post(f"{url}/api/jobs", json={"skill": "version"}) as answer:
+                job = f"{url}{answer.headers['Location']}"
+            async with session.get(job, params={"wait": "10"}) as answer:
+                return (await answer.json())["result"]["version"]
+
+        assert await run_task() == 1
+        for version in (2, 3):
+            edit(project, f'"version": {version - 1}', f'"version": {version}')
+            await worker.wait_for("my_app.py changed: starting again")
+            await worker.ready()
+            assert await run_task() == version
+        worker.process.send_signal(signal.SIGINT)
+        assert await worker.end() == 0
+
+
+async def test_a_syntax_error_is_told_and_mending_it_brings_the_worker_back(project, orchestrator):
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        edit(project, '"version": 1,', '"version": 2 2')
+        line = await worker.wait_for("worker: --app: importing my_app failed: SyntaxError")
+        assert "my_app.py, line 8" in line
+        await worker.wait_for("ended with exit code 2; it starts again when a Python file changes")
+        edit(project, '"version": 2 2', '"version": 3,')
+        await worker.ready()
+        assert (await run_version(orchestrator))["version"] == 3
+        assert "avtomatika_worker/cli" not in worker.output, "the traceback holds our own frames"
+        worker.process.terminate()
+        assert await worker.end() == 0
+
+
+async def test_a_signal_while_the_app_is_broken_gives_the_exit_code_of_that(project, orchestrator):
+    edit(project, "import asyncio", "import no_such_module")
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.wait_for("ended with exit code 2")
+        worker.process.terminate()
+        assert await worker.end() == 2
+
+
+async def test_a_running_task_finishes_before_the_edited_code_starts(project, orchestrator):
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        job = await slow_task(orchestrator)
+        edit(project, '"version": 1', '"version": 2')
+        await worker.wait_for("my_app.py changed: starting again")
+        assert job.result == {"result": "finished"}
+        await worker.ready()
+        worker.process.terminate()
+        assert await worker.end() == 0
+
+
+@pytest.mark.parametrize("verb", ["run", "dev"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_everything(project, orchestrator, verb, number):
+    async with reloaded(project, verb, url=orchestrator.url if verb == "run" else "") as worker:
+        await worker.ready()
+        worker.process.send_signal(number)
+        assert await worker.end() == 0
+        assert "Traceback" not in worker.output
+        assert "Aborted" not in worker.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_a_running_task_finish(project, orchestrator, number):
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        job = await slow_task(orchestrator)
+        worker.process.send_signal(number)
+        assert await worker.end() == 0
+        assert job.result == {"result": "finished"}
+
+
+async def test_ctrl_c_at_a_terminal_lets_a_running_task_finish(project, orchestrator):
+    # The terminal sends SIGINT to both processes; passed on, it would be the second one, which cuts the shutdown short.
+    terminal, inner = os.openpty()
+    prefix = (sys.executable, "-c", TERMINAL)
+    try:
+        async with reloaded(project, "run", url=orchestrator.url, prefix=prefix, stdin=inner) as worker:
+            await worker.ready()
+            job = await slow_task(orchestrator)
+            os.write(terminal, b"\x03")
+            assert await worker.end() == 0
+            assert job.result == {"result": "finished"}
+    finally:
+        os.close(inner)
+        os.close(terminal)
+
+
+async def test_a_second_signal_cuts_the_shutdown_short(project, orchestrator):
+    edit(project, "asyncio.sleep(0.5)", "asyncio.sleep(300)")
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        await slow_task(orchestrator)
+        worker.process.terminate()
+        await worker.wait_for("shutting down")
+        worker.process.terminate()
+        assert await worker.end() == 3
+
+
+async def test_a_third_signal_kills_a_worker_that_hears_none(project, orchestrator):
+    edit(project, "await asyncio.sleep(0.5)", "print('blocked'); __import__('time').sleep(300)")
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        orchestrator.submit("slow")
+        await worker.wait_for("blocked")
+        while worker.process.returncode is None:
+            worker.process.terminate()
+            await asyncio.sleep(0.05)
+        assert await worker.end() == 128 + signal.SIGKILL
+
+
+async def slow_task(orchestrator):
+    """Submit a task, and return its job once it runs."""
+    job = orchestrator.submit("slow")
+    await orchestrator.wait_for(lambda: job.progress.message == "begun")
+    return job
