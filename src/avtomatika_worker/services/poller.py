@@ -33,7 +33,11 @@ _UNKNOWN_HERE: Final = frozenset({401, 403, 404})
 """Refusals of a poll that a registration may heal: the token ran out, or the orchestrator does not know the worker."""
 
 LEND_AFTER: Final = 0.5
-"""Seconds after which a poll that waits lends its slot to another orchestrator that has none in flight."""
+"""Seconds after which a poll that waits lends its slot.
+
+It does so to another orchestrator that has none in flight or, when its own has more polls waiting, to any that has
+tasks: one that leaves a poll waiting has none. What a lent poll brings all the same is first in line for a slot.
+"""
 
 LOOK_AGAIN: Final = 0.25
 """Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
@@ -67,11 +71,17 @@ class _Source:
         self.not_before = 0.0
         self.polls: set[_Poll] = set()
 
-    def asking_for(self, skills: tuple[str, ...]) -> int:
-        """Return how many polls ask for all of ``skills``: one from a time with less room leaves some out."""
-        if not self.link.dialect.skill_names:
-            return len(self.polls)
-        return sum(poll.asks_for(skills) for poll in self.polls)
+    def wants(self, skills: tuple[str, ...], now: float) -> bool:
+        """Whether another poll for ``skills`` makes sense, as far as its tasks go.
+
+        A poll from a time with less room leaves some skills out, and does not count.
+        """
+        asking = self.polls
+        if self.link.dialect.skill_names:
+            asking = {poll for poll in self.polls if poll.asks_for(skills)}
+        if any(now - poll.sent > LEND_AFTER for poll in asking):
+            return False  # one that waits shows that there is nothing to be had
+        return len(asking) < self.demand.target
 
 
 class Poller:
@@ -133,13 +143,16 @@ class Poller:
             return None
         unasked = [Candidate(each.wants and not each.in_flight, each.reachable) for each in candidates]
         chosen = self._rotation.next(unasked)
-        if chosen is None or not self._borrow(now):
-            return None
-        return self._sources[chosen]
+        if chosen is not None and self._borrow(now, [*self._sources]):
+            return self._sources[chosen]
+        chosen = self._rotation.next(candidates)
+        if chosen is not None and self._borrow(now, [each for each in self._sources if len(each.polls) > 1]):
+            return self._sources[chosen]
+        return None
 
-    def _borrow(self, now: float) -> bool:
+    def _borrow(self, now: float, lenders: Sequence[_Source]) -> bool:
         """Free the slot of a poll that has long been waiting; return whether there was one."""
-        waiting = [poll for source in self._sources for poll in source.polls if not poll.lent]
+        waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
         oldest = min(waiting, key=lambda poll: poll.sent, default=None)
         if oldest is None or now - oldest.sent < LEND_AFTER:
             return False
@@ -152,7 +165,7 @@ class Poller:
             Candidate(
                 wants=source.link.ready.is_open
                 and source.not_before <= now
-                and source.asking_for(skills) < source.demand.target
+                and source.wants(skills, now)
                 and self._outbox.backlog(source.link) < BACKLOG_LIMIT,
                 reachable=source.link.reachable,
                 in_flight=len(source.polls),
