@@ -16,6 +16,7 @@ import jsonschema_rs
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 
 from avtomatika_worker.skills.hints import MISSING
 from avtomatika_worker.skills.plain import to_plain
@@ -339,10 +340,18 @@ class Envelope(TypedDict):
     data: Typed
 
 
-@dataclasses.dataclass
-class PointEnvelope:
+class PointEnvelope(TypedDict):
     data: Point
-    status: str = "success"
+
+
+@dataclasses.dataclass
+class Order:
+    status: str
+    data: int = 0
+
+
+class ForeignEnvelope(typing_extensions.TypedDict):
+    data: Typed
 
 
 class StatusOnly(TypedDict):
@@ -371,6 +380,8 @@ class AnyEnvelope(TypedDict):
         (Annotated[int, at.Gt(3)], {"result": 4}, {"result": 3}),
         (Mixed | Data, {"size": 1}, {"size": "x"}),
         (PointEnvelope, {"result": to_plain({"data": Point(1)})["data"]}, {"x": 1, "y": 0}),
+        (ForeignEnvelope, {"size": 1}, {"status": "ok", "data": {"size": 1}}),
+        (Order, {"status": "open", "data": 1}, {"data": 1}),
     ],
     ids=lambda each: str(each)[:40],
 )

@@ -84,7 +84,8 @@ def from_value(value: object) -> Outcome:
         plain = to_plain(value)
     except UnsendableValueError as error:
         raise ContractViolationError(f"the result cannot be sent: {error}", {"path": error.path}) from error
-    if _is_envelope(plain):
+    # Only a dict: a model with a field called "status" would lose all its data as an envelope.
+    if isinstance(value, Mapping) and _is_envelope(plain):
         return _from_envelope(cast("dict[str, Any]", plain))
     return Succeeded(data=_as_data(plain))
 

@@ -144,7 +144,7 @@ def _written(schema: Mapping[str, Any]) -> Schema:
 
 
 def _data_schema(annotation: Any, *, enveloped: bool) -> JsonSchema | None:
-    fields = field_types(annotation)
+    fields = field_types(annotation) if dict in getattr(annotation, "__mro__", ()) else {}  # a TypedDict, whoever's
     if fields and fields.keys() <= ENVELOPE_KEYS and not fields.keys().isdisjoint(ENVELOPE_MARKS) and not enveloped:
         return infer_output(without_requiredness(fields["data"]), enveloped=True) if "data" in fields else None
     if is_named_tuple(annotation) and not enveloped:  # inside of the envelope it is an array, see `to_plain`

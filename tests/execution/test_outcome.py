@@ -1,0 +1,120 @@
+"""What a skill returned or raised, as the outcome of its task."""
+
+import dataclasses
+import enum
+from typing import NamedTuple
+
+import msgspec
+import pydantic
+import pytest
+
+from avtomatika_worker import Cancelled, ContractViolationError, Failed, InvalidInputError, Succeeded
+from avtomatika_worker.execution.outcome import from_exception, from_value
+
+
+class Order(pydantic.BaseModel):
+    status: str
+
+
+@dataclasses.dataclass
+class Reply:
+    data: dict
+    error: str | None = None
+
+
+class Pair(NamedTuple):
+    status: str
+    data: int
+
+
+class Struct(msgspec.Struct):
+    error: str
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("returned", "data"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"x": 1}, {"x": 1}),
+        (5, {"result": 5}),
+        ("text", {"result": "text"}),
+        ([1, None], {"result": [1, None]}),
+        (Color.RED, {"result": "red"}),
+        ({"metadata": {"a": 1}}, {"metadata": {"a": 1}}),
+        ({"status": "success", "x": 1}, {"status": "success", "x": 1}),
+    ],
+    ids=str,
+)
+def test_what_is_no_envelope_is_the_data(returned, data):
+    assert from_value(returned) == Succeeded(data)
+
+
+@pytest.mark.parametrize(
+    ("returned", "data"),
+    [
+        (Order(status="open"), {"status": "open"}),
+        (Reply({"q": 1}), {"data": {"q": 1}, "error": None}),
+        (Pair("open", 1), {"status": "open", "data": 1}),
+        (Struct("none"), {"error": "none"}),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_model_with_the_fields_of_an_envelope_is_data_all_the_same(returned, data):
+    assert from_value(returned) == Succeeded(data)
+
+
+@pytest.mark.parametrize(
+    ("returned", "outcome"),
+    [
+        ({"status": "success", "data": {"x": 1}}, Succeeded({"x": 1})),
+        ({"data": [1]}, Succeeded({"result": [1]})),
+        ({"data": Order(status="open")}, Succeeded({"status": "open"})),
+        ({"status": "needs_review"}, Succeeded({}, "needs_review")),
+        (
+            {"data": {}, "metadata": {"m": 1}, "costs": {"tokens": 7}},
+            Succeeded({}, metadata={"m": 1}, costs={"tokens": 7}),
+        ),
+        ({"error": "no"}, Failed("TRANSIENT_ERROR", "no")),
+        (
+            {"status": "failure", "error": {"code": "PERMANENT_ERROR", "message": "never", "details": {"a": 1}}},
+            Failed("PERMANENT_ERROR", "never", {"a": 1}),
+        ),
+    ],
+    ids=str,
+)
+def test_an_envelope_is_opened(returned, outcome):
+    assert from_value(returned) == outcome
+
+
+def test_a_skill_may_end_its_task_as_cancelled():
+    assert isinstance(from_value({"status": "cancelled"}), Cancelled)
+
+
+@pytest.mark.parametrize(
+    "returned", [{"status": 5}, {"data": {}, "costs": [1]}, {"data": {}, "metadata": "x"}], ids=str
+)
+def test_a_broken_envelope_is_a_contract_violation(returned):
+    with pytest.raises(ContractViolationError):
+        from_value(returned)
+
+
+def test_what_cannot_be_sent_is_a_contract_violation_that_names_its_path():
+    with pytest.raises(ContractViolationError) as caught:
+        from_value({"a": [1, object()]})
+    assert caught.value.details == {"path": "$.a[1]"}
+
+
+def test_errors_of_ours_keep_code_and_details_and_others_are_transient_without_traceback():
+    assert from_exception(InvalidInputError("no", {"why": 1})) == Failed("INVALID_INPUT_ERROR", "no", {"why": 1})
+    other = from_exception(KeyError("gone"))
+    assert (other.code, other.message, other.details) == (
+        "TRANSIENT_ERROR",
+        "KeyError: 'gone'",
+        {"exception": "KeyError"},
+    )
+    assert "Traceback" not in other.message
