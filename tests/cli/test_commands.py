@@ -18,7 +18,17 @@ async def echo(params: dict):
 def factory():
     return worker
 
+async def later():
+    return worker
+
 number = 5
+"""
+
+
+STOPPING = """
+import os, signal, threading
+def setup(worker):
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
 """
 
 
@@ -26,6 +36,7 @@ number = 5
 def project(tmp_path):
     (tmp_path / "my_app.py").write_text(APP, "utf-8")
     (tmp_path / "broken.py").write_text("import no_such_package_at_all\n", "utf-8")
+    (tmp_path / "ending.py").write_text("import sys\nsys.exit(0)\n", "utf-8")
     (tmp_path / "unfillable.py").write_text(
         "from avtomatika_worker import Worker\nworker = Worker()\n@worker.skill\ndef f(params, mystery): ...\n", "utf-8"
     )
@@ -50,7 +61,9 @@ def worker(project, *arguments, **environment):
         ("my_app", "write it as module:attribute"),
         ("nowhere:worker", "no module 'nowhere'"),
         ("my_app:wroker", "it has a Worker called worker"),
-        ("my_app:number", "is a int, not a Worker"),
+        ("my_app:number", "is of type int, not a Worker"),
+        ("my_app:later", "async def"),
+        ("ending:worker", '__name__ == "__main__"'),
         ("broken:worker", "no_such_package_at_all"),
         ("unfillable:worker", "'mystery'"),
     ],
@@ -72,11 +85,31 @@ def test_every_wrong_setting_is_named_at_once_and_secrets_are_not(project):
         MAX_CONCURRENT_TASKS="many",
         WORKER_PORT="-1",
         WORKER_TOKEN="hunter2\n x",
+        MAX_CONCURENT_TASKS="5",
     )
     assert done.returncode == 2
+    assert "did you mean MAX_CONCURRENT_TASKS?" in done.stderr
     assert "MAX_CONCURRENT_TASKS" in done.stderr
     assert "WORKER_PORT" in done.stderr
     assert "hunter2" not in done.stderr
+
+
+def test_what_no_orchestrator_could_digest_is_told_before_anything_starts(project):
+    done = worker(project, "run", "--app", "my_app:worker", WORKER_EXTRA_SERIAL="9" * 30)
+    assert done.returncode == 2
+    assert "capabilities.extra.serial" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("on_error", "code"), [("stop", 2), ("skip", 0)])
+def test_a_setup_that_raises_is_the_skill_modules_mistake(project, on_error, code):
+    (project / "skills").mkdir()
+    (project / "skills" / "one.py").write_text("def setup(worker):\n    raise RuntimeError('no licence')\n", "utf-8")
+    (project / "skills" / "two.py").write_text(STOPPING, "utf-8")
+    done = worker(project, "run", "--app", "my_app:worker", "--no-health-check", WORKER_SKILLS_ON_ERROR=on_error)
+    assert done.returncode == code, done.stderr
+    assert "one.py: its setup(worker) failed: RuntimeError: no licence" in done.stderr
+    assert "Traceback" in done.stderr
 
 
 @pytest.mark.parametrize("app", ["my_app:worker", "my_app:factory"])

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import threading
+import time
 from dataclasses import dataclass
 
 import pytest
 
 from avtomatika_worker import PermanentError, TaskContext, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.observability.logging import current_log_context
 from avtomatika_worker.protocol.dialects import DIALECTS
 from services.conftest import running
 
@@ -192,7 +194,8 @@ async def test_cancelling_main_shuts_down_in_order(orchestrator, worker):
         assert statuses[-1] == "offline"
 
 
-async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, caplog):
+@pytest.mark.parametrize("kind", ["coroutine", "thread", "to_thread"])
+async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, caplog, kind):
     from avtomatika_worker import TaskContextFilter
 
     log = logging.getLogger("users.code")
@@ -200,12 +203,19 @@ async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, cap
     caplog.handler.addFilter(context)  # pytest has one handler for the whole session: taken off below
     caplog.set_level(logging.INFO)
 
-    @worker.skill
     async def note(i: int):
         log.info("start %s", i)
         await asyncio.sleep(0.01)
+        if kind == "to_thread":
+            await asyncio.to_thread(log.info, "beside %s", i)
         log.info("end %s", i)
 
+    def note_in_thread(i: int):
+        log.info("start %s", i)
+        time.sleep(0.01)
+        log.info("end %s", i)
+
+    worker.skill("note")(note_in_thread if kind == "thread" else note)
     try:
         async with running(worker, orchestrator):
             jobs = [orchestrator.submit("note", {"i": i}) for i in range(10)]
@@ -218,3 +228,15 @@ async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, cap
         if record.name == "users.code":
             seen[record.args[0]].add((record.worker_id, record.task_id, record.job_id))
     assert seen == {i: {("w1", job.task_id, job.job_id)} for i, job in enumerate(jobs)}
+
+
+async def test_nothing_is_left_of_a_worker_in_the_program_around_it(orchestrator, worker):
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    async with running(add_skills(worker), orchestrator):
+        await orchestrator.submit("echo", {}).done()
+    assert (root.level, list(root.handlers)) == before
+    settings = worker.load_settings({"ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token})
+    asyncio.get_running_loop().call_later(0.05, worker.request_shutdown)
+    await worker.main(settings, health_check=False)
+    assert dict(current_log_context()) == {}

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import math
 import sys
 import uuid
 from pathlib import Path
@@ -18,6 +19,8 @@ import pydantic
 import pytest
 import typing_extensions
 
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills.hints import MISSING
 from avtomatika_worker.skills.plain import to_plain
 from avtomatika_worker.skills.schema import (
@@ -269,6 +272,39 @@ def test_a_field_of_any_type_is_converted_and_checked(annotation: Any, good: Any
     if annotation is not Any:
         with pytest.raises(InvalidValue):
             contract.convert({"field": bad})
+
+
+@dataclasses.dataclass
+class Open:
+    ratio: float = math.inf
+    default: int = 1
+
+
+class OpenModel(pydantic.BaseModel):
+    inner: Open = Open()
+    ratio: float = math.nan
+    count: int = 2**70
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        infer_input(Open),
+        infer_input(OpenModel),
+        infer_fields("skill", {"ratio": (float, math.inf), "size": (int, 1)}),
+        infer_fields("skill", {"ratio": (Annotated[float, at.Gt(0)], math.nan), "inner": (Open, Open())}),
+    ],
+    ids=["dataclass", "model", "fields", "fields with pydantic"],
+)
+def test_a_default_that_cannot_be_sent_is_not_announced(contract: Any) -> None:
+    canonical_bytes(contract.schema, NEUTRAL)
+    assert "default" not in contract.schema["properties"]["ratio"]
+
+
+def test_a_field_called_default_is_a_field() -> None:
+    contract = infer_input(Open)
+    assert contract is not None
+    assert contract.schema["properties"]["default"] == {"type": "integer", "default": 1}
 
 
 def test_every_problem_is_reported() -> None:

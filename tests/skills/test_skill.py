@@ -96,6 +96,10 @@ def test_a_name_may_have_128_characters() -> None:
     assert define(resize, "x" * 128).name == "x" * 128
 
 
+def nested(levels: int) -> dict[str, Any]:
+    return {"not": nested(levels - 1)} if levels > 1 else {}
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
@@ -113,6 +117,12 @@ def test_a_name_may_have_128_characters() -> None:
         ({"output_schema": {"type": "nope"}}, "output"),
         ({"events": {"alert": {"type": "nope"}}}, "alert"),
         ({"output_schema": object()}, "output"),
+        ({"price": float("nan")}, r"metadata cannot be sent: \$\.price: nan"),
+        ({"limits": {"most": [2**64]}}, r"metadata cannot be sent: \$\.limits\.most\[0\]"),
+        ({"input_schema": {"properties": {"a": {"default": float("inf")}}}}, r"input cannot be sent: \$\.properties"),
+        ({"output_schema": nested(29)}, "output cannot be sent: .*nested too deep"),
+        ({"events": {"alert": {"const": 1e20}}}, r"events cannot be sent: \$\.alert\.const"),
+        ({"description": "\ud800"}, "texts cannot be sent"),
     ],
     ids=str,
 )
@@ -120,6 +130,10 @@ def test_wrong_declarations_name_skill_and_culprit(told: dict[str, Any], said: s
     with pytest.raises(SkillDefinitionError, match=said) as caught:
         compiled(resize, **told)
     assert caught.value.skill == "resize"
+
+
+def test_a_schema_as_deep_as_orchestrators_take_is_accepted() -> None:
+    assert compiled(resize, output_schema=nested(28)).contract.output_schema == nested(28)
 
 
 def test_options_are_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -42,19 +43,18 @@ def load_app(path: str) -> Worker:
     if not isinstance(found, Worker) and callable(found):
         found = _call(path, found)
     if not isinstance(found, Worker):
-        raise UsageProblem(f"--app {path!r}: {attribute} is a {type(found).__name__}, not a Worker")
+        raise UsageProblem(f"--app {path!r}: {attribute} is of type {type(found).__name__}, not a Worker")
     return found
 
 
 def load_settings(worker: Worker, **overrides: str) -> Settings:
     """Return the worker's settings from the environment; ``overrides`` are variables. Exits with code 2 when wrong."""
-    try:
-        settings = worker.load_settings({**os.environ, **overrides})
-    except ConfigError as error:
-        _exit(error)
     for message in unknown_variables(os.environ):
         click.echo(f"worker: {message}", err=True)
-    return settings
+    try:
+        return worker.load_settings({**os.environ, **overrides})
+    except ConfigError as error:
+        _exit(error)
 
 
 def load_skills(worker: Worker, settings: Settings) -> None:
@@ -93,6 +93,9 @@ def _import(name: str) -> ModuleType:
             raise _broken(name, error) from error
         hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
         raise UsageProblem(f"--app: there is no module {error.name!r} in {here} ({hint})") from error
+    except SystemExit as error:
+        hint = 'put worker.run() and the like under: if __name__ == "__main__"'
+        raise UsageProblem(f"--app: importing {name} ended the process, exit code {error.code} ({hint})") from error
     except Exception as error:
         raise _broken(name, error) from error
 
@@ -122,6 +125,8 @@ def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
 
 
 def _call(path: str, factory: Any) -> Any:
+    if inspect.iscoroutinefunction(factory):
+        raise UsageProblem(f"--app {path!r}: this is an async def function; a plain def that returns a Worker works")
     try:
         return factory()
     except Exception as error:

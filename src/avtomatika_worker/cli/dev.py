@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import textwrap
+from dataclasses import replace
 from typing import Any, cast
 
 import click
@@ -35,7 +36,7 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     load_skills(worker, settings)
     configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
     orchestrator = EmbeddedOrchestrator(version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN)
-    session = _Session(worker, orchestrator)
+    session = _Session(worker, settings, orchestrator)
     run_process(session, session.main)
 
 
@@ -54,8 +55,9 @@ def local_environment(url: str) -> dict[str, str]:
 class _Session:
     """One run of worker and orchestrator."""
 
-    def __init__(self, worker: Worker, orchestrator: EmbeddedOrchestrator) -> None:
+    def __init__(self, worker: Worker, settings: Settings, orchestrator: EmbeddedOrchestrator) -> None:
         self._worker = worker
+        self._settings = settings
         self._orchestrator = orchestrator
         self._thread: WorkerThread | None = None
         self._stopping = False
@@ -79,7 +81,7 @@ class _Session:
             reason = f"the embedded orchestrator cannot listen: {error.strerror or error}"
             raise ConfigError([f"{reason}; choose another --port"]) from error
         try:
-            settings = load_settings(self._worker, **local_environment(self._orchestrator.url))
+            settings = replace(self._settings, orchestrator_url=self._orchestrator.url)  # now the port is known
             self._thread = WorkerThread(self._worker, settings)
             self._thread.start()
             if self._stopping:

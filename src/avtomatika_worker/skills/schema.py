@@ -18,6 +18,8 @@ from typing import Any, Final, NotRequired, Required, TypedDict, cast
 import msgspec
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
 from avtomatika_worker.skills.hints import (
     MISSING,
@@ -76,7 +78,7 @@ def infer_fields(name: str, fields: Fields) -> TypeContract:
     for field, (_, default) in fields.items():
         if default is not MISSING and field in properties:
             with contextlib.suppress(UnsendableValueError):  # a default that is no JSON is just not announced
-                properties[field] = {**properties[field], "default": to_plain(default)}
+                properties[field] = {**properties[field], "default": _sendable(to_plain(default))}
     return contract
 
 
@@ -196,7 +198,7 @@ def _by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
 
 
 def _with_msgspec(annotation: Any) -> TypeContract:
-    schema = _unfold(_dedented(msgspec.json.schema(annotation, schema_hook=_schema_hook)))
+    schema = _announceable(_unfold(_dedented(msgspec.json.schema(annotation, schema_hook=_schema_hook))))
     compiled = _written(schema)
 
     def convert(value: object) -> Any:
@@ -220,7 +222,7 @@ def _with_pydantic(annotation: Any, *, output: bool) -> TypeContract:
         raise UnsupportedTypeError(f"{name_of(annotation)} mixes msgspec's types with pydantic's; use one of them")
     try:
         adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
-        schema = _unfold(adapter.json_schema(mode="serialization" if output else "validation"))
+        schema = _announceable(_unfold(adapter.json_schema(mode="serialization" if output else "validation")))
     except pydantic.errors.PydanticUserError as error:
         if error.code == "class-not-fully-defined":
             raise NameError(error.message.partition(";")[0]) from None
@@ -283,6 +285,31 @@ def _dedented(schema: JsonSchema) -> JsonSchema:
         if "description" in definition:
             definition["description"] = inspect.cleandoc(definition["description"])
     return schema
+
+
+def _announceable(schema: JsonSchema) -> JsonSchema:
+    """Take out the defaults that cannot be sent, such as infinity: a worker that announced them would stay unknown."""
+    return cast("JsonSchema", _without_unsendable_defaults(schema))
+
+
+def _without_unsendable_defaults(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_unsendable_defaults(each) for each in node]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(node, dict):
+        return node
+    fields = {key: _without_unsendable_defaults(each) for key, each in cast("dict[str, Any]", node).items()}
+    if "default" in fields:
+        try:
+            _sendable(fields["default"])
+        except UnsendableValueError:
+            del fields["default"]
+    return fields
+
+
+def _sendable(value: Any) -> Any:
+    """Return ``value``. Raises `UnsendableValueError` when no orchestrator could digest it."""
+    canonical_bytes({"value": value}, NEUTRAL)
+    return value
 
 
 def _unfold(schema: JsonSchema) -> JsonSchema:

@@ -12,7 +12,9 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
+from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.binding import (
     BindingPlan,
@@ -102,6 +104,7 @@ class SkillDefinition:
             output_statuses=tuple(told.output_statuses or ()),
             properties=dict(told.properties),
         )
+        _check_sendable(contract)
         try:
             return Skill(contract, self.func, plan, self.options)
         except ValueError as error:  # a pattern that is none in JSON Schema, for instance
@@ -243,6 +246,23 @@ def _is_count(value: object) -> bool:
 
 def _is_seconds(value: object, *, least: float = 0.0) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
+
+
+def _check_sendable(contract: SkillContract) -> None:
+    """Refuse what no orchestrator can digest: a worker that announced it would never be registered."""
+    told = {
+        "the schema of its input": contract.input_schema,
+        "the schema of its output": contract.output_schema,
+        "the schemas of its events": contract.events_schema and dict(contract.events_schema),
+        "its metadata": dict(contract.properties),
+        "its texts": [contract.description, contract.version, *contract.output_statuses],
+    }
+    for what, value in told.items():
+        try:
+            canonical_bytes({"supported_skills": [{"of": value}]}, NEUTRAL)  # as deep as it stands in a registration
+        except UnsendableValueError as error:
+            path = error.path.replace("$.supported_skills[0].of", "$")
+            raise SkillDefinitionError(contract.name, f"{what} cannot be sent: {path}: {error.problem}") from error
 
 
 def _check_properties(skill: str, properties: dict[str, Any]) -> dict[str, Any]:

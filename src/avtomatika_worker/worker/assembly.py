@@ -15,7 +15,7 @@ import platformdirs
 
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings
-from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.errors import ConfigError, UnsendableValueError
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.outcome import CancelReason
@@ -26,6 +26,8 @@ from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
 from avtomatika_worker.policy.rotation import Rotation
 from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
@@ -141,7 +143,7 @@ def assemble(
 def announce(
     settings: Settings, registry: SkillRegistry, skill_dependencies: Mapping[str, tuple[str, ...]], host: HostFacts
 ) -> Announcement:
-    """Return what the worker says of itself."""
+    """Return what the worker says of itself. Raises `ConfigError` when no orchestrator could digest it."""
     skills = tuple(_skill_info(contract) for contract in registry.contracts())
     costs = {c.name: c.cost for c in registry.contracts() if c.cost is not None} | dict(settings.cost_per_skill)
     capabilities = Capabilities(
@@ -171,6 +173,7 @@ def announce(
         capabilities=capabilities,
         skills_hash=_skills_hash(skills),
     )
+    _check_sendable(registration)
     catalogue = Catalogue(
         worker_id=settings.worker_id,
         skills=skills,
@@ -180,6 +183,14 @@ def announce(
         skill_dependencies={name: list(needs) for name, needs in skill_dependencies.items()},
     )
     return Announcement(registration, catalogue)
+
+
+def _check_sendable(registration: WorkerRegistration) -> None:
+    """Find now what would make every registration fail: skills are checked already, settings are not."""
+    try:
+        canonical_bytes(msgspec.to_builtins(registration), NEUTRAL)
+    except UnsendableValueError as error:
+        raise ConfigError([f"the worker cannot announce {error.path.removeprefix('$.')}: {error.problem}"]) from error
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
-from avtomatika_worker.errors import ConfigError, SkillLoadError
+from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Middleware
-from avtomatika_worker.observability.logging import bind_log_context, configure_logging
+from avtomatika_worker.observability.logging import configure_logging, log_context
 from avtomatika_worker.services.capacity import CapacityChecker
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
@@ -139,17 +140,17 @@ class Worker(SkillDecorator):
             raise RuntimeError("this worker runs already")
         settings = settings or self.load_settings(os.environ)
         self.load_skills(settings)
-        bind_log_context(worker_id=settings.worker_id)
-        self._supervisor = assemble(
-            settings, self._registry, self._middlewares, self._policies, health_check=health_check
-        )
-        if not len(self._registry):
-            _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
-        try:
-            await self._supervisor.run()
-        finally:
-            self._ending = self._supervisor.ending
-            self._supervisor = None
+        with log_context(worker_id=settings.worker_id):
+            self._supervisor = assemble(
+                settings, self._registry, self._middlewares, self._policies, health_check=health_check
+            )
+            if not len(self._registry):
+                _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
+            try:
+                await self._supervisor.run()
+            finally:
+                self._ending = self._supervisor.ending
+                self._supervisor = None
 
     async def shutdown(self) -> None:
         """Shut down in order, and wait until that is done. Does nothing when the worker does not run."""
@@ -184,7 +185,21 @@ class Worker(SkillDecorator):
         for blueprint in loaded.blueprints:
             self.include_blueprint(blueprint)
         for setup in loaded.setups:
+            self._set_up(setup, skip=skip)
+
+    def _set_up(self, setup: Callable[[Any], object], *, skip: bool) -> None:
+        """Call the ``setup`` function of a module of the skills directory."""
+        try:
             setup(self)
+        except WorkerError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            where = inspect.getsourcefile(setup) or setup.__module__
+            problem = SkillLoadError(where, f"its setup(worker) failed: {type(error).__name__}: {error}")
+            problem.__cause__ = error
+            if not skip:
+                raise problem from error
+            _skipped(problem)
 
 
 def _checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
