@@ -1,9 +1,12 @@
 """The ``worker`` command as a process: what a user types, and what comes of it."""
 
+import json
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -148,7 +151,13 @@ def test_dev_says_that_its_port_is_taken(project):
     assert "Traceback" not in done.stderr
 
 
-def test_dev_says_where_to_send_tasks(project):
+def read_curl(lines, number):
+    """Return the words of a banner's curl command, as a shell reads them."""
+    start = [index for index, line in enumerate(lines) if "curl" in line][number - 1]
+    return shlex.split("".join(lines[start : start + 2]).replace("\\\n", ""))
+
+
+def test_dev_says_where_to_send_tasks_and_to_see_results(project):
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "avtomatika_worker.cli", "dev", "--app", "my_app:worker", "--port", "0"],
         cwd=project,
@@ -159,11 +168,15 @@ def test_dev_says_where_to_send_tasks(project):
     )
     with process:
         assert process.stdout is not None
-        line = ""
-        while "curl" not in line:
-            line = process.stdout.readline()
-            assert line, "dev ended before its banner"
-        assert '"skill": "echo"' in line
+        lines = []
+        while "Ctrl+C" not in "".join(lines):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "dev ended before its banner"
+        send, see = (read_curl(lines, number) for number in (1, 2))
+        with urllib.request.urlopen(send[1], data=send[3].encode(), timeout=10) as answer:  # noqa: S310 - http, as printed
+            job_id = json.load(answer)["job_id"]
+        with urllib.request.urlopen(see[1], timeout=10) as answer:  # noqa: S310 - http, as printed
+            assert [job["job_id"] for job in json.load(answer)["jobs"]] == [job_id]
         process.send_signal(signal.SIGINT)
         process.stdout.read()
     assert process.returncode == 0

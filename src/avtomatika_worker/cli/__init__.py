@@ -41,8 +41,13 @@ def run(app: str, health_check: bool, reload: bool) -> None:
 
     A signal lets running tasks finish, for WORKER_SHUTDOWN_TIMEOUT seconds at most; a second one cuts that short.
 
-    Exit codes: 0 orderly shutdown, 1 the worker crashed, 2 wrong configuration or skill, 3 shutdown cut short, 4
-    results lost because they could neither be delivered nor stored.
+    \b
+    Exit codes:
+      0  orderly shutdown
+      1  the worker crashed; the traceback is in the log
+      2  the configuration, the command or a skill is wrong
+      3  a second signal cut the shutdown short
+      4  results were lost: they could neither be delivered nor stored
     """
     from avtomatika_worker.cli.run import run_command
 

@@ -28,6 +28,7 @@ _TIMEOUT = 300.0
 _BAR = 16
 _SHORT = 20
 _MOST_FACTS = 4
+_LINE = 76
 
 
 def demo_command(output: str) -> None:
@@ -52,7 +53,7 @@ async def _run(output: Path, console: Console) -> int:
         thread.request_shutdown()
         await thread.ended()
     _print_outcomes(jobs, console)
-    console.print(f"Thumbnails are in [bold]{output}[/]")
+    console.print(f"Thumbnails are in [bold]{output}[/]", highlight=False)
     return EXIT_OK if all(_as_expected(job, record) for job, record in jobs) else EXIT_CRASHED
 
 
@@ -107,7 +108,11 @@ def _summary(record: JobRecord) -> str:
         for name, value in (record.result or {}).items()
         if isinstance(value, int | float) or (isinstance(value, str) and (len(value) <= _SHORT or name == "path"))
     ]
-    return ", ".join(facts[:_MOST_FACTS])
+    shown = ", ".join(facts[:_MOST_FACTS])
+    while len(shown) > _LINE and facts:
+        facts = facts[: min(len(facts), _MOST_FACTS) - 1]
+        shown = ", ".join(facts)
+    return shown
 
 
 def _as_expected(job: DemoJob, record: JobRecord) -> bool:
