@@ -108,11 +108,10 @@ def _summary(record: JobRecord) -> str:
         for name, value in (record.result or {}).items()
         if isinstance(value, int | float) or (isinstance(value, str) and (len(value) <= _SHORT or name == "path"))
     ]
-    shown = ", ".join(facts[:_MOST_FACTS])
-    while len(shown) > _LINE and facts:
-        facts = facts[: min(len(facts), _MOST_FACTS) - 1]
-        shown = ", ".join(facts)
-    return shown
+    shown = facts[:_MOST_FACTS]
+    while len(", ".join(shown)) > _LINE:
+        shown.pop()
+    return ", ".join(shown)
 
 
 def _as_expected(job: DemoJob, record: JobRecord) -> bool:
