@@ -43,6 +43,7 @@ class TaskEvents:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._queue: deque[Event] = deque()
+        self._arriving: deque[Event] = deque()
         self._progress: Event | None = None
         self._progress_at = -progress_interval
         self._progress_backoff = Backoff(link.settings.calls)
@@ -57,13 +58,21 @@ class TaskEvents:
     def progress(self, progress: float, message: str) -> None:
         """Take the newest progress; an older one that has not been sent is forgotten."""
         event = self._event(PROGRESS_EVENT, {"progress": progress, "message": message})
-        self._in_loop(self._put_progress, event)
+        if threading.get_ident() == self._thread:
+            self._put_progress(event)
+        else:
+            self._loop.call_soon_threadsafe(self._put_progress, event)
 
     def event(self, event_type: str, payload: dict[str, Any]) -> None:
         """Take an event. In a thread, wait while the queue is full."""
         event = self._event(event_type, payload)
-        self._in_loop(self._put, event)
-        if threading.get_ident() != self._thread and len(self._queue) >= _QUEUE_LIMIT:
+        if threading.get_ident() == self._thread:
+            self._put(event)
+            return
+        self._arriving.append(event)
+        self._loop.call_soon_threadsafe(self._arrive)
+        # Those that have not crossed yet count too: the main loop may be blocked.
+        if len(self._queue) + len(self._arriving) >= _QUEUE_LIMIT:
             asyncio.run_coroutine_threadsafe(self._room.wait(), self._loop).result()
 
     def room(self) -> Generator[Any, None, None]:
@@ -100,11 +109,8 @@ class TaskEvents:
             origin_task_id=self._task.task_id,
         )
 
-    def _in_loop(self, callback: Any, event: Event) -> None:
-        if threading.get_ident() == self._thread:
-            callback(event)
-        else:
-            self._loop.call_soon_threadsafe(callback, event)
+    def _arrive(self) -> None:
+        self._put(self._arriving.popleft())
 
     def _put(self, event: Event) -> None:
         self._queue.append(event)
