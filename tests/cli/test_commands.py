@@ -135,11 +135,29 @@ def test_a_worker_without_its_orchestrator_keeps_trying_and_stops_on_a_signal(pr
     assert process.returncode == 0
 
 
-def test_the_demo_runs_and_ends_well(project):
-    done = worker(project, "demo", "--output", "pictures", COLUMNS="120")
+def test_the_demo_runs_and_ends_well_whatever_the_environment_says(project):
+    (project / "skills").mkdir()
+    (project / "skills" / "broken.py").write_text("import no_such_package_at_all\n", "utf-8")
+    done = worker(project, "demo", "--output", "pictures", COLUMNS="120", MAX_CONCURRENT_TASKS="many")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((project / "pictures").iterdir())) == 4
     assert "INVALID_INPUT_ERROR" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--output", "my_app.py/pictures"], "my_app.py"),
+        (["dev", "--app", "my_app:worker", "--protocol", "9.9"], "1.0b7 to 1.0b17 are known"),
+        (["dev", "--app", "my_app:worker", "--port", "99999"], "--port"),
+        (["dev", "--app", "my_app:worker", "--port", "0", "--host", "192.0.2.77"], "choose another --port or --host"),
+    ],
+)
+def test_wrong_options_are_explained_with_exit_code_2(project, arguments, message):
+    done = worker(project, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_dev_says_that_its_port_is_taken(project):

@@ -57,7 +57,9 @@ def run(app: str, health_check: bool, reload: bool) -> None:
 @main.command()
 @_APP
 @click.option("--host", default="127.0.0.1", show_default=True, help="The orchestrator's address.")
-@click.option("--port", default=8080, show_default=True, help="The orchestrator's port; 0 for any.")
+@click.option(
+    "--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="The orchestrator's port; 0 for any."
+)
 @click.option("--protocol", default=None, metavar="VERSION", help="Protocol version to speak, such as 1.0b7.")
 @_RELOAD
 def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from avtomatika_worker.cli.app import UsageProblem, load_settings
+from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DemoJob, demo_jobs
 from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
 from avtomatika_worker.cli.local import WorkerThread
@@ -35,16 +36,22 @@ def demo_command(output: str) -> None:
     """Run the demo; exit code 0 when every task ended as it should."""
     if importlib.util.find_spec("PIL") is None:
         raise UsageProblem('the demo makes thumbnails with Pillow: pip install "avtomatika-worker[demo]"')
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageProblem(f"--output {output}: {error.strerror}; choose another directory") from error
     configure_logging("text", os.environ.get("LOG_LEVEL", "CRITICAL"))
-    sys.exit(asyncio.run(_run(Path(output), Console())))
+    with tempfile.TemporaryDirectory() as no_skills:
+        sys.exit(asyncio.run(_run(Path(output), Console(), no_skills)))
 
 
-async def _run(output: Path, console: Console) -> int:
+async def _run(output: Path, console: Console, skills_dir: str) -> int:
     from avtomatika_worker.cli.demo_app.app import worker
 
     async with EmbeddedOrchestrator(token=DEV_TOKEN) as orchestrator:
-        environment = {**local_environment(orchestrator.url), "WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1"}
-        thread = WorkerThread(worker, load_settings(worker, **environment))
+        # Nothing of the environment's, nor of a skills directory that happens to be here: it is always the same demo.
+        fixed = {"WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1", "WORKER_SKILLS_DIR": skills_dir}
+        thread = WorkerThread(worker, worker.load_settings({**local_environment(orchestrator.url), **fixed}))
         thread.start()
         record = await orchestrator.wait_for_worker(timeout=30)
         console.print(f"Orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n")

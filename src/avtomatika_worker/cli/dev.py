@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import click
 
-from avtomatika_worker.cli.app import load_app, load_settings, load_skills
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.local import WorkerThread
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
@@ -35,7 +35,10 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}"))
     load_skills(worker, settings)
     configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
-    orchestrator = EmbeddedOrchestrator(version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN)
+    try:
+        orchestrator = EmbeddedOrchestrator(version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN)
+    except ValueError as error:
+        raise UsageProblem(f"--protocol: {error}") from error
     session = _Session(worker, settings, orchestrator)
     run_process(session, session.main)
 
@@ -79,7 +82,7 @@ class _Session:
             await self._orchestrator.start()
         except OSError as error:
             reason = f"the embedded orchestrator cannot listen: {error.strerror or error}"
-            raise ConfigError([f"{reason}; choose another --port"]) from error
+            raise ConfigError([f"{reason}; choose another --port or --host"]) from error
         try:
             settings = replace(self._settings, orchestrator_url=self._orchestrator.url)  # now the port is known
             self._thread = WorkerThread(self._worker, settings)
