@@ -164,7 +164,7 @@ class Link:
         self.ready.close()
 
     def open(self) -> None:
-        """Make ready to connect. Raises OSError or ValueError for TLS files that cannot be used."""
+        """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
         self._lost_at = time.monotonic()
         self._transport.open()
 

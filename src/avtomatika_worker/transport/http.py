@@ -11,7 +11,7 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.client.types import TlsVersion
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
 
-from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError, TransportError
+from avtomatika_worker.errors import CallTimedOutError, ConfigError, ConnectionFailedError, TransportError
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.tls import TlsFiles
@@ -35,7 +35,7 @@ class HttpTransport:
         self._client: Client | None = None
 
     def open(self) -> None:
-        """Make the client. Raises OSError when a TLS file cannot be read, ValueError when it is not PEM."""
+        """Make the client. Raises OSError when a TLS file cannot be read, `ConfigError` when it cannot be used."""
         builder = (
             ClientBuilder()
             .user_agent(self._user_agent)
@@ -44,14 +44,15 @@ class HttpTransport:
             .tcp_keepalive(_KEEPALIVE)
             .min_tls_version(_MIN_TLS)
         )
-        if ca := self._tls.ca_pem():
-            builder = builder.add_root_certificate_pem(ca)
-        if identity := self._tls.identity_pem():
-            builder = builder.identity_pem(identity)
         try:
+            if ca := self._tls.ca_pem():
+                builder = builder.add_root_certificate_pem(ca)
+            if identity := self._tls.identity_pem():
+                builder = builder.identity_pem(identity)
             self._client = builder.build()
-        except PyreqwestError as error:
-            raise ValueError(f"the TLS files cannot be used: {_reason(error)}") from error
+        except (PyreqwestError, ValueError) as error:
+            reason = _reason(error) if isinstance(error, PyreqwestError) else str(error)
+            raise ConfigError([f"the files of TLS_CA_PATH, TLS_CERT_PATH, TLS_KEY_PATH: {reason}"]) from error
 
     async def send(self, request: Request, headers: Mapping[str, str], timeout: float) -> Response:
         """Send a request and return the answer, whatever its status. ``timeout`` is in seconds, for all of it.

@@ -25,10 +25,40 @@ class TlsFiles:
             return None
         return self.cert.read_bytes() + b"\n" + self.key.read_bytes()
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with the files: some HTTP libraries silently ignore a CA that holds no certificate."""
+        found: list[str] = []
+        context = ssl.create_default_context()
+        if self.ca is not None:
+            try:
+                context.load_verify_locations(self.ca)
+            except OSError as error:
+                found.append(f"TLS_CA_PATH={self.ca}: must be certificates in PEM form{_why(error)}")
+        if self.cert is not None and self.key is not None:
+            try:
+                self._load_identity(context)
+            except (OSError, ValueError) as error:
+                what = f"TLS_CERT_PATH={self.cert}, TLS_KEY_PATH={self.key}"
+                found.append(f"{what}: must be a certificate and its key, not encrypted, in PEM form{_why(error)}")
+        return found
+
     def ssl_context(self) -> ssl.SSLContext:
         """Make a context for the WebSocket."""
         context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert is not None and self.key is not None:
-            context.load_cert_chain(self.cert, self.key)
+        self._load_identity(context)
         return context
+
+    def _load_identity(self, context: ssl.SSLContext) -> None:
+        if self.cert is not None and self.key is not None:
+            context.load_cert_chain(self.cert, self.key, password=_no_password)
+
+
+def _no_password() -> str:
+    """Answer for the person whom OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted")
+
+
+def _why(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or (str(error) if isinstance(error, ValueError) else None)
+    return f" ({str(reason).lower().replace('_', ' ')})" if reason else ""

@@ -104,7 +104,7 @@ def assemble(
         settings=settings,
         announcement=announce(settings, registry, policies.skill_dependencies, detect_host()),
         board=board,
-        tls=TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path),
+        tls=_tls(settings),
         on_cancel=_cancel_on_main_loop(tasks),
     )
     links = tuple(_link(each, wiring) for each in settings.orchestrators)
@@ -218,6 +218,13 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
     return Link(link_settings, settings.worker_id, transport)
+
+
+def _tls(settings: Settings) -> TlsFiles:
+    tls = TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path)
+    if problems := tls.problems():
+        raise ConfigError(problems)
+    return tls
 
 
 def _outbox(settings: Settings) -> Outbox:
