@@ -2,13 +2,14 @@
 
 import dataclasses
 import enum
+import math
 from typing import NamedTuple
 
 import msgspec
 import pydantic
 import pytest
 
-from avtomatika_worker import Cancelled, ContractViolationError, Failed, InvalidInputError, Succeeded
+from avtomatika_worker import Cancelled, ContractViolationError, Failed, InvalidInputError, PermanentError, Succeeded
 from avtomatika_worker.execution.outcome import from_exception, from_value
 
 
@@ -118,3 +119,26 @@ def test_errors_of_ours_keep_code_and_details_and_others_are_transient_without_t
         {"exception": "KeyError"},
     )
     assert "Traceback" not in other.message
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        ({"loss": math.nan, "epoch": 3}, {"loss": "nan", "epoch": 3}),
+        ({"big": 2**80}, {"big": str(2**80)}),
+        ({"where": object}, {"where": "<class 'object'>"}),
+        ({"\ud800": 1}, {"?": 1}),
+        ({"deep": {"scores": [1, math.inf]}}, {"deep": "{'scores': [1, inf]}"}),
+    ],
+    ids=str,
+)
+def test_details_that_cannot_be_sent_are_told_as_text_and_do_not_hide_the_error(details, told):
+    failed = from_exception(PermanentError("diverged", details))
+    assert (failed.code, failed.message, failed.details) == ("PERMANENT_ERROR", "diverged", told)
+
+
+def test_the_only_error_of_a_group_is_what_the_task_ends_with():
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [ExceptionGroup("", [PermanentError("never")])])
+    assert from_exception(group) == Failed("PERMANENT_ERROR", "never")
+    two = from_exception(ExceptionGroup("both", [PermanentError("a"), PermanentError("b")]))
+    assert two.code == "TRANSIENT_ERROR"

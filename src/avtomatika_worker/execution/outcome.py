@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import ContractViolationError, TaskError, TransientError, UnsendableValueError
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS
 from avtomatika_worker.skills.plain import to_plain
 
@@ -91,11 +93,20 @@ def from_value(value: object) -> Outcome:
 
 
 def from_exception(error: Exception) -> Failed:
-    """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message."""
+    """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message.
+
+    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself.
+    """
+    error = _the_one(error)
     if isinstance(error, TaskError):
         return Failed(error.code, _text(error.message or type(error).__name__), _plain_details(error.details))
     name = type(error).__name__
     return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
+
+
+def _the_one(error: Exception) -> Exception:
+    inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if isinstance(error, ExceptionGroup) else ()
+    return _the_one(inner[0]) if len(inner) == 1 else error
 
 
 def _is_envelope(value: object) -> bool:
@@ -149,10 +160,16 @@ def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
 
 def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
+    return {_text(str(key)): _plain_detail(value) for key, value in details.items()}
+
+
+def _plain_detail(value: object) -> Any:
     try:
-        return cast("dict[str, Any]", to_plain(dict(details)))
+        plain = to_plain(value)
+        canonical_bytes({"error": {"details": {"value": plain}}}, NEUTRAL)
     except UnsendableValueError:
-        return {str(key): _text(repr(value)) for key, value in details.items()}
+        return _text(repr(value))
+    return plain
 
 
 def _text(text: str) -> str:
