@@ -30,7 +30,7 @@ async def tell(steps: int, ctx: TaskContext) -> dict[str, int]:
 
 
 @worker.skill
-async def fail(params: dict[str, Any]) -> None:
+async def fail() -> None:
     """Fail in a way that is tried again."""
     raise TransientError("it never works")
 
