@@ -19,6 +19,7 @@ from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.usage import UsageMonitor
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
@@ -43,11 +44,13 @@ class Heartbeats:
         board: Board[WorkerState],
         announcement: Announcement,
         on_cancel: Callable[[Link, tuple[str, ...]], None],
+        usage: UsageMonitor,
     ) -> None:
         self._link = link
         self._board = board
         self._announcement = announcement
         self._on_cancel = on_cancel
+        self._usage = usage
         self._memory = HeartbeatMemory(link.settings.heartbeat_interval)
         self._last_contact = 0.0
         self._silent = False
@@ -168,11 +171,13 @@ class Heartbeats:
 
     async def _send(self, state: WorkerState) -> None:
         link, memory = self._link, self._memory
-        heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect)
+        usage = memory.usage_to_tell(self._usage.latest, time.monotonic())
+        heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect, usage)
         response = await link.call(link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
         reply = replies.decode_heartbeat(response)
         now = self._last_contact = time.monotonic()
         memory.sent(state, self._announcement.catalogue, now, jitter=reply.jitter_ms / 1000, full_sync=reply.full_sync)
+        memory.usage_told(usage, now)
         if reply.full_sync and heartbeat.catalogue is None:
             memory.next_regular = now
         if reply.cancel_ids:

@@ -40,6 +40,7 @@ from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.probe import Probe
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.usage import UsageChecker, UsageMonitor
 from avtomatika_worker.services.watchdog import Pulse, Watchdog
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.registry import SkillRegistry
@@ -57,6 +58,7 @@ class Policies:
     skill_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     skill_type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
     capacity_checker: CapacityChecker | None = None
+    usage_checker: UsageChecker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,9 @@ def assemble(
     poller = Poller(links, _rotation(settings), tasks, presence, outbox)
     pulse = Pulse()
     watchdog = Watchdog(pulse, poller.is_due, tasks.skills_running, blocked_limit=settings.loop_blocked_limit)
-    heartbeats = tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel) for link in links)
-    services: list[Service] = [outbox.run, watchdog.run]
+    usage = UsageMonitor(policies.usage_checker)
+    heartbeats = tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel, usage) for link in links)
+    services: list[Service] = [outbox.run, watchdog.run, usage.run]
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
     if settings.lease_lost_after is not None:
@@ -160,7 +163,7 @@ def announce(
             max_concurrent_tasks=settings.max_concurrent_tasks,
             cpu_cores=settings.cpu_cores or host.cpu_cores,
             ram_gb=settings.ram_gb or host.ram_gb,
-            devices=settings.devices,
+            devices=settings.devices or host.devices,
         ),
         installed_software={
             "python": platform.python_version(),

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
@@ -15,6 +16,7 @@ from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.observability.logging import bind_log_context, configure_logging
 from avtomatika_worker.services.capacity import CapacityChecker
+from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
 from avtomatika_worker.skills.loading import load_directory
@@ -92,6 +94,15 @@ class Worker(SkillDecorator):
     def add_middleware(self, middleware: Middleware) -> None:
         """Put a middleware, ``async (ctx, call_next) -> outcome``, around every task; the first added is outermost."""
         self._middlewares.append(middleware)
+
+    def set_usage_checker(self, checker: UsageChecker) -> None:
+        """Let ``checker()`` tell the machine's load, in place of the worker's own measurements.
+
+        It returns a dict of ``cpu_load_percent``, ``ram_used_gb`` (GiB) and, if there are any, ``devices_usage``: a
+        list of ``unit_id``, ``load_percent`` and ``metrics``. It is called every few seconds in a thread of its own.
+        While it raises or returns something else, which is logged, no load is told. Takes effect with the next start.
+        """
+        self._policies = replace(self._policies, usage_checker=checker)
 
     def load_skills(self, settings: Settings) -> None:
         """Load the skills directory, once, and check every skill.
