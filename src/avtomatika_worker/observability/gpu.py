@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import Any, Final
 
@@ -33,14 +34,14 @@ class Gpus:
 
     def _find(self) -> dict[str, Any]:
         try:
-            import pynvml
+            nvml: Any = importlib.import_module("pynvml")  # untyped, and there only with the extra
         except ImportError:
             return {}
-        self._nvml = pynvml
+        self._nvml = nvml
         try:
-            pynvml.nvmlInit()
-            return {f"gpu-{n}": pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())}
-        except pynvml.NVMLError as error:
+            nvml.nvmlInit()
+            return {f"gpu-{n}": nvml.nvmlDeviceGetHandleByIndex(n) for n in range(nvml.nvmlDeviceGetCount())}
+        except nvml.NVMLError as error:
             _log.info("no GPU is announced: %s", error, extra={"action": "gpu_unavailable"})
             return {}
 
