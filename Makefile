@@ -50,5 +50,5 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { \
 		echo "The virtual environment could not be made (on Debian and Ubuntu: apt install python3-venv)." >&2; \
 		rm -rf $(VENV); exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,pydantic,demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,pydantic,metrics,demo]'
 	@touch $(STAMP)

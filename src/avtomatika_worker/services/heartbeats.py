@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
 from avtomatika_worker.protocol import dialects, replies
@@ -90,9 +91,10 @@ class Heartbeats:
         backoff = Backoff(self._link.settings.registration)
         while True:
             try:
-                return await self._register_once()
+                await self._register_once()
             except WorkerError as error:
                 self._link.registration_failed()
+                self._count(metrics.REGISTRATIONS, "failed")
                 delay = delay_after(backoff, error)
                 _log.warning(
                     "registration at %s failed (attempt %d), next in %.1f s: %s",
@@ -103,6 +105,9 @@ class Heartbeats:
                     extra={"action": "registration_failed"},
                 )
                 await asyncio.sleep(delay)
+            else:
+                self._count(metrics.REGISTRATIONS, "ok")
+                return
 
     async def _register_once(self) -> None:
         link, state = self._link, self._board.value
@@ -170,18 +175,30 @@ class Heartbeats:
                 change.cancel()
 
     async def _send(self, state: WorkerState) -> None:
-        link, memory = self._link, self._memory
+        outcome = "failed"
+        try:
+            await self._send_counted(state)
+            outcome = "ok"
+        finally:
+            self._count(metrics.HEARTBEATS, outcome)
+
+    async def _send_counted(self, state: WorkerState) -> None:
+        link, memory, began = self._link, self._memory, time.monotonic()
         usage = memory.usage_to_tell(self._usage.latest, time.monotonic())
         heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect, usage)
         response = await link.call(link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
         reply = replies.decode_heartbeat(response)
         now = self._last_contact = time.monotonic()
+        link.telemetry.metrics.time(metrics.HEARTBEAT_DURATION, now - began, link.label)
         memory.sent(state, self._announcement.catalogue, now, jitter=reply.jitter_ms / 1000, full_sync=reply.full_sync)
         memory.usage_told(usage, now)
         if reply.full_sync and heartbeat.catalogue is None:
             memory.next_regular = now
         if reply.cancel_ids:
             self._on_cancel(link, reply.cancel_ids)
+
+    def _count(self, metric: metrics.Metric, outcome: str) -> None:
+        self._link.telemetry.metrics.count(metric, self._link.label, outcome)
 
     def _refused(self, error: RejectedError | MalformedMessageError, backoff: Backoff) -> bool:
         """Decide what a refused heartbeat means; return whether to register again."""

@@ -129,6 +129,10 @@ class Poller:
             return False
         return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
 
+    def in_flight(self) -> list[tuple[Link, int]]:
+        """Return how many polls wait at each orchestrator. May be asked from any thread."""
+        return [(source.link, len(source.polls)) for source in self._sources]
+
     # ------------------------------------------------------------------------------------------------ choosing
 
     def _next(self, now: float, skills: tuple[str, ...]) -> _Source | None:

@@ -21,6 +21,7 @@ from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.runners import Threads
 from avtomatika_worker.observability.host import HostFacts, detect_host
+from avtomatika_worker.observability.telemetry import Telemetry, set_up
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
@@ -30,6 +31,7 @@ from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillIn
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.services.health import HealthServer
 from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.services.keeping import Keeper
@@ -70,6 +72,7 @@ class Wiring:
     board: Board[WorkerState]
     tls: TlsFiles
     on_cancel: Callable[[Link, tuple[str, ...]], None]
+    telemetry: Telemetry
 
 
 def assemble(
@@ -81,6 +84,12 @@ def assemble(
     health_check: bool,
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
+    telemetry = set_up(
+        enabled=settings.enable_metrics,
+        service_name=settings.worker_type,
+        worker_id=settings.worker_id,
+        version=__version__,
+    )
     board = Board(WorkerState())
     threads = Threads(settings.max_concurrent_tasks)
     outbox = _outbox(settings)
@@ -94,10 +103,11 @@ def assemble(
             progress_interval=settings.progress_interval,
         ),
         slots,
-        Pipeline(registry, middlewares, threads),
+        Pipeline(registry, middlewares, threads, telemetry.tracing),
         outbox,
         presence,
         admission,
+        telemetry,
     )
     board.publish(presence.state())
     wiring = Wiring(
@@ -106,6 +116,7 @@ def assemble(
         board=board,
         tls=TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path),
         on_cancel=_cancel_on_main_loop(tasks),
+        telemetry=telemetry,
     )
     links = tuple(_link(each, wiring) for each in settings.orchestrators)
     poller = Poller(links, _rotation(settings), tasks, presence, outbox)
@@ -113,6 +124,9 @@ def assemble(
     watchdog = Watchdog(pulse, poller.is_due, tasks.skills_running, blocked_limit=settings.loop_blocked_limit)
     usage = UsageMonitor(policies.usage_checker)
     heartbeats = tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel, usage) for link in links)
+    watch_slots(telemetry.metrics, slots, poller)
+    watch_links(telemetry.metrics, links, outbox)
+    watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [outbox.run, watchdog.run, usage.run]
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
@@ -121,7 +135,7 @@ def assemble(
     if health_check:
         facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
         probe = Probe(links, outbox, board, watchdog, facts)
-        services.append(HealthServer(settings.health_host, settings.port, probe).run)
+        services.append(HealthServer(settings.health_host, settings.port, probe, telemetry.scrape).run)
     parts = Parts(
         links=links,
         heartbeats=heartbeats,
@@ -131,6 +145,7 @@ def assemble(
         presence=presence,
         outbox=outbox,
         threads=threads,
+        telemetry=telemetry,
         link_services=tuple(services),
     )
     return Supervisor(
@@ -209,7 +224,7 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         ),
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
-    return Link(link_settings, settings.worker_id, transport)
+    return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
 
 
 def _outbox(settings: Settings) -> Outbox:
