@@ -25,14 +25,14 @@ check: $(STAMP) ## formatting, lint, types, layers, generated documents
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python scripts/settings_table.py --check
+	$(BIN)/python scripts/generate_docs.py --check
 
 fmt: $(STAMP) ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 docs: $(STAMP) ## write the generated documents
-	$(BIN)/python scripts/settings_table.py
+	$(BIN)/python scripts/generate_docs.py
 
 bench: $(STAMP) ## run the benchmarks
 	@test -d bench || { echo "There are no benchmarks in this version: the directory bench/ does not exist." >&2; exit 1; }

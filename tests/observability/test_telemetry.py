@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -66,7 +67,7 @@ class Observed:
                 assert line, self.output
                 self.lines.append(line)
                 if "health server on port" in line:
-                    self.port = int(line.split("health server on port")[1].split()[0])
+                    self.port = int(json.loads(line)["message"].split()[-1])
                 up = up or "registered at" in line
 
     async def scrape(self):
@@ -114,6 +115,7 @@ async def observed(tmp_path, orchestrator, app=APP, **environment):
             "WORKER_HEALTH_HOST": "127.0.0.1",
             "WORKER_ENABLE_METRICS": "true",
             "HEARTBEAT_INTERVAL": "0.5",
+            "LOG_FORMAT": "json",
             "PYTHONWARNINGS": "default",
             **environment,
         },
@@ -228,6 +230,9 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
     (work,) = collector.named("task.work")
     assert (work.trace_id, work.parent_id, work.service) == (TRACE, PARENT, "observed")
     assert work.attributes["job.id"] == jobs[0].job_id
+    logged = [json.loads(line) for line in worker.output.splitlines() if line.startswith("{")]
+    finished = next(each for each in logged if each.get("action") == "task_finished" and each["skill"] == "work")
+    assert (finished["trace_id"], finished["span_id"]) == (TRACE, work.span_id)
     below = {span.name: span for span in collector.spans if span.parent_id == work.span_id}
     assert below.keys() == {"validate", "skill", "deliver"}
     (inner,) = collector.named("inner")

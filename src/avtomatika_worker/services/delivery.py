@@ -20,7 +20,7 @@ from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.keeping import Keeper
-from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.link import Link, delay_after, kind_of
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -146,15 +146,17 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
     _count(delivery, "limited" if limited else "failed")
     if limited:
         delivery.link.hold_results(delay)
-    _log.log(
-        logging.WARNING if delivery.backoff.attempts == 1 else logging.DEBUG,
+    delivery.link.faults.tell(
+        _log,
+        logging.WARNING,
         "%s not delivered to %s (attempt %d), next in %.1f s: %s",
         delivery.name,
         delivery.link.url,
         delivery.backoff.attempts,
         delay,
         error,
-        extra={"action": "result_retry"},
+        action="result_retry",
+        kind=kind_of(error),
     )
     return delay
 
@@ -183,4 +185,6 @@ def _count(delivery: Delivery, outcome: str) -> None:
 
 def _refused_event(delivery: Delivery, why: str) -> None:
     _count(delivery, "refused")
-    _log.error("%s was not taken by %s: %s", delivery.name, delivery.link.url, why, extra={"action": "event_refused"})
+    delivery.link.faults.tell(
+        _log, logging.ERROR, "%s was not taken by %s: %s", delivery.name, delivery.link.url, why, action="event_refused"
+    )

@@ -19,7 +19,7 @@ from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, Hear
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
 from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.link import Link, delay_after, kind_of
 from avtomatika_worker.services.usage import UsageMonitor
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
@@ -91,25 +91,28 @@ class Heartbeats:
         backoff = Backoff(self._link.settings.registration)
         while True:
             try:
-                await self._register_once()
+                await self._register_once(backoff.attempts)
             except WorkerError as error:
                 self._link.registration_failed()
                 self._count(metrics.REGISTRATIONS, "failed")
                 delay = delay_after(backoff, error)
-                _log.warning(
+                self._link.faults.tell(
+                    _log,
+                    logging.WARNING,
                     "registration at %s failed (attempt %d), next in %.1f s: %s",
                     self._link.url,
                     backoff.attempts,
                     delay,
                     _hint(error),
-                    extra={"action": "registration_failed"},
+                    action="registration_failed",
+                    kind=kind_of(error),
                 )
                 await asyncio.sleep(delay)
             else:
                 self._count(metrics.REGISTRATIONS, "ok")
                 return
 
-    async def _register_once(self) -> None:
+    async def _register_once(self, failures: int) -> None:
         link, state = self._link, self._board.value
         registration = _announce(self._announcement.registration, state)
         # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
@@ -124,7 +127,7 @@ class Heartbeats:
         now = self._last_contact = time.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)
         _log.log(
-            logging.DEBUG if again else logging.INFO,
+            logging.DEBUG if again and not failures else logging.INFO,
             "registered at %s (protocol %s)%s",
             link.url,
             link.dialect.version,
@@ -148,8 +151,14 @@ class Heartbeats:
                     if self._refused(error, backoff):
                         return
                 except TransportError as error:
-                    _log.warning(
-                        "contact with %s broken: %s", self._link.url, error, extra={"action": "contact_broken"}
+                    self._link.faults.tell(
+                        _log,
+                        logging.WARNING,
+                        "contact with %s broken: %s",
+                        self._link.url,
+                        error,
+                        action="contact_broken",
+                        kind=kind_of(error),
                     )
                     return
         finally:
@@ -205,7 +214,15 @@ class Heartbeats:
         delay = delay_after(backoff, error)
         now = time.monotonic()
         self._memory.failed(now, delay)
-        _log.warning("heartbeat to %s refused: %s", self._link.url, error, extra={"action": "heartbeat_failed"})
+        self._link.faults.tell(
+            _log,
+            logging.WARNING,
+            "heartbeat to %s refused: %s",
+            self._link.url,
+            error,
+            action="heartbeat_failed",
+            kind=kind_of(error),
+        )
         limited = isinstance(error, RejectedError) and error.rate_limited
         if now - self._last_contact > _HALF_LEASE or (isinstance(error, RejectedError) and not limited):
             self._link.contact_broken()

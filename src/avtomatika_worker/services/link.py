@@ -7,12 +7,14 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
 from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.repeats import Repeats
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
@@ -67,6 +69,7 @@ class Link:
         self.settings = settings
         self.label: str = urlsplit(settings.url).netloc
         self.telemetry: Telemetry = telemetry
+        self.faults: Repeats = Repeats()
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
         self.ready: Gate = Gate()
@@ -250,6 +253,11 @@ class Link:
             )
             self._announced = version
             self.contact_broken()
+
+
+def kind_of(error: WorkerError) -> Hashable:
+    """Return what makes two errors the same fault in the log: what they are, not what they say."""
+    return type(error), getattr(error, "status", None)
 
 
 def delay_after(backoff: Backoff, error: WorkerError) -> float:

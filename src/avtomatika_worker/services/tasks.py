@@ -271,7 +271,7 @@ class Tasks:
         result = build_result(task, outcome, self._settings.worker_id, seconds=seconds, added=running.ctx.costs)
         self._measure(running, outcome, result, seconds)
         why = "" if result.error is None else f" ({result.error.code}: {result.error.message:.200})"
-        facts = {"action": "task_finished", "skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+        facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
         _log.info(
             "task %s of skill %s: %s after %.3f s%s",
             task.task_id,
@@ -279,7 +279,7 @@ class Tasks:
             result.status,
             seconds,
             why,
-            extra=facts,
+            extra={"action": "task_finished", **facts},
         )
         return result
 
@@ -319,13 +319,13 @@ class Tasks:
         if not execution.lingers:
             return
         ctx, since = execution.ctx, time.monotonic()
-        facts = {"action": "task_lingers", "skill": ctx.skill, "reason": str(ctx.cancel_reason)}
+        facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(
             "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
             ctx.skill,
             ctx.task_id,
             ctx.cancel_reason,
-            extra=facts,
+            extra={"action": "task_lingers", **facts},
         )
         await execution.ended()
         _log.warning(
