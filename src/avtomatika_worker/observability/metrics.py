@@ -87,7 +87,7 @@ S3_OPERATIONS: Final = _counter(
 S3_DURATION: Final = _histogram(
     "s3.operations.duration", _TASK_BUCKETS, "Time of operations on object stores.", "operation"
 )
-S3_BYTES: Final = _counter("s3.bytes.total", "By", "Bytes from and to object stores.", "operation")
+S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes from and to object stores.", "operation")
 
 SLOTS: Final = _gauge("slots", "{slot}", "Slots: free, polling or running.", "state")
 POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls that wait for an answer.", _AT)
