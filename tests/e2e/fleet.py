@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,14 @@ class Fleet:
             )
         return self._workers[orchestrator.url]
 
-    def start_orchestrator(self, version: str, **overrides: Any) -> Orchestrator:
+    def start_orchestrator(
+        self, version: str, *, env: Mapping[str, str] | None = None, **overrides: Any
+    ) -> Orchestrator:
         """Start an orchestrator of its own; ``overrides`` are names of its configuration. Rate limits are off."""
         python = python_of(version)
         port = free_port()
-        env = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true"}
-        process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], env)
+        told = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true", **(env or {})}
+        process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], told)
         process.wait_for_line(lambda line: line.startswith("READY"), timeout=START_TIMEOUT)
         return Orchestrator(version, f"http://127.0.0.1:{port}", process)
 
