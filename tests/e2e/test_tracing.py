@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from e2e.client import client_of
 from e2e.fleet import Fleet
 from observability.otlp import collecting
@@ -31,4 +33,4 @@ async def test_a_task_is_a_span_of_the_trace_that_came_with_it(fleet: Fleet) -> 
         below = {each.name for each in collector.spans if each.parent_id == span.span_id}
         assert below == {"validate", "skill", "deliver"}
         worker.process.terminate()
-        assert worker.process.wait(timeout=15) == 0
+        assert await asyncio.to_thread(worker.process.wait, 15) == 0  # the collector has to answer meanwhile

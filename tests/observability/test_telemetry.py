@@ -331,3 +331,16 @@ async def test_without_the_extra_it_is_said_what_to_install(tmp_path):
     assert process.returncode == 2
     assert "pip install 'avtomatika-worker[metrics]'" in output.decode()
     assert "Traceback" not in output.decode()
+
+
+async def test_a_collector_that_does_not_answer_does_not_hold_up_the_shutdown(tmp_path, orchestrator):
+    async def swallow(reader, writer):
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as silent:
+        endpoint = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        async with observed(tmp_path, orchestrator, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as worker:
+            await orchestrator.submit("work", {}).done(timeout=20)
+            async with asyncio.timeout(8):  # an exporter's own timeout is 10 s, for each signal
+                await worker.end()

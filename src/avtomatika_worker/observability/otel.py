@@ -8,6 +8,7 @@ for ``/metrics``, and OTLP over HTTP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or t
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -32,7 +33,8 @@ from avtomatika_worker.observability.telemetry import ObservabilityManager, Tele
 from avtomatika_worker.observability.tracing import Tracing
 
 _SCOPE: Final = "avtomatika_worker"
-_FLUSH_MILLISECONDS: Final = 3_000
+FLUSH_TIMEOUT: Final = 3.0
+"""Seconds for which the end of a worker waits for spans and metrics to be sent."""
 
 
 def set_up(*, service_name: str, worker_id: str, version: str) -> Telemetry:
@@ -87,9 +89,18 @@ def _exports(signal: str) -> bool:
 
 
 def _close(recorder: OtelRecorder, providers: Sequence[TracerProvider | MeterProvider]) -> None:
-    """Send what waits, while the gauges still tell something, for a few seconds at most."""
-    for provider in providers:
-        provider.force_flush(_FLUSH_MILLISECONDS)
+    """Send what waits, while the gauges still tell something, for `FLUSH_TIMEOUT` at most.
+
+    In a thread that is left behind if need be: exporters take longer than ``force_flush`` is told to.
+    """
+
+    def flush() -> None:
+        for provider in providers:
+            provider.force_flush()
+
+    thread = threading.Thread(target=flush, name="telemetry", daemon=True)
+    thread.start()
+    thread.join(FLUSH_TIMEOUT)
     recorder.close()
 
 
