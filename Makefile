@@ -25,14 +25,14 @@ check: $(STAMP) ## formatting, lint, types, layers, generated documents
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python scripts/settings_table.py --check
+	$(BIN)/python scripts/generate_docs.py --check
 
 fmt: $(STAMP) ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 docs: $(STAMP) ## write the generated documents
-	$(BIN)/python scripts/settings_table.py
+	$(BIN)/python scripts/generate_docs.py
 
 bench: $(STAMP) ## run the benchmarks
 	@test -d bench || { echo "There are no benchmarks in this version: the directory bench/ does not exist." >&2; exit 1; }
@@ -50,5 +50,5 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { \
 		echo "The virtual environment could not be made (on Debian and Ubuntu: apt install python3-venv)." >&2; \
 		rm -rf $(VENV); exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,pydantic,demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,pydantic,metrics,demo]'
 	@touch $(STAMP)

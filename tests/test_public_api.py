@@ -9,9 +9,10 @@ from avtomatika_worker import Worker
 
 EXPORTED = """
 CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError Failed Handler
-IntegrityMismatchError InternalError InvalidInputError Middleware Outcome PermanentError ResourceExhaustedError
-SecurityError Sent SkillBlueprint SkillDefinitionError SkillLoadError Succeeded TaskCancelledError TaskContext
-TaskContextFilter TaskError TaskTimeoutError TransientError Worker WorkerError __version__
+IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager Outcome PermanentError
+ResourceExhaustedError SecurityError Sent SkillBlueprint SkillDefinitionError SkillLoadError Succeeded
+TaskCancelledError TaskContext TaskContextFilter TaskError TaskTimeoutError TransientError Worker
+WorkerError __version__
 """
 
 

@@ -23,6 +23,7 @@ from avtomatika_worker.execution.context import Sent, TaskCancelledError, TaskCo
 from avtomatika_worker.execution.middleware import Handler, Middleware
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
 from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.skills.blueprint import SkillBlueprint
 from avtomatika_worker.worker import Worker
 
@@ -39,6 +40,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "Middleware",
+    "ObservabilityManager",
     "Outcome",
     "PermanentError",
     "ResourceExhaustedError",

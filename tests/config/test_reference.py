@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_page_is_what_the_fields_say() -> None:
-    script = ROOT / "scripts" / "settings_table.py"
+    script = ROOT / "scripts" / "generate_docs.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

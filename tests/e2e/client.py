@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +53,18 @@ class Client:
         self._url = url
 
     async def submit(
-        self, skill: str, params: Any = None, *, blueprint: str = "task", webhook_url: str | None = None
+        self,
+        skill: str,
+        params: Any = None,
+        *,
+        blueprint: str = "task",
+        webhook_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Submit a job and return its id. Older releases take the data at the top, later ones under initial_data."""
         data = {"skill": skill, "params": params or {}}
         body = {**data, "initial_data": data, **({"webhook_url": webhook_url} if webhook_url else {})}
-        reply = await self._call("POST", f"/api/v1/jobs/{blueprint}", body)
+        reply = await self._call("POST", f"/api/v1/jobs/{blueprint}", body, headers)
         job_id: str = reply["job_id"]
         return job_id
 
@@ -101,8 +107,8 @@ class Client:
         records: list[dict[str, Any]] = await self._call("GET", "/api/v1/workers")
         return next((record for record in records if record["worker_id"] == worker_id), None)
 
-    async def _call(self, method: str, path: str, body: Any = None) -> Any:
-        async with self._session.request(method, self._url + path, json=body) as response:
+    async def _call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        async with self._session.request(method, self._url + path, json=body, headers=headers) as response:
             assert response.status < 300, f"{method} {path}: HTTP {response.status}: {await response.text()}"
             return await response.json(content_type=None)
 

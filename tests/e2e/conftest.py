@@ -50,6 +50,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
         yield fleet
     finally:
         fleet.stop()
+    assert not fleet.secrets_told()
 
 
 @pytest.fixture(autouse=True)

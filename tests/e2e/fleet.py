@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from e2e.processes import ManagedProcess, ProcessError, free_port
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT = 30.0
+WORKER_TOKEN = "worker-token"
+_SECRET = re.compile(rf"{WORKER_TOKEN}|client-token|\b[0-9a-f]{{64}}\b|X-Amz-Signature")
+"""Tokens, presigned URLs, and what looks like a signature: 64 hex digits."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,14 @@ class Fleet:
             )
         return self._workers[orchestrator.url]
 
-    def start_orchestrator(self, version: str, **overrides: Any) -> Orchestrator:
+    def start_orchestrator(
+        self, version: str, *, env: Mapping[str, str] | None = None, **overrides: Any
+    ) -> Orchestrator:
         """Start an orchestrator of its own; ``overrides`` are names of its configuration. Rate limits are off."""
         python = python_of(version)
         port = free_port()
-        env = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true"}
-        process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], env)
+        told = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true", **(env or {})}
+        process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], told)
         process.wait_for_line(lambda line: line.startswith("READY"), timeout=START_TIMEOUT)
         return Orchestrator(version, f"http://127.0.0.1:{port}", process)
 
@@ -99,9 +106,10 @@ class Fleet:
             "PYTHONPATH": str(HERE),
             "PYTHONWARNINGS": "default",
             "WORKER_ID": worker_id,
-            "WORKER_TOKEN": "worker-token",
+            "WORKER_TOKEN": WORKER_TOKEN,
             "ORCHESTRATOR_URL": orchestrator.url,
             "LOG_FORMAT": "json",
+            "LOG_LEVEL": "DEBUG",
             "TASK_FILES_DIR": str(marks / "files"),
             "WORKER_STATE_DIR": str(marks / "state"),
             "SKILL_PREFIX": prefix,
@@ -124,6 +132,13 @@ class Fleet:
             opened = f"WebSocket connection registered for worker {worker_id}"
             orchestrator.process.wait_for_line(lambda line: opened in line, timeout=START_TIMEOUT, since=before)
         return RunningWorker(worker_id, prefix, marks, process)
+
+    def secrets_told(self) -> list[str]:
+        """Return the lines of workers, at DEBUG too, that hold what nobody may read: tokens, signatures."""
+        lines = [
+            line for each in self.processes if each.name.startswith("worker") for line in each.output().splitlines()
+        ]
+        return [line for line in lines if _SECRET.search(line)]
 
     def stop(self) -> None:
         """End all processes."""

@@ -55,6 +55,12 @@ async def narrow(i: int, seconds: float = 0.2) -> dict[str, int]:
     return await crowd(i, seconds)
 
 
+@worker.skill(PREFIX + "traced")
+async def traced(ctx: TaskContext) -> dict[str, Any]:
+    """Return the trace that came with the task."""
+    return {"tracing_context": ctx.tracing_context}
+
+
 @worker.skill(PREFIX + "count", events={"milestone": Milestone})
 async def count(to: int, ctx: TaskContext) -> dict[str, Any]:
     """Count, with progress and events; one event breaks its schema and one is not declared."""

@@ -10,7 +10,7 @@ from avtomatika_worker.policy.heartbeat import Catalogue, HeartbeatMemory, Worke
 from avtomatika_worker.policy.pollers import PollDemand
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST
-from avtomatika_worker.protocol.messages import SkillInfo, WorkerStatus
+from avtomatika_worker.protocol.messages import DeviceUsage, ResourcesUsage, SkillInfo, WorkerStatus
 
 CATALOGUE = Catalogue("w", (SkillInfo(name="echo", type="echo"),), "hash", {}, {})
 STATE = WorkerState(available_skills=("echo",))
@@ -124,3 +124,39 @@ def test_after_a_failure_nothing_goes_out_before_its_delay():
     memory.failed(10.0, 5.0)
     memory.noticed(STATE, 10.1)
     assert memory.due_at(10.1) == 15.0
+
+
+def _usage(cpu=50.0, ram=8.0, **devices):
+    loads = tuple(DeviceUsage(unit_id=unit, load_percent=load) for unit, load in devices.items()) or None
+    return ResourcesUsage(cpu_load_percent=cpu, ram_used_gb=ram, devices_usage=loads)
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "is_news"),
+    [
+        (_usage(50), _usage(54.9), False),
+        (_usage(50), _usage(55), True),
+        (_usage(50), _usage(45), True),
+        (_usage(ram=8.0), _usage(ram=8.3), False),
+        (_usage(ram=8.0), _usage(ram=8.5), True),
+        (_usage(ram=0.0), _usage(ram=0.0), False),
+        (_usage(gpu=10.0), _usage(gpu=14.0), False),
+        (_usage(gpu=10.0), _usage(gpu=15.0), True),
+        (_usage(gpu=10.0), _usage(), True),
+    ],
+)
+def test_usage_is_told_when_it_leaves_the_dead_band(told, now, is_news):
+    memory = HeartbeatMemory(15.0)
+    assert memory.usage_to_tell(told, 0.0) is told
+    memory.usage_told(told, 0.0)
+    assert (memory.usage_to_tell(now, 30.0) is now) == is_news
+    assert memory.usage_to_tell(now, 60.0) is now  # and once a minute in any case
+
+
+def test_a_registration_forgets_what_usage_was_told():
+    memory = HeartbeatMemory(15.0)
+    memory.usage_told(_usage(), 0.0)
+    assert memory.usage_to_tell(_usage(), 1.0) is None
+    memory.registered(STATE, CATALOGUE, 2.0)
+    assert memory.usage_to_tell(_usage(), 2.0) is not None
+    assert memory.usage_to_tell(None, 2.0) is None

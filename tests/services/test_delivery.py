@@ -184,3 +184,21 @@ async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrat
     assert worker.ending.lost == 1
     (told,) = actions(caplog, "result_lost")
     assert "result of task" in told
+
+
+async def test_an_outage_with_hundreds_of_results_is_a_few_lines_of_log(worker, orchestrator, caplog):
+    @worker.skill
+    async def quick():
+        return {}
+
+    down = Fault(call="result", kind="status", status=503, times=None)
+    async with running(worker, orchestrator, max_concurrent_tasks=50):
+        orchestrator.inject(down)
+        jobs = [orchestrator.submit("quick", {}) for _ in range(200)]
+        await orchestrator.wait_for(lambda: down.used >= 400, timeout=30)
+        orchestrator.clear_faults()
+        for job in jobs:
+            assert (await job.done(timeout=30)).state is JobState.FINISHED
+    loud = [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
+    assert len(loud) <= 10
+    assert actions(caplog, "result_retry")

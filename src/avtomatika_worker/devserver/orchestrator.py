@@ -85,7 +85,7 @@ class Orchestrator:
             last_seen=now,
         )
         if old is not None:
-            worker.heartbeats, worker.last_heartbeat = old.heartbeats, old.last_heartbeat
+            worker.heartbeats, worker.last_heartbeat, worker.usage = old.heartbeats, old.last_heartbeat, old.usage
         self.workers[worker_id] = worker
         self._take_catalogue("register", worker, message)
         for text in self._missing_containers(message):
@@ -127,6 +127,7 @@ class Orchestrator:
             return {}
         worker.last_seen = now
         worker.last_heartbeat = message
+        worker.usage = message.get("usage") or worker.usage  # what a heartbeat leaves out stays as it was
         worker.heartbeats.append(message)
         before, worker.status = worker.status, message["status"]
         websockets = as_object(message.get("capabilities")).get("websockets")

@@ -172,6 +172,7 @@ class WorkerRecord:
     skills_hash: str | None = None
     full_sync: bool = False
     last_heartbeat: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
     heartbeats: deque[dict[str, Any]] = field(default_factory=lambda: deque[dict[str, Any]](maxlen=_HEARTBEATS_KEPT))
     websockets: bool = False
     connected: bool = False
@@ -192,7 +193,7 @@ class WorkerRecord:
             "skills": sorted(self.skills),
             "available_skills": sorted(self.available),
             "current_tasks": heartbeat.get("current_tasks") or [],
-            "usage": heartbeat.get("usage"),
+            "usage": self.usage,
             "connected": self.connected,
             "registered_at": self.registered_at,
             "registered_count": self.registered_count,

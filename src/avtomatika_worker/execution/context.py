@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, Protocol, cast, overload
 
 from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.observability.telemetry import ObservabilityManager
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -83,7 +85,8 @@ class TaskContext:
     """Everything about the task that runs: annotate an argument with this class to get it.
 
     ``priority`` is a number, higher is more urgent. ``deadline`` is in Unix seconds, or None. ``metadata``,
-    ``security`` and ``tracing_context`` are what came with the task, empty when nothing did.
+    ``security`` and ``tracing_context`` are what came with the task, empty when nothing did. ``observability`` holds
+    the worker's OpenTelemetry tracer and meter, ``costs`` what `add_cost` added.
     """
 
     __slots__ = (
@@ -92,9 +95,11 @@ class TaskContext:
         "_check_event",
         "_hot",
         "_sink",
+        "costs",
         "deadline",
         "job_id",
         "metadata",
+        "observability",
         "params",
         "priority",
         "security",
@@ -120,6 +125,7 @@ class TaskContext:
         sink: EventSink,
         check_event: EventCheck,
         hot: HotCache,
+        observability: ObservabilityManager = ObservabilityManager(),  # noqa: B008 - frozen
     ) -> None:
         self.skill: str = skill
         self.task_id: str = task_id
@@ -134,6 +140,8 @@ class TaskContext:
         self._sink = sink
         self._check_event = check_event
         self._hot = hot
+        self.observability: ObservabilityManager = observability
+        self.costs: dict[str, float] = {}
         self._cancelled = threading.Event()
         self._cancel_reason: CancelReason | None = None
 
@@ -181,6 +189,18 @@ class TaskContext:
         _log.error(
             "event %r of skill %s not sent: %s", event_type, self.skill, problem, extra={"action": "event_blocked"}
         )
+
+    # ------------------------------------------------------------------------------------------ costs
+
+    def add_cost(self, name: str, amount: float) -> None:
+        """Add to what the task costs, such as ``ctx.add_cost("tokens", 1200)``; the result tells the sums.
+
+        Orchestrators take costs from protocol 1.0b15 on; ``execution_time_seconds`` is always there. Raises ValueError
+        for an amount that is no finite number.
+        """
+        if isinstance(amount, bool) or not isinstance(cast("object", amount), int | float) or not math.isfinite(amount):
+            raise ValueError(f"a cost must be a finite number, not {amount!r}")
+        self.costs[name] = self.costs.get(name, 0) + amount
 
     # ------------------------------------------------------------------------------------------ hot cache
 

@@ -13,6 +13,8 @@ from avtomatika_worker.errors import ContractViolationError, DependencyMissingEr
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose
 from avtomatika_worker.execution.outcome import (
+    CANCELLED,
+    FAILURE,
     SUCCESS,
     Cancelled,
     CancelReason,
@@ -23,6 +25,7 @@ from avtomatika_worker.execution.outcome import (
     from_value,
 )
 from avtomatika_worker.execution.runners import Threads, run_skill
+from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
 
@@ -32,14 +35,29 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 class Pipeline:
     """What every task goes through: the middlewares, and the skill innermost. Built once."""
 
-    def __init__(self, registry: SkillRegistry, middlewares: Sequence[Middleware], threads: Threads) -> None:
+    def __init__(
+        self, registry: SkillRegistry, middlewares: Sequence[Middleware], threads: Threads, tracing: Tracing
+    ) -> None:
         self._registry = registry
+        self._tracing = tracing
         self._threads = threads
         self._handler: Handler = compose(middlewares, self._run_skill) if middlewares else self._run_skill
 
     def skill(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
         return self._registry.get(name)
+
+    def label(self, name: str, status: str | None = None) -> tuple[str, ...]:
+        """Return what names a task in metrics: its skill and status as far as they are declared, so that both are few.
+
+        What comes over the wire or from a skill may be anything.
+        """
+        skill = self._registry.get(name)
+        kind = name if skill is not None else "unknown"
+        if status is None:
+            return (kind,)
+        declared = skill.contract.output_statuses if skill is not None else ()
+        return (kind, status if status in {SUCCESS, FAILURE, CANCELLED, *(declared or ())} else "other")
 
     def options(self, name: str) -> SkillOptions | None:
         """Return how the skill called ``name`` is run."""
@@ -63,7 +81,7 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._threads))
+            outcome = from_value(await run_skill(skill, ctx, self._threads, self._tracing))
             if isinstance(outcome, Succeeded):
                 _check(skill, outcome)
         except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 from avtomatika_worker.errors import (
@@ -18,6 +19,7 @@ from avtomatika_worker.protocol.messages import ResultError, Task, TaskResult
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
+_NO_COSTS: Final[Mapping[str, float]] = {}
 _CANCEL_ERRORS: Final = {
     CancelReason.DEADLINE: (TaskTimeoutError.code, "the task took longer than it may"),
     CancelReason.SHUTDOWN: (TransientError.code, "the worker is shutting down"),
@@ -25,9 +27,11 @@ _CANCEL_ERRORS: Final = {
 }
 
 
-def build_result(task: Task, outcome: Outcome, worker_id: str, *, seconds: float) -> TaskResult:
-    """Return the result that tells ``outcome``; ``seconds`` is how long the task ran."""
-    costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4)}
+def build_result(
+    task: Task, outcome: Outcome, worker_id: str, *, seconds: float, added: Mapping[str, float] = _NO_COSTS
+) -> TaskResult:
+    """Return the result that tells ``outcome``; ``seconds`` is how long the task ran, ``added`` what else it cost."""
+    costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4), **added}
     metadata: dict[str, Any] | None = None
     data: dict[str, Any] = {}
     error: ResultError | None = None

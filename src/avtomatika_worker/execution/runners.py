@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.skill import Skill
 
 
@@ -45,16 +46,18 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
         raise RuntimeError("the skill raised StopIteration") from error
 
 
-async def run_skill(skill: Skill, ctx: TaskContext, threads: Threads) -> Any:
+async def run_skill(skill: Skill, ctx: TaskContext, threads: Threads, tracing: Tracing) -> Any:
     """Bind the skill's arguments and run it where it belongs.
 
     Raises `InvalidInputError` for params that do not fit, ``CancelledError`` when the task was cancelled, and whatever
     the skill raises.
     """
-    args, kwargs = skill.bind(ctx)
+    with tracing.span("validate"):
+        args, kwargs = skill.bind(ctx)
     try:
-        if skill.is_async:
-            return await skill.func(*args, **kwargs)
-        return await threads.run(skill.func, args, kwargs)
+        with tracing.span("skill"):
+            if skill.is_async:
+                return await skill.func(*args, **kwargs)
+            return await threads.run(skill.func, args, kwargs)
     except TaskCancelledError as error:
         raise asyncio.CancelledError(*error.args) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -10,6 +11,10 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import psutil
+
+from avtomatika_worker.observability.cgroup import ControlGroup
+from avtomatika_worker.observability.gpu import Gpus
+from avtomatika_worker.protocol.messages import HardwareDevice
 
 _LOOPBACK: Final = "127.0.0.1"
 # Addresses kept for documentation: a route to them is the route to anywhere. Connecting a UDP socket sends nothing.
@@ -22,22 +27,32 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What a worker announces about its machine. ``ram_gb`` is in GiB; 0 when it cannot be found out."""
+    """What a worker announces about its machine: of a container, its share. ``ram_gb`` is in GiB; 0 when unknown."""
 
     hostname: str
     ip_address: str
     cpu_cores: int
     ram_gb: float
+    devices: tuple[HardwareDevice, ...] = ()
 
 
-def detect_host() -> HostFacts:
+def detect_host(group: ControlGroup | None = None) -> HostFacts:
     """Find out about this machine. Does not raise; what cannot be found out has a harmless value."""
+    share = group or ControlGroup()
     return HostFacts(
         hostname=_attempt(socket.gethostname, "") or "localhost",
         ip_address=_attempt(_outgoing_address, _LOOPBACK),
-        cpu_cores=_attempt(lambda: psutil.cpu_count() or os.cpu_count() or 1, 1),
-        ram_gb=_attempt(lambda: round(psutil.virtual_memory().total / _GIB, 2), 0.0),
+        cpu_cores=_attempt(lambda: _cpu_cores(share), 1),
+        ram_gb=_attempt(lambda: round((share.memory() or psutil.virtual_memory().total) / _GIB, 2), 0.0),
+        devices=_attempt(Gpus().devices, ()),
     )
+
+
+def _cpu_cores(share: ControlGroup) -> int:
+    """Return the cores this process may use: a limit of 1.5 CPUs is 2."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = share.cpus()
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def _attempt(find: Callable[[], _T], fallback: _T) -> _T:

@@ -63,7 +63,8 @@ class TaskContextFilter(logging.Filter):
     """Set the context's fields on every record that passes; add it to a handler, not to a logger.
 
     ``defaults`` hold where the context has nothing, in threads that user code started itself, for example. worker_id,
-    task_id and job_id are always set, to the empty text when unknown, so formats may name them. What the record
+    task_id and job_id are always set, to the empty text when unknown, so formats may name them; trace_id and span_id
+    are set inside of a span of OpenTelemetry. What the record
     brings itself (``extra=``) stays.
     """
 
@@ -73,10 +74,19 @@ class TaskContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set the fields and let the record pass."""
-        for name, value in (self._defaults | dict(_CONTEXT.get())).items():
+        for name, value in (self._defaults | dict(_CONTEXT.get()) | _current_span()).items():
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
+
+
+def _current_span() -> dict[str, str]:
+    """Return trace_id and span_id of the span that is open here and now; nothing where nobody traces."""
+    otel: Any = sys.modules.get("opentelemetry.trace")  # never imported for this
+    span = otel.get_current_span().get_span_context() if hasattr(otel, "get_current_span") else None
+    if span is None or not span.is_valid:
+        return {}
+    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -129,7 +139,7 @@ class JsonLogFormatter(JsonFormatter):
     Every record makes a line of valid JSON: values that JSON does not have are written as their ``repr``.
     """
 
-    _ORDER: Final = ("timestamp", "level", "logger", "message", "action", *CONTEXT_FIELDS)
+    _ORDER: Final = ("timestamp", "level", "logger", "message", "action", *CONTEXT_FIELDS, "trace_id", "span_id")
 
     def __init__(self) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - the library types its hooks loosely

@@ -17,6 +17,15 @@ BURST: Final = 20.0
 REFILL: Final = 1.0
 """... and how many more each second allows: orchestrators take 120 heartbeats a minute by default."""
 
+USAGE_REFRESH: Final = 60.0
+"""Seconds after which the usage is told again although it has hardly changed."""
+
+DEAD_BAND_POINTS: Final = 5.0
+"""Percentage points that a load must move by to be news ..."""
+
+DEAD_BAND_SHARE: Final = 0.05
+"""... and the share of itself that an amount of memory must."""
+
 REREGISTER_EVERY: Final = 300.0
 """Seconds after which a worker registers again without a reason: an orchestrator that lost it does not say so."""
 
@@ -30,7 +39,6 @@ class WorkerState:
     available_skills: tuple[str, ...] = ()
     hot_skills: tuple[str, ...] = ()
     hot_cache: tuple[str, ...] = ()
-    usage: ResourcesUsage | None = None
     slots_total: int = 0
     slots_running: int = 0
     slots_polling: int = 0
@@ -62,6 +70,8 @@ class HeartbeatMemory:
     full_sync: bool = False
     next_regular: float = 0.0
     changed_at: float | None = None
+    last_usage: ResourcesUsage | None = None
+    usage_told_at: float = 0.0
     _not_before: float = 0.0
     _credit: float = field(default=BURST)
     _credit_at: float = 0.0
@@ -82,8 +92,13 @@ class HeartbeatMemory:
         earliest = self.changed_at + COALESCE if credit >= 1 else now + (1 - credit) / REFILL
         return max(self._not_before, min(self.next_regular, earliest))
 
-    def compose(self, state: WorkerState, catalogue: Catalogue, dialect: Dialect) -> Heartbeat:
-        """Return the heartbeat that tells ``state``: the catalogue goes along only when it is news."""
+    def compose(
+        self, state: WorkerState, catalogue: Catalogue, dialect: Dialect, usage: ResourcesUsage | None = None
+    ) -> Heartbeat:
+        """Return the heartbeat that tells ``state``; catalogue and ``usage`` go along when there is something to tell.
+
+        ``usage`` is what `usage_to_tell` returned.
+        """
         # Up to 1.0b8 the catalogue is also the availability list (RXON.md, Behaviour 1).
         available_before = self.last_state.available_skills if self.last_state else None
         moved = not dialect.skill_names and available_before != state.available_skills
@@ -98,9 +113,21 @@ class HeartbeatMemory:
             hot_cache=state.hot_cache,
             skill_dependencies=catalogue.skill_dependencies,
             catalogue=catalogue.skills if news else None,
-            usage=state.usage,
+            usage=usage,
             capabilities=catalogue.capabilities,
         )
+
+    def usage_to_tell(self, usage: ResourcesUsage | None, now: float) -> ResourcesUsage | None:
+        """Return ``usage`` where it is news: unlike what was told last, or that is too long ago."""
+        if usage is None or self.last_usage is None:
+            return usage
+        stale = now - self.usage_told_at >= USAGE_REFRESH
+        return usage if stale or differs(usage, self.last_usage) else None
+
+    def usage_told(self, usage: ResourcesUsage | None, now: float) -> None:
+        """Take note of the usage that an accepted heartbeat told."""
+        if usage is not None:
+            self.last_usage, self.usage_told_at = usage, now
 
     def sent(self, state: WorkerState, catalogue: Catalogue, now: float, *, jitter: float, full_sync: bool) -> None:
         """Take note of a heartbeat that was accepted; ``jitter`` (seconds) shifts the next regular one."""
@@ -120,12 +147,26 @@ class HeartbeatMemory:
         """Take note of a registration: it told the catalogue, but not the status, so a heartbeat is due at once."""
         self.last_hash = catalogue.skills_hash
         self.last_state = None
+        self.last_usage = None
         self.full_sync = False
         self._not_before = self.next_regular = now
         self.noticed(state, now)
 
     def _credit_now(self, now: float) -> float:
         return min(BURST, self._credit + max(0.0, now - self._credit_at) * REFILL)
+
+
+def differs(usage: ResourcesUsage, told: ResourcesUsage) -> bool:
+    """Whether the usage has left the dead band around what was told: 5 points of load, 5 % of memory."""
+    if abs(usage.cpu_load_percent - told.cpu_load_percent) >= DEAD_BAND_POINTS:
+        return True
+    if abs(usage.ram_used_gb - told.ram_used_gb) >= DEAD_BAND_SHARE * max(told.ram_used_gb, usage.ram_used_gb) > 0:
+        return True
+    loads = {device.unit_id: device.load_percent for device in usage.devices_usage or ()}
+    loads_told = {device.unit_id: device.load_percent for device in told.devices_usage or ()}
+    if loads.keys() != loads_told.keys():
+        return True
+    return any(abs(load - loads_told[unit]) >= DEAD_BAND_POINTS for unit, load in loads.items())
 
 
 def bounded_interval(interval: float, jitter: float) -> float:

@@ -7,6 +7,8 @@ from typing import Any, cast
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.execution.context import EventSink, HotCache, TaskContext
 from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.skills.plain import to_plain
 
@@ -14,8 +16,11 @@ from avtomatika_worker.skills.plain import to_plain
 class Contexts:
     """Makes one for each task."""
 
-    def __init__(self, worker_id: str, pipeline: Pipeline, hot: HotCache, *, strict_events: bool) -> None:
+    def __init__(
+        self, worker_id: str, pipeline: Pipeline, hot: HotCache, telemetry: Telemetry, *, strict_events: bool
+    ) -> None:
         self._worker_id = worker_id
+        self._telemetry = telemetry
         self._pipeline = pipeline
         self._hot = hot
         self._strict_events = strict_events
@@ -34,9 +39,16 @@ class Contexts:
             security=task.security or {},
             tracing_context=task.tracing_context or {},
             sink=sink,
-            check_event=lambda event_type, payload: self._check_event(task.type, event_type, payload),
+            check_event=lambda event_type, payload: self._checked(task.type, event_type, payload),
             hot=self._hot,
+            observability=self._telemetry.manager,
         )
+
+    def _checked(self, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+        plain, problem = self._check_event(skill, event_type, payload)
+        outcome = "blocked" if plain is None else "sent"
+        self._telemetry.metrics.count(metrics.EVENTS, *self._pipeline.label(skill), outcome)
+        return plain, problem
 
     def _check_event(
         self, skill_name: str, event_type: str, payload: object

@@ -16,10 +16,11 @@ from avtomatika_worker.errors import (
     WorkerError,
 )
 from avtomatika_worker.execution.report import replace_refused, replace_unsendable
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.keeping import Keeper
-from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.link import Link, delay_after, kind_of
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -75,6 +76,7 @@ async def attempt(delivery: Delivery, keeper: Keeper) -> float | None:
         return await _unsendable(delivery, keeper, error)
     except RejectedError as error:
         if isinstance(delivery.message, Event) and error.status == 403 and delivery.doubtful:
+            _count(delivery, "delivered")
             return None  # refused as a replay: the attempt whose reply was lost had arrived (RXON.md, "Signing")
         delivery.doubtful = delivery.doubtful or error.maybe_processed
         if error.status >= 500 or error.status in _WAIT:
@@ -90,12 +92,16 @@ async def _send(delivery: Delivery) -> WorkerError | None:
     """Send it; return what is wrong with the answer. Raises what `Link.send_result` raises."""
     if isinstance(delivery.message, Event):
         answer = await delivery.link.send_event(delivery.message)
-        if not answer.accepted:
+        if answer.accepted:
+            _count(delivery, "delivered")
+        else:
             _refused_event(delivery, f"{answer.code}: {answer.message}")
         return None
     reply = await delivery.link.send_result(delivery.message)
     if not reply.final:
         return MalformedMessageError(f"an unknown answer to a result: {reply.status!r}")
+    _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
+    delivery.link.telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
     if reply.status == "ignored":
         reason = reply.reason or reply.message
         _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})
@@ -117,6 +123,7 @@ async def _refused(delivery: Delivery, keeper: Keeper, error: RejectedError) -> 
         _refused_event(delivery, str(error))
         return None
     _log.error("%s refused by %s: %s", delivery.name, delivery.link.url, error, extra={"action": "result_refused"})
+    _count(delivery, "refused")
     replacement = replace_refused(delivery.message, error)
     if replacement is None:
         return None
@@ -135,17 +142,21 @@ async def _replace(delivery: Delivery, keeper: Keeper, message: TaskResult) -> N
 def _failed(delivery: Delivery, error: WorkerError) -> float:
     delay = delay_after(delivery.backoff, error)
     delivery.last_error = str(error)
-    if isinstance(error, RejectedError) and error.rate_limited:
+    limited = isinstance(error, RejectedError) and error.rate_limited
+    _count(delivery, "limited" if limited else "failed")
+    if limited:
         delivery.link.hold_results(delay)
-    _log.log(
-        logging.WARNING if delivery.backoff.attempts == 1 else logging.DEBUG,
+    delivery.link.faults.tell(
+        _log,
+        logging.WARNING,
         "%s not delivered to %s (attempt %d), next in %.1f s: %s",
         delivery.name,
         delivery.link.url,
         delivery.backoff.attempts,
         delay,
         error,
-        extra={"action": "result_retry"},
+        action="result_retry",
+        kind=kind_of(error),
     )
     return delay
 
@@ -167,5 +178,13 @@ def events_lane(link: Link, task_id: str) -> Hashable:
     return (link.url, task_id, "events")
 
 
+def _count(delivery: Delivery, outcome: str) -> None:
+    kind = "result" if isinstance(delivery.message, TaskResult) else "event"
+    delivery.link.telemetry.metrics.count(metrics.DELIVERIES, delivery.link.label, kind, outcome)
+
+
 def _refused_event(delivery: Delivery, why: str) -> None:
-    _log.error("%s was not taken by %s: %s", delivery.name, delivery.link.url, why, extra={"action": "event_refused"})
+    _count(delivery, "refused")
+    delivery.link.faults.tell(
+        _log, logging.ERROR, "%s was not taken by %s: %s", delivery.name, delivery.link.url, why, action="event_refused"
+    )

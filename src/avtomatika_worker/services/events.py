@@ -107,6 +107,7 @@ class TaskEvents:
             target_job_id=self._task.job_id,
             target_task_id=self._task.task_id,
             origin_task_id=self._task.task_id,
+            trace_context=dict(self._link.telemetry.tracing.carrier()),
         )
 
     def _arrive(self) -> None:

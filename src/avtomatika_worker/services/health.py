@@ -1,4 +1,7 @@
-"""The health server: ``/live``, ``/ready`` and ``/health``. In the link thread, so a blocked skill is no outage."""
+"""The health server: ``/live``, ``/ready``, ``/health`` and ``/metrics``.
+
+It runs in the link thread, so that a blocked skill is no outage.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,18 @@ class Health:
 
 
 class HealthServer:
-    """Answers 200 or 503 with a reason. ``probe`` is asked for every request."""
+    """Answers 200 or 503 with a reason; ``probe`` is asked for every request.
 
-    def __init__(self, host: str, port: int, probe: Callable[[], Health]) -> None:
+    ``scrape``, if there is one, returns what ``/metrics`` answers, and its content type.
+    """
+
+    def __init__(
+        self, host: str, port: int, probe: Callable[[], Health], scrape: Callable[[], tuple[bytes, str]] | None = None
+    ) -> None:
         self._host = host
         self._port = port
         self._probe = probe
+        self._scrape = scrape
         self.bound_port: int | None = None
 
     async def run(self) -> None:
@@ -40,6 +49,8 @@ class HealthServer:
 
         app = web.Application()
         app.add_routes([web.get("/live", self._live), web.get("/ready", self._ready), web.get("/health", self._health)])
+        if self._scrape is not None:
+            app.add_routes([web.get("/metrics", self._metrics)])
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
@@ -60,6 +71,12 @@ class HealthServer:
 
     async def _ready(self, _: web.Request) -> web.Response:
         return _answer(self._probe().not_ready)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        from aiohttp import web
+
+        body, content_type = self._scrape() if self._scrape is not None else (b"", "text/plain")
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _health(self, _: web.Request) -> web.Response:
         from aiohttp import web

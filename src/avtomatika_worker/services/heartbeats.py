@@ -13,12 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
 from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.link import Link, delay_after, kind_of
+from avtomatika_worker.services.usage import UsageMonitor
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
@@ -43,11 +45,13 @@ class Heartbeats:
         board: Board[WorkerState],
         announcement: Announcement,
         on_cancel: Callable[[Link, tuple[str, ...]], None],
+        usage: UsageMonitor,
     ) -> None:
         self._link = link
         self._board = board
         self._announcement = announcement
         self._on_cancel = on_cancel
+        self._usage = usage
         self._memory = HeartbeatMemory(link.settings.heartbeat_interval)
         self._last_contact = 0.0
         self._silent = False
@@ -87,21 +91,28 @@ class Heartbeats:
         backoff = Backoff(self._link.settings.registration)
         while True:
             try:
-                return await self._register_once()
+                await self._register_once(backoff.attempts)
             except WorkerError as error:
                 self._link.registration_failed()
+                self._count(metrics.REGISTRATIONS, "failed")
                 delay = delay_after(backoff, error)
-                _log.warning(
+                self._link.faults.tell(
+                    _log,
+                    logging.WARNING,
                     "registration at %s failed (attempt %d), next in %.1f s: %s",
                     self._link.url,
                     backoff.attempts,
                     delay,
                     _hint(error),
-                    extra={"action": "registration_failed"},
+                    action="registration_failed",
+                    kind=kind_of(error),
                 )
                 await asyncio.sleep(delay)
+            else:
+                self._count(metrics.REGISTRATIONS, "ok")
+                return
 
-    async def _register_once(self) -> None:
+    async def _register_once(self, failures: int) -> None:
         link, state = self._link, self._board.value
         registration = _announce(self._announcement.registration, state)
         # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
@@ -116,7 +127,7 @@ class Heartbeats:
         now = self._last_contact = time.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)
         _log.log(
-            logging.DEBUG if again else logging.INFO,
+            logging.DEBUG if again and not failures else logging.INFO,
             "registered at %s (protocol %s)%s",
             link.url,
             link.dialect.version,
@@ -140,8 +151,14 @@ class Heartbeats:
                     if self._refused(error, backoff):
                         return
                 except TransportError as error:
-                    _log.warning(
-                        "contact with %s broken: %s", self._link.url, error, extra={"action": "contact_broken"}
+                    self._link.faults.tell(
+                        _log,
+                        logging.WARNING,
+                        "contact with %s broken: %s",
+                        self._link.url,
+                        error,
+                        action="contact_broken",
+                        kind=kind_of(error),
                     )
                     return
         finally:
@@ -167,23 +184,45 @@ class Heartbeats:
                 change.cancel()
 
     async def _send(self, state: WorkerState) -> None:
-        link, memory = self._link, self._memory
-        heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect)
+        outcome = "failed"
+        try:
+            await self._send_counted(state)
+            outcome = "ok"
+        finally:
+            self._count(metrics.HEARTBEATS, outcome)
+
+    async def _send_counted(self, state: WorkerState) -> None:
+        link, memory, began = self._link, self._memory, time.monotonic()
+        usage = memory.usage_to_tell(self._usage.latest, time.monotonic())
+        heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect, usage)
         response = await link.call(link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
         reply = replies.decode_heartbeat(response)
         now = self._last_contact = time.monotonic()
+        link.telemetry.metrics.time(metrics.HEARTBEAT_DURATION, now - began, link.label)
         memory.sent(state, self._announcement.catalogue, now, jitter=reply.jitter_ms / 1000, full_sync=reply.full_sync)
+        memory.usage_told(usage, now)
         if reply.full_sync and heartbeat.catalogue is None:
             memory.next_regular = now
         if reply.cancel_ids:
             self._on_cancel(link, reply.cancel_ids)
+
+    def _count(self, metric: metrics.Metric, outcome: str) -> None:
+        self._link.telemetry.metrics.count(metric, self._link.label, outcome)
 
     def _refused(self, error: RejectedError | MalformedMessageError, backoff: Backoff) -> bool:
         """Decide what a refused heartbeat means; return whether to register again."""
         delay = delay_after(backoff, error)
         now = time.monotonic()
         self._memory.failed(now, delay)
-        _log.warning("heartbeat to %s refused: %s", self._link.url, error, extra={"action": "heartbeat_failed"})
+        self._link.faults.tell(
+            _log,
+            logging.WARNING,
+            "heartbeat to %s refused: %s",
+            self._link.url,
+            error,
+            action="heartbeat_failed",
+            kind=kind_of(error),
+        )
         limited = isinstance(error, RejectedError) and error.rate_limited
         if now - self._last_contact > _HALF_LEASE or (isinstance(error, RejectedError) and not limited):
             self._link.contact_broken()

@@ -7,10 +7,15 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
-from avtomatika_worker.errors import RejectedError, TransportError, WorkerError
+from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.repeats import Repeats
+from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
 from avtomatika_worker.protocol import dialects, replies
@@ -52,14 +57,19 @@ class Link:
     """One orchestrator as this worker sees it.
 
     ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
-    ``contacts`` is touched by each registration.
+    ``contacts`` is touched by each registration. ``label`` names the orchestrator in metrics.
 
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
     what they share is guarded by a lock that is never held while waiting.
     """
 
-    def __init__(self, settings: LinkSettings, worker_id: str, transport: HttpTransport) -> None:
+    def __init__(
+        self, settings: LinkSettings, worker_id: str, transport: HttpTransport, telemetry: Telemetry = OFF
+    ) -> None:
         self.settings = settings
+        self.label: str = urlsplit(settings.url).netloc
+        self.telemetry: Telemetry = telemetry
+        self.faults: Repeats = Repeats()
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
         self.ready: Gate = Gate()
@@ -104,8 +114,10 @@ class Link:
         return time.time() + self._clock_offset
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of every call."""
-        return self._codec.headers(self._access_token or self.settings.token, self.dialect)
+        """Return the headers of every call, the current span's among them."""
+        headers = self._codec.headers(self._access_token or self.settings.token, self.dialect)
+        headers.update(self.telemetry.tracing.carrier())
+        return headers
 
     def hold_results(self, seconds: float) -> None:
         """Send no results for a while: the orchestrator asked for that."""
@@ -181,8 +193,21 @@ class Link:
         """Ask for a task, and return it with the answer it came in; None when there was none in time."""
         wish = self.settings.poll_timeout
         request = self._codec.poll(wish, available, hot, self.dialect)
-        response = await self.call(request, timeout=wish + POLL_MARGIN, breaks_on_500=True)
-        return replies.decode_task(response), response
+        began, outcome = time.monotonic(), "failed"
+        try:
+            response = await self.call(request, timeout=wish + POLL_MARGIN, breaks_on_500=True)
+            task = replies.decode_task(response)
+            outcome = "empty" if task is None else "task"
+        except MalformedMessageError:
+            outcome = "malformed"
+            raise
+        except RejectedError as error:
+            outcome = "limited" if error.rate_limited else "refused"
+            raise
+        finally:
+            self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
+            self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
+        return task, response
 
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
@@ -228,6 +253,11 @@ class Link:
             )
             self._announced = version
             self.contact_broken()
+
+
+def kind_of(error: WorkerError) -> Hashable:
+    """Return what makes two errors the same fault in the log: what they are, not what they say."""
+    return type(error), getattr(error, "status", None)
 
 
 def delay_after(backoff: Backoff, error: WorkerError) -> float:

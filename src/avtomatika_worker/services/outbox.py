@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import StoreError
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.delivery import Delivery, attempt, delivery_of, events_lane, keep, result_lane
@@ -277,6 +278,7 @@ class Outbox:
 
     def _give_up(self, delivery: Delivery) -> None:
         self.expired += 1
+        delivery.link.telemetry.metrics.count(metrics.EXPIRED, delivery.link.label)
         message = delivery.message
         _log.error(
             "%s (job %s, %s) given up after %.0f s and %d attempts at %s; the last one: %s",

@@ -22,7 +22,7 @@ from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.pollers import PollDemand
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
-from avtomatika_worker.services.link import Link, delay_after
+from avtomatika_worker.services.link import Link, delay_after, kind_of
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.presence import Presence
 from avtomatika_worker.services.tasks import Tasks
@@ -129,6 +129,10 @@ class Poller:
             return False
         return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
 
+    def in_flight(self) -> list[tuple[Link, int]]:
+        """Return how many polls wait at each orchestrator. May be asked from any thread."""
+        return [(source.link, len(source.polls)) for source in self._sources]
+
     # ------------------------------------------------------------------------------------------------ choosing
 
     def _next(self, now: float, skills: tuple[str, ...]) -> _Source | None:
@@ -213,7 +217,9 @@ class Poller:
 
     def _answer_malformed(self, source: _Source, poll: _Poll, error: MalformedMessageError) -> bool:
         """Answer a malformed task with a failure when it can be named; return whether that took the slot."""
-        _log.error("%s sent what is %s", source.link.url, error, extra={"action": "task_malformed"})
+        source.link.faults.tell(
+            _log, logging.ERROR, "%s sent what is %s", source.link.url, error, action="task_malformed"
+        )
         if error.job_id is None or error.task_id is None:
             self._failed(source, error)
             return False
@@ -229,13 +235,14 @@ class Poller:
         source.not_before = max(source.not_before, time.monotonic() + delay)
         if isinstance(error, RejectedError) and error.status in _UNKNOWN_HERE:
             source.link.contact_broken()
-        first = source.backoff.attempts == 1
         limited = isinstance(error, RejectedError) and error.rate_limited
-        _log.log(
-            logging.WARNING if first and not limited else logging.DEBUG,
+        source.link.faults.tell(
+            _log,
+            logging.DEBUG if limited else logging.WARNING,
             "poll at %s failed, next in %.1f s: %s",
             source.link.url,
             delay,
             error,
-            extra={"action": "poll_failed"},
+            action="poll_failed",
+            kind=kind_of(error),
         )

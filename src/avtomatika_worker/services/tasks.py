@@ -8,14 +8,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
+from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.logging import log_context
+from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.services.capacity import Admission, Turn
@@ -50,6 +54,7 @@ class Running:
     execution: Execution
     has_slot: bool
     turn: Turn | None
+    arrived: float
     finished: bool = False
 
     @property
@@ -69,13 +74,17 @@ class Tasks:
         outbox: Outbox,
         presence: Presence,
         admission: Admission,
+        telemetry: Telemetry,
     ) -> None:
         self.slots = slots
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
         self._presence = presence
-        self._contexts = Contexts(settings.worker_id, pipeline, presence.hot, strict_events=settings.strict_events)
+        self._telemetry = telemetry
+        self._contexts = Contexts(
+            settings.worker_id, pipeline, presence.hot, telemetry, strict_events=settings.strict_events
+        )
         self._admission = admission
         self._running: dict[tuple[Link, str], Running] = {}
         self._unreported = 0
@@ -151,7 +160,7 @@ class Tasks:
         deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events), self._pipeline, deadline=deadline)
         turn = self._admission.turn(task.type)
-        running = Running(link, task, execution, self._take_slot(reserved=reserved), turn)
+        running = Running(link, task, execution, self._take_slot(reserved=reserved), turn, time.monotonic())
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self._running[link, task.task_id] = running
@@ -229,13 +238,14 @@ class Tasks:
 
     async def _handle(self, running: Running, events: TaskEvents) -> None:
         link, task, execution = running.link, running.task, running.execution
-        with log_context(task_id=task.task_id, job_id=task.job_id):
+        with log_context(task_id=task.task_id, job_id=task.job_id), self._span(task):
             try:
                 try:
                     result = await self._execute(running, events)
                     running.finished = True
                     self._recent.remember(link.url, task, result)
-                    await self._outbox.deliver(link, result)
+                    with self._telemetry.tracing.span("deliver"):
+                        await self._outbox.deliver(link, result)
                 finally:
                     self._reported(running)
                 await self._linger(execution)
@@ -258,9 +268,10 @@ class Tasks:
 
     def _result(self, running: Running, outcome: Outcome) -> TaskResult:
         task, seconds = running.task, time.monotonic() - running.execution.started
-        result = build_result(task, outcome, self._settings.worker_id, seconds=seconds)
+        result = build_result(task, outcome, self._settings.worker_id, seconds=seconds, added=running.ctx.costs)
+        self._measure(running, outcome, result, seconds)
         why = "" if result.error is None else f" ({result.error.code}: {result.error.message:.200})"
-        facts = {"action": "task_finished", "skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+        facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
         _log.info(
             "task %s of skill %s: %s after %.3f s%s",
             task.task_id,
@@ -268,9 +279,27 @@ class Tasks:
             result.status,
             seconds,
             why,
-            extra=facts,
+            extra={"action": "task_finished", **facts},
         )
         return result
+
+    def _span(self, task: Task) -> AbstractContextManager[None]:
+        attributes = {"task.id": task.task_id, "job.id": task.job_id, "task.type": task.type}
+        (skill,) = self._pipeline.label(task.type)
+        return self._telemetry.tracing.task(skill, task.tracing_context or {}, attributes)
+
+    def _measure(self, running: Running, outcome: Outcome, result: TaskResult, seconds: float) -> None:
+        recorder, labels = self._telemetry.metrics, self._pipeline.label(running.task.type, result.status)
+        recorder.count(metrics.TASKS, *labels)
+        recorder.time(metrics.TASK_DURATION, seconds, *labels)
+        recorder.time(metrics.START_DELAY, max(0.0, running.execution.started - running.arrived), labels[0])
+        if isinstance(outcome, Cancelled):
+            recorder.count(metrics.CANCELLATIONS, outcome.reason.value)
+            self._telemetry.tracing.failed(f"cancelled: {outcome.reason}")
+        elif result.error is not None:
+            if result.error.code == ContractViolationError.code:
+                recorder.count(metrics.VIOLATIONS, labels[0])
+            self._telemetry.tracing.failed(f"{result.error.code}: {result.error.message}")
 
     async def _send_answer(self, link: Link, task: Task, result: TaskResult, has_slot: bool) -> None:
         with log_context(task_id=task.task_id, job_id=task.job_id):
@@ -290,13 +319,13 @@ class Tasks:
         if not execution.lingers:
             return
         ctx, since = execution.ctx, time.monotonic()
-        facts = {"action": "task_lingers", "skill": ctx.skill, "reason": str(ctx.cancel_reason)}
+        facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(
             "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
             ctx.skill,
             ctx.task_id,
             ctx.cancel_reason,
-            extra=facts,
+            extra={"action": "task_lingers", **facts},
         )
         await execution.ended()
         _log.warning(

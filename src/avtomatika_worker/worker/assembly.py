@@ -21,6 +21,7 @@ from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.runners import Threads
 from avtomatika_worker.observability.host import HostFacts, detect_host
+from avtomatika_worker.observability.telemetry import Telemetry, set_up
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
@@ -32,6 +33,7 @@ from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillIn
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.services.health import HealthServer
 from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.services.keeping import Keeper
@@ -42,6 +44,7 @@ from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.probe import Probe
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.usage import UsageChecker, UsageMonitor
 from avtomatika_worker.services.watchdog import Pulse, Watchdog
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.registry import SkillRegistry
@@ -59,6 +62,7 @@ class Policies:
     skill_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     skill_type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
     capacity_checker: CapacityChecker | None = None
+    usage_checker: UsageChecker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Wiring:
     board: Board[WorkerState]
     tls: TlsFiles
     on_cancel: Callable[[Link, tuple[str, ...]], None]
+    telemetry: Telemetry
 
 
 def assemble(
@@ -81,6 +86,12 @@ def assemble(
     health_check: bool,
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
+    telemetry = set_up(
+        enabled=settings.enable_metrics,
+        service_name=settings.worker_type,
+        worker_id=settings.worker_id,
+        version=__version__,
+    )
     board = Board(WorkerState())
     threads = Threads(settings.max_concurrent_tasks)
     outbox = _outbox(settings)
@@ -94,10 +105,11 @@ def assemble(
             progress_interval=settings.progress_interval,
         ),
         slots,
-        Pipeline(registry, middlewares, threads),
+        Pipeline(registry, middlewares, threads, telemetry.tracing),
         outbox,
         presence,
         admission,
+        telemetry,
     )
     board.publish(presence.state())
     wiring = Wiring(
@@ -106,13 +118,18 @@ def assemble(
         board=board,
         tls=_tls(settings),
         on_cancel=_cancel_on_main_loop(tasks),
+        telemetry=telemetry,
     )
     links = tuple(_link(each, wiring) for each in settings.orchestrators)
     poller = Poller(links, _rotation(settings), tasks, presence, outbox)
     pulse = Pulse()
     watchdog = Watchdog(pulse, poller.is_due, tasks.skills_running, blocked_limit=settings.loop_blocked_limit)
-    heartbeats = tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel) for link in links)
-    services: list[Service] = [outbox.run, watchdog.run]
+    usage = UsageMonitor(policies.usage_checker)
+    heartbeats = tuple(Heartbeats(link, board, wiring.announcement, wiring.on_cancel, usage) for link in links)
+    watch_slots(telemetry.metrics, slots, poller)
+    watch_links(telemetry.metrics, links, outbox)
+    watch_machine(telemetry.metrics, usage, pulse)
+    services: list[Service] = [outbox.run, watchdog.run, usage.run]
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
     if settings.lease_lost_after is not None:
@@ -120,7 +137,7 @@ def assemble(
     if health_check:
         facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
         probe = Probe(links, outbox, board, watchdog, facts)
-        services.append(HealthServer(settings.health_host, settings.port, probe).run)
+        services.append(HealthServer(settings.health_host, settings.port, probe, telemetry.scrape).run)
     parts = Parts(
         links=links,
         heartbeats=heartbeats,
@@ -130,6 +147,7 @@ def assemble(
         presence=presence,
         outbox=outbox,
         threads=threads,
+        telemetry=telemetry,
         link_services=tuple(services),
     )
     return Supervisor(
@@ -162,7 +180,7 @@ def announce(
             max_concurrent_tasks=settings.max_concurrent_tasks,
             cpu_cores=settings.cpu_cores or host.cpu_cores,
             ram_gb=settings.ram_gb or host.ram_gb,
-            devices=settings.devices,
+            devices=settings.devices or host.devices,
         ),
         installed_software={
             "python": platform.python_version(),
@@ -217,7 +235,7 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         ),
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
-    return Link(link_settings, settings.worker_id, transport)
+    return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
 
 
 def _tls(settings: Settings) -> TlsFiles:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
@@ -15,7 +16,9 @@ from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.observability.logging import configure_logging, log_context
+from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.services.capacity import CapacityChecker
+from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
 from avtomatika_worker.skills.loading import load_directory
@@ -68,6 +71,7 @@ class Worker(SkillDecorator):
         )
         self._injectables = Injectables()
         self._injectables.register(TaskContext, lambda source: cast("TaskContext", source))
+        self._injectables.register(ObservabilityManager, lambda source: cast("TaskContext", source).observability)
         self._registry = SkillRegistry(self._injectables)
         self._middlewares: list[Middleware] = []
         self._supervisor: Supervisor | None = None
@@ -93,6 +97,15 @@ class Worker(SkillDecorator):
     def add_middleware(self, middleware: Middleware) -> None:
         """Put a middleware, ``async (ctx, call_next) -> outcome``, around every task; the first added is outermost."""
         self._middlewares.append(middleware)
+
+    def set_usage_checker(self, checker: UsageChecker) -> None:
+        """Let ``checker()`` tell the machine's load, in place of the worker's own measurements.
+
+        It returns a dict of ``cpu_load_percent``, ``ram_used_gb`` (GiB) and, if there are any, ``devices_usage``: a
+        list of ``unit_id``, ``load_percent`` and ``metrics``. It is called every few seconds in a thread of its own.
+        While it raises or returns something else, which is logged, no load is told. Takes effect with the next start.
+        """
+        self._policies = replace(self._policies, usage_checker=checker)
 
     def load_skills(self, settings: Settings) -> None:
         """Load the skills directory, once, and check every skill.

@@ -1,0 +1,180 @@
+"""Write the pages of docs/ that are made from the code; with --check, only say which are not current."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from avtomatika_worker.config import describe
+from avtomatika_worker.observability.metrics import METRICS, Kind, Metric
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SOURCES: Final = ROOT / "src" / "avtomatika_worker"
+GENERATED: Final = "This page is generated from the code (`make docs`); do not edit it.\n\n"
+
+CONFIGURATION: Final = """\
+# Configuration
+
+All settings are environment variables. `worker` also reads a file `.env` in the working directory; the environment
+wins over it. A variable that is empty counts as unset. Wrong values stop the start: all problems are reported at once.
+
+Booleans are `true`/`false`, `1`/`0`, `yes`/`no` or `on`/`off`, in any case.
+
+"""
+METRICS_HEAD: Final = """\
+# Metrics
+
+With `WORKER_ENABLE_METRICS=true` (extra `[metrics]`) the worker records these with OpenTelemetry. They are answered in
+Prometheus' format at `/metrics` on `WORKER_PORT`, and sent over OTLP/HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set;
+the other `OTEL_*` variables are the SDK's own. An SDK that the program has set up is used, not replaced.
+
+Prometheus writes `worker.tasks.duration` as `worker_tasks_duration_seconds`: dots become `_`, the unit is appended.
+Labels are few: `task.type` is a registered skill's name or "unknown", `status` one that is declared or "other",
+`orchestrator` the host and port of its URL.
+
+"""
+ACTIONS_HEAD: Final = """\
+# Log actions
+
+Records of the worker carry a stable field `action` (with `LOG_FORMAT=json` as a member of its own). Key dashboards and
+alerts on it, not on the words of a message. A fault that goes on is told at once and then once a minute with how often;
+what lies between is at DEBUG.
+
+"""
+
+
+def configuration() -> str:
+    """Return the table of settings."""
+    rows = [(f"`{r.variable}`", r.description, r.default if r.in_words else _code(r.default)) for r in describe()]
+    return CONFIGURATION + GENERATED + _table(("Variable", "Description", "Default"), rows)
+
+
+def metrics() -> str:
+    """Return the table of metrics."""
+    rows = [
+        (f"`{each.name}`", _code(prometheus_name(each)), each.kind.value, ", ".join(map(_code, each.labels)), each.doc)
+        for each in METRICS
+    ]
+    return METRICS_HEAD + GENERATED + _table(("Metric", "In Prometheus", "Kind", "Labels", "What it tells"), rows)
+
+
+def prometheus_name(metric: Metric) -> str:
+    """Return the name under which Prometheus knows a metric."""
+    unit = {"s": "_seconds", "By": "_bytes", "%": "_percent"}.get(metric.unit, "")
+    name = metric.name.replace(".", "_")
+    if metric.kind is Kind.COUNTER:
+        return name.removesuffix("_total") + unit + "_total"
+    return name + unit
+
+
+@dataclass(frozen=True, order=True)
+class Action:
+    """One place that logs."""
+
+    name: str
+    level: str
+    logger: str
+    message: str
+
+
+_METHODS: Final = frozenset({"debug", "info", "warning", "error", "critical", "exception", "log", "tell"})
+
+
+def log_actions() -> str:
+    """Return the table of the fields ``action`` of log records."""
+    found = sorted(
+        {action for path in SOURCES.rglob("*.py") for action in _actions(ast.parse(path.read_text("utf-8")))}
+    )
+    rows = [(f"`{each.name}`", each.level, f"`{each.logger}`", _code(each.message)) for each in found]
+    return ACTIONS_HEAD + GENERATED + _table(("Action", "Level", "Logger", "Message"), rows)
+
+
+def _actions(module: ast.Module) -> Iterator[Action]:
+    logger = next(
+        (
+            node.value.args[0].value
+            for node in ast.walk(module)
+            if isinstance(node, ast.AnnAssign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value.func) == "logging.getLogger"
+            and node.value.args
+            and isinstance(node.value.args[0], ast.Constant)
+        ),
+        "",
+    )
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
+            name = _action_of(node)
+            if name is not None:
+                yield Action(name, _level(node), str(logger), _message(node))
+
+
+def _action_of(call: ast.Call) -> str | None:
+    for keyword in call.keywords:
+        value: ast.expr | None = keyword.value
+        if keyword.arg == "extra" and isinstance(value, ast.Dict):
+            pairs = zip(value.keys, value.values, strict=True)
+            value = next((item for key, item in pairs if isinstance(key, ast.Constant) and key.value == "action"), None)
+        elif keyword.arg != "action":
+            continue
+        if isinstance(value, ast.Constant):
+            return str(value.value)
+    return None
+
+
+def _level(call: ast.Call) -> str:
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if method not in {"log", "tell"}:
+        return {"exception": "ERROR"}.get(method, method.upper())
+    named = [
+        node.attr
+        for argument in call.args
+        for node in ast.walk(argument)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "logging"
+    ]
+    return " or ".join(dict.fromkeys(named))
+
+
+def _message(call: ast.Call) -> str:
+    texts = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return texts[0].split("\n")[0] if texts else ""
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+    "log-actions.md": log_actions,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or check them."""
+    stale = False
+    for name, render in PAGES.items():
+        target, page = ROOT / "docs" / name, render()
+        if target.exists() and target.read_text(encoding="utf-8") == page:
+            continue
+        if "--check" in arguments:
+            print(f"docs/{name} is not current: run `make docs`", file=sys.stderr)
+            stale = True
+        else:
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(page, encoding="utf-8")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""Every metric of the worker, in one table, and what they are recorded with.
+
+Labels are bounded: names of skills that are registered, hosts that are configured, words from lists. Never ids, never
+texts of errors. The documentation's table and the dashboard's check are made from `METRICS`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+
+class Kind(enum.StrEnum):
+    """What is done with a metric's values."""
+
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric; ``buckets`` are the bounds of a histogram's, in its unit."""
+
+    name: str
+    kind: Kind
+    unit: str
+    doc: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+_TASK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_CALL_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SKILL: Final = "task.type"
+_AT: Final = "orchestrator"
+
+
+def _counter(name: str, unit: str, doc: str, *labels: str) -> Metric:
+    return Metric(f"worker.{name}", Kind.COUNTER, unit, doc, labels)
+
+
+def _histogram(name: str, buckets: tuple[float, ...], doc: str, *labels: str) -> Metric:
+    return Metric(f"worker.{name}", Kind.HISTOGRAM, "s", doc, labels, buckets)
+
+
+def _gauge(name: str, unit: str, doc: str, *labels: str) -> Metric:
+    return Metric(f"worker.{name}", Kind.GAUGE, unit, doc, labels)
+
+
+TASKS: Final = _counter("tasks.total", "{task}", "Tasks that ended here.", _SKILL, "status")
+TASK_DURATION: Final = _histogram("tasks.duration", _TASK_BUCKETS, "Time that skills ran.", _SKILL, "status")
+START_DELAY: Final = _histogram("tasks.start.delay", _CALL_BUCKETS, "Time from hand-out to the skill's start.", _SKILL)
+CANCELLATIONS: Final = _counter(
+    "tasks.cancelled.total", "{task}", "Tasks that were stopped: requested, deadline, shutdown or lease_lost.", "reason"
+)
+VIOLATIONS: Final = _counter(
+    "contract.violations.total", "{task}", "Results that broke what the skill promises.", _SKILL
+)
+POLLS: Final = _counter(
+    "polls.total", "{poll}", "Polls: task, empty, malformed, limited, refused or failed.", _AT, "outcome"
+)
+POLL_DURATION: Final = _histogram("polls.duration", _CALL_BUCKETS, "Time until a poll was answered.", _AT)
+DELIVERIES: Final = _counter(
+    "results.attempts.total",
+    "{attempt}",
+    "Attempts to deliver a result or an event: delivered, ignored, refused, limited or failed.",
+    _AT,
+    "kind",
+    "outcome",
+)
+DELIVERY_DURATION: Final = _histogram(
+    "results.delivery.duration", _CALL_BUCKETS, "Time from a result's making to its acceptance, retries included.", _AT
+)
+EXPIRED: Final = _counter("results.expired.total", "{message}", "Results and events given up for their age.", _AT)
+EVENTS: Final = _counter("events.total", "{event}", "Events of skills: sent, or blocked as invalid.", _SKILL, "outcome")
+HEARTBEATS: Final = _counter("heartbeats.total", "{heartbeat}", "Heartbeats: ok or failed.", _AT, "outcome")
+HEARTBEAT_DURATION: Final = _histogram(
+    "heartbeats.duration", _CALL_BUCKETS, "Time until a heartbeat was answered.", _AT
+)
+REGISTRATIONS: Final = _counter("registrations.total", "{registration}", "Registrations: ok or failed.", _AT, "outcome")
+S3_OPERATIONS: Final = _counter(
+    "s3.operations.total", "{operation}", "Operations on object stores: ok or failed.", "operation", "outcome"
+)
+S3_DURATION: Final = _histogram(
+    "s3.operations.duration", _TASK_BUCKETS, "Time of operations on object stores.", "operation"
+)
+S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes from and to object stores.", "operation")
+
+SLOTS: Final = _gauge("slots", "{slot}", "Slots: free, polling or running.", "state")
+POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls that wait for an answer.", _AT)
+LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, else 0.", _AT)
+OUTBOX_DEPTH: Final = _gauge("outbox.depth", "{message}", "Results and events that wait for another attempt.", _AT)
+OUTBOX_AGE: Final = _gauge("outbox.oldest.age", "s", "Age of the oldest of them.")
+LOOP_LAG: Final = _gauge("loop.lag", "s", "Time for which the main loop has been blocked.")
+TRANSFERS: Final = _gauge("s3.transfers", "{transfer}", "Transfers that run.")
+HOST_CPU: Final = _gauge("host.cpu.load", "%", "Load of the machine's (or container's) CPUs.")
+HOST_MEMORY: Final = _gauge("host.memory.used", "By", "Memory that is used there.")
+GPU_LOAD: Final = _gauge("host.gpu.load", "%", "Load of a GPU.", "device")
+PROCESS_MEMORY: Final = _gauge("process.memory", "By", "Resident memory of the worker's process.")
+
+METRICS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
+"""All of them, in the order of the documentation."""
+
+Reading = tuple[float, tuple[str, ...]]
+"""A gauge's value, and the values of its labels."""
+
+
+class Recorder:
+    """Records nothing: what everything is given while metrics are off. May be called from any thread."""
+
+    def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
+        """Add to a counter; ``labels`` are the values of its labels, in their order."""
+
+    def time(self, metric: Metric, seconds: float, *labels: str) -> None:
+        """Put a time into a histogram."""
+
+    def watch(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
+        """Let ``read`` tell a gauge's values whenever they are collected, in any thread."""

@@ -1,0 +1,180 @@
+"""OpenTelemetry: the only module that imports it, and only when metrics and traces are wanted (extra ``[metrics]``).
+
+An SDK that the host program has set up is used as it is. Otherwise one is set up, for the process: Prometheus' format
+for ``/metrics``, and OTLP over HTTP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or the one of a signal) is set. The other
+``OTEL_*`` variables are the SDK's own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, Final
+
+from opentelemetry import metrics as otel_metrics
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from avtomatika_worker.observability.metrics import METRICS, Kind, Metric, Reading, Recorder
+from avtomatika_worker.observability.telemetry import ObservabilityManager, Telemetry
+from avtomatika_worker.observability.tracing import Tracing
+
+_SCOPE: Final = "avtomatika_worker"
+FLUSH_TIMEOUT: Final = 3.0
+"""Seconds for which the end of a worker waits for spans and metrics to be sent."""
+
+
+def set_up(*, service_name: str, worker_id: str, version: str) -> Telemetry:
+    """Return telemetry that records. ``OTEL_SERVICE_NAME`` wins over ``service_name``."""
+    resource = _resource(service_name, worker_id, version)
+    own = [_own_tracers(resource), _own_meters(resource)]
+    tracer = trace.get_tracer(_SCOPE, version)
+    meter = otel_metrics.get_meter(_SCOPE, version)
+    recorder = OtelRecorder(meter)
+    return Telemetry(
+        metrics=recorder,
+        tracing=OtelTracing(tracer),
+        manager=ObservabilityManager(tracer, meter),
+        scrape=lambda: (generate_latest(REGISTRY), CONTENT_TYPE_LATEST),
+        close=partial(_close, recorder, [each for each in own if each is not None]),
+    )
+
+
+def _resource(service_name: str, worker_id: str, version: str) -> Resource:
+    told = Resource.create({SERVICE_INSTANCE_ID: worker_id, SERVICE_VERSION: version})  # reads OTEL_RESOURCE_ATTRIBUTES
+    named = not str(told.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service")
+    return told if named else told.merge(Resource({SERVICE_NAME: service_name}))
+
+
+def _own_tracers(resource: Resource) -> TracerProvider | None:
+    """Set up traces, unless the host program has."""
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return None
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    if _exports("TRACES"):
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _own_meters(resource: Resource) -> MeterProvider | None:
+    """Set up metrics, unless the host program has."""
+    if isinstance(otel_metrics.get_meter_provider(), MeterProvider):
+        return None
+    readers: list[MetricReader] = [PrometheusMetricReader()]
+    if _exports("METRICS"):
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
+    otel_metrics.set_meter_provider(provider)
+    return provider
+
+
+def _exports(signal: str) -> bool:
+    """Whether a signal goes out over OTLP."""
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    return bool(endpoint) and os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp") != "none"
+
+
+def _close(recorder: OtelRecorder, providers: Sequence[TracerProvider | MeterProvider]) -> None:
+    """Send what waits, while the gauges still tell something, for `FLUSH_TIMEOUT` at most.
+
+    In a thread that is left behind if need be: exporters take longer than ``force_flush`` is told to.
+    """
+
+    def flush() -> None:
+        for provider in providers:
+            provider.force_flush()
+
+    thread = threading.Thread(target=flush, name="telemetry", daemon=True)
+    thread.start()
+    thread.join(FLUSH_TIMEOUT)
+    recorder.close()
+
+
+class OtelRecorder(Recorder):
+    """Records with OpenTelemetry's instruments, one for each metric of the table."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._closed = False
+        self._counters = {
+            each: meter.create_counter(each.name, each.unit, each.doc) for each in METRICS if each.kind is Kind.COUNTER
+        }
+        self._histograms = {
+            each: meter.create_histogram(
+                each.name, each.unit, each.doc, explicit_bucket_boundaries_advisory=list(each.buckets)
+            )
+            for each in METRICS
+            if each.kind is Kind.HISTOGRAM
+        }
+
+    def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
+        """Add to a counter."""
+        self._counters[metric].add(by, dict(zip(metric.labels, labels, strict=True)))
+
+    def time(self, metric: Metric, seconds: float, *labels: str) -> None:
+        """Put a time into a histogram."""
+        self._histograms[metric].record(seconds, dict(zip(metric.labels, labels, strict=True)))
+
+    def close(self) -> None:
+        """Tell no gauges any more: their worker has stopped, the instruments stay."""
+        self._closed = True
+
+    def watch(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
+        """Let ``read`` tell a gauge's values."""
+
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            if self._closed:
+                return []
+            return [Observation(value, dict(zip(metric.labels, labels, strict=True))) for value, labels in read()]
+
+        self._meter.create_observable_gauge(metric.name, [observe], metric.unit, metric.doc)
+
+
+class OtelTracing(Tracing):
+    """Makes spans with OpenTelemetry's tracer."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    @contextmanager
+    def task(self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]) -> Generator[None]:
+        """Make the span of a task."""
+        # What came with the task is the orchestrator's: only texts can be headers.
+        parent = propagate.extract({key: value for key, value in carrier.items() if isinstance(value, str)})
+        with self._tracer.start_as_current_span(
+            f"task.{skill}", parent, kind=SpanKind.CONSUMER, attributes=dict(attributes)
+        ):
+            yield
+
+    def span(self, name: str, attributes: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
+        """Make a span below the current one."""
+        return self._span(name, attributes)
+
+    @contextmanager
+    def _span(self, name: str, attributes: Mapping[str, Any]) -> Generator[None]:
+        with self._tracer.start_as_current_span(name, attributes=dict(attributes)):
+            yield
+
+    def failed(self, why: str) -> None:
+        """Set the current span's status to error."""
+        trace.get_current_span().set_status(Status(StatusCode.ERROR, why))
+
+    def carrier(self) -> Mapping[str, str]:
+        """Return the current span as W3C headers."""
+        headers: dict[str, str] = {}
+        propagate.inject(headers)
+        return headers
