@@ -52,6 +52,7 @@ class LinkThread:
         self._main: asyncio.Task[None] | None = None
         self._up = threading.Event()
         self.ended: Future[None] = Future()
+        self._calls: set[asyncio.Task[None]] = set()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="link", daemon=True)
 
@@ -60,12 +61,37 @@ class LinkThread:
         self._thread.start()
         self._up.wait()
 
-    async def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine over there and return what it returns."""
-        if self._loop is None or not self._thread.is_alive():
-            coroutine.close()
+    async def call(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run ``work()`` over there and return what it returns. Raises RuntimeError when the thread ends first."""
+        done: Future[_T] = Future()
+
+        async def answer() -> None:
+            try:
+                done.set_result(await work())
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's loop
+                done.set_exception(error)
+
+        def begin() -> None:  # over there: a coroutine that the loop has no time left for would never be awaited
+            if done.set_running_or_notify_cancel():
+                self._calls.add(task := asyncio.ensure_future(answer()))
+                task.add_done_callback(self._calls.discard)
+
+        if self._loop is None or self.ended.done():
             raise RuntimeError("the link thread does not run")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+        self._loop.call_soon_threadsafe(begin)
+        answered, ended = asyncio.wrap_future(done), asyncio.ensure_future(self.until_ended())
+        try:
+            await asyncio.wait({answered, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not answered.done():
+            raise RuntimeError("the link thread ended meanwhile")
+        return answered.result()
+
+    async def until_ended(self) -> None:
+        """Wait for the thread's end. Raises what ended it."""
+        # Shielded: cancelling a wrapped future would cancel the thread's own.
+        await asyncio.shield(asyncio.wrap_future(self.ended))
 
     async def stop(self) -> None:
         """Cancel the services and wait for the thread, if it was started."""
@@ -193,16 +219,12 @@ class Supervisor:
         self._spawn(self._parts.tasks.run(started))
         await started.wait()
         self._link_thread.start()
-        self._spawn(self._watch_link_thread())
+        self._spawn(self._link_thread.until_ended())
         self._spawn(self._parts.poller.run())
         self._spawn(self._parts.pulse.run())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._services.append(asyncio.get_running_loop().create_task(coroutine))
-
-    async def _watch_link_thread(self) -> None:
-        # Shielded: cancelling a wrapped future would cancel the thread's own.
-        await asyncio.shield(asyncio.wrap_future(self._link_thread.ended))
 
     async def _watch(self) -> None:
         """Wait until told to stop. A service that ends before is a crash: its exception is raised."""
@@ -276,7 +298,7 @@ class Supervisor:
         async def tell_all() -> None:
             await asyncio.gather(*(h.tell(status) for h in self._parts.heartbeats))
 
-        await self._link_thread.call(tell_all())
+        await self._link_thread.call(tell_all)
 
     async def _tear_down(self) -> None:
         """Stop everything that still runs."""

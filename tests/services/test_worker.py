@@ -1,6 +1,7 @@
 """A worker as its orchestrator sees it: registration, tasks, events, cancellation, faults, shutdown."""
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -110,6 +111,25 @@ async def test_plain_functions_run_in_the_workers_threads_and_take_the_older_for
         assert job.result["thread"].startswith("skill")
         assert {"priority", "metadata", "send_event", "add_to_hot_cache"} <= set(job.result["keys"])
         assert job.progress.fraction == 0.25
+
+
+async def test_an_async_skill_behind_a_plain_decorator_runs(orchestrator, worker):
+    def decorated(func):
+        @functools.wraps(func)
+        def wrapper(*args, **kwargs):
+            return func(*args, **kwargs)
+
+        return wrapper
+
+    @worker.skill
+    @decorated
+    async def double(n: int):
+        await asyncio.sleep(0)
+        return {"n": 2 * n, "thread": threading.current_thread() is threading.main_thread()}
+
+    async with running(worker, orchestrator):
+        job = await orchestrator.submit("double", {"n": 4}).done()
+        assert job.result == {"n": 8, "thread": True}
 
 
 @pytest.mark.parametrize("websockets", [True, False])

@@ -105,7 +105,7 @@ def from_exception(error: Exception) -> Failed:
 
 
 def _the_one(error: Exception) -> Exception:
-    inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if isinstance(error, ExceptionGroup) else ()
+    inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if issubclass(type(error), ExceptionGroup) else ()
     return _the_one(inner[0]) if len(inner) == 1 else error
 
 

@@ -58,6 +58,8 @@ async def run_skill(skill: Skill, ctx: TaskContext, threads: Threads, tracing: T
         with tracing.span("skill"):
             if skill.is_async:
                 return await skill.func(*args, **kwargs)
-            return await threads.run(skill.func, args, kwargs)
+            value = await threads.run(skill.func, args, kwargs)
+            # A plain decorator around an async def looks like a plain def, and returns the coroutine.
+            return await value if asyncio.iscoroutine(value) else value
     except TaskCancelledError as error:
         raise asyncio.CancelledError(*error.args) from None

@@ -37,6 +37,7 @@ _STRAGGLERS_TIMEOUT: Final = 1.0
 """Seconds that skills which were given up get once more to end, before the process ends without them."""
 
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError)
+_USER_THREADS: Final = ("skill", "usage")
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -69,8 +70,15 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
         code = exit_code(worker.ending)
     if not runner.run(_stragglers_end()):
         _exit_at_once(code)
+    ignore_late_signals()
     runner.close()
     _exit(code)
+
+
+def ignore_late_signals() -> None:
+    """Let SIGINT and SIGTERM change nothing any more: their handlers end before Python does, and the code is known."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
 
 
 def exit_code(ending: Ending) -> int:
@@ -116,8 +124,8 @@ async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    """Exit; at once when a skill's thread does not end, for Python would wait for it for ever."""
-    if any(thread.name.startswith("skill") and thread.is_alive() for thread in threading.enumerate()):
+    """Exit; at once when a thread of user code does not end, for Python would wait for it for ever."""
+    if any(thread.name.startswith(_USER_THREADS) and thread.is_alive() for thread in threading.enumerate()):
         _exit_at_once(code)
     sys.exit(code)
 
