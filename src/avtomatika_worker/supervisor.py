@@ -80,8 +80,9 @@ class LinkThread:
             raise RuntimeError("the link thread does not run")
         self._loop.call_soon_threadsafe(begin)
         answered, ended = asyncio.wrap_future(done), asyncio.ensure_future(self.until_ended())
+        either: set[asyncio.Future[Any]] = {answered, ended}
         try:
-            await asyncio.wait({answered, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
         if not answered.done():
