@@ -1,0 +1,1 @@
+"""Benchmarks: this worker, the official one and a bare loop against one stub orchestrator. See README.md here."""
