@@ -42,7 +42,7 @@ def main(
     show: bool,
     output: Path | None,
 ) -> None:
-    """Measure this worker, the official one and a bare loop against the same stub: all scenarios, unless some are named."""
+    """Measure this worker, the official one and a bare loop against one stub: all scenarios, unless some are named."""
     if show:
         for each in SCENARIOS:
             click.echo(f"{each.name:12} {each.about}")
