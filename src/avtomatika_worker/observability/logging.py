@@ -73,9 +73,11 @@ class TaskContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set the fields and let the record pass."""
-        for name, value in (self._defaults | dict(_CONTEXT.get())).items():
-            if not hasattr(record, name):
-                setattr(record, name, value)
+        fields = record.__dict__
+        for name, value in _CONTEXT.get().items():
+            fields.setdefault(name, value)
+        for name, value in self._defaults.items():
+            fields.setdefault(name, value)
         return True
 
 
@@ -187,18 +189,27 @@ class TextLogFormatter(logging.Formatter):
     def __init__(self, *, color: bool = False) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self._color = color
+        self._clock = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of the record, without the last line's end."""
         first, *rest = _safe(record.getMessage()).split("\n")
         level = _LEVELS.get(record.levelname, record.levelname).ljust(5)
-        name = _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", record.name))
         context = _text_context(record)
         head = self._painted(_COLORS.get(record.levelname, ""), level)
-        line = f"{self.formatTime(record, self.datefmt)} {head} {name}  {first}"
+        line = f"{self._time(record)} {head} {_shown_name(record.name)}  {first}"
         if context:
             line += "  " + self._painted(_DIM, context)
         return _INDENT.join([line, *rest, *self._traceback(record)])
+
+    def _time(self, record: logging.LogRecord) -> str:
+        """Return the time of day; it is written anew only once a second."""
+        second = int(record.created)
+        known, text = self._clock
+        if known != second:
+            text = self.formatTime(record, self.datefmt)
+            self._clock = (second, text)
+        return text
 
     def _traceback(self, record: logging.LogRecord) -> list[str]:
         """Return the lines of the exception and of the stack."""
@@ -212,11 +223,19 @@ class TextLogFormatter(logging.Formatter):
 
 def _text_context(record: logging.LogRecord) -> str:
     """Return the context as ``task=… job=…``; the worker's id would be the same on every line."""
-    pairs = ((label, getattr(record, name, "")) for label, name in _CONTEXT_LABELS)
-    return " ".join(f"{label}={_one_line(str(value))}" for label, value in pairs if value)
+    fields = record.__dict__
+    pairs = [(label, fields.get(name)) for label, name in _CONTEXT_LABELS]
+    return " ".join([f"{label}={_one_line(str(value))}" for label, value in pairs if value])
+
+
+@functools.lru_cache(maxsize=256)
+def _shown_name(name: str) -> str:
+    return _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
 
 
 def _safe(text: str) -> str:
+    if text.isprintable():  # nothing in there can be unsafe, and asking is cheap
+        return text
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import itertools
 import random
+import secrets
 import threading
 import time
-import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,7 +69,7 @@ class Link:
         self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
         self._transport = transport
-        self._codec = Codec(worker_id, settings.token, lambda: uuid.uuid4().hex)
+        self._codec = Codec(worker_id, settings.token, _nonces())
         self._access_token: str | None = None
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
@@ -228,6 +230,12 @@ class Link:
             )
             self._announced = version
             self.contact_broken()
+
+
+def _nonces() -> Callable[[], str]:
+    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
+    prefix, numbers = secrets.token_hex(12), itertools.count()
+    return lambda: f"{prefix}{next(numbers):x}"
 
 
 def delay_after(backoff: Backoff, error: WorkerError) -> float:

@@ -15,7 +15,7 @@ from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
-from avtomatika_worker.observability.logging import log_context
+from avtomatika_worker.observability.logging import bind_log_context
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.services.capacity import Admission, Turn
@@ -229,21 +229,22 @@ class Tasks:
 
     async def _handle(self, running: Running, events: TaskEvents) -> None:
         link, task, execution = running.link, running.task, running.execution
-        with log_context(task_id=task.task_id, job_id=task.job_id):
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in this asyncio task's own context
+        try:
             try:
-                try:
-                    result = await self._execute(running, events)
-                    running.finished = True
-                    self._recent.remember(link.url, task, result)
-                    await self._outbox.deliver(link, result)
-                finally:
-                    self._reported(running)
-                await self._linger(execution)
+                result = await self._execute(running, events)
+                running.finished = True
+                self._recent.remember(link.url, task, result)
+                await self._outbox.deliver(link, result)
             finally:
-                if running.turn is not None:
-                    running.turn.end()
-                if running.has_slot:
-                    self._free()
+                self._reported(running)
+            if execution.lingers:
+                await self._linger(execution)
+        finally:
+            if running.turn is not None:
+                running.turn.end()
+            if running.has_slot:
+                self._free()
 
     async def _execute(self, running: Running, events: TaskEvents) -> TaskResult:
         """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
@@ -273,22 +274,20 @@ class Tasks:
         return result
 
     async def _send_answer(self, link: Link, task: Task, result: TaskResult, has_slot: bool) -> None:
-        with log_context(task_id=task.task_id, job_id=task.job_id):
-            why = "" if result.error is None else f" ({result.error.message:.200})"
-            _log.info(
-                "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
-            )
-            try:
-                await self._outbox.deliver(link, result)
-            finally:
-                self._one_reported()
-                if has_slot:
-                    self._free()
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)
+        why = "" if result.error is None else f" ({result.error.message:.200})"
+        _log.info(
+            "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
+        )
+        try:
+            await self._outbox.deliver(link, result)
+        finally:
+            self._one_reported()
+            if has_slot:
+                self._free()
 
     async def _linger(self, execution: Execution) -> None:
         """Keep the slot until a skill that was given up has truly ended."""
-        if not execution.lingers:
-            return
         ctx, since = execution.ctx, time.monotonic()
         facts = {"action": "task_lingers", "skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(
