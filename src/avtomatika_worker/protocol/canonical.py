@@ -87,19 +87,17 @@ def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
     if depth > dialect.max_nesting:
         limit = f"orchestrators of version {dialect.version} take {dialect.max_nesting} levels"
         raise _Unsendable(f"nested too deep: {limit}")
-    match value:
-        case None | bool() | str():
-            return value
-        case dict():
-            return _clean_object(cast("dict[str, Any]", value), dialect, depth)
-        case list() | tuple():
-            return _clean_array(cast("list[Any]", value), dialect, depth)
-        case int():
-            return _integer(value)
-        case float():
-            return _float(value, dialect)
-        case _:
-            raise _Unsendable(f"{type(value).__name__} is not a JSON value")
+    if isinstance(value, dict):
+        return _clean_object(cast("dict[str, Any]", value), dialect, depth)
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, float):
+        return _float(value, dialect)
+    if isinstance(value, list | tuple):
+        return _clean_array(cast("list[Any]", value), dialect, depth)
+    raise _Unsendable(f"{type(value).__name__} is not a JSON value")
 
 
 def _integer(value: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -72,7 +73,7 @@ class HttpTransport:
             raise ConnectionFailedError("the transport is not open")
         try:
             builder = self._client.request(request.method, self._base_url + request.path)
-            builder = builder.headers(headers).timeout(timedelta(seconds=timeout))
+            builder = builder.headers(headers).timeout(_seconds(timeout))
             if request.body is not None:
                 builder = builder.header("content-type", "application/json").body_bytes(request.body)
             response = await builder.build().send()
@@ -87,6 +88,11 @@ class HttpTransport:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+@functools.lru_cache(maxsize=16)  # the same few, thousands of times a second
+def _seconds(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
 
 
 def _translated(error: PyreqwestError, timeout: float) -> TransportError:
