@@ -59,18 +59,10 @@ class HttpTransport:
 
         Raises `TransportError`. A cancelled call may have been processed.
         """
-        caller = asyncio.current_task()
-        cancelled_before = caller.cancelling() if caller is not None else 0
-        try:
-            return await self._send(request, headers, timeout)
-        finally:
-            # pyreqwest 0.15 swallows a cancellation that comes when the answer does (observed: 1 in 3 at that moment).
-            if caller is not None and caller.cancelling() > cancelled_before:
-                raise asyncio.CancelledError
-
-    async def _send(self, request: Request, headers: Mapping[str, str], timeout: float) -> Response:
         if self._client is None:
             raise ConnectionFailedError("the transport is not open")
+        caller = asyncio.current_task()
+        cancelled_before = caller.cancelling() if caller is not None else 0
         try:
             builder = self._client.request(request.method, self._base_url + request.path)
             builder = builder.headers(headers).timeout(_seconds(timeout))
@@ -80,6 +72,10 @@ class HttpTransport:
             body = bytes(await response.bytes())
         except PyreqwestError as error:
             raise _translated(error, timeout) from error
+        finally:
+            # pyreqwest 0.15 swallows a cancellation that comes when the answer does (observed: 1 in 3 at that moment).
+            if caller is not None and caller.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
         found = {name: value for name in _WANTED_HEADERS if (value := response.get_header(name)) is not None}
         return Response(response.status, found, body)
 
