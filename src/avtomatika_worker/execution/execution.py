@@ -129,7 +129,8 @@ class Execution:
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
-        self._runner = loop.create_task(self._guarded(), name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+        work = self._run_in_time() if self.turn is None else self._in_turn(self.turn)
+        self._runner = loop.create_task(work, name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
@@ -167,10 +168,8 @@ class Execution:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
-    async def _guarded(self) -> Outcome:
-        if self.turn is None:
-            return await self._run_in_time()
-        async with self.turn:
+    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> Outcome:
+        async with turn:
             return await self._run_in_time()
 
     async def _run_in_time(self) -> Outcome:

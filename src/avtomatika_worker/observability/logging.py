@@ -193,14 +193,15 @@ class TextLogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of the record, without the last line's end."""
-        first, *rest = _safe(record.getMessage()).split("\n")
+        first, newline, rest = _safe(record.getMessage()).partition("\n")
         level = _LEVELS.get(record.levelname, record.levelname).ljust(5)
         context = _text_context(record)
         head = self._painted(_COLORS.get(record.levelname, ""), level)
         line = f"{self._time(record)} {head} {_shown_name(record.name)}  {first}"
         if context:
             line += "  " + self._painted(_DIM, context)
-        return _INDENT.join([line, *rest, *self._traceback(record)])
+        more = [*(rest.split("\n") if newline else ()), *self._traceback(record)]
+        return _INDENT.join([line, *more]) if more else line
 
     def _time(self, record: logging.LogRecord) -> str:
         """Return the time of day; it is written anew only once a second."""
@@ -213,6 +214,8 @@ class TextLogFormatter(logging.Formatter):
 
     def _traceback(self, record: logging.LogRecord) -> list[str]:
         """Return the lines of the exception and of the stack."""
+        if not (record.exc_info or record.exc_text or record.stack_info):
+            return []
         text = self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
         parts = [part for part in (text, record.stack_info or "") if part]
         return _safe("\n".join(parts)).split("\n") if parts else []
@@ -224,8 +227,7 @@ class TextLogFormatter(logging.Formatter):
 def _text_context(record: logging.LogRecord) -> str:
     """Return the context as ``task=… job=…``; the worker's id would be the same on every line."""
     fields = record.__dict__
-    pairs = [(label, fields.get(name)) for label, name in _CONTEXT_LABELS]
-    return " ".join([f"{label}={_one_line(str(value))}" for label, value in pairs if value])
+    return " ".join([f"{label}={_one_line(str(fields[name]))}" for label, name in _CONTEXT_LABELS if fields.get(name)])
 
 
 @functools.lru_cache(maxsize=256)
@@ -240,4 +242,6 @@ def _safe(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     return _safe(text).replace("\n", "\\n")
