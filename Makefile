@@ -34,9 +34,8 @@ fmt: $(STAMP) ## format the code and fix what lint can fix
 docs: $(STAMP) ## write the generated documents
 	$(BIN)/python scripts/generate_docs.py
 
-bench: $(STAMP) ## run the benchmarks
-	@test -d bench || { echo "There are no benchmarks in this version: the directory bench/ does not exist." >&2; exit 1; }
-	$(BIN)/python -m bench
+bench: $(STAMP) ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
+	$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove .venv, caches and build results
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-output

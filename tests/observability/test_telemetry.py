@@ -310,8 +310,10 @@ async def test_switched_off_nothing_is_imported_and_skills_need_not_ask(tmp_path
     async with observed(tmp_path, orchestrator, APP + CHECK_IMPORTS, WORKER_ENABLE_METRICS="false") as worker:
         assert (await orchestrator.submit("work", {"n": 2}).done(timeout=20)).result == {"n": 2}
         assert (await orchestrator.submit("imported", {}).done(timeout=20)).result == {"otel": []}
-        async with aiohttp.ClientSession() as session:
-            response = await session.get(f"http://127.0.0.1:{worker.port}/metrics")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{worker.port}/metrics") as response,
+        ):
             assert response.status == 404
         await worker.end()
     assert not any("traceparent" in {name.lower() for name in call.headers} for call in orchestrator.requests)

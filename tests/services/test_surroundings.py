@@ -93,6 +93,8 @@ async def test_health_tells_ready_only_with_a_registered_link(orchestrator, work
     base = f"http://127.0.0.1:{unused_tcp_port}"
     async with aiohttp.ClientSession() as client:
         await listening(unused_tcp_port)
+        while (await client.get(base + "/ready")).status != 200:  # noqa: ASYNC110 - the registration's answer is on its way
+            await asyncio.sleep(0.01)
         async with client.get(base + "/health") as probe:
             facts = await probe.json()
         assert (facts["live"], facts["ready"], facts["links"][0]["state"]) == (True, True, "registered")

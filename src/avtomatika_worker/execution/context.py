@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Generator
 from typing import Any, Final, Protocol, cast, overload
 
@@ -91,7 +90,6 @@ class TaskContext:
 
     __slots__ = (
         "_cancel_reason",
-        "_cancelled",
         "_check_event",
         "_hot",
         "_sink",
@@ -142,7 +140,6 @@ class TaskContext:
         self._hot = hot
         self.observability: ObservabilityManager = observability
         self.costs: dict[str, float] = {}
-        self._cancelled = threading.Event()
         self._cancel_reason: CancelReason | None = None
 
     # ------------------------------------------------------------------------------------------ progress and events
@@ -217,7 +214,7 @@ class TaskContext:
     @property
     def cancelled(self) -> bool:
         """Whether the task should stop. For plain ``def`` skills; ``async def`` ones get ``CancelledError``."""
-        return self._cancelled.is_set()
+        return self._cancel_reason is not None
 
     @property
     def cancel_reason(self) -> CancelReason | None:
@@ -226,14 +223,13 @@ class TaskContext:
 
     def raise_if_cancelled(self) -> None:
         """End the skill here when the task should stop. Raises `TaskCancelledError`."""
-        if self._cancelled.is_set():
+        if self._cancel_reason is not None:
             raise TaskCancelledError(f"task {self.task_id} is cancelled: {self._cancel_reason}")
 
     def cancel(self, reason: CancelReason) -> None:
         """Mark the task as cancelled; the first reason stays."""
         if self._cancel_reason is None:
             self._cancel_reason = reason
-            self._cancelled.set()
 
     # ------------------------------------------------------------------------------------------ injection
 

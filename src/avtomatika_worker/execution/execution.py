@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Final
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.context import TaskContext
@@ -121,7 +121,7 @@ def _failed(error: BaseException, ctx: TaskContext) -> Failed:
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
-    __slots__ = ("_deadline", "_gave_up", "_pipeline", "_runner", "_timers", "ctx", "grace", "started", "turn")
+    __slots__ = ("_deadline", "_over", "_pipeline", "_runner", "_timers", "ctx", "grace", "started", "turn")
 
     def __init__(self, ctx: TaskContext, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
@@ -132,7 +132,7 @@ class Execution:
         self.turn: AbstractAsyncContextManager[None] | None = None
         self.grace: float = options.cancel_grace if (options := pipeline.options(ctx.skill)) else 0.0
         self._runner: asyncio.Task[Outcome] | None = None
-        self._gave_up: asyncio.Future[None] | None = None
+        self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self) -> Outcome:
@@ -146,13 +146,14 @@ class Execution:
         if self._deadline is not None and self._deadline <= time.monotonic():
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
-        self._gave_up = loop.create_future()
-        self._runner = loop.create_task(self._guarded(), name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+        self._over = loop.create_future()
+        work = self._run_in_time() if self.turn is None else self._in_turn(self.turn)
+        self._runner = loop.create_task(work, name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+        self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
         try:
-            ends: set[asyncio.Future[Any]] = {self._runner, self._gave_up}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await self._over
         except asyncio.CancelledError:
             self._runner.cancel()
             raise
@@ -168,12 +169,7 @@ class Execution:
         self.ctx.cancel(reason)
         if self._runner is not None:
             self._runner.cancel()
-            self._timers.append(self._runner.get_loop().call_later(self.grace, self.give_up))
-
-    def give_up(self) -> None:
-        """Wait no longer for a cancelled skill: `run` returns."""
-        if self._gave_up is not None and not self._gave_up.done():
-            self._gave_up.set_result(None)
+            self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
 
     @property
     def lingers(self) -> bool:
@@ -185,10 +181,13 @@ class Execution:
         if self._runner is not None:
             await asyncio.wait({self._runner})
 
-    async def _guarded(self) -> Outcome:
-        if self.turn is None:
-            return await self._run_in_time()
-        async with self.turn:
+    def _wait_no_longer(self, _: object = None) -> None:
+        """Let `run` return: the skill has ended, or is given up."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> Outcome:
+        async with turn:
             return await self._run_in_time()
 
     async def _run_in_time(self) -> Outcome:

@@ -74,9 +74,10 @@ class TaskContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Set the fields and let the record pass."""
-        for name, value in (self._defaults | dict(_CONTEXT.get()) | _current_span()).items():
-            if not hasattr(record, name):
-                setattr(record, name, value)
+        fields = record.__dict__
+        for source in (_current_span(), _CONTEXT.get(), self._defaults):
+            for name, value in source.items():
+                fields.setdefault(name, value)
         return True
 
 
@@ -197,21 +198,33 @@ class TextLogFormatter(logging.Formatter):
     def __init__(self, *, color: bool = False) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self._color = color
+        self._clock = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of the record, without the last line's end."""
-        first, *rest = _safe(record.getMessage()).split("\n")
+        first, newline, rest = _safe(record.getMessage()).partition("\n")
         level = _LEVELS.get(record.levelname, record.levelname).ljust(5)
-        name = _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", record.name))
         context = _text_context(record)
         head = self._painted(_COLORS.get(record.levelname, ""), level)
-        line = f"{self.formatTime(record, self.datefmt)} {head} {name}  {first}"
+        line = f"{self._time(record)} {head} {_shown_name(record.name)}  {first}"
         if context:
             line += "  " + self._painted(_DIM, context)
-        return _INDENT.join([line, *rest, *self._traceback(record)])
+        more = [*(rest.split("\n") if newline else ()), *self._traceback(record)]
+        return _INDENT.join([line, *more]) if more else line
+
+    def _time(self, record: logging.LogRecord) -> str:
+        """Return the time of day; it is written anew only once a second."""
+        second = int(record.created)
+        known, text = self._clock
+        if known != second:
+            text = self.formatTime(record, self.datefmt)
+            self._clock = (second, text)
+        return text
 
     def _traceback(self, record: logging.LogRecord) -> list[str]:
         """Return the lines of the exception and of the stack."""
+        if not (record.exc_info or record.exc_text or record.stack_info):
+            return []
         text = self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
         parts = [part for part in (text, record.stack_info or "") if part]
         return _safe("\n".join(parts)).split("\n") if parts else []
@@ -222,13 +235,22 @@ class TextLogFormatter(logging.Formatter):
 
 def _text_context(record: logging.LogRecord) -> str:
     """Return the context as ``task=… job=…``; the worker's id would be the same on every line."""
-    pairs = ((label, getattr(record, name, "")) for label, name in _CONTEXT_LABELS)
-    return " ".join(f"{label}={_one_line(str(value))}" for label, value in pairs if value)
+    fields = record.__dict__
+    return " ".join([f"{label}={_one_line(str(fields[name]))}" for label, name in _CONTEXT_LABELS if fields.get(name)])
+
+
+@functools.lru_cache(maxsize=256)
+def _shown_name(name: str) -> str:
+    return _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
 
 
 def _safe(text: str) -> str:
+    if text.isprintable():  # nothing in there can be unsafe, and asking is cheap
+        return text
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     return _safe(text).replace("\n", "\\n")

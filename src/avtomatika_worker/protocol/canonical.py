@@ -8,6 +8,7 @@ the bytes that are sent: an orchestrator which canonicalises them again finds th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import orjson
@@ -27,7 +28,10 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
     ``message`` holds plain values only (dict with str keys, list, str, int, float, bool, None) and is not changed.
     Raises `UnsendableValueError` naming the path of a value that cannot be sent.
     """
-    cleaned = _clean_object(message, dialect, 0, ())
+    try:
+        cleaned = _clean_object(message, dialect, 0)
+    except _Unsendable as found:
+        raise UnsendableValueError(_json_path(found.path[::-1]), found.problem) from None
     try:
         return orjson.dumps(cleaned, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
@@ -37,65 +41,81 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
 _Path = tuple[str | int, ...]
 
 
-def _clean_object(value: dict[str, Any], dialect: Dialect, depth: int, path: _Path) -> dict[str, Any]:
+class _Unsendable(Exception):  # noqa: N818 - never leaves this module
+    """A value that cannot be sent; on its way up each container adds its key, so ``path`` ends at the root."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem: str = problem
+        self.path: list[str | int] = []
+
+
+def _clean_object(value: dict[str, Any], dialect: Dialect, depth: int) -> dict[str, Any]:
     """Return ``value`` without nulls, cleaned below; the depth of its members is ``depth + 1``."""
     inner = depth + 1
+    shallow = inner <= dialect.max_nesting
     result: dict[str, Any] = {}
     for key, item in value.items():
         if item is None:
             continue
-        if type(item) in _SCALARS and inner <= dialect.max_nesting:
+        if type(item) in _SCALARS and shallow:
             result[key] = item
-        else:
-            result[key] = _clean(item, dialect, inner, (*path, key))
+            continue
+        try:
+            result[key] = _clean(item, dialect, inner)
+        except _Unsendable as found:
+            found.path.append(key)
+            raise
     return result
 
 
-def _clean_array(value: list[Any], dialect: Dialect, depth: int, path: _Path) -> list[Any]:
+def _clean_array(value: list[Any], dialect: Dialect, depth: int) -> list[Any]:
     inner = depth + 1
-    if dialect.array_nulls_kept:
-        return [_clean(item, dialect, inner, (*path, index)) for index, item in enumerate(value)]
-    return [_clean(item, dialect, inner, (*path, index)) for index, item in enumerate(value) if item is not None]
+    index = 0
+    result: list[Any] = []
+    try:
+        for index, item in enumerate(value):  # noqa: B007 - told when an item cannot be sent
+            if item is not None or dialect.array_nulls_kept:
+                result.append(_clean(item, dialect, inner))
+    except _Unsendable as found:
+        found.path.append(index)
+        raise
+    return result
 
 
-def _clean(value: Any, dialect: Dialect, depth: int, path: _Path) -> Any:
+def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
     """Return what is signed in place of ``value``, which stands ``depth`` levels below the root."""
     if depth > dialect.max_nesting:
-        problem = f"nested too deep: orchestrators of version {dialect.version} take {dialect.max_nesting} levels"
-        raise UnsendableValueError(_json_path(path), problem)
-    match value:
-        case None | bool() | str():
-            return value
-        case dict():
-            return _clean_object(cast("dict[str, Any]", value), dialect, depth, path)
-        case list() | tuple():
-            return _clean_array(cast("list[Any]", value), dialect, depth, path)
-        case int():
-            return _integer(value, path)
-        case float():
-            return _float(value, dialect, path)
-        case _:
-            raise UnsendableValueError(_json_path(path), f"{type(value).__name__} is not a JSON value")
+        limit = f"orchestrators of version {dialect.version} take {dialect.max_nesting} levels"
+        raise _Unsendable(f"nested too deep: {limit}")
+    if isinstance(value, dict):
+        return _clean_object(cast("dict[str, Any]", value), dialect, depth)
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, float):
+        return _float(value, dialect)
+    if isinstance(value, list | tuple):
+        return _clean_array(cast("list[Any]", value), dialect, depth)
+    raise _Unsendable(f"{type(value).__name__} is not a JSON value")
 
 
-def _integer(value: int, path: _Path) -> int:
+def _integer(value: int) -> int:
     if _MIN_INT <= value <= _MAX_INT:
         return value
-    raise UnsendableValueError(_json_path(path), f"the integer {_short(value)} does not fit into 64 bits")
+    raise _Unsendable(f"the integer {_short(value)} does not fit into 64 bits")
 
 
-def _float(value: float, dialect: Dialect, path: _Path) -> float | int:
+def _float(value: float, dialect: Dialect) -> float | int:
     if not math.isfinite(value):
-        raise UnsendableValueError(_json_path(path), f"{value} does not exist in JSON")
+        raise _Unsendable(f"{value} does not exist in JSON")
     if not value.is_integer():
         return value
     if abs(value) >= _LARGE_FLOAT or dialect.integral_floats:
         integer = int(value)
         if _MIN_INT <= integer <= _MAX_INT:
             return integer
-        raise UnsendableValueError(
-            _json_path(path), f"the number {value!r} has no fraction and does not fit into 64 bits"
-        )
+        raise _Unsendable(f"the number {value!r} has no fraction and does not fit into 64 bits")
     return value
 
 
@@ -133,5 +153,5 @@ def _short(value: Any) -> str:
     return f"{value!r:.80}"
 
 
-def _json_path(path: _Path) -> str:
+def _json_path(path: Sequence[str | int]) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

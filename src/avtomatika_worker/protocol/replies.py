@@ -7,6 +7,7 @@ Every function takes a `Response` and returns a message, or raises `RejectedErro
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from avtomatika_worker.protocol.messages import (
 from avtomatika_worker.protocol.signing import Signer, verify_task
 
 _T = TypeVar("_T")
+_VERSION_HEADER: Final = VERSION_HEADER.lower()
 _DETAIL_LIMIT: Final = 200
 # The standard library's parser of dates imports sockets, and the other one is bound to the locale.
 _HTTP_DATE: Final = re.compile(
@@ -50,7 +52,7 @@ class Response(msgspec.Struct, frozen=True):
     @property
     def version(self) -> str | None:
         """The protocol version that the orchestrator announces, if it does."""
-        return self.headers.get(VERSION_HEADER.lower())
+        return self.headers.get(_VERSION_HEADER)
 
 
 _task_decoder: Final = msgspec.json.Decoder(Task)
@@ -157,6 +159,7 @@ def parse_retry_after(value: str | None, date: str | None = None) -> float | Non
     return max(0.0, until - now)
 
 
+@functools.lru_cache(maxsize=16)  # every answer carries one, and it changes once a second
 def parse_http_date(value: str | None) -> float | None:
     """Read an HTTP date as Unix seconds; None when it is missing or not a date."""
     if not value:

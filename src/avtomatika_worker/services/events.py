@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Generator
+from functools import cached_property
 from typing import Any, Final
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
@@ -49,9 +50,6 @@ class TaskEvents:
         self._progress_backoff = Backoff(link.settings.calls)
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
 
     # ----------------------------------------------------------------------------------- called by skills, any thread
 
@@ -73,7 +71,7 @@ class TaskEvents:
         self._loop.call_soon_threadsafe(self._arrive)
         # Those that have not crossed yet count too: the main loop may be blocked.
         if len(self._queue) + len(self._arriving) >= _QUEUE_LIMIT:
-            asyncio.run_coroutine_threadsafe(self._room.wait(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._wait_for_room(), self._loop).result()
 
     def room(self) -> Generator[Any, None, None]:
         """Wait, on the main loop, until there is room for another event."""
@@ -84,15 +82,25 @@ class TaskEvents:
     async def close(self) -> None:
         """Send what is left, for at most `FLUSH_TIMEOUT`; what remains then follows in the background."""
         self._closed = True
-        self._wake.set()
         if self._sender is None:
             return
+        self._wake.set()
         until = time.monotonic() + FLUSH_TIMEOUT
         if not self._sender.done():
             await asyncio.wait({self._sender}, timeout=FLUSH_TIMEOUT)
         await self._outbox.events_settled(self._link, self._task.task_id, until - time.monotonic())
 
     # ----------------------------------------------------------------------------------- inside
+
+    @cached_property  # made when needed: most tasks send nothing
+    def _wake(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    @cached_property
+    def _room(self) -> asyncio.Event:
+        room = asyncio.Event()
+        room.set()
+        return room
 
     async def _wait_for_room(self) -> None:
         await self._room.wait()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
+import secrets
 import threading
 import time
-import uuid
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -77,7 +78,7 @@ class Link:
         self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
         self._transport = transport
-        self._codec = Codec(worker_id, settings.token, lambda: uuid.uuid4().hex)
+        self._codec = Codec(worker_id, settings.token, _nonces())
         self._access_token: str | None = None
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
@@ -258,6 +259,12 @@ class Link:
 def kind_of(error: WorkerError) -> Hashable:
     """Return what makes two errors the same fault in the log: what they are, not what they say."""
     return type(error), getattr(error, "status", None)
+
+
+def _nonces() -> Callable[[], str]:
+    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
+    prefix, numbers = secrets.token_hex(12), itertools.count()
+    return lambda: f"{prefix}{next(numbers):x}"
 
 
 def delay_after(backoff: Backoff, error: WorkerError) -> float:

@@ -76,12 +76,14 @@ class _Source:
 
         A poll from a time with less room leaves some skills out, and does not count.
         """
-        asking = self.polls
-        if self.link.dialect.skill_names:
-            asking = {poll for poll in self.polls if poll.asks_for(skills)}
-        if any(now - poll.sent > LEND_AFTER for poll in asking):
-            return False  # one that waits shows that there is nothing to be had
-        return len(asking) < self.demand.target
+        by_name = self.link.dialect.skill_names
+        asking = 0
+        for poll in self.polls:
+            if not by_name or poll.asks_for(skills):
+                if now - poll.sent > LEND_AFTER:
+                    return False  # one that waits shows that there is nothing to be had
+                asking += 1
+        return asking < self.demand.target
 
 
 class Poller:
@@ -114,8 +116,12 @@ class Poller:
                     chosen.polls.add(poll)
                     self._tasks.slots.reserve()
                     group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                pause = self._pause(now)
+                if pause is None:
+                    await self._wake.wait()
+                    continue
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause(now)):
+                    async with asyncio.timeout(pause):
                         await self._wake.wait()
 
     def stop(self) -> None:
@@ -139,12 +145,13 @@ class Poller:
         """Return whom to ask now for tasks of these skills, with a slot free for that."""
         if self._stopped or not skills:
             return None
+        if len(self._sources) == 1:  # nothing to choose, nobody to borrow from
+            only = self._sources[0]
+            return only if self._tasks.slots.free > 0 and self._wants(only, now, skills) else None
         candidates = self._candidates(now, skills)
         if self._tasks.slots.free > 0:
             chosen = self._rotation.next(candidates)
             return None if chosen is None else self._sources[chosen]
-        if len(self._sources) < 2:
-            return None
         unasked = [Candidate(each.wants and not each.in_flight, each.reachable) for each in candidates]
         chosen = self._rotation.next(unasked)
         if chosen is not None and self._borrow(now, [*self._sources]):
@@ -167,15 +174,21 @@ class Poller:
     def _candidates(self, now: float, skills: tuple[str, ...]) -> list[Candidate]:
         return [
             Candidate(
-                wants=source.link.ready.is_open
-                and source.not_before <= now
-                and source.wants(skills, now)
-                and self._outbox.backlog(source.link) < BACKLOG_LIMIT,
+                wants=self._wants(source, now, skills),
                 reachable=source.link.reachable,
                 in_flight=len(source.polls),
             )
             for source in self._sources
         ]
+
+    def _wants(self, source: _Source, now: float, skills: tuple[str, ...]) -> bool:
+        """Whether another poll there makes sense."""
+        return (
+            source.link.ready.is_open
+            and source.not_before <= now
+            and self._outbox.backlog(source.link) < BACKLOG_LIMIT
+            and source.wants(skills, now)
+        )
 
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to look again although nothing has happened."""

@@ -18,7 +18,7 @@ from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
 from avtomatika_worker.observability import metrics
-from avtomatika_worker.observability.logging import log_context
+from avtomatika_worker.observability.logging import bind_log_context
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
@@ -237,23 +237,28 @@ class Tasks:
     # ------------------------------------------------------------------------------------------------ inside
 
     async def _handle(self, running: Running, events: TaskEvents) -> None:
-        link, task, execution = running.link, running.task, running.execution
-        with log_context(task_id=task.task_id, job_id=task.job_id), self._span(task):
-            try:
-                try:
-                    result = await self._execute(running, events)
-                    running.finished = True
-                    self._recent.remember(link.url, task, result)
-                    with self._telemetry.tracing.span("deliver"):
-                        await self._outbox.deliver(link, result)
-                finally:
-                    self._reported(running)
+        task, execution = running.task, running.execution
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in this asyncio task's own context
+        try:
+            with self._span(task):
+                await self._run_to_delivery(running, events)
+            if execution.lingers:
                 await self._linger(execution)
-            finally:
-                if running.turn is not None:
-                    running.turn.end()
-                if running.has_slot:
-                    self._free()
+        finally:
+            if running.turn is not None:
+                running.turn.end()
+            if running.has_slot:
+                self._free()
+
+    async def _run_to_delivery(self, running: Running, events: TaskEvents) -> None:
+        try:
+            result = await self._execute(running, events)
+            running.finished = True
+            self._recent.remember(running.link.url, running.task, result)
+            with self._telemetry.tracing.span("deliver"):
+                await self._outbox.deliver(running.link, result)
+        finally:
+            self._reported(running)
 
     async def _execute(self, running: Running, events: TaskEvents) -> TaskResult:
         """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
@@ -302,22 +307,20 @@ class Tasks:
             self._telemetry.tracing.failed(f"{result.error.code}: {result.error.message}")
 
     async def _send_answer(self, link: Link, task: Task, result: TaskResult, has_slot: bool) -> None:
-        with log_context(task_id=task.task_id, job_id=task.job_id):
-            why = "" if result.error is None else f" ({result.error.message:.200})"
-            _log.info(
-                "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
-            )
-            try:
-                await self._outbox.deliver(link, result)
-            finally:
-                self._one_reported()
-                if has_slot:
-                    self._free()
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)
+        why = "" if result.error is None else f" ({result.error.message:.200})"
+        _log.info(
+            "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
+        )
+        try:
+            await self._outbox.deliver(link, result)
+        finally:
+            self._one_reported()
+            if has_slot:
+                self._free()
 
     async def _linger(self, execution: Execution) -> None:
         """Keep the slot until a skill that was given up has truly ended."""
-        if not execution.lingers:
-            return
         ctx, since = execution.ctx, time.monotonic()
         facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -35,6 +36,9 @@ EXIT_LOST: Final = 4
 
 _STRAGGLERS_TIMEOUT: Final = 1.0
 """Seconds that skills which were given up get once more to end, before the process ends without them."""
+
+_GC_THRESHOLD: Final = 5_000
+"""New objects after which the youngest generation is looked through; Python's own 700 is a few tasks."""
 
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError)
 _USER_THREADS: Final = ("skill", "usage")
@@ -111,6 +115,9 @@ def explain(error: Exception) -> None:
 
 async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
+    # What is loaded by now stays: the collector need not look through it, nor look so often (measured: 6 % of a task).
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(worker.request_shutdown)

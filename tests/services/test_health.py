@@ -1,0 +1,105 @@
+"""The health server speaks HTTP well enough for every probe, and nothing that a client does hurts it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import aiohttp
+import pytest
+
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.services.health import MOST_REQUESTS, Health, HealthServer
+
+
+@contextlib.asynccontextmanager
+async def serving(health: Health) -> AsyncGenerator[int]:
+    server = HealthServer("127.0.0.1", 0, lambda: health)
+    running = asyncio.ensure_future(server.run())
+    while server.bound_port is None:  # noqa: ASYNC110 - known a moment later
+        await asyncio.sleep(0.001)
+    try:
+        yield server.bound_port
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+WELL = Health(None, None, {"version": "1"})
+
+
+async def test_all_paths_answer_and_a_query_changes_nothing() -> None:
+    async with serving(WELL) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        for path in ("/live", "/ready?verbose=1"):
+            async with client.get(path) as answer:
+                assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+        async with client.get("/health") as answer:
+            found = await answer.json()
+            assert (found["live"], found["ready"], found["version"]) == (True, True, "1")
+
+
+async def test_a_failing_probe_is_503_with_its_reason() -> None:
+    async with (
+        serving(Health("blocked", "draining", {})) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
+        for path, reason in (("/live", "blocked"), ("/ready", "draining")):
+            async with client.get(path) as answer:
+                assert (answer.status, await answer.json()) == (503, {"status": "failing", "reason": reason})
+
+
+async def test_head_has_no_body_and_other_methods_and_paths_are_refused() -> None:
+    async with serving(WELL) as port:
+        answer = await raw(port, b"HEAD /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\n")
+        assert (await raw(port, b"POST /live HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.0 501 ")
+        assert (await raw(port, b"GET /else HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.0 404 ")
+        assert (await raw(port, b"GET /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.0 404 ")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /live SMTP\r\n\r\n", b"GET " + b"x" * 100_000 + b"\r\n\r\n"]
+)
+async def test_what_is_not_http_hurts_nothing(garbage: bytes) -> None:
+    async with serving(WELL) as port:
+        with contextlib.suppress(ConnectionError):
+            assert b" 200 " not in await raw(port, garbage)
+        assert b'{"status":"ok"}' in await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
+
+
+async def test_clients_that_say_nothing_do_not_keep_probes_out() -> None:
+    async with serving(WELL) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_REQUESTS - 1)]
+        assert b'{"status":"ok"}' in await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_head_may_come_in_pieces() -> None:
+    async with serving(WELL) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in (b"GET /li", b"ve HTTP/1.1\r", b"\n\r", b"\n"):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.005)
+        assert b'{"status":"ok"}' in await reader.read()
+        writer.close()
+
+
+async def test_a_taken_port_is_a_configuration_error() -> None:
+    async with serving(WELL) as port:
+        with pytest.raises(ConfigError, match=f"WORKER_PORT={port}"):
+            await HealthServer("127.0.0.1", port, lambda: WELL).run()
