@@ -7,11 +7,12 @@ alive whatever a skill does (heartbeats, commands, retries, health).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -60,18 +61,28 @@ class LinkThread:
         self._up.wait()
 
     async def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine over there and return what it returns."""
-        if self._loop is None or not self._thread.is_alive():
+        """Run a coroutine over there and return what it returns. Raises RuntimeError when the thread has ended."""
+        try:
+            if self._loop is None or self.ended.done():
+                raise RuntimeError("the link thread does not run")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # also when its loop was closed in this very moment
             coroutine.close()
-            raise RuntimeError("the link thread does not run")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+            raise
+        self.ended.add_done_callback(lambda _: _left_alone(future))
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            if self.ended.done():
+                coroutine.close()  # it may never have begun
 
     async def stop(self) -> None:
         """Cancel the services and wait for the thread, if it was started."""
         if not self._thread.is_alive() and self._loop is None:
             return
         if self._loop is not None and self._main is not None and not self.ended.done():
-            self._loop.call_soon_threadsafe(self._main.cancel)
+            with contextlib.suppress(RuntimeError):  # its loop was closed in this very moment
+                self._loop.call_soon_threadsafe(self._main.cancel)
         await asyncio.gather(asyncio.wrap_future(self.ended), return_exceptions=True)
         await asyncio.to_thread(self._thread.join)
 
@@ -289,6 +300,12 @@ class Supervisor:
         self.phase = Phase.STOPPED
         self._stopped.set()
         _log.info("stopped", extra={"action": "stopped"})
+
+
+def _left_alone(future: Future[Any]) -> None:
+    """End a call that nobody works on any more."""
+    with contextlib.suppress(InvalidStateError):  # it has its result
+        future.set_exception(RuntimeError("the link thread has ended"))
 
 
 def _the_one(error: BaseException) -> BaseException:
