@@ -7,6 +7,7 @@ alive whatever a skill does (heartbeats, commands, retries, health).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
@@ -99,7 +100,8 @@ class LinkThread:
         if not self._thread.is_alive() and self._loop is None:
             return
         if self._loop is not None and self._main is not None and not self.ended.done():
-            self._loop.call_soon_threadsafe(self._main.cancel)
+            with contextlib.suppress(RuntimeError):  # its loop was closed in this very moment
+                self._loop.call_soon_threadsafe(self._main.cancel)
         await asyncio.gather(asyncio.wrap_future(self.ended), return_exceptions=True)
         await asyncio.to_thread(self._thread.join)
 
