@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: every test runs against each of the published orchestrators."""
+"""Fixtures of the end-to-end tests: every test runs against each of the published orchestrators that were chosen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from e2e.client import Client, Webhooks, client_of, listening_webhooks
 from e2e.environments import InstallationError
 from e2e.fleet import Fleet, Orchestrator, RunningWorker
 from e2e.processes import ProcessError
+from e2e.releases import chosen
 
-VERSIONS = ("1.0b21", "1.0b30")
 INSTALLATION_ALLOWED = 600  # seconds; only the first run needs them
 
 _fleet = pytest.StashKey[Fleet]()
@@ -59,7 +59,7 @@ def _note_output(fleet: Fleet, request: pytest.FixtureRequest) -> None:
     request.node.stash[_lines_before] = {number: p.line_count for number, p in enumerate(fleet.processes)}
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(params=chosen())
 def orchestrator(fleet: Fleet, request: pytest.FixtureRequest) -> Orchestrator:
     """The shared orchestrator of each version."""
     try:

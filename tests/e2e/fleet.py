@@ -28,6 +28,11 @@ class Orchestrator:
     url: str
     process: ManagedProcess
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
 
 @dataclass(frozen=True)
 class RunningWorker:
@@ -81,18 +86,27 @@ class Fleet:
         return self._workers[orchestrator.url]
 
     def start_orchestrator(
-        self, version: str, *, env: Mapping[str, str] | None = None, **overrides: Any
+        self, version: str, *, port: int | None = None, env: Mapping[str, str] | None = None, **overrides: Any
     ) -> Orchestrator:
-        """Start an orchestrator of its own; ``overrides`` are names of its configuration. Rate limits are off."""
+        """Start an orchestrator of its own, at a ``port`` or at any; rate limits are off.
+
+        ``overrides`` are names of its configuration.
+        """
         python = python_of(version)
-        port = free_port()
+        port = port or free_port()
         told = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true", **(env or {})}
         process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], told)
         process.wait_for_line(lambda line: line.startswith("READY"), timeout=START_TIMEOUT)
         return Orchestrator(version, f"http://127.0.0.1:{port}", process)
 
     def start_worker(
-        self, orchestrator: Orchestrator, name: str, *, skills_of: RunningWorker | None = None, **settings: str
+        self,
+        orchestrator: Orchestrator,
+        name: str,
+        *,
+        skills_of: RunningWorker | None = None,
+        app: str = "worker_app",
+        **settings: str,
     ) -> RunningWorker:
         """Start a worker of its own and wait until it is ready; ``settings`` are environment variables.
 
@@ -122,7 +136,7 @@ class Fleet:
             "avtomatika_worker.cli",
             "run",
             "--app",
-            "worker_app:worker",
+            f"{app}:worker",
             "--no-health-check",
         ]
         before = orchestrator.process.line_count

@@ -1,4 +1,4 @@
-"""kill -9 at random points of 500 tasks: what the worker had stored arrives, what it only ran is retried."""
+"""kill -9 at random points of 500 tasks: what was stored arrives, what was only running is retried."""
 
 import asyncio
 import contextlib

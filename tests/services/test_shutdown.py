@@ -18,14 +18,19 @@ def gate():
 
 @pytest.fixture
 def gated(worker, gate):
-    @worker.skill
-    async def patient(params: dict):
+    @worker.skill(events={"woken": {"type": "object"}})
+    async def patient(params: dict, ctx: TaskContext):
         await gate.wait()
+        if "tell" in params:
+            ctx.send_event("woken", {})
         return params
 
-    @worker.skill
-    async def forever():
-        await asyncio.Event().wait()
+    @worker.skill(events={"cut": {"type": "object"}})
+    async def forever(params: dict, ctx: TaskContext):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ctx.send_event("cut", {})
 
     @worker.skill
     async def echo(params: dict):
@@ -34,10 +39,15 @@ def gated(worker, gate):
     return worker
 
 
-def trace(orchestrator, since=0):
-    """Return what the orchestrator saw: polls, the statuses of heartbeats, results; repeats are put together."""
+def trace(orchestrator, since=0.0):
+    """Return what has come to the orchestrator since then, in that order: polls, the statuses of heartbeats, results.
+
+    Repeats are put together.
+    """
     seen = []
-    for call in list(orchestrator.requests)[since:]:
+    for call in sorted(orchestrator.requests, key=lambda call: call.time):
+        if call.time < since:
+            continue
         match call.call:
             case "poll" | "register":
                 entry = call.call
@@ -66,7 +76,7 @@ async def test_the_order_is_draining_results_offline_and_nothing_is_polled_for(o
         jobs = [orchestrator.submit("patient", {"n": n}) for n in range(3)]
         await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
         await asyncio.sleep(0.1)
-        since = len(orchestrator.requests)
+        since = orchestrator.now()
         await stopping(gated, orchestrator, gate)
         await main
     seen = trace(orchestrator, since)
@@ -76,36 +86,126 @@ async def test_the_order_is_draining_results_offline_and_nothing_is_polled_for(o
     assert [job.result for job in jobs] == [{"n": n} for n in range(3)]
 
 
+def draining(call):
+    return call.json["status"] == "draining"
+
+
+def offline(call):
+    return call.json["status"] == "offline"
+
+
 FAULTS = {
-    "draining cannot be told": Fault(
-        call="heartbeat", kind="status", when=lambda call: call.json["status"] == "draining", times=None
-    ),
-    "draining is never answered": Fault(
-        call="heartbeat", kind="delay", delay=5, when=lambda call: call.json["status"] == "draining", times=1
-    ),
-    "the result's answer is lost": Fault(call="result", kind="drop_after"),
-    "the result is refused for a moment": Fault(call="result", kind="status", times=2),
-    "the result is answered late": Fault(call="result", kind="delay", delay=1.0),
-    "offline cannot be told": Fault(
-        call="heartbeat", kind="drop_before", when=lambda call: call.json["status"] == "offline", times=None
-    ),
+    "draining cannot be told": {"call": "heartbeat", "kind": "status", "when": draining, "times": None},
+    "draining is never answered": {"call": "heartbeat", "kind": "answer_late", "delay": 5, "when": draining},
+    "draining meets a reset": {"call": "heartbeat", "kind": "reset", "when": draining},
+    "draining is answered with garbage": {"call": "heartbeat", "kind": "garbage", "when": draining},
+    "draining's answer is lost": {"call": "heartbeat", "kind": "drop_after", "when": draining},
+    "the result's answer is lost": {"call": "result", "kind": "drop_after"},
+    "the result is refused for a moment": {"call": "result", "kind": "status", "times": 2},
+    "the result comes too early": {"call": "result", "kind": "status", "status": 429, "retry_after": 0.3},
+    "the result meets a proxy": {"call": "result", "kind": "html", "status": 502},
+    "the result is answered late": {"call": "result", "kind": "delay", "delay": 1.0},
+    "events fail": {"call": "event", "kind": "reset", "times": 2},
+    "offline cannot be told": {"call": "heartbeat", "kind": "drop_before", "when": offline, "times": None},
+    "offline is never answered": {"call": "heartbeat", "kind": "answer_late", "delay": 10, "when": offline},
+    "offline fails over there": {"call": "heartbeat", "kind": "status", "status": 500, "when": offline},
 }
 
 
+def in_order(seen):
+    """Tell whether a trace is: draining, the results, offline; from "draining" on no poll and never "idle"."""
+    since = seen.index("draining")
+    rest = [entry for entry in seen[since:] if entry != "register"]
+    results = [index for index, entry in enumerate(rest) if entry.startswith("result")]
+    return (
+        seen[-1] == rest[-1] == "offline"
+        and rest.count("offline") == 1
+        and not {"poll", "idle", "busy"}.intersection(rest)
+        and bool(results)
+        and 0 < min(results) <= max(results) < len(rest) - 1
+    )
+
+
+@pytest.mark.parametrize("grace", ["tasks finish", "tasks are cancelled"])
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_at_any_step_loses_nothing_and_holds_nothing_up(gated, gate, name):
-    fault = FAULTS[name]
-    fault.used = 0
+async def test_a_fault_at_any_step_changes_no_order_loses_nothing_and_holds_nothing_up(gated, gate, name, grace):
+    fault = Fault(**FAULTS[name])
+    cancelled = grace == "tasks are cancelled"
+    skill, timeout = ("forever", 0.2) if cancelled else ("patient", 5.0)
     async with EmbeddedOrchestrator(poll_time=1.0) as orchestrator:
-        async with running(gated, orchestrator) as main:
-            job = orchestrator.submit("patient", {"n": 1})
-            await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        async with running(gated, orchestrator, shutdown_timeout=timeout) as main:
+            jobs = [orchestrator.submit(skill, {"n": n, "tell": True}) for n in range(2)]
+            await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
+            await asyncio.sleep(0.1)
+            since = orchestrator.now()
             orchestrator.inject(fault)
             async with asyncio.timeout(20):
                 await stopping(gated, orchestrator, gate)
                 await main
-        assert job.result == {"n": 1}
+        assert in_order(trace(orchestrator, since)), trace(orchestrator, since)
+        for job in jobs:
+            (taken,) = [received.message for received in job.results_received if received.status == "accepted"]
+            if cancelled:
+                assert taken["error"]["code"] == "TRANSIENT_ERROR"
+            else:
+                assert job.result == taken["data"]
         assert fault.used
+        assert not gated.ending.lost
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "reset", "html"])
+async def test_a_poll_that_breaks_while_draining_does_not_make_the_worker_look_idle_again(gated, gate, kind):
+    """A break makes it register again, and a worker that has registered counts as idle until its next heartbeat."""
+    async with EmbeddedOrchestrator(poll_time=5.0) as orchestrator:
+        async with running(gated, orchestrator, max_concurrent_tasks=2) as main:
+            job = orchestrator.submit("patient", {"n": 1})
+            await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+            await orchestrator.wait_for(lambda: orchestrator.workers["w1"].polls == 1)
+            # The poll that is sent next ends in the middle of the shutdown.
+            broken = Fault(call="poll", kind=kind, delay=0.8)
+            orchestrator.inject(broken)
+            other = orchestrator.submit("echo", {})  # brings one poll home, so that the next goes out
+            await orchestrator.wait_for(lambda: broken.used)
+            await other.done()
+            since = orchestrator.now()
+            stopped = asyncio.create_task(gated.shutdown())
+            await orchestrator.wait_for(lambda: "register" in trace(orchestrator, since))
+            late = orchestrator.submit("echo", {"late": True})
+            await orchestrator.wait_for(lambda: trace(orchestrator, since)[-1] == "draining")
+            gate.set()
+            await stopped
+            await main
+        seen = trace(orchestrator, since)
+        assert seen[seen.index("register") + 1] == "draining"
+        assert "poll" not in seen[seen.index("register") :]
+        assert job.result == {"n": 1}
+        assert late.state is JobState.QUEUED  # for another worker
+
+
+@pytest.mark.parametrize("away", ["from the beginning", "once the tasks have ended"])
+async def test_an_orchestrator_that_is_away_gets_the_results_when_the_worker_is_back(
+    orchestrator, gated, gate, away, caplog
+):
+    async with running(gated, orchestrator) as main:
+        jobs = [orchestrator.submit("patient", {"n": n}) for n in range(3)]
+        await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
+        if away == "from the beginning":
+            await orchestrator.stop()
+        stopped = asyncio.create_task(gated.shutdown())
+        if away == "once the tasks have ended":
+            await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")
+            await orchestrator.stop()
+        gate.set()
+        async with asyncio.timeout(20):
+            await stopped
+            await main
+    assert actions(caplog, "outbox_left")
+    await orchestrator.start()
+    async with running(Worker(), orchestrator):
+        for job in jobs:
+            await job.done()
+    assert [job.result for job in jobs] == [{"n": n} for n in range(3)]
+    assert {job.attempts for job in jobs} == {1}
 
 
 async def test_a_task_that_outlives_the_grace_is_cancelled_and_reported_for_a_retry(orchestrator, gated):

@@ -6,6 +6,7 @@ import random
 import pytest
 from aiohttp import web
 
+from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
 from avtomatika_worker.transport.http import HttpTransport
 
@@ -15,9 +16,18 @@ async def transport():
     async def answer(_):
         return web.Response(body=b"x" * 100)
 
+    async def broken(request):
+        request.transport.abort()
+        return web.Response()
+
+    async def endless(_):
+        await asyncio.sleep(60)
+
     app = web.Application()
     app.router.add_get("/", answer)
-    runner = web.AppRunner(app)
+    app.router.add_get("/broken", broken)
+    app.router.add_get("/endless", endless)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     transport = HttpTransport(f"http://127.0.0.1:{runner.addresses[0][1]}", user_agent="test")
@@ -38,3 +48,13 @@ async def test_a_cancelled_call_is_cancelled_even_when_its_answer_comes_at_that_
             with pytest.raises(asyncio.CancelledError):
                 await call
     assert cancelled > 50
+
+
+async def test_a_broken_connection_is_not_called_a_timeout_although_the_url_has_that_word(transport):
+    with pytest.raises(ConnectionFailedError, match="connection closed"):
+        await transport.send(Request("GET", "/broken?timeout=30", None), {}, 5)
+
+
+async def test_no_answer_in_time_is_a_timeout(transport):
+    with pytest.raises(CallTimedOutError, match=r"no answer within 0\.2 s"):
+        await transport.send(Request("GET", "/endless", None), {}, 0.2)

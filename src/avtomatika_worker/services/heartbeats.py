@@ -54,9 +54,14 @@ class Heartbeats:
         self._usage = usage
         self._memory = HeartbeatMemory(link.settings.heartbeat_interval)
         self._last_contact = 0.0
-        self._silent = False
+        self._contact: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
+        """Keep contact, until the orchestrator is told "offline"."""
+        async with asyncio.TaskGroup() as group:
+            self._contact = group.create_task(self._keep_contact())
+
+    async def _keep_contact(self) -> None:
         """Register, send heartbeats until contact breaks, and begin again; for ever."""
         while True:
             await self._register()
@@ -76,9 +81,11 @@ class Heartbeats:
     async def tell(self, status: WorkerStatus) -> bool:
         """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
 
-        "offline" is the last word: no other heartbeat follows it.
+        "offline" is the last word: no heartbeat follows it and, whatever becomes of it, no registration, which would
+        make the worker look idle.
         """
-        self._silent = status is WorkerStatus.OFFLINE
+        if status is WorkerStatus.OFFLINE and self._contact is not None:
+            self._contact.cancel()
         try:
             await self._send(_with_status(self._board.value, status))
         except WorkerError as error:
@@ -173,13 +180,12 @@ class Heartbeats:
             due = self._memory.due_at(now)
             if broken.done() or now >= until:
                 return False
-            if due <= now and not self._silent:
+            if due <= now:
                 return True
-            wait = until - now if self._silent else min(due, until) - now
             change = asyncio.ensure_future(self._board.changed(seen, None))
             waited: set[asyncio.Future[Any]] = {change, broken}
             try:
-                await asyncio.wait(waited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waited, timeout=min(due, until) - now, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 change.cancel()
 

@@ -119,7 +119,9 @@ class Presence:
             # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.
             status=WorkerStatus.DRAINING if self._draining else WorkerStatus.IDLE,
             running_jobs=tuple(sorted(set(self._jobs()))),  # job ids, not task ids: RXON.md, Behaviour 3
-            available_skills=self._announced_skills(),
+            # None while draining: a break makes the worker register again, and from its registration to its next
+            # heartbeat an orchestrator takes it for idle.
+            available_skills=() if self._draining else self._announced_skills(),
             hot_skills=self.hot_skills,
             hot_cache=tuple(sorted(self.hot.names)),
             slots_total=self._slots.total,
