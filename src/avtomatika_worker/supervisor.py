@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.runners import Threads
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.policy.lifecycle import Phase, Signal, step
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.services.heartbeats import Heartbeats
@@ -108,6 +109,7 @@ class Parts:
     pulse: Pulse
     outbox: Outbox
     threads: Threads
+    files: Files
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 
@@ -286,6 +288,7 @@ class Supervisor:
             await link.close()
         self._parts.outbox.close()
         self._parts.threads.close()
+        self._parts.files.close()
         self.phase = Phase.STOPPED
         self._stopped.set()
         _log.info("stopped", extra={"action": "stopped"})

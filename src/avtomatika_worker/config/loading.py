@@ -32,6 +32,7 @@ _ALIKE: Final = 0.85
 _DELAYS: Final = (
     ("registration_retry_initial_delay", "registration_retry_max_delay"),
     ("result_retry_initial_delay", "result_retry_max_delay"),
+    ("transfer_retry_initial_delay", "transfer_retry_max_delay"),
 )
 _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
 

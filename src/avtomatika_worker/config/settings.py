@@ -291,14 +291,84 @@ class Settings:
         "S3_ENDPOINT_URL", kinds.url(), "Address of an S3-compatible store.", default=None
     )
     s3_access_key: str | None = _setting(
-        "S3_ACCESS_KEY", kinds.text(), "Access key of the S3 store.", default=None, secret=True
+        "S3_ACCESS_KEY",
+        kinds.text(),
+        "Access key of the S3 store.",
+        default=None,
+        secret=True,
+        unset="the store's own chain (role, …)",
     )
     s3_secret_key: str | None = _setting(
         "S3_SECRET_KEY", kinds.text(), "Secret key of the S3 store.", default=None, secret=True
     )
     s3_region: str = _setting("S3_REGION", kinds.text(), "Region of the S3 store.", default="us-east-1")
     s3_default_bucket: str | None = _setting(
-        "S3_DEFAULT_BUCKET", kinds.text(), "Bucket for files that name none.", default=None
+        "S3_DEFAULT_BUCKET",
+        kinds.text(),
+        "Bucket for files of results; also `gs://name`, `az://name`.",
+        default=None,
+    )
+    file_store_root: Path | None = _setting(
+        "WORKER_FILE_STORE_ROOT",
+        kinds.path(),
+        "Directory that `file://` URIs may name, for development; nothing outside of it is read or written. Without"
+        " `S3_DEFAULT_BUCKET`, files of results go there.",
+        default=None,
+        unset="`file://` is refused",
+    )
+    blob_cache_dir: Path | None = _setting(
+        "WORKER_BLOB_CACHE_DIR",
+        kinds.path(),
+        "Directory where downloaded objects are kept for further tasks; several workers may share it.",
+        default=None,
+        unset="nothing is kept",
+    )
+    blob_cache_max_bytes: int = _setting(
+        "WORKER_BLOB_CACHE_MAX_BYTES",
+        kinds.integer(least=1),
+        "Size of that directory; what was not used for longest goes first.",
+        default=10 * 1024**3,
+        unit="bytes",
+    )
+    transfer_part_size: int = _setting(
+        "WORKER_TRANSFER_PART_SIZE",
+        kinds.integer(least=5 * 1024 * 1024),
+        "Size of the parts in which larger objects are moved; S3 takes none below 5 MiB.",
+        default=8 * 1024 * 1024,
+        unit="bytes",
+    )
+    transfer_concurrency: int = _setting(
+        "WORKER_TRANSFER_CONCURRENCY",
+        kinds.integer(least=1),
+        "Number of parts that are moved at the same time; transfers take twice as many parts of memory at most.",
+        default=8,
+    )
+    transfer_attempts: int = _setting(
+        "WORKER_TRANSFER_ATTEMPTS",
+        kinds.integer(least=1),
+        "How often a request to a store is tried, when it fails in a way that may pass.",
+        default=5,
+    )
+    transfer_retry_initial_delay: float = _setting(
+        "WORKER_TRANSFER_RETRY_INITIAL_DELAY",
+        kinds.number(above=0),
+        "Delay before such a request is tried again for the first time; it doubles with every failure.",
+        default=0.5,
+        unit="s",
+    )
+    transfer_retry_max_delay: float = _setting(
+        "WORKER_TRANSFER_RETRY_MAX_DELAY",
+        kinds.number(above=0),
+        "Longest delay between two tries of such a request.",
+        default=15.0,
+        unit="s",
+    )
+    transfer_notice_after: float = _setting(
+        "WORKER_TRANSFER_NOTICE_AFTER",
+        kinds.number(above=0),
+        "Time after which a transfer that still runs tells how far it is, in the log and as progress; and then again.",
+        default=5.0,
+        unit="s",
     )
     tls_ca_path: Path | None = _setting(
         "TLS_CA_PATH", kinds.readable_file(), "PEM file of a CA to trust besides the system's.", default=None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, Protocol, overload
 
 from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.files.task_files import TaskFiles
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -90,12 +91,15 @@ class TaskContext:
         "_cancel_reason",
         "_cancelled",
         "_check_event",
+        "_files",
         "_hot",
+        "_progress",
         "_sink",
         "deadline",
         "job_id",
         "metadata",
         "params",
+        "params_metadata",
         "priority",
         "security",
         "skill",
@@ -120,12 +124,15 @@ class TaskContext:
         sink: EventSink,
         check_event: EventCheck,
         hot: HotCache,
+        params_metadata: dict[str, Any] | None = None,
+        files: TaskFiles | None = None,
     ) -> None:
         self.skill: str = skill
         self.task_id: str = task_id
         self.job_id: str = job_id
         self.worker_id: str = worker_id
         self.params: dict[str, Any] = params
+        self.params_metadata: dict[str, Any] = params_metadata or {}
         self.priority: float = priority
         self.deadline: float | None = deadline
         self.metadata: dict[str, Any] = metadata
@@ -134,6 +141,8 @@ class TaskContext:
         self._sink = sink
         self._check_event = check_event
         self._hot = hot
+        self._files = files
+        self._progress = 0.0
         self._cancelled = threading.Event()
         self._cancel_reason: CancelReason | None = None
 
@@ -158,8 +167,13 @@ class TaskContext:
         if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0.0 <= progress <= 1.0:
             self._complain("progress", f"progress must be a number from 0 to 1, not {progress!r:.80}")
             return Sent(accepted=False)
-        self._sink.progress(float(progress), str(message))
+        self._progress = float(progress)
+        self._sink.progress(self._progress, str(message))
         return Sent(accepted=True)
+
+    def tell(self, message: str) -> None:
+        """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
+        self._sink.progress(self._progress, message)
 
     def send_event(self, event_type: str, payload: object = None) -> Sent:
         """Send an event of the skill's own, such as ``send_event("alert", {"level": 3})``.
@@ -181,6 +195,15 @@ class TaskContext:
         _log.error(
             "event %r of skill %s not sent: %s", event_type, self.skill, problem, extra={"action": "event_blocked"}
         )
+
+    # ------------------------------------------------------------------------------------------ files
+
+    @property
+    def files(self) -> TaskFiles:
+        """The task's files; an argument annotated with `TaskFiles` gets the same. Raises RuntimeError without any."""
+        if self._files is None:
+            raise RuntimeError("this context was made without files")
+        return self._files
 
     # ------------------------------------------------------------------------------------------ hot cache
 

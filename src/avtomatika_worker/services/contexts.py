@@ -7,6 +7,7 @@ from typing import Any, cast
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.execution.context import EventSink, HotCache, TaskContext
 from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.skills.plain import to_plain
 
@@ -14,15 +15,16 @@ from avtomatika_worker.skills.plain import to_plain
 class Contexts:
     """Makes one for each task."""
 
-    def __init__(self, worker_id: str, pipeline: Pipeline, hot: HotCache, *, strict_events: bool) -> None:
+    def __init__(self, worker_id: str, pipeline: Pipeline, hot: HotCache, files: Files, *, strict_events: bool) -> None:
         self._worker_id = worker_id
+        self._files = files
         self._pipeline = pipeline
         self._hot = hot
         self._strict_events = strict_events
 
     def make(self, task: Task, sink: EventSink) -> TaskContext:
         """Return the context of a task; its events go to ``sink``."""
-        return TaskContext(
+        ctx = TaskContext(
             skill=task.type,
             task_id=task.task_id,
             job_id=task.job_id,
@@ -36,7 +38,10 @@ class Contexts:
             sink=sink,
             check_event=lambda event_type, payload: self._check_event(task.type, event_type, payload),
             hot=self._hot,
+            params_metadata=task.params_metadata,
+            files=self._files.for_task(task.job_id, task.task_id, lambda text: ctx.tell(text)),
         )
+        return ctx
 
     def _check_event(
         self, skill_name: str, event_type: str, payload: object

@@ -15,6 +15,7 @@ from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability.logging import log_context
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
@@ -69,13 +70,16 @@ class Tasks:
         outbox: Outbox,
         presence: Presence,
         admission: Admission,
+        files: Files,
     ) -> None:
         self.slots = slots
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
         self._presence = presence
-        self._contexts = Contexts(settings.worker_id, pipeline, presence.hot, strict_events=settings.strict_events)
+        strict = settings.strict_events
+        self._contexts = Contexts(settings.worker_id, pipeline, presence.hot, files, strict_events=strict)
+        self._files = files
         self._admission = admission
         self._running: dict[tuple[Link, str], Running] = {}
         self._unreported = 0
@@ -92,6 +96,7 @@ class Tasks:
         """Hold the group that every task runs in; until cancelled."""
         async with self._group:
             self._group.create_task(self._presence.run(self._jobs), name="presence")
+            self._group.create_task(self._files.clean_up(), name="clean up files")
             started.set()
             await asyncio.Event().wait()
 
