@@ -125,8 +125,7 @@ def _open_up(func: object, path: str, _: object) -> None:
     if not callable(func):
         return
     with contextlib.suppress(OSError):
-        parent = Path(path).parent
-        parent.chmod(0o700)
-        if not Path(path).is_symlink():
-            Path(path).chmod(0o700)
+        for directory in (Path(path).parent, Path(path)):
+            if directory.is_dir() and not directory.is_symlink():
+                directory.chmod(0o700)
         func(path)
