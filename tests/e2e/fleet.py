@@ -75,9 +75,9 @@ class Fleet:
             )
         return self._workers[orchestrator.url]
 
-    def start_orchestrator(self, version: str, **overrides: Any) -> Orchestrator:
+    def start_orchestrator(self, version: str, *, extras: tuple[str, ...] = (), **overrides: Any) -> Orchestrator:
         """Start an orchestrator of its own; ``overrides`` are names of its configuration. Rate limits are off."""
-        python = python_of(version)
+        python = python_of(version, *extras)
         port = free_port()
         env = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true"}
         process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], env)
