@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import re
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,6 +34,7 @@ _T = TypeVar("_T")
 
 _MOST_CLIENTS: Final = 32
 _RETRY_TIMEOUT: Final = timedelta(minutes=3)
+_EXIT_PAUSE: Final = 0.1
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
 """Of one request, which moves one part at most."""
 
@@ -134,15 +138,15 @@ class Stores:
             raise TransientError(f"{location.uri}: {len(content)} bytes came instead of {end - start}")
         return content
 
-    async def put(self, location: Location, content: bytes | AsyncIterable[bytes], part_size: int) -> str | None:
-        """Store an object and return its etag; an iterable's parts go out side by side. Raises a `TaskError`.
+    async def put(self, location: Location, content: Path | AsyncIterable[bytes], part_size: int) -> str | None:
+        """Store a small file, or parts of a large one, which go out side by side, and return its etag.
 
-        The parts of an iterable are retried one by one, by obstore.
+        Parts are retried one by one, by obstore. Raises a `TaskError`.
         """
-        parts = not isinstance(content, bytes)
+        parts = not isinstance(content, Path)
         client = await self._client(location, retries=parts)
         options = {"use_multipart": parts, "chunk_size": part_size}
-        most = max(1, self.settings.concurrency // 2)
+        most = self.settings.concurrency
         return await self._call(
             location,
             lambda obstore: obstore.put_async(client, location.key, content, max_concurrency=most, **options),
@@ -171,6 +175,7 @@ class Stores:
         except ImportError:
             hint = 'object stores need obstore: pip install "avtomatika-worker[s3]"'
             raise DependencyMissingError(f"{location.uri}: {hint}", {"package": "obstore"}) from None
+        _let_go_before_exit()
         settings = self.settings
         if location.scheme == FILE:
             return store.LocalStore(settings.file_root)
@@ -236,6 +241,16 @@ class Stores:
         for secret in (self.settings.secret_key, self.settings.access_key):
             text = text.replace(secret, "***") if secret else text
         return text.strip()[:300] or type(error).__name__
+
+
+@functools.cache
+def _let_go_before_exit() -> None:
+    """Give obstore's threads a moment at the end of the process.
+
+    One that still lets go of a Python object when the interpreter is torn down aborts the process (seen with obstore
+    0.12.1: one exit of twelve right after a transfer, SIGABRT without a word).
+    """
+    atexit.register(time.sleep, _EXIT_PAUSE)
 
 
 def _info(meta: Any) -> ObjectInfo:

@@ -37,13 +37,13 @@ _SMALL: Final = 8
 _SMALL_AT_ONCE: Final = 4
 
 _LARGE_UPLOADS: Final = 2
-"""Large uploads at the same time; each has half of the parts in flight."""
+"""Large uploads at the same time, so that one does not hold up all others."""
 
 
 class Transfers:
     """All transfers of a worker share these bounds. ``notice_after``: seconds after which a transfer tells of itself.
 
-    Memory: twice ``concurrency × part_size`` at most, whatever the sizes of the objects.
+    Memory: a few times ``concurrency × part_size`` at most, whatever the sizes of the objects.
     """
 
     def __init__(
@@ -114,26 +114,31 @@ class Transfers:
     async def _download(self, location: Location, info: ObjectInfo, path: Path, progress: Progress) -> None:
         """Download to a temporary name and rename it: a file that is there is complete."""
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        if info.size <= self._part_size:
+            async with self._turn(info.size):
+                content = await self._part(location, info, 0) if info.size else b""
+                await self._disk.run(_write_whole, temporary, path, content)
+            progress.add(info.size)
+            return
         try:
-            if info.size <= self._part_size:
-                await self._part(location, info, temporary, 0, progress)
-            else:
-                await self._disk.run(_preallocate, temporary, info.size)
-                offsets = range(0, info.size, self._part_size)
-                await self._side_by_side(lambda at: self._part(location, info, temporary, at, progress), offsets)
+            await self._disk.run(_preallocate, temporary, info.size)
+
+            async def move(start: int) -> None:
+                async with self._parts:
+                    content = await self._part(location, info, start)
+                    await self._disk.run(_write_part, temporary, start, content)
+                progress.add(len(content))
+
+            offsets = range(0, info.size, self._part_size)
+            await self._side_by_side(move, offsets)
             await self._disk.run(os.replace, temporary, path)
         except BaseException:
             await self._disk.run(temporary.unlink, missing_ok=True)
             raise
 
-    async def _part(self, location: Location, info: ObjectInfo, path: Path, start: int, progress: Progress) -> None:
+    async def _part(self, location: Location, info: ObjectInfo, start: int) -> Any:
         end = min(start + self._part_size, info.size)
-        async with self._turn(end - start):
-            content: Any = b""
-            if info.size:
-                content = await self._retried(location, lambda: self._stores.get(location, info, start, end))
-            await self._disk.run(_write_part, path, start, content)
-        progress.add(end - start)
+        return await self._retried(location, lambda: self._stores.get(location, info, start, end))
 
     # ------------------------------------------------------------------------------------------ up
 
@@ -163,9 +168,8 @@ class Transfers:
                 parts = _Parts(self._disk, path, max(self._part_size, math.ceil(size / _MOST_PARTS)), progress)
                 return await self._stores.put(location, parts, parts.size)
         async with self._turn(size):
-            content = await self._disk.run(path.read_bytes)
-            etag = await self._retried(location, lambda: self._stores.put(location, content, self._part_size))
-        progress.add(len(content))
+            etag = await self._retried(location, lambda: self._stores.put(location, path, self._part_size))
+        progress.add(size)
         return etag
 
     # ------------------------------------------------------------------------------------------ how
@@ -245,10 +249,19 @@ def _preallocate(path: Path, size: int) -> None:
 
 
 def _write_part(path: Path, start: int, content: Any) -> None:
-    # Opened each time: a part that is cancelled leaves no file open behind.
-    with path.open("r+b" if start else "wb" if not path.exists() else "r+b") as file:
+    with path.open("r+b") as file:  # opened each time: a part that is cancelled leaves no file open behind
         file.seek(start)
         file.write(content)
+
+
+def _write_whole(temporary: Path, path: Path, content: Any) -> None:
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _read_part(path: Path, start: int, size: int) -> bytes:

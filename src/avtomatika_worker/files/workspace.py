@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path, PurePath
 from typing import IO, Any, Final, Literal, overload
@@ -80,11 +81,18 @@ class Workspace:
         for parent, directories, names in os.walk(path):
             links = [each for each in directories if Path(parent, each).is_symlink()]
             for each in (Path(parent, name) for name in (*names, *links)):
-                target = resolved(self.get_root(), each, str(each))
-                if not target.is_file():
-                    raise UnsafeNameError(str(each), "it is no regular file")
-                found[each.relative_to(path).as_posix()] = target
+                found[each.relative_to(path).as_posix()] = self._regular(each)
         return path, found
+
+    def _regular(self, path: Path) -> Path:
+        """Return where a file really is. Links are followed one by one: that is slow, and most files are none."""
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            path = resolved(self.get_root(), path, str(path))
+            mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UnsafeNameError(str(path), "it is no regular file")
+        return path
 
     def exists(self, name: Name) -> bool:
         """Return whether there is such a file or directory."""
