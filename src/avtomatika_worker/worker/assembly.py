@@ -85,7 +85,7 @@ def assemble(
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
     board = Board(WorkerState())
     threads = Threads(settings.max_concurrent_tasks)
-    files = _files(settings)
+    files = make_files(settings)
     outbox = _outbox(settings)
     slots = Slots(settings.max_concurrent_tasks)
     admission = Admission(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
@@ -231,7 +231,8 @@ def _bare_places(registry: SkillRegistry, ctx: TaskContext) -> frozenset[tuple[s
     return skill.bare_places(ctx.params) if skill is not None else frozenset()
 
 
-def _files(settings: Settings) -> Files:
+def make_files(settings: Settings) -> Files:
+    """Return what makes the tasks' files."""
     stores = StoreSettings(
         endpoint_url=settings.s3_endpoint_url,
         access_key=settings.s3_access_key,
