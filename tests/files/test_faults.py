@@ -164,6 +164,13 @@ async def test_an_upload_that_fails_for_good_says_so(files: FilesOfTasks, proxy:
         await task.upload_file("big")
 
 
+async def test_a_bucket_that_is_not_there_is_told_as_such(files: FilesOfTasks) -> None:
+    task = files.task()
+    await task.write("a", "x")
+    with pytest.raises(DependencyError, match="no such bucket"):
+        await task.upload_file("a", "s3://never-made/a")
+
+
 # ---------------------------------------------------------------------------------------------------- both
 
 

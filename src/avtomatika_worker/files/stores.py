@@ -147,11 +147,14 @@ class Stores:
         client = await self._client(location, retries=parts)
         options = {"use_multipart": parts, "chunk_size": part_size}
         most = self.settings.concurrency
-        return await self._call(
-            location,
-            lambda obstore: obstore.put_async(client, location.key, content, max_concurrency=most, **options),
-            lambda result: cast("str | None", result.get("e_tag")),
-        )
+        try:
+            return await self._call(
+                location,
+                lambda obstore: obstore.put_async(client, location.key, content, max_concurrency=most, **options),
+                lambda result: cast("str | None", result.get("e_tag")),
+            )
+        except InvalidInputError as error:  # what is not there when something is stored is no object
+            raise DependencyError(f"{location.uri}: there is no such bucket", error.details) from None
 
     # ------------------------------------------------------------------------------------------ inside
 
