@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.client import client_of
+from e2e.client import Client, client_of
 from e2e.fleet import Fleet, Orchestrator
 from files.s3 import ACCESS_KEY, SECRET_KEY, S3Server, serving
 
@@ -32,6 +32,17 @@ def settings(s3: S3Server, **others: str) -> dict[str, str]:
         "S3_DEFAULT_BUCKET": BUCKET,
         **others,
     }
+
+
+async def test_old_and_new_orchestrators_take_results_with_files(
+    fleet: Fleet, orchestrator: Orchestrator, client: Client, s3: S3Server
+) -> None:
+    worker = fleet.start_worker(orchestrator, "stored", **settings(s3))
+    s3.put(BUCKET, "in/quiet.txt", b"hush")
+    job = await client.run(worker.skill("shout"), {"source": f"s3://{BUCKET}/in/quiet.txt"})
+    assert (job.status, job.error) == ("finished", "")
+    assert s3.get(job.data["loud"]) == b"HUSH"
+    worker.process.kill()
 
 
 @pytest.mark.parametrize("orchestrator", ["1.0b30"], indirect=True)

@@ -54,7 +54,12 @@ class Etag:
     value: str
 
 
-Fault = Truncate | Reset | Answer | Etag
+@dataclass(frozen=True)
+class Stall:
+    """Never answer."""
+
+
+Fault = Truncate | Reset | Answer | Etag | Stall
 
 
 @dataclass
@@ -135,6 +140,8 @@ async def _exchange(
         writer.transport.abort()
         return False
     body = await reader.readexactly(request.length)
+    if isinstance(fault, Stall):
+        await asyncio.Event().wait()
     if isinstance(fault, Answer):
         writer.write(f"HTTP/1.1 {fault.status}\r\nContent-Length: {len(fault.body)}\r\n\r\n".encode() + fault.body)
         await writer.drain()

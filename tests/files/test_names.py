@@ -180,6 +180,19 @@ async def test_links_that_lead_out_are_refused_in_trees_too(offline: FilesOfTask
             await files.upload_dir("tree")
 
 
+async def test_a_download_goes_through_no_link_that_leads_out(
+    files: FilesOfTasks, bucket: Bucket, tmp_path: Path
+) -> None:
+    bucket.put("tree/sub/deep/a", b"x")
+    (tmp_path / "outside").mkdir()
+    task = files.task()
+    await task.path_to("d/x")
+    (await task.get_root() / "d" / "sub").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsafeNameError, match="leads out"):
+        await task.download_file(bucket.uri("tree/"), "d")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 async def test_a_listing_with_a_key_that_leads_out_is_refused(files: FilesOfTasks, bucket: Bucket) -> None:
     bucket.put("tree/ok", b"x")
     bucket.put("tree/../../up", b"x")

@@ -16,6 +16,7 @@ import pytest
 from avtomatika_worker import Failed, Outcome, S3Uri, Succeeded, TaskContext, TaskFiles, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord
 from files.conftest import ACCESS_KEY, SECRET_KEY, Bucket, worker_settings
+from files.proxy import Stall, fault_proxy
 from services.conftest import running
 
 
@@ -377,6 +378,39 @@ async def test_secrets_are_nowhere(
     told = repr(job) + caplog.text
     assert SECRET_KEY not in told
     assert ACCESS_KEY not in told
+
+
+async def test_a_long_transfer_shows_as_progress(worker: Worker, bucket: Bucket, run: Any, tmp_path: Path) -> None:
+    @worker.skill
+    def read(source: Path) -> dict[str, int]:
+        return {"size": source.stat().st_size}
+
+    uri = bucket.put("big", bytes(30 * 1024 * 1024))
+    settings = {**worker_settings(bucket, tmp_path), "transfer_notice_after": 1e-9, "progress_interval": 0.0}
+    job = await run("read", {"source": uri}, settings=settings)
+    assert job.result == {"size": 30 * 1024 * 1024}
+    assert job.progress.message.startswith(f"download of {uri}: ")
+    assert job.progress.fraction == 0.0
+
+
+async def test_shutdown_does_not_wait_for_ever(
+    worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_path: Path
+) -> None:
+    @worker.skill
+    async def make(files: TaskFiles) -> dict[str, Any]:
+        return {"file": await files.write("a", "x")}
+
+    async with fault_proxy(bucket.server.url) as proxy:
+        proxy.some(Stall(), 100, lambda request: request.method == "PUT")
+        settings = {**worker_settings(bucket, tmp_path), "s3_endpoint_url": proxy.url, "shutdown_timeout": 0.2}
+        async with running(worker, orchestrator, **settings):
+            job = orchestrator.submit("make", {})
+            await orchestrator.wait_for(lambda: proxy.faults > 0)
+            await worker.shutdown()
+    message = job.results_received[-1].message
+    assert (message["status"], message["error"]["code"]) == ("failure", "TRANSIENT_ERROR")
+    assert not message.get("data")
+    assert list((tmp_path / "payloads").glob("*")) == []
 
 
 async def test_shutdown_waits_for_an_upload(

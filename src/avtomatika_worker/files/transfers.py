@@ -18,7 +18,7 @@ from avtomatika_worker.files.cache import BlobCache
 from avtomatika_worker.files.concurrency import side_by_side
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.location import Location
-from avtomatika_worker.files.names import check_part
+from avtomatika_worker.files.names import check_part, resolved
 from avtomatika_worker.files.objects import Expect, ObjectInfo, expect_anything, plain_etag
 from avtomatika_worker.files.progress import Notify, Progress
 from avtomatika_worker.files.stores import Stores
@@ -81,7 +81,7 @@ class Transfers:
         info = await self._retried(location, lambda: self._stores.head(location))
         expect(info)
         with Progress("download", uri, info.size, notify, after=self._notice_after) as progress:
-            await self._disk.run(_make_directories, (path.parent,))
+            await self._disk.run(_make_directory, path.parent)
             await self._fetch_object(location, info, path, progress)
         return path
 
@@ -92,7 +92,7 @@ class Transfers:
             raise InvalidInputError(f"{location.uri}: there is no object below it", {"uri": location.uri[:300]})
         each = {name: location.below(name) for name in objects}  # all are checked before the first is written
         directories = {(path / name).parent for name in objects}
-        await self._disk.run(_make_directories, (path, *directories))
+        await self._disk.run(_make_tree, path, directories)
         total = sum(info.size for info in objects.values())
         with Progress("download", location.uri, total, notify, after=self._notice_after) as progress:
 
@@ -238,9 +238,17 @@ def _without_markers(found: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
     return {name: info for name, info in found.items() if name not in parents}
 
 
-def _make_directories(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _make_directory(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _make_tree(root: Path, directories: Iterable[Path]) -> None:
+    """Make directories below ``root``. Raises `UnsafeNameError` where a link that is there already leads out."""
+    _make_directory(root)
+    root = root.resolve()
+    for path in directories:
+        resolved(root, path, str(path))
+        _make_directory(path)
 
 
 def _preallocate(path: Path, size: int) -> None:
