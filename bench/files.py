@@ -161,7 +161,6 @@ async def ours(url: str, directory: Path, count: int, up: bool) -> float:
     stores = StoreSettings(endpoint_url=url, access_key="a", secret_key="b", default_bucket=BUCKET)
     files = Files(directory / "payloads", stores)
     task = files.for_task("job", "task", lambda _: None)
-    task.begin()
     if up:
         root = await task.get_root()
         for name in _names(count):

@@ -266,7 +266,7 @@ class Recorder:
             sink=self,
             check_event=check,
             hot=self,
-            files=Files(Path("never-used"), StoreSettings()).for_task("j-1", "t-1", lambda _: None),
+            files=lambda: Files(Path("never-used"), StoreSettings()).for_task("j-1", "t-1", lambda _: None),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -76,8 +77,7 @@ class FilesOfTasks:
 
     def task(self, task_id: str = "task", job_id: str = "job") -> TaskFiles:
         """Return the files of a task."""
-        made = self.files.for_task(job_id, task_id, self.told.append)
-        made.begin()
+        made = self.files.for_task(job_id, task_id, self.told.append, asyncio.get_running_loop())
         self._made.append(made)
         return made
 

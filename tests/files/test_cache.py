@@ -28,6 +28,8 @@ class Source:
     def __init__(self, cache: BlobCache, directory: Path) -> None:
         self.fetched: list[str] = []
         self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
         self._cache = cache
         self._directory = directory
         self._number = 0
@@ -40,7 +42,7 @@ class Source:
         async def download(target: Path) -> None:
             self.fetched.append(uri)
             self.begun.set()
-            await asyncio.sleep(0.01)
+            await self.open.wait()
             target.write_bytes(uri[-1:].encode() * size)  # noqa: ASYNC240
 
         await self._cache.provide(uri, ObjectInfo(size, etag), path, download)
@@ -95,10 +97,12 @@ async def test_an_entry_that_was_written_to_is_fetched_anew(source: Source, tmp_
 
 
 async def test_a_cancelled_fetch_leaves_the_turn_to_the_next(source: Source) -> None:
+    source.open.clear()
     first = asyncio.create_task(source.get("s3://b/a"))
     second = asyncio.create_task(source.get("s3://b/a"))
     await source.begun.wait()
     first.cancel()
+    source.open.set()
     assert (await second).read_bytes() == b"a" * 10
     assert len(source.fetched) == 2
     with pytest.raises(asyncio.CancelledError):

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Set
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from avtomatika_worker.config.settings import EXTRA_PREFIX, Setting, Settings, setting_fields
+from avtomatika_worker.config.declaring import Setting
+from avtomatika_worker.config.settings import EXTRA_PREFIX, Settings, setting_fields
 from avtomatika_worker.config.structured import loose_json
 from avtomatika_worker.errors import ConfigError
 

@@ -4,91 +4,24 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from avtomatika_worker.config import kinds, structured
-from avtomatika_worker.config.kinds import Kind
+from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError
+from avtomatika_worker.config.declaring import SPEC as _SPEC
+from avtomatika_worker.config.declaring import Setting
+from avtomatika_worker.config.declaring import nothing as _nothing
+from avtomatika_worker.config.declaring import setting as _setting
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 EXTRA_PREFIX: Final = "WORKER_EXTRA_"
 DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
-_SPEC: Final = "avtomatika_worker.setting"
-
-
-class LogFormat(enum.StrEnum):
-    """What log records look like."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class LogLevel(enum.StrEnum):
-    """The least level that is logged."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
-
-
-class ResultDurability(enum.StrEnum):
-    """When a result is written to disk."""
-
-    ON_FAILURE = "on_failure"
-    ALWAYS = "always"
-    OFF = "off"
-
-
-class SkillsOnError(enum.StrEnum):
-    """What to do about a module of the skills directory that cannot be imported."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What is known about one setting besides its value.
-
-    ``unset`` says in words what an unset variable means, where the default value itself does not say it.
-    """
-
-    variable: str
-    doc: str
-    kind: Kind
-    unit: str = ""
-    secret: bool = False
-    unset: str = ""
-
-
-def _nothing() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
-def _setting(
-    variable: str,
-    kind: Kind,
-    doc: str,
-    *,
-    default: Any = MISSING,
-    unit: str = "",
-    secret: bool = False,
-    unset: str = "",
-) -> Any:
-    """Make a dataclass field that carries its ``Setting``."""
-    spec = Setting(variable=variable, doc=doc, kind=kind, unit=unit, secret=secret, unset=unset)
-    if default is _nothing:
-        return field(default_factory=_nothing, repr=not secret, metadata={_SPEC: spec})
-    return field(default=default, repr=not secret, metadata={_SPEC: spec})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,36 +381,7 @@ class Settings:
         return (HardwareDevice(type="gpu", model=self.gpu_model, properties=properties),)
 
 
-@dataclass(frozen=True, slots=True)
-class SettingDoc:
-    """One row of the table of variables. ``in_words``: ``default`` describes the default, it is not the value."""
-
-    variable: str
-    description: str
-    default: str
-    in_words: bool = False
-
-
 @cache
 def setting_fields() -> Mapping[str, tuple[Field[Any], Setting]]:
     """Return field name → the field and its ``Setting``, in the order of the table."""
     return {each.name: (each, each.metadata[_SPEC]) for each in fields(Settings) if _SPEC in each.metadata}
-
-
-def describe() -> tuple[SettingDoc, ...]:
-    """Return the table of all variables. Descriptions may hold Markdown's code spans."""
-    rows = [_describe(each, spec) for each, spec in setting_fields().values()]
-    extra = "Custom capability to announce under `<NAME>` in lower case; read as JSON where it is JSON."
-    return (*rows, SettingDoc(f"{EXTRA_PREFIX}<NAME>", extra, ""))
-
-
-def _describe(each: Field[Any], spec: Setting) -> SettingDoc:
-    default = spec.unset or _default_text(each.default)
-    unit = f" ({spec.unit})" if spec.unit else ""
-    return SettingDoc(spec.variable, spec.doc.rstrip(".") + unit + ".", default, in_words=bool(spec.unset))
-
-
-def _default_text(value: Any) -> str:
-    if value in {None, MISSING, ()}:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)

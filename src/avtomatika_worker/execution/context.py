@@ -13,6 +13,10 @@ from avtomatika_worker.files.task_files import TaskFiles
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
 
+_making_files: Final = threading.Lock()
+"""One for all tasks: it is held for microseconds, and most tasks have no files."""
+
+
 class TaskCancelledError(BaseException):
     """Raised by `TaskContext.raise_if_cancelled`. Like ``CancelledError``, ``except Exception`` does not catch it."""
 
@@ -93,6 +97,7 @@ class TaskContext:
         "_check_event",
         "_files",
         "_hot",
+        "_make_files",
         "_progress",
         "_sink",
         "deadline",
@@ -125,7 +130,7 @@ class TaskContext:
         check_event: EventCheck,
         hot: HotCache,
         params_metadata: dict[str, Any] | None = None,
-        files: TaskFiles | None = None,
+        files: Callable[[], TaskFiles] | None = None,
     ) -> None:
         self.skill: str = skill
         self.task_id: str = task_id
@@ -141,7 +146,8 @@ class TaskContext:
         self._sink = sink
         self._check_event = check_event
         self._hot = hot
-        self._files = files
+        self._make_files = files
+        self._files: TaskFiles | None = None
         self._progress = 0.0
         self._cancelled = threading.Event()
         self._cancel_reason: CancelReason | None = None
@@ -201,8 +207,16 @@ class TaskContext:
     @property
     def files(self) -> TaskFiles:
         """The task's files; an argument annotated with `TaskFiles` gets the same. Raises RuntimeError without any."""
-        if self._files is None:
-            raise RuntimeError("this context was made without files")
+        with _making_files:
+            if self._files is None:
+                if self._make_files is None:
+                    raise RuntimeError("this context was made without files")
+                self._files = self._make_files()
+            return self._files
+
+    @property
+    def used_files(self) -> TaskFiles | None:
+        """The same when anybody has asked for it."""
         return self._files
 
     # ------------------------------------------------------------------------------------------ hot cache

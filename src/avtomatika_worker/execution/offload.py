@@ -11,7 +11,7 @@ from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Handler, failed
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
 from avtomatika_worker.files.concurrency import side_by_side
-from avtomatika_worker.files.offload import Place, expectation, name_of, replaced, texts, uris_in
+from avtomatika_worker.files.offload import Place, expectation, may_name_objects, name_of, replaced, texts, uris_in
 from avtomatika_worker.files.task_files import TaskFiles
 
 BarePlaces = Callable[[TaskContext], frozenset[Place]]
@@ -28,22 +28,21 @@ class Offload:
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
-        files = ctx.files
-        files.begin()
         try:
             try:
-                await self._bring(ctx, files)
+                if may_name_objects(ctx.params) and (wanted := uris_in(ctx.params, self._bare_places(ctx))):
+                    await self._bring(ctx, wanted)
             except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
                 return failed(error, ctx)
-            return await self._take_away(ctx, files, await call_next(ctx))
+            outcome = await call_next(ctx)
+            return outcome if ctx.used_files is None else await self._take_away(ctx, ctx.used_files, outcome)
         finally:
-            await files.remove()
+            if ctx.used_files is not None:
+                await ctx.used_files.remove()
 
-    async def _bring(self, ctx: TaskContext, files: TaskFiles) -> None:
+    async def _bring(self, ctx: TaskContext, wanted: dict[Place, str]) -> None:
         """Download what the params name, each URI once, and put the paths there."""
-        wanted = uris_in(ctx.params, self._bare_places(ctx))
-        if not wanted:
-            return
+        files = ctx.files
         first = {uri: place for place, uri in reversed(wanted.items())}
         paths: dict[str, str] = {}
 

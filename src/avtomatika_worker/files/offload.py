@@ -18,6 +18,15 @@ Place = tuple[str | int, ...]
 _DEEPEST: Final = 100
 
 
+def may_name_objects(value: Any) -> bool:
+    """Whether plain values could hold an object's URI: most tasks' do not, and find out here, quickly."""
+    if isinstance(value, str):
+        return "://" in value
+    if isinstance(value, dict):
+        return any(map(may_name_objects, cast("dict[str, Any]", value).values()))
+    return isinstance(value, list) and any(map(may_name_objects, cast("Sequence[Any]", value)))
+
+
 def uris_in(params: Mapping[str, Any], bare: AbstractSet[Place]) -> dict[Place, str]:
     """Return every object's URI in the params, and where it is; those at ``bare`` places stay what they are."""
     return {place: value for place, value in texts(params) if is_object_uri(value) and place not in bare}

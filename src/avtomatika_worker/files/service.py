@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from avtomatika_worker.files.cache import BlobCache
@@ -31,10 +32,16 @@ class Files:
         cache = BlobCache(cache_dir, cache_limit, self._disk) if cache_dir is not None else None
         self._transfers = Transfers(Stores(stores, self._disk), self._disk, cache, notice_after=notice_after)
 
-    def for_task(self, job_id: str, task_id: str, notify: Notify) -> TaskFiles:
-        """Return the files of a task. Nothing is made on disk before they are used."""
+    def for_task(
+        self, job_id: str, task_id: str, notify: Notify, loop: asyncio.AbstractEventLoop | None = None
+    ) -> TaskFiles:
+        """Return the files of a task. Nothing is made on disk before they are used.
+
+        ``loop`` is where threads have transfers done; without one they cannot ask for any.
+        """
         workspace = Workspace(task_id, self._workspaces)
-        return TaskFiles(workspace, self._disk, self._transfers, job_id=job_id, task_id=task_id, notify=notify)
+        parts = (workspace, self._disk, self._transfers)
+        return TaskFiles(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
 
     async def clean_up(self) -> None:
         """Remove what workers that have crashed left behind."""

@@ -33,7 +33,15 @@ class TaskFiles:
     """
 
     def __init__(
-        self, workspace: Workspace, disk: Disk, objects: Objects, *, job_id: str, task_id: str, notify: Notify
+        self,
+        workspace: Workspace,
+        disk: Disk,
+        objects: Objects,
+        *,
+        job_id: str,
+        task_id: str,
+        notify: Notify,
+        loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         self._workspace = workspace
         self._disk = disk
@@ -42,7 +50,7 @@ class TaskFiles:
         self._notify = notify
         self._stored: dict[str, FileMetadata] = {}
         self._downloads = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
 
     # ------------------------------------------------------------------------------------------ names
 
@@ -138,10 +146,6 @@ class TaskFiles:
         """Return what is known of an object that this task uploaded."""
         return self._stored.get(uri)
 
-    def begin(self) -> None:
-        """Take note of the loop that the task runs in: there `sync` transfers files."""
-        self._loop = asyncio.get_running_loop()
-
     async def bring(self, uri: str, expect: Expect = expect_anything) -> Path:
         """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""
         self._downloads += 1
@@ -165,7 +169,7 @@ class TaskFiles:
     def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Do ``work`` on the main loop and wait for it, in another thread. Raises RuntimeError on a loop."""
         if self._loop is None:
-            raise RuntimeError("files can be transferred only while the task runs")
+            raise RuntimeError("files can be transferred only in a worker")
         try:
             asyncio.get_running_loop()
         except RuntimeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 from avtomatika_worker.errors import UnsendableValueError
@@ -24,6 +25,7 @@ class Contexts:
 
     def make(self, task: Task, sink: EventSink) -> TaskContext:
         """Return the context of a task; its events go to ``sink``."""
+        loop = asyncio.get_running_loop()
         ctx = TaskContext(
             skill=task.type,
             task_id=task.task_id,
@@ -39,7 +41,7 @@ class Contexts:
             check_event=lambda event_type, payload: self._check_event(task.type, event_type, payload),
             hot=self._hot,
             params_metadata=task.params_metadata,
-            files=self._files.for_task(task.job_id, task.task_id, lambda text: ctx.tell(text)),
+            files=lambda: self._files.for_task(task.job_id, task.task_id, ctx.tell, loop),
         )
         return ctx
 
