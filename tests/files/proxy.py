@@ -101,7 +101,7 @@ async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
         assert task is not None
         handlers.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await _exchange(proxy, reader, writer, host or "", port or 0):
                     pass
             writer.close()

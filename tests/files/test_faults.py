@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.stores import Stores
 from files.conftest import PART, Bucket, FilesOfTasks, store_settings
 from files.proxy import Answer, Etag, FaultProxy, Request, Reset, Truncate, fault_proxy
+from files.s3 import ACCESS_KEY
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><AWSAccessKeyId>AKIDEXAMPLEKEY</AWSAccessKeyId></Error>"
@@ -169,6 +171,25 @@ async def test_a_bucket_that_is_not_there_is_told_as_such(files: FilesOfTasks) -
     await task.write("a", "x")
     with pytest.raises(DependencyError, match="no such bucket"):
         await task.upload_file("a", "s3://never-made/a")
+
+
+# ---------------------------------------------------------------------------------------------------- credentials
+
+
+@pytest.mark.parametrize(("keys", "expected", "token"), [(True, ACCESS_KEY, False), (False, "FROMENVIRONMENT", True)])
+async def test_without_keys_those_of_the_environment_are_used_and_never_mixed(
+    make_files: Callable[..., FilesOfTasks], bucket: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch,
+    keys: bool, expected: str, token: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FROMENVIRONMENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    settings = store_settings(proxy.url, bucket.name)
+    files = make_files(settings if keys else replace(settings, access_key=None, secret_key=None))
+    await files.task().download_file(bucket.put("a", b"x"))
+    heads = [request.head.decode() for request in proxy.requests]
+    assert all(f"Credential={expected}/" in head for head in heads)
+    assert {"x-amz-security-token" in head for head in heads} == {token}
 
 
 # ---------------------------------------------------------------------------------------------------- both

@@ -187,19 +187,22 @@ class Stores:
             "retry_config": _retry_config(settings) if retries else {"max_retries": 0},
         }
         if location.scheme == "s3":
-            given = {
-                "endpoint": settings.endpoint_url,
-                "access_key_id": settings.access_key,
-                "secret_access_key": settings.secret_key,
-                "region": settings.region,
-            }
-            options.update({name: value for name, value in given.items() if value is not None})
+            options["region"] = settings.region
+            if settings.endpoint_url is not None:
+                options["endpoint"] = settings.endpoint_url
+            if settings.access_key is not None:
+                # Not as options: obstore would add an AWS_SESSION_TOKEN of the environment, which is of other keys.
+                options["credential_provider"] = self._credentials
         try:
             if location.scheme == "s3":
                 return store.S3Store(location.bucket, **options)
             return store.from_url(f"{location.scheme}://{location.bucket}", **options)
         except Exception as error:  # noqa: BLE001 - every kind of wrong configuration has an error of its own
             raise DependencyMissingError(f"{location.uri}: no such store here: {self._told(error)}") from None
+
+    def _credentials(self) -> dict[str, Any]:
+        keys = {"access_key_id": self.settings.access_key, "secret_access_key": self.settings.secret_key}
+        return {**keys, "token": None, "expires_at": None}
 
     def _client_options(self) -> dict[str, Any]:
         plain = (self.settings.endpoint_url or "").startswith("http://")
