@@ -8,11 +8,11 @@ import avtomatika_worker
 from avtomatika_worker import Worker
 
 EXPORTED = """
-CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError Failed Handler
-IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager Outcome PermanentError
-ResourceExhaustedError SecurityError Sent SkillBlueprint SkillDefinitionError SkillLoadError Succeeded
-TaskCancelledError TaskContext TaskContextFilter TaskError TaskTimeoutError TransientError Worker
-WorkerError __version__
+CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError Failed FileMetadata
+Handler IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager Outcome PermanentError
+ResourceExhaustedError S3Uri SecurityError Sent SkillBlueprint SkillDefinitionError SkillLoadError Succeeded
+SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles TaskTimeoutError TransientError
+UnsafeNameError Worker WorkerError __version__
 """
 
 

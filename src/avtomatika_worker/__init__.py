@@ -17,13 +17,17 @@ from avtomatika_worker.errors import (
     TaskError,
     TaskTimeoutError,
     TransientError,
+    UnsafeNameError,
     WorkerError,
 )
 from avtomatika_worker.execution.context import Sent, TaskCancelledError, TaskContext
 from avtomatika_worker.execution.middleware import Handler, Middleware
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
+from avtomatika_worker.files.task_files import SyncTaskFiles, TaskFiles
 from avtomatika_worker.observability.logging import TaskContextFilter
 from avtomatika_worker.observability.telemetry import ObservabilityManager
+from avtomatika_worker.protocol.messages import FileMetadata
+from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.blueprint import SkillBlueprint
 from avtomatika_worker.worker import Worker
 
@@ -35,6 +39,7 @@ __all__ = [
     "DependencyError",
     "DependencyMissingError",
     "Failed",
+    "FileMetadata",
     "Handler",
     "IntegrityMismatchError",
     "InternalError",
@@ -44,18 +49,22 @@ __all__ = [
     "Outcome",
     "PermanentError",
     "ResourceExhaustedError",
+    "S3Uri",
     "SecurityError",
     "Sent",
     "SkillBlueprint",
     "SkillDefinitionError",
     "SkillLoadError",
     "Succeeded",
+    "SyncTaskFiles",
     "TaskCancelledError",
     "TaskContext",
     "TaskContextFilter",
     "TaskError",
+    "TaskFiles",
     "TaskTimeoutError",
     "TransientError",
+    "UnsafeNameError",
     "Worker",
     "WorkerError",
     "__version__",

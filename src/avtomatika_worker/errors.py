@@ -6,12 +6,14 @@
     ├── SkillLoadError                a module of the skills directory that cannot be imported
     ├── TaskError                     what a skill raises, and what a task ends with
     │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries
+    │   │   └── ObjectChangedError        an object that was replaced while it was read
     │   ├── ResourceExhaustedError      RESOURCE_EXHAUSTED_ERROR    retries
     │   ├── TaskTimeoutError            TIMEOUT_ERROR               retries
     │   ├── InternalError               INTERNAL_ERROR              retries
     │   ├── DependencyMissingError      DEPENDENCY_MISSING_ERROR    retries (elsewhere)
     │   ├── PermanentError              PERMANENT_ERROR             quarantined
     │   ├── SecurityError               SECURITY_ERROR              quarantined
+    │   │   └── UnsafeNameError           a file's name that leads out of its directory
     │   ├── DependencyError             DEPENDENCY_ERROR            quarantined
     │   ├── ContractViolationError      CONTRACT_VIOLATION_ERROR    quarantined
     │   ├── InvalidInputError           INVALID_INPUT_ERROR         the job fails
@@ -89,6 +91,10 @@ class TransientError(TaskError):
     code = "TRANSIENT_ERROR"
 
 
+class ObjectChangedError(TransientError):
+    """An object in a store that was replaced while it was read: the task has to begin anew."""
+
+
 class ResourceExhaustedError(TaskError):
     """Out of memory, disk or quota: the orchestrator retries the task."""
 
@@ -125,6 +131,18 @@ class SecurityError(TaskError):
 
     code = "SECURITY_ERROR"
     retryable = False
+
+
+class UnsafeNameError(SecurityError):
+    """A file's or an object's name that leads out of where it belongs; nothing was read or written.
+
+    ``name`` is the name as it was given, ``problem`` what is wrong with it.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.problem = problem
+        super().__init__(f"unsafe name {name!r:.300}: {problem}", {"name": name[:300], "problem": problem})
 
 
 class DependencyError(TaskError):

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.runners import Threads
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.lifecycle import Phase, Signal, step
 from avtomatika_worker.protocol.messages import WorkerStatus
@@ -138,6 +139,7 @@ class Parts:
     pulse: Pulse
     outbox: Outbox
     threads: Threads
+    files: Files
     telemetry: Telemetry
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
@@ -313,6 +315,7 @@ class Supervisor:
             await link.close()
         self._parts.outbox.close()
         self._parts.threads.close()
+        self._parts.files.close()
         await asyncio.to_thread(self._parts.telemetry.close)
         self.phase = Phase.STOPPED
         self._stopped.set()

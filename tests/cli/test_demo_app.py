@@ -19,6 +19,8 @@ from avtomatika_worker.cli.demo_app import app
 from avtomatika_worker.cli.demo_app.jobs import DATA, DemoJob, demo_jobs
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import measure, sentences, words
+from avtomatika_worker.files.service import Files
+from avtomatika_worker.files.stores import StoreSettings
 
 # ---------------------------------------------------------------------------------------------------- thumbnail
 
@@ -264,6 +266,7 @@ class Recorder:
             sink=self,
             check_event=check,
             hot=self,
+            files=lambda: Files(Path("never-used"), StoreSettings()).for_task("j-1", "t-1", lambda _: None),
         )
 
 

@@ -25,16 +25,17 @@ def cache_directory() -> Path:
     return Path(told).expanduser().resolve() if told else ROOT / ".cache" / "orchestrators"
 
 
-def python_of(version: str) -> Path:
-    """Return the interpreter that has ``avtomatika`` of this version, installing it first where needed.
+def python_of(version: str, *extras: str) -> Path:
+    """Return the interpreter that has ``avtomatika`` of this version with ``extras``, installing it where needed.
 
     Runs at the same time wait for each other; an environment that was left half-made is made anew.
     """
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    directory = cache / version
-    requirement = f"avtomatika[telemetry]=={version}"
-    with _lock(cache / f"{version}.lock"):
+    name = "-".join((version, *extras))
+    directory = cache / name
+    requirement = f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}"
+    with _lock(cache / f"{name}.lock"):
         if not _complete(directory, requirement):
             shutil.rmtree(directory, ignore_errors=True)
             _make(directory, requirement)

@@ -86,13 +86,19 @@ class Fleet:
         return self._workers[orchestrator.url]
 
     def start_orchestrator(
-        self, version: str, *, port: int | None = None, env: Mapping[str, str] | None = None, **overrides: Any
+        self,
+        version: str,
+        *,
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
+        extras: tuple[str, ...] = (),
+        **overrides: Any,
     ) -> Orchestrator:
         """Start an orchestrator of its own, at a ``port`` or at any; rate limits are off.
 
         ``overrides`` are names of its configuration.
         """
-        python = python_of(version)
+        python = python_of(version, *extras)
         port = port or free_port()
         told = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true", **(env or {})}
         process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], told)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from avtomatika_worker import PermanentError, TaskContext, TransientError, Worker
+from avtomatika_worker import PermanentError, TaskContext, TaskFiles, TransientError, Worker
 
 PREFIX = os.environ.get("SKILL_PREFIX", "")
 MARKS = Path(os.environ.get("MARKS_DIR", "."))
@@ -124,3 +124,10 @@ def block(seconds: float, ctx: TaskContext) -> dict[str, str]:
     ctx.send_progress(0.5, "blocking")
     time.sleep(seconds)
     return {"thread": threading.current_thread().name}
+
+
+@worker.skill(PREFIX + "shout")
+async def shout(source: Path, files: TaskFiles) -> dict[str, Any]:
+    """Write a file's text in capitals to another one."""
+    text = await files.read(source)
+    return {"loud": await files.write("loud.txt", text.upper()), "name": source.name}

@@ -16,11 +16,13 @@ from rich.table import Column
 from rich.text import Text
 
 from avtomatika_worker.cli.app import UsageProblem
-from avtomatika_worker.cli.demo_app.jobs import DemoJob, demo_jobs
+from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
 from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
 from avtomatika_worker.cli.local import WorkerThread
+from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.worker.assembly import make_files
 from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
 
 _TIMEOUT = 300.0
@@ -49,19 +51,42 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
     from avtomatika_worker.cli.demo_app.app import worker
 
     async with EmbeddedOrchestrator(token=DEV_TOKEN) as orchestrator:
-        # Nothing of the environment's, nor of a skills directory that happens to be here: it is always the same demo.
+        # Nothing of a skills directory that happens to be here, and of the environment the object store only: it is
+        # always the same demo.
         fixed = {"WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1", "WORKER_SKILLS_DIR": skills_dir}
-        thread = WorkerThread(worker, worker.load_settings({**local_environment(orchestrator.url), **fixed}))
+        settings = worker.load_settings({**_object_store(), **local_environment(orchestrator.url), **fixed})
+        pictures = await _stored_pictures(settings)
+        thread = WorkerThread(worker, settings)
         thread.start()
         record = await orchestrator.wait_for_worker(timeout=30)
         console.print(f"Orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n")
-        jobs = [(job, orchestrator.submit(job.skill, job.params)) for job in demo_jobs(output)]
+        jobs = [(job, orchestrator.submit(job.skill, job.params)) for job in demo_jobs(output, pictures)]
         await _watch(orchestrator, jobs, console)
         thread.request_shutdown()
         await thread.ended()
     _print_outcomes(jobs, console)
-    console.print(f"Thumbnails are in [bold]{output}[/]", highlight=False)
+    where = output if pictures is None else f"the bucket {settings.s3_default_bucket}"
+    console.print(f"Thumbnails are in [bold]{where}[/]", highlight=False)
     return EXIT_OK if all(_as_expected(job, record) for job, record in jobs) else EXIT_CRASHED
+
+
+def _object_store() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("S3_")}
+
+
+async def _stored_pictures(settings: Settings) -> str | None:
+    """Upload the demo's pictures where an S3 store is configured; return the URI they are below."""
+    if settings.s3_default_bucket is None:
+        return None
+    files = make_files(settings)
+    task = files.for_task("worker-demo", "pictures", lambda _: None)
+    try:
+        for name in PICTURES:
+            await task.write(name, (DATA / name).read_bytes())
+        return await task.upload_dir()
+    finally:
+        await task.remove()
+        files.close()
 
 
 async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError
 from avtomatika_worker.config.env_file import read_env_file
 from avtomatika_worker.config.loading import load_settings, unknown_variables
-from avtomatika_worker.config.settings import (
-    LogFormat,
-    LogLevel,
-    ResultDurability,
-    SettingDoc,
-    Settings,
-    SkillsOnError,
-    describe,
-)
+from avtomatika_worker.config.reference import SettingDoc, describe
+from avtomatika_worker.config.settings import Settings
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Set
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from avtomatika_worker.config.settings import EXTRA_PREFIX, Setting, Settings, setting_fields
+from avtomatika_worker.config.declaring import Setting
+from avtomatika_worker.config.settings import EXTRA_PREFIX, Settings, setting_fields
 from avtomatika_worker.config.structured import loose_json
 from avtomatika_worker.errors import ConfigError
 
@@ -32,6 +33,7 @@ _ALIKE: Final = 0.85
 _DELAYS: Final = (
     ("registration_retry_initial_delay", "registration_retry_max_delay"),
     ("result_retry_initial_delay", "result_retry_max_delay"),
+    ("transfer_retry_initial_delay", "transfer_retry_max_delay"),
 )
 _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
 

@@ -4,91 +4,24 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from avtomatika_worker.config import kinds, structured
-from avtomatika_worker.config.kinds import Kind
+from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError
+from avtomatika_worker.config.declaring import SPEC as _SPEC
+from avtomatika_worker.config.declaring import Setting
+from avtomatika_worker.config.declaring import nothing as _nothing
+from avtomatika_worker.config.declaring import setting as _setting
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 EXTRA_PREFIX: Final = "WORKER_EXTRA_"
 DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
-_SPEC: Final = "avtomatika_worker.setting"
-
-
-class LogFormat(enum.StrEnum):
-    """What log records look like."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class LogLevel(enum.StrEnum):
-    """The least level that is logged."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
-
-
-class ResultDurability(enum.StrEnum):
-    """When a result is written to disk."""
-
-    ON_FAILURE = "on_failure"
-    ALWAYS = "always"
-    OFF = "off"
-
-
-class SkillsOnError(enum.StrEnum):
-    """What to do about a module of the skills directory that cannot be imported."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What is known about one setting besides its value.
-
-    ``unset`` says in words what an unset variable means, where the default value itself does not say it.
-    """
-
-    variable: str
-    doc: str
-    kind: Kind
-    unit: str = ""
-    secret: bool = False
-    unset: str = ""
-
-
-def _nothing() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
-def _setting(
-    variable: str,
-    kind: Kind,
-    doc: str,
-    *,
-    default: Any = MISSING,
-    unit: str = "",
-    secret: bool = False,
-    unset: str = "",
-) -> Any:
-    """Make a dataclass field that carries its ``Setting``."""
-    spec = Setting(variable=variable, doc=doc, kind=kind, unit=unit, secret=secret, unset=unset)
-    if default is _nothing:
-        return field(default_factory=_nothing, repr=not secret, metadata={_SPEC: spec})
-    return field(default=default, repr=not secret, metadata={_SPEC: spec})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,14 +224,84 @@ class Settings:
         "S3_ENDPOINT_URL", kinds.url(), "Address of an S3-compatible store.", default=None
     )
     s3_access_key: str | None = _setting(
-        "S3_ACCESS_KEY", kinds.text(), "Access key of the S3 store.", default=None, secret=True
+        "S3_ACCESS_KEY",
+        kinds.text(),
+        "Access key of the S3 store.",
+        default=None,
+        secret=True,
+        unset="the store's own chain (role, …)",
     )
     s3_secret_key: str | None = _setting(
         "S3_SECRET_KEY", kinds.text(), "Secret key of the S3 store.", default=None, secret=True
     )
     s3_region: str = _setting("S3_REGION", kinds.text(), "Region of the S3 store.", default="us-east-1")
     s3_default_bucket: str | None = _setting(
-        "S3_DEFAULT_BUCKET", kinds.text(), "Bucket for files that name none.", default=None
+        "S3_DEFAULT_BUCKET",
+        kinds.text(),
+        "Bucket for files of results; also `gs://name`, `az://name`.",
+        default=None,
+    )
+    file_store_root: Path | None = _setting(
+        "WORKER_FILE_STORE_ROOT",
+        kinds.path(),
+        "Directory that `file://` URIs may name, for development; nothing outside of it is read or written. Without"
+        " `S3_DEFAULT_BUCKET`, files of results go there.",
+        default=None,
+        unset="`file://` is refused",
+    )
+    blob_cache_dir: Path | None = _setting(
+        "WORKER_BLOB_CACHE_DIR",
+        kinds.path(),
+        "Directory where downloaded objects are kept for further tasks; several workers may share it.",
+        default=None,
+        unset="nothing is kept",
+    )
+    blob_cache_max_bytes: int = _setting(
+        "WORKER_BLOB_CACHE_MAX_BYTES",
+        kinds.integer(least=1),
+        "Size of that directory; what was not used for longest goes first.",
+        default=10 * 1024**3,
+        unit="bytes",
+    )
+    transfer_part_size: int = _setting(
+        "WORKER_TRANSFER_PART_SIZE",
+        kinds.integer(least=5 * 1024 * 1024),
+        "Size of the parts in which larger objects are moved; S3 takes none below 5 MiB.",
+        default=8 * 1024 * 1024,
+        unit="bytes",
+    )
+    transfer_concurrency: int = _setting(
+        "WORKER_TRANSFER_CONCURRENCY",
+        kinds.integer(least=1),
+        "Number of parts that are moved at the same time; transfers take twice as many parts of memory at most.",
+        default=8,
+    )
+    transfer_attempts: int = _setting(
+        "WORKER_TRANSFER_ATTEMPTS",
+        kinds.integer(least=1),
+        "How often a request to a store is tried, when it fails in a way that may pass.",
+        default=5,
+    )
+    transfer_retry_initial_delay: float = _setting(
+        "WORKER_TRANSFER_RETRY_INITIAL_DELAY",
+        kinds.number(above=0),
+        "Delay before such a request is tried again for the first time; it doubles with every failure.",
+        default=0.5,
+        unit="s",
+    )
+    transfer_retry_max_delay: float = _setting(
+        "WORKER_TRANSFER_RETRY_MAX_DELAY",
+        kinds.number(above=0),
+        "Longest delay between two tries of such a request.",
+        default=15.0,
+        unit="s",
+    )
+    transfer_notice_after: float = _setting(
+        "WORKER_TRANSFER_NOTICE_AFTER",
+        kinds.number(above=0),
+        "Time after which a transfer that still runs tells how far it is, in the log and as progress; and then again.",
+        default=5.0,
+        unit="s",
     )
     tls_ca_path: Path | None = _setting(
         "TLS_CA_PATH", kinds.readable_file(), "PEM file of a CA to trust besides the system's.", default=None
@@ -378,36 +381,7 @@ class Settings:
         return (HardwareDevice(type="gpu", model=self.gpu_model, properties=properties),)
 
 
-@dataclass(frozen=True, slots=True)
-class SettingDoc:
-    """One row of the table of variables. ``in_words``: ``default`` describes the default, it is not the value."""
-
-    variable: str
-    description: str
-    default: str
-    in_words: bool = False
-
-
 @cache
 def setting_fields() -> Mapping[str, tuple[Field[Any], Setting]]:
     """Return field name → the field and its ``Setting``, in the order of the table."""
     return {each.name: (each, each.metadata[_SPEC]) for each in fields(Settings) if _SPEC in each.metadata}
-
-
-def describe() -> tuple[SettingDoc, ...]:
-    """Return the table of all variables. Descriptions may hold Markdown's code spans."""
-    rows = [_describe(each, spec) for each, spec in setting_fields().values()]
-    extra = "Custom capability to announce under `<NAME>` in lower case; read as JSON where it is JSON."
-    return (*rows, SettingDoc(f"{EXTRA_PREFIX}<NAME>", extra, ""))
-
-
-def _describe(each: Field[Any], spec: Setting) -> SettingDoc:
-    default = spec.unset or _default_text(each.default)
-    unit = f" ({spec.unit})" if spec.unit else ""
-    return SettingDoc(spec.variable, spec.doc.rstrip(".") + unit + ".", default, in_words=bool(spec.unset))
-
-
-def _default_text(value: Any) -> str:
-    if value in {None, MISSING, ()}:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)

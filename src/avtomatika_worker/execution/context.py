@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Generator
 from typing import Any, Final, Protocol, cast, overload
 
 from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
+
+
+_making_files: Final = threading.Lock()
+"""One for all tasks: it is held for microseconds, and most tasks have no files."""
 
 
 class TaskCancelledError(BaseException):
@@ -91,7 +97,10 @@ class TaskContext:
     __slots__ = (
         "_cancel_reason",
         "_check_event",
+        "_files",
         "_hot",
+        "_make_files",
+        "_progress",
         "_sink",
         "costs",
         "deadline",
@@ -99,6 +108,7 @@ class TaskContext:
         "metadata",
         "observability",
         "params",
+        "params_metadata",
         "priority",
         "security",
         "skill",
@@ -124,12 +134,15 @@ class TaskContext:
         check_event: EventCheck,
         hot: HotCache,
         observability: ObservabilityManager = ObservabilityManager(),  # noqa: B008 - frozen
+        params_metadata: dict[str, Any] | None = None,
+        files: Callable[[], TaskFiles] | None = None,
     ) -> None:
         self.skill: str = skill
         self.task_id: str = task_id
         self.job_id: str = job_id
         self.worker_id: str = worker_id
         self.params: dict[str, Any] = params
+        self.params_metadata: dict[str, Any] = params_metadata or {}
         self.priority: float = priority
         self.deadline: float | None = deadline
         self.metadata: dict[str, Any] = metadata
@@ -140,6 +153,9 @@ class TaskContext:
         self._hot = hot
         self.observability: ObservabilityManager = observability
         self.costs: dict[str, float] = {}
+        self._make_files = files
+        self._files: TaskFiles | None = None
+        self._progress = 0.0
         self._cancel_reason: CancelReason | None = None
 
     # ------------------------------------------------------------------------------------------ progress and events
@@ -163,8 +179,13 @@ class TaskContext:
         if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0.0 <= progress <= 1.0:
             self._complain("progress", f"progress must be a number from 0 to 1, not {progress!r:.80}")
             return Sent(accepted=False)
-        self._sink.progress(float(progress), str(message))
+        self._progress = float(progress)
+        self._sink.progress(self._progress, str(message))
         return Sent(accepted=True)
+
+    def tell(self, message: str) -> None:
+        """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
+        self._sink.progress(self._progress, message)
 
     def send_event(self, event_type: str, payload: object = None) -> Sent:
         """Send an event of the skill's own, such as ``send_event("alert", {"level": 3})``.
@@ -198,6 +219,23 @@ class TaskContext:
         if isinstance(amount, bool) or not isinstance(cast("object", amount), int | float) or not math.isfinite(amount):
             raise ValueError(f"a cost must be a finite number, not {amount!r}")
         self.costs[name] = self.costs.get(name, 0) + amount
+
+    # ------------------------------------------------------------------------------------------ files
+
+    @property
+    def files(self) -> TaskFiles:
+        """The task's files; an argument annotated with `TaskFiles` gets the same. Raises RuntimeError without any."""
+        with _making_files:
+            if self._files is None:
+                if self._make_files is None:
+                    raise RuntimeError("this context was made without files")
+                self._files = self._make_files()
+            return self._files
+
+    @property
+    def used_files(self) -> TaskFiles | None:
+        """The same when anybody has asked for it."""
+        return self._files
 
     # ------------------------------------------------------------------------------------------ hot cache
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import Handler, Middleware, compose
+from avtomatika_worker.execution.middleware import Handler, Middleware, compose, failed
 from avtomatika_worker.execution.outcome import (
     CANCELLED,
     FAILURE,
     SUCCESS,
     Cancelled,
     CancelReason,
-    Failed,
     Outcome,
     Succeeded,
     from_exception,
@@ -28,8 +25,6 @@ from avtomatika_worker.execution.runners import Threads, run_skill
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
-
-_log: Final = logging.getLogger("avtomatika_worker.task")
 
 
 class Pipeline:
@@ -71,7 +66,7 @@ class Pipeline:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - a middleware is user code too
-            return _failed(error, ctx)
+            return failed(error, ctx)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
         skill = self._registry.get(ctx.skill)
@@ -87,7 +82,7 @@ class Pipeline:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return _failed(error, ctx)
+            return failed(error, ctx)
         return outcome
 
 
@@ -99,23 +94,6 @@ def _check(skill: Skill, outcome: Succeeded) -> None:
         raise ContractViolationError(f"status {outcome.status!r} is not declared (output_statuses: {allowed})")
     if outcome.status == SUCCESS:  # as orchestrators do: a status of the skill's own has data of its own shape
         skill.check_output(outcome.data)
-
-
-def _failed(error: BaseException, ctx: TaskContext) -> Failed:
-    """Log what user code raised, with its traceback, which never leaves the worker."""
-    outcome = from_exception(
-        error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-    )
-    _log.warning(
-        "task %s of skill %s failed: %s: %s",
-        ctx.task_id,
-        ctx.skill,
-        outcome.code,
-        outcome.message,
-        exc_info=error if not outcome.expected else None,
-        extra={"action": "task_failed"},
-    )
-    return outcome
 
 
 class Execution:

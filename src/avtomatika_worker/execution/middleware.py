@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.outcome import Outcome
+from avtomatika_worker.execution.outcome import Failed, Outcome, from_exception
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
 
 Handler = Callable[[TaskContext], Awaitable[Outcome]]
 """What a middleware calls to go on: ``outcome = await call_next(ctx)``."""
@@ -30,3 +34,20 @@ def _wrap(middleware: Middleware, call_next: Handler) -> Handler:
         return await middleware(ctx, call_next)
 
     return handler
+
+
+def failed(error: BaseException, ctx: TaskContext) -> Failed:
+    """Log what user code raised, with its traceback, which never leaves the worker."""
+    outcome = from_exception(
+        error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+    )
+    _log.warning(
+        "task %s of skill %s failed: %s: %s",
+        ctx.task_id,
+        ctx.skill,
+        outcome.code,
+        outcome.message,
+        exc_info=error if not outcome.expected else None,
+        extra={"action": "task_failed"},
+    )
+    return outcome

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from avtomatika_worker.errors import ContractViolationError, TaskError, TransientError, UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
+from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS
 from avtomatika_worker.skills.plain import to_plain
 
@@ -44,6 +45,8 @@ class Succeeded:
     status: str = SUCCESS
     metadata: dict[str, Any] | None = None
     costs: dict[str, Any] = field(default_factory=dict[str, Any])
+    data_metadata: dict[str, FileMetadata] = field(default_factory=dict[str, FileMetadata])
+    """What is known of the objects that the data name, by where they do: ``picture``, ``pages[3]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Failed:
     metadata: dict[str, Any] | None = None
     costs: dict[str, Any] = field(default_factory=dict[str, Any])
     expected: bool = True
+    data_metadata: dict[str, FileMetadata] = field(default_factory=dict[str, FileMetadata])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from avtomatika_worker.errors import (
     UnsendableValueError,
 )
 from avtomatika_worker.execution.outcome import CANCELLED, FAILURE, Cancelled, CancelReason, Failed, Outcome, Succeeded
-from avtomatika_worker.protocol.messages import ResultError, Task, TaskResult
+from avtomatika_worker.protocol.messages import FileMetadata, ResultError, Task, TaskResult
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -34,13 +34,14 @@ def build_result(
     costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4), **added}
     metadata: dict[str, Any] | None = None
     data: dict[str, Any] = {}
+    files: dict[str, FileMetadata] = {}
     error: ResultError | None = None
     match outcome:
         case Succeeded():
-            status, data, metadata = outcome.status, outcome.data, outcome.metadata
+            status, data, metadata, files = outcome.status, outcome.data, outcome.metadata, outcome.data_metadata
             costs |= outcome.costs
         case Failed():
-            status, data, metadata = FAILURE, outcome.data, outcome.metadata
+            status, data, metadata, files = FAILURE, outcome.data, outcome.metadata, outcome.data_metadata
             error = ResultError(code=outcome.code, message=outcome.message, details=outcome.details or None)
             costs |= outcome.costs
         case Cancelled(reason=CancelReason.REQUESTED):
@@ -57,6 +58,7 @@ def build_result(
         status=status,
         data=data,
         error=error,
+        data_metadata=files or None,
         metadata=_metadata(task, metadata),
         costs=costs,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.execution.context import EventSink, HotCache, TaskContext
 from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.protocol.messages import Task
@@ -17,9 +19,17 @@ class Contexts:
     """Makes one for each task."""
 
     def __init__(
-        self, worker_id: str, pipeline: Pipeline, hot: HotCache, telemetry: Telemetry, *, strict_events: bool
+        self,
+        worker_id: str,
+        pipeline: Pipeline,
+        hot: HotCache,
+        files: Files,
+        telemetry: Telemetry,
+        *,
+        strict_events: bool,
     ) -> None:
         self._worker_id = worker_id
+        self._files = files
         self._telemetry = telemetry
         self._pipeline = pipeline
         self._hot = hot
@@ -27,7 +37,8 @@ class Contexts:
 
     def make(self, task: Task, sink: EventSink) -> TaskContext:
         """Return the context of a task; its events go to ``sink``."""
-        return TaskContext(
+        loop = asyncio.get_running_loop()
+        ctx = TaskContext(
             skill=task.type,
             task_id=task.task_id,
             job_id=task.job_id,
@@ -42,7 +53,10 @@ class Contexts:
             check_event=lambda event_type, payload: self._checked(task.type, event_type, payload),
             hot=self._hot,
             observability=self._telemetry.manager,
+            params_metadata=task.params_metadata,
+            files=lambda: self._files.for_task(task.job_id, task.task_id, ctx.tell, loop),
         )
+        return ctx
 
     def _checked(self, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
         plain, problem = self._check_event(skill, event_type, payload)

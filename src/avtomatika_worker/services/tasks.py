@@ -17,6 +17,7 @@ from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.logging import bind_log_context
 from avtomatika_worker.observability.telemetry import Telemetry
@@ -74,6 +75,7 @@ class Tasks:
         outbox: Outbox,
         presence: Presence,
         admission: Admission,
+        files: Files,
         telemetry: Telemetry,
     ) -> None:
         self.slots = slots
@@ -81,10 +83,10 @@ class Tasks:
         self._pipeline = pipeline
         self._outbox = outbox
         self._presence = presence
+        strict = settings.strict_events
+        self._contexts = Contexts(settings.worker_id, pipeline, presence.hot, files, telemetry, strict_events=strict)
         self._telemetry = telemetry
-        self._contexts = Contexts(
-            settings.worker_id, pipeline, presence.hot, telemetry, strict_events=settings.strict_events
-        )
+        self._files = files
         self._admission = admission
         self._running: dict[tuple[Link, str], Running] = {}
         self._unreported = 0
@@ -101,6 +103,7 @@ class Tasks:
         """Hold the group that every task runs in; until cancelled."""
         async with self._group:
             self._group.create_task(self._presence.run(self._jobs), name="presence")
+            self._group.create_task(self._files.clean_up(), name="clean up files")
             started.set()
             await asyncio.Event().wait()
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.bare import mentions_uris
+from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.hints import MISSING
 from avtomatika_worker.skills.schema import TypeContract, UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue, describe
@@ -101,6 +103,12 @@ class BindingPlan:
     spread: bool
     """Whether the input's fields are arguments of their own."""
     takes_params: bool
+
+    @property
+    def bare_schemas(self) -> tuple[JsonSchema, ...]:
+        """The schemas of the input that say where a URI is wanted, not the file."""
+        schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
+        return tuple(each for each in schemas if each is not None and mentions_uris(each))
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments. Raises `InvalidInputError` naming every field that does not fit."""
@@ -248,7 +256,7 @@ def _input_contract(
         check(value)
         return convert(value) if convert is not None else value  # untyped params are what was sent
 
-    return TypeContract(given.schema, check_and_convert)
+    return TypeContract(given.schema, check_and_convert, inferred.schema if inferred is not None else None)
 
 
 def _nobody_fills(name: str, injectables: Injectables, *, takes_params: bool) -> str:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal, Never, NoReturn, NotRequired,
 
 import msgspec
 
+from avtomatika_worker.protocol.uris import S3Uri
+
 MISSING: Final = dataclasses.MISSING
 """No type hint, or no default."""
 
@@ -89,6 +91,8 @@ def needs_pydantic(annotation: Any) -> bool:
 
 
 def _is_pydantic(part: Any) -> bool:
+    if part is S3Uri:  # both engines know it
+        return False
     if hasattr(part, "__get_pydantic_core_schema__") or hasattr(part, "__pydantic_core_schema__"):
         return True
     kinds = () if isinstance(part, type) else type(part).__mro__

@@ -46,7 +46,7 @@ def is_named_tuple(value: object) -> bool:
 
 def _encode(value: object) -> Any:
     """Encode what msgspec does not know. Raises TypeError for what nobody knows."""
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath | str):  # msgspec takes no subclass of str
         return str(value)
     if isinstance(value, Mapping):
         return dict(cast("Any", value))

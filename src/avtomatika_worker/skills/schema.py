@@ -20,6 +20,8 @@ import msgspec
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
+from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
+from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
 from avtomatika_worker.skills.hints import (
     MISSING,
@@ -54,6 +56,8 @@ class TypeContract:
 
     schema: JsonSchema
     convert: Callable[[object], Any]
+    inferred: JsonSchema | None = None
+    """What the type hints say, where the user wrote another schema."""
 
 
 def infer_input(annotation: Any) -> TypeContract | None:
@@ -269,11 +273,13 @@ def _problem_of(error: msgspec.ValidationError) -> Problem:
 def _schema_hook(tp: type) -> JsonSchema:
     if issubclass(tp, Path):
         return dict(_PATH_SCHEMA)
+    if issubclass(tp, S3Uri):
+        return dict(URI_SCHEMA)
     raise NotImplementedError
 
 
 def _dec_hook(tp: type, value: object) -> object:
-    if issubclass(tp, Path) and isinstance(value, str):
+    if issubclass(tp, Path | S3Uri) and isinstance(value, str):
         return tp(value)
     raise msgspec.ValidationError(f"Expected `{tp.__name__}`, got `{type(value).__name__}`")
 

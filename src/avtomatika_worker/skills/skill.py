@@ -16,6 +16,7 @@ from avtomatika_worker.errors import ContractViolationError, SkillDefinitionErro
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.bare import Place, bare_places
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -129,7 +130,7 @@ class SkillDefinition:
 class Skill:
     """A skill that is ready to run."""
 
-    __slots__ = ("_events", "_output", "_plan", "contract", "func", "is_async", "options")
+    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options")
 
     def __init__(
         self, contract: SkillContract, func: Callable[..., Any], plan: BindingPlan, options: SkillOptions
@@ -139,12 +140,17 @@ class Skill:
         self.options: SkillOptions = options
         self.is_async: bool = is_async(func)
         self._plan = plan
+        self._bare = plan.bare_schemas
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task. Raises `InvalidInputError`."""
         return self._plan.bind(source)
+
+    def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
+        """Return where in the params the skill wants the URI itself, and not the file."""
+        return frozenset(place for schema in self._bare for place in bare_places(schema, params))
 
     def check_output(self, data: dict[str, Any]) -> None:
         """Raise `ContractViolationError` when the data break the output schema."""

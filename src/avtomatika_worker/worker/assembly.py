@@ -16,10 +16,14 @@ import platformdirs
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings
 from avtomatika_worker.errors import ConfigError, UnsendableValueError
+from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.execution.offload import Offload
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.runners import Threads
+from avtomatika_worker.files.service import Files
+from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.host import HostFacts, detect_host
 from avtomatika_worker.observability.telemetry import Telemetry, set_up
 from avtomatika_worker.policy.backoff import BackoffPolicy
@@ -94,6 +98,7 @@ def assemble(
     )
     board = Board(WorkerState())
     threads = Threads(settings.max_concurrent_tasks)
+    files = make_files(settings)
     outbox = _outbox(settings)
     slots = Slots(settings.max_concurrent_tasks)
     admission = Admission(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
@@ -105,10 +110,11 @@ def assemble(
             progress_interval=settings.progress_interval,
         ),
         slots,
-        Pipeline(registry, middlewares, threads, telemetry.tracing),
+        Pipeline(registry, (*middlewares, Offload(partial(_bare_places, registry))), threads, telemetry.tracing),
         outbox,
         presence,
         admission,
+        files,
         telemetry,
     )
     board.publish(presence.state())
@@ -148,6 +154,7 @@ def assemble(
         outbox=outbox,
         threads=threads,
         telemetry=telemetry,
+        files=files,
         link_services=tuple(services),
     )
     return Supervisor(
@@ -252,6 +259,35 @@ def _outbox(settings: Settings) -> Outbox:
         Keeper(None if off else Store(directory, settings.worker_id, temporary=settings.worker_id_is_random)),
         max_age=settings.result_max_age,
         store_first=settings.result_durability is ResultDurability.ALWAYS,
+    )
+
+
+def _bare_places(registry: SkillRegistry, ctx: TaskContext) -> frozenset[tuple[str | int, ...]]:
+    skill = registry.get(ctx.skill)
+    return skill.bare_places(ctx.params) if skill is not None else frozenset()
+
+
+def make_files(settings: Settings) -> Files:
+    """Return what makes the tasks' files."""
+    stores = StoreSettings(
+        endpoint_url=settings.s3_endpoint_url,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        region=settings.s3_region,
+        default_bucket=settings.s3_default_bucket,
+        file_root=settings.file_store_root,
+        ca_path=settings.tls_ca_path,
+        part_size=settings.transfer_part_size,
+        concurrency=settings.transfer_concurrency,
+        attempts=settings.transfer_attempts,
+        backoff=BackoffPolicy(settings.transfer_retry_initial_delay, settings.transfer_retry_max_delay),
+    )
+    return Files(
+        settings.task_files_dir,
+        stores,
+        cache_dir=settings.blob_cache_dir,
+        cache_limit=settings.blob_cache_max_bytes,
+        notice_after=settings.transfer_notice_after,
     )
 
 

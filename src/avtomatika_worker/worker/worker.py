@@ -15,6 +15,7 @@ from avtomatika_worker.config import Settings, SkillsOnError, load_settings
 from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.observability.logging import configure_logging, log_context
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.services.capacity import CapacityChecker
@@ -72,6 +73,7 @@ class Worker(SkillDecorator):
         self._injectables = Injectables()
         self._injectables.register(TaskContext, lambda source: cast("TaskContext", source))
         self._injectables.register(ObservabilityManager, lambda source: cast("TaskContext", source).observability)
+        self._injectables.register(TaskFiles, lambda source: cast("TaskContext", source).files)
         self._registry = SkillRegistry(self._injectables)
         self._middlewares: list[Middleware] = []
         self._supervisor: Supervisor | None = None

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext, Worker
+from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext, TaskFiles, Worker
 from avtomatika_worker.cli.demo_app.invoice import as_money, totals
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import WordStats, measure
@@ -25,10 +25,13 @@ worker: Worker = Worker(worker_type="demo")
 
 @dataclass(frozen=True, slots=True)
 class ThumbnailParams:
-    """The picture, how wide its thumbnail may be in pixels, and the directory to write it to."""
+    """The picture (a path or ``s3://…``), how wide its thumbnail may be in pixels, and the directory to write it to.
+
+    Without a directory the thumbnail goes where files of results go: to the S3 store.
+    """
 
     source: str
-    out_dir: str
+    out_dir: str | None = None
     width: Annotated[int, Meta(ge=16, le=1024)] = 320
 
 
@@ -45,7 +48,7 @@ class Thumbnail:
 
 
 @worker.skill(category="pictures")
-def thumbnail(params: ThumbnailParams) -> Thumbnail:
+def thumbnail(params: ThumbnailParams, files: TaskFiles | None = None) -> Thumbnail:
     """Make a thumbnail of a picture and find its main colours."""
     try:
         from avtomatika_worker.cli.demo_app import pictures
@@ -57,7 +60,8 @@ def thumbnail(params: ThumbnailParams) -> Thumbnail:
         small = pictures.shrink(source, params.width)
     except pictures.NotAPictureError as error:
         raise PermanentError(str(error)) from error
-    path = pictures.save(small, Path(params.out_dir), f"{pictures.safe_name(source.stem)}-{small.width}")
+    out_dir = _out_dir(params, files)
+    path = pictures.save(small, out_dir, f"{pictures.safe_name(source.stem)}-{small.width}")
     return Thumbnail(
         path=str(path),
         width=small.width,
@@ -66,6 +70,14 @@ def thumbnail(params: ThumbnailParams) -> Thumbnail:
         average_colour=pictures.average_colour(small),
         palette=pictures.dominant_colours(small, 5),
     )
+
+
+def _out_dir(params: ThumbnailParams, files: TaskFiles | None) -> Path:
+    if params.out_dir is not None:
+        return Path(params.out_dir)
+    if files is None:
+        raise InvalidInputError("params.out_dir: is needed where there is no worker", {"path": "$.out_dir"})
+    return files.sync.path_to("thumbnails")
 
 
 # ---------------------------------------------------------------------------------------------------- word_stats

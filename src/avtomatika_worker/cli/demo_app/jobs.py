@@ -12,7 +12,7 @@ DATA = Path(__file__).resolve().parent / "data"
 PRIMES_UP_TO = 1_000_000_000
 """Three to five seconds of work on an ordinary machine."""
 
-_PICTURES = {
+PICTURES = {
     "dusk.jpg": "Mountains at dusk",
     "julia.jpg": "A Julia set",
     "ribbons.jpg": "Ribbons in a flow",
@@ -30,14 +30,18 @@ class DemoJob:
     expect: Literal["success", "failure"] = "success"
 
 
-def demo_jobs(output_dir: Path) -> list[DemoJob]:
-    """Return the jobs of the demo; thumbnails will be written to ``output_dir``, which need not exist yet."""
-    out_dir = str(output_dir.resolve())
+def demo_jobs(output_dir: Path, pictures: str | None = None) -> list[DemoJob]:
+    """Return the jobs of the demo; thumbnails will be written to ``output_dir``, which need not exist yet.
+
+    ``pictures``: the URI below which the pictures are, when they are in a store; thumbnails go there as well.
+    """
+    local = {"out_dir": str(output_dir.resolve())} if pictures is None else {}
+    source = f"{DATA}/" if pictures is None else pictures
     return [
         DemoJob("primes", {"limit": PRIMES_UP_TO}, f"Primes up to {PRIMES_UP_TO:,}"),
         *(
-            DemoJob("thumbnail", {"source": str(DATA / file), "width": 320, "out_dir": out_dir}, title)
-            for file, title in _PICTURES.items()
+            DemoJob("thumbnail", {"source": f"{source}{file}", "width": 320, **local}, title)
+            for file, title in PICTURES.items()
         ),
         DemoJob("word_stats", {"path": str(DATA / "letter.txt"), "top": 5}, "A letter from a task"),
         DemoJob("invoice_total", _invoice(quantity=12), "An invoice"),

@@ -1,0 +1,50 @@
+"""How a setting is declared: a dataclass field that carries what is known of the variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from avtomatika_worker.config.kinds import Kind
+
+SPEC: Final = "avtomatika_worker.setting"
+"""The key of a field's metadata."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is known about one setting besides its value.
+
+    ``unset`` says in words what an unset variable means, where the default value itself does not say it.
+    """
+
+    variable: str
+    doc: str
+    kind: Kind
+    unit: str = ""
+    secret: bool = False
+    unset: str = ""
+
+
+def nothing() -> Mapping[str, Any]:
+    """Return an empty mapping that stays empty: the default of a setting that is one."""
+    return MappingProxyType({})
+
+
+def setting(
+    variable: str,
+    kind: Kind,
+    doc: str,
+    *,
+    default: Any = MISSING,
+    unit: str = "",
+    secret: bool = False,
+    unset: str = "",
+) -> Any:
+    """Make a dataclass field that carries its ``Setting``."""
+    spec = Setting(variable=variable, doc=doc, kind=kind, unit=unit, secret=secret, unset=unset)
+    if default is nothing:
+        return field(default_factory=nothing, repr=not secret, metadata={SPEC: spec})
+    return field(default=default, repr=not secret, metadata={SPEC: spec})

@@ -1,0 +1,82 @@
+"""The stage that brings a task's files before its skill runs, takes them away after, and cleans up behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from avtomatika_worker.errors import TaskError
+from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.middleware import Handler, failed
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.files.concurrency import side_by_side
+from avtomatika_worker.files.offload import Place, expectation, may_name_objects, name_of, replaced, texts, uris_in
+from avtomatika_worker.files.task_files import TaskFiles
+
+BarePlaces = Callable[[TaskContext], frozenset[Place]]
+"""Returns where in a task's params its skill wants the URI itself."""
+
+_AT_ONCE: Final = 8
+
+
+class Offload:
+    """A middleware, the innermost: the others see URIs, in params as in data."""
+
+    def __init__(self, bare_places: BarePlaces) -> None:
+        self._bare_places = bare_places
+
+    async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
+        """Run the rest of the task with files in place of URIs."""
+        try:
+            try:
+                if may_name_objects(ctx.params) and (wanted := uris_in(ctx.params, self._bare_places(ctx))):
+                    await self._bring(ctx, wanted)
+            except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
+                return failed(error, ctx)
+            outcome = await call_next(ctx)
+            return outcome if ctx.used_files is None else await self._take_away(ctx, ctx.used_files, outcome)
+        finally:
+            if ctx.used_files is not None:
+                await ctx.used_files.remove()
+
+    async def _bring(self, ctx: TaskContext, wanted: dict[Place, str]) -> None:
+        """Download what the params name, each URI once, and put the paths there."""
+        files = ctx.files
+        first = {uri: place for place, uri in reversed(wanted.items())}
+        paths: dict[str, str] = {}
+
+        async def bring(uri: str) -> None:
+            expect = expectation(uri, first[uri], ctx.params_metadata)
+            try:
+                paths[uri] = str(await files.bring(uri, expect))
+            except TaskError as error:
+                error.details.setdefault("param", name_of(first[uri]))
+                raise
+
+        await side_by_side(bring, dict.fromkeys(wanted.values()), at_once=min(len(first), _AT_ONCE))
+        ctx.params = replaced(ctx.params, {place: paths[uri] for place, uri in wanted.items()})
+
+    async def _take_away(self, ctx: TaskContext, files: TaskFiles, outcome: Outcome) -> Outcome:
+        """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
+        if files.root is None or isinstance(outcome, Cancelled):
+            return outcome
+        try:
+            return await _uploaded(files, outcome)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the files here, it is this task's failure
+            failure = failed(error, ctx)
+            return replace(outcome, data={}) if isinstance(outcome, Failed) else failure
+
+
+async def _uploaded(files: TaskFiles, outcome: Succeeded | Failed) -> Outcome:
+    found = await files.paths_in(outcome.data)
+    uris: dict[str, str] = {}
+
+    async def upload(name: str) -> None:
+        uris[name] = await files.upload(name)
+
+    await side_by_side(upload, dict.fromkeys(found.values()), at_once=_AT_ONCE if found else 0)
+    data = replaced(outcome.data, {place: str(uris[name]) for place, name in found.items()}) if found else outcome.data
+    known = {name_of(place): files.stored(text) for place, text in texts(data)}
+    metadata = {name: each for name, each in known.items() if each is not None}
+    return replace(outcome, data=data, data_metadata={**outcome.data_metadata, **metadata})

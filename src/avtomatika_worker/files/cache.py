@@ -1,0 +1,212 @@
+"""Keeps downloaded objects by URI and etag, for every task and every worker that has the same directory.
+
+    WORKER_BLOB_CACHE_DIR/ab/ab12…      an object, read-only, named by a hash of its URI and etag
+    WORKER_BLOB_CACHE_DIR/ab/ab12….part it is being downloaded by who holds …
+    WORKER_BLOB_CACHE_DIR/ab.lock       … this lock
+
+An object's modification time is the seal that nobody has written to it; its access time tells when it was last used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from avtomatika_worker.errors import DependencyMissingError
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.objects import ObjectInfo
+from avtomatika_worker.files.workspaces import private_directory, try_lock
+
+_log: Final = logging.getLogger("avtomatika_worker.files")
+
+_SEAL: Final = 1_000_000_000
+"""The modification time of every object, in seconds: any writing changes it."""
+
+_READ_ONLY: Final = 0o444
+_ABANDONED: Final = 3600.0
+"""Seconds after which a download that nobody goes on with is garbage."""
+
+_FICLONE: Final = 0x40049409
+"""Linux: share the blocks of another file, copy on write."""
+
+_NOT_HERE: Final = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EACCES}
+)
+_POLL: Final = (0.01, 0.25)
+"""Seconds between two looks at a lock that another process holds, at first and at last."""
+
+Download = Callable[[Path], Awaitable[None]]
+
+
+class BlobCache:
+    """Objects on disk, at most ``limit`` bytes of them; the one that was not used for longest goes first."""
+
+    def __init__(self, directory: Path, limit: int, disk: Disk) -> None:
+        self._directory = directory
+        self._limit = limit
+        self._disk = disk
+        self._ready = False
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def provide(self, uri: str, info: ObjectInfo, path: Path, download: Download) -> bool:
+        """Put the object at ``path``, and return whether it was there already; else ``download`` was called, once
+        for everybody who asks at the same time.
+
+        The file is read-only. Raises what ``download`` raises.
+        """
+        if info.etag is None or info.size > self._limit:
+            await download(path)
+            return False
+        if not self._ready:
+            await self._disk.run(self._prepare)
+            self._ready = True
+        name = hashlib.sha256(f"{uri}\0{info.etag}".encode()).hexdigest()
+        entry = self._directory / name[:2] / name
+        turn = self._turns.setdefault(name, asyncio.Lock())
+        async with turn:
+            if await self._disk.run(_take, entry, info.size, path):
+                return True
+            async with self._locked(name[:2]):
+                if await self._disk.run(_take, entry, info.size, path):  # another process was first
+                    return True
+                await self._fill(entry, download)
+                await self._disk.run(_take, entry, info.size, path)
+        await self._disk.run(self._evict)
+        return False
+
+    async def _fill(self, entry: Path, download: Download) -> None:
+        await self._disk.run(_make_directory, entry.parent)
+        part = entry.with_name(f"{entry.name}.part")
+        try:
+            await download(part)
+            await self._disk.run(_seal, part, entry)
+        except BaseException:
+            await self._disk.run(part.unlink, missing_ok=True)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, name: str) -> AsyncGenerator[None]:
+        """Keep other processes, and other objects of the same lock, away."""
+        file = await self._disk.run((self._directory / f"{name}.lock").open, "ab")
+        try:
+            wait = _POLL[0]
+            while sys.platform != "win32" and not try_lock(file):
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _POLL[1])
+            yield
+        finally:
+            file.close()
+
+    # ------------------------------------------------------------------------------------------ in a thread
+
+    def _prepare(self) -> None:
+        try:
+            self._directory = private_directory(self._directory)
+        except OSError as error:
+            raise DependencyMissingError(f"WORKER_BLOB_CACHE_DIR={self._directory} cannot be used: {error}") from error
+
+    def _evict(self) -> None:
+        """Remove what was not used for longest until the rest is within the limit."""
+        entries = sorted(self._entries(), key=lambda each: each.used)
+        total = sum(each.size for each in entries)
+        for each in entries:
+            if total <= self._limit:
+                return
+            with contextlib.suppress(OSError):
+                each.path.unlink()
+                _log.debug("%s leaves the cache", each.path, extra={"action": "cache_evicted"})
+            total -= each.size
+
+    def _entries(self) -> list[_Entry]:
+        found: list[_Entry] = []
+        now = time.time()
+        for path in self._directory.glob("??/*"):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                status = path.stat()
+                if path.suffix != ".part":
+                    found.append(_Entry(path, status.st_size, status.st_atime))
+                elif now - status.st_mtime > _ABANDONED:
+                    path.unlink()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    path: Path
+    size: int
+    used: float
+
+
+def _make_directory(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _seal(part: Path, entry: Path) -> None:
+    part.chmod(_READ_ONLY)
+    os.utime(part, (time.time(), _SEAL))
+    part.replace(entry)
+
+
+def _take(entry: Path, size: int, path: Path) -> bool:
+    """Put an object of the cache at ``path``; return whether there was one that nobody has written to."""
+    try:
+        status = entry.stat()
+        if status.st_size != size or int(status.st_mtime) != _SEAL:
+            _log.warning("%s was changed, it is fetched anew", entry, extra={"action": "cache_damaged"})
+            entry.unlink()
+            return False
+        os.utime(entry, (time.time(), _SEAL))
+        path.unlink(missing_ok=True)
+        _link(entry, path)
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise
+        return False
+    return True
+
+
+def _link(entry: Path, path: Path) -> None:
+    """Make ``path`` the same as ``entry``: sharing blocks where the file system can, else the file, else a copy.
+
+    Blocks come first: what writes to such a file all the same, as root may, writes to the task's own.
+    """
+    if _share_blocks(entry, path):
+        path.chmod(_READ_ONLY)
+        return
+    try:
+        path.hardlink_to(entry)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        shutil.copyfile(entry, path)
+        path.chmod(_READ_ONLY)
+
+
+def _share_blocks(entry: Path, path: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        with entry.open("rb") as source, path.open("xb") as target:
+            fcntl.ioctl(target, _FICLONE, source.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno not in _NOT_HERE:
+            raise
+        return False
+    return True

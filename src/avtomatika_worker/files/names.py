@@ -1,0 +1,83 @@
+"""Names that come from outside: checked before anything is read or written under them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from avtomatika_worker.errors import UnsafeNameError
+
+_LONGEST: Final = 200
+"""Bytes of one part of a name: file systems end at 255, and temporary names are longer than the names they are for."""
+
+_DEEPEST: Final = 100
+
+
+def check_part(part: str, name: str) -> str:
+    """Return ``part`` of ``name`` when it can be a file's name. Raises `UnsafeNameError`."""
+    if part in {"", ".", ".."}:
+        raise UnsafeNameError(name, f"it has a part {part!r}")
+    if any(ord(character) < 32 or ord(character) == 127 for character in part):
+        raise UnsafeNameError(name, "it has a control character")
+    if os.sep != "/" and (os.sep in part or ":" in part):  # Windows
+        raise UnsafeNameError(name, f"{part!r} is a path of its own there")
+    try:
+        long = len(part.encode()) > _LONGEST
+    except UnicodeEncodeError:
+        raise UnsafeNameError(name, "it is not Unicode") from None
+    if long:
+        raise UnsafeNameError(name, f"a part of it is longer than {_LONGEST} bytes")
+    return part
+
+
+def check_key(key: str, name: str) -> tuple[str, ...]:
+    """Return the parts of an object's key, or of a relative path. Raises `UnsafeNameError` that tells ``name``."""
+    parts = tuple(key.split("/"))
+    if len(parts) > _DEEPEST:
+        raise UnsafeNameError(name, f"it is deeper than {_DEEPEST} directories")
+    return tuple(check_part(part, name) for part in parts)
+
+
+def confined(root: Path, name: str | os.PathLike[str]) -> Path:
+    """Return the path of ``name`` below ``root``, symbolic links followed.
+
+    ``root`` is a resolved path; ``name`` is relative to it, or absolute and below it. The file need not exist. Raises
+    `UnsafeNameError` for whatever is, or leads, elsewhere. Blocks: it looks at the disk.
+    """
+    text = _text(name)
+    relative = _relative_to(root, text)
+    if relative in {"", "."}:
+        return root
+    parts = check_key(relative.removesuffix("/"), text)
+    return resolved(root, root.joinpath(*parts), text)
+
+
+def resolved(root: Path, path: Path, name: str) -> Path:
+    """Return ``path`` with symbolic links followed. Raises `UnsafeNameError` when that leads out of ``root``."""
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself; a name too long
+        raise UnsafeNameError(name, f"it cannot be followed: {error.__class__.__name__}") from None
+    if target != root and root not in target.parents:
+        raise UnsafeNameError(name, "it leads out of its directory")
+    return target
+
+
+def _text(name: str | os.PathLike[str]) -> str:
+    text = os.fspath(name)
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' calls are not checked
+        raise UnsafeNameError(repr(text), "it is not a text")
+    return text
+
+
+def _relative_to(root: Path, text: str) -> str:
+    """Take the root off a name that begins with it: what `TaskFiles.path_to` returned is a name, too."""
+    if not Path(text).is_absolute() and not text.startswith("/"):
+        return text
+    prefix = f"{root}{os.sep}"
+    if text == str(root):
+        return ""
+    if not text.startswith(prefix):
+        raise UnsafeNameError(text, "it is an absolute path")
+    return text[len(prefix) :]

@@ -1,0 +1,69 @@
+"""An open file whose methods are awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Any
+
+from avtomatika_worker.files.disk import Disk
+
+
+class OpenFile:
+    """A file that is open between ``async with`` and the block's end; it is read and written in a thread."""
+
+    __slots__ = ("_disk", "_file", "_open")
+
+    def __init__(self, disk: Disk, open_it: Callable[[], IO[Any]]) -> None:
+        self._disk = disk
+        self._open = open_it
+        self._file: IO[Any] | None = None
+
+    async def __aenter__(self) -> OpenFile:
+        self._file = await self._disk.run(self._open)
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def read(self, size: int = -1) -> Any:
+        """Return the next ``size`` characters or bytes, or all that is left."""
+        return await self._disk.run(self._opened.read, size)
+
+    async def readline(self) -> Any:
+        """Return the next line with its end, an empty text at the end of the file."""
+        return await self._disk.run(self._opened.readline)
+
+    async def write(self, content: str | bytes) -> int:
+        """Write a text, or bytes in binary modes; return how much that was."""
+        return await self._disk.run(self._opened.write, content)
+
+    async def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a position and return it."""
+        return await self._disk.run(self._opened.seek, offset, whence)
+
+    async def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        await self._disk.run(self._opened.flush)
+
+    async def close(self) -> None:
+        """Close the file; closed twice, nothing happens."""
+        file, self._file = self._file, None
+        if file is not None:
+            await self._disk.run(file.close)
+
+    def __aiter__(self) -> OpenFile:
+        return self
+
+    async def __anext__(self) -> Any:
+        if line := await self.readline():
+            return line
+        raise StopAsyncIteration
+
+    @property
+    def _opened(self) -> IO[Any]:
+        if self._file is None:
+            raise ValueError("the file is not open: use `async with files.open(…) as file`")
+        return self._file

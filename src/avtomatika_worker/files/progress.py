@@ -1,0 +1,55 @@
+"""What long transfers tell while they run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+_log: Final = logging.getLogger("avtomatika_worker.files")
+
+Notify = Callable[[str], None]
+"""Told, on the main loop, how far a long transfer is."""
+
+_MIB: Final = 1024 * 1024
+
+
+class Progress:
+    """How far a transfer is. It says nothing before ``after`` seconds, and then not more often."""
+
+    def __init__(self, what: str, uri: str, total: int, notify: Notify, *, after: float) -> None:
+        self.done: int = 0
+        self._what = what
+        self._uri = uri
+        self._total = total
+        self._notify = notify
+        self._after = after
+        self._began = self._told = time.monotonic()
+
+    def add(self, size: int) -> None:
+        """Count bytes that have been moved."""
+        self.done += size
+        now = time.monotonic()
+        if now - self._told >= self._after and self.done < self._total:
+            self._told = now
+            text = f"{self._what} of {self._uri}: {self.done / _MIB:,.0f} of {self._total / _MIB:,.0f} MiB"
+            _log.info("%s", text, extra=self._facts("transfer_progress"))
+            self._notify(text)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        seconds = time.monotonic() - self._began
+        level = logging.INFO if seconds >= self._after else logging.DEBUG
+        facts = self._facts("transfer_done")
+        _log.log(level, "%s of %s: %d bytes in %.2f s", self._what, self._uri, self.done, seconds, extra=facts)
+
+    def _facts(self, action: str) -> dict[str, object]:
+        return {"action": action, "transfer": self._what, "uri": self._uri, "bytes": self.done, "total": self._total}

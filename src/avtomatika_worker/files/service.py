@@ -1,0 +1,53 @@
+"""What a worker needs for the files of its tasks, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from avtomatika_worker.files.cache import BlobCache
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.progress import Notify
+from avtomatika_worker.files.stores import Stores, StoreSettings
+from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.files.transfers import Transfers
+from avtomatika_worker.files.workspace import Workspace
+from avtomatika_worker.files.workspaces import Workspaces
+
+
+class Files:
+    """Makes `TaskFiles` for tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        stores: StoreSettings,
+        *,
+        cache_dir: Path | None = None,
+        cache_limit: int = 0,
+        notice_after: float = 5.0,
+    ) -> None:
+        self._disk = Disk()
+        self._workspaces = Workspaces(directory)
+        cache = BlobCache(cache_dir, cache_limit, self._disk) if cache_dir is not None else None
+        self._transfers = Transfers(Stores(stores, self._disk), self._disk, cache, notice_after=notice_after)
+
+    def for_task(
+        self, job_id: str, task_id: str, notify: Notify, loop: asyncio.AbstractEventLoop | None = None
+    ) -> TaskFiles:
+        """Return the files of a task. Nothing is made on disk before they are used.
+
+        ``loop`` is where threads have transfers done; without one they cannot ask for any.
+        """
+        workspace = Workspace(task_id, self._workspaces)
+        parts = (workspace, self._disk, self._transfers)
+        return TaskFiles(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
+
+    async def clean_up(self) -> None:
+        """Remove what workers that have crashed left behind."""
+        await self._disk.run(self._workspaces.clean_up)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._workspaces.close()
+        self._disk.close()

@@ -1,0 +1,276 @@
+"""Object stores. The only module that knows obstore, which is loaded when it is first needed."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import re
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from avtomatika_worker.errors import (
+    DependencyError,
+    DependencyMissingError,
+    InvalidInputError,
+    ObjectChangedError,
+    TaskError,
+    TransientError,
+    UnsafeNameError,
+)
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.location import FILE, Location, locate
+from avtomatika_worker.files.names import resolved
+from avtomatika_worker.files.objects import ObjectInfo
+from avtomatika_worker.policy.backoff import BackoffPolicy
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_T = TypeVar("_T")
+
+_MOST_CLIENTS: Final = 32
+_RETRY_TIMEOUT: Final = timedelta(minutes=3)
+_EXIT_PAUSE: Final = 0.1
+_TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
+"""Of one request, which moves one part at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How stores are reached. Without keys, the store's own chain finds some (environment, web identity, role).
+
+    ``part_size`` is in bytes. ``attempts``: how often one request is tried. ``concurrency``: parts in flight.
+    """
+
+    endpoint_url: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    region: str = "us-east-1"
+    default_bucket: str | None = None
+    file_root: Path | None = None
+    ca_path: Path | None = None
+    part_size: int = 8 * 1024 * 1024
+    concurrency: int = 8
+    attempts: int = 5
+    backoff: BackoffPolicy = field(default_factory=lambda: BackoffPolicy(0.5, 15.0))
+
+    @property
+    def has_s3(self) -> bool:
+        """Whether anything says that there is an S3 store."""
+        return any((self.endpoint_url, self.access_key, self.default_bucket))
+
+
+class Stores:
+    """The stores of a worker, one client a bucket."""
+
+    def __init__(self, settings: StoreSettings, disk: Disk) -> None:
+        self.settings: StoreSettings = settings
+        self._disk = disk
+        self._clients: dict[tuple[str, str, bool], ObjectStore] = {}
+        self._file_root: Path | None = None
+
+    async def locate(self, uri: str) -> Location:
+        """Take a URI apart and check it; for ``file://`` that looks at the disk. Raises a `TaskError`."""
+        root = self.settings.file_root
+        if root is not None and self._file_root is None and uri.startswith(FILE):
+            self._file_root = await self._disk.run(root.resolve)
+        location = locate(uri, self._file_root)
+        await self.check(location)
+        return location
+
+    async def check(self, location: Location) -> None:
+        """Raise `UnsafeNameError` for a file that a symbolic link takes out of the root."""
+        root = self._file_root
+        if location.scheme == FILE and root is not None:
+            await self._disk.run(resolved, root, root / location.key, location.uri)
+
+    def target(self, key: str) -> str:
+        """Return the URI of ``key`` where results go. Raises `DependencyMissingError` when there is no such place."""
+        bucket, root = self.settings.default_bucket, self.settings.file_root
+        if bucket is not None:
+            return f"{bucket.rstrip('/')}/{key}" if "://" in bucket else f"s3://{bucket}/{key}"
+        if root is not None:
+            return f"{FILE}://{root.resolve().as_posix()}/{key}"
+        raise DependencyMissingError(
+            "a file of the task is to be stored, but there is no place for it: S3_DEFAULT_BUCKET is not set"
+        )
+
+    async def head(self, location: Location) -> ObjectInfo:
+        """Return what is known of an object. Raises a `TaskError`."""
+        client = await self._client(location)
+        return await self._call(location, lambda obstore: obstore.head_async(client, location.key), _info)
+
+    async def list(self, location: Location) -> dict[str, ObjectInfo]:
+        """Return all objects below a prefix, by their names relative to it. Raises a `TaskError`."""
+        client = await self._client(location)
+        skip = len(location.key) + 1 if location.key else 0
+
+        async def pages(obstore: Any) -> dict[str, ObjectInfo]:
+            found: dict[str, ObjectInfo] = {}
+            async for page in obstore.list(client, prefix=f"{location.key}/" if location.key else None):
+                found.update({each["path"][skip:]: _info(each) for each in page})
+            return found
+
+        found: dict[str, ObjectInfo] = await self._call(location, pages, lambda value: value)
+        found.pop("", None)  # what consoles make to show an empty directory
+        return found
+
+    async def get(self, location: Location, info: ObjectInfo, start: int, end: int) -> Any:
+        """Return the bytes from ``start`` to ``end``. Raises `ObjectChangedError` when it is another object."""
+        client = await self._client(location)
+        options: dict[str, Any] = {"if_match": info.etag} if info.etag and location.scheme != FILE else {}
+        if (start, end) != (0, info.size):
+            options["range"] = (start, end)
+
+        async def read(obstore: Any) -> Any:
+            result = await obstore.get_async(client, location.key, options=options)
+            meta = _info(result.meta)
+            if meta.size != info.size or (meta.etag != info.etag):  # there are stores that ignore If-Match
+                raise ObjectChangedError(f"{location.uri} was replaced while it was read")
+            return await result.bytes_async()
+
+        content = await self._call(location, read, lambda value: value)
+        if len(content) != end - start:
+            raise TransientError(f"{location.uri}: {len(content)} bytes came instead of {end - start}")
+        return content
+
+    async def put(self, location: Location, content: Path | AsyncIterable[bytes], part_size: int) -> str | None:
+        """Store a small file, or parts of a large one, which go out side by side, and return its etag.
+
+        Parts are retried one by one, by obstore. Raises a `TaskError`.
+        """
+        parts = not isinstance(content, Path)
+        client = await self._client(location, retries=parts)
+        options = {"use_multipart": parts, "chunk_size": part_size}
+        most = self.settings.concurrency
+        try:
+            return await self._call(
+                location,
+                lambda obstore: obstore.put_async(client, location.key, content, max_concurrency=most, **options),
+                lambda result: cast("str | None", result.get("e_tag")),
+            )
+        except InvalidInputError as error:  # what is not there when something is stored is no object
+            raise DependencyError(f"{location.uri}: there is no such bucket", error.details) from None
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _client(self, location: Location, *, retries: bool = False) -> ObjectStore:
+        """Return the client of a bucket; only one that is to send parts ``retries`` itself."""
+        key = (location.scheme, location.bucket, retries)
+        if key not in self._clients:
+            if location.scheme == "s3" and not self.settings.has_s3:
+                raise DependencyMissingError(
+                    f"{location.uri}: no S3 store is configured (S3_ENDPOINT_URL, S3_ACCESS_KEY, S3_DEFAULT_BUCKET)"
+                )
+            if len(self._clients) >= _MOST_CLIENTS:
+                self._clients.clear()
+            self._clients[key] = await self._disk.run(self._connect, location, retries)
+        return self._clients[key]
+
+    def _connect(self, location: Location, retries: bool) -> ObjectStore:
+        """Make a client. It takes a while: the library is loaded, and so are certificates."""
+        try:
+            from obstore import store
+        except ImportError:
+            hint = 'object stores need obstore: pip install "avtomatika-worker[s3]"'
+            raise DependencyMissingError(f"{location.uri}: {hint}", {"package": "obstore"}) from None
+        _let_go_before_exit()
+        settings = self.settings
+        if location.scheme == FILE:
+            return store.LocalStore(settings.file_root)
+        options: dict[str, Any] = {
+            "client_options": self._client_options(),
+            "retry_config": _retry_config(settings) if retries else {"max_retries": 0},
+        }
+        if location.scheme == "s3":
+            options["region"] = settings.region
+            if settings.endpoint_url is not None:
+                options["endpoint"] = settings.endpoint_url
+            if settings.access_key is not None:
+                # Not as options: obstore would add an AWS_SESSION_TOKEN of the environment, which is of other keys.
+                options["credential_provider"] = self._credentials
+        try:
+            if location.scheme == "s3":
+                return store.S3Store(location.bucket, **options)
+            return store.from_url(f"{location.scheme}://{location.bucket}", **options)
+        except Exception as error:  # noqa: BLE001 - every kind of wrong configuration has an error of its own
+            raise DependencyMissingError(f"{location.uri}: no such store here: {self._told(error)}") from None
+
+    def _credentials(self) -> dict[str, Any]:
+        keys = {"access_key_id": self.settings.access_key, "secret_access_key": self.settings.secret_key}
+        return {**keys, "token": None, "expires_at": None}
+
+    def _client_options(self) -> dict[str, Any]:
+        plain = (self.settings.endpoint_url or "").startswith("http://")
+        options: dict[str, Any] = {**_TIMEOUTS, "allow_http": plain, "user_agent": "avtomatika-worker"}
+        if self.settings.ca_path is not None:
+            options["root_certificate"] = self.settings.ca_path.read_bytes()
+        return options
+
+    async def _call(self, location: Location, call: Callable[[Any], Awaitable[Any]], read: Callable[[Any], _T]) -> _T:
+        """Make a call of obstore's; its errors become ours, without it as cause: it repeats all of the answer."""
+        import obstore
+
+        try:
+            return read(await call(obstore))
+        except TaskError:
+            raise
+        except Exception as error:  # noqa: BLE001 - obstore raises kinds of its own and Python's
+            raise self._error(location, error) from None
+
+    def _error(self, location: Location, error: Exception) -> TaskError:
+        from obstore import exceptions
+
+        facts = {"uri": location.uri[:300]}
+        match error:
+            case FileNotFoundError():
+                return InvalidInputError(f"{location.uri}: there is no such object", facts)
+            case exceptions.PreconditionError():
+                return ObjectChangedError(f"{location.uri} was replaced while it was read", facts)
+            case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
+                return DependencyError(f"{location.uri}: access denied with this worker's credentials", facts)
+            case ValueError() | exceptions.InvalidPathError():
+                return UnsafeNameError(location.uri, f"no such key can be read: {self._told(error)}")
+            case exceptions.NotSupportedError() | exceptions.UnknownConfigurationKeyError():
+                return DependencyMissingError(f"{location.uri}: {self._told(error)}", facts)
+            case _:
+                return TransientError(f"{location.uri}: {self._told(error)}", facts)
+
+    def _told(self, error: Exception) -> str:
+        """Return what an error says, without an answer's body, queries of URLs (they can be signed) and our keys."""
+        text = str(error).partition("\n")[0].partition("<")[0]
+        text = re.sub(r"\?\S*", "?…", text)
+        for secret in (self.settings.secret_key, self.settings.access_key):
+            text = text.replace(secret, "***") if secret else text
+        return text.strip()[:300] or type(error).__name__
+
+
+@functools.cache
+def _let_go_before_exit() -> None:
+    """Give obstore's threads a moment at the end of the process.
+
+    One that still lets go of a Python object when the interpreter is torn down aborts the process (seen with obstore
+    0.12.1: one exit of twelve right after a transfer, SIGABRT without a word).
+    """
+    atexit.register(time.sleep, _EXIT_PAUSE)
+
+
+def _info(meta: Any) -> ObjectInfo:
+    return ObjectInfo(meta["size"], meta["e_tag"])
+
+
+def _retry_config(settings: StoreSettings) -> dict[str, Any]:
+    backoff = settings.backoff
+    return {
+        "max_retries": settings.attempts - 1,
+        "retry_timeout": _RETRY_TIMEOUT,
+        "backoff": {
+            "init_backoff": timedelta(seconds=backoff.initial),
+            "max_backoff": timedelta(seconds=backoff.maximum),
+            "base": 2,
+        },
+    }

@@ -1,0 +1,259 @@
+"""`TaskFiles`: what a skill does with its files. Names are relative to the task's own directory, and stay in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import IO, Any, Final, Literal, TypeVar, overload
+
+from avtomatika_worker.errors import UnsafeNameError
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.names import check_key
+from avtomatika_worker.files.objects import Expect, Objects, expect_anything
+from avtomatika_worker.files.offload import Place, paths_in
+from avtomatika_worker.files.open_file import OpenFile
+from avtomatika_worker.files.progress import Notify
+from avtomatika_worker.files.workspace import Name, Names, Workspace
+from avtomatika_worker.protocol.messages import FileMetadata
+from avtomatika_worker.protocol.uris import S3Uri, is_object_uri
+
+_T = TypeVar("_T")
+
+INPUT: Final = "input"
+"""The directory that downloads go to which name no other."""
+
+
+class TaskFiles:
+    """The files of one task, in a directory of its own: annotate an argument with this class to get it.
+
+    The directory is made when it is first needed and removed after the task. A name is relative to it, or a path in it;
+    one that leads elsewhere raises `UnsafeNameError`. In a plain ``def`` skill use `sync`, which has the same methods
+    without ``await``.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        disk: Disk,
+        objects: Objects,
+        *,
+        job_id: str,
+        task_id: str,
+        notify: Notify,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        self._workspace = workspace
+        self._disk = disk
+        self._objects = objects
+        self._ids = (job_id, task_id)
+        self._notify = notify
+        self._stored: dict[str, FileMetadata] = {}
+        self._downloads = 0
+        self._loop = loop
+
+    # ------------------------------------------------------------------------------------------ names
+
+    async def get_root(self) -> Path:
+        """Return the task's directory."""
+        return await self._disk.run(self._workspace.get_root)
+
+    async def path_to(self, name: Name) -> Path:
+        """Return the absolute path of ``name``, which need not exist; the directory it is in does on return."""
+        return await self._disk.run(self._workspace.path_to, name)
+
+    async def exists(self, name: Name) -> bool:
+        """Return whether there is such a file or directory."""
+        return await self._disk.run(self._workspace.exists, name)
+
+    async def list(self, directory: Name = "", *, recursive: bool = False) -> Names:
+        """Return the names in a directory, sorted; with ``recursive`` those of all files below, with ``/``."""
+        return await self._disk.run(self._workspace.list, directory, recursive=recursive)
+
+    # ------------------------------------------------------------------------------------------ contents
+
+    def open(self, name: Name, mode: str = "r", *, encoding: str | None = None) -> OpenFile:
+        """Open a file: ``async with files.open("out.txt", "w") as file: await file.write("…")``.
+
+        Modes are those of Python's own ``open``; text is UTF-8 unless ``encoding`` says otherwise.
+        """
+        return OpenFile(self._disk, lambda: self._workspace.open(name, mode, encoding))
+
+    @overload
+    async def read(self, name: Name, mode: Literal["r"] = ..., *, encoding: str | None = None) -> str: ...
+
+    @overload
+    async def read(self, name: Name, mode: Literal["rb"], *, encoding: str | None = None) -> bytes: ...
+
+    async def read(self, name: Name, mode: Literal["r", "rb"] = "r", *, encoding: str | None = None) -> str | bytes:
+        """Return all of a file: a text, or bytes with mode ``"rb"``."""
+        return await self._disk.run(lambda: self._workspace.read(name, mode, encoding))
+
+    async def write(self, name: Name, content: str | bytes, mode: str = "w", *, encoding: str | None = None) -> Path:
+        """Write a text or bytes, whichever ``content`` is, and return the path; mode ``"a"`` appends."""
+        return await self._disk.run(self._workspace.write, name, content, mode, encoding)
+
+    async def read_json(self, name: Name) -> Any:
+        """Return the value in a JSON file."""
+        return await self._disk.run(self._workspace.read_json, name)
+
+    async def write_json(self, name: Name, value: Any) -> Path:
+        """Write a value as JSON (models and dataclasses as their fields) and return the path."""
+        return await self._disk.run(self._workspace.write_json, name, value)
+
+    # ------------------------------------------------------------------------------------------ object stores
+
+    async def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
+        """Upload a file and return its URI.
+
+        ``target`` is a URI, or a key below that of the task (``job_id/task_id/``); it defaults to ``name``. Raises
+        FileNotFoundError, and a `TaskError` when the store does not take it.
+        """
+        path = await self._disk.run(self._workspace.file, name)
+        return await self._upload({"": path}, target if target is not None else await self._name_of(path))
+
+    async def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
+        """Upload a directory and all below it; return the URI of the prefix, which ends in ``/``."""
+        path, found = await self._disk.run(self._workspace.tree, name)
+        target = target if target is not None else await self._name_of(path)
+        return await self._upload(found, f"{target.rstrip('/')}/")
+
+    async def download_file(self, uri: str, name: Name | None = None) -> Path:
+        """Download an object, or with a ``/`` at the end of ``uri`` all below it, and return the path.
+
+        ``name`` is where it is put; it defaults to the object's own name in a new directory. The file may be
+        read-only. Raises `DependencyMissingError` when no store is configured, `InvalidInputError` when there is no
+        such object.
+        """
+        if name is not None:
+            path = await self.path_to(name)
+            return await self._objects.fetch(uri, path.parent, path.name, self._notify)
+        return await self.bring(uri)
+
+    @property
+    def sync(self) -> SyncTaskFiles:
+        """The same for threads."""
+        return SyncTaskFiles(self, self._workspace)
+
+    # ------------------------------------------------------------------------------------------ for the worker
+
+    @property
+    def root(self) -> Path | None:
+        """The task's directory, None before it is needed."""
+        return self._workspace.made
+
+    def stored(self, uri: str) -> FileMetadata | None:
+        """Return what is known of an object that this task uploaded."""
+        return self._stored.get(uri)
+
+    async def bring(self, uri: str, expect: Expect = expect_anything) -> Path:
+        """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""
+        self._downloads += 1
+        directory = await self.path_to(f"{INPUT}/{self._downloads}")
+        return await self._objects.fetch(uri, directory, None, self._notify, expect)
+
+    async def paths_in(self, data: dict[str, Any]) -> dict[Place, str]:
+        """Return which texts in the data are paths of this task's, as names, and where. Raises `PermanentError`."""
+        return await self._disk.run(paths_in, data, await self.get_root())
+
+    async def upload(self, name: Name) -> S3Uri:
+        """Upload a file or a directory, whichever it is."""
+        path = await self._disk.run(self._workspace.confined, name)
+        return await (self.upload_dir(name) if await self._disk.run(path.is_dir) else self.upload_file(name))
+
+    async def remove(self) -> None:
+        """Remove the directory and all in it."""
+        if self._workspace.made is not None:
+            await self._disk.run(self._workspace.remove)
+
+    def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Do ``work`` on the main loop and wait for it, in another thread. Raises RuntimeError on a loop."""
+        if self._loop is None:
+            raise RuntimeError("files can be transferred only in a worker")
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+        raise RuntimeError("files.sync is for threads: in an async def skill, await the methods of files itself")
+
+    async def _upload(self, found: Mapping[str, Path], target: str) -> S3Uri:
+        uri = target if is_object_uri(target) else self._objects.target(self._key(target))
+        metadata = await self._objects.store(found, uri, self._notify)
+        self._stored[metadata.uri] = metadata
+        return S3Uri(metadata.uri)
+
+    async def _name_of(self, path: Path) -> str:
+        return path.relative_to(await self.get_root()).as_posix()
+
+    def _key(self, name: str) -> str:
+        """Return the key of ``name`` among the task's: two tasks of a job must not overwrite each other's files."""
+        bare = name.removesuffix("/")
+        below = () if bare in {"", "."} else check_key(bare, name)
+        for each in self._ids:
+            if len(check_key(each, each)) != 1:
+                raise UnsafeNameError(each, "an id has no slash")
+        return "/".join((*self._ids, *below)) + ("/" if name.endswith("/") else "")
+
+
+class SyncTaskFiles:
+    """`TaskFiles` for threads: the same methods, without ``await``. Transfers are done on the main loop."""
+
+    __slots__ = ("_files", "_workspace")
+
+    def __init__(self, files: TaskFiles, workspace: Workspace) -> None:
+        self._files = files
+        self._workspace = workspace
+
+    def get_root(self) -> Path:
+        """Return the task's directory."""
+        return self._workspace.get_root()
+
+    def path_to(self, name: Name) -> Path:
+        """Return the absolute path of ``name``; the directory it is in exists on return."""
+        return self._workspace.path_to(name)
+
+    def exists(self, name: Name) -> bool:
+        """Return whether there is such a file or directory."""
+        return self._workspace.exists(name)
+
+    def list(self, directory: Name = "", *, recursive: bool = False) -> Names:
+        """Return the names in a directory, sorted; with ``recursive`` those of all files below."""
+        return self._workspace.list(directory, recursive=recursive)
+
+    def open(self, name: Name, mode: str = "r", *, encoding: str | None = None) -> IO[Any]:
+        """Open a file, as Python's own ``open`` does; text is UTF-8 unless ``encoding`` says otherwise."""
+        return self._workspace.open(name, mode, encoding)
+
+    @overload
+    def read(self, name: Name, mode: Literal["r"] = ..., *, encoding: str | None = None) -> str: ...
+
+    @overload
+    def read(self, name: Name, mode: Literal["rb"], *, encoding: str | None = None) -> bytes: ...
+
+    def read(self, name: Name, mode: Literal["r", "rb"] = "r", *, encoding: str | None = None) -> str | bytes:
+        """Return all of a file: a text, or bytes with mode ``"rb"``."""
+        return self._workspace.read(name, mode, encoding)
+
+    def write(self, name: Name, content: str | bytes, mode: str = "w", *, encoding: str | None = None) -> Path:
+        """Write a text or bytes, whichever ``content`` is, and return the path; mode ``"a"`` appends."""
+        return self._workspace.write(name, content, mode, encoding)
+
+    def read_json(self, name: Name) -> Any:
+        """Return the value in a JSON file."""
+        return self._workspace.read_json(name)
+
+    def write_json(self, name: Name, value: Any) -> Path:
+        """Write a value as JSON and return the path."""
+        return self._workspace.write_json(name, value)
+
+    def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
+        """Upload a file and return its URI, as `TaskFiles.upload_file` does."""
+        return self._files.in_loop(lambda: self._files.upload_file(name, target))
+
+    def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
+        """Upload a directory and return the URI of its prefix, as `TaskFiles.upload_dir` does."""
+        return self._files.in_loop(lambda: self._files.upload_dir(name, target))
+
+    def download_file(self, uri: str, name: Name | None = None) -> Path:
+        """Download an object or a prefix and return its path, as `TaskFiles.download_file` does."""
+        return self._files.in_loop(lambda: self._files.download_file(uri, name))

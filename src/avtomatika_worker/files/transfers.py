@@ -1,0 +1,278 @@
+"""Moves files between workspaces and stores: in parts, side by side, retried, and never half there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from avtomatika_worker.errors import InvalidInputError, ObjectChangedError, TransientError, UnsafeNameError
+from avtomatika_worker.files.cache import BlobCache
+from avtomatika_worker.files.concurrency import side_by_side
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.location import Location
+from avtomatika_worker.files.names import check_part, resolved
+from avtomatika_worker.files.objects import Expect, ObjectInfo, expect_anything, plain_etag
+from avtomatika_worker.files.progress import Notify, Progress
+from avtomatika_worker.files.stores import Stores
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.protocol.messages import FileMetadata
+
+_T = TypeVar("_T")
+_log: Final = logging.getLogger("avtomatika_worker.files")
+
+_MOST_PARTS: Final = 10_000
+"""That S3 takes of one object."""
+
+_SMALL: Final = 8
+"""Objects of at most this part of a part are small: `_SMALL_AT_ONCE` times as many of them move side by side."""
+
+_SMALL_AT_ONCE: Final = 4
+
+_LARGE_UPLOADS: Final = 2
+"""Large uploads at the same time, so that one does not hold up all others."""
+
+
+class Transfers:
+    """All transfers of a worker share these bounds. ``notice_after``: seconds after which a transfer tells of itself.
+
+    Memory: a few times ``concurrency × part_size`` at most, whatever the sizes of the objects.
+    """
+
+    def __init__(
+        self, stores: Stores, disk: Disk, cache: BlobCache | None = None, *, notice_after: float = 5.0
+    ) -> None:
+        self._stores = stores
+        self._disk = disk
+        self._cache = cache
+        self._notice_after = notice_after
+        self._part_size = stores.settings.part_size
+        most = stores.settings.concurrency
+        self._parts = asyncio.Semaphore(most)
+        self._small = asyncio.Semaphore(most * _SMALL_AT_ONCE)
+        self._large_uploads = asyncio.Semaphore(_LARGE_UPLOADS)
+
+    def target(self, key: str) -> str:
+        """Return the URI of ``key`` in the store for results. Raises `DependencyMissingError` when there is none."""
+        return self._stores.target(key)
+
+    # ------------------------------------------------------------------------------------------ down
+
+    async def fetch(
+        self, uri: str, directory: Path, name: str | None, notify: Notify, expect: Expect = expect_anything
+    ) -> Path:
+        """Download an object, or a prefix with its tree, into ``directory``; return its path.
+
+        It is called ``name``, or as the object is. Raises a `TaskError`; then nothing of an object is left.
+        """
+        location = await self._stores.locate(uri)
+        name = name or location.name or location.bucket or "files"
+        path = directory / check_part(name, uri)
+        if location.is_prefix:
+            await self._fetch_tree(location, path, notify)
+            return path
+        info = await self._retried(location, lambda: self._stores.head(location))
+        expect(info)
+        with Progress("download", uri, info.size, notify, after=self._notice_after) as progress:
+            await self._disk.run(_make_directory, path.parent)
+            await self._fetch_object(location, info, path, progress)
+        return path
+
+    async def _fetch_tree(self, location: Location, path: Path, notify: Notify) -> None:
+        found = await self._retried(location, lambda: self._stores.list(location))
+        objects = _without_markers(found)
+        if not objects:
+            raise InvalidInputError(f"{location.uri}: there is no object below it", {"uri": location.uri[:300]})
+        each = {name: location.below(name) for name in objects}  # all are checked before the first is written
+        directories = {(path / name).parent for name in objects}
+        await self._disk.run(_make_tree, path, directories)
+        total = sum(info.size for info in objects.values())
+        with Progress("download", location.uri, total, notify, after=self._notice_after) as progress:
+
+            async def fetch(name: str) -> None:
+                await self._stores.check(each[name])
+                await self._fetch_object(each[name], objects[name], path / name, progress)
+
+            await self._side_by_side(fetch, objects)
+
+    async def _fetch_object(self, location: Location, info: ObjectInfo, path: Path, progress: Progress) -> None:
+        async def download(target: Path) -> None:
+            await self._download(location, info, target, progress)
+
+        if self._cache is None:
+            await download(path)
+        elif await self._cache.provide(location.uri, info, path, download):
+            progress.add(info.size)
+
+    async def _download(self, location: Location, info: ObjectInfo, path: Path, progress: Progress) -> None:
+        """Download to a temporary name and rename it: a file that is there is complete."""
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        if info.size <= self._part_size:
+            async with self._turn(info.size):
+                content = await self._part(location, info, 0) if info.size else b""
+                await self._disk.run(_write_whole, temporary, path, content)
+            progress.add(info.size)
+            return
+        try:
+            await self._disk.run(_preallocate, temporary, info.size)
+
+            async def move(start: int) -> None:
+                async with self._parts:
+                    content = await self._part(location, info, start)
+                    await self._disk.run(_write_part, temporary, start, content)
+                progress.add(len(content))
+
+            offsets = range(0, info.size, self._part_size)
+            await self._side_by_side(move, offsets)
+            await self._disk.run(os.replace, temporary, path)
+        except BaseException:
+            await self._disk.run(temporary.unlink, missing_ok=True)
+            raise
+
+    async def _part(self, location: Location, info: ObjectInfo, start: int) -> Any:
+        end = min(start + self._part_size, info.size)
+        return await self._retried(location, lambda: self._stores.get(location, info, start, end))
+
+    # ------------------------------------------------------------------------------------------ up
+
+    async def store(self, files: Mapping[str, Path], uri: str, notify: Notify) -> FileMetadata:
+        """Upload files and return what is stored.
+
+        ``files`` are named relative to ``uri``, which ends in ``/``; one that has no name gets ``uri`` as it is.
+        Raises a `TaskError`.
+        """
+        location = await self._stores.locate(uri)
+        sizes = await self._disk.run(lambda: {name: path.stat().st_size for name, path in files.items()})
+        etags: dict[str, str | None] = {}
+        with Progress("upload", uri, sum(sizes.values()), notify, after=self._notice_after) as progress:
+
+            async def upload(name: str) -> None:
+                target = location.below(name) if location.is_prefix else location
+                await self._stores.check(target)
+                etags[name] = await self._upload(target, files[name], sizes[name], progress)
+
+            await self._side_by_side(upload, files)
+        etag = None if location.is_prefix else etags[""]
+        return FileMetadata(uri=uri, size=progress.done, etag=plain_etag(etag))
+
+    async def _upload(self, location: Location, path: Path, size: int, progress: Progress) -> str | None:
+        if size > self._part_size:
+            async with self._large_uploads:
+                parts = _Parts(self._disk, path, max(self._part_size, math.ceil(size / _MOST_PARTS)), progress)
+                return await self._stores.put(location, parts, parts.size)
+        async with self._turn(size):
+            etag = await self._retried(location, lambda: self._stores.put(location, path, self._part_size))
+        progress.add(size)
+        return etag
+
+    # ------------------------------------------------------------------------------------------ how
+
+    def _turn(self, size: int) -> asyncio.Semaphore:
+        return self._small if size <= self._part_size // _SMALL else self._parts
+
+    async def _side_by_side(self, work: Callable[[_T], Awaitable[None]], items: Collection[_T]) -> None:
+        """Do ``work`` for every item, not more at a time than can be in flight. The first error ends it all."""
+        most = self._stores.settings.concurrency * _SMALL_AT_ONCE
+        await side_by_side(work, items, at_once=min(most, len(items)))
+
+    async def _retried(self, location: Location, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a call, again and again while it fails in a way that may pass. Raises the last error."""
+        settings = self._stores.settings
+        backoff = Backoff(settings.backoff)
+        while True:
+            try:
+                return await call()
+            except ObjectChangedError:
+                raise
+            except TransientError as error:
+                delay = backoff.failed(random.random())
+                if backoff.attempts >= settings.attempts:
+                    raise
+                _log.warning(
+                    "attempt %d of %d failed, next in %.1f s: %s",
+                    backoff.attempts,
+                    settings.attempts,
+                    delay,
+                    error,
+                    extra={"action": "transfer_retry", "uri": location.uri},
+                )
+                await asyncio.sleep(delay)
+
+
+class _Parts:
+    """A file's parts, in order, as obstore asks for them."""
+
+    def __init__(self, disk: Disk, path: Path, size: int, progress: Progress) -> None:
+        self.size = size
+        self._disk = disk
+        self._path = path
+        self._progress = progress
+        self._start = 0
+        self._began = time.monotonic()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = await self._disk.run(_read_part, self._path, self._start, self.size)
+        if not content:
+            raise StopAsyncIteration
+        self._start += len(content)
+        self._progress.add(len(content))
+        return content
+
+
+def _without_markers(found: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
+    """Leave out the empty objects that stand for directories. Raises `UnsafeNameError` for one that is not empty."""
+    parents = {name[:index] for name in found for index, character in enumerate(name) if character == "/"}
+    for name in parents & found.keys():
+        if found[name].size:
+            raise UnsafeNameError(name, "it cannot be a file and a directory")
+    return {name: info for name, info in found.items() if name not in parents}
+
+
+def _make_directory(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _make_tree(root: Path, directories: Iterable[Path]) -> None:
+    """Make directories below ``root``. Raises `UnsafeNameError` where a link that is there already leads out."""
+    _make_directory(root)
+    root = root.resolve()
+    for path in directories:
+        resolved(root, path, str(path))
+        _make_directory(path)
+
+
+def _preallocate(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def _write_part(path: Path, start: int, content: Any) -> None:
+    with path.open("r+b") as file:  # opened each time: a part that is cancelled leaves no file open behind
+        file.seek(start)
+        file.write(content)
+
+
+def _write_whole(temporary: Path, path: Path, content: Any) -> None:
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_part(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)

@@ -1,0 +1,68 @@
+"""Names of objects in stores: ``s3://bucket/key``, and the same for the other schemes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+FORMAT: Final = "s3-uri"
+"""What a JSON Schema calls a text that stays a URI, in ``format``."""
+
+_URI: Final = re.compile(r"(s3|gs|az|file)://([^/]*)/?(.*)", re.DOTALL)
+
+
+class S3Uri(str):
+    """The URI of an object, ``s3://bucket/key``, or of all under a prefix, when it ends in ``/``.
+
+    As the type of a param it asks for the URI itself: nothing is downloaded. ``gs://``, ``az://`` and ``file://``
+    have the same form. A text that is none of these has an empty ``scheme``.
+    """
+
+    __slots__ = ()
+
+    @property
+    def scheme(self) -> str:
+        """The store's kind: ``s3``, ``gs``, ``az`` or ``file``."""
+        return self._part(1)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket, or the container; empty for ``file``."""
+        return self._part(2)
+
+    @property
+    def key(self) -> str:
+        """The object's name in its bucket, as it is: nothing in it is percent-encoded."""
+        return self._part(3)
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether it stands for every object below."""
+        return self.endswith("/")
+
+    def _part(self, group: int) -> str:
+        match = _URI.fullmatch(self)
+        return match[group] if match else ""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        """Tell pydantic, when it is there, what the type is: a text in, an `S3Uri` out."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(
+            cls, core_schema.str_schema(), serialization=core_schema.to_string_ser_schema()
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _core_schema: Any, _handler: Any) -> dict[str, Any]:
+        """Tell pydantic the type's JSON Schema."""
+        return dict(JSON_SCHEMA)
+
+
+JSON_SCHEMA: Final = {"type": "string", "format": FORMAT}
+"""The schema of an `S3Uri`."""
+
+
+def is_object_uri(value: object) -> bool:
+    """Whether ``value`` is a text that names an object, or all under a prefix."""
+    return isinstance(value, str) and _URI.fullmatch(value) is not None
