@@ -101,12 +101,13 @@ async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
         assert task is not None
         handlers.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while await _exchange(proxy, reader, writer, host or "", port or 0):
-                    pass
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()  # what was sent arrives before the end
+            with suppress(asyncio.CancelledError):  # the proxy ends
+                with suppress(ConnectionError, asyncio.IncompleteReadError):
+                    while await _exchange(proxy, reader, writer, host or "", port or 0):
+                        pass
+                writer.close()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()  # what was sent arrives before the end
         finally:
             handlers.discard(task)
             writer.transport.abort()
