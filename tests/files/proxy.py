@@ -118,10 +118,13 @@ async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
         yield proxy
     finally:
         server.close()
+        for _ in range(3):  # until connections that have just been accepted have their handlers
+            await asyncio.sleep(0)
         for handler in list(handlers):
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
-        await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
+        for _ in range(3):  # aborted transports close their sockets in one of the loop's next turns
+            await asyncio.sleep(0)
 
 
 async def _exchange(
