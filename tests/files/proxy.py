@@ -101,12 +101,13 @@ async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
         assert task is not None
         handlers.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while await _exchange(proxy, reader, writer, host or "", port or 0):
-                    pass
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()  # what was sent arrives before the end
+            with suppress(asyncio.CancelledError):  # the proxy ends
+                with suppress(ConnectionError, asyncio.IncompleteReadError):
+                    while await _exchange(proxy, reader, writer, host or "", port or 0):
+                        pass
+                writer.close()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()  # what was sent arrives before the end
         finally:
             handlers.discard(task)
             writer.transport.abort()
@@ -117,10 +118,13 @@ async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
         yield proxy
     finally:
         server.close()
+        for _ in range(3):  # until connections that have just been accepted have their handlers
+            await asyncio.sleep(0)
         for handler in list(handlers):
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
-        await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
+        for _ in range(3):  # aborted transports close their sockets in one of the loop's next turns
+            await asyncio.sleep(0)
 
 
 async def _exchange(
