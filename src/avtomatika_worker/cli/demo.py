@@ -39,7 +39,8 @@ def demo_command(output: str) -> None:
     if importlib.util.find_spec("PIL") is None:
         raise UsageProblem('the demo makes thumbnails with Pillow: pip install "avtomatika-worker[demo]"')
     try:
-        Path(output).mkdir(parents=True, exist_ok=True)
+        if not _object_store().get("S3_DEFAULT_BUCKET"):  # then the pictures go there
+            Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageProblem(f"--output {output}: {error.strerror}; choose another directory") from error
     configure_logging("text", os.environ.get("LOG_LEVEL", "CRITICAL"))
