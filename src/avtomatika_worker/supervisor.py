@@ -93,8 +93,9 @@ class LinkThread:
 
     async def until_ended(self) -> None:
         """Wait for the thread's end. Raises what ended it."""
-        # Shielded: cancelling a wrapped future would cancel the thread's own.
-        await asyncio.shield(asyncio.wrap_future(self.ended))
+        ended = asyncio.wrap_future(self.ended)
+        ended.add_done_callback(lambda future: future.cancelled() or future.exception())  # nobody may wait any more
+        await asyncio.shield(ended)  # cancelling a wrapped future would cancel the thread's own
 
     async def stop(self) -> None:
         """Cancel the services and wait for the thread, if it was started."""

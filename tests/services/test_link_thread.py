@@ -25,7 +25,7 @@ async def test_a_call_returns_or_raises_whenever_the_thread_ends():
         for _ in range(3):
             try:
                 async with asyncio.timeout(5):
-                    outcomes.add(await thread.call(five()))
+                    outcomes.add(await thread.call(five))
             except (RuntimeError, asyncio.CancelledError):
                 outcomes.add(None)
         await thread.stop()
