@@ -21,7 +21,7 @@ _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files
 _SECTIONS = {
     "Begin": ("demo",),
     "Develop": ("dev", "call", "skills"),
-    "Operate": ("run", "version"),
+    "Operate": ("run", "doctor", "version"),
 }
 
 
@@ -163,6 +163,33 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
     from avtomatika_worker.cli.skills import skills_command
 
     skills_command(app, as_json=as_json, markdown=markdown)
+
+
+@main.command()
+@click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where the Worker is; checks its skills, too.")
+@click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a probe of its own.")
+@_JSON
+def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
+    """Look whether a worker could work, and say what to do if not.
+
+    Checks the configuration, the skills, the port, the directories, and each orchestrator: whether it can be reached,
+    accepts the token and the signature, speaks a known protocol, opens a WebSocket, whether the clocks agree and
+    whether a rate limit was met. For that a probe without skills registers under an id of its own, and leaves again.
+
+    \b
+    worker doctor
+    worker doctor --app app.main:worker
+    worker doctor --app app.main:worker --json
+
+    \b
+    Exit codes, by the worst finding:
+      0  everything is well
+      1  warnings
+      2  errors: the worker cannot work like this
+    """
+    from avtomatika_worker.cli.doctor import doctor_command
+
+    doctor_command(app, as_json=as_json, own_id=own_id)
 
 
 @main.command()
