@@ -19,7 +19,7 @@ _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files
 
 
 _SECTIONS = {
-    "Begin": ("demo",),
+    "Begin": ("demo", "init"),
     "Develop": ("dev", "call", "skills"),
     "Operate": ("run", "doctor", "version"),
 }
@@ -146,6 +146,22 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
     from avtomatika_worker.cli.call import Call, call_command
 
     call_command(app, Call(skill=skill, params=params, as_json=as_json, **rest))
+
+
+@main.command()
+@click.argument("name", metavar="DIRECTORY")
+def init(name: str) -> None:
+    """Make a new project that passes its own tests.
+
+    It has a worker, a skill, tests with the testing kit, a Dockerfile, a .env.example and a README. The directory must
+    not exist yet, or be empty.
+
+    \b
+    worker init image-worker
+    """
+    from avtomatika_worker.cli.init import init_command
+
+    init_command(name)
 
 
 @main.command()

@@ -69,7 +69,7 @@ class _Comparison:
     def _fits_one(self, wide: _Schema, narrow: list[_Schema], path: str) -> Iterator[str]:
         """Compare one alternative with the best of the others."""
         found = [list(self._compare_plain(wide, each, path)) for each in narrow]
-        best = min(found, key=len, default=[])
+        best = min(found, key=len) if found else list[str]()
         alike = [breaks for each, breaks in zip(narrow, found, strict=True) if _same_type(wide, each)]
         if not best:
             return
