@@ -18,7 +18,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON, for ma
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
 
 
-_SECTIONS = {
+SECTIONS = {
     "Begin": ("demo", "init"),
     "Develop": ("dev", "call", "skills"),
     "Operate": ("run", "doctor", "version"),
@@ -31,7 +31,7 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write a section for each stage of a worker's life."""
         width = formatter.width - 6 - max(len(name) for name in self.commands)
-        for title, names in _SECTIONS.items():
+        for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
 
