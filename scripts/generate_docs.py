@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import click
+
+from avtomatika_worker.cli import SECTIONS
+from avtomatika_worker.cli import main as main_command
 from avtomatika_worker.config import describe
 from avtomatika_worker.observability.metrics import METRICS, Kind, Metric
 
@@ -144,6 +149,50 @@ def _message(call: ast.Call) -> str:
     return texts[0].split("\n")[0] if texts else ""
 
 
+CLI_HEAD: Final = """\
+# The `worker` command
+
+`python -m avtomatika_worker.cli` is the same command. Settings come from environment variables and from a `.env` file
+in the working directory: [configuration.md](configuration.md).
+
+- **Errors** are one line on standard error with what to do about it, and exit code 2.
+- **Colours** are written to a terminal only; `NO_COLOR=1` turns them off there, too.
+- **Machines** read what `--json` writes: `call`, `skills`, `doctor`, `version`.
+- **Shell completion** for Bash (4.4 or newer), Zsh and Fish; one of these lines in the shell's start-up file:
+
+```sh
+eval "$(_WORKER_COMPLETE=bash_source worker)"                # ~/.bashrc
+eval "$(_WORKER_COMPLETE=zsh_source worker)"                 # ~/.zshrc
+_WORKER_COMPLETE=fish_source worker | source                 # ~/.config/fish/completions/worker.fish
+```
+
+"""
+
+
+def cli() -> str:
+    """Return what `--help` says, of every command."""
+    options: dict[str, Any] = {"terminal_width": 80, "max_content_width": 80, "help_option_names": ["-h", "--help"]}
+    context = click.Context(main_command, info_name="worker", **options)
+    parts = [CLI_HEAD, GENERATED, f"```text\n{main_command.get_help(context)}\n```\n"]
+    for names in SECTIONS.values():
+        for name in names:
+            inner = click.Context(main_command.commands[name], info_name=name, parent=context, **options)
+            parts.append(f"\n## `worker {name}`\n\n```text\n{inner.command.get_help(inner)}\n```\n")
+    return "".join(parts)
+
+
+_INCLUDED: Final = re.compile(r"(<!-- (?P<path>examples/\S+) -->\n)```python\n.*?```\n", re.DOTALL)
+
+
+def testing() -> str:
+    """Return the page on testing with its examples as they are now: the text around them is written by hand."""
+
+    def include(match: re.Match[str]) -> str:
+        return f"{match[1]}```python\n{(ROOT / match['path']).read_text('utf-8')}```\n"
+
+    return _INCLUDED.sub(include, (ROOT / "docs" / "testing.md").read_text("utf-8"))
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -157,6 +206,8 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "configuration.md": configuration,
     "metrics.md": metrics,
     "log-actions.md": log_actions,
+    "cli.md": cli,
+    "testing.md": testing,
 }
 
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from avtomatika_worker.cli import SECTIONS
+
 COLUMNS = 80
 
 
@@ -22,7 +24,7 @@ def lines(*arguments, cwd):
     return [line.rstrip() for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("dev",), ("demo",)])
+@pytest.mark.parametrize("command", [(), *((name,) for names in SECTIONS.values() for name in names)])
 def test_help_fits_and_no_summary_is_cut_off(tmp_path, command):
     written = lines(*command, "--help", cwd=tmp_path)
     assert [line for line in written if len(line) > COLUMNS or re.search(r"\w\.\.\.$", line)] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from avtomatika_worker._version import __version__
@@ -12,10 +14,29 @@ _APP = click.option(
     metavar="MODULE:ATTRIBUTE",
     help="Where the Worker is, such as app.main:worker; a function that returns it works too.",
 )
+_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON, for machines.")
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+SECTIONS = {
+    "Begin": ("demo", "init"),
+    "Develop": ("dev", "call", "skills"),
+    "Operate": ("run", "doctor", "version"),
+}
+
+
+class _Commands(click.Group):
+    """The commands in the order in which one meets them."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write a section for each stage of a worker's life."""
+        width = formatter.width - 6 - max(len(name) for name in self.commands)
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="avtomatika-worker")
 def main() -> None:
     """Run workers of the Avtomatika orchestrator.
@@ -25,8 +46,13 @@ def main() -> None:
 
     \b
     Try it:            worker demo
+    Begin a project:   worker init my-worker
     While developing:  worker dev --app app.main:worker --reload
+    Run one skill:     worker call --app app.main:worker resize '{"width": 100}'
+    Before deploying:  worker doctor --app app.main:worker
     In production:     worker run --app app.main:worker
+
+    Commands that ask for it take --json, for machines. Colours are used on a terminal only; NO_COLOR turns them off.
     """
 
 
@@ -88,6 +114,104 @@ def demo(output: str) -> None:
 
 
 @main.command()
-def version() -> None:
+@_APP
+@click.argument("skill")
+@click.argument("params", required=False, metavar="[JSON]")
+@click.option("-f", "--file", metavar="PATH", help="Read the params from a JSON file; - for standard input.")
+@click.option(
+    "-p", "--param", "fields", multiple=True, metavar="NAME=VALUE", help="One param; as JSON where it is JSON."
+)
+@click.option("--metadata", metavar="JSON", help="Metadata of the task.")
+@click.option("--deadline", type=click.FloatRange(0), metavar="SECONDS", help="When the task has to be done, from now.")
+@_JSON
+def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -> None:
+    """Run one skill, once, through the whole pipeline.
+
+    The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
+    middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
+    task as an orchestrator would. Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
+
+    \b
+    worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
+    worker call --app app.main:worker resize -p width=100 -p url=cat.jpg
+    worker call --app app.main:worker resize -f params.json -p width=50
+    worker call --app app.main:worker resize -f - --json < params.json | jq .data
+
+    \b
+    Exit codes:
+      0  the skill came to an end of its own
+      1  it failed or was cancelled
+      2  the configuration, the command or a skill is wrong
+    """
+    from avtomatika_worker.cli.call import Call, call_command
+
+    call_command(app, Call(skill=skill, params=params, as_json=as_json, **rest))
+
+
+@main.command()
+@click.argument("name", metavar="DIRECTORY")
+def init(name: str) -> None:
+    """Make a new project that passes its own tests.
+
+    It has a worker, a skill, tests with the testing kit, a Dockerfile, a .env.example and a README. The directory must
+    not exist yet, or be empty.
+
+    \b
+    worker init image-worker
+    """
+    from avtomatika_worker.cli.init import init_command
+
+    init_command(name)
+
+
+@main.command()
+@_APP
+@_JSON
+@click.option("--markdown", is_flag=True, help="Write Markdown, for a README or a site.")
+def skills(app: str, as_json: bool, markdown: bool) -> None:
+    """List the skills that a worker announces.
+
+    \b
+    worker skills --app app.main:worker
+    worker skills --app app.main:worker --markdown > docs/skills.md
+    worker skills --app app.main:worker --json | jq '.skills[].name'
+    """
+    from avtomatika_worker.cli.skills import skills_command
+
+    skills_command(app, as_json=as_json, markdown=markdown)
+
+
+@main.command()
+@click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where the Worker is; checks its skills, too.")
+@click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a probe of its own.")
+@_JSON
+def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
+    """Look whether a worker could work, and say what to do if not.
+
+    Checks the configuration, the skills, the port, the directories, and each orchestrator: whether it can be reached,
+    accepts the token and the signature, speaks a known protocol, opens a WebSocket, whether the clocks agree and
+    whether a rate limit was met. For that a probe without skills registers under an id of its own, and leaves again.
+
+    \b
+    worker doctor
+    worker doctor --app app.main:worker
+    worker doctor --app app.main:worker --json
+
+    \b
+    Exit codes, by the worst finding:
+      0  everything is well
+      1  warnings
+      2  errors: the worker cannot work like this
+    """
+    from avtomatika_worker.cli.doctor import doctor_command
+
+    doctor_command(app, as_json=as_json, own_id=own_id)
+
+
+@main.command()
+@_JSON
+def version(as_json: bool) -> None:
     """Print the version."""
-    click.echo(__version__)
+    from avtomatika_worker.cli.version import version_command
+
+    version_command(as_json=as_json)

@@ -18,12 +18,12 @@ from rich.text import Text
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
 from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
-from avtomatika_worker.cli.local import WorkerThread
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.worker.assembly import make_files
 from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
 """Seconds after which the demo gives up, on a very slow machine."""

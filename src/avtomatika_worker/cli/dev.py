@@ -13,7 +13,6 @@ from typing import Any, cast
 import click
 
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
-from avtomatika_worker.cli.local import WorkerThread
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator
@@ -23,6 +22,7 @@ from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import run_process
+from avtomatika_worker.worker.thread import WorkerThread
 
 DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator listens on loopback and keeps nothing
 

@@ -122,9 +122,13 @@ class Worker(SkillDecorator):
 
     # ------------------------------------------------------------------------------------------ running
 
-    def load_settings(self, environ: Mapping[str, str]) -> Settings:
-        """Return the settings that ``environ`` and this worker's arguments describe. Raises `ConfigError`."""
-        return load_settings(environ, **self._overrides)
+    def load_settings(self, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings that ``environ`` and this worker's arguments describe.
+
+        ``overrides`` are named like the fields of the settings and win over both; None takes an argument back.
+        Raises `ConfigError`.
+        """
+        return load_settings(environ, **{**self._overrides, **(overrides or {})})
 
     def run(self) -> NoReturn:
         """Run until SIGINT or SIGTERM, then exit the process. Meant for ``python my_worker.py``.

@@ -1,0 +1,183 @@
+"""``worker call``: one task through the whole pipeline, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.dev import local_environment
+from avtomatika_worker.devserver import Change, Subscription
+from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+
+_PROGRESS_STEP: Final = 0.01
+_TRIED_AGAIN: Final = frozenset(
+    {"TRANSIENT_ERROR", "RESOURCE_EXHAUSTED_ERROR", "INTERNAL_ERROR", "DEPENDENCY_MISSING_ERROR"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What was typed."""
+
+    skill: str
+    params: str | None
+    file: str | None
+    fields: Sequence[str]
+    metadata: str | None
+    deadline: float | None
+    as_json: bool
+
+
+def call_command(app: str, call: Call) -> None:
+    """Run one task; exit code 0 when the skill came to an end of its own, 1 when it failed or was cancelled."""
+    params = read_params(call.params, call.file, call.fields)
+    metadata = _object(call.metadata, "--metadata") if call.metadata is not None else None
+    worker = load_app(app)
+    settings = load_settings(worker, **local_environment("http://127.0.0.1:1"))
+    load_skills(worker, settings)
+    _check_skill(worker, call.skill)
+    level = settings.log_level.value if os.environ.get("LOG_LEVEL") else "WARNING"
+    configure_logging(settings.log_format.value, level, worker_id=settings.worker_id)
+    result = asyncio.run(_run(worker, call, params, metadata))
+    sys.exit(EXIT_OK if result.ok else EXIT_CRASHED)
+
+
+def read_params(text: str | None, file: str | None, fields: Sequence[str]) -> dict[str, Any]:
+    """Put the params together: a file's, then those of the JSON, then single fields; the later win."""
+    params: dict[str, Any] = {}
+    if file is not None:
+        params |= _object(_read(file), f"--file {file}")
+    if text is not None:
+        params |= _object(text, "the params")
+    for each in fields:
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise UsageProblem(f"--param {each!r}: write it as name=value, such as --param width=100")
+        params[name] = _loose(value)
+    return params
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageProblem(f"--file {file}: it cannot be read: {reason}") from error
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        hint = """quote it for the shell: '{"width": 100}', or use --param width=100"""
+        raise UsageProblem(f"{what}: not JSON: {error} ({hint})") from None
+    if not isinstance(value, dict):
+        raise UsageProblem(f"""{what}: it should be an object such as '{{"width": 100}}'""")
+    return cast("dict[str, Any]", value)
+
+
+def _loose(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _check_skill(worker: Worker, skill: str) -> None:
+    names = worker.skills.names()
+    if skill not in names:
+        near = difflib.get_close_matches(skill, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"its skills: {', '.join(names) or 'none'}"
+        raise UsageProblem(f"there is no skill {skill!r}; {hint}")
+
+
+async def _run(
+    worker: Worker, call: Call, params: Mapping[str, Any], metadata: Mapping[str, Any] | None
+) -> SkillResult:
+    # A thread of its own: progress is shown, and Ctrl+C heard, while a skill blocks its loop.
+    async with WorkerHarness(worker, environ={"WORKER_ID": "local", **os.environ}, own_thread=True) as harness:
+        try:
+            task = harness.submit(call.skill, params, deadline_in=call.deadline, metadata=metadata)
+        except ValueError as error:
+            raise UsageProblem(f"the task: {error}") from error
+        changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
+        console = Console(highlight=False, soft_wrap=True, quiet=call.as_json)
+        watching = asyncio.create_task(_watch(changes, console))
+        _cancel_on_interrupt(task)
+        result = await task.result(timeout=None)
+        changes.close()
+        await watching
+    if call.as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _print(result, console)
+    return result
+
+
+def _cancel_on_interrupt(task: RunningTask) -> None:
+    """Have Ctrl+C cancel the task as an orchestrator would; the second one ends the program."""
+    loop = asyncio.get_running_loop()
+
+    def cancel() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        task.cancel()
+
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C ends the program
+        loop.add_signal_handler(signal.SIGINT, cancel)
+
+
+async def _watch(changes: Subscription, console: Console) -> None:
+    """Print events and progress as they come."""
+    told = -1.0
+    async for change in changes:
+        if change.kind == "event":
+            _print_event(change, console)
+        elif change.kind == "progress":
+            progress = as_object(change.data.get("progress"))
+            fraction, message = float(progress.get("progress") or 0.0), str(progress.get("message") or "")
+            if message or abs(fraction - told) >= _PROGRESS_STEP:
+                console.print(Text.assemble((f"{fraction:6.0%}  ", "cyan"), message))
+                told = fraction
+
+
+def _print_event(change: Change, console: Console) -> None:
+    payload = json.dumps(change.data.get("payload") or {}, ensure_ascii=False)
+    console.print(Text.assemble(" event  ", (str(change.data.get("event_type")), "magenta"), f"  {payload}"))
+
+
+def _print(result: SkillResult, console: Console) -> None:
+    colour = "green" if result.ok else "red"
+    console.print(Text.assemble((result.status, f"bold {colour}"), f" in {result.duration:.2f} s"))
+    if result.error is not None:
+        _print_error(result.error, console)
+    elif result.ok:
+        console.print_json(json.dumps(result.data, ensure_ascii=False))
+    costs = {name: cost for name, cost in result.costs.items() if name != "execution_time_seconds"}
+    if costs:
+        console.print(Text("costs " + ", ".join(f"{name} {cost:g}" for name, cost in costs.items()), style="dim"))
+
+
+def _print_error(error: SeenError, console: Console) -> None:
+    console.print(Text.assemble((error.code, "red"), f": {error.message}"))
+    if error.details:
+        console.print_json(json.dumps(error.details, ensure_ascii=False))
+    if error.code in _TRIED_AGAIN:
+        console.print(Text("An orchestrator may try this task again; here it is tried once.", style="dim"))

@@ -1,0 +1,191 @@
+"""``worker doctor``: looks at everything a worker needs, and says what to do about what is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+from rich.console import Console
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.cli.app import UsageProblem, load_app, read_dotenv
+from avtomatika_worker.cli.doctor_orchestrators import examine
+from avtomatika_worker.cli.findings import (
+    Finding,
+    Section,
+    error,
+    note,
+    ok,
+    print_json,
+    print_section,
+    print_summary,
+    warning,
+    worst,
+)
+from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.process import USAGE_ERRORS
+
+_LITTLE_SPACE: Final = 200 * 2**20
+_EXTRAS: Final = {"metrics": "opentelemetry", "s3": "obstore"}
+
+
+def doctor_command(app: str | None, *, as_json: bool, own_id: bool) -> None:
+    """Look at everything; the exit code is by the worst finding."""
+    console = Console(highlight=False, quiet=as_json)
+    sections: list[Section] = []
+    for section in _sections(app, own_id=own_id):
+        print_section(section, console)
+        sections.append(section)
+    if as_json:
+        print_json(sections)
+    print_summary(sections, console)
+    sys.exit(worst(sections).exit_code)
+
+
+def _sections(app: str | None, *, own_id: bool) -> Iterator[Section]:
+    """Look at one thing after the other: each is printed before the next, which may take its time, is looked at."""
+    read_dotenv()
+    worker, found = _find_worker(app)
+    settings, problems = _read_settings(worker or Worker())
+    yield Section("Configuration", problems)
+    if settings is None:
+        yield Section("Skills", found)
+        return
+    yield Section("Skills", (*found, *_skills(worker, settings)))
+    yield Section("This machine", tuple(_machine(settings)))
+    yield Section("S3", tuple(_s3(settings)))
+    for orchestrator in settings.orchestrators:
+        findings = asyncio.run(examine(orchestrator, settings, own_id=own_id))
+        yield Section(f"Orchestrator {orchestrator.url}", findings)
+
+
+# ---------------------------------------------------------------------------------------------------- configuration
+
+
+def _find_worker(app: str | None) -> tuple[Worker | None, tuple[Finding, ...]]:
+    if app is None:
+        return None, (note("not looked at", "give --app module:attribute to have the worker and its skills checked"),)
+    try:
+        return load_app(app), ()
+    except UsageProblem as problem:
+        return None, (error(problem.message, "mend it; a traceback, if there is one, is above"),)
+
+
+def _read_settings(worker: Worker) -> tuple[Settings | None, tuple[Finding, ...]]:
+    try:
+        settings = worker.load_settings(os.environ)
+    except ConfigError as problem:
+        advice = "docs/configuration.md lists every variable"
+        return None, tuple(error(each, advice) for each in problem.problems)
+    return settings, tuple(_configuration(settings))
+
+
+def _configuration(settings: Settings) -> Iterator[Finding]:
+    yield ok(f"avtomatika-worker {__version__}, Python {sys.version.split()[0]}; every setting can be read")
+    for text in unknown_variables(os.environ):
+        yield warning(text, "rename it, or remove it: it has no effect")
+    if settings.worker_id_is_random:
+        advice = "set WORKER_ID: results that could not be delivered are then found again after a restart"
+        yield warning("WORKER_ID is not set: every start is a new worker", advice)
+    if not all(each.token for each in settings.orchestrators):
+        yield warning(
+            "an orchestrator has no token: messages to it are not signed",
+            "set WORKER_TOKEN to the orchestrator's; without one it refuses the worker, unless it checks nothing",
+        )
+    plain = [each.url for each in settings.orchestrators if each.url.startswith("http:") and not _is_local(each.url)]
+    for url in plain:
+        yield warning(f"{url}: the token travels without encryption", "use https://, unless the network is private")
+    if settings.enable_metrics and not _installed(_EXTRAS["metrics"]):
+        yield error("WORKER_ENABLE_METRICS is on, and OpenTelemetry is not installed", _install("metrics"))
+
+
+def _is_local(url: str) -> bool:
+    return any(url.startswith(f"http://{host}") for host in ("localhost", "127.", "[::1]"))
+
+
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _install(extra: str) -> str:
+    return f'pip install "avtomatika-worker[{extra}]"'
+
+
+def _skills(worker: Worker | None, settings: Settings) -> Iterator[Finding]:
+    if worker is None:
+        return
+    try:
+        worker.load_skills(settings)
+    except USAGE_ERRORS as problem:
+        for text in problem.problems if isinstance(problem, ConfigError) else (str(problem),):
+            yield error(text, "the worker does not start with it; mend it there")
+        return
+    names = worker.skills.names()
+    if names:
+        yield ok(f"{len(names)} can be run: {', '.join(names)}")
+    else:
+        yield warning("the worker has no skills: it gets no tasks", "decorate a function with @worker.skill")
+
+
+# ---------------------------------------------------------------------------------------------------- machine
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    yield _port(settings)
+    if settings.result_durability is ResultDurability.OFF:
+        yield note("results are not kept on disk (WORKER_RESULT_DURABILITY=off): a crash loses what is not delivered")
+    else:
+        directory = settings.state_dir or platformdirs.user_state_path("avtomatika-worker", appauthor=False)
+        yield from _directory("WORKER_STATE_DIR", directory)
+    yield from _directory("TASK_FILES_DIR", settings.task_files_dir)
+
+
+def _port(settings: Settings) -> Finding:
+    host, port = settings.health_host, settings.port
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return ok(f"the health server can listen at {host}:{port}")
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        advice = "set WORKER_PORT or WORKER_HEALTH_HOST; or does the worker run here already?"
+        return error(f"the health server cannot listen at {host}:{port}: {reason.lower()}", advice)
+
+
+def _directory(variable: str, directory: Path) -> Iterator[Finding]:
+    """Look whether files can be made there; a directory that is missing is looked for further up, and not made."""
+    place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=place) as file:
+            file.write(b"probe")
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        yield error(f"{directory} cannot be written: {place}: {reason}", f"set {variable} to a directory that can")
+        return
+    free = shutil.disk_usage(place).free
+    text = f"{directory} can be written, {free / 2**30:.1f} GiB free ({variable})"
+    if free < _LITTLE_SPACE:
+        yield warning(text, f"make room, or set {variable} to a larger disk")
+    else:
+        yield ok(text)
+
+
+def _s3(settings: Settings) -> Iterator[Finding]:
+    """Say what is known of S3. The files layer, once it is there, writes, reads and deletes a probe from here."""
+    if settings.s3_endpoint_url is None and settings.s3_default_bucket is None:
+        yield note("not configured")
+        return
+    if not _installed(_EXTRAS["s3"]):
+        yield warning("S3 is configured, and its client is not installed", _install("s3"))
+    else:
+        yield note("configured; this version of doctor does not try it")

@@ -1,0 +1,210 @@
+"""Looks at an orchestrator as a worker meets it: a real registration, a WebSocket, a last heartbeat.
+
+The probe registers under an id of its own and without skills: nothing is ever sent to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.cli.findings import Finding, Severity, error, note, ok, warning
+from avtomatika_worker.config import OrchestratorSettings, Settings
+from avtomatika_worker.errors import ConfigError, MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.observability.host import detect_host
+from avtomatika_worker.protocol import dialects, replies
+from avtomatika_worker.protocol.codec import commands_path
+from avtomatika_worker.protocol.messages import Heartbeat, WorkerRegistration, WorkerStatus
+from avtomatika_worker.services.link import Link, LinkSettings
+from avtomatika_worker.skills.binding import Injectables
+from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.transport.http import HttpTransport
+from avtomatika_worker.transport.tls import TlsFiles
+from avtomatika_worker.transport.websocket import listen
+from avtomatika_worker.worker.assembly import announce
+
+_TIMEOUT: Final = 10.0
+_CLOCK_LIMIT: Final = 60.0
+_SET_TOKEN: Final = "set WORKER_TOKEN to the orchestrator's"  # noqa: S105 - an advice
+_OWN_ID: Final = "run doctor with --own-id, which registers as WORKER_ID itself (a running worker notices it briefly)"
+
+
+async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own_id: bool) -> tuple[Finding, ...]:
+    """Return what is found at one orchestrator."""
+    bound = settings.individual_token is not None or settings.tls_cert_path is not None
+    if bound and not own_id:
+        text = "not tried: an individual token or a client certificate belongs to WORKER_ID alone"
+        return (note(text, _OWN_ID),)
+    probe = settings if own_id else replace(settings, worker_id=f"doctor-{uuid.uuid4().hex[:12]}")
+    tls = TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path)
+    try:
+        registration = announce(probe, SkillRegistry(Injectables()), {}, detect_host()).registration
+        transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__} doctor", tls=tls)
+        link = Link(LinkSettings(orchestrator.url, orchestrator.token), probe.worker_id, transport)
+        link.open()
+    except (ConfigError, OSError) as problem:
+        return (error(str(problem), "mend the files that TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH name"),)
+    try:
+        return await _Examination(link, registration, settings, tls).findings()
+    finally:
+        await link.close()
+
+
+class _Examination:
+    """One orchestrator, looked at step by step."""
+
+    def __init__(self, link: Link, registration: WorkerRegistration, settings: Settings, tls: TlsFiles) -> None:
+        self._link = link
+        self._registration = registration
+        self._settings = settings
+        self._tls = tls
+        self._found: list[Finding] = []
+
+    async def findings(self) -> tuple[Finding, ...]:
+        """Go on for as long as there is sense in it."""
+        try:
+            version = await self._register()
+        except RejectedError as problem:
+            self._found.append(await self._refused(problem))
+        except MalformedMessageError as problem:
+            self._found.append(error(f"the answer is {problem}", "is ORCHESTRATOR_URL that of an orchestrator?"))
+        except TransportError as problem:
+            advice = "check ORCHESTRATOR_URL, that the orchestrator runs, and firewalls and proxies in between"
+            self._found.append(error(f"cannot be reached: {problem}", advice))
+        else:
+            self._protocol(version)
+            await self._websocket()
+            await self._leave()
+        return tuple(self._found)
+
+    async def _register(self) -> str:
+        """Register, a second time when the first one shows that the clocks differ; return the protocol's version."""
+        began = time.monotonic()
+        response = await self._announce()
+        took = time.monotonic() - began
+        offset = self._clock()
+        if response.status in {401, 403} and offset:
+            response = await self._announce()
+        reply = replies.decode_registration(response)
+        version = reply.version or response.version
+        if reply.status != "registered" or version is None:
+            raise MalformedMessageError(f"no registration's: status {reply.status!r}, version {version!r}")
+        self._link.registered(version, reply.access_token)
+        signed = "token and signature are accepted" if self._link.settings.token else "no token is asked for"
+        self._found.insert(0, ok(f"reachable, in {took * 1000:.0f} ms; {signed}"))
+        return version
+
+    async def _announce(self) -> replies.Response:
+        request = self._link.codec.register(self._registration, dialects.NEUTRAL, self._link.now())
+        return await self._link.call(request, timeout=_TIMEOUT)
+
+    def _clock(self) -> float:
+        """Tell how far the clocks are apart, which the first answer has shown."""
+        offset = self._link.now() - time.time()
+        if abs(offset) < 1:  # smaller ones do not show in a header of whole seconds
+            self._found.append(ok("the clocks agree, to about 2 s"))
+            return 0.0
+        text = (
+            f"this machine's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} the orchestrator's"
+        )
+        if abs(offset) > _CLOCK_LIMIT:
+            text += "; the first registration after each start is refused"
+        self._found.append(warning(text, "synchronise the clocks (NTP); until then the worker reckons with it"))
+        return offset
+
+    async def _refused(self, problem: RejectedError) -> Finding:
+        if problem.rate_limited:
+            wait = f", for {problem.retry_after:.0f} s" if problem.retry_after is not None else ""
+            return warning(f"its rate limit refuses calls{wait}: {problem}", "wait, and raise the limits there")
+        if problem.unauthorized:
+            if self._link.settings.token is None:
+                return error(
+                    f"a worker without a token is refused: {problem}", "set WORKER_TOKEN to the orchestrator's"
+                )
+            if await self._token_is_accepted():
+                advice = "is WORKER_TOKEN the very secret of the orchestrator's configuration, and the clock right?"
+                return error(f"the token is accepted, the signature is not: {problem}", advice)
+            return error(f"the token is refused: {problem}", _SET_TOKEN)
+        if problem.status == 404:
+            return error(f"there is no orchestrator at this URL: {problem}", "is its path prefix right, or missing?")
+        if problem.status < 400:
+            return error(f"it answers with a redirect: {problem}", "set ORCHESTRATOR_URL to where it leads (https?)")
+        if problem.status < 500:
+            return error(
+                f"the registration is refused: {problem}", "report this: the worker should not send such a one"
+            )
+        return error(f"it answers, and cannot work: {problem}", "look into the orchestrator's log, and its Redis")
+
+    async def _token_is_accepted(self) -> bool:
+        """Ask for an access token: that call carries the token, and no signature."""
+        try:
+            response = await self._link.call(self._link.codec.access_token(), timeout=_TIMEOUT)
+        except TransportError:
+            return False
+        return response.status < 300
+
+    def _protocol(self, version: str) -> None:
+        if dialects.choose(version).exact:
+            self._found.append(ok(f"it speaks protocol {version}"))
+            return
+        known = dialects.NEWEST.version
+        text = f"it speaks protocol {version}, which is not known here; it is treated as {known}"
+        self._found.append(warning(text, "look for a newer avtomatika-worker"))
+
+    async def _websocket(self) -> None:
+        wanted = self._settings.enable_websockets
+        problem = await self._connect()
+        if problem is None and wanted:
+            self._found.append(ok("the WebSocket opens: cancellation arrives at once"))
+        elif problem is None:
+            advice = "set WORKER_ENABLE_WEBSOCKETS=true to have cancellation arrive at once, not with heartbeats"
+            self._found.append(note("the WebSocket opens, and is not used", advice))
+        else:
+            advice = "let proxies pass upgrades to /_worker/ws/; until then cancellation comes with heartbeats"
+            kind = Severity.WARNING if wanted else Severity.NOTE
+            self._found.append(Finding(kind, f"no WebSocket: {problem}", advice))
+
+    async def _connect(self) -> str | None:
+        """Open a WebSocket and close it; return why it could not be."""
+        url = "ws" + self._link.url.removeprefix("http") + commands_path(self._link.worker_id)
+        opened = asyncio.Event()
+
+        async def hold() -> None:
+            async with aclosing(listen(url, self._link.headers(), tls=self._tls, on_open=opened.set)) as messages:
+                async for _ in messages:
+                    pass
+
+        holding, opening = asyncio.ensure_future(hold()), asyncio.ensure_future(opened.wait())
+        try:
+            await asyncio.wait({holding, opening}, timeout=_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (holding, opening):
+                task.cancel()
+            outcome, _ = await asyncio.gather(holding, opening, return_exceptions=True)
+        if opened.is_set():
+            return None
+        return str(outcome) if isinstance(outcome, WorkerError) else "no answer"
+
+    async def _leave(self) -> None:
+        """Say goodbye, so that the probe does not stay in the orchestrator's list for a minute."""
+        last = Heartbeat(
+            worker_id=self._link.worker_id,
+            status=WorkerStatus.OFFLINE,
+            skills_hash=self._registration.skills_hash,
+        )
+        request = self._link.codec.heartbeat(last, self._link.dialect, self._link.now())
+        try:
+            replies.decode_heartbeat(await self._link.call(request, timeout=_TIMEOUT))
+        except WorkerError as problem:
+            text = f"a heartbeat is not accepted: {problem}"
+            if isinstance(problem, RejectedError) and problem.rate_limited:
+                self._found.append(warning(text, "its rate limits are too low for this worker: raise them there"))
+            else:
+                self._found.append(error(text, "look into the orchestrator's log"))
+        else:
+            self._found.append(ok("heartbeats are accepted; no rate limit was met"))

@@ -1,0 +1,120 @@
+"""What `worker doctor` finds, and how it tells."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+
+class Severity(enum.IntEnum):
+    """How bad a finding is. The worst one's `exit_code` is the command's."""
+
+    OK = 0
+    NOTE = 1
+    WARNING = 2
+    ERROR = 3
+
+    @property
+    def exit_code(self) -> int:
+        """0 for what is well, 1 for what should be looked at, 2 for what keeps a worker from working."""
+        return max(0, self - 1)
+
+
+_STYLES = {Severity.OK: "green", Severity.NOTE: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what is so, and what to do about it."""
+
+    severity: Severity
+    text: str
+    advice: str = ""
+
+
+def ok(text: str) -> Finding:
+    """Tell what is as it should be."""
+    return Finding(Severity.OK, text)
+
+
+def note(text: str, advice: str = "") -> Finding:
+    """Tell what one may want to know."""
+    return Finding(Severity.NOTE, text, advice)
+
+
+def warning(text: str, advice: str) -> Finding:
+    """Tell what works, and may not for long."""
+    return Finding(Severity.WARNING, text, advice)
+
+
+def error(text: str, advice: str) -> Finding:
+    """Tell what keeps the worker from working."""
+    return Finding(Severity.ERROR, text, advice)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The findings about one thing."""
+
+    title: str
+    findings: tuple[Finding, ...]
+
+
+def print_section(section: Section, console: Console) -> None:
+    """Print the findings of a section, what to do below each."""
+    console.print(Text(section.title, style="bold"))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True, min_width=7)
+    table.add_column(overflow="fold")
+    for each in section.findings:
+        table.add_row(Text(each.severity.name.lower(), style=_STYLES[each.severity]), Text(each.text))
+        if each.advice:
+            table.add_row("", Text(f"→ {each.advice}", style="dim"))
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    console.print()
+
+
+def print_summary(sections: Iterable[Section], console: Console) -> None:
+    """Say in one line how it stands."""
+    errors, warnings = _count(sections)
+    if errors or warnings:
+        parts = [_number(errors, "error"), _number(warnings, "warning")]
+        style = "bold red" if errors else "yellow"
+        console.print(Text(" and ".join(part for part in parts if part), style=style))
+    else:
+        console.print(Text("Everything is well.", style="green"))
+
+
+def print_json(sections: Iterable[Section]) -> None:
+    """Print everything for machines."""
+    sections = tuple(sections)
+    errors, warnings = _count(sections)
+    findings = [
+        {"section": section.title, "severity": each.severity.name.lower(), "text": each.text, "advice": each.advice}
+        for section in sections
+        for each in section.findings
+    ]
+    told = {"errors": errors, "warnings": warnings, "findings": findings}
+    click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+
+
+def worst(sections: Iterable[Section]) -> Severity:
+    """Return the severity of the worst finding."""
+    return max((each.severity for section in sections for each in section.findings), default=Severity.OK)
+
+
+def _count(sections: Iterable[Section]) -> tuple[int, int]:
+    severities = [each.severity for section in sections for each in section.findings]
+    return severities.count(Severity.ERROR), severities.count(Severity.WARNING)
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}" if count else ""

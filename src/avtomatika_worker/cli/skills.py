@@ -1,0 +1,200 @@
+"""``worker skills``: what a worker announces, for people, for machines and for documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import click
+import msgspec
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.skills.contract import JsonSchema, SkillContract
+
+_LONGEST_DEFAULT: Final = 30
+_DEEPEST: Final = 4
+
+
+def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
+    """List the skills."""
+    if as_json and markdown:
+        raise UsageProblem("--json and --markdown exclude each other")
+    worker = load_app(app)
+    load_skills(worker, load_settings(worker))
+    contracts = worker.skills.contracts()
+    if as_json:
+        click.echo(json.dumps({"skills": [msgspec.to_builtins(each) for each in contracts]}, indent=2))
+    elif markdown:
+        click.echo("\n".join(_markdown(contracts)))
+    elif contracts:
+        _print(contracts, Console(highlight=False))
+    else:
+        click.echo("This worker has no skills.")
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A field of an object, in words."""
+
+    name: str
+    type: str
+    required: bool
+    default: str
+    description: str
+
+
+def params_of(schema: JsonSchema | None) -> list[Param]:
+    """Return the fields that an object's schema names."""
+    whole = schema or {}
+    top = _resolved(whole, whole)
+    required = cast("Sequence[str]", top.get("required") or ())
+    return [
+        Param(
+            name=name,
+            type=type_of(field, whole),
+            required=name in required,
+            default=_default(field),
+            description=str(_resolved(field, whole).get("description") or ""),
+        )
+        for name, field in cast("dict[str, JsonSchema]", top.get("properties") or {}).items()
+    ]
+
+
+def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
+    """Say in a few words what a schema allows."""
+    if depth > _DEEPEST:
+        return "…"
+    found = _resolved(schema, whole)
+    for key in ("anyOf", "oneOf"):
+        if key in found:
+            options = [type_of(each, whole, depth + 1) for each in found[key]]
+            return " or ".join(dict.fromkeys(options))
+    if "const" in found or "enum" in found:
+        return " or ".join(json.dumps(each, ensure_ascii=False) for each in found.get("enum", [found.get("const")]))
+    kind = found.get("type")
+    if isinstance(kind, list):
+        return " or ".join(cast("list[str]", kind))
+    if kind == "array":
+        items = found.get("items")
+        return (
+            f"array of {type_of(cast('JsonSchema', items), whole, depth + 1)}" if isinstance(items, dict) else "array"
+        )
+    text = str(kind or "any")
+    return text + _bounds(found)
+
+
+def _bounds(schema: JsonSchema) -> str:
+    """Say what a number or a text is bound to."""
+    names = {"minimum": "≥ ", "exclusiveMinimum": "> ", "maximum": "≤ ", "exclusiveMaximum": "< "}
+    bounds = [f"{sign}{schema[key]}" for key, sign in names.items() if key in schema]
+    least, most = schema.get("minLength"), schema.get("maxLength")
+    if least is not None or most is not None:
+        bounds.append(f"{least or 0} to {most} characters" if most is not None else f"at least {least} characters")
+    if "format" in schema:
+        bounds.append(str(schema["format"]))
+    return f" ({', '.join(bounds)})" if bounds else ""
+
+
+def _resolved(schema: JsonSchema, whole: JsonSchema) -> JsonSchema:
+    """Follow references into ``$defs``; what stands beside one wins."""
+    for _ in range(_DEEPEST):
+        reference = schema.get("$ref")
+        if not isinstance(reference, str):
+            break
+        target = as_object(as_object(whole.get("$defs")).get(reference.rpartition("/")[2]))
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
+
+
+def _default(field: JsonSchema) -> str:
+    if "default" not in field:
+        return ""
+    text = json.dumps(field["default"], ensure_ascii=False)
+    return text if len(text) <= _LONGEST_DEFAULT else text[: _LONGEST_DEFAULT - 1] + "…"
+
+
+# ---------------------------------------------------------------------------------------------------- on a terminal
+
+
+def _print(contracts: Sequence[SkillContract], console: Console) -> None:
+    """Print each skill with its params: a table over all of them would leave no room in a terminal of 80 columns."""
+    for number, contract in enumerate(contracts):
+        if number:
+            console.print()
+        console.print(Text.assemble((contract.name, "bold cyan"), (_facts(contract), "dim")))
+        if contract.description:
+            console.print(Padding(Text(contract.description), (0, 0, 0, 2), expand=False))
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for param in params_of(contract.input_schema):
+            table.add_row(Text(param.name, style="" if param.required else "dim"), Text(_told(param)))
+        if table.row_count:
+            console.print(Padding(table, (0, 0, 0, 4), expand=False))
+        for line in _further(contract):
+            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 2), expand=False))
+
+
+def _facts(contract: SkillContract) -> str:
+    facts = [f"type {contract.type}"] if contract.type != contract.name else []
+    facts += [f"version {contract.version}"] if contract.version else []
+    facts += [f"{name} {_plain(value)}" for name, value in contract.properties.items()]
+    return "  " + ", ".join(facts) if facts else ""
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _told(param: Param) -> str:
+    told = f"{param.type} = {param.default}" if param.default else param.type
+    told += "" if param.default or param.required else ", optional"
+    return f"{told}: {param.description}" if param.description else told
+
+
+def _further(contract: SkillContract) -> Iterator[str]:
+    returned = [f"{param.name}: {param.type}" for param in params_of(contract.output_schema)]
+    if returned:
+        yield f"returns {', '.join(returned)}"
+    if contract.events_schema:
+        yield f"sends {', '.join(contract.events_schema)}"
+    if contract.output_statuses:
+        yield f"may end as {', '.join(contract.output_statuses)}"
+
+
+# ---------------------------------------------------------------------------------------------------- Markdown
+
+
+def _markdown(contracts: Sequence[SkillContract]) -> Iterator[str]:
+    yield "# Skills"
+    for contract in contracts:
+        yield f"\n## `{contract.name}`"
+        if contract.description:
+            yield f"\n{contract.description}"
+        facts = _facts(contract).strip()
+        if facts:
+            yield f"\n*{facts}*"
+        yield from _markdown_table("Param", contract.input_schema)
+        yield from _markdown_table("Returned field", contract.output_schema)
+        for name, event in (contract.events_schema or {}).items():
+            yield from _markdown_table(f"Field of event `{name}`", event)
+        if contract.output_statuses:
+            yield "\nMay end as " + ", ".join(f"`{each}`" for each in contract.output_statuses) + "."
+
+
+def _markdown_table(title: str, schema: JsonSchema | None) -> Iterator[str]:
+    params = params_of(schema)
+    if not params:
+        return
+    yield f"\n| {title} | Type | Default | Description |\n|---|---|---|---|"
+    for each in params:
+        default = f"`{each.default}`" if each.default else "" if each.required else "optional"
+        cells = (f"`{each.name}`", each.type, default, " ".join(each.description.split()))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

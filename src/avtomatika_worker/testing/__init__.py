@@ -1,0 +1,31 @@
+"""Tools for the tests of workers: no ports to choose, nothing to patch, no sleeping.
+
+    async def test_resize():
+        async with WorkerHarness(worker) as h:
+            result = await h.run("resize", {"width": 100})
+        assert result.data == {"width": 100}
+
+`EmbeddedOrchestrator` and `Fault` are for tests of what networks and orchestrators do to a worker; `assert_contract`
+holds a worker to what it has published. docs/testing.md has examples.
+"""
+
+from __future__ import annotations
+
+from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobRecord, JobState, Progress
+from avtomatika_worker.testing.contract import assert_contract
+from avtomatika_worker.testing.harness import RunningTask, WorkerHarness
+from avtomatika_worker.testing.result import SeenError, SeenEvent, SkillResult
+
+__all__ = [
+    "EmbeddedOrchestrator",
+    "Fault",
+    "JobRecord",
+    "JobState",
+    "Progress",
+    "RunningTask",
+    "SeenError",
+    "SeenEvent",
+    "SkillResult",
+    "WorkerHarness",
+    "assert_contract",
+]

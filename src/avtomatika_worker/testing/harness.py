@@ -1,0 +1,289 @@
+"""A worker under test: the whole of it, against an embedded orchestrator over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, cast
+
+from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress, WorkerRecord
+from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.testing.result import SeenEvent, SkillResult, events_of, progress_of, result_of
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.thread import WorkerThread
+
+_T = TypeVar("_T")
+
+START_TIMEOUT: Final = 30.0
+"""Seconds in which the worker must have registered, on a machine that is busy with other tests."""
+
+RUN_TIMEOUT: Final = 30.0
+"""Seconds for a task, unless a test names others."""
+
+_SETTINGS: Final[Mapping[str, Any]] = {
+    "enable_websockets": True,  # cancellation arrives at once
+    "result_durability": "off",  # the orchestrator forgets everything when it ends
+    "progress_interval": 0.0,
+    "registration_retry_initial_delay": 0.02,
+    "registration_retry_max_delay": 0.2,
+    "result_retry_initial_delay": 0.02,
+    "result_retry_max_delay": 0.2,
+    "rate_limit_wait": 0.2,
+    "shutdown_timeout": 0.2,  # a task that a test left behind is cancelled
+}
+_ELSEWHERE: Final = ("orchestrators_config", "individual_token", "tls_ca_path", "tls_cert_path", "tls_key_path")
+
+
+class WorkerHarness:
+    """Runs a worker beside an embedded orchestrator, for as long as its ``async with`` block lasts.
+
+        async with WorkerHarness(worker) as h:
+            result = await h.run("resize", {"width": 100})
+        assert result.data == {"width": 100}
+
+    A task goes the whole way: signed, polled, validated, through the middlewares, run, reported. ``settings`` override
+    the worker's, by their fields' names, as in ``{"max_concurrent_tasks": 1}``. Nothing is read from the environment
+    but what ``environ`` hands in. Failed tasks are not tried again, unless ``orchestrator`` (started, and the caller's
+    to stop) says so. The worker runs in the test's own event loop, or with ``own_thread`` in one beside it: then an
+    ``async def`` skill that blocks does not block the orchestrator.
+
+    Entering raises `ConfigError`, `SkillDefinitionError` or `SkillLoadError` as a start of the worker would. What still
+    runs at the end is cancelled. A worker may have one harness after another, not two at the same time.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        orchestrator: EmbeddedOrchestrator | None = None,
+        own_thread: bool = False,
+    ) -> None:
+        self.worker: Worker = worker
+        self.orchestrator: EmbeddedOrchestrator = orchestrator or EmbeddedOrchestrator(max_attempts=1)
+        self._owned = orchestrator is None
+        self._settings = dict(settings or {})
+        self._environ = dict(environ or {})
+        self._own_thread = own_thread
+        self._running: asyncio.Future[None] | None = None
+        self._stop: Callable[[], None] = worker.request_shutdown
+        self._worker_id = ""
+
+    # ------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Start both, and wait until tasks can come. Prefer ``async with``."""
+        if self._running is not None:
+            raise RuntimeError("it runs already")
+        if self._owned:
+            await self.orchestrator.start()
+        try:
+            self._running = self._start_worker()
+            await self._unless_ended(self.orchestrator.wait_for(self._ready, START_TIMEOUT))
+        except BaseException:
+            await self._end()
+            raise
+
+    async def stop(self) -> None:
+        """Shut the worker down, and the orchestrator if it is the harness' own. Raises what crashed the worker."""
+        running = self._running
+        await self._end()
+        if running is not None and not running.cancelled():
+            running.result()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _start_worker(self) -> asyncio.Future[None]:
+        """Return what is done when the worker has ended."""
+        here = {"orchestrator_url": self.orchestrator.url, "token": self.orchestrator.token}
+        overrides = {**_SETTINGS, **self._settings, **dict.fromkeys(_ELSEWHERE), **here}
+        settings = self.worker.load_settings({"WORKER_ID": "test-worker", **self._environ}, overrides)
+        self._worker_id = settings.worker_id
+        if self._own_thread:
+            thread = WorkerThread(self.worker, settings)
+            self._stop = thread.request_shutdown
+            thread.start()
+            return asyncio.ensure_future(thread.ended())
+        return asyncio.ensure_future(self.worker.main(settings, health_check=False))
+
+    def _ready(self) -> WorkerRecord | None:
+        worker = self.orchestrator.workers.get(self._worker_id)
+        if worker is None or worker.status != "idle":
+            return None
+        announced = as_object(as_object(worker.registration.get("capabilities")).get("extra"))
+        if announced.get("websockets") and not (worker.connected and worker.websockets):
+            return None  # a cancellation would have to wait for a heartbeat
+        return worker
+
+    async def _end(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            if not running.done():
+                self._stop()
+            await asyncio.wait({running})
+        if self._owned:
+            await self.orchestrator.stop()
+
+    # ------------------------------------------------------------------------------------------- tasks
+
+    async def run(
+        self,
+        skill: str,
+        params: object = None,
+        *,
+        timeout: float | None = RUN_TIMEOUT,
+        deadline_in: float | None = None,
+        priority: float = 0.0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> SkillResult:
+        """Run one task and return what came of it: a failure is a result, too.
+
+        ``params`` are a mapping, or a model or dataclass of the skill's. ``deadline_in`` is in seconds from now.
+        Raises ValueError for a skill that the worker does not have, TimeoutError after ``timeout`` seconds, and what
+        crashed the worker, should it crash. A cancelled call cancels the task.
+        """
+        task = self.submit(skill, params, deadline_in=deadline_in, priority=priority, metadata=metadata)
+        try:
+            return await task.result(timeout)
+        except BaseException:
+            task.cancel()
+            raise
+
+    def submit(
+        self,
+        skill: str,
+        params: object = None,
+        *,
+        deadline_in: float | None = None,
+        priority: float = 0.0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> RunningTask:
+        """Begin a task and return it, to watch it, cancel it or wait for it. Raises ValueError as `run` does."""
+        self._check_skill(skill)
+        plain = to_plain(params if params is not None else {})
+        if not isinstance(plain, dict):
+            raise ValueError(f"params must be a mapping, a model or a dataclass, not {type(params).__name__}")
+        now = self.orchestrator.now()
+        job = self.orchestrator.submit(
+            skill,
+            cast("dict[str, Any]", plain),
+            deadline=None if deadline_in is None else now + deadline_in,
+            priority=priority,
+            metadata=metadata,
+            worker_id=self._worker_id,
+        )
+        return RunningTask(job, self.orchestrator, self._unless_ended)
+
+    def _check_skill(self, skill: str) -> None:
+        if self._running is None:
+            raise RuntimeError("the worker does not run: use `async with WorkerHarness(worker) as h`")
+        names = self.worker.skills.names()
+        if skill not in names:
+            near = difflib.get_close_matches(skill, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
+            raise ValueError(f"the worker has no skill {skill!r}; {hint}")
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return what ``work`` returns. Raises what ended the worker when that comes first."""
+        task = asyncio.ensure_future(work)
+        waited: set[asyncio.Future[Any]] = {task} if self._running is None else {task, self._running}
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._running is not None:
+            self._running.result()
+        raise RuntimeError("the worker has ended")
+
+
+class RunningTask:
+    """A task on its way. ``job`` is the orchestrator's record of it."""
+
+    def __init__(
+        self,
+        job: JobRecord,
+        orchestrator: EmbeddedOrchestrator,
+        unless_ended: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]],
+    ) -> None:
+        self.job: JobRecord = job
+        self._orchestrator = orchestrator
+        self._unless_ended = unless_ended
+
+    @property
+    def events(self) -> tuple[SeenEvent, ...]:
+        """The skill's own events that have arrived so far."""
+        return events_of(self.job)
+
+    @property
+    def progress(self) -> tuple[Progress, ...]:
+        """The progress that has arrived so far."""
+        return progress_of(self.job)
+
+    def cancel(self) -> bool:
+        """Cancel the task, as a client of the orchestrator would. Returns False when it has ended."""
+        return self._orchestrator.cancel(self.job.job_id)
+
+    async def result(self, timeout: float | None = RUN_TIMEOUT) -> SkillResult:
+        """Wait for the task's end and return what came of it.
+
+        A cancelled task has ended when its skill has. Raises TimeoutError that says where the task stands.
+        """
+        await self._until(lambda: _settled(self.job), timeout, "has not ended")
+        return result_of(self.job)
+
+    async def wait_for_event(self, event_type: str, timeout: float | None = RUN_TIMEOUT) -> SeenEvent:
+        """Wait for the first event of a type and return it. Raises TimeoutError, LookupError when the task ends."""
+
+        def found() -> SeenEvent | None:
+            return next((each for each in self.events if each.type == event_type), None)
+
+        await self._until(lambda: found() or self.job.state.final, timeout, f"sent no event {event_type!r}")
+        return found() or result_of(self.job).event(event_type)
+
+    async def wait_for_progress(self, fraction: float = 0.0, timeout: float | None = RUN_TIMEOUT) -> Progress:
+        """Wait until the task has come as far as ``fraction``, or has told any progress; return that.
+
+        Raises TimeoutError, LookupError when the task ends before.
+        """
+
+        def found() -> Progress | None:
+            return next((each for each in self.progress if each.fraction >= fraction), None)
+
+        await self._until(lambda: found() or self.job.state.final, timeout, f"has not come to {fraction:g}")
+        reached = found()
+        if reached is None:
+            raise LookupError(f"the task ended before it came to {fraction:g}: {self.job.describe()}")
+        return reached
+
+    async def _until(self, predicate: Callable[[], object], timeout: float | None, problem: str) -> None:
+        began = time.monotonic()
+        try:
+            await self._unless_ended(self._orchestrator.wait_for(predicate, timeout))
+        except TimeoutError as error:
+            waited = time.monotonic() - began
+            raise TimeoutError(f"{self.job.skill} {problem} after {waited:.1f} s: {self.job.describe()}") from error
+
+
+def _settled(job: JobRecord) -> bool:
+    """Whether the job has ended, and its skill too: an orchestrator cancels without waiting for the worker."""
+    if not job.state.final:
+        return False
+    if job.attempts == 0 or job.state is JobState.FINISHED:
+        return True
+    return any(received.message["task_id"] == job.task_id for received in job.results_received)

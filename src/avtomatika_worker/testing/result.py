@@ -1,0 +1,131 @@
+"""What came of a task, as a value that tests read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from avtomatika_worker.devserver import JobRecord, JobState, Progress
+from avtomatika_worker.protocol.loose import as_number, as_object, as_text
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+
+_STATUS_OF: Final = {JobState.FINISHED: "success", JobState.CANCELLED: "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """An event that arrived: its ``type`` and its ``payload``."""
+
+    type: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenError:
+    """What a failure said: ``code`` is one of the wire's, such as INVALID_INPUT_ERROR."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillResult:
+    """What came of a task.
+
+    ``status`` is "success", one of the skill's own statuses, "failure" or "cancelled"; ``data`` is what the skill
+    returned, empty unless it came to an end of its own; ``error`` is there for a failure. ``events`` (the skill's own)
+    and ``progress`` are in the order they arrived. ``duration`` is in seconds, from the task's start to its end.
+    ``job`` is the orchestrator's record, for everything else.
+    """
+
+    skill: str
+    status: str
+    data: dict[str, Any]
+    error: SeenError | None
+    events: tuple[SeenEvent, ...]
+    progress: tuple[Progress, ...]
+    duration: float
+    attempts: int
+    costs: dict[str, Any]
+    metadata: dict[str, Any]
+    job: JobRecord = field(repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the skill came to an end of its own: neither a failure nor cancelled."""
+        return self.status not in {"failure", "cancelled"}
+
+    def event(self, event_type: str) -> SeenEvent:
+        """Return the first event of a type. Raises LookupError that lists what there is."""
+        for each in self.events:
+            if each.type == event_type:
+                return each
+        seen = ", ".join(each.type for each in self.events) or "none"
+        raise LookupError(f"there was no event {event_type!r}; events: {seen}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, for machines."""
+        error = self.error
+        return {
+            "skill": self.skill,
+            "status": self.status,
+            "ok": self.ok,
+            "data": self.data,
+            "error": error and {"code": error.code, "message": error.message, "details": error.details},
+            "events": [{"type": each.type, "payload": each.payload} for each in self.events],
+            "progress": [{"progress": each.fraction, "message": each.message} for each in self.progress],
+            "duration": round(self.duration, 6),
+            "attempts": self.attempts,
+            "costs": self.costs,
+            "metadata": self.metadata,
+            "job_id": self.job.job_id,
+        }
+
+
+def result_of(job: JobRecord) -> SkillResult:
+    """Read a job that has ended."""
+    return SkillResult(
+        skill=job.skill,
+        status=_status(job),
+        data=job.result or {},
+        error=_error(job.error) if _STATUS_OF.get(job.state) is None else None,
+        events=events_of(job),
+        progress=progress_of(job),
+        duration=max(0.0, (job.finished_at or 0.0) - (job.handed_out_at or job.submitted_at)),
+        attempts=job.attempts,
+        costs=job.costs or {},
+        metadata=job.result_metadata or {},
+        job=job,
+    )
+
+
+def events_of(job: JobRecord) -> tuple[SeenEvent, ...]:
+    """Return the skill's own events that have arrived so far."""
+    return tuple(
+        SeenEvent(event["event_type"], as_object(event.get("payload")))
+        for event in job.events
+        if event["event_type"] != PROGRESS_EVENT
+    )
+
+
+def progress_of(job: JobRecord) -> tuple[Progress, ...]:
+    """Return the progress that has arrived so far."""
+    payloads = (as_object(e.get("payload")) for e in job.events if e["event_type"] == PROGRESS_EVENT)
+    return tuple(Progress(as_number(p.get("progress")) or 0.0, as_text(p.get("message")) or "") for p in payloads)
+
+
+def _status(job: JobRecord) -> str:
+    """Return the status; a job that its orchestrator ended (a deadline) has none of the worker's."""
+    if job.state is JobState.FINISHED:
+        return job.result_status or "success"
+    return _STATUS_OF.get(job.state, "failure")
+
+
+def _error(error: dict[str, Any] | None) -> SeenError:
+    told = error or {}
+    code, message = as_text(told.get("code")) or "TRANSIENT_ERROR", as_text(told.get("message")) or ""
+    return SeenError(code, message, as_object(told.get("details")))

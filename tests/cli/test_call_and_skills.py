@@ -1,0 +1,171 @@
+"""``worker call``, ``worker skills`` and ``worker version`` as processes: what is typed, and what comes of it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+APP = '''
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from avtomatika_worker import PermanentError, TaskContext, Worker
+
+worker = Worker(worker_type="test")
+
+
+@dataclass
+class Resize:
+    """How to resize."""
+
+    width: Annotated[int, Meta(ge=1, le=4000, description="In pixels.")]
+    url: str
+    mode: Literal["fit", "fill"] = "fit"
+
+
+@dataclass
+class Resized:
+    pixels: int
+
+
+@worker.skill(price=0.5, events={"alert": {"type": "object"}}, output_statuses=["needs_review"])
+async def resize(params: Resize, ctx: TaskContext) -> Resized:
+    """Resize a picture."""
+    ctx.send_progress(0.5, "half [of it]")
+    await ctx.send_event("alert", {"url": params.url})
+    return Resized(params.width * 2)
+
+
+@worker.skill
+def refuse(why: str, ctx: TaskContext):
+    raise PermanentError(why, {"metadata": ctx.metadata})
+
+
+@worker.skill
+async def wait(ctx: TaskContext):
+    ctx.send_progress(0.1, "begun")
+    await asyncio.sleep(100)
+'''
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path):
+    (tmp_path / "app.py").write_text(APP, "utf-8")
+    return tmp_path
+
+
+def test_call_prints_events_progress_and_the_result_as_they_come(command):
+    done = command("call", "--app", "app:worker", "resize", '{"width": 10, "url": "é.jpg"}')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert "   50%  half [of it]" in lines
+    assert ' event  alert  {"url": "é.jpg"}' in lines
+    assert re.fullmatch(r"success in \d+\.\d\d s", lines[2])
+    assert json.loads("\n".join(lines[3:])) == {"pixels": 20}
+    assert "\x1b" not in done.stdout
+
+
+def test_params_come_from_a_file_the_json_and_single_fields_and_the_later_win(command, project):
+    (project / "params.json").write_text('{"width": 1, "url": "file", "mode": "fill"}', "utf-8")
+    done = command(
+        "call", "--app", "app:worker", "resize", '{"width": 2}', "-f", "params.json", "-p", "width=30", "--json"
+    )
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["status"], told["data"]) == (0, "success", {"pixels": 60})
+    assert told["events"] == [{"type": "alert", "payload": {"url": "file"}}]
+    assert told["progress"] == [{"progress": 0.5, "message": "half [of it]"}]
+    assert told["duration"] > 0
+
+
+def test_a_failure_is_exit_code_1_with_its_code_and_details(command):
+    done = command(
+        "call", "--app", "app:worker", "refuse", "-f", "-", "--metadata", '{"a": 1}', stdin='{"why": "no [b]licence"}'
+    )
+    assert done.returncode == 1
+    assert "PERMANENT_ERROR: no [b]licence" in done.stdout
+    assert '"a": 1' in done.stdout
+    invalid = command("call", "--app", "app:worker", "resize", "-p", "width=wide", "--json")
+    assert invalid.returncode == 1
+    assert json.loads(invalid.stdout)["error"]["code"] == "INVALID_INPUT_ERROR"
+
+
+def test_a_deadline_ends_the_task_with_exit_code_1(command):
+    done = command("call", "--app", "app:worker", "wait", "--deadline", "0.2", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "TIMEOUT_ERROR"
+
+
+def test_ctrl_c_cancels_the_task(project):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "avtomatika_worker.cli", "call", "--app", "app:worker", "wait"],
+        cwd=project,
+        env={"PATH": "", "PYTHONUTF8": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with process:
+        assert "begun" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("cancelled in ")
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rezise",), "no skill 'rezise'; did you mean resize?"),
+        (("resize", "{width: 1}"), "quote it for the shell"),
+        (("resize", "[1]"), "it should be an object"),
+        (("resize", "-p", "width"), "write it as name=value"),
+        (("resize", "-f", "nowhere.json"), "nowhere.json: it cannot be read: No such file"),
+        (("resize", '{"url": "\\ud800"}'), "the task: it cannot be sent to a worker"),
+    ],
+)
+def test_what_was_typed_wrong_is_one_line_and_exit_code_2(command, arguments, message):
+    done = command("call", "--app", "app:worker", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("worker: ")
+    assert message in line
+
+
+def test_the_environment_takes_part_but_points_to_no_other_orchestrator(command):
+    done = command("call", "--app", "app:worker", "resize", "-p", "width=many", ORCHESTRATOR_URL="http://192.0.2.1")
+    assert done.returncode == 1
+    wrong = command("call", "--app", "app:worker", "resize", MAX_CONCURRENT_TASKS="many")
+    assert wrong.returncode == 2
+    assert "MAX_CONCURRENT_TASKS" in wrong.stderr
+
+
+def test_skills_are_listed_for_people_machines_and_documentation(command):
+    shown = command("skills", "--app", "app:worker", COLUMNS="80")
+    assert shown.returncode == 0, shown.stderr
+    assert "resize  price 0.5" in shown.stdout
+    assert "    width  integer (≥ 1, ≤ 4000): In pixels." in shown.stdout
+    assert "may end as needs_review" in shown.stdout
+    assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
+    told = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
+    assert [skill["name"] for skill in told] == ["resize", "refuse", "wait"]
+    assert told[0]["input_schema"]["required"] == ["width", "url"]
+    page = command("skills", "--app", "app:worker", "--markdown").stdout
+    assert page.startswith("# Skills\n\n## `resize`\n\nResize a picture.\n")
+    assert "| `width` | integer (≥ 1, ≤ 4000) |  | In pixels. |" in page
+    both = command("skills", "--app", "app:worker", "--markdown", "--json")
+    assert both.returncode == 2
+
+
+def test_version_is_a_line_or_what_a_report_should_name(command):
+    line = command("version").stdout.strip()
+    told = json.loads(command("version", "--json").stdout)
+    assert told["version"] == line
+    assert "1.0b17" in told["protocols"]

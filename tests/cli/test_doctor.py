@@ -1,0 +1,189 @@
+"""``worker doctor`` as a process, against an embedded orchestrator on good and on bad days."""
+
+import asyncio
+import json
+import socket
+import sys
+
+import pytest
+
+from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
+
+APP = """
+from avtomatika_worker import Worker
+worker = Worker()
+
+@worker.skill
+async def echo(params: dict):
+    return params
+"""
+
+
+@pytest.fixture
+def doctor(tmp_path, unused_port):
+    (tmp_path / "app.py").write_text(APP, "utf-8")
+
+    async def run(*arguments, **environment):
+        """Return exit code and what was printed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "avtomatika_worker.cli", "doctor", *arguments),
+            cwd=tmp_path,
+            env={
+                "PATH": "",
+                "COLUMNS": "80",
+                "PYTHONUTF8": "1",
+                "WORKER_ID": "w1",
+                "WORKER_TOKEN": "dev-token",
+                "WORKER_PORT": str(unused_port),
+                "XDG_STATE_HOME": str(tmp_path),
+                "TASK_FILES_DIR": str(tmp_path / "files"),
+                **environment,
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert err == b"", err.decode()
+        return process.returncode, out.decode()
+
+    return run
+
+
+@pytest.fixture
+def unused_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+async def orchestrator():
+    async with EmbeddedOrchestrator() as started:
+        yield started
+
+
+def findings(printed, section="Orchestrator"):
+    found = json.loads(printed)["findings"]
+    return [(each["severity"], each["text"], each["advice"]) for each in found if each["section"].startswith(section)]
+
+
+async def test_all_is_well_and_the_probe_leaves_no_worker_that_takes_tasks(doctor, orchestrator):
+    code, printed = await doctor(
+        "--app", "app:worker", ORCHESTRATOR_URL=orchestrator.url, WORKER_ENABLE_WEBSOCKETS="true"
+    )
+    assert code == 0, printed
+    lines = printed.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    for expected in (
+        "1 can be run: echo",
+        "token and signature are accepted",
+        "the clocks agree",
+        "it speaks protocol 1.0b17",
+        "the WebSocket opens: cancellation arrives at once",
+        "heartbeats are accepted",
+    ):
+        assert expected in printed
+    assert lines[-1] == "Everything is well."
+    (worker,) = orchestrator.workers.values()
+    assert worker.worker_id.startswith("doctor-")
+    assert (worker.status, dict(worker.skills), worker.connected) == ("offline", {}, False)
+    assert not orchestrator.problems
+
+
+async def test_a_wrong_token_is_told_from_a_wrong_signature(doctor, orchestrator):
+    code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, WORKER_TOKEN="wrong")
+    assert code == 2
+    (severity, text, advice) = findings(printed)[-1]
+    assert (severity, advice) == ("error", "set WORKER_TOKEN to the orchestrator's")
+    assert text.startswith("the token is refused")
+    orchestrator.inject(Fault("register", "status", status=403))
+    code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)
+    assert code == 2
+    assert findings(printed)[-1][1].startswith("the token is accepted, the signature is not")
+    code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, WORKER_TOKEN="")
+    assert findings(printed)[-1][1].startswith("a worker without a token is refused")
+
+
+async def test_a_clock_that_is_off_is_a_warning_and_reckoned_with(doctor, orchestrator):
+    orchestrator.clock_offset = 300
+    code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)
+    assert code == 1
+    (clock,) = [each for each in findings(printed) if "clock" in each[1]]
+    assert clock[0] == "warning"
+    assert "s behind the orchestrator's; the first registration after each start is refused" in clock[1]
+    assert "token and signature are accepted" in findings(printed)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "severity", "text", "code"),
+    [
+        (Fault("register", "status", status=404), "error", "there is no orchestrator at this URL", 2),
+        (Fault("register", "status", status=302), "error", "it answers with a redirect", 2),
+        (Fault("register", "status", status=400), "error", "the registration is refused", 2),
+        (Fault("register", "html", status=502), "error", "it answers, and cannot work", 2),
+        (Fault("register", "body", body=b"<html>"), "error", "the answer is not the answer to a registration", 2),
+        (Fault("register", "status", status=429, retry_after=7), "warning", "refuses calls, for 7 s", 1),
+        (Fault("heartbeat", "status", status=429), "warning", "a heartbeat is not accepted: HTTP 429", 1),
+        (Fault("heartbeat", "status", status=500), "error", "a heartbeat is not accepted: HTTP 500", 2),
+        (Fault("ws", "status", status=400), "note", "no WebSocket: HTTP 400", 0),
+    ],
+    ids=lambda value: f"{value.call}-{value.status}" if isinstance(value, Fault) else "",
+)
+async def test_what_an_orchestrator_does_is_told_with_what_to_do(doctor, orchestrator, fault, severity, text, code):
+    orchestrator.inject(fault)
+    returned, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)
+    assert returned == code, printed
+    (found,) = [each for each in findings(printed) if text in each[1]]
+    assert found[0] == severity
+    assert found[2], "it does not say what to do"
+
+
+async def test_one_of_several_orchestrators_that_is_out_of_reach_is_named(doctor, orchestrator, unused_port):
+    config = [{"url": orchestrator.url}, {"url": f"http://127.0.0.1:{unused_port}"}]
+    code, printed = await doctor("--json", ORCHESTRATORS_CONFIG=json.dumps(config))
+    assert code == 2
+    assert findings(printed, f"Orchestrator {orchestrator.url}")[0][0] == "ok"
+    ((severity, text, advice),) = findings(printed, f"Orchestrator http://127.0.0.1:{unused_port}")
+    assert severity == "error"
+    assert text.startswith("cannot be reached")
+    assert "ORCHESTRATOR_URL" in advice
+
+
+async def test_an_individual_token_is_not_tried_without_being_asked_for(doctor):
+    tokens = {"w1": "mine"}
+    async with EmbeddedOrchestrator(individual_tokens=tokens) as orchestrator:
+        code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, WORKER_INDIVIDUAL_TOKEN="mine")
+        assert (code, orchestrator.workers) == (0, {})
+        assert "--own-id" in findings(printed)[0][2]
+        code, printed = await doctor(
+            "--own-id", "--json", ORCHESTRATOR_URL=orchestrator.url, WORKER_INDIVIDUAL_TOKEN="mine"
+        )
+        assert (code, list(orchestrator.workers)) == (0, ["w1"])
+
+
+async def test_what_is_wrong_with_this_machine_is_found_all_at_once(doctor, orchestrator, tmp_path):
+    (tmp_path / "file").write_text("", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code, printed = await doctor(
+            "--json",
+            ORCHESTRATOR_URL=orchestrator.url,
+            WORKER_HEALTH_HOST="127.0.0.1",
+            WORKER_PORT=str(server.getsockname()[1]),
+            WORKER_STATE_DIR=str(tmp_path / "file" / "below"),
+            WORKER_ID="",
+            MAX_CONCURENT_TASKS="5",
+        )
+    assert code == 2
+    machine = findings(printed, "This machine")
+    assert [each[0] for each in machine] == ["error", "error", "ok"]
+    assert "address already in use" in machine[0][1]
+    assert "WORKER_STATE_DIR" in machine[1][2]
+    configuration = " ".join(each[1] for each in findings(printed, "Configuration"))
+    assert "did you mean MAX_CONCURRENT_TASKS?" in configuration
+    assert "WORKER_ID is not set" in configuration
+
+
+async def test_wrong_settings_and_a_wrong_app_are_findings_too(doctor):
+    code, printed = await doctor("--json", "--app", "app:wroker", WORKER_PORT="-1")
+    assert code == 2
+    assert findings(printed, "Configuration")[0][1].startswith("WORKER_PORT='-1'")
+    assert "it has a Worker called worker" in findings(printed, "Skills")[0][1]

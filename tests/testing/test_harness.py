@@ -1,0 +1,264 @@
+"""`WorkerHarness`, as the author of a worker uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from avtomatika_worker import ConfigError, InvalidInputError, TaskContext, TransientError, Worker
+from avtomatika_worker.testing import EmbeddedOrchestrator, Fault, WorkerHarness
+
+
+@dataclass
+class Size:
+    width: int
+    height: int = 100
+
+
+@pytest.fixture
+def worker():
+    worker = Worker(worker_type="test")
+
+    @worker.skill(output_statuses=["too_big"])
+    async def resize(params: Size):
+        if params.width > 1000:
+            return {"status": "too_big", "data": {"limit": 1000}}
+        return {"pixels": params.width * params.height}
+
+    return worker
+
+
+async def test_a_task_goes_the_whole_way_and_its_result_is_typed(worker):
+    seen = []
+
+    async def watch(ctx, call_next):
+        seen.append(ctx.skill)
+        return await call_next(ctx)
+
+    worker.add_middleware(watch)
+    async with WorkerHarness(worker) as h:
+        result = await h.run("resize", {"width": 10})
+    assert (result.status, result.data, result.error) == ("success", {"pixels": 1000}, None)
+    assert result.ok
+    assert result.attempts == 1
+    assert 0 < result.duration < 10
+    assert seen == ["resize"]
+
+
+async def test_params_may_be_the_skills_own_model_and_a_status_its_own(worker):
+    async with WorkerHarness(worker) as h:
+        result = await h.run("resize", Size(2000))
+    assert (result.status, result.data, result.ok) == ("too_big", {"limit": 1000}, True)
+
+
+async def test_a_failure_is_a_result_with_code_message_and_details(worker):
+    @worker.skill
+    async def fetch(params: dict):
+        raise InvalidInputError("no such page", details={"url": params["url"]})
+
+    async with WorkerHarness(worker) as h:
+        wrong = await h.run("resize", {"width": "wide"})
+        failed = await h.run("fetch", {"url": "x"})
+    assert (wrong.status, wrong.ok) == ("failure", False)
+    assert wrong.error.code == "INVALID_INPUT_ERROR"
+    assert "width" in wrong.error.message
+    assert str(failed.error) == "INVALID_INPUT_ERROR: no such page"
+    assert failed.error.details["url"] == "x"
+
+
+async def test_a_transient_failure_is_not_tried_again_unless_an_orchestrator_says_so(worker):
+    attempts = []
+
+    @worker.skill
+    async def flaky(params: dict):
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise TransientError("not yet")
+        return {"attempts": len(attempts)}
+
+    async with WorkerHarness(worker) as h:
+        assert (await h.run("flaky")).error.code == "TRANSIENT_ERROR"
+    assert len(attempts) == 1
+    async with EmbeddedOrchestrator() as orchestrator, WorkerHarness(worker, orchestrator=orchestrator) as h:
+        result = await h.run("flaky")
+    assert (result.data, result.attempts, result.error) == ({"attempts": 3}, 2, None)
+
+
+async def test_events_and_all_progress_are_seen_in_order(worker):
+    @worker.skill
+    async def count(ctx: TaskContext):
+        for number in range(3):
+            await ctx.send_event("number", {"number": number})
+        ctx.send_progress(0.5, "half")
+        await ctx.send_event("last")
+        ctx.add_cost("tokens", 12)
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("count", metadata={"a": 1})
+    assert [event.payload for event in result.events if event.type == "number"] == [{"number": n} for n in range(3)]
+    assert (0.5, "half") in result.progress
+    assert result.event("last").payload == {}
+    assert result.costs["tokens"] == 12
+    with pytest.raises(LookupError, match="events: number, number, number, last"):
+        result.event("nothing")
+
+
+async def test_metadata_and_priority_reach_the_skill(worker):
+    @worker.skill
+    async def show(ctx: TaskContext):
+        return {"metadata": ctx.metadata, "priority": ctx.priority}
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("show", metadata={"customer": "c1"}, priority=5)
+    assert result.data == {"metadata": {"customer": "c1"}, "priority": 5}
+
+
+async def test_a_cancelled_task_has_ended_when_its_skill_has(worker):
+    cleaned_up = []
+
+    @worker.skill
+    async def wait(ctx: TaskContext):
+        await ctx.send_event("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.append(ctx.cancel_reason)
+
+    async with WorkerHarness(worker) as h:
+        task = h.submit("wait")
+        assert (await task.wait_for_event("began")).payload == {}
+        assert task.cancel()
+        result = await task.result()
+        assert not task.cancel()
+    assert (result.status, result.ok, result.error) == ("cancelled", False, None)
+    assert cleaned_up == ["requested"]
+
+
+async def test_a_plain_def_skill_is_cancelled_too(worker):
+    @worker.skill
+    def spin(ctx: TaskContext):
+        ctx.send_progress(0.25)
+        while True:
+            ctx.raise_if_cancelled()
+            time.sleep(0.001)
+
+    async with WorkerHarness(worker) as h:
+        task = h.submit("spin")
+        assert (await task.wait_for_progress(0.25)).fraction == 0.25
+        task.cancel()
+        assert (await task.result()).status == "cancelled"
+
+
+async def test_a_deadline_ends_a_task(worker):
+    ended = []
+
+    @worker.skill
+    async def wait(params: dict):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("wait", deadline_in=0.2)
+    assert (result.status, result.error.code, ended) == ("failure", "TIMEOUT_ERROR", [1])
+
+
+async def test_settings_override_the_workers_own_and_nothing_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("WORKER_ID", "from-the-shell")
+    monkeypatch.setenv("MAX_CONCURRENT_TASKS", "many")
+    worker = Worker(
+        max_concurrent_tasks=7,
+        settings={"orchestrators_config": '[{"url": "http://192.0.2.1"}]', "individual_token": "other"},
+    )
+    async with WorkerHarness(worker, settings={"max_concurrent_tasks": 1}, environ={"CPU_CORES": "3"}) as h:
+        (record,) = h.orchestrator.workers.values()
+    assert record.worker_id == "test-worker"
+    assert record.registration["resources"]["max_concurrent_tasks"] == 1
+    assert record.registration["resources"]["properties"]["cpu_cores"] == 3
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+async def test_a_worker_may_run_again_and_leaves_nothing_behind(worker, own_thread):
+    for _ in range(2):
+        async with WorkerHarness(worker, own_thread=own_thread) as h:
+            assert (await h.run("resize", {"width": 1})).ok
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_skill_that_blocks_its_loop_does_not_block_the_deadline_of_a_thread_of_its_own(worker):
+    @worker.skill(name="block")
+    async def block(ctx: TaskContext):
+        await ctx.send_event("began")
+        time.sleep(0.3)  # noqa: ASYNC251 - what users do
+
+    async with WorkerHarness(worker, own_thread=True) as h:
+        task = h.submit("block")
+        await task.wait_for_event("began")
+        began = time.monotonic()
+        task.cancel()
+        assert time.monotonic() - began < 0.2
+        await task.result()
+
+
+async def test_the_end_of_the_block_cancels_what_still_runs(worker):
+    ended = []
+
+    @worker.skill
+    async def wait(ctx: TaskContext):
+        await ctx.send_event("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(ctx.cancel_reason)
+
+    async with WorkerHarness(worker) as h:
+        await h.submit("wait").wait_for_event("began")
+    assert ended == ["shutdown"]
+
+
+async def test_a_result_that_does_not_come_says_where_the_task_stands(worker):
+    @worker.skill
+    async def wait(params: dict):
+        await asyncio.Event().wait()
+
+    async with WorkerHarness(worker) as h:
+        with pytest.raises(TimeoutError, match=r"wait has not ended after 0\.1 s: job .* is running, attempts: 1"):
+            await h.run("wait", timeout=0.1)
+        with pytest.raises(LookupError, match="events: none"):
+            await h.submit("resize", Size(1)).wait_for_event("nothing")
+        with pytest.raises(LookupError, match=r"ended before it came to 0\.5"):
+            await h.submit("resize", Size(1)).wait_for_progress(0.5)
+
+
+async def test_an_unknown_skill_is_told_before_anything_is_sent(worker):
+    async with WorkerHarness(worker) as h:
+        with pytest.raises(ValueError, match="no skill 'rezise'; did you mean 'resize'"):
+            await h.run("rezise")
+        with pytest.raises(ValueError, match="not int"):
+            await h.run("resize", 5)
+        assert not h.orchestrator.jobs
+    with pytest.raises(RuntimeError, match="does not run"):
+        await h.run("resize", Size(1))
+
+
+async def test_a_wrong_worker_raises_what_its_start_would():
+    with pytest.raises(ConfigError, match="max_concurrent_tasks"):
+        async with WorkerHarness(Worker(max_concurrent_tasks=-1)):
+            pass
+    with pytest.raises(ConfigError, match="no skill has the type"):
+        async with WorkerHarness(Worker(skill_type_limits={"gpu": 1})):
+            pass
+
+
+async def test_faults_happen_to_the_worker_and_the_result_arrives_all_the_same(worker):
+    async with WorkerHarness(worker) as h:
+        h.orchestrator.inject(
+            Fault("result", "drop_after"), Fault("result", "status", status=429), Fault("poll", "reset")
+        )
+        result = await h.run("resize", {"width": 3})
+        assert result.data == {"pixels": 300}
+        await h.orchestrator.wait_for(lambda: len([c for c in h.orchestrator.requests if c.call == "result"]) >= 2)
