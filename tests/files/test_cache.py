@@ -99,8 +99,8 @@ async def test_an_entry_that_was_written_to_is_fetched_anew(source: Source, tmp_
 async def test_a_cancelled_fetch_leaves_the_turn_to_the_next(source: Source) -> None:
     source.open.clear()
     first = asyncio.create_task(source.get("s3://b/a"))
-    second = asyncio.create_task(source.get("s3://b/a"))
     await source.begun.wait()
+    second = asyncio.create_task(source.get("s3://b/a"))
     first.cancel()
     source.open.set()
     assert (await second).read_bytes() == b"a" * 10

@@ -260,3 +260,12 @@ async def test_nothing_is_left_of_a_worker_in_the_program_around_it(orchestrator
     asyncio.get_running_loop().call_later(0.05, worker.request_shutdown)
     await worker.main(settings, health_check=False)
     assert dict(current_log_context()) == {}
+
+
+async def test_an_orchestrator_that_was_replaced_between_two_calls_is_registered_at_again(orchestrator, worker):
+    async with running(worker, orchestrator, heartbeat_interval=60.0):
+        await orchestrator.wait_for(lambda: orchestrator.workers["w1"].connected)
+        await orchestrator.stop()  # polls are answered, the WebSocket is closed: no call fails
+        orchestrator.forget_workers()
+        await orchestrator.start()
+        await orchestrator.wait_for_worker("w1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,7 +18,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON, for ma
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
 
 
-SECTIONS = {
+SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Begin": ("demo", "init"),
     "Develop": ("dev", "call", "skills"),
     "Operate": ("run", "doctor", "version"),

@@ -147,6 +147,8 @@ class EmbeddedOrchestrator:
         await asyncio.gather(housekeeper, return_exceptions=True)
         for site in list(runner.sites):
             await site.stop()
+        for _ in range(3):  # what was accepted in this moment becomes a connection, which the runner then closes
+            await asyncio.sleep(0)
         self._worker_api.polls.release()
         self._worker_api.commands.close()
         self._hub.close()

@@ -181,7 +181,7 @@ class Stores:
         _let_go_before_exit()
         settings = self.settings
         if location.scheme == FILE:
-            return store.LocalStore(settings.file_root)
+            return store.LocalStore(settings.file_root, mkdir=True)
         options: dict[str, Any] = {
             "client_options": self._client_options(),
             "retry_config": _retry_config(settings) if retries else {"max_retries": 0},

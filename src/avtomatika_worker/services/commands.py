@@ -40,6 +40,7 @@ class Commands:
                 await self._listen(backoff)
                 _log.debug("%s closed the WebSocket", self._link.url)
             except TransportError as error:
+                self._disconnected()
                 _log.log(
                     logging.WARNING if backoff.attempts == 0 else logging.DEBUG,
                     "no WebSocket to %s: %s (cancellation then comes with the heartbeats)",
@@ -49,9 +50,17 @@ class Commands:
                 )
                 await asyncio.sleep(delay_after(backoff, error))
             else:
+                self._disconnected()
                 await asyncio.sleep(delay_after(backoff, TransportError("closed")))
-            finally:
-                self.connected = False
+
+    def _disconnected(self) -> None:
+        """Take the end of an open WebSocket for a break: an orchestrator that restarts ends it before anything else.
+
+        It may have lost the worker, and be back before a call has failed (RXON.md, Behaviour 4).
+        """
+        if self.connected:
+            self.connected = False
+            self._link.contact_broken()
 
     async def _listen(self, backoff: Backoff) -> None:
         url = "ws" + self._link.url.removeprefix("http") + commands_path(self._link.worker_id)
