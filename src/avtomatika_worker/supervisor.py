@@ -54,6 +54,7 @@ class LinkThread:
         self._main: asyncio.Task[None] | None = None
         self._up = threading.Event()
         self.ended: Future[None] = Future()
+        self._over = False
         self._calls: set[asyncio.Task[None]] = set()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="link", daemon=True)
@@ -74,7 +75,7 @@ class LinkThread:
                 done.set_exception(error)
 
         def begin() -> None:  # over there: a coroutine that the loop has no time left for would never be awaited
-            if done.set_running_or_notify_cancel():
+            if not self._over and done.set_running_or_notify_cancel():
                 self._calls.add(task := asyncio.ensure_future(answer()))
                 task.add_done_callback(self._calls.discard)
 
@@ -123,9 +124,12 @@ class LinkThread:
     async def _serve(self) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self._up.set()
-        async with asyncio.TaskGroup() as group:
-            for service in self._services:
-                group.create_task(service())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for service in self._services:
+                    group.create_task(service())
+        finally:
+            self._over = True  # what is begun now would not run any more
 
 
 @dataclass(frozen=True, slots=True)
