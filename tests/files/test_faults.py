@@ -12,6 +12,7 @@ import pytest
 
 from avtomatika_worker import DependencyError, TransientError
 from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.stores import Stores
 from files.conftest import PART, Bucket, FilesOfTasks, store_settings
 from files.proxy import Answer, Etag, FaultProxy, Request, Reset, Truncate, fault_proxy
@@ -226,7 +227,7 @@ async def test_a_listing_of_2500_keys_comes_whole_page_by_page(bucket: Bucket, p
     keys = [f"many/{n % 7}/{n:05}.txt" for n in range(2500)]
     await asyncio.to_thread(bucket.server.put_many, bucket.name, keys, b"x")
     disk = Disk()
-    stores = Stores(store_settings(proxy.url, bucket.name), disk)
+    stores = Stores(store_settings(proxy.url, bucket.name), disk, Observer())
     found = await stores.list(await stores.locate(bucket.uri("many/")))
     disk.close()
     assert sorted(found) == sorted(key.removeprefix("many/") for key in keys)

@@ -1,20 +1,17 @@
 """Metrics and traces, from outside: a worker process, what it answers to a scrape, and what it sends over OTLP."""
 
 import asyncio
-import contextlib
 import json
-import os
 import re
-import signal
 import sys
 
 import aiohttp
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
 from avtomatika_worker.observability.metrics import METRICS, Kind
 from generate_docs import prometheus_name
+from observability.observed import observed, value
 from observability.otlp import collecting
 
 APP = """
@@ -52,101 +49,14 @@ CARRIER = {"traceparent": f"00-{TRACE}-{PARENT}-01", "broken": 5}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
-class Observed:
-    """The worker, what it wrote, and its health server."""
-
-    def __init__(self, process):
-        self.process = process
-        self.lines = []
-        self.port = 0
-
-    async def up(self):
-        """Wait until its health server listens and it is registered."""
-        up = False
-        async with asyncio.timeout(30):
-            while not (up and self.port):
-                line = (await self.process.stdout.readline()).decode()
-                assert line, self.output
-                self.lines.append(line)
-                if "health server on port" in line:
-                    self.port = int(json.loads(line)["message"].split()[-1])
-                up = up or "registered at" in line
-
-    async def scrape(self):
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.port}/metrics") as response,
-        ):
-            assert response.status == 200
-            assert response.content_type == "text/plain"
-            text = await response.text()
-        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        return text, samples
-
-    async def scrape_until(self, predicate):
-        """Scrape until the samples are as wanted: what the orchestrator saw, the worker may count a moment later."""
-        async with asyncio.timeout(20):
-            while True:
-                text, samples = await self.scrape()
-                if predicate(samples):
-                    return text, samples
-                await asyncio.sleep(0.05)
-
-    async def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.lines.append((await self.process.stdout.read()).decode())
-        assert await self.process.wait() == 0, self.output
-
-    @property
-    def output(self):
-        return "".join(self.lines)
-
-
-@contextlib.asynccontextmanager
-async def observed(tmp_path, orchestrator, app=APP, **environment):
-    (tmp_path / "my_app.py").write_text(app, "utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "my_app:worker"),
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ.get("PATH", ""),
-            "ORCHESTRATOR_URL": orchestrator.url,
-            "WORKER_TOKEN": orchestrator.token,
-            "WORKER_STATE_DIR": str(tmp_path),
-            "WORKER_PORT": "0",
-            "WORKER_HEALTH_HOST": "127.0.0.1",
-            "WORKER_ENABLE_METRICS": "true",
-            "HEARTBEAT_INTERVAL": "0.5",
-            "LOG_FORMAT": "json",
-            "PYTHONWARNINGS": "default",
-            **environment,
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    worker = Observed(process)
-    try:
-        await worker.up()
-        yield worker
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-
-
 @pytest.fixture
 async def orchestrator():
     async with EmbeddedOrchestrator(poll_time=1.0, max_attempts=1) as started:
         yield started
 
 
-def value(samples, name, **labels):
-    found = [s.value for s in samples if s.name == name and labels.items() <= s.labels.items()]
-    return sum(found) if found else None
-
-
 async def test_a_scrape_tells_what_happened(tmp_path, orchestrator):
-    async with observed(tmp_path, orchestrator) as worker:
+    async with observed(tmp_path, orchestrator, APP) as worker:
         orchestrator.inject(Fault(call="result", kind="status", status=503))
         jobs = [orchestrator.submit("work", {"n": 2}), orchestrator.submit("work", {"n": 7})]
         jobs += [orchestrator.submit("broken", {}), orchestrator.submit("in_thread", {})]
@@ -195,7 +105,7 @@ async def test_a_scrape_tells_what_happened(tmp_path, orchestrator):
 
 
 async def test_every_metric_of_the_table_has_its_instrument_and_every_label_its_name(tmp_path, orchestrator):
-    async with observed(tmp_path, orchestrator) as worker:
+    async with observed(tmp_path, orchestrator, APP) as worker:
         await orchestrator.submit("work", {"n": 2}).done(timeout=20)
         text, samples = await worker.scrape_until(lambda samples: value(samples, "worker_host_cpu_load_percent"))
         await worker.end()
@@ -216,7 +126,7 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
     async with (
         collecting() as collector,
         observed(
-            tmp_path, orchestrator, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="100"
+            tmp_path, orchestrator, APP, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="100"
         ) as worker,
     ):
         jobs = [orchestrator.submit(skill, {}, tracing_context=CARRIER) for skill in ("work", "in_thread", "broken")]
@@ -254,7 +164,7 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
 
 
 async def test_costs_are_told(tmp_path, orchestrator):
-    async with observed(tmp_path, orchestrator) as worker:
+    async with observed(tmp_path, orchestrator, APP) as worker:
         job = await orchestrator.submit("work", {"n": 3}).done(timeout=20)
         await worker.end()
     result = next(call.json for call in orchestrator.requests if call.call == "result" and job.job_id in str(call.json))
@@ -342,7 +252,7 @@ async def test_a_collector_that_does_not_answer_does_not_hold_up_the_shutdown(tm
 
     async with await asyncio.start_server(swallow, "127.0.0.1", 0) as silent:
         endpoint = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
-        async with observed(tmp_path, orchestrator, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as worker:
+        async with observed(tmp_path, orchestrator, APP, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as worker:
             await orchestrator.submit("work", {}).done(timeout=20)
             async with asyncio.timeout(8):  # an exporter's own timeout is 10 s, for each signal
                 await worker.end()

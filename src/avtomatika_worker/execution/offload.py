@@ -13,6 +13,7 @@ from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succ
 from avtomatika_worker.files.concurrency import side_by_side
 from avtomatika_worker.files.offload import Place, expectation, may_name_objects, name_of, replaced, texts, uris_in
 from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.observability.tracing import Tracing
 
 BarePlaces = Callable[[TaskContext], frozenset[Place]]
 """Returns where in a task's params its skill wants the URI itself."""
@@ -23,15 +24,17 @@ _AT_ONCE: Final = 8
 class Offload:
     """A middleware, the innermost: the others see URIs, in params as in data."""
 
-    def __init__(self, bare_places: BarePlaces) -> None:
+    def __init__(self, bare_places: BarePlaces, tracing: Tracing) -> None:
         self._bare_places = bare_places
+        self._tracing = tracing
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
         try:
             try:
                 if may_name_objects(ctx.params) and (wanted := uris_in(ctx.params, self._bare_places(ctx))):
-                    await self._bring(ctx, wanted)
+                    with self._tracing.span("fetch"):
+                        await self._bring(ctx, wanted)
             except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
                 return failed(error, ctx)
             outcome = await call_next(ctx)
@@ -62,7 +65,8 @@ class Offload:
         if files.root is None or isinstance(outcome, Cancelled):
             return outcome
         try:
-            return await _uploaded(files, outcome)
+            with self._tracing.span("upload"):
+                return await _uploaded(files, outcome)
         except Exception as error:  # noqa: BLE001 - whatever keeps the files here, it is this task's failure
             failure = failed(error, ctx)
             return replace(outcome, data={}) if isinstance(outcome, Failed) else failure

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avtomatika_worker.files.cache import BlobCache
 from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.progress import Notify
 from avtomatika_worker.files.stores import Stores, StoreSettings
 from avtomatika_worker.files.task_files import TaskFiles
@@ -26,11 +27,15 @@ class Files:
         cache_dir: Path | None = None,
         cache_limit: int = 0,
         notice_after: float = 5.0,
+        observer: Observer | None = None,
     ) -> None:
+        watching = observer or Observer()
         self._disk = Disk()
         self._workspaces = Workspaces(directory)
         cache = BlobCache(cache_dir, cache_limit, self._disk) if cache_dir is not None else None
-        self._transfers = Transfers(Stores(stores, self._disk), self._disk, cache, notice_after=notice_after)
+        self._transfers = Transfers(
+            Stores(stores, self._disk, watching), self._disk, watching, cache, notice_after=notice_after
+        )
 
     def for_task(
         self, job_id: str, task_id: str, notify: Notify, loop: asyncio.AbstractEventLoop | None = None

@@ -25,6 +25,7 @@ from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.location import FILE, Location, locate
 from avtomatika_worker.files.names import resolved
 from avtomatika_worker.files.objects import ObjectInfo
+from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.policy.backoff import BackoffPolicy
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class StoreSettings:
 class Stores:
     """The stores of a worker, one client a bucket."""
 
-    def __init__(self, settings: StoreSettings, disk: Disk) -> None:
+    def __init__(self, settings: StoreSettings, disk: Disk, observer: Observer) -> None:
         self.settings: StoreSettings = settings
+        self._observer = observer
         self._disk = disk
         self._clients: dict[tuple[str, str, bool], ObjectStore] = {}
         self._file_root: Path | None = None
@@ -102,7 +104,7 @@ class Stores:
     async def head(self, location: Location) -> ObjectInfo:
         """Return what is known of an object. Raises a `TaskError`."""
         client = await self._client(location)
-        return await self._call(location, lambda obstore: obstore.head_async(client, location.key), _info)
+        return await self._call("head", location, lambda obstore: obstore.head_async(client, location.key), _info)
 
     async def list(self, location: Location) -> dict[str, ObjectInfo]:
         """Return all objects below a prefix, by their names relative to it. Raises a `TaskError`."""
@@ -115,7 +117,7 @@ class Stores:
                 found.update({each["path"][skip:]: _info(each) for each in page})
             return found
 
-        found: dict[str, ObjectInfo] = await self._call(location, pages, lambda value: value)
+        found: dict[str, ObjectInfo] = await self._call("list", location, pages, lambda value: value)
         found.pop("", None)  # what consoles make to show an empty directory
         return found
 
@@ -133,9 +135,10 @@ class Stores:
                 raise ObjectChangedError(f"{location.uri} was replaced while it was read")
             return await result.bytes_async()
 
-        content = await self._call(location, read, lambda value: value)
+        content = await self._call("get", location, read, lambda value: value)
         if len(content) != end - start:
             raise TransientError(f"{location.uri}: {len(content)} bytes came instead of {end - start}")
+        self._observer.moved("get", len(content))
         return content
 
     async def put(self, location: Location, content: Path | AsyncIterable[bytes], part_size: int) -> str | None:
@@ -149,6 +152,7 @@ class Stores:
         most = self.settings.concurrency
         try:
             return await self._call(
+                "put",
                 location,
                 lambda obstore: obstore.put_async(client, location.key, content, max_concurrency=most, **options),
                 lambda result: cast("str | None", result.get("e_tag")),
@@ -211,16 +215,19 @@ class Stores:
             options["root_certificate"] = self.settings.ca_path.read_bytes()
         return options
 
-    async def _call(self, location: Location, call: Callable[[Any], Awaitable[Any]], read: Callable[[Any], _T]) -> _T:
+    async def _call(
+        self, name: str, location: Location, call: Callable[[Any], Awaitable[Any]], read: Callable[[Any], _T]
+    ) -> _T:
         """Make a call of obstore's; its errors become ours, without it as cause: it repeats all of the answer."""
         import obstore
 
-        try:
-            return read(await call(obstore))
-        except TaskError:
-            raise
-        except Exception as error:  # noqa: BLE001 - obstore raises kinds of its own and Python's
-            raise self._error(location, error) from None
+        with self._observer.operation(name, location):
+            try:
+                return read(await call(obstore))
+            except TaskError:
+                raise
+            except Exception as error:  # noqa: BLE001 - obstore raises kinds of its own and Python's
+                raise self._error(location, error) from None
 
     def _error(self, location: Location, error: Exception) -> TaskError:
         from obstore import exceptions

@@ -20,6 +20,7 @@ from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.location import Location
 from avtomatika_worker.files.names import check_part, resolved
 from avtomatika_worker.files.objects import Expect, ObjectInfo, expect_anything, plain_etag
+from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.progress import Notify, Progress
 from avtomatika_worker.files.stores import Stores
 from avtomatika_worker.policy.backoff import Backoff
@@ -47,9 +48,16 @@ class Transfers:
     """
 
     def __init__(
-        self, stores: Stores, disk: Disk, cache: BlobCache | None = None, *, notice_after: float = 5.0
+        self,
+        stores: Stores,
+        disk: Disk,
+        observer: Observer,
+        cache: BlobCache | None = None,
+        *,
+        notice_after: float = 5.0,
     ) -> None:
         self._stores = stores
+        self._observer = observer
         self._disk = disk
         self._cache = cache
         self._notice_after = notice_after
@@ -80,7 +88,10 @@ class Transfers:
             return path
         info = await self._retried(location, lambda: self._stores.head(location))
         expect(info)
-        with Progress("download", uri, info.size, notify, after=self._notice_after) as progress:
+        with (
+            self._observer.transfer(),
+            Progress("download", uri, info.size, notify, after=self._notice_after) as progress,
+        ):
             await self._disk.run(_make_directory, path.parent)
             await self._fetch_object(location, info, path, progress)
         return path
@@ -94,7 +105,10 @@ class Transfers:
         directories = {(path / name).parent for name in objects}
         await self._disk.run(_make_tree, path, directories)
         total = sum(info.size for info in objects.values())
-        with Progress("download", location.uri, total, notify, after=self._notice_after) as progress:
+        with (
+            self._observer.transfer(),
+            Progress("download", location.uri, total, notify, after=self._notice_after) as progress,
+        ):
 
             async def fetch(name: str) -> None:
                 await self._stores.check(each[name])
@@ -151,7 +165,10 @@ class Transfers:
         location = await self._stores.locate(uri)
         sizes = await self._disk.run(lambda: {name: path.stat().st_size for name, path in files.items()})
         etags: dict[str, str | None] = {}
-        with Progress("upload", uri, sum(sizes.values()), notify, after=self._notice_after) as progress:
+        with (
+            self._observer.transfer(),
+            Progress("upload", uri, sum(sizes.values()), notify, after=self._notice_after) as progress,
+        ):
 
             async def upload(name: str) -> None:
                 target = location.below(name) if location.is_prefix else location
@@ -166,10 +183,13 @@ class Transfers:
         if size > self._part_size:
             async with self._large_uploads:
                 parts = _Parts(self._disk, path, max(self._part_size, math.ceil(size / _MOST_PARTS)), progress)
-                return await self._stores.put(location, parts, parts.size)
+                etag = await self._stores.put(location, parts, parts.size)
+                self._observer.moved("put", size)
+                return etag
         async with self._turn(size):
             etag = await self._retried(location, lambda: self._stores.put(location, path, self._part_size))
         progress.add(size)
+        self._observer.moved("put", size)
         return etag
 
     # ------------------------------------------------------------------------------------------ how

@@ -25,7 +25,7 @@ from avtomatika_worker.execution.runners import Threads
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.host import HostFacts, detect_host
-from avtomatika_worker.observability.telemetry import Telemetry, set_up
+from avtomatika_worker.observability.telemetry import OFF, Telemetry, set_up
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
@@ -46,6 +46,7 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.probe import Probe
+from avtomatika_worker.services.storage_watch import StorageWatch
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
 from avtomatika_worker.services.usage import UsageChecker, UsageMonitor
@@ -98,7 +99,7 @@ def assemble(
     )
     board = Board(WorkerState())
     threads = Threads(settings.max_concurrent_tasks)
-    files = make_files(settings)
+    files = make_files(settings, telemetry)
     outbox = _outbox(settings)
     slots = Slots(settings.max_concurrent_tasks)
     admission = Admission(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
@@ -110,7 +111,12 @@ def assemble(
             progress_interval=settings.progress_interval,
         ),
         slots,
-        Pipeline(registry, (*middlewares, Offload(partial(_bare_places, registry))), threads, telemetry.tracing),
+        Pipeline(
+            registry,
+            (*middlewares, Offload(partial(_bare_places, registry), telemetry.tracing)),
+            threads,
+            telemetry.tracing,
+        ),
         outbox,
         presence,
         admission,
@@ -267,7 +273,7 @@ def _bare_places(registry: SkillRegistry, ctx: TaskContext) -> frozenset[tuple[s
     return skill.bare_places(ctx.params) if skill is not None else frozenset()
 
 
-def make_files(settings: Settings) -> Files:
+def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
     """Return what makes the tasks' files."""
     stores = StoreSettings(
         endpoint_url=settings.s3_endpoint_url,
@@ -288,6 +294,7 @@ def make_files(settings: Settings) -> Files:
         cache_dir=settings.blob_cache_dir,
         cache_limit=settings.blob_cache_max_bytes,
         notice_after=settings.transfer_notice_after,
+        observer=StorageWatch(telemetry) if telemetry is not OFF else None,
     )
 
 
