@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import platformdirs
@@ -56,6 +56,10 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Parts, Supervisor
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
+
+UNVERSIONED: Final = "1.0.0"
+"""Announced for a skill without a version: orchestrators 1.0b26 to 1.0b29 hand branches of parallel jobs only to skills
+of this one, unless the blueprint names another (observed)."""
 
 Service = Callable[[], Coroutine[Any, Any, None]]
 
@@ -338,7 +342,7 @@ def _skill_info(contract: SkillContract) -> SkillInfo:
         name=contract.name,
         type=contract.type,
         description=contract.description,
-        version=contract.version,
+        version=contract.version or UNVERSIONED,
         input_schema=contract.input_schema,
         output_schema=contract.output_schema,
         events_schema=dict(contract.events_schema) if contract.events_schema else None,
