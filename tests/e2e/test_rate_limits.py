@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import pytest
 
-from e2e.client import Webhooks, client_of
+from e2e.client import Webhooks, client_of, listening_webhooks
 from e2e.fleet import Fleet, Orchestrator
+from e2e.side_by_side import for_each_release
 
 PERIOD = 2
 JOBS, LINKS = 8, 4
@@ -30,3 +34,24 @@ async def test_all_results_arrive_although_calls_are_refused(
     assert ends == ["job_finished"] * JOBS
     worker.process.kill()
     strict.process.kill()
+
+
+@pytest.mark.skipif(not os.environ.get("AVTOMATIKA_E2E_SLOW"), reason="takes minutes: AVTOMATIKA_E2E_SLOW=1 runs it")
+@pytest.mark.timeout(900)
+async def test_a_hundred_and_fifty_tasks_are_done_within_the_limits_of_a_default_orchestrator(fleet: Fleet) -> None:
+    """60 polls and 100 results a minute, as released orchestrators allow when nobody says otherwise."""
+
+    async def check(version: str) -> None:
+        strict = await asyncio.to_thread(fleet.start_orchestrator, version, RATE_LIMITING_ENABLED=True)
+        worker = await asyncio.to_thread(fleet.start_worker, strict, "default-limits")
+        async with client_of(strict.url) as client, listening_webhooks() as webhooks:
+            job_ids = [
+                await client.submit(worker.skill("crowd"), {"links": 5}, blueprint="chain", webhook_url=webhooks.url)
+                for _ in range(30)
+            ]
+            ends = [await webhooks.until_ended(job_id, timeout=800.0) for job_id in job_ids]
+        assert ends == ["job_finished"] * 30
+        worker.process.kill()
+        strict.process.kill()
+
+    await for_each_release(check)
