@@ -1,6 +1,7 @@
 """Storms: many faults at once, in a random but repeatable order, and every job counted at the orchestrator's side."""
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -158,3 +159,20 @@ async def test_an_orchestrator_replaced_by_one_that_knows_nothing_gets_the_worke
                 await second.wait_for(lambda: len(actions(caplog, "result_ignored")) == len(old))
                 assert list(second.problems) == []
         assert not actions(caplog, "outbox_left")
+
+
+async def test_workers_that_notice_the_same_break_come_back_spread_over_a_while():
+    workers = 8
+    async with EmbeddedOrchestrator(poll_time=5.0) as orchestrator, contextlib.AsyncExitStack() as stack:
+        for number in range(workers):
+            worker = Worker()
+            worker.skill("nothing")(lambda: None)
+            delays = {"registration_retry_initial_delay": 1.0, "registration_retry_max_delay": 1.0}
+            await stack.enter_async_context(running(worker, orchestrator, worker_id=f"spread-{number}", **delays))
+        before = len(orchestrator.requests)
+        await orchestrator.stop()
+        orchestrator.forget_workers()
+        await orchestrator.start()
+        await orchestrator.wait_for(lambda: len(orchestrator.workers) == workers, timeout=15)
+        came = [call.time for call in list(orchestrator.requests)[before:] if call.call == "register"]
+    assert max(came) - min(came) > 0.1  # eight of them within a tenth of the second would be one in 10^6 runs

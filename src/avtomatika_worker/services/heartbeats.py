@@ -66,6 +66,8 @@ class Heartbeats:
         while True:
             await self._register()
             await self._beat()
+            # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
+            await asyncio.sleep(random.random() * self._link.settings.registration.initial)
 
     async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
         """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever."""
