@@ -34,7 +34,9 @@ class Proxy:
         """Close every connection, and refuse new ones."""
         assert self._server is not None
         self._server.close()
-        for connection in self._connections:
+        for _ in range(3):  # until connections that have just been accepted have their handlers
+            await asyncio.sleep(0)
+        for connection in list(self._connections):
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
