@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files of tests that run side by side: the tests wait more than they compute.
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fmt bench docs clean
@@ -17,7 +19,7 @@ demo: $(STAMP) ## run the example worker with an embedded orchestrator
 	$(BIN)/worker demo
 
 test: $(STAMP) ## run all tests (ARGS="tests/config -k url" for some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(if $(ARGS),$(ARGS),-n $(JOBS) --dist loadfile)
 
 check: $(STAMP) ## formatting, lint, types, layers, generated documents
 	$(BIN)/ruff format --check .
