@@ -169,6 +169,8 @@ async def test_workers_that_notice_the_same_break_come_back_spread_over_a_while(
             worker.skill("nothing")(lambda: None)
             delays = {"registration_retry_initial_delay": 1.0, "registration_retry_max_delay": 1.0}
             await stack.enter_async_context(running(worker, orchestrator, worker_id=f"spread-{number}", **delays))
+        # What they notice is the end of their WebSockets; one without would learn of it with its next heartbeat.
+        await orchestrator.wait_for(lambda: all(worker.connected for worker in orchestrator.workers.values()))
         before = len(orchestrator.requests)
         await orchestrator.stop()
         orchestrator.forget_workers()
