@@ -35,7 +35,7 @@ def python_of(version: str, *extras: str) -> Path:
     name = "-".join((version, *extras))
     directory = cache / name
     requirement = f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}"
-    with _lock(cache / f"{name}.lock"):
+    with locked(cache / f"{name}.lock"):
         if not _complete(directory, requirement):
             shutil.rmtree(directory, ignore_errors=True)
             _make(directory, requirement)
@@ -68,7 +68,7 @@ def _marker(directory: Path) -> Path:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released by the system when the process dies
         yield

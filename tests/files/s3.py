@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 ACCESS_KEY = "AKIDEXAMPLEKEY"
 SECRET_KEY = "wJalrXUtnFEMIexampleSECRET"
 START_TIMEOUT = 30.0
-_SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/20260101/us-east-1/s3/aws4_request"}
+SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/20260101/us-east-1/s3/aws4_request"}
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class S3Server:
         """Store many objects over one connection."""
         connection = self._connection()
         for key in keys:
-            connection.request("PUT", f"/{bucket}/{quote(key)}", content, _SIGNED)
+            connection.request("PUT", f"/{bucket}/{quote(key)}", content, SIGNED)
             assert connection.getresponse().read() == b""
         connection.close()
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         connection = self._connection()
         try:
-            connection.request(method, path, body, _SIGNED)
+            connection.request(method, path, body, SIGNED)
             answer = connection.getresponse()
             content = answer.read()
         finally:

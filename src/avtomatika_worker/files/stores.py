@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import re
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -38,6 +39,8 @@ _RETRY_TIMEOUT: Final = timedelta(minutes=3)
 _EXIT_PAUSE: Final = 0.1
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
 """Of one request, which moves one part at most."""
+_CLOUDS: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
+"""How obstore's variables begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ class Stores:
         if location.scheme == FILE:
             return store.LocalStore(settings.file_root, mkdir=True)
         options: dict[str, Any] = {
-            "client_options": self._client_options(),
+            "client_options": self._client_options(location.scheme),
             "retry_config": _retry_config(settings) if retries else {"max_retries": 0},
         }
         if location.scheme == "s3":
@@ -208,12 +211,19 @@ class Stores:
         keys = {"access_key_id": self.settings.access_key, "secret_access_key": self.settings.secret_key}
         return {**keys, "token": None, "expires_at": None}
 
-    def _client_options(self) -> dict[str, Any]:
-        plain = (self.settings.endpoint_url or "").startswith("http://")
+    def _client_options(self, scheme: str) -> dict[str, Any]:
+        plain = self._allows_http(scheme)
         options: dict[str, Any] = {**_TIMEOUTS, "allow_http": plain, "user_agent": "avtomatika-worker"}
         if self.settings.ca_path is not None:
             options["root_certificate"] = self.settings.ca_path.read_bytes()
         return options
+
+    def _allows_http(self, scheme: str) -> bool:
+        """Whether plain HTTP may be spoken. obstore's own variables for that have no effect beside other options."""
+        if scheme == "s3" and self.settings.endpoint_url is not None:
+            return self.settings.endpoint_url.startswith("http://")
+        variable = f"{_CLOUDS[scheme]}_ALLOW_HTTP"
+        return os.environ.get(variable, "").lower() in {"1", "true", "yes", "on"}
 
     async def _call(
         self, name: str, location: Location, call: Callable[[Any], Awaitable[Any]], read: Callable[[Any], _T]
@@ -267,7 +277,10 @@ def _let_go_before_exit() -> None:
 
 
 def _info(meta: Any) -> ObjectInfo:
-    return ObjectInfo(meta["size"], meta["e_tag"])
+    etag = meta["e_tag"]
+    if etag and not etag.endswith('"'):  # Azure's listings have them without the quotes that its other answers have
+        etag = f'"{etag}"'
+    return ObjectInfo(meta["size"], etag)
 
 
 def _retry_config(settings: StoreSettings) -> dict[str, Any]:
