@@ -48,7 +48,7 @@ def write(found: dict[str, Any], path: Path | None = None) -> Path:
     moment = datetime.fromisoformat(found["machine"]["time"])
     target = path or RESULTS / f"{moment:%Y-%m-%d-%H%M%S}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(_rounded(found), indent=1, ensure_ascii=False) + "\n")
+    target.write_text(json.dumps(rounded(found), indent=1, ensure_ascii=False) + "\n")
     return target
 
 
@@ -88,9 +88,9 @@ def _share(ours: float, bare: float, kind: Figure) -> str:
     return f"{100 * (ours / bare if kind.higher else bare / ours):.0f} %"
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if abs(value) < 10_000 else round(value)
     if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: rounded(each) for key, each in value.items()}
+    return [rounded(each) for each in value] if isinstance(value, list | tuple) else value

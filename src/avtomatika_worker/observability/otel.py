@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
 
@@ -60,12 +60,11 @@ def _resource(service_name: str, worker_id: str, version: str) -> Resource:
 
 
 def _own_tracers(resource: Resource) -> TracerProvider | None:
-    """Set up traces, unless the host program has."""
-    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    """Set up traces, unless the host program has, or nobody would get them: contexts are handed on all the same."""
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or not _exports("TRACES"):
         return None
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    if _exports("TRACES"):
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider
 
@@ -150,24 +149,19 @@ class OtelTracing(Tracing):
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    @contextmanager
-    def task(self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]) -> Generator[None]:
+    def task(
+        self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> AbstractContextManager[object]:
         """Make the span of a task."""
         # What came with the task is the orchestrator's: only texts can be headers.
         parent = propagate.extract({key: value for key, value in carrier.items() if isinstance(value, str)})
-        with self._tracer.start_as_current_span(
+        return self._tracer.start_as_current_span(
             f"task.{skill}", parent, kind=SpanKind.CONSUMER, attributes=dict(attributes)
-        ):
-            yield
+        )
 
-    def span(self, name: str, attributes: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
+    def span(self, name: str, attributes: Mapping[str, Any] = {}) -> AbstractContextManager[object]:
         """Make a span below the current one."""
-        return self._span(name, attributes)
-
-    @contextmanager
-    def _span(self, name: str, attributes: Mapping[str, Any]) -> Generator[None]:
-        with self._tracer.start_as_current_span(name, attributes=dict(attributes)):
-            yield
+        return self._tracer.start_as_current_span(name, attributes=dict(attributes))
 
     def failed(self, why: str) -> None:
         """Set the current span's status to error."""

@@ -15,11 +15,11 @@ class Tracing:
 
     def task(
         self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[object]:
         """Make the span of a task, ``task.{skill}``, a child of what ``carrier`` (W3C headers) names."""
         return _NOTHING
 
-    def span(self, name: str, attributes: Mapping[str, Any] = _EMPTY) -> AbstractContextManager[None]:
+    def span(self, name: str, attributes: Mapping[str, Any] = _EMPTY) -> AbstractContextManager[object]:
         """Make a span below the current one; an exception that leaves the block is its error."""
         return _NOTHING
 

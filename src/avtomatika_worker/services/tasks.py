@@ -291,7 +291,7 @@ class Tasks:
         )
         return result
 
-    def _span(self, task: Task) -> AbstractContextManager[None]:
+    def _span(self, task: Task) -> AbstractContextManager[object]:
         attributes = {"task.id": task.task_id, "job.id": task.job_id, "task.type": task.type}
         (skill,) = self._pipeline.label(task.type)
         return self._telemetry.tracing.task(skill, task.tracing_context or {}, attributes)
