@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import re
-import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from avtomatika_worker._atexit import give_native_threads_time
 from avtomatika_worker.errors import (
     DependencyError,
     DependencyMissingError,
@@ -36,7 +34,6 @@ _T = TypeVar("_T")
 
 _MOST_CLIENTS: Final = 32
 _RETRY_TIMEOUT: Final = timedelta(minutes=3)
-_EXIT_PAUSE: Final = 0.1
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
 """Of one request, which moves one part at most."""
 _CLOUDS: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
@@ -185,7 +182,7 @@ class Stores:
         except ImportError:
             hint = 'object stores need obstore: pip install "avtomatika-worker[s3]"'
             raise DependencyMissingError(f"{location.uri}: {hint}", {"package": "obstore"}) from None
-        _let_go_before_exit()
+        give_native_threads_time()
         settings = self.settings
         if location.scheme == FILE:
             return store.LocalStore(settings.file_root, mkdir=True)
@@ -264,16 +261,6 @@ class Stores:
         for secret in (self.settings.secret_key, self.settings.access_key):
             text = text.replace(secret, "***") if secret else text
         return text.strip()[:300] or type(error).__name__
-
-
-@functools.cache
-def _let_go_before_exit() -> None:
-    """Give obstore's threads a moment at the end of the process.
-
-    One that still lets go of a Python object when the interpreter is torn down aborts the process (seen with obstore
-    0.12.1: one exit of twelve right after a transfer, SIGABRT without a word).
-    """
-    atexit.register(time.sleep, _EXIT_PAUSE)
 
 
 def _info(meta: Any) -> ObjectInfo:

@@ -13,6 +13,7 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.client.types import TlsVersion
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
 
+from avtomatika_worker._atexit import give_native_threads_time
 from avtomatika_worker.errors import CallTimedOutError, ConfigError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
@@ -38,6 +39,7 @@ class HttpTransport:
 
     def open(self) -> None:
         """Make the client. Raises OSError when a TLS file cannot be read, `ConfigError` when it cannot be used."""
+        give_native_threads_time()
         builder = (
             ClientBuilder()
             .user_agent(self._user_agent)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Final, NoReturn, Protocol
 
+from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker.errors import ConfigError, SkillDefinitionError, SkillLoadError
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker.assembly import loop_factory
@@ -73,7 +73,7 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
     if code == EXIT_OK:
         code = exit_code(worker.ending)
     if not runner.run(_stragglers_end()):
-        _exit_at_once(code)
+        exit_at_once(code)
     ignore_late_signals()
     runner.close()
     _exit(code)
@@ -133,12 +133,5 @@ async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
 def _exit(code: int) -> NoReturn:
     """Exit; at once when a thread of user code does not end, for Python would wait for it for ever."""
     if any(thread.name.startswith(_USER_THREADS) and thread.is_alive() for thread in threading.enumerate()):
-        _exit_at_once(code)
+        exit_at_once(code)
     sys.exit(code)
-
-
-def _exit_at_once(code: int) -> NoReturn:
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
