@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench docs clean
+.PHONY: help setup demo test check fmt bench docs fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ docs: $(STAMP) ## write the generated documents
 
 bench: $(STAMP) ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 	$(BIN)/python -m bench $(ARGS)
+
+fuzz: $(STAMP) ## fuzz what reads bytes from outside (ARGS="task uris --seconds 300")
+	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m fuzz $(ARGS)
 
 clean: ## remove .venv, caches and build results
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-output
