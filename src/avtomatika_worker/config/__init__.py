@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError
+from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError, SlotTunerKind
 from avtomatika_worker.config.env_file import read_env_file
 from avtomatika_worker.config.loading import load_settings, unknown_variables
 from avtomatika_worker.config.reference import SettingDoc, describe
@@ -19,6 +19,7 @@ __all__ = [
     "SettingDoc",
     "Settings",
     "SkillsOnError",
+    "SlotTunerKind",
     "describe",
     "load_settings",
     "read_env_file",

@@ -128,6 +128,10 @@ def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
         if broken.isdisjoint(pair) and len(missing) == 1:
             other = pair[0] if missing[0] == pair[1] else pair[1]
             problems.append(f"{_variable(missing[0])} is not set: must be set together with {_variable(other)}")
+    fewest, most = settings.slot_tuner_min_slots, settings.max_concurrent_tasks
+    if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
+        at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
+        problems.append(f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}")
     lease, beat = settings.lease_lost_after, 2 * settings.heartbeat_interval
     if lease is not None and lease < beat and broken.isdisjoint(("lease_lost_after", "heartbeat_interval")):
         least = f"twice {_variable('heartbeat_interval')}, which makes {beat:g}"

@@ -89,7 +89,9 @@ S3_DURATION: Final = _histogram(
 )
 S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes from and to object stores.", "operation")
 
-SLOTS: Final = _gauge("slots", "{slot}", "Slots: free, polling or running.", "state")
+SLOTS: Final = _gauge(
+    "slots", "{slot}", "Slots: free, polling, running, or held back while memory or CPU run short.", "state"
+)
 POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls that wait for an answer.", _AT)
 LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, else 0.", _AT)
 OUTBOX_DEPTH: Final = _gauge("outbox.depth", "{message}", "Results and events that wait for another attempt.", _AT)

@@ -40,6 +40,7 @@ class WorkerState:
     hot_skills: tuple[str, ...] = ()
     hot_cache: tuple[str, ...] = ()
     slots_total: int = 0
+    slots_usable: int = 0
     slots_running: int = 0
     slots_polling: int = 0
 
