@@ -6,6 +6,7 @@ import difflib
 import re
 import uuid
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -66,6 +67,29 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
     if found:
         raise ConfigError(found)
     return settings
+
+
+def read_setting(environ: Mapping[str, str], name: str) -> Any:
+    """Return the one setting that the field ``name`` holds, its default when it is unset. Raises ConfigError."""
+    declared, spec = setting_fields()[name]
+    try:
+        value = _value(spec, environ, name, None)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    return declared.default if value is None else value
+
+
+def with_number(settings: Settings, number: int, base_id: str) -> Settings:
+    """Return the settings of one process of several: its id ends in its number.
+
+    ``base_id`` stands before it when the settings name none. Raises ConfigError for an id that becomes too long.
+    """
+    worker_id = f"{base_id if settings.worker_id_is_random else settings.worker_id}-{number}"
+    try:
+        setting_fields()["worker_id"][1].kind.take(worker_id)
+    except ValueError as error:
+        raise ConfigError([f"WORKER_ID={worker_id!r} with the process's number: {error}"]) from None
+    return replace(settings, worker_id=worker_id)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

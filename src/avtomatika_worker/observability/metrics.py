@@ -106,6 +106,16 @@ PROCESS_MEMORY: Final = _gauge("process.memory", "By", "Resident memory of the w
 METRICS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
 """All of them, in the order of the documentation."""
 
+FLEET_PROCESSES: Final = _gauge(
+    "fleet.processes", "{process}", "Processes: starting, running, ending, waiting or empty.", "state"
+)
+FLEET_RESTARTS: Final = _counter(
+    "fleet.restarts.total", "{restart}", "Starts of a process after it had ended by itself.", "worker_id"
+)
+
+FLEET_METRICS: Final = (FLEET_PROCESSES, FLEET_RESTARTS)
+"""Those of ``worker run --workers N`` itself; beside them its `/metrics` has every process's."""
+
 Reading = tuple[float, tuple[str, ...]]
 """A gauge's value, and the values of its labels."""
 
