@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -86,7 +87,8 @@ class FleetProcess:
             rest = (await self.process.stdout.read()).decode()  # ends when the last of them does
             self.lines += rest.splitlines(keepends=True)
             code = await self.process.wait()
-        assert self.alive() == []
+            while self.alive():  # a process closes its output a moment before it is gone
+                await asyncio.sleep(0.02)
         return code
 
     def alive(self):
@@ -94,10 +96,10 @@ class FleetProcess:
         return [pid for pid in self.seen if runs(pid)]
 
     def _note(self, line):
-        if "health server on port" in line:
-            self.port = int(json.loads(line)["message"].split()[-1])
-        if '"action": "process_started"' in line:
-            self.seen[json.loads(line)["pid"]] = None
+        if found := re.search(r"health server on port (\d+)", line):
+            self.port = int(found[1])
+        if found := re.search(r"runs as process (\d+)", line):
+            self.seen[int(found[1])] = None
 
     @property
     def output(self):

@@ -104,6 +104,7 @@ async def test_a_rolling_restart_replaces_every_process_and_fails_no_job(orchest
         submitting = asyncio.create_task(submit())
         (tmp_path / "my_app.py").write_text(APP.replace('{"pid": os.getpid()}', '{"new": True}'), "utf-8")
         workers.send(signal.SIGHUP)
+        await workers.record("roll_started")
         first, second = [await workers.record("process_started") for _ in range(2)]
         await workers.record("roll_finished")
         rolling = False

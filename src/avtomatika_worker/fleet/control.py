@@ -44,7 +44,7 @@ class Control(Stoppable):
     def start(self) -> None:
         """Listen. Until the worker runs, an order or the fleet's death ends this process at once."""
         self._socket.set_inheritable(False)
-        _signal_at_parents_death()
+        _set_signal_at_parents_death(signal.SIGTERM)  # importing an app may hold up every thread of Python's
         self._thread.start()
 
     def greet(self, hello: Hello) -> None:
@@ -55,6 +55,8 @@ class Control(Stoppable):
 
     async def run(self, worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
         """Run ``worker``, by ``main``, under the fleet's orders."""
+        # The kernel sends it once for each of the fleet's threads that dies; from here on a second one cuts tasks short.
+        _set_signal_at_parents_death(0)
         with self._guard:
             self._worker, self._loop = worker, asyncio.get_running_loop()
         try:
@@ -100,9 +102,9 @@ class Control(Stoppable):
             loop.call_soon_threadsafe(self._ask, times)
 
 
-def _signal_at_parents_death() -> None:
-    """Have the kernel send SIGTERM when the fleet dies: importing an app may hold up every thread of Python's."""
+def _set_signal_at_parents_death(number: int) -> None:
+    """Have the kernel send this signal when the fleet dies, 0 for none. Called in the main thread, whose own it is."""
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

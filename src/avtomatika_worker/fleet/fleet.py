@@ -157,8 +157,8 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
         seat.last_exit = code
-        if self._stop.is_set() and process.hello is None and code == -signal.SIGTERM:
-            return EXIT_OK  # systemd signals all of a unit's processes; nothing had begun in this one
+        if self._stop.is_set() and code == -signal.SIGTERM:
+            return EXIT_OK  # systemd signals all of a unit's processes; this one had not begun, or it would have drained
         if code == EXIT_LOST:
             self._codes.add(code)
         return EXIT_FORCED if process.killed else code
