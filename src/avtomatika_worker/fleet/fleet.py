@@ -158,7 +158,9 @@ class Fleet:
             await asyncio.gather(*aside, return_exceptions=True)
         seat.last_exit = code
         if self._stop.is_set() and code == -signal.SIGTERM:
-            return EXIT_OK  # systemd signals all of a unit's processes; this one had not begun, or it would have drained
+            return (
+                EXIT_OK  # systemd signals all of a unit's processes; this one had not begun, or it would have drained
+            )
         if code == EXIT_LOST:
             self._codes.add(code)
         return EXIT_FORCED if process.killed else code

@@ -218,8 +218,8 @@ def announce(
         worker_id=settings.worker_id,
         skills=skills,
         skills_hash=registration.skills_hash,
-        # ``websockets`` on top is what the orchestrator looks for (RXON.md, Behaviour 3).
-        capabilities={**msgspec.to_builtins(capabilities), "websockets": settings.enable_websockets},
+        # ``websockets`` on top is what the orchestrator looks for, and registrations lose (RXON.md, Behaviour 3).
+        capabilities={**msgspec.to_builtins(capabilities), "websockets": True} if settings.enable_websockets else None,
         skill_dependencies={name: list(needs) for name, needs in skill_dependencies.items()},
     )
     return Announcement(registration, catalogue)
