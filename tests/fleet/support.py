@@ -12,7 +12,7 @@ import aiohttp
 import psutil
 
 APP = """
-import asyncio, os, time
+import asyncio, os, subprocess, time
 from avtomatika_worker import TaskContext, Worker
 worker = Worker(worker_type="test")
 
@@ -25,7 +25,14 @@ async def nap(seconds: float = 0, *, ctx: TaskContext):
 @worker.skill
 async def block(seconds: float):
     time.sleep(seconds)
+
+@worker.skill
+async def spawn():
+    return {"pid": os.getpid(), "child": subprocess.Popen(["sleep", "300"], stdout=subprocess.DEVNULL).pid}
 """
+
+HOLDS_UP_EVERY_THREAD = "import re; re.match('(a+)+$', 'a' * 60 + 'b')"
+HOLDS_UP_ONE = "import time; time.sleep(300)"
 
 
 class FleetProcess:
@@ -68,6 +75,14 @@ class FleetProcess:
                     return ready
                 await asyncio.sleep(0.05)
 
+    async def started(self, workers):
+        """Wait until so many members' processes are there, whatever they do, and remember them."""
+        parent = psutil.Process(self.process.pid)
+        async with asyncio.timeout(30):
+            while len(children := [each.pid for each in parent.children()]) < workers:  # noqa: ASYNC110 - other processes
+                await asyncio.sleep(0.02)
+        self.seen |= dict.fromkeys(children)
+
     async def get(self, path):
         async with (
             aiohttp.ClientSession() as session,
@@ -87,7 +102,7 @@ class FleetProcess:
             rest = (await self.process.stdout.read()).decode()  # ends when the last of them does
             self.lines += rest.splitlines(keepends=True)
             code = await self.process.wait()
-            while self.alive():  # a process closes its output a moment before it is gone
+            while self.alive():  # noqa: ASYNC110 - a process closes its output a moment before it is gone
                 await asyncio.sleep(0.02)
         return code
 

@@ -72,9 +72,9 @@ async def test_a_second_signal_cuts_the_shutdown_short_and_a_third_kills(orchest
 async def test_a_blocked_main_loop_makes_the_fleet_unlive_and_is_named(orchestrator, tmp_path):
     async with fleet(tmp_path, orchestrator, "--workers", "2", WORKER_LOOP_BLOCKED_LIMIT="0.5") as workers:
         await workers.up(2)
-        orchestrator.submit("block", {"seconds": 3})
+        orchestrator.submit("block", {"seconds": 2})
         async with asyncio.timeout(10):
-            while (answer := await workers.get("/live"))[0] == 200:
+            while (answer := await workers.get("/live"))[0] == 200:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
         reason = json.loads(answer[1])["reason"]
         assert reason.startswith(("w-1: the main loop has been blocked", "w-2: the main loop has been blocked"))

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from avtomatika_worker.devserver import JobState
-from fleet.support import APP, fleet
+from fleet.support import APP, HOLDS_UP_EVERY_THREAD, HOLDS_UP_ONE, fleet, runs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets of POSIX")
 
@@ -77,6 +77,29 @@ async def test_a_killed_member_is_started_again_and_its_task_is_not_lost(orchest
         assert (found["restarts"], found["last_exit"]) == (1, -signal.SIGKILL)
         workers.send(signal.SIGTERM)
         assert await workers.end() == 0
+
+
+async def test_what_a_killed_member_had_started_is_ended(orchestrator, tmp_path):
+    async with fleet(tmp_path, orchestrator, "--workers", "2") as workers:
+        await workers.up(2)
+        pids = (await orchestrator.submit("spawn").done()).result
+        assert runs(pids["child"])
+        os.kill(pids["pid"], signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while runs(pids["child"]):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+        workers.send(signal.SIGTERM)
+        assert await workers.end() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the kernel helps")
+@pytest.mark.parametrize("importing", [HOLDS_UP_EVERY_THREAD, HOLDS_UP_ONE])
+async def test_a_member_that_is_still_importing_its_app_does_not_outlive_a_killed_fleet(tmp_path, importing):
+    async with fleet(tmp_path, None, "--workers", "2", app=f"print('importing', flush=True)\n{importing}") as workers:
+        await workers.line_with("importing")
+        await workers.started(1)
+        workers.send(signal.SIGKILL)
+        assert await workers.end() == -signal.SIGKILL
 
 
 async def test_no_member_outlives_a_killed_fleet_and_their_tasks_finish(orchestrator, tmp_path):

@@ -55,7 +55,7 @@ class Control(Stoppable):
 
     async def run(self, worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
         """Run ``worker``, by ``main``, under the fleet's orders."""
-        # The kernel sends it once for each of the fleet's threads that dies; from here on a second one cuts tasks short.
+        # The kernel sends it as each of the fleet's threads dies (observed), and a second SIGTERM cuts tasks short.
         _set_signal_at_parents_death(0)
         with self._guard:
             self._worker, self._loop = worker, asyncio.get_running_loop()
