@@ -7,7 +7,7 @@ import pytest
 from avtomatika_worker import ConfigError
 from avtomatika_worker.config import SlotTunerKind, load_settings
 from avtomatika_worker.devserver import JobState
-from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
+from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.services.tuning import Tuning
 from services.conftest import actions, running
@@ -51,6 +51,25 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
     assert max(most) == 1
     assert "1 of 2 slots may be used" in actions(caplog, "slots_shrunk")[0]
     assert "memory is at" in actions(caplog, "slots_shrunk")[0]
+
+
+def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(caplog):
+    slots, now = Slots(4), 0.0
+    tuning = Tuning(SlotTuner(TunerPolicy(2, 4)), slots, lambda: (0.0, 0.0), slots.limit)
+    for _ in range(3):
+        slots.reserve()
+        slots.start()
+    sizes = []
+    for load in [Load(memory=99, cpu=5)] * 5 + [Load(memory=5, cpu=99)] + [Load(memory=5, cpu=5)] * 30:
+        tuning.look(load, now)
+        now += 5
+        sizes.append(slots.usable)
+    assert sizes[:5] == [2] * 5  # one less than run, and that is the least
+    assert slots.running == 3  # nobody stopped them
+    assert sizes[5:] == sorted(sizes[5:])
+    assert slots.usable == 4
+    assert actions(caplog, "slots_shrunk") == ["memory is at 99 % (target 80 %): 2 of 4 slots may be used"]
+    assert actions(caplog, "slots_grown") == [f"{n} of 4 slots may be used again" for n in (3, 4)]
 
 
 @pytest.mark.parametrize(
