@@ -55,12 +55,15 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "tasks_per_s": Figure("tasks/s", higher=True, digits=0),
     "cpu_us_per_task": Figure("µs CPU/task", digits=0),
     "bytes_per_task": Figure("bytes/task", digits=0),
+    "requests_per_task": Figure("requests/task", digits=2),
+    "new_connections": Figure("new connections", digits=0),
     "latency_p50_ms": Figure("ms, p50", digits=2),
     "latency_p99_ms": Figure("ms, p99", digits=2),
     "total_p50_ms": Figure("ms from due, p50", digits=2),
     "total_p99_ms": Figure("ms from due, p99", digits=2),
     "idle_cpu_percent": Figure("% CPU idle", digits=2),
     "idle_bytes_per_min": Figure("bytes/min idle", digits=0),
+    "idle_requests_per_min": Figure("requests/min idle"),
     "idle_rss_mib": Figure("MiB idle"),
     "first_poll_s": Figure("s to first poll", digits=3),
     "import_s": Figure("s", digits=3),
@@ -122,8 +125,21 @@ def idle(side: Side, stub: StubControl, settings: Settings) -> Figures:
         return {
             "idle_cpu_percent": 100 * cpu / seconds,
             "idle_bytes_per_min": (stats["bytes_in"] + stats["bytes_out"]) * 60 / seconds,
+            "idle_requests_per_min": _requests(stats) * 60 / seconds,
+            "new_connections": stats["connections"],
             "idle_rss_mib": process.usage().rss,
         }
+
+
+def light(side: Side, stub: StubControl, settings: Settings) -> Figures:
+    """Hand out two tasks a second: what a task costs on the wire when the traffic between them counts, too."""
+    stub.new(version=settings.protocol, limit=0)
+    with running(side, stub.url, slots=10, env={}) as process:
+        stub.wait_until("polls", 1, _START_TIMEOUT)
+        stub.plan(version=settings.protocol, rate=2.0, limit=PLENTY)
+        time.sleep(max(3.0, settings.warm_up))
+        stats, cpu, _ = _window(process, stub, settings.idle_seconds)
+        return _per_task(stats, cpu)
 
 
 def start_up(side: Side, stub: StubControl, settings: Settings) -> Figures:
@@ -209,7 +225,14 @@ def _per_task(stats: dict[str, Any], cpu: float) -> Figures:
         "tasks_per_s": done / stats["seconds"],
         "cpu_us_per_task": 1e6 * cpu / done,
         "bytes_per_task": (stats["bytes_in"] + stats["bytes_out"]) / done,
+        "requests_per_task": _requests(stats) / done,
+        "new_connections": stats["connections"],
     }
+
+
+def _requests(stats: dict[str, Any]) -> int:
+    """Return how many there were of every kind."""
+    return sum(stats[kind] for kind in ("polls", "results", "heartbeats", "events", "other"))
 
 
 _ALL: Final = ("worker", "official", "bare loop")
@@ -226,6 +249,7 @@ SCENARIOS: Final = (
     Scenario("threads", "plain def skills in threads, 50 slots", throughput(Load(50, skill="echo_thread"))),
     Scenario("latency", "from hand-out to result at half of the official's load", latency, _ALL),
     Scenario("idle", "an idle worker: CPU, traffic, memory", idle),
+    Scenario("light", "two tasks a second: what one costs on the wire, all traffic counted", light),
     Scenario("start-up", "from starting the process to its first poll", start_up),
     Scenario("import", "import avtomatika_worker", import_time),
     Scenario("memory", "resident memory over many tasks", memory),

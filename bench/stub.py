@@ -223,8 +223,8 @@ class Stub:
             self.reset()
         return json.dumps(self.figures()).encode()
 
-    def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes) -> None:
-        """Answer one request."""
+    def respond(self, connection: Connection, method: bytes, path: bytes, body: bytes, size: int) -> None:
+        """Answer one request, of ``size`` bytes with its head."""
         stats = self.stats
         if method == b"GET" and b"/tasks/next" in path:
             self.poll(connection)
@@ -241,7 +241,12 @@ class Stub:
             stats.events += 1
             connection.answer(_REPLIES[path])
         elif path.startswith(b"/_bench/"):
-            connection.answer(self.control(path, body))
+            stats.connections -= 1  # the harness's own traffic is not what is measured
+            stats.bytes_in -= size
+            answer = self.control(path, body)
+            counted = self.stats.bytes_out
+            connection.answer(answer)
+            self.stats.bytes_out = counted
         else:
             stats.other += 1
             connection.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
@@ -300,8 +305,8 @@ class Connection(asyncio.Protocol):
             if end - body_start < length:
                 self._needed = body_start - start + length
                 break
-            start = body_start + length
-            self._stub.respond(self, method, path, data[body_start:start])
+            first, start = start, body_start + length
+            self._stub.respond(self, method, path, data[body_start:start], start - first)
         if start < end:
             self._buffer += data[start:]
 

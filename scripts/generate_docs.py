@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ import click
 from avtomatika_worker.cli import SECTIONS
 from avtomatika_worker.cli import main as main_command
 from avtomatika_worker.config import describe
-from avtomatika_worker.observability.metrics import METRICS, Kind, Metric
+from avtomatika_worker.observability.metrics import FLEET_METRICS, METRICS, Kind, Metric
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = ROOT / "src" / "avtomatika_worker"
@@ -42,6 +42,11 @@ Labels are few: `task.type` is a registered skill's name or "unknown", `status` 
 `orchestrator` the host and port of its URL.
 
 """
+FLEET_HEAD: Final = """
+With `worker run --workers N` those of all processes are on one page, labelled with their `worker_id` (a label of yours
+with that name becomes `exported_worker_id`), and beside them, in Prometheus only:
+
+"""
 ACTIONS_HEAD: Final = """\
 # Log actions
 
@@ -60,11 +65,15 @@ def configuration() -> str:
 
 def metrics() -> str:
     """Return the table of metrics."""
+    return METRICS_HEAD + GENERATED + _metrics_table(METRICS) + FLEET_HEAD + _metrics_table(FLEET_METRICS)
+
+
+def _metrics_table(listed: Iterable[Metric]) -> str:
     rows = [
         (f"`{each.name}`", _code(prometheus_name(each)), each.kind.value, ", ".join(map(_code, each.labels)), each.doc)
-        for each in METRICS
+        for each in listed
     ]
-    return METRICS_HEAD + GENERATED + _table(("Metric", "In Prometheus", "Kind", "Labels", "What it tells"), rows)
+    return _table(("Metric", "In Prometheus", "Kind", "Labels", "What it tells"), rows)
 
 
 def prometheus_name(metric: Metric) -> str:

@@ -102,3 +102,13 @@ def test_a_machine_without_limits_tells_its_own_load(tmp_path):
     usage = UsageMeter(ControlGroup(tmp_path / "none")).measure()
     assert 0 <= usage.cpu_load_percent <= 100
     assert usage.ram_used_gb > 0
+
+
+def test_the_shares_in_use_are_those_of_the_group(tmp_path):
+    group = group_of(tmp_path, "0::/app\n", V2)
+    at = iter([0.0, 10.0])
+    meter = UsageMeter(group, clock=lambda: next(at))
+    assert meter.shares() == (37.5, 0.0)
+    (tmp_path / "cgroup/app/cpu.stat").write_text("usage_usec 17500000\n")
+    assert meter.shares() == (37.5, 100.0)  # 15 s in 10 s of 1.5 CPUs
+    assert all(0 <= share <= 100 for share in UsageMeter(group_of(tmp_path / "none", "", {"x": ""})).shares())

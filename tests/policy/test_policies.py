@@ -90,6 +90,16 @@ def test_skills_go_out_once_and_again_on_request():
     assert memory.compose(STATE, CATALOGUE, NEWEST).catalogue
 
 
+def test_capabilities_go_out_once_after_each_registration_and_on_request():
+    memory, told = HeartbeatMemory(15), []
+    for full_sync in (False, False, True, False):
+        told.append(memory.compose(STATE, CATALOGUE, NEWEST).capabilities is not None)
+        memory.sent(STATE, CATALOGUE, 0, jitter=0, full_sync=full_sync)
+    memory.registered(STATE, CATALOGUE, 1)
+    told.append(memory.compose(STATE, CATALOGUE, NEWEST).capabilities is not None)
+    assert told == [True, False, False, True, True]
+
+
 def test_up_to_1_0b8_a_change_of_availability_sends_the_catalogue():
     memory = HeartbeatMemory(15)
     memory.sent(STATE, CATALOGUE, 0, jitter=0, full_sync=False)

@@ -62,10 +62,20 @@ def main() -> None:
     "--health-check/--no-health-check", default=True, help="Serve /health, /live and /ready on WORKER_PORT (default)."
 )
 @_RELOAD
-def run(app: str, health_check: bool, reload: bool) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Keep N processes running, with ids WORKER_ID-1 to -N (WORKER_PROCESSES, else 1).",
+)
+@click.option("--member", hidden=True)
+def run(app: str, health_check: bool, reload: bool, workers: int | None, member: str | None) -> None:
     """Run a worker until SIGINT or SIGTERM.
 
     A signal lets running tasks finish, for WORKER_SHUTDOWN_TIMEOUT seconds at most; a second one cuts that short.
+
+    With --workers, one process that crashes is started again, SIGHUP replaces them one after the other, a third signal
+    kills them, and WORKER_PORT answers for all of them.
 
     \b
     Exit codes:
@@ -77,7 +87,7 @@ def run(app: str, health_check: bool, reload: bool) -> None:
     """
     from avtomatika_worker.cli.run import run_command
 
-    run_command(app, health_check=health_check, reload=reload)
+    run_command(app, health_check=health_check, reload=reload, workers=workers, member=member)
 
 
 @main.command()

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from avtomatika_worker.cli.app import load_app, load_settings
+import os
+from typing import NoReturn
+
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, read_dotenv
 from avtomatika_worker.cli.reload import reload_command
+from avtomatika_worker.config import read_setting
+from avtomatika_worker.errors import ConfigError
 
 
-def run_command(app: str, *, health_check: bool, reload: bool) -> None:
-    """Run the worker ``app`` names."""
+def run_command(app: str, *, health_check: bool, reload: bool, workers: int | None, member: str | None) -> NoReturn:
+    """Run the worker ``app`` names, or several processes of it."""
+    if member is not None:
+        from avtomatika_worker.cli.workers import run_member
+
+        run_member(app, member)
+    environ = dict(os.environ)  # each process reads the .env file itself, which may have changed by then
+    read_dotenv()
+    count = workers or _from_environment()
+    if reload and count > 1:
+        source = "--workers" if workers else "WORKER_PROCESSES"
+        raise UsageProblem(f"--reload runs one process, {source} asks for {count}: leave one of them out")
     if reload:
         reload_command()
+    if count > 1:
+        from avtomatika_worker.cli.workers import run_workers
+
+        run_workers(app, count, environ, health_check=health_check)
     worker = load_app(app)
     worker.run_with(load_settings(worker), health_check=health_check)
+
+
+def _from_environment() -> int:
+    try:
+        return int(read_setting(os.environ, "processes"))
+    except ConfigError as error:
+        raise UsageProblem(str(error)) from error

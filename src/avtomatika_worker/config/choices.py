@@ -30,6 +30,13 @@ class ResultDurability(enum.StrEnum):
     OFF = "off"
 
 
+class SlotTunerKind(enum.StrEnum):
+    """What decides how many of the slots are used."""
+
+    OFF = "off"
+    RESOURCE = "resource"
+
+
 class SkillsOnError(enum.StrEnum):
     """What to do about a module of the skills directory that cannot be imported."""
 

@@ -131,10 +131,10 @@ def port() -> Kind:
     return Kind(parse, (int,), number.check)
 
 
-def number(*, above: float | None = None, least: float | None = None) -> Kind:
-    """A finite number, greater than ``above`` or at least ``least``."""
+def number(*, above: float | None = None, least: float | None = None, most: float | None = None) -> Kind:
+    """A finite number, greater than ``above`` or at least ``least``, and at most ``most``."""
     bound = f"greater than {above:g}" if above is not None else f"of at least {least or 0:g}"
-    allowed = f"must be a number {bound}"
+    allowed = f"must be a number {bound}" + ("" if most is None else f" and at most {most:g}")
 
     def parse(value: str) -> float:
         try:
@@ -144,7 +144,7 @@ def number(*, above: float | None = None, least: float | None = None) -> Kind:
 
     def check(value: float) -> None:
         too_small = value <= above if above is not None else value < (least or 0)
-        if too_small or not math.isfinite(value):
+        if too_small or not math.isfinite(value) or (most is not None and value > most):
             raise ValueError(allowed)
 
     return Kind(parse, (float, int), check)

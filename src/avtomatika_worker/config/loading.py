@@ -6,6 +6,7 @@ import difflib
 import re
 import uuid
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -68,6 +69,29 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
     return settings
 
 
+def read_setting(environ: Mapping[str, str], name: str) -> Any:
+    """Return the one setting that the field ``name`` holds, its default when it is unset. Raises ConfigError."""
+    declared, spec = setting_fields()[name]
+    try:
+        value = _value(spec, environ, name, None)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    return declared.default if value is None else value
+
+
+def with_number(settings: Settings, number: int, base_id: str) -> Settings:
+    """Return the settings of one process of several: its id ends in its number.
+
+    ``base_id`` stands before it when the settings name none. Raises ConfigError for an id that becomes too long.
+    """
+    worker_id = f"{base_id if settings.worker_id_is_random else settings.worker_id}-{number}"
+    try:
+        setting_fields()["worker_id"][1].kind.take(worker_id)
+    except ValueError as error:
+        raise ConfigError([f"WORKER_ID={worker_id!r} with the process's number: {error}"]) from None
+    return replace(settings, worker_id=worker_id)
+
+
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Return one sentence for each variable whose name is nearly that of a setting."""
     known = [spec.variable for _, spec in setting_fields().values()]
@@ -128,6 +152,10 @@ def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
         if broken.isdisjoint(pair) and len(missing) == 1:
             other = pair[0] if missing[0] == pair[1] else pair[1]
             problems.append(f"{_variable(missing[0])} is not set: must be set together with {_variable(other)}")
+    fewest, most = settings.slot_tuner_min_slots, settings.max_concurrent_tasks
+    if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
+        at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
+        problems.append(f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}")
     lease, beat = settings.lease_lost_after, 2 * settings.heartbeat_interval
     if lease is not None and lease < beat and broken.isdisjoint(("lease_lost_after", "heartbeat_interval")):
         least = f"twice {_variable('heartbeat_interval')}, which makes {beat:g}"

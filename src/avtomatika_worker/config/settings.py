@@ -16,6 +16,7 @@ from avtomatika_worker.config.declaring import SPEC as _SPEC
 from avtomatika_worker.config.declaring import Setting
 from avtomatika_worker.config.declaring import nothing as _nothing
 from avtomatika_worker.config.declaring import setting as _setting
+from avtomatika_worker.config.scaling import ScalingSettings
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
@@ -25,7 +26,7 @@ DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(ScalingSettings):
     """Everything a worker can be told from outside. Made by ``load_settings``; times are in seconds.
 
     Secrets do not appear in its ``repr``.
@@ -384,4 +385,6 @@ class Settings:
 @cache
 def setting_fields() -> Mapping[str, tuple[Field[Any], Setting]]:
     """Return field name → the field and its ``Setting``, in the order of the table."""
-    return {each.name: (each, each.metadata[_SPEC]) for each in fields(Settings) if _SPEC in each.metadata}
+    inherited = {each.name for each in fields(ScalingSettings)}
+    ordered = sorted(fields(Settings), key=lambda each: each.name in inherited)
+    return {each.name: (each, each.metadata[_SPEC]) for each in ordered if _SPEC in each.metadata}

@@ -100,15 +100,17 @@ def configure_logging(
     stream: TextIO | None = None,
     *,
     worker_id: str | None = None,
+    show_worker: bool = False,
 ) -> logging.Handler:
     """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
 
-    ``worker_id`` is what records carry that are made outside of any context. Called again, it replaces what it set up
+    ``worker_id`` is what records carry that are made outside of any context; text shows it when ``show_worker`` says
+    that others write there, too. Called again, it replaces what it set up
     before; other handlers are left alone. Raises ValueError for an unknown format or level.
     """
     target = sys.stderr if stream is None else stream
     handler = _Handler(target)
-    handler.setFormatter(_formatter(format, target))
+    handler.setFormatter(_formatter(format, target, show_worker=show_worker))
     handler.addFilter(TaskContextFilter(worker_id=worker_id or ""))
     root = logging.getLogger()
     root.setLevel(level)
@@ -121,11 +123,11 @@ def configure_logging(
     return handler
 
 
-def _formatter(format_name: str, stream: TextIO) -> logging.Formatter:
+def _formatter(format_name: str, stream: TextIO, *, show_worker: bool) -> logging.Formatter:
     if format_name == "json":
         return JsonLogFormatter()
     if format_name == "text":
-        return TextLogFormatter(color=_wants_color(stream))
+        return TextLogFormatter(color=_wants_color(stream), show_worker=show_worker)
     raise ValueError(f"log format must be text or json, not {format_name!r}")
 
 
@@ -186,25 +188,29 @@ _PLAIN: Final = "\x1b[0m"
 # All control characters but tab and line feed, and what turns lines around or starts new ones on some terminals.
 _UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _INDENT: Final = "\n    "
-_CONTEXT_LABELS: Final = (("task", "task_id"), ("job", "job_id"))
+_TASK_LABELS: Final = (("task", "task_id"), ("job", "job_id"))
+_ALL_LABELS: Final = (("worker", "worker_id"), *_TASK_LABELS)
 
 
 class TextLogFormatter(logging.Formatter):
     """One line per record for people; further lines of a message and tracebacks are indented.
 
+    The worker's id is shown only on request: where one worker writes, it would be the same on every line.
+
     Control characters are escaped and only our own lines start at the margin, so nobody's input can forge a record.
     """
 
-    def __init__(self, *, color: bool = False) -> None:
+    def __init__(self, *, color: bool = False, show_worker: bool = False) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self._color = color
+        self._labels = _ALL_LABELS if show_worker else _TASK_LABELS
         self._clock = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of the record, without the last line's end."""
         first, newline, rest = _safe(record.getMessage()).partition("\n")
         level = _LEVELS.get(record.levelname, record.levelname).ljust(5)
-        context = _text_context(record)
+        context = _text_context(record, self._labels)
         head = self._painted(_COLORS.get(record.levelname, ""), level)
         line = f"{self._time(record)} {head} {_shown_name(record.name)}  {first}"
         if context:
@@ -233,10 +239,10 @@ class TextLogFormatter(logging.Formatter):
         return f"{color}{text}{_PLAIN}" if self._color and color else text
 
 
-def _text_context(record: logging.LogRecord) -> str:
-    """Return the context as ``task=… job=…``; the worker's id would be the same on every line."""
+def _text_context(record: logging.LogRecord, labels: tuple[tuple[str, str], ...]) -> str:
+    """Return the context as ``task=… job=…``."""
     fields = record.__dict__
-    return " ".join([f"{label}={_one_line(str(fields[name]))}" for label, name in _CONTEXT_LABELS if fields.get(name)])
+    return " ".join([f"{label}={_one_line(str(fields[name]))}" for label, name in labels if fields.get(name)])
 
 
 @functools.lru_cache(maxsize=256)

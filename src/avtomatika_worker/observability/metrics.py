@@ -89,7 +89,9 @@ S3_DURATION: Final = _histogram(
 )
 S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes from and to object stores.", "operation")
 
-SLOTS: Final = _gauge("slots", "{slot}", "Slots: free, polling or running.", "state")
+SLOTS: Final = _gauge(
+    "slots", "{slot}", "Slots: free, polling, running, or held back while memory or CPU run short.", "state"
+)
 POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls that wait for an answer.", _AT)
 LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, else 0.", _AT)
 OUTBOX_DEPTH: Final = _gauge("outbox.depth", "{message}", "Results and events that wait for another attempt.", _AT)
@@ -103,6 +105,16 @@ PROCESS_MEMORY: Final = _gauge("process.memory", "By", "Resident memory of the w
 
 METRICS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
 """All of them, in the order of the documentation."""
+
+FLEET_PROCESSES: Final = _gauge(
+    "fleet.processes", "{process}", "Processes: starting, running, ending, waiting or empty.", "state"
+)
+FLEET_RESTARTS: Final = _counter(
+    "fleet.restarts.total", "{restart}", "Starts of a process after it had ended by itself.", "worker_id"
+)
+
+FLEET_METRICS: Final = (FLEET_PROCESSES, FLEET_RESTARTS)
+"""Those of ``worker run --workers N`` itself; beside them its `/metrics` has every process's."""
 
 Reading = tuple[float, tuple[str, ...]]
 """A gauge's value, and the values of its labels."""

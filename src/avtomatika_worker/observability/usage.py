@@ -38,6 +38,12 @@ class UsageMeter:
             devices_usage=self._gpus.usage() or None,
         )
 
+    def shares(self) -> tuple[float, float]:
+        """Return which percentages of memory and CPU are in use. Raises what a broken ``/proc`` makes psutil raise."""
+        used, limit = self._group.memory_used(), self._group.memory()
+        memory = 100 * used / limit if used is not None and limit else psutil.virtual_memory().percent
+        return float(memory), self._cpu_load()
+
     def _cpu_load(self) -> float:
         host: Any = psutil.cpu_percent(interval=None)  # asked each time: it measures since it was asked before
         cpus, seconds = self._group.cpus(), self._group.cpu_seconds()

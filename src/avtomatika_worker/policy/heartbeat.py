@@ -40,6 +40,7 @@ class WorkerState:
     hot_skills: tuple[str, ...] = ()
     hot_cache: tuple[str, ...] = ()
     slots_total: int = 0
+    slots_usable: int = 0
     slots_running: int = 0
     slots_polling: int = 0
 
@@ -56,7 +57,8 @@ class Catalogue:
     worker_id: str
     skills: tuple[SkillInfo, ...]
     skills_hash: str
-    capabilities: dict[str, Any]
+    capabilities: dict[str, Any] | None
+    """What a registration could not tell; None when it could tell all."""
     skill_dependencies: dict[str, list[str]]
 
 
@@ -102,6 +104,7 @@ class HeartbeatMemory:
         # Up to 1.0b8 the catalogue is also the availability list (RXON.md, Behaviour 1).
         available_before = self.last_state.available_skills if self.last_state else None
         moved = not dialect.skill_names and available_before != state.available_skills
+        is_first = self.last_state is None  # since the registration; what a heartbeat tells is kept until the next one
         news = self.full_sync or self.last_hash != catalogue.skills_hash or moved
         return Heartbeat(
             worker_id=catalogue.worker_id,
@@ -114,7 +117,7 @@ class HeartbeatMemory:
             skill_dependencies=catalogue.skill_dependencies,
             catalogue=catalogue.skills if news else None,
             usage=usage,
-            capabilities=catalogue.capabilities,
+            capabilities=catalogue.capabilities if is_first or self.full_sync else None,
         )
 
     def usage_to_tell(self, usage: ResourcesUsage | None, now: float) -> ResourcesUsage | None:

@@ -114,7 +114,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """The lease, and the worker's state.
 
     ``current_tasks`` lists the *job* ids of what runs (RXON.md, Behaviour 3). ``catalogue`` is sent only when the
-    orchestrator needs it. ``capabilities`` with ``websockets`` on top is what turns real-time cancellation on.
+    orchestrator needs it. ``capabilities`` with ``websockets`` on top is what turns real-time cancellation
+    on; the orchestrator keeps it until the next registration.
     """
 
     worker_id: str

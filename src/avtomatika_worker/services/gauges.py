@@ -26,7 +26,12 @@ def watch_slots(recorder: Recorder, slots: Slots, poller: Poller) -> None:
     """Let ``recorder`` read the slots, and the polls that hold some."""
     recorder.watch(
         metrics.SLOTS,
-        lambda: [(slots.free, ("free",)), (slots.polling, ("polling",)), (slots.running, ("running",))],
+        lambda: [
+            (slots.free, ("free",)),
+            (slots.polling, ("polling",)),
+            (slots.running, ("running",)),
+            (slots.held_back, ("held_back",)),
+        ],
     )
     recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight()])
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,9 @@ REQUEST_TIMEOUT: Final = 5.0
 
 MOST_REQUESTS: Final = 32
 """Requests that are answered at the same time; further clients are hung up on."""
+
+UNIX_PREFIX: Final = "unix:"
+"""What a host begins with that is the path of a Unix socket."""
 
 _JSON: Final = "application/json; charset=utf-8"
 _STOP_POLL: Final = 0.1
@@ -68,15 +72,16 @@ class HealthServer:
     async def run(self) -> None:
         """Serve until cancelled. Raises `ConfigError` when the port cannot be had."""
         try:
-            server = _Server(self._host, self._port, self.answer)
+            server = _server(self._host, self._port, self.answer)
         except OSError as error:
             problem = f"WORKER_PORT={self._port}: the health server cannot listen on {self._host}: {error.strerror}"
             raise ConfigError([f"{problem}; choose another port, 0 for any, or --no-health-check"]) from error
         thread = threading.Thread(target=server.serve_forever, args=(_STOP_POLL,), name="health", daemon=True)
         thread.start()
         try:
-            self.bound_port = server.server_address[1]
-            _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
+            if not isinstance(server, _UnixServer):
+                self.bound_port = server.server_address[1]
+                _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
             await asyncio.Event().wait()
         finally:
             server.shutdown()
@@ -109,16 +114,23 @@ def _in_full(health: Health) -> dict[str, Any]:
     }
 
 
+def _server(host: str, port: int, answer: Callable[[str], Answer]) -> _Server:
+    if host.startswith(UNIX_PREFIX):
+        return _UnixServer(host.removeprefix(UNIX_PREFIX), answer)
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    return _Server(family, (host, port), answer)
+
+
 class _Server(ThreadingHTTPServer):
     """Listens on any of the host's addresses; requests never outlive the process."""
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, answer: Callable[[str], Answer]) -> None:
+    def __init__(self, family: int, address: Any, answer: Callable[[str], Answer]) -> None:
         self._room = threading.BoundedSemaphore(MOST_REQUESTS)
         self.answer = answer
-        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        super().__init__((host, port), _Handler)
+        self.address_family = family
+        super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
         """Bind without looking up the machine's name, which the base class does and which may take seconds."""
@@ -143,6 +155,19 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as the base class calls it
         """Say nothing where a client went away in the middle."""
         _log.debug("a request to the health server failed", exc_info=True)
+
+
+class _UnixServer(_Server):
+    """Listens on a Unix socket; the file is there as long as it listens."""
+
+    def __init__(self, path: str, answer: Callable[[str], Answer]) -> None:
+        self._path = Path(path)
+        super().__init__(socket.AF_UNIX, path, answer)
+
+    def server_close(self) -> None:
+        """Close the socket and remove its file."""
+        super().server_close()
+        self._path.unlink(missing_ok=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

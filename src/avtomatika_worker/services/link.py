@@ -263,7 +263,7 @@ def kind_of(error: WorkerError) -> Hashable:
 
 def _nonces() -> Callable[[], str]:
     """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
-    prefix, numbers = secrets.token_hex(12), itertools.count()
+    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
     return lambda: f"{prefix}{next(numbers):x}"
 
 

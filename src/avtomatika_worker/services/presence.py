@@ -125,6 +125,7 @@ class Presence:
             hot_skills=self.hot_skills,
             hot_cache=tuple(sorted(self.hot.names)),
             slots_total=self._slots.total,
+            slots_usable=self._slots.usable,
             slots_running=self._slots.running,
             slots_polling=self._slots.polling,
         )

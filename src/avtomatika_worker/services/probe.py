@@ -40,7 +40,12 @@ class Probe:
         return {
             **self.facts,
             "status": state.status.value,
-            "slots": {"total": state.slots_total, "running": state.slots_running, "polling": state.slots_polling},
+            "slots": {
+                "total": state.slots_total,
+                "usable": state.slots_usable,
+                "running": state.slots_running,
+                "polling": state.slots_polling,
+            },
             "links": [
                 {
                     "url": link.url,

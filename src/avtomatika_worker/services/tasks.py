@@ -155,7 +155,7 @@ class Tasks:
     def release_slot(self) -> None:
         """Free the slot of a poll that brought nothing to run."""
         self.slots.release()
-        self._freed()
+        self.slots_freed()
 
     def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
         interval = self._settings.progress_interval
@@ -379,10 +379,11 @@ class Tasks:
 
     def _free(self) -> None:
         self.slots.finish()
-        self._presence.changed()
-        self._freed()
+        self.slots_freed()
 
-    def _freed(self) -> None:
+    def slots_freed(self) -> None:
+        """Let tasks and polls that wait have the slots that are free now."""
+        self._presence.changed()
         while self._in_line and self.slots.free > 0:
             running, place = self._in_line.popleft()
             if not place.done():

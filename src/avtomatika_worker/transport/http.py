@@ -47,6 +47,8 @@ class HttpTransport:
             .connect_timeout(_CONNECT_TIMEOUT)
             .tcp_keepalive(_KEEPALIVE)
             .min_tls_version(_MIN_TLS)
+            .brotli(enable=False)  # each is named in every request, and aiohttp's servers compress with gzip
+            .deflate(enable=False)
         )
         try:
             if ca := self._tls.ca_pem():

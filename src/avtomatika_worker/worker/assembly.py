@@ -14,7 +14,7 @@ import msgspec
 import platformdirs
 
 from avtomatika_worker._version import __version__
-from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings
+from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings, SlotTunerKind
 from avtomatika_worker.errors import ConfigError, UnsendableValueError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Pipeline
@@ -26,10 +26,12 @@ from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.host import HostFacts, detect_host
 from avtomatika_worker.observability.telemetry import OFF, Telemetry, set_up
+from avtomatika_worker.observability.usage import UsageMeter
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
 from avtomatika_worker.policy.rotation import Rotation
+from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -49,6 +51,7 @@ from avtomatika_worker.services.probe import Probe
 from avtomatika_worker.services.storage_watch import StorageWatch
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.tuning import Tuning
 from avtomatika_worker.services.usage import UsageChecker, UsageMonitor
 from avtomatika_worker.services.watchdog import Pulse, Watchdog
 from avtomatika_worker.skills.contract import SkillContract
@@ -146,6 +149,8 @@ def assemble(
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [outbox.run, watchdog.run, usage.run]
+    if settings.slot_tuner is SlotTunerKind.RESOURCE:
+        services.append(_tuning(settings, tasks).run)
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
     if settings.lease_lost_after is not None:
@@ -213,8 +218,8 @@ def announce(
         worker_id=settings.worker_id,
         skills=skills,
         skills_hash=registration.skills_hash,
-        # ``websockets`` on top is what the orchestrator looks for (RXON.md, Behaviour 3).
-        capabilities={**msgspec.to_builtins(capabilities), "websockets": settings.enable_websockets},
+        # ``websockets`` on top is what the orchestrator looks for, and registrations lose (RXON.md, Behaviour 3).
+        capabilities={**msgspec.to_builtins(capabilities), "websockets": True} if settings.enable_websockets else None,
         skill_dependencies={name: list(needs) for name, needs in skill_dependencies.items()},
     )
     return Announcement(registration, catalogue)
@@ -325,6 +330,25 @@ def _cancel_on_main_loop(tasks: Tasks) -> Callable[[Link, tuple[str, ...]], None
         loop.call_soon_threadsafe(tasks.cancel, link, ids, CancelReason.REQUESTED)
 
     return cancel
+
+
+def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
+    """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
+    loop = asyncio.get_running_loop()
+    tuner = SlotTuner(
+        TunerPolicy(
+            least=settings.slot_tuner_min_slots,
+            most=settings.max_concurrent_tasks,
+            memory_target=settings.slot_tuner_memory_target,
+            cpu_target=settings.slot_tuner_cpu_target,
+        )
+    )
+
+    def apply(usable: int) -> None:  # over there
+        tasks.slots.limit(usable)
+        tasks.slots_freed()
+
+    return Tuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))
 
 
 def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks) -> list[Service]:

@@ -142,6 +142,8 @@ class Worker(SkillDecorator):
         except ConfigError as error:
             explain(error)
             sys.exit(EXIT_USAGE)
+        if settings.processes > 1:
+            print("worker: WORKER_PROCESSES is for `worker run`; this program runs one process", file=sys.stderr)
         self.run_with(settings)
 
     def run_with(self, settings: Settings, *, health_check: bool = True) -> NoReturn:

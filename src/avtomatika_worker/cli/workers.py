@@ -1,0 +1,95 @@
+"""``worker run --workers N``: the process that keeps the others, and each of those."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.config import Settings, with_number
+from avtomatika_worker.config import load_settings as load_from
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.fleet import Control, Hello, Membership, Plan, run_fleet
+from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.services.health import UNIX_PREFIX
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.process import EXIT_CRASHED, ignore_late_signals, run_process
+
+_log: Final = logging.getLogger("avtomatika_worker.fleet")
+
+_STEPS_LIMIT: Final = 25.0
+"""Seconds that the steps of a shutdown take at most besides those with limits of their own (docs/operations.md)."""
+
+_LONGEST_DRAIN: Final = 86_400.0
+
+
+def run_workers(app: str, count: int, environ: Mapping[str, str], *, health_check: bool) -> NoReturn:
+    """Keep ``count`` processes running, each started with ``environ``, until a signal stops them."""
+    if sys.platform == "win32":
+        raise UsageProblem("--workers needs signals and sockets of POSIX; start several workers instead")
+    _log_like_the_members()
+    command = (sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", app)
+    plan = Plan(command, environ, count, base_id=str(uuid.uuid4()), health_check=health_check)
+    try:
+        code = asyncio.run(run_fleet(plan))
+    except Exception:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
+        _log.critical("the fleet crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
+        code = EXIT_CRASHED
+    ignore_late_signals()
+    sys.exit(code)
+
+
+def run_member(app: str, member: str) -> NoReturn:
+    """Run one of the processes; ``member`` is what its fleet wrote."""
+    try:
+        membership = Membership.parse(member)
+        control = Control(membership)
+    except (ValueError, OSError) as error:
+        raise UsageProblem("--member is what `worker run --workers` starts its processes with; leave it out") from error
+    control.start()
+    worker = load_app(app)
+    settings = _settings(worker, membership)
+    load_skills(worker, settings)
+    configure_logging(
+        settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id, show_worker=True
+    )
+    control.greet(_hello(worker, settings))
+    private = dataclasses.replace(settings, health_host=f"{UNIX_PREFIX}{membership.socket}")
+    run_process(control, lambda: control.run(worker, lambda: worker.main(private)))
+
+
+def _settings(worker: Worker, membership: Membership) -> Settings:
+    """Return the worker's settings with its number in the id. Exits with code 2 when one is wrong."""
+    try:
+        return with_number(load_settings(worker), membership.number, membership.base_id)
+    except ConfigError as error:
+        raise UsageProblem(str(error)) from error
+
+
+def _hello(worker: Worker, settings: Settings) -> Hello:
+    grace = max((skill.options.cancel_grace for skill in worker.skills), default=0.0)
+    return Hello(
+        worker_id=settings.worker_id,
+        health_host=settings.health_host,
+        port=settings.port,
+        metrics=settings.enable_metrics,
+        log_format=settings.log_format.value,
+        log_level=settings.log_level.value,
+        drain_limit=min(_LONGEST_DRAIN, settings.shutdown_timeout + grace + _STEPS_LIMIT),
+    )
+
+
+def _log_like_the_members() -> None:
+    """Set up logs for until the first process has told how; what is wrong with the settings, it tells as well."""
+    try:
+        settings = load_from(os.environ)
+    except ConfigError:
+        configure_logging()
+    else:
+        configure_logging(settings.log_format.value, settings.log_level.value)

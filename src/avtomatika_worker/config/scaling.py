@@ -1,0 +1,50 @@
+"""The settings of how much a worker takes on: processes and slots. A part of ``Settings``."""
+
+# ruff: noqa: RUF009 - `setting` returns a field, as `dataclasses.field` does
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from avtomatika_worker.config import kinds
+from avtomatika_worker.config.choices import SlotTunerKind
+from avtomatika_worker.config.declaring import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingSettings:
+    """How many processes, and how many slots of each are used."""
+
+    processes: int = setting(
+        "WORKER_PROCESSES",
+        kinds.integer(least=1, most=1000),
+        "Number of worker processes that `worker run` keeps running; from 2 on, each has the id `WORKER_ID-1`, `-2`, …"
+        " and `MAX_CONCURRENT_TASKS` slots. The same as `--workers`.",
+        default=1,
+    )
+    slot_tuner: SlotTunerKind = setting(
+        "WORKER_SLOT_TUNER",
+        kinds.choice(SlotTunerKind),
+        "Whether fewer slots are used while memory or CPU run short: `resource`, or `off`.",
+        default=SlotTunerKind.OFF,
+    )
+    slot_tuner_memory_target: float = setting(
+        "WORKER_SLOT_TUNER_MEMORY_TARGET",
+        kinds.number(above=0, most=100),
+        "Share of the machine's (or container's) memory in use beyond which it does.",
+        default=80.0,
+        unit="%",
+    )
+    slot_tuner_cpu_target: float = setting(
+        "WORKER_SLOT_TUNER_CPU_TARGET",
+        kinds.number(above=0, most=100),
+        "Share of its CPUs in use, over 5 s, beyond which it does.",
+        default=90.0,
+        unit="%",
+    )
+    slot_tuner_min_slots: int = setting(
+        "WORKER_SLOT_TUNER_MIN_SLOTS",
+        kinds.integer(least=1),
+        "Number of slots that may be used in any case.",
+        default=1,
+    )

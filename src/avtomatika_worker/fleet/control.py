@@ -1,0 +1,110 @@
+"""The member's side: it says who it is, does what it is told, and does not outlive the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from avtomatika_worker.fleet.membership import Hello, Membership, Order
+from avtomatika_worker.supervisor import Ending
+from avtomatika_worker.worker.process import EXIT_FORCED, EXIT_OK, Stoppable
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Control(Stoppable):
+    """A member's connection to its fleet, and what shuts its worker down.
+
+    A signal and the fleet's order may come for the same reason (systemd signals every process of a unit): together they
+    ask once. The fleet's death lets the worker drain, for as long as the fleet would have.
+    """
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._socket = socket.socket(fileno=membership.control)
+        self._thread = threading.Thread(target=self._listen, name="fleet", daemon=True)
+        self._guard = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: Stoppable | None = None
+        self._drain_limit = 0.0
+        self._signals = 0
+        self._asked = 0
+        self._orphaned = False
+
+    def start(self) -> None:
+        """Listen. Until the worker runs, an order or the fleet's death ends this process at once."""
+        self._socket.set_inheritable(False)
+        _set_signal_at_parents_death(signal.SIGTERM)  # importing an app may hold up every thread of Python's
+        self._thread.start()
+
+    def greet(self, hello: Hello) -> None:
+        """Tell the fleet who this is."""
+        self._drain_limit = hello.drain_limit
+        with contextlib.suppress(OSError):  # the fleet is gone: the thread knows
+            self._socket.sendall(msgspec.json.encode(hello) + b"\n")
+
+    async def run(self, worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
+        """Run ``worker``, by ``main``, under the fleet's orders."""
+        # The kernel sends it as each of the fleet's threads dies (observed), and a second SIGTERM cuts tasks short.
+        _set_signal_at_parents_death(0)
+        with self._guard:
+            self._worker, self._loop = worker, asyncio.get_running_loop()
+        try:
+            await main()
+        finally:
+            if self._orphaned:  # nobody else cleans up
+                with contextlib.suppress(OSError):
+                    self._membership.socket.parent.rmdir()
+
+    def request_shutdown(self) -> None:
+        """Take a signal: the first drains, the second cuts that short. Called on the main loop."""
+        self._signals += 1
+        self._ask(self._signals)
+
+    @property
+    def ending(self) -> Ending:
+        """How the worker ended."""
+        return Ending() if self._worker is None else self._worker.ending
+
+    def _ask(self, times: int) -> None:
+        """Make sure that the worker has been asked so often to shut down."""
+        while self._worker is not None and self._asked < times:
+            self._asked += 1
+            self._worker.request_shutdown()
+
+    # ------------------------------------------------------------------------------------------ in its thread
+
+    def _listen(self) -> None:
+        with self._socket.makefile("rb") as orders:
+            for line in orders:
+                self._obey(2 if line == Order.FORCE.value else 1)
+        self._orphaned = True
+        self._obey(1)
+        time.sleep(self._drain_limit)
+        os._exit(EXIT_FORCED)  # the main loop is blocked; nobody else would end this process
+
+    def _obey(self, times: int) -> None:
+        with self._guard:
+            loop = self._loop
+            if loop is None:
+                os._exit(EXIT_OK)  # nothing has begun
+        with contextlib.suppress(RuntimeError):  # the worker has ended, its loop is closed
+            loop.call_soon_threadsafe(self._ask, times)
+
+
+def _set_signal_at_parents_death(number: int) -> None:
+    """Have the kernel send this signal when the fleet dies, 0 for none. Called in the main thread, whose own it is."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

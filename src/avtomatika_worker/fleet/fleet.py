@@ -1,0 +1,362 @@
+"""Keeps the members running: starts them, starts the crashed again, replaces them one by one, ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.fleet.health import FleetHealth, is_ready
+from avtomatika_worker.fleet.membership import Hello, Order
+from avtomatika_worker.fleet.process import Process, start
+from avtomatika_worker.fleet.seats import Seat, SeatState
+from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.services.health import HealthServer
+from avtomatika_worker.worker.process import (
+    EXIT_CRASHED,
+    EXIT_FORCED,
+    EXIT_LOST,
+    EXIT_OK,
+    EXIT_USAGE,
+    explain,
+)
+
+_log: Final = logging.getLogger("avtomatika_worker.fleet")
+
+STARTING_LIMIT: Final = 10.0
+"""Seconds that a member without a hello may take to end: nothing has begun there."""
+
+FORCED_LIMIT: Final = 10.0
+"""Seconds that a shutdown which was cut short may take, before the process is killed."""
+
+ROLL_NOTICE: Final = 30.0
+"""Seconds after which the log says that a rolling restart still waits for a member to become ready."""
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
+"""Seconds between two looks at whether a new member is ready: they grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. ``command`` starts a member, ``base_id`` is the id before the number unless a setting names one."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    workers: int
+    base_id: str
+    health_check: bool = True
+
+
+class Fleet:
+    """The processes of ``worker run --workers N``."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._seats = [Seat(number) for number in range(1, plan.workers + 1)]
+        self._generation = 0
+        self._directory = Path()
+        self._first_hello: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
+        self._stop, self._force, self._kill = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._roll = asyncio.Event()
+        self._verdict: int | None = None
+        self._codes: set[int] = set()
+
+    async def run(self) -> int:
+        """Run until told to stop; return the exit code. No member is left when it returns or raises."""
+        with tempfile.TemporaryDirectory(prefix="worker-") as directory:
+            self._directory = Path(directory)
+            try:
+                await self._keep_all()
+            finally:
+                for seat in self._seats:
+                    if seat.process is not None:
+                        seat.process.kill()
+        return self._exit_code()
+
+    def stop(self) -> None:
+        """Let every member drain; asked again, cut that short; asked a third time, kill them."""
+        if self._force.is_set():
+            self._kill.set()
+        elif self._stop.is_set():
+            self._force.set()
+        else:
+            _log.info("shutting down %d worker processes", self._running(), extra={"action": "fleet_stopping"})
+            self._stop.set()
+
+    def roll(self) -> None:
+        """Replace every member by a new one, one after the other. While that goes on already, it begins anew."""
+        if not self._stop.is_set():
+            self._generation += 1
+            self._roll.set()
+
+    # -------------------------------------------------------------------------------------------------- keeping
+
+    async def _keep_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            aside = [group.create_task(self._roll_when_asked()), group.create_task(self._serve_health())]
+            await asyncio.wait([group.create_task(self._keep(seat)) for seat in self._seats])
+            for task in aside:
+                task.cancel()
+
+    async def _serve_health(self) -> None:
+        """Answer on the port that the first member's settings name."""
+        hello = await asyncio.shield(self._first_hello)
+        if not self._plan.health_check:
+            return
+        health = FleetHealth(self._seats, self._stop.is_set)
+        server = HealthServer(hello.health_host, hello.port, health, health.scrape if hello.metrics else None)
+        try:
+            await server.run()
+        except ConfigError as error:
+            explain(error)
+            self._give_up(EXIT_USAGE)
+
+    async def _keep(self, seat: Seat) -> None:
+        """Keep a process in ``seat`` until told to stop. The first shows whether the configuration is right at all."""
+        if seat.number > 1:
+            await self._first_of(self._first_hello)
+        while not self._stop.is_set():
+            began = time.monotonic()
+            code = await self._run_once(seat)
+            if self._stop.is_set():
+                self._codes.add(code)
+            elif seat.replacing:
+                seat.replacing = False
+            elif code == EXIT_USAGE:
+                await self._leave_empty(seat)
+            else:
+                await self._wait_to_restart(seat, code, time.monotonic() - began)
+
+    async def _run_once(self, seat: Seat) -> int:
+        """Run one process to its end and return its exit code."""
+        seat.starts += 1
+        plan, socket_path = self._plan, self._directory / f"{seat.number}.{seat.starts}.sock"
+        try:
+            process = await start(
+                plan.command, plan.environ, seat.number, plan.base_id, socket_path, generation=self._generation
+            )
+        except OSError as error:
+            _log.error("%s cannot be started: %s", seat.name, error, extra={"action": "process_failed"})
+            return EXIT_CRASHED
+        seat.taken_by(process)
+        aside = [asyncio.ensure_future(self._greet(seat, process)), asyncio.ensure_future(self._end_when_told(process))]
+        try:
+            code = await process.ended()
+        finally:
+            for task in aside:
+                task.cancel()
+            await asyncio.gather(*aside, return_exceptions=True)
+        seat.last_exit = code
+        if self._stop.is_set() and code == -signal.SIGTERM:
+            return (
+                EXIT_OK  # systemd signals all of a unit's processes; this one had not begun, or it would have drained
+            )
+        if code == EXIT_LOST:
+            self._codes.add(code)
+        return EXIT_FORCED if process.killed else code
+
+    async def _greet(self, seat: Seat, process: Process) -> None:
+        hello = await process.greeted()
+        if hello is None:
+            return
+        seat.worker_id = hello.worker_id
+        if seat.state is SeatState.STARTING:
+            seat.state = SeatState.RUNNING
+        if not self._first_hello.done():
+            configure_logging(hello.log_format, hello.log_level)
+            _log.info("keeping %d worker processes", self._plan.workers, extra={"action": "fleet_started"})
+            self._first_hello.set_result(hello)
+        _log.info(
+            "%s runs as process %d",
+            seat.name,
+            process.pid,
+            extra={"action": "process_started", "worker_id": seat.name, "pid": process.pid},
+        )
+
+    async def _wait_to_restart(self, seat: Seat, code: int, ran_for: float) -> None:
+        delay = seat.restarts.ended(ran_for, random.random())
+        seat.state = SeatState.WAITING
+        _log.log(
+            logging.ERROR if code else logging.WARNING,
+            "%s ended by itself, %s (%d in a row); it starts again in %.1f s",
+            seat.name,
+            _told(code),
+            seat.restarts.in_a_row,
+            delay,
+            extra={"action": "process_ended", "worker_id": seat.name, "exit_code": code, "delay": round(delay, 3)},
+        )
+        await self._pause(seat, delay)
+        seat.restarted += 1
+
+    async def _leave_empty(self, seat: Seat) -> None:
+        """Leave a seat whose process finds its configuration wrong: to start it again would not change that."""
+        seat.state = SeatState.EMPTY
+        if seat.starts == 1 or all(each.state is SeatState.EMPTY for each in self._seats):
+            self._give_up(EXIT_USAGE)
+            return
+        _log.critical(
+            "%s does not start: its configuration, its app or a skill is wrong now. The others go on as they are."
+            " Mend it and send SIGHUP",
+            seat.name,
+            extra={"action": "process_misconfigured", "worker_id": seat.name},
+        )
+        await self._pause(seat, None)
+
+    async def _pause(self, seat: Seat, seconds: float | None) -> None:
+        """Wait so long, or until a rolling restart comes by, or until told to stop."""
+        seat.wake.clear()
+        woken = asyncio.ensure_future(seat.wake.wait())
+        try:
+            await self._first_of(woken, seconds)
+        finally:
+            woken.cancel()
+
+    async def _first_of(self, future: asyncio.Future[Any], seconds: float | None = None) -> None:
+        """Wait for ``future``, or until told to stop."""
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({future, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+
+    # -------------------------------------------------------------------------------------------------- ending
+
+    async def _end_when_told(self, process: Process) -> None:
+        await self._stop.wait()
+        await self._end(process)
+
+    async def _end(self, process: Process) -> None:
+        """End a member in order; cut that short when it takes too long, and kill it when that does not help."""
+        limit = STARTING_LIMIT if process.hello is None else process.hello.drain_limit
+        process.order(Order.DRAIN)
+        if await _gone(process, limit, self._force):
+            return
+        process.order(Order.FORCE)
+        if await _gone(process, FORCED_LIMIT, self._kill):
+            return
+        _log.error("process %d does not end: it is killed", process.pid, extra={"action": "process_killed"})
+        process.kill()
+        await process.gone.wait()
+
+    def _give_up(self, code: int) -> None:
+        """End everything, with this exit code."""
+        self._verdict = code
+        self._stop.set()
+
+    def _exit_code(self) -> int:
+        """Return the worst of what the members' ends tell."""
+        if self._verdict is not None:
+            return self._verdict
+        if EXIT_LOST in self._codes:
+            return EXIT_LOST
+        if self._codes - {EXIT_OK, EXIT_FORCED}:
+            return EXIT_CRASHED
+        return max(self._codes, default=EXIT_OK)
+
+    def _running(self) -> int:
+        return sum(seat.process is not None and seat.process.runs for seat in self._seats)
+
+    # -------------------------------------------------------------------------------------------------- rolling
+
+    async def _roll_when_asked(self) -> None:
+        while True:
+            await self._roll.wait()
+            self._roll.clear()
+            await self._roll_once(self._generation)
+
+    async def _roll_once(self, generation: int) -> None:
+        _log.info("rolling restart of %d worker processes", len(self._seats), extra={"action": "roll_started"})
+        for seat in self._seats:
+            await self._renew(seat, generation)
+            if not await self._is_back(seat, generation):
+                if seat.state is SeatState.EMPTY:
+                    _log.error("the rolling restart stopped at %s", seat.name, extra={"action": "roll_stopped"})
+                return
+        _log.info("the rolling restart is done", extra={"action": "roll_finished"})
+
+    async def _renew(self, seat: Seat, generation: int) -> None:
+        """End the seat's process, so that it gets a new one; one that waits for its start gets it at once."""
+        process = seat.process
+        if process is None or not process.runs:
+            seat.restarts.forget()
+            seat.state = SeatState.STARTING
+            seat.wake.set()
+        elif process.generation < generation:
+            seat.replacing, seat.state = True, SeatState.ENDING
+            await self._end(process)
+
+    async def _is_back(self, seat: Seat, generation: int) -> bool:
+        """Wait until the seat has a new process that is ready; return False when there is no use in waiting."""
+        notice, pause = time.monotonic() + ROLL_NOTICE, _FIRST_LOOK
+        while generation == self._generation and seat.state is not SeatState.EMPTY:
+            process = seat.process
+            has_new = process is not None and process.generation >= generation and process.hello is not None
+            if process is not None and has_new and await asyncio.to_thread(is_ready, process):
+                return True
+            if time.monotonic() > notice:
+                notice = float("inf")
+                _log.warning(
+                    "the rolling restart waits for %s to become ready", seat.name, extra={"action": "roll_waits"}
+                )
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_LOOK, pause * 1.5)
+        return False
+
+
+async def run_fleet(plan: Plan) -> int:
+    """Run a fleet under the process's signals: SIGTERM and SIGINT stop it, SIGHUP is a rolling restart."""
+    fleet, loop, hang_up = Fleet(plan), asyncio.get_running_loop(), _HangUp()
+    loop.add_signal_handler(signal.SIGTERM, fleet.stop)
+    loop.add_signal_handler(signal.SIGINT, fleet.stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: fleet.stop() if hang_up.is_meant() else fleet.roll())
+    return await fleet.run()
+
+
+class _HangUp:
+    """Tells the SIGHUP that a closed terminal sends from the one that is an order."""
+
+    def __init__(self) -> None:
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+        self._had_terminal = not ignored and _has_terminal()
+
+    def is_meant(self) -> bool:
+        """Whether the terminal has been closed."""
+        return self._had_terminal and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return False
+    os.close(descriptor)
+    return True
+
+
+async def _gone(process: Process, seconds: float, unless: asyncio.Event) -> bool:
+    """Wait for the end of a process for so long, or until ``unless`` is set; return whether it has ended."""
+    gone, cut = asyncio.ensure_future(process.gone.wait()), asyncio.ensure_future(unless.wait())
+    try:
+        await asyncio.wait({gone, cut}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        cut.cancel()
+    return process.gone.is_set()
+
+
+def _told(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"by {signal.Signals(-code).name}"
+    return f"by signal {-code}"

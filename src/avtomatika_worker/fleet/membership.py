@@ -1,0 +1,56 @@
+"""What the fleet and its members say to each other: one line each way, over a socket pair."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+
+class Order(enum.Enum):
+    """What the fleet tells a member."""
+
+    DRAIN = b"drain\n"
+    """Shut down in order; told again, it changes nothing."""
+
+    FORCE = b"force\n"
+    """Cut the shutdown short."""
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a member tells when its app is loaded and its settings are right.
+
+    Most of it is the same for all members; it depends on the user's code, which the fleet does not load.
+    """
+
+    worker_id: str
+    health_host: str
+    port: int
+    metrics: bool
+    log_format: str
+    log_level: str
+    drain_limit: float
+    """Seconds that shutting down may take with tasks that do not end by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a member is started with. ``base_id`` is the id before the number, unless a setting names one."""
+
+    number: int
+    control: int
+    base_id: str
+    socket: Path
+
+    def to_argument(self) -> str:
+        """Return it as one command-line argument."""
+        return f"{self.number},{self.control},{self.base_id},{self.socket}"
+
+    @classmethod
+    def parse(cls, argument: str) -> Self:
+        """Read it from the argument. Raises ValueError for another text."""
+        number, control, base_id, socket = argument.split(",", 3)
+        return cls(int(number), int(control), base_id, Path(socket))

@@ -1,0 +1,128 @@
+"""How many of the slots may be used while memory or CPU run short: fewer at once, more again bit by bit.
+
+While a load is over its target the number is lowered every few seconds, towards the tasks that run and further as they
+end; it is at most halved in a step. While both loads are well below their targets it grows by a tenth at a time. The
+number that was too much is not tried again for a minute, then for two, and so on up to a quarter of an hour: else a
+worker whose every task takes more than the gap between growing and shrinking would go up and down for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+SHRINK_EVERY: Final = 2.0
+"""Seconds between two steps down."""
+
+GROW_EVERY: Final = 5.0
+"""Seconds between two steps up, and from a step down to the first one up."""
+
+HEADROOM: Final = 5.0
+"""Percentage points that a load must be below its target for another slot."""
+
+FIRST_HOLD: Final = 60.0
+"""Seconds for which a number that was too much is not tried again; twice as long each further time ..."""
+
+LONGEST_HOLD: Final = 900.0
+"""... and at most these."""
+
+SMOOTHING: Final = 5.0
+"""Seconds over which the CPU load is averaged: its peaks are no shortage. Memory is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Shares of the machine, or of the container, that are in use; in percent."""
+
+    memory: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class TunerPolicy:
+    """The bounds of the slots, and the loads not to exceed (percent)."""
+
+    least: int
+    most: int
+    memory_target: float = 80.0
+    cpu_target: float = 90.0
+
+
+class SlotTuner:
+    """Decides the number of usable slots. Times are monotonic seconds."""
+
+    __slots__ = (
+        "_again_at",
+        "_changed_at",
+        "_cpu",
+        "_failed_at",
+        "_going_down",
+        "_hold",
+        "_policy",
+        "_seen_at",
+        "usable",
+    )
+
+    def __init__(self, policy: TunerPolicy) -> None:
+        if not 1 <= policy.least <= policy.most:
+            raise ValueError(f"slots need bounds, at least 1, not {policy.least} to {policy.most}")
+        self._policy = policy
+        self.usable: int = policy.most
+        self._cpu: float | None = None
+        self._seen_at = 0.0
+        self._changed_at = -math.inf
+        self._failed_at: int | None = None
+        self._hold = FIRST_HOLD
+        self._again_at = 0.0
+        self._going_down = False
+
+    def look(self, load: Load, running: int, now: float) -> int:
+        """Take note of the load, with ``running`` tasks, and return how many slots may be used from now on."""
+        policy, cpu = self._policy, self._smoothed(load.cpu, now)
+        since = now - self._changed_at
+        is_short = load.memory > policy.memory_target or cpu > policy.cpu_target
+        has_room = load.memory <= policy.memory_target - HEADROOM and cpu <= policy.cpu_target - HEADROOM
+        if is_short and self.usable > policy.least and since >= SHRINK_EVERY:
+            self._shrink(running, now)
+        elif has_room and self.usable < policy.most and since >= GROW_EVERY:
+            self._grow(now)
+        return self.usable
+
+    def short_of(self, load: Load) -> str | None:
+        """Return what is over its target, in words; None when nothing is."""
+        policy, cpu = self._policy, load.cpu if self._cpu is None else self._cpu
+        if load.memory > policy.memory_target:
+            return f"memory is at {load.memory:.0f} % (target {policy.memory_target:g} %)"
+        return f"the CPU is at {cpu:.0f} % (target {policy.cpu_target:g} %)" if cpu > policy.cpu_target else None
+
+    def _smoothed(self, cpu: float, now: float) -> float:
+        if self._cpu is None:
+            self._cpu = cpu
+        else:
+            weight = min(1.0, max(0.0, now - self._seen_at) / SMOOTHING)
+            self._cpu += weight * (cpu - self._cpu)
+        self._seen_at = now
+        return self._cpu
+
+    def _shrink(self, running: int, now: float) -> None:
+        before = self.usable
+        if not self._going_down:
+            soon = self._failed_at is not None and now < self._again_at + self._hold
+            self._hold = min(LONGEST_HOLD, 2 * self._hold) if soon else FIRST_HOLD
+            self._failed_at = before
+        self._again_at = now + self._hold
+        self._going_down = True
+        self._set(max(self._policy.least, min(before - 1, max(running - 1, before // 2))), now)
+
+    def _grow(self, now: float) -> None:
+        after = min(self._policy.most, self.usable + max(1, self.usable // 10))
+        if self._failed_at is not None and self.usable < self._failed_at:
+            after = min(after, self._failed_at - (now < self._again_at))
+        if after > self.usable:
+            self._going_down = False
+            self._set(after, now)
+
+    def _set(self, usable: int, now: float) -> None:
+        self.usable = usable
+        self._changed_at = now

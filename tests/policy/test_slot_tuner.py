@@ -1,0 +1,139 @@
+"""Slots by resource: never outside of their bounds, fewer under pressure, more again slowly, no going up and down."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtomatika_worker.policy.slot_tuner import (
+    FIRST_HOLD,
+    GROW_EVERY,
+    HEADROOM,
+    SHRINK_EVERY,
+    SMOOTHING,
+    Load,
+    SlotTuner,
+    TunerPolicy,
+)
+from avtomatika_worker.policy.slots import Slots
+
+PERCENT = st.floats(0, 100)
+BOUNDS = st.integers(1, 200).flatmap(lambda most: st.tuples(st.integers(1, most), st.just(most)))
+CALM, FULL = Load(memory=10, cpu=10), Load(memory=99, cpu=10)
+
+
+def sizes(tuner, load, seconds, *, running=lambda usable: usable, start=0):
+    """Return the number of usable slots in each second under ``load``, or under what ``load(running)`` makes it."""
+    found = []
+    for now in range(start, start + seconds):
+        busy = running(tuner.usable)
+        found.append(tuner.look(load(busy) if callable(load) else load, busy, float(now)))
+    return found
+
+
+@given(BOUNDS, st.lists(st.tuples(PERCENT, PERCENT, st.integers(0, 200), st.floats(0, 100)), max_size=100))
+def test_the_slots_stay_within_their_bounds_whatever_the_load(bounds, looks):
+    least, most = bounds
+    tuner, now = SlotTuner(TunerPolicy(least, most)), 0.0
+    for memory, cpu, running, later in looks:
+        now += later
+        before = tuner.usable
+        usable = tuner.look(Load(memory, cpu), running, now)
+        assert least <= usable <= most
+        assert usable >= before // 2  # at most halved at a time
+        assert usable - before <= max(1, before // 10)  # grows by a tenth at most
+
+
+@given(BOUNDS, PERCENT, PERCENT, st.integers(0, 200))
+def test_under_a_steady_load_the_slots_go_one_way_only(bounds, memory, cpu, running):
+    tuner = SlotTuner(TunerPolicy(*bounds))
+    found = sizes(tuner, Load(memory, cpu), 200, running=lambda _: running)
+    assert found == sorted(found) or found == sorted(found, reverse=True)
+
+
+@given(BOUNDS, st.floats(80.5, 100), st.integers(0, 200))
+def test_pressure_takes_the_slots_down_to_the_least(bounds, memory, running):
+    least, most = bounds
+    tuner = SlotTuner(TunerPolicy(least, most))
+    found = sizes(tuner, Load(memory, 0), int(SHRINK_EVERY) * most + 1, running=lambda _: min(running, most))
+    assert found[-1] == least
+
+
+@given(BOUNDS)
+def test_when_pressure_is_over_all_slots_come_back_one_step_at_a_time(bounds):
+    least, most = bounds
+    tuner = SlotTuner(TunerPolicy(least, most))
+    start = int(SHRINK_EVERY) * most + 1
+    sizes(tuner, FULL, start)
+    calm = int(FIRST_HOLD + GROW_EVERY * most)
+    found = sizes(tuner, CALM, calm, start=start)
+    assert found[-1] == most
+    steps = [second for second in range(1, calm) if found[second] != found[second - 1]]
+    assert all(later - earlier >= GROW_EVERY for earlier, later in itertools.pairwise(steps))
+
+
+@given(st.integers(2, 60), st.floats(0, 60), st.floats(1, 60))
+def test_tasks_that_each_take_a_lot_do_not_make_it_swing(most, base, each):
+    tuner = SlotTuner(TunerPolicy(1, most))
+    hour = sizes(tuner, lambda running: Load(min(100.0, base + each * running), 0), 3600)
+    settled = hour[1800:]
+    changes = sum(earlier != later for earlier, later in itertools.pairwise(settled))
+    tries = 1800 // 900 + 1  # one for each of the longest holds
+    assert changes <= tries * 8
+    short = sum(base + each * usable > 80 for usable in settled)
+    assert short <= tries * 4 * SHRINK_EVERY or base + each > 80
+
+
+def test_running_tasks_are_what_is_shrunk_from():
+    tuner = SlotTuner(TunerPolicy(1, 10))
+    assert tuner.look(FULL, 9, 0.0) == 8
+    assert tuner.look(FULL, 8, 1.0) == 8  # give the first step time to tell
+    assert tuner.look(FULL, 2, SHRINK_EVERY) == 4
+
+
+def test_a_peak_of_the_cpu_is_no_shortage_but_a_load_that_stays_is():
+    tuner = SlotTuner(TunerPolicy(1, 10))
+    assert tuner.look(Load(0, 20), 10, 0.0) == 10
+    assert tuner.look(Load(0, 100), 10, 1.0) == 10
+    found = sizes(tuner, Load(0, 100), int(4 * SMOOTHING), start=2)
+    assert found[-1] < 10
+
+
+@pytest.mark.parametrize("load", [Load(80 - HEADROOM + 1, 0), Load(0, 90 - HEADROOM + 1)])
+def test_just_below_a_target_nothing_changes(load):
+    tuner = SlotTuner(TunerPolicy(1, 10))
+    usable = tuner.look(Load(99, load.cpu), 5, 0.0)
+    assert sizes(tuner, load, 600, start=1)[-1] == usable < 10
+
+
+def test_what_is_short_is_told():
+    tuner = SlotTuner(TunerPolicy(1, 10, memory_target=70, cpu_target=50))
+    tuner.look(Load(71, 99), 5, 0.0)
+    assert tuner.short_of(Load(71, 99)) == "memory is at 71 % (target 70 %)"
+    assert tuner.short_of(Load(10, 99)) == "the CPU is at 99 % (target 50 %)"
+    assert SlotTuner(TunerPolicy(1, 10)).short_of(CALM) is None
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2)])
+def test_bounds_that_are_none_are_refused(least, most):
+    with pytest.raises(ValueError, match="bounds"):
+        SlotTuner(TunerPolicy(least, most))
+
+
+@given(st.integers(1, 20), st.lists(st.one_of(st.integers(-1, 25), st.sampled_from(["reserve", "start", "finish"]))))
+def test_held_back_slots_are_not_taken_and_what_runs_goes_on(total, steps):
+    slots = Slots(total)
+    for step in steps:
+        running, free = slots.running, slots.free
+        try:
+            slots.limit(step) if isinstance(step, int) else getattr(slots, step)()
+        except (RuntimeError, ValueError):
+            assert isinstance(step, int) or step != "reserve" or free == 0
+            continue
+        if isinstance(step, int):
+            assert slots.running == running
+        assert slots.free + slots.polling + slots.running + slots.held_back == total
+        assert min(slots.free, slots.held_back) >= 0
+        if slots.free:
+            assert slots.free + slots.polling + slots.running == slots.usable

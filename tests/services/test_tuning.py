@@ -1,0 +1,100 @@
+"""WORKER_SLOT_TUNER=resource: fewer tasks begin while memory or CPU run short, those that run go on."""
+
+import asyncio
+
+import pytest
+
+from avtomatika_worker import ConfigError
+from avtomatika_worker.config import SlotTunerKind, load_settings
+from avtomatika_worker.devserver import JobState
+from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.services.tuning import Tuning
+from services.conftest import actions, running
+
+ALWAYS_SHORT = 0.001
+"""A target for memory, in percent, that every machine is beyond."""
+
+
+async def logged(caplog, action):
+    async with asyncio.timeout(10):
+        while not actions(caplog, action):  # noqa: ASYNC110 - records do not wake anybody
+            await asyncio.sleep(0.01)
+
+
+async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator, worker, caplog):
+    running_now, most, let_go = set(), [], asyncio.Event()
+
+    @worker.skill
+    async def hold(job_id: str):
+        running_now.add(job_id)
+        most.append(len(running_now))
+        await let_go.wait()
+        running_now.discard(job_id)
+
+    tuned = {
+        "slot_tuner": SlotTunerKind.RESOURCE,
+        "slot_tuner_memory_target": ALWAYS_SHORT,
+        "max_concurrent_tasks": 2,
+    }
+    async with running(worker, orchestrator, **tuned):
+        first = [orchestrator.submit("hold") for _ in range(2)]
+        await orchestrator.wait_for(lambda: len(running_now) == 2)
+        await logged(caplog, "slots_shrunk")
+        assert len(running_now) == 2
+        later = [orchestrator.submit("hold") for _ in range(4)]
+        most.clear()
+        let_go.set()
+        for job in first + later:
+            assert (await job.done()).state is JobState.FINISHED
+    assert most
+    assert max(most) == 1
+    assert "1 of 2 slots may be used" in actions(caplog, "slots_shrunk")[0]
+    assert "memory is at" in actions(caplog, "slots_shrunk")[0]
+
+
+def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(caplog):
+    slots, now = Slots(4), 0.0
+    tuning = Tuning(SlotTuner(TunerPolicy(2, 4)), slots, lambda: (0.0, 0.0), slots.limit)
+    for _ in range(3):
+        slots.reserve()
+        slots.start()
+    sizes = []
+    for load in [Load(memory=99, cpu=5)] * 5 + [Load(memory=5, cpu=99)] + [Load(memory=5, cpu=5)] * 30:
+        tuning.look(load, now)
+        now += 5
+        sizes.append(slots.usable)
+    assert sizes[:5] == [2] * 5  # one less than run, and that is the least
+    assert slots.running == 3  # nobody stopped them
+    assert sizes[5:] == sorted(sizes[5:])
+    assert slots.usable == 4
+    assert actions(caplog, "slots_shrunk") == ["memory is at 99 % (target 80 %): 2 of 4 slots may be used"]
+    assert actions(caplog, "slots_grown") == [f"{n} of 4 slots may be used again" for n in (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"WORKER_SLOT_TUNER": "memory"}, "must be one of off, resource"),
+        ({"WORKER_SLOT_TUNER_MEMORY_TARGET": "101"}, "greater than 0 and at most 100"),
+        ({"WORKER_SLOT_TUNER_CPU_TARGET": "0"}, "greater than 0 and at most 100"),
+        ({"WORKER_SLOT_TUNER_MIN_SLOTS": "11"}, "must be at most MAX_CONCURRENT_TASKS, which is 10"),
+    ],
+)
+def test_wrong_settings_of_it_are_named(variables, problem):
+    with pytest.raises(ConfigError, match=problem):
+        load_settings(variables)
+
+
+async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_told_once(caplog):
+    slots, applied = Slots(4), []
+
+    def measure():
+        raise PermissionError("/proc/meminfo")
+
+    tuning = asyncio.create_task(Tuning(SlotTuner(TunerPolicy(1, 4)), slots, measure, applied.append).run())
+    await logged(caplog, "load_unknown")
+    tuning.cancel()
+    await asyncio.gather(tuning, return_exceptions=True)
+    assert actions(caplog, "load_unknown") == ["the load cannot be measured: PermissionError: /proc/meminfo"]
+    assert applied == []
