@@ -39,9 +39,9 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
     }
     async with running(worker, orchestrator, **tuned):
         first = [orchestrator.submit("hold") for _ in range(2)]
-        await orchestrator.wait_for(lambda: len(running_now) == 2)
+        await orchestrator.wait_for(lambda: running_now)  # both, unless the machine is so slow that the tuner was first
         await logged(caplog, "slots_shrunk")
-        assert len(running_now) == 2
+        held = set(running_now)
         later = [orchestrator.submit("hold") for _ in range(4)]
         most.clear()
         let_go.set()
@@ -49,6 +49,7 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
             assert (await job.done()).state is JobState.FINISHED
     assert most
     assert max(most) == 1
+    assert {job.attempts for job in first if job.job_id in held} == {1}
     assert "1 of 2 slots may be used" in actions(caplog, "slots_shrunk")[0]
     assert "memory is at" in actions(caplog, "slots_shrunk")[0]
 
