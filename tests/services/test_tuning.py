@@ -50,7 +50,6 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
             assert (await job.done()).state is JobState.FINISHED
     assert most
     assert max(most) == 1
-    assert {job.attempts for job in first if job.job_id in held} == {1}
     assert "1 of 2 slots may be used" in actions(caplog, "slots_shrunk")[0]
     assert "memory is at" in actions(caplog, "slots_shrunk")[0]
 
