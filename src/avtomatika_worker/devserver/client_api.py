@@ -3,6 +3,7 @@
 | call | answer |
 |---|---|
 | `GET /` | what this is, and the calls |
+| `GET /openapi.json` | the same for machines |
 | `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong, and which skills there are; with `?validate=1` params that break the skill's input schema are 422 (by default they go to the worker, as with any orchestrator) |
 | `GET /api/jobs` | the latest jobs, newest first; `?state=`, `?skill=`, `?limit=` (100) |
 | `GET /api/jobs/{id}` | the job with its events; `?wait=SECONDS` waits for its end first (at most 600) |
@@ -25,6 +26,7 @@ from aiohttp import web
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.jobs import NewJob
+from avtomatika_worker.devserver.openapi import description
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.records import JobRecord
 from avtomatika_worker.devserver.sse import EventStream
@@ -42,6 +44,7 @@ _CALLS: Final = (
     "GET /api/events",
     "GET /api/workers",
     "GET /api/skills",
+    "GET /openapi.json",
 )
 
 
@@ -72,6 +75,7 @@ class ClientApi:
         """Return the routes of the client API."""
         return [
             web.get("/", self._index),
+            web.get("/openapi.json", self._openapi),
             web.post("/api/jobs", self._submit),
             web.get("/api/jobs", self._jobs),
             web.get("/api/jobs/{job_id}", self._job),
@@ -90,6 +94,9 @@ class ClientApi:
             "calls": _CALLS,
         }
         return json_answer(about)
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return json_answer(description(self._version))
 
     async def _submit(self, request: web.Request) -> web.Response:
         new = self._new_job(await request.read())
