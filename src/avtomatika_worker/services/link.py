@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.errors import (
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    UntrustedTaskError,
+    WorkerError,
+)
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.repeats import Repeats
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
@@ -23,6 +29,7 @@ from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult
 from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.services.crossing import Board, Gate
 from avtomatika_worker.transport.http import HttpTransport
 
@@ -49,6 +56,7 @@ class LinkSettings:
     poll_timeout: float = 30.0
     registration: BackoffPolicy = field(default_factory=BackoffPolicy)
     calls: BackoffPolicy = field(default_factory=BackoffPolicy)
+    guard: TaskGuard = field(default_factory=TaskGuard)
 
     def __repr__(self) -> str:
         return f"LinkSettings(url={self.url!r})"
@@ -191,16 +199,23 @@ class Link:
     # ------------------------------------------------------------------------------------------------------ calls
 
     async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> tuple[Task | None, Response]:
-        """Ask for a task, and return it with the answer it came in; None when there was none in time."""
+        """Ask for a task, and return it with the answer it came in; None when there was none in time.
+
+        Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
+        """
         wish = self.settings.poll_timeout
         request = self._codec.poll(wish, available, hot, self.dialect)
         began, outcome = time.monotonic(), "failed"
         try:
             response = await self.call(request, timeout=wish + POLL_MARGIN, breaks_on_500=True)
-            task = replies.decode_task(response)
+            task = self.settings.guard.admit(response, self.dialect)
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
             outcome = "malformed"
+            raise
+        except UntrustedTaskError as error:
+            outcome = "untrusted"
+            self.telemetry.metrics.count(metrics.TASKS_REFUSED, self.label, error.reason)
             raise
         except RejectedError as error:
             outcome = "limited" if error.rate_limited else "refused"

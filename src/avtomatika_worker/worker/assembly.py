@@ -34,6 +34,7 @@ from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
+from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
@@ -249,6 +250,11 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         ),
         calls=BackoffPolicy(
             settings.result_retry_initial_delay, settings.result_retry_max_delay, settings.rate_limit_wait
+        ),
+        guard=TaskGuard(
+            orchestrator.secret_key,
+            signature_required=settings.require_task_signature is not False,
+            max_nesting=settings.max_task_nesting,
         ),
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
