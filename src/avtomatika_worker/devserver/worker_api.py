@@ -290,7 +290,8 @@ class WorkerApi:
         try:
             self._admit(request, call)
         except Refusal as refusal:
-            self._orchestrator.problem("ws", request.match_info["worker_id"], refusal.status, refusal.text)
+            if refusal.problem:
+                self._orchestrator.problem("ws", request.match_info["worker_id"], refusal.status, refusal.text)
             self._record(call, refusal.status)
             return self.answers.refused(refusal)
         self._record(call, 101)

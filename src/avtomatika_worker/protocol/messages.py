@@ -208,6 +208,13 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str | None = None
     expires_in: float | None = None
 
+    @property
+    def tokens(self) -> TokenReply | None:
+        """The tokens that it brings."""
+        if not self.access_token:
+            return None
+        return TokenReply(access_token=self.access_token, refresh_token=self.refresh_token, expires_in=self.expires_in)
+
     def __repr__(self) -> str:
         return f"RegistrationReply(status={self.status!r}, version={self.version!r})"
 

@@ -37,6 +37,7 @@ _ID_LIMIT: Final = 256
 _HTTP_DATE: Final = re.compile(
     r", (?P<day>[0-9]{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>[0-9]{4}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT$"
 )
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
 """What decoding bytes may raise."""
@@ -81,7 +82,10 @@ def decode_task(response: Response) -> Task | None:
 
 def decode_registration(response: Response) -> RegistrationReply:
     """Read the answer to a registration."""
-    return _decode(_registration_decoder, response, "the answer to a registration")
+    reply = _decode(_registration_decoder, response, "the answer to a registration")
+    if reply.access_token:
+        _check_token(reply.access_token, "the answer to a registration")
+    return reply
 
 
 def decode_heartbeat(response: Response) -> HeartbeatReply:
@@ -116,7 +120,9 @@ def decode_event(response: Response) -> EventReply:
 
 def decode_token(response: Response) -> TokenReply:
     """Read the answer to a request for tokens."""
-    return _decode(_token_decoder, response, "a token")
+    reply = _decode(_token_decoder, response, "a token")
+    _check_token(reply.access_token, "a token")
+    return reply
 
 
 def decode_command(data: bytes | str) -> Command:
@@ -173,6 +179,12 @@ def _decode(decoder: msgspec.json.Decoder[_T], response: Response, what: str) ->
         return decoder.decode(response.body)
     except DECODE_ERRORS as error:
         raise MalformedMessageError(f"not {what}: {error}") from None
+
+
+def _check_token(token: str, what: str) -> None:
+    """Raise `MalformedMessageError` for a token that cannot be sent in a header."""
+    if not _TOKEN.fullmatch(token):
+        raise MalformedMessageError(f"not {what}: an access token of other than 1 to 8192 printable ASCII characters")
 
 
 def salvage_ids(body: bytes) -> tuple[str | None, str | None]:

@@ -30,6 +30,7 @@ class Commands:
         self._on_cancel = on_cancel
         self._tls = tls
         self.connected: bool = False
+        self._shown: str | None = None
 
     async def run(self) -> None:
         """Keep a WebSocket open while the link is registered, for ever."""
@@ -41,6 +42,8 @@ class Commands:
                 _log.debug("%s closed the WebSocket", self._link.url)
             except TransportError as error:
                 self._disconnected()
+                if error.status == 401 and await self._link.token_renewed(self._shown):
+                    continue
                 _log.log(
                     logging.WARNING if backoff.attempts == 0 else logging.DEBUG,
                     "no WebSocket to %s: %s (cancellation then comes with the heartbeats)",
@@ -69,6 +72,7 @@ class Commands:
             self.connected = True
             backoff.succeeded()
 
+        self._shown = self._link.credentials.current
         async with aclosing(listen(url, self._link.headers(), tls=self._tls, on_open=opened)) as messages:
             async for message in messages:
                 try:

@@ -47,6 +47,7 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.probe import Probe
+from avtomatika_worker.services.renewal import TokenRenewal
 from avtomatika_worker.services.storage_watch import StorageWatch
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
@@ -146,7 +147,7 @@ def assemble(
     watch_slots(telemetry.metrics, slots, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
-    services: list[Service] = [outbox.run, watchdog.run, usage.run]
+    services: list[Service] = [outbox.run, watchdog.run, usage.run, *(TokenRenewal(link).run for link in links)]
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
     if settings.lease_lost_after is not None:
@@ -243,6 +244,8 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
     link_settings = LinkSettings(
         url=orchestrator.url,
         token=orchestrator.token,
+        token_fallback=orchestrator.token_fallback,
+        has_certificate=settings.tls_cert_path is not None,
         heartbeat_interval=settings.heartbeat_interval,
         poll_timeout=settings.task_poll_timeout,
         registration=BackoffPolicy(
@@ -251,14 +254,19 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         calls=BackoffPolicy(
             settings.result_retry_initial_delay, settings.result_retry_max_delay, settings.rate_limit_wait
         ),
-        guard=TaskGuard(
-            orchestrator.secret_key,
-            signature_required=settings.require_task_signature is not False,
-            max_nesting=settings.max_task_nesting,
-        ),
+        guard=guard_of(orchestrator, settings),
     )
     transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
     return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
+
+
+def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuard:
+    """Return what decides which tasks of an orchestrator may run."""
+    return TaskGuard(
+        orchestrator.secret_key,
+        signature_required=settings.require_task_signature is not False,
+        max_nesting=settings.max_task_nesting,
+    )
 
 
 def _tls(settings: Settings) -> TlsFiles:
