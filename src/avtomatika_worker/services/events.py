@@ -116,6 +116,7 @@ class TaskEvents:
             target_task_id=self._task.task_id,
             origin_task_id=self._task.task_id,
             trace_context=dict(self._link.telemetry.tracing.carrier()),
+            identity_chain=self._task.chain_through(self._link.worker_id),
         )
 
     def _arrive(self) -> None:

@@ -208,6 +208,10 @@ class Link:
         self._lost_at = time.monotonic()
         self._transport.open()
 
+    def reopen(self) -> None:
+        """Use new connections from now on. Raises as `open`."""
+        self._transport.open()
+
     async def close(self) -> None:
         """Close the connections; nothing is sent any more."""
         with self._lock:

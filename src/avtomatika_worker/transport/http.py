@@ -38,7 +38,10 @@ class HttpTransport:
         self._client: Client | None = None
 
     def open(self) -> None:
-        """Make the client. Raises OSError when a TLS file cannot be read, `ConfigError` when it cannot be used."""
+        """Make the client. Raises OSError when a TLS file cannot be read, `ConfigError` when it cannot be used.
+
+        Opened again, it reads the TLS files anew, for new connections; calls in flight end on those that they have.
+        """
         give_native_threads_time()
         builder = (
             ClientBuilder()

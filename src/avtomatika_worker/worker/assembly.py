@@ -51,6 +51,7 @@ from avtomatika_worker.services.renewal import TokenRenewal
 from avtomatika_worker.services.storage_watch import StorageWatch
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.tls_watch import TlsWatch
 from avtomatika_worker.services.usage import UsageChecker, UsageMonitor
 from avtomatika_worker.services.watchdog import Pulse, Watchdog
 from avtomatika_worker.skills.contract import SkillContract
@@ -150,6 +151,8 @@ def assemble(
     services: list[Service] = [outbox.run, watchdog.run, usage.run, *(TokenRenewal(link).run for link in links)]
     if settings.enable_websockets:
         services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
+    if wiring.tls != TlsFiles():
+        services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
         services += _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
     if health_check:
