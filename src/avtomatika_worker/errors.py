@@ -26,6 +26,7 @@
     └── TransportError                a call that did not end with a usable answer
         ├── ConnectionFailedError       no connection, or it ended in the middle
         ├── CallTimedOutError           no answer in time
+        ├── AnswerTooLongError          an answer longer than MAX_RESPONSE_BYTES
         └── RejectedError               an answer with an HTTP status of 400 or more
 
 Nothing decides by the words of a message: facts are attributes.
@@ -246,6 +247,12 @@ class ConnectionFailedError(TransportError):
 
 class CallTimedOutError(TransportError):
     """No answer within the call's time."""
+
+    maybe_processed = True
+
+
+class AnswerTooLongError(TransportError):
+    """An answer that was not read to its end: it is longer than ``MAX_RESPONSE_BYTES``, decompressed."""
 
     maybe_processed = True
 

@@ -150,7 +150,10 @@ def assemble(
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [outbox.run, watchdog.run, usage.run, *(TokenRenewal(link).run for link in links)]
     if settings.enable_websockets:
-        services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
+        services += [
+            Commands(link, wiring.on_cancel, tls=wiring.tls, max_message=settings.max_response_bytes).run
+            for link in links
+        ]
     if wiring.tls != TlsFiles():
         services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
@@ -259,7 +262,12 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         ),
         guard=guard_of(orchestrator, settings),
     )
-    transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
+    transport = HttpTransport(
+        orchestrator.url,
+        user_agent=f"avtomatika-worker/{__version__}",
+        tls=wiring.tls,
+        max_answer=settings.max_response_bytes,
+    )
     return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
 
 
