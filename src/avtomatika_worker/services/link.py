@@ -25,6 +25,7 @@ from avtomatika_worker.observability.repeats import Repeats
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
+from avtomatika_worker.policy.pace import Pace
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
@@ -54,7 +55,8 @@ UNREACHABLE_AFTER: Final = 3.0
 class LinkSettings:
     """What a link is configured with. ``token`` authenticates and signs, or ``token_fallback`` does when it is refused.
 
-    ``has_certificate``: the transport shows one, so that access tokens can be asked for. Times are in seconds.
+    ``has_certificate``: the transport shows one, so that access tokens can be asked for. ``event_rate``: events a
+    second. Times are in seconds.
     """
 
     url: str
@@ -66,6 +68,7 @@ class LinkSettings:
     registration: BackoffPolicy = field(default_factory=BackoffPolicy)
     calls: BackoffPolicy = field(default_factory=BackoffPolicy)
     guard: TaskGuard = field(default_factory=TaskGuard)
+    event_rate: float = 100.0
 
     def __repr__(self) -> str:
         return f"LinkSettings(url={self.url!r})"
@@ -88,6 +91,7 @@ class Link:
         self.label: str = urlsplit(settings.url).netloc
         self.telemetry: Telemetry = telemetry
         self.faults: Repeats = Repeats()
+        self.event_pace: Pace = Pace(settings.event_rate)
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
         self.clock: Clock = Clock(settings.url)

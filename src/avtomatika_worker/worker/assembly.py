@@ -16,6 +16,7 @@ import platformdirs
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings
 from avtomatika_worker.errors import ConfigError, UnsendableValueError
+from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
@@ -123,6 +124,7 @@ def assemble(
             (*middlewares, Offload(partial(_bare_places, registry), telemetry.tracing)),
             threads,
             telemetry.tracing,
+            ResultBound(settings.max_result_bytes),
         ),
         outbox,
         presence,
@@ -188,6 +190,8 @@ def announce(
 ) -> Announcement:
     """Return what the worker says of itself. Raises `ConfigError` when no orchestrator could digest it."""
     skills = tuple(_skill_info(contract) for contract in registry.contracts())
+    if len(skills) > settings.max_skills:
+        raise ConfigError([f"the worker has {len(skills)} skills, and may have {settings.max_skills} (MAX_SKILLS)"])
     costs = {c.name: c.cost for c in registry.contracts() if c.cost is not None} | dict(settings.cost_per_skill)
     capabilities = Capabilities(
         hostname=host.hostname,
@@ -261,6 +265,7 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
             settings.result_retry_initial_delay, settings.result_retry_max_delay, settings.rate_limit_wait
         ),
         guard=guard_of(orchestrator, settings),
+        event_rate=settings.max_event_rate,
     )
     transport = HttpTransport(
         orchestrator.url,
