@@ -26,10 +26,14 @@ async def transport():
     async def endless(_):
         await asyncio.sleep(60)
 
+    async def elsewhere(_):
+        return web.Response(status=307, headers={"Location": "/"})
+
     app = web.Application()
     app.router.add_get("/", answer)
     app.router.add_get("/broken", broken)
     app.router.add_get("/endless", endless)
+    app.router.add_get("/elsewhere", elsewhere)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -56,6 +60,11 @@ async def test_a_cancelled_call_is_cancelled_even_when_its_answer_comes_at_that_
 async def test_a_broken_connection_is_not_called_a_timeout_although_the_url_has_that_word(transport):
     with pytest.raises(ConnectionFailedError, match="connection closed"):
         await transport.send(Request("GET", "/broken?timeout=30", None), {}, 5)
+
+
+async def test_a_redirect_is_not_followed_so_that_the_token_goes_nowhere_else(transport):
+    response = await transport.send(Request("GET", "/elsewhere", None), {"X-Worker-Token": "s3cr3t"}, 5)
+    assert (response.status, response.body) == (307, b"")
 
 
 async def test_no_answer_in_time_is_a_timeout(transport):
