@@ -21,10 +21,12 @@
     ├── StoreError                    results cannot be kept on disk
     ├── ProtocolError
     │   ├── UnsendableValueError      a value that no orchestrator of this dialect can digest (ours)
-    │   └── MalformedMessageError     bytes that are not the message they should be (theirs)
+    │   ├── MalformedMessageError     bytes that are not the message they should be (theirs)
+    │   └── UntrustedTaskError        a task that must not run: forged, unsigned, or not allowed by its policy
     └── TransportError                a call that did not end with a usable answer
         ├── ConnectionFailedError       no connection, or it ended in the middle
         ├── CallTimedOutError           no answer in time
+        ├── AnswerTooLongError          an answer longer than MAX_RESPONSE_BYTES
         └── RejectedError               an answer with an HTTP status of 400 or more
 
 Nothing decides by the words of a message: facts are attributes.
@@ -205,6 +207,20 @@ class MalformedMessageError(ProtocolError):
         super().__init__(message)
 
 
+class UntrustedTaskError(ProtocolError):
+    """A task that must not run. Nothing of it was used but the ids it can be answered under.
+
+    ``reason`` is one of a few words, for metrics: ``unsigned``, ``bad_signature``, ``not_allowed``. ``job_id`` and
+    ``task_id`` are what the task says they are, None where it does not say.
+    """
+
+    def __init__(self, reason: str, message: str, *, job_id: str | None = None, task_id: str | None = None) -> None:
+        self.reason = reason
+        self.job_id = job_id
+        self.task_id = task_id
+        super().__init__(message)
+
+
 class TransportError(WorkerError):
     """A call that did not end with a usable answer.
 
@@ -231,6 +247,12 @@ class ConnectionFailedError(TransportError):
 
 class CallTimedOutError(TransportError):
     """No answer within the call's time."""
+
+    maybe_processed = True
+
+
+class AnswerTooLongError(TransportError):
+    """An answer that was not read to its end: it is longer than ``MAX_RESPONSE_BYTES``, decompressed."""
 
     maybe_processed = True
 

@@ -103,6 +103,27 @@ async def test_a_wrong_token_is_told_from_a_wrong_signature(doctor, orchestrator
     assert findings(printed)[-1][1].startswith("a worker without a token is refused")
 
 
+async def test_a_fallback_that_is_taken_instead_of_the_token_is_a_warning(doctor, orchestrator):
+    given = {"ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": "old", "WORKER_TOKEN_FALLBACK": "dev-token"}
+    code, printed = await doctor("--json", **given)
+    assert code == 1
+    assert ("warning", "make the fallback WORKER_TOKEN") in [(each[0], each[2]) for each in findings(printed)]
+    code, printed = await doctor("--json", **(given | {"WORKER_TOKEN_FALLBACK": "wrong, too".replace(" ", "-")}))
+    assert code == 2
+    assert findings(printed)[-1][1].startswith("the token is refused")
+
+
+async def test_a_key_for_tasks_that_the_orchestrator_never_signs_is_an_error(doctor):
+    async with EmbeddedOrchestrator(version="1.0b13") as old:
+        code, printed = await doctor("--json", ORCHESTRATOR_URL=old.url, ORCHESTRATOR_SECRET_KEY="k")
+        assert code == 2
+        assert "every task is refused" in printed
+        code, _ = await doctor(
+            "--json", ORCHESTRATOR_URL=old.url, ORCHESTRATOR_SECRET_KEY="k", REQUIRE_TASK_SIGNATURE="false"
+        )
+        assert code == 0
+
+
 async def test_a_clock_that_is_off_is_a_warning_and_reckoned_with(doctor, orchestrator):
     orchestrator.clock_offset = 300
     code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)

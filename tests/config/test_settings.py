@@ -239,7 +239,10 @@ def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -
         ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is there more than once"),
         ('[{"url": "http://a", "weight": 0}]', "'weight' must be a whole number ≥ 1"),
         ('[{"url": "http://a", "priority": true}]', "'priority' must be a whole number"),
-        ('[{"url": "http://a", "prio": 1}]', "unknown keys 'prio' (known: url, priority, weight, token)"),
+        (
+            '[{"url": "http://a", "prio": 1}]',
+            "unknown keys 'prio' (known: url, priority, weight, token, token_fallback, secret_key)",
+        ),
         ('[{"url": "a"}]', "[0]: 'url' must be a URL"),
         ('[{"url": "http://a", "token": "x y"}]', "[0]: 'token' must be printable"),
     ],

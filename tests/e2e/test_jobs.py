@@ -20,6 +20,16 @@ async def test_a_job_finishes_with_the_data_that_the_skill_returned(client: Clie
     assert job.data == {"echo": AWKWARD}
 
 
+async def test_the_largest_result_that_is_sent_is_taken_and_a_larger_one_says_why_it_is_not(
+    client: Client, worker: RunningWorker
+) -> None:
+    largest = await client.run(worker.skill("large"), {"size": 980_000})
+    assert (largest.status, len(largest.data["text"])) == ("finished", 980_000)
+    larger = await client.run(worker.skill("large"), {"size": 1_000_000})
+    assert larger.status == "quarantined"
+    assert "MAX_RESULT_BYTES" in larger.error
+
+
 async def test_nulls_inside_of_lists_reach_an_orchestrator_that_keeps_them(
     client: Client, worker: RunningWorker, orchestrator: Orchestrator
 ) -> None:

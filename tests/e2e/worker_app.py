@@ -37,6 +37,12 @@ async def echo(params: dict[str, Any]) -> dict[str, Any]:
     return {"echo": params}
 
 
+@worker.skill(PREFIX + "large")
+async def large(size: int) -> dict[str, str]:
+    """Return a text of so many characters."""
+    return {"text": "x" * size}
+
+
 @worker.skill(PREFIX + "crowd")
 async def crowd(i: int, seconds: float = 0.05) -> dict[str, int]:
     """Return how many of these ran together when this one had begun."""

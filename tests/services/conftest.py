@@ -22,7 +22,7 @@ FAST = {
 
 
 @contextlib.asynccontextmanager
-async def running(worker, orchestrator, **settings):
+async def running(worker, orchestrator, *, up_within=10.0, **settings):
     """Run ``worker`` for ``orchestrator`` until the block ends."""
     environment = {
         "WORKER_ID": "w1",
@@ -31,7 +31,7 @@ async def running(worker, orchestrator, **settings):
     }
     main = asyncio.create_task(worker.main(make_settings(worker, environment, settings), health_check=False))
     try:
-        up = asyncio.create_task(orchestrator.wait_for_worker(settings.get("worker_id", "w1"), timeout=10))
+        up = asyncio.create_task(orchestrator.wait_for_worker(settings.get("worker_id", "w1"), timeout=up_within))
         await asyncio.wait({up, main}, return_when=asyncio.FIRST_COMPLETED)
         if main.done():
             up.cancel()

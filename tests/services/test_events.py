@@ -22,7 +22,7 @@ async def test_a_thread_that_sends_faster_than_events_go_out_waits_and_loses_non
 
     slow = Fault(call="event", kind="delay", delay=3.0)
     orchestrator.inject(slow)
-    async with in_thread(worker, orchestrator):
+    async with in_thread(worker, orchestrator, max_event_rate=100_000.0):
         job = orchestrator.submit("flood", {})
         await orchestrator.wait_for(lambda: slow.used)
         async with asyncio.timeout(2.5):
@@ -51,7 +51,7 @@ async def test_it_waits_while_the_main_loop_is_blocked_too(orchestrator, worker)
         time.sleep(0.5)  # noqa: ASYNC251 - what must not be done
         during.append(len(sent) - before)
 
-    async with in_thread(worker, orchestrator):
+    async with in_thread(worker, orchestrator, max_event_rate=100_000.0):
         orchestrator.submit("flood", {})
         await orchestrator.wait_for(lambda: sent)
         await orchestrator.submit("block", {}).done()

@@ -1,12 +1,15 @@
 """The HTTP transport against a real server on the loopback."""
 
 import asyncio
+import contextlib
+import gzip
 import random
+import zlib
 
 import pytest
 from aiohttp import web
 
-from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError
+from avtomatika_worker.errors import AnswerTooLongError, CallTimedOutError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
 from avtomatika_worker.transport.http import HttpTransport
 
@@ -23,10 +26,14 @@ async def transport():
     async def endless(_):
         await asyncio.sleep(60)
 
+    async def elsewhere(_):
+        return web.Response(status=307, headers={"Location": "/"})
+
     app = web.Application()
     app.router.add_get("/", answer)
     app.router.add_get("/broken", broken)
     app.router.add_get("/endless", endless)
+    app.router.add_get("/elsewhere", elsewhere)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -55,6 +62,84 @@ async def test_a_broken_connection_is_not_called_a_timeout_although_the_url_has_
         await transport.send(Request("GET", "/broken?timeout=30", None), {}, 5)
 
 
+async def test_a_redirect_is_not_followed_so_that_the_token_goes_nowhere_else(transport):
+    response = await transport.send(Request("GET", "/elsewhere", None), {"X-Worker-Token": "s3cr3t"}, 5)
+    assert (response.status, response.body) == (307, b"")
+
+
 async def test_no_answer_in_time_is_a_timeout(transport):
     with pytest.raises(CallTimedOutError, match=r"no answer within 0\.2 s"):
         await transport.send(Request("GET", "/endless", None), {}, 0.2)
+
+
+# ------------------------------------------------------------------------------------------- bounds
+
+LIMIT = 100_000
+
+
+@pytest.fixture
+async def bounded():
+    """A transport that takes 100,000 bytes, and a server that sends as many as asked for, in the way asked for."""
+    sent = []
+
+    async def answer(request):
+        size, form = int(request.query["size"]), request.query["form"]
+        if form == "plain":
+            return web.Response(body=b"x" * size)
+        response = web.StreamResponse()
+        if form in {"gzip", "deflate", "zstd"}:
+            body = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd}[form](b"\0" * size)
+            response.headers["Content-Encoding"] = form
+        else:
+            body = b"x" * size
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for start in range(0, len(body), 10_000):
+                await response.write(body[start : start + 10_000])
+                sent.append(1)
+            await response.write_eof()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    transport = HttpTransport(f"http://127.0.0.1:{runner.addresses[0][1]}", user_agent="test", max_answer=LIMIT)
+    transport.open()
+    transport.sent = sent
+    yield transport
+    await transport.close()
+    await runner.cleanup()
+
+
+def zstd(data):
+    """Write equal bytes as a zstd frame, a block for each 128 KiB: not every Python has a library for it."""
+    sizes = [min(1 << 17, len(data) - start) for start in range(0, len(data), 1 << 17)]
+    blocks = [((size << 3) | (1 << 1)).to_bytes(3, "little") + data[:1] for size in sizes]
+    last = (1).to_bytes(3, "little")  # an empty one
+    return b"\x28\xb5\x2f\xfd\x80\x38" + len(data).to_bytes(4, "little") + b"".join(blocks) + last
+
+
+FORMS = ["plain", "chunked", "gzip", "deflate", "zstd"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_an_answer_within_the_limit_is_read_whole(bounded, form):
+    for size in (0, 1, LIMIT - 1, LIMIT):
+        response = await bounded.send(Request("GET", f"/?size={size}&form={form}"), {}, 5)
+        assert len(response.body) == size
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_an_answer_over_the_limit_is_refused_however_it_comes(bounded, form):
+    for size in (LIMIT + 1, 300 * LIMIT):
+        with pytest.raises(AnswerTooLongError, match="MAX_RESPONSE_BYTES=100000"):
+            await bounded.send(Request("GET", f"/?size={size}&form={form}"), {}, 5)
+    assert (await bounded.send(Request("GET", "/?size=3&form=plain"), {}, 5)).status == 200
+
+
+async def test_what_is_over_the_limit_is_not_even_received(bounded):
+    with pytest.raises(AnswerTooLongError):
+        await bounded.send(Request("GET", f"/?size={3000 * LIMIT}&form=chunked"), {}, 20)
+    assert len(bounded.sent) < 15_000  # of 30,000 pieces

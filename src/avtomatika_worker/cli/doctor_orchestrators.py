@@ -6,6 +6,7 @@ The probe registers under an id of its own and without skills: nothing is ever s
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from contextlib import aclosing
@@ -26,7 +27,7 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.transport.websocket import listen
-from avtomatika_worker.worker.assembly import announce
+from avtomatika_worker.worker.assembly import announce, guard_of
 
 _TIMEOUT: Final = 10.0
 _CLOCK_LIMIT: Final = 60.0
@@ -42,10 +43,14 @@ async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own
         return (note(text, _OWN_ID),)
     probe = settings if own_id else replace(settings, worker_id=f"doctor-{uuid.uuid4().hex[:12]}")
     tls = TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path)
+    logging.getLogger("avtomatika_worker").addHandler(logging.NullHandler())  # the findings tell it
     try:
         registration = announce(probe, SkillRegistry(Injectables()), {}, detect_host()).registration
         transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__} doctor", tls=tls)
-        link = Link(LinkSettings(orchestrator.url, orchestrator.token), probe.worker_id, transport)
+        link_settings = LinkSettings(
+            orchestrator.url, orchestrator.token, orchestrator.token_fallback, guard=guard_of(orchestrator, settings)
+        )
+        link = Link(link_settings, probe.worker_id, transport)
         link.open()
     except (ConfigError, OSError) as problem:
         return (error(str(problem), "mend the files that TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH name"),)
@@ -90,11 +95,18 @@ class _Examination:
         offset = self._clock()
         if response.status in {401, 403} and offset:
             response = await self._announce()
+        if response.status in {401, 403} and self._link.credentials.switch():
+            response = await self._announce()
+            if response.status in {401, 403}:
+                self._link.credentials.switch()
+            else:
+                text = "the token is refused, and its fallback (WORKER_TOKEN_FALLBACK) taken"
+                self._found.append(warning(text, "make the fallback WORKER_TOKEN"))
         reply = replies.decode_registration(response)
         version = reply.version or response.version
         if reply.status != "registered" or version is None:
             raise MalformedMessageError(f"no registration's: status {reply.status!r}, version {version!r}")
-        self._link.registered(version, reply.access_token)
+        self._link.registered(version, reply.tokens)
         signed = "token and signature are accepted" if self._link.settings.token else "no token is asked for"
         self._found.insert(0, ok(f"reachable, in {took * 1000:.0f} ms; {signed}"))
         return version
@@ -149,6 +161,9 @@ class _Examination:
         return response.status < 300
 
     def _protocol(self, version: str) -> None:
+        if self._link.settings.guard.wants_signatures and not dialects.choose(version).dialect.signed_tasks:
+            text = f"protocol {version} knows no signed tasks: with ORCHESTRATOR_SECRET_KEY every task is refused"
+            self._found.append(error(text, "update the orchestrator, or set REQUIRE_TASK_SIGNATURE=false"))
         if dialects.choose(version).exact:
             self._found.append(ok(f"it speaks protocol {version}"))
             return

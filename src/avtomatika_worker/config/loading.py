@@ -25,10 +25,11 @@ _FAMILIES: Final = (
     "REGISTRATION_",
     "RESULT_",
     "TASK_",
-    "MAX_CONC",
     "HEARTBEAT",
     "INSTALLED_",
     "TLS_",
+    "REQUIRE_",
+    "MAX_",
 )
 _ALIKE: Final = 0.85
 _DELAYS: Final = (
@@ -36,6 +37,7 @@ _DELAYS: Final = (
     ("result_retry_initial_delay", "result_retry_max_delay"),
     ("transfer_retry_initial_delay", "transfer_retry_max_delay"),
 )
+_KEYS: Final = frozenset({"require_task_signature", "orchestrator_secret_key", "orchestrators_config"})
 _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
 
 
@@ -156,6 +158,10 @@ def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
     if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
         at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
         problems.append(f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}")
+    keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
+    if settings.require_task_signature and keyless and broken.isdisjoint(_KEYS):
+        name, key = _variable("require_task_signature"), _variable("orchestrator_secret_key")
+        problems.append(f"{name}=true: needs a key to check with, {key}; there is none for {', '.join(keyless)}")
     lease, beat = settings.lease_lost_after, 2 * settings.heartbeat_interval
     if lease is not None and lease < beat and broken.isdisjoint(("lease_lost_after", "heartbeat_interval")):
         least = f"twice {_variable('heartbeat_interval')}, which makes {beat:g}"

@@ -11,7 +11,7 @@ from avtomatika_worker.config.choices import SlotTunerKind
 from avtomatika_worker.config.declaring import setting
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # two bases with slots cannot be joined
 class ScalingSettings:
     """How many processes, and how many slots of each are used."""
 

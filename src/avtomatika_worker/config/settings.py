@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from avtomatika_worker.config.declaring import Setting
 from avtomatika_worker.config.declaring import nothing as _nothing
 from avtomatika_worker.config.declaring import setting as _setting
 from avtomatika_worker.config.scaling import ScalingSettings
+from avtomatika_worker.config.security import SecuritySettings
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
@@ -26,7 +27,7 @@ DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(ScalingSettings):
+class Settings(ScalingSettings, SecuritySettings):
     """Everything a worker can be told from outside. Made by ``load_settings``; times are in seconds.
 
     Secrets do not appear in its ``repr``.
@@ -60,8 +61,8 @@ class Settings(ScalingSettings):
     orchestrators_config: tuple[OrchestratorSettings, ...] = _setting(
         "ORCHESTRATORS_CONFIG",
         structured.orchestrators(),
-        "JSON list of orchestrators, objects with `url`, `priority` (1; lower is asked first), `weight` (1) and"
-        " `token`; replaces `ORCHESTRATOR_URL`.",
+        "JSON list of orchestrators, objects with `url`, `priority` (1; lower is asked first), `weight` (1), `token`,"
+        " `token_fallback` and `secret_key`; replaces `ORCHESTRATOR_URL`.",
         default=(),
         secret=True,
     )
@@ -304,18 +305,6 @@ class Settings(ScalingSettings):
         default=5.0,
         unit="s",
     )
-    tls_ca_path: Path | None = _setting(
-        "TLS_CA_PATH", kinds.readable_file(), "PEM file of a CA to trust besides the system's.", default=None
-    )
-    tls_cert_path: Path | None = _setting(
-        "TLS_CERT_PATH",
-        kinds.readable_file(),
-        "PEM file of the worker's certificate (mTLS); its common name must be the worker's id.",
-        default=None,
-    )
-    tls_key_path: Path | None = _setting(
-        "TLS_KEY_PATH", kinds.readable_file(), "PEM file of that certificate's key.", default=None
-    )
     state_dir: Path | None = _setting(
         "WORKER_STATE_DIR",
         kinds.path(),
@@ -346,13 +335,6 @@ class Settings(ScalingSettings):
         unit="s",
         unset="never: they finish, and their results are delivered when it is back",
     )
-    max_response_bytes: int = _setting(
-        "MAX_RESPONSE_BYTES",
-        kinds.integer(least=1024),
-        "Longest answer of an orchestrator that is read.",
-        default=64 * 1024 * 1024,
-        unit="bytes",
-    )
     extra_capabilities: Mapping[str, Any] = field(default_factory=_nothing)
     worker_id_is_random: bool = field(default=False, compare=False)
 
@@ -367,8 +349,12 @@ class Settings(ScalingSettings):
         configured = self.orchestrators_config or (OrchestratorSettings(url=self.orchestrator_url),)
         ordered = sorted(configured, key=lambda orchestrator: orchestrator.priority)
         return tuple(
-            OrchestratorSettings(
-                url=each.url, priority=each.priority, weight=each.weight, token=each.token or self.effective_token
+            replace(
+                each,
+                token=each.token or self.effective_token,
+                # The worker's fallback belongs to the worker's token, not to one of an orchestrator's own.
+                token_fallback=each.token_fallback or (None if each.token else self.token_fallback),
+                secret_key=each.secret_key or self.orchestrator_secret_key,
             )
             for each in ordered
         )
@@ -384,7 +370,7 @@ class Settings(ScalingSettings):
 
 @cache
 def setting_fields() -> Mapping[str, tuple[Field[Any], Setting]]:
-    """Return field name → the field and its ``Setting``, in the order of the table."""
-    inherited = {each.name for each in fields(ScalingSettings)}
-    ordered = sorted(fields(Settings), key=lambda each: each.name in inherited)
+    """Return field name → the field and its ``Setting``, in the order of the table: the inherited ones are the last."""
+    last = {each.name for base in Settings.__bases__ for each in fields(base)}
+    ordered = sorted(fields(Settings), key=lambda each: each.name in last)
     return {each.name: (each, each.metadata[_SPEC]) for each in ordered if _SPEC in each.metadata}

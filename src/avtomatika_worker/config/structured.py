@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from avtomatika_worker.config.kinds import Kind, check_token, parse_url
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
+
+_ORCHESTRATOR_KEYS: Final = "url, priority, weight, token, token_fallback, secret_key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +19,16 @@ class OrchestratorSettings:
     """One orchestrator to work for.
 
     ``priority``: lower numbers are asked first. ``weight``: the share of polls among equals. ``token``: its own
-    token; None means the worker's.
+    token; None means the worker's. ``token_fallback`` is tried when that one is refused. ``secret_key``: what it signs
+    tasks with.
     """
 
     url: str
     priority: int = 1
     weight: int = 1
     token: str | None = field(default=None, repr=False)
+    token_fallback: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
 
 
 class _Reader:
@@ -110,24 +115,26 @@ def _items(make: Callable[[object, str], Any], item: type, allowed: str) -> Kind
 
 def _orchestrator(value: object, where: str) -> OrchestratorSettings:
     reader = _Reader(value, where)
-    url, token = reader.text("url", ...), reader.text("token")
+    url, secret_key = reader.text("url", ...), reader.text("secret_key")
+    tokens = {key: reader.text(key) for key in ("token", "token_fallback")}
     priority, weight = reader.whole("priority", 1, 0), reader.whole("weight", 1, 1)
-    reader.finish("url, priority, weight, token")
+    reader.finish(_ORCHESTRATOR_KEYS)
     try:
         url = parse_url(url)
     except ValueError as error:
         raise ValueError(f"{where}: 'url' {error}") from None
-    if token is not None:
+    for key, token in tokens.items():
         try:
-            check_token(token)
+            if token is not None:
+                check_token(token)
         except ValueError as error:
-            raise ValueError(f"{where}: 'token' {error}") from None
-    return OrchestratorSettings(url=url, priority=priority, weight=weight, token=token)
+            raise ValueError(f"{where}: {key!r} {error}") from None
+    return OrchestratorSettings(url=url, priority=priority, weight=weight, secret_key=secret_key, **tokens)
 
 
 def orchestrators() -> Kind:
     """A list of orchestrators, each URL once."""
-    kind = _items(_orchestrator, OrchestratorSettings, "a JSON list of objects with url, priority, weight, token")
+    kind = _items(_orchestrator, OrchestratorSettings, f"a JSON list of objects with {_ORCHESTRATOR_KEYS}")
 
     def check(value: tuple[OrchestratorSettings, ...]) -> None:
         kind.check(value)

@@ -32,12 +32,22 @@ class NewJob:
     metadata: Mapping[str, Any] | None = None
     tracing_context: Mapping[str, Any] | None = None
     policy: Mapping[str, Any] | None = None
+    security: Mapping[str, Any] | None = None
     params_metadata: Mapping[str, Any] | None = None
     job_id: str | None = None
     worker_id: str | None = None
 
 
-_SENT: Final = ("params", "priority", "deadline", "metadata", "tracing_context", "policy", "params_metadata")
+_SENT: Final = (
+    "params",
+    "priority",
+    "deadline",
+    "metadata",
+    "tracing_context",
+    "policy",
+    "security",
+    "params_metadata",
+)
 
 
 class JobBook:

@@ -68,6 +68,7 @@ class JobRecord:
     metadata: dict[str, Any] | None = None
     tracing_context: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
+    security: dict[str, Any] | None = None
     params_metadata: dict[str, Any] | None = None
     pinned_to: str | None = None
     submitted_at: float

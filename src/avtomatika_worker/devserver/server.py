@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -49,7 +50,8 @@ class EmbeddedOrchestrator:
     registration and wants them from then on. Times are in seconds: ``poll_time`` is how long a poll waits, ``lease``
     how long a worker lives without a heartbeat, ``task_timeout`` after which a task is queued again that no heartbeat
     lists. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended jobs are
-    kept. ``max_body`` is the size of the largest request in bytes. ``clock`` is Unix time.
+    kept. ``max_body`` is the size of the largest request in bytes. ``clock`` is Unix time. ``tls``
+    makes it HTTPS; a client certificate, where that asks for one, must have the worker's id as its common name.
 
     Bound to loopback it answers only requests whose ``Host`` is a loopback name or address, and never one that a page
     of another origin makes: a web page cannot reach it through a name of its own. Its methods belong to the event loop
@@ -77,11 +79,13 @@ class EmbeddedOrchestrator:
         history: int = 1000,
         max_body: int = 16 * 2**20,
         clock: Callable[[], float] = time.time,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.version = version
         self.host = host
         self.token = token
         self._port = port
+        self._tls = tls
         self._clock = clock
         self._clock_offset = 0.0
         self._max_body = max_body
@@ -129,7 +133,7 @@ class EmbeddedOrchestrator:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_TIME)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self.host, self._port, reuse_address=True).start()
+            await web.TCPSite(runner, self.host, self._port, reuse_address=True, ssl_context=self._tls).start()
         except BaseException:
             await runner.cleanup()
             raise
@@ -201,7 +205,8 @@ class EmbeddedOrchestrator:
     def url(self) -> str:
         """The base URL for workers and clients."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - reading, not binding
-        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
 
     @property
     def workers(self) -> Mapping[str, WorkerRecord]:
@@ -260,13 +265,15 @@ class EmbeddedOrchestrator:
         metadata: Mapping[str, Any] | None = None,
         tracing_context: Mapping[str, Any] | None = None,
         policy: Mapping[str, Any] | None = None,
+        security: Mapping[str, Any] | None = None,
         params_metadata: Mapping[str, Any] | None = None,
         job_id: str | None = None,
         worker_id: str | None = None,
     ) -> JobRecord:
         """Queue a job for the next matching poll.
 
-        ``deadline`` is in Unix seconds; ``worker_id`` names the only worker that may get it.
+        ``deadline`` is in Unix seconds; ``worker_id`` names the only worker that may get it; ``security`` may hold the
+        ``identity_chain`` of nodes that the task is said to have gone through.
         Raises ValueError for values that cannot be sent to a worker.
         """
         return self._orchestrator.submit(
@@ -278,6 +285,7 @@ class EmbeddedOrchestrator:
                 metadata=metadata,
                 tracing_context=tracing_context,
                 policy=policy,
+                security=security,
                 params_metadata=params_metadata,
                 job_id=job_id,
                 worker_id=worker_id,

@@ -23,7 +23,7 @@ def task_bytes(job: JobRecord, release: Release, now: float, signer: Signer | No
         "params_metadata": job.params_metadata,
         "priority": job.priority,
         "deadline": job.deadline,
-        "security": None,
+        "security": job.security,
         "metadata": job.metadata,
     }
     if job.policy is not None:

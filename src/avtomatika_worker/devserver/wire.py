@@ -101,3 +101,10 @@ def _reset(transport: asyncio.Transport) -> None:
 def _half_an_answer(call: RecordedCall) -> bytes:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {max(len(call.reply), 16)}\r\n\r\n"
     return head.encode() + call.reply[: len(call.reply) // 2]
+
+
+def common_name(request: web.Request) -> str | None:
+    """Return the common name of the client's certificate; None without one."""
+    certificate: dict[str, Any] = request.get_extra_info("peercert") or {}
+    subject: tuple[tuple[tuple[str, str], ...], ...] = certificate.get("subject", ())
+    return next((value for part in subject for key, value in part if key == "commonName"), None)

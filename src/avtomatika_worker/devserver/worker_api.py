@@ -21,7 +21,7 @@ from avtomatika_worker.devserver.records import RecordedCall
 from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.devserver.tasks import task_bytes
 from avtomatika_worker.devserver.verification import IssuedTokens, RateLimiter, Refusal, TokenDesk, Verifier
-from avtomatika_worker.devserver.wire import Answers, break_connection
+from avtomatika_worker.devserver.wire import Answers, break_connection, common_name
 from avtomatika_worker.protocol.codec import (
     EVENT_PATH,
     REFRESH_PATH,
@@ -184,6 +184,9 @@ class WorkerApi:
         if path_id is not None and header_id is not None and path_id != header_id:
             raise Refusal(403, f"{WORKER_ID_HEADER} is {header_id}, the call is {path_id}'s")
         worker_id = path_id or header_id
+        certified = common_name(request)
+        if certified is not None and certified != worker_id:
+            raise Refusal(403, f"the client certificate is {certified}'s, the call is {worker_id}'s")
         configured = call.call in {"register", "token"}
         self._verifier.authenticate(worker_id, request.headers.get(TOKEN_HEADER), now, configured=configured)
         self._limiter.check(call.call, worker_id or request.remote or "", now)
@@ -242,7 +245,7 @@ class WorkerApi:
 
     async def _token(self, request: web.Request, _call: RecordedCall) -> _Body:
         worker_id = request.headers.get(WORKER_ID_HEADER)
-        if not self._release.tokens_without_mtls:
+        if not self._release.tokens_without_mtls and common_name(request) is None:
             raise Refusal(403, "this version grants access tokens to client certificates only", problem=False)
         if not worker_id:
             raise Refusal(400, f"{WORKER_ID_HEADER} is missing")
@@ -290,7 +293,8 @@ class WorkerApi:
         try:
             self._admit(request, call)
         except Refusal as refusal:
-            self._orchestrator.problem("ws", request.match_info["worker_id"], refusal.status, refusal.text)
+            if refusal.problem:
+                self._orchestrator.problem("ws", request.match_info["worker_id"], refusal.status, refusal.text)
             self._record(call, refusal.status)
             return self.answers.refused(refusal)
         self._record(call, 101)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
+from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose, failed
 from avtomatika_worker.execution.outcome import (
@@ -31,11 +32,17 @@ class Pipeline:
     """What every task goes through: the middlewares, and the skill innermost. Built once."""
 
     def __init__(
-        self, registry: SkillRegistry, middlewares: Sequence[Middleware], threads: Threads, tracing: Tracing
+        self,
+        registry: SkillRegistry,
+        middlewares: Sequence[Middleware],
+        threads: Threads,
+        tracing: Tracing,
+        bound: ResultBound | None = None,
     ) -> None:
         self._registry = registry
         self._tracing = tracing
         self._threads = threads
+        self._bound = bound or ResultBound()
         self._handler: Handler = compose(middlewares, self._run_skill) if middlewares else self._run_skill
 
     def skill(self, name: str) -> Skill | None:
@@ -62,11 +69,12 @@ class Pipeline:
     async def __call__(self, ctx: TaskContext) -> Outcome:
         """Run the task. Raises nothing but ``CancelledError``."""
         try:
-            return from_value(await self._handler(ctx))
+            outcome = from_value(await self._handler(ctx))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - a middleware is user code too
-            return failed(error, ctx)
+            outcome = failed(error, ctx)
+        return await self._bound(ctx, outcome)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
         skill = self._registry.get(ctx.skill)

@@ -61,6 +61,7 @@ def build_result(
         data_metadata=files or None,
         metadata=_metadata(task, metadata),
         costs=costs,
+        identity_chain=task.chain_through(worker_id),
     )
 
 
@@ -91,6 +92,7 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
         origin_worker_id=result.origin_worker_id,
         status=FAILURE,
         error=error,
+        identity_chain=result.identity_chain,
     )
 
 

@@ -59,8 +59,11 @@ CANCELLATIONS: Final = _counter(
 VIOLATIONS: Final = _counter(
     "contract.violations.total", "{task}", "Results that broke what the skill promises.", _SKILL
 )
+TASKS_REFUSED: Final = _counter(
+    "tasks.refused.total", "{task}", "Tasks that must not run: unsigned, bad_signature or not_allowed.", _AT, "reason"
+)
 POLLS: Final = _counter(
-    "polls.total", "{poll}", "Polls: task, empty, malformed, limited, refused or failed.", _AT, "outcome"
+    "polls.total", "{poll}", "Polls: task, empty, malformed, untrusted, limited, refused or failed.", _AT, "outcome"
 )
 POLL_DURATION: Final = _histogram("polls.duration", _CALL_BUCKETS, "Time until a poll was answered.", _AT)
 DELIVERIES: Final = _counter(

@@ -7,7 +7,7 @@ Each call of a writing method makes a new attempt: signed anew and different fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -110,9 +110,10 @@ class Codec:
     def result(self, result: TaskResult, dialect: Dialect, now: float) -> Request:
         """Write a result. Raises `UnsendableValueError` when the orchestrator could not digest it."""
         message = msgspec.to_builtins(result)
+        chain = message.pop("identity_chain")
         if not dialect.costs:
             message["costs"] = None
-        return Request("POST", RESULT_PATH, self._sealed(message, dialect, now))
+        return Request("POST", RESULT_PATH, self._sealed(message, dialect, now, chain=chain))
 
     def event(self, event: Event, dialect: Dialect, now: float) -> Request:
         """Write an event. Raises `UnsendableValueError` when the orchestrator could not digest it.
@@ -120,9 +121,10 @@ class Codec:
         The event's id is its nonce: a retry that is refused with 403 has arrived before.
         """
         message = msgspec.to_builtins(event)
+        chain = message.pop("identity_chain")
         if not dialect.origin_task_id:
             message["origin_task_id"] = None
-        body = self._sealed(message, dialect, now, nonce=False, unsigned=b'"bubbling_chain":[]')
+        body = self._sealed(message, dialect, now, nonce=False, unsigned=b'"bubbling_chain":[]', chain=chain)
         return Request("POST", EVENT_PATH, body)
 
     def access_token(self) -> Request:
@@ -134,7 +136,14 @@ class Codec:
         return Request("POST", REFRESH_PATH, msgspec.json.encode({"refresh_token": refresh_token}))
 
     def _sealed(
-        self, message: dict[str, Any], dialect: Dialect, now: float, *, nonce: bool = True, unsigned: bytes = b""
+        self,
+        message: dict[str, Any],
+        dialect: Dialect,
+        now: float,
+        *,
+        nonce: bool = True,
+        unsigned: bytes = b"",
+        chain: Sequence[str] | None = None,
     ) -> bytes:
         """Return the body: the canonical bytes, with the signature and the ``unsigned`` members put behind them."""
         message["timestamp"] = int(now)
@@ -144,7 +153,11 @@ class Codec:
         parts = [canonical[:-1]]
         if unsigned:
             parts.append(unsigned)
+        security: list[str] = []
         if self._signer is not None:
-            signature = self._signer.sign(canonical)
-            parts.append(f'"security":{{"signature":"{signature}","signer_id":"{self._worker_id}"}}'.encode())
+            security.append(f'"signature":"{self._signer.sign(canonical)}","signer_id":"{self._worker_id}"')
+        if chain is not None:
+            security.append(f'"identity_chain":{msgspec.json.encode(chain).decode()}')
+        if security:
+            parts.append(f'"security":{{{",".join(security)}}}'.encode())
         return b",".join(parts) + b"}"

@@ -8,9 +8,11 @@ Times are Unix seconds, identifiers match ``[A-Za-z0-9_-]{1,128}``.
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+
+from avtomatika_worker.protocol.loose import as_texts
 
 
 class WorkerStatus(enum.StrEnum):
@@ -149,7 +151,10 @@ class ResultError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task ended: "success", "failure", "cancelled", or a status of the skill's own."""
+    """How a task ended: "success", "failure", "cancelled", or a status of the skill's own.
+
+    ``identity_chain`` goes into ``security``: whom the task went through, this worker the last.
+    """
 
     job_id: str
     task_id: str
@@ -161,6 +166,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     data_metadata: dict[str, FileMetadata] | None = None
     metadata: dict[str, Any] | None = None
     costs: dict[str, Any] | None = None
+    identity_chain: tuple[str, ...] | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +183,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     trace_context: dict[str, str] = {}
     priority: float = 0.0
     metadata: dict[str, Any] | None = None
+    identity_chain: tuple[str, ...] | None = None
 
 
 # --------------------------------------------------------------------------------- orchestrator → worker
@@ -198,6 +205,11 @@ class Task(msgspec.Struct, kw_only=True):
     policy: dict[str, Any] | None = None
     timestamp: Any = None
 
+    def chain_through(self, worker_id: str) -> tuple[str, ...] | None:
+        """Return whom the task went through, ``worker_id`` the last; None when it came without such a chain."""
+        chain: object = (self.security or {}).get("identity_chain")
+        return None if not isinstance(chain, list) else (*as_texts(cast("object", chain)), worker_id)
+
 
 class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a registration. Tokens are given by orchestrators that issue their own."""
@@ -208,6 +220,13 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
     access_token: str | None = None
     refresh_token: str | None = None
     expires_in: float | None = None
+
+    @property
+    def tokens(self) -> TokenReply | None:
+        """The tokens that it brings."""
+        if not self.access_token:
+            return None
+        return TokenReply(access_token=self.access_token, refresh_token=self.refresh_token, expires_in=self.expires_in)
 
     def __repr__(self) -> str:
         return f"RegistrationReply(status={self.status!r}, version={self.version!r})"

@@ -16,9 +16,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from avtomatika_worker.errors import MalformedMessageError, RejectedError, UnsendableValueError
+from avtomatika_worker.errors import MalformedMessageError, RejectedError
 from avtomatika_worker.protocol.codec import VERSION_HEADER
-from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.loose import as_number, as_object, as_text, as_texts
 from avtomatika_worker.protocol.messages import (
     Command,
@@ -29,17 +28,19 @@ from avtomatika_worker.protocol.messages import (
     Task,
     TokenReply,
 )
-from avtomatika_worker.protocol.signing import Signer, verify_task
 
 _T = TypeVar("_T")
 _VERSION_HEADER: Final = VERSION_HEADER.lower()
 _DETAIL_LIMIT: Final = 200
+_ID_LIMIT: Final = 256
 # The standard library's parser of dates imports sockets, and the other one is bound to the locale.
 _HTTP_DATE: Final = re.compile(
     r", (?P<day>[0-9]{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>[0-9]{4}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT$"
 )
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
+DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
+"""What decoding bytes may raise."""
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -74,23 +75,17 @@ def decode_task(response: Response) -> Task | None:
         return None
     try:
         return _task_decoder.decode(response.body)
-    except _DECODE_ERRORS as error:
-        job_id, task_id = _salvage_ids(response.body)
+    except DECODE_ERRORS as error:
+        job_id, task_id = salvage_ids(response.body)
         raise MalformedMessageError(f"not a task: {error}", job_id=job_id, task_id=task_id) from None
-
-
-def task_is_authentic(response: Response, signer: Signer, dialect: Dialect) -> bool | None:
-    """Tell whether the task in ``response`` carries the right signature; None when it carries none at all."""
-    try:
-        raw = as_object(msgspec.json.decode(response.body))
-        return None if raw.get("sig") is None else verify_task(raw, signer, dialect)
-    except (*_DECODE_ERRORS, UnsendableValueError):
-        return False
 
 
 def decode_registration(response: Response) -> RegistrationReply:
     """Read the answer to a registration."""
-    return _decode(_registration_decoder, response, "the answer to a registration")
+    reply = _decode(_registration_decoder, response, "the answer to a registration")
+    if reply.access_token:
+        _check_token(reply.access_token, "the answer to a registration")
+    return reply
 
 
 def decode_heartbeat(response: Response) -> HeartbeatReply:
@@ -101,7 +96,7 @@ def decode_heartbeat(response: Response) -> HeartbeatReply:
     raise_for_status(response)
     try:
         raw = msgspec.json.decode(response.body)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MalformedMessageError(f"not the answer to a heartbeat: {error}") from None
     fields = as_object(raw)
     if not isinstance(raw, dict):
@@ -125,14 +120,16 @@ def decode_event(response: Response) -> EventReply:
 
 def decode_token(response: Response) -> TokenReply:
     """Read the answer to a request for tokens."""
-    return _decode(_token_decoder, response, "a token")
+    reply = _decode(_token_decoder, response, "a token")
+    _check_token(reply.access_token, "a token")
+    return reply
 
 
 def decode_command(data: bytes | str) -> Command:
     """Read a message of the commands' WebSocket."""
     try:
         return _command_decoder.decode(data)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MalformedMessageError(f"not a command: {error}") from None
 
 
@@ -180,17 +177,29 @@ def _decode(decoder: msgspec.json.Decoder[_T], response: Response, what: str) ->
     raise_for_status(response)
     try:
         return decoder.decode(response.body)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise MalformedMessageError(f"not {what}: {error}") from None
 
 
-def _salvage_ids(body: bytes) -> tuple[str | None, str | None]:
+def _check_token(token: str, what: str) -> None:
+    """Raise `MalformedMessageError` for a token that cannot be sent in a header."""
+    if not _TOKEN.fullmatch(token):
+        raise MalformedMessageError(f"not {what}: an access token of other than 1 to 8192 printable ASCII characters")
+
+
+def salvage_ids(body: bytes) -> tuple[str | None, str | None]:
     """Read what can be read of a malformed task: the standard library's parser takes more than the strict one."""
     try:
-        raw = json.loads(body)
+        raw = as_object(json.loads(body))
     except (ValueError, RecursionError):
         return None, None
-    return as_text(as_object(raw).get("job_id")), as_text(as_object(raw).get("task_id"))
+    return _id(raw.get("job_id")), _id(raw.get("task_id"))
+
+
+def _id(value: object) -> str | None:
+    """Return what may be an id; it goes into logs and answers although nothing else of the task was good."""
+    text = as_text(value)
+    return text if text and len(text) <= _ID_LIMIT and text.isprintable() else None
 
 
 def _detail(response: Response) -> str:

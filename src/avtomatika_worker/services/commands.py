@@ -15,7 +15,7 @@ from avtomatika_worker.protocol.messages import CANCEL_TASK, Command
 from avtomatika_worker.protocol.replies import decode_command
 from avtomatika_worker.services.link import Link, delay_after
 from avtomatika_worker.transport.tls import TlsFiles
-from avtomatika_worker.transport.websocket import listen
+from avtomatika_worker.transport.websocket import MAX_MESSAGE, listen
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
@@ -24,12 +24,19 @@ class Commands:
     """Listens to one orchestrator. ``on_cancel`` takes the ids that shall be cancelled."""
 
     def __init__(
-        self, link: Link, on_cancel: Callable[[Link, tuple[str, ...]], None], *, tls: TlsFiles | None = None
+        self,
+        link: Link,
+        on_cancel: Callable[[Link, tuple[str, ...]], None],
+        *,
+        tls: TlsFiles | None = None,
+        max_message: int = MAX_MESSAGE,
     ) -> None:
         self._link = link
         self._on_cancel = on_cancel
         self._tls = tls
+        self._max_message = min(max_message, MAX_MESSAGE)
         self.connected: bool = False
+        self._shown: str | None = None
 
     async def run(self) -> None:
         """Keep a WebSocket open while the link is registered, for ever."""
@@ -41,6 +48,8 @@ class Commands:
                 _log.debug("%s closed the WebSocket", self._link.url)
             except TransportError as error:
                 self._disconnected()
+                if error.status == 401 and await self._link.token_renewed(self._shown):
+                    continue
                 _log.log(
                     logging.WARNING if backoff.attempts == 0 else logging.DEBUG,
                     "no WebSocket to %s: %s (cancellation then comes with the heartbeats)",
@@ -69,7 +78,9 @@ class Commands:
             self.connected = True
             backoff.succeeded()
 
-        async with aclosing(listen(url, self._link.headers(), tls=self._tls, on_open=opened)) as messages:
+        self._shown = self._link.credentials.current
+        listening = listen(url, self._link.headers(), tls=self._tls, max_message=self._max_message, on_open=opened)
+        async with aclosing(listening) as messages:
             async for message in messages:
                 try:
                     self._take(decode_command(message))

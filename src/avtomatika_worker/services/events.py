@@ -116,6 +116,7 @@ class TaskEvents:
             target_task_id=self._task.task_id,
             origin_task_id=self._task.task_id,
             trace_context=dict(self._link.telemetry.tracing.carrier()),
+            identity_chain=self._task.chain_through(self._link.worker_id),
         )
 
     def _arrive(self) -> None:
@@ -147,6 +148,8 @@ class TaskEvents:
     async def _send_rest(self) -> None:
         while self._queue or self._progress is not None:
             if self._queue:
+                if (wait := self._link.event_pace.take(time.monotonic())) > 0:
+                    await asyncio.sleep(wait)
                 event = self._queue.popleft()
                 self._room.set()
                 await self._outbox.deliver_event(self._link, event)

@@ -18,6 +18,8 @@ from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
+from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.services.clock import NOISE
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.link import Link, delay_after, kind_of
 from avtomatika_worker.services.usage import UsageMonitor
@@ -26,6 +28,9 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 _HALF_LEASE: Final = 30.0
 """Seconds without an accepted heartbeat after which the orchestrator may have given the worker up."""
+
+
+_NOT_AUTHENTIC: Final = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +128,14 @@ class Heartbeats:
 
     async def _register_once(self, failures: int) -> None:
         link, state = self._link, self._board.value
-        registration = _announce(self._announcement.registration, state)
-        # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
-        request = link.codec.register(registration, dialects.NEUTRAL, link.now())
-        response = await link.call(request, breaks_on_500=True)
+        response = await self._ask_for_registration(_announce(self._announcement.registration, state))
         reply = replies.decode_registration(response)
         version = reply.version or response.version
         if reply.status != "registered" or version is None:
             raise MalformedMessageError(f"not a registration's answer: status {reply.status!r}, version {version!r}")
         again = link.known.is_open
-        link.registered(version, reply.access_token)
+        link.registered(version, reply.tokens)
+        await link.obtain_token()
         now = self._last_contact = time.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)
         _log.log(
@@ -143,6 +146,36 @@ class Heartbeats:
             " again" if again else "",
             extra={"action": "registered"},
         )
+
+    async def _ask_for_registration(self, registration: WorkerRegistration) -> Response:
+        """Send a registration, and once more when a refusal may be about the clock or the token.
+
+        It carries a configured token: access tokens are what it brings.
+        """
+        link, offset = self._link, self._link.clock.offset
+
+        async def send() -> Response:
+            # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
+            request = link.codec.register(registration, dialects.NEUTRAL, link.now())
+            return await link.call(request, breaks_on_500=True, configured_token=True)
+
+        response = await send()
+        if response.status in _NOT_AUTHENTIC and abs(link.clock.offset - offset) > NOISE:
+            response = await send()
+        if response.status in _NOT_AUTHENTIC and link.credentials.switch():
+            response = await send()
+            if response.status in _NOT_AUTHENTIC:
+                link.credentials.switch()  # neither is taken: the next try begins with the same one
+            else:
+                self._tell_switch()
+        return response
+
+    def _tell_switch(self) -> None:
+        if self._link.credentials.on_fallback:
+            text = "%s refused the worker's token, so that the fallback (WORKER_TOKEN_FALLBACK) is used"
+        else:
+            text = "%s refused the worker's fallback token, so that the first one is used again"
+        _log.warning(text, self._link.url, extra={"action": "token_switched"})
 
     async def _beat(self) -> None:
         """Send heartbeats when they are due, until it is time to register again."""
@@ -203,7 +236,7 @@ class Heartbeats:
         link, memory, began = self._link, self._memory, time.monotonic()
         usage = memory.usage_to_tell(self._usage.latest, time.monotonic())
         heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect, usage)
-        response = await link.call(link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
+        response = await link.ask(lambda: link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
         reply = replies.decode_heartbeat(response)
         now = self._last_contact = time.monotonic()
         link.telemetry.metrics.time(metrics.HEARTBEAT_DURATION, now - began, link.label)
@@ -249,7 +282,7 @@ def _with_status(state: WorkerState, status: WorkerStatus) -> WorkerState:
 def _hint(error: WorkerError) -> str:
     """Say what to do about it, where a person can do something."""
     if isinstance(error, RejectedError) and error.unauthorized:
-        return f"{error} (is WORKER_TOKEN the orchestrator's, and this machine's clock right?)"
+        return f"{error} (is WORKER_TOKEN, or its fallback, the orchestrator's, and this machine's clock right?)"
     if isinstance(error, RejectedError) and error.status == 404:
         return f"{error} (is ORCHESTRATOR_URL right, its path prefix included?)"
     return str(error)

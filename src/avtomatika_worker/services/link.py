@@ -13,16 +13,26 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.errors import (
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    UntrustedTaskError,
+    WorkerError,
+)
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.repeats import Repeats
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
+from avtomatika_worker.policy.pace import Pace
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import Codec, Request
-from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult
+from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
 from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.services.clock import Clock
+from avtomatika_worker.services.credentials import Credentials
 from avtomatika_worker.services.crossing import Board, Gate
 from avtomatika_worker.transport.http import HttpTransport
 
@@ -35,20 +45,30 @@ POLL_MARGIN: Final = 90.0
 """Seconds a poll may take beyond the wished time: the orchestrator has its own, and a dropped poll can lose a task."""
 
 
+_TRY_AGAIN: Final = frozenset({408, 425, 429})
+
 UNREACHABLE_AFTER: Final = 3.0
 """Seconds without contact after which an orchestrator counts as unreachable, if no attempt has failed before."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
-    """What a link is configured with. ``token`` authenticates and signs; times are in seconds."""
+    """What a link is configured with. ``token`` authenticates and signs, or ``token_fallback`` does when it is refused.
+
+    ``has_certificate``: the transport shows one, so that access tokens can be asked for. ``event_rate``: events a
+    second. Times are in seconds.
+    """
 
     url: str
     token: str | None
+    token_fallback: str | None = None
+    has_certificate: bool = False
     heartbeat_interval: float = 15.0
     poll_timeout: float = 30.0
     registration: BackoffPolicy = field(default_factory=BackoffPolicy)
     calls: BackoffPolicy = field(default_factory=BackoffPolicy)
+    guard: TaskGuard = field(default_factory=TaskGuard)
+    event_rate: float = 100.0
 
     def __repr__(self) -> str:
         return f"LinkSettings(url={self.url!r})"
@@ -71,18 +91,20 @@ class Link:
         self.label: str = urlsplit(settings.url).netloc
         self.telemetry: Telemetry = telemetry
         self.faults: Repeats = Repeats()
+        self.event_pace: Pace = Pace(settings.event_rate)
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
+        self.clock: Clock = Clock(settings.url)
         self.ready: Gate = Gate()
         self.broken: Gate = Gate()
         self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
         self._transport = transport
-        self._codec = Codec(worker_id, settings.token, _nonces())
-        self._access_token: str | None = None
+        self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
+        nonces = _nonces()
+        self._codecs = {token: Codec(worker_id, token, nonces) for token in self.credentials.all_configured}
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
-        self._clock_offset = 0.0
         self._announced: str | None = None
         self._results_held_until = 0.0
         self._lost_at = 0.0
@@ -107,16 +129,19 @@ class Link:
 
     @property
     def codec(self) -> Codec:
-        """Writes this link's requests."""
-        return self._codec
+        """Writes this link's requests, signed with the configured token that is in use."""
+        return self._codecs[self.credentials.configured]
 
     def now(self) -> float:
         """Return the orchestrator's time in Unix seconds, as far as its answers told it."""
-        return time.time() + self._clock_offset
+        return self.clock.now()
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every call, the current span's among them."""
-        headers = self._codec.headers(self._access_token or self.settings.token, self.dialect)
+        return self._headers(self.credentials.current)
+
+    def _headers(self, token: str | None) -> dict[str, str]:
+        headers = self.codec.headers(token, self.dialect)
         headers.update(self.telemetry.tracing.carrier())
         return headers
 
@@ -130,8 +155,15 @@ class Link:
 
     # ------------------------------------------------------------------------------------------------------ state
 
-    def registered(self, version: str, access_token: str | None) -> None:
-        """Take note of an accepted registration: from now on the link speaks the orchestrator's dialect."""
+    def registered(self, version: str, tokens: TokenReply | None = None) -> None:
+        """Take note of an accepted registration: from now on the link speaks the orchestrator's dialect.
+
+        ``tokens`` are what it brought; without any, those of a former registration are forgotten.
+        """
+        if tokens is None:
+            self.credentials.forget_granted()
+        else:
+            self.credentials.granted(tokens)
         choice = dialects.choose(version)
         with self._lock:
             if not choice.exact and version != self._announced:
@@ -144,7 +176,6 @@ class Link:
                 )
             self.dialect = choice.dialect
             self._announced = version
-            self._access_token = access_token or self._access_token
             self._state = step(self._state, LinkEvent.REGISTRATION_ACCEPTED)
             opened = self._state is LinkState.REGISTERED
             self._registration_failed = False
@@ -181,6 +212,10 @@ class Link:
         self._lost_at = time.monotonic()
         self._transport.open()
 
+    def reopen(self) -> None:
+        """Use new connections from now on. Raises as `open`."""
+        self._transport.open()
+
     async def close(self) -> None:
         """Close the connections; nothing is sent any more."""
         with self._lock:
@@ -191,16 +226,26 @@ class Link:
     # ------------------------------------------------------------------------------------------------------ calls
 
     async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> tuple[Task | None, Response]:
-        """Ask for a task, and return it with the answer it came in; None when there was none in time."""
+        """Ask for a task, and return it with the answer it came in; None when there was none in time.
+
+        Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
+        """
         wish = self.settings.poll_timeout
-        request = self._codec.poll(wish, available, hot, self.dialect)
         began, outcome = time.monotonic(), "failed"
         try:
-            response = await self.call(request, timeout=wish + POLL_MARGIN, breaks_on_500=True)
-            task = replies.decode_task(response)
+            response = await self.ask(
+                lambda: self.codec.poll(wish, available, hot, self.dialect),
+                timeout=wish + POLL_MARGIN,
+                breaks_on_500=True,
+            )
+            task = self.settings.guard.admit(response, self.dialect)
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
             outcome = "malformed"
+            raise
+        except UntrustedTaskError as error:
+            outcome = "untrusted"
+            self.telemetry.metrics.count(metrics.TASKS_REFUSED, self.label, error.reason)
             raise
         except RejectedError as error:
             outcome = "limited" if error.rate_limited else "refused"
@@ -212,22 +257,41 @@ class Link:
 
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        request = self._codec.result(result, self.dialect, self.now())
-        return replies.decode_result(await self.call(request))
+        return replies.decode_result(await self.ask(lambda: self.codec.result(result, self.dialect, self.now())))
 
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed anew. Raises as `send_result`."""
-        request = self._codec.event(event, self.dialect, self.now())
-        return replies.decode_event(await self.call(request))
+        return replies.decode_event(await self.ask(lambda: self.codec.event(event, self.dialect, self.now())))
 
-    async def call(self, request: Request, *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False) -> Response:
+    async def ask(
+        self, write: Callable[[], Request], *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False
+    ) -> Response:
+        """Send what ``write`` returns; when its access token is refused, renew that and send what it returns anew.
+
+        Raises as `call`, and what ``write`` raises.
+        """
+        used = self.credentials.current
+        response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+        if response.status == 401 and await self.token_renewed(used):
+            response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+        return response
+
+    async def call(
+        self,
+        request: Request,
+        *,
+        timeout: float = CALL_TIMEOUT,
+        breaks_on_500: bool = False,
+        configured_token: bool = False,
+    ) -> Response:
         """Send a request. Raises `TransportError`; an answer of any status is returned, and what it tells is learnt.
 
         A 500 breaks contact only where it cannot be about the message itself: a result that the orchestrator cannot
-        digest is answered with 500 for ever.
+        digest is answered with 500 for ever. ``configured_token``: authenticate with that one, not an access token.
         """
+        headers = self._headers(self.credentials.configured) if configured_token else self.headers()
         try:
-            response = await self._transport.send(request, self.headers(), timeout)
+            response = await self._transport.send(request, headers, timeout)
         except TransportError:
             self.contact_broken()
             raise
@@ -236,13 +300,53 @@ class Link:
             self.contact_broken()
         return response
 
+    # ----------------------------------------------------------------------------------------------------- tokens
+
+    async def token_renewed(self, used: str | None) -> bool:
+        """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that."""
+        if used == self.credentials.current == self.credentials.configured:
+            return False
+        try:
+            return await self.renew_token(used)
+        except (TransportError, MalformedMessageError):
+            return False  # the call's own refusal is what is told
+
+    async def renew_token(self, used: str | None) -> bool:
+        """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
+        return await self.credentials.renew(used, self._exchange)
+
+    async def obtain_token(self) -> None:
+        """Ask for an access token where a certificate tells who the worker is; not to get one is no fault."""
+        if not self.settings.has_certificate or self.credentials.has_access_token:
+            return
+        response = await self.call(self.codec.access_token(), configured_token=True)
+        try:
+            self.credentials.granted(replies.decode_token(response))
+        except (RejectedError, MalformedMessageError) as error:
+            _log.info("%s grants no access token: %s", self.url, error, extra={"action": "token_not_granted"})
+
+    async def _exchange(self) -> TokenReply | None:
+        """Ask for new tokens in every way there is; None when all are refused."""
+        requests: list[Request] = []
+        if refresh_token := self.credentials.refresh_token:
+            requests.append(self.codec.refresh_token(refresh_token))
+        if self.settings.has_certificate:
+            requests.append(self.codec.access_token())
+        for request in requests:
+            response = await self.call(request, configured_token=True)
+            if response.status in _TRY_AGAIN or response.status >= 500:
+                replies.raise_for_status(response)
+            if response.status < 300:
+                reply = replies.decode_token(response)
+                _log.debug("the access token for %s was renewed", self.url, extra={"action": "token_renewed"})
+                return reply
+        return None
+
     def _learn(self, response: Response) -> None:
         """Learn the clock's offset, and whether the orchestrator was replaced by one of another version."""
         date = replies.parse_http_date(response.headers.get("date"))
         if date is not None:
-            # The header has whole seconds: an offset within them is noise.
-            offset = date + 0.5 - time.time()
-            self._clock_offset = offset if abs(offset) > 2.0 else 0.0
+            self.clock.learn(date)
         version = response.version
         if version is not None and self._announced is not None and version != self._announced:
             _log.info(

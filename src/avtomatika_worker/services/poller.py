@@ -14,7 +14,9 @@ from avtomatika_worker.errors import (
     InvalidInputError,
     MalformedMessageError,
     RejectedError,
+    SecurityError,
     TransportError,
+    UntrustedTaskError,
     WorkerError,
 )
 from avtomatika_worker.execution.outcome import Failed
@@ -218,8 +220,8 @@ class Poller:
                 source.demand.got_task()
                 self._rotation.got_task(self._sources.index(source))
                 self._tasks.start(link, task, reserved=not poll.lent)
-        except MalformedMessageError as error:
-            taken = self._answer_malformed(source, poll, error)
+        except (MalformedMessageError, UntrustedTaskError) as error:
+            taken = self._refuse(source, poll, error)
         except TransportError as error:
             self._failed(source, error)
         finally:
@@ -228,17 +230,24 @@ class Poller:
                 self._tasks.release_slot()
             self._wake.set()
 
-    def _answer_malformed(self, source: _Source, poll: _Poll, error: MalformedMessageError) -> bool:
-        """Answer a malformed task with a failure when it can be named; return whether that took the slot."""
-        source.link.faults.tell(
-            _log, logging.ERROR, "%s sent what is %s", source.link.url, error, action="task_malformed"
-        )
+    def _refuse(self, source: _Source, poll: _Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
+        """Answer a task that cannot or must not run, when it can be named; return whether that took the slot."""
+        link = source.link
+        if isinstance(error, UntrustedTaskError):
+            text, args = "task %s from %s refused: %s", (error.task_id, link.url, error)
+            link.faults.tell(_log, logging.ERROR, text, *args, action="task_refused", kind=error.reason)
+            outcome = Failed(SecurityError.code, f"the task was refused: {error}", {"reason": error.reason})
+        else:
+            link.faults.tell(_log, logging.ERROR, "%s sent what is %s", link.url, error, action="task_malformed")
+            outcome = Failed(InvalidInputError.code, f"the task is malformed: {error}")
         if error.job_id is None or error.task_id is None:
             self._failed(source, error)
             return False
+        if self._tasks.is_busy_with(link, error.task_id):
+            self._failed(source, error)
+            return False  # an answer would be taken for that of the good task of the same id
         task = Task(job_id=error.job_id, task_id=error.task_id, type="")
-        outcome = Failed(InvalidInputError.code, f"the task is malformed: {error}", expected=True)
-        self._tasks.answer(source.link, task, outcome, reserved=not poll.lent)
+        self._tasks.answer(link, task, outcome, reserved=not poll.lent)
         return True
 
     def _failed(self, source: _Source, error: WorkerError) -> None:

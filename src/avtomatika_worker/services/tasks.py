@@ -137,6 +137,10 @@ class Tasks:
         result = build_result(task, outcome, self._settings.worker_id, seconds=0.0)
         self._answer_with(link, task, result, reserved=reserved)
 
+    def is_busy_with(self, link: Link, task_id: str) -> bool:
+        """Whether a task of this id runs, or its result is on its way."""
+        return (link, task_id) in self._running or self._outbox.waiting_result(link, task_id) is not None
+
     def refuse_new(self, reason: CancelReason) -> None:
         """Answer what still arrives as cancelled."""
         self._refused = reason

@@ -12,9 +12,10 @@ from typing import Final
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.client.types import TlsVersion
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+from pyreqwest.response import Response as StreamedResponse
 
 from avtomatika_worker._atexit import give_native_threads_time
-from avtomatika_worker.errors import CallTimedOutError, ConfigError, ConnectionFailedError
+from avtomatika_worker.errors import AnswerTooLongError, CallTimedOutError, ConfigError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.tls import TlsFiles
@@ -22,23 +23,31 @@ from avtomatika_worker.transport.tls import TlsFiles
 _WANTED_HEADERS: Final = (VERSION_HEADER.lower(), "date", "retry-after")
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 _KEEPALIVE: Final = timedelta(seconds=30)  # finds a dead peer under a long poll
+DEFAULT_MAX_ANSWER: Final = 64 * 2**20
 _MIN_TLS: Final[TlsVersion] = "TLSv1.2"
 
 
 class HttpTransport:
     """A pool of connections to one orchestrator.
 
-    May be used from several event loops at once. Redirects are not followed: the token must not go elsewhere.
+    Answers are at most ``max_answer`` bytes long, decompressed. May be used from several event loops at once. Redirects
+    are not followed: the token must not go elsewhere.
     """
 
-    def __init__(self, base_url: str, *, user_agent: str, tls: TlsFiles | None = None) -> None:
+    def __init__(
+        self, base_url: str, *, user_agent: str, tls: TlsFiles | None = None, max_answer: int = DEFAULT_MAX_ANSWER
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._user_agent = user_agent
         self._tls = tls or TlsFiles()
+        self._max_answer = max_answer
         self._client: Client | None = None
 
     def open(self) -> None:
-        """Make the client. Raises OSError when a TLS file cannot be read, `ConfigError` when it cannot be used."""
+        """Make the client. Raises OSError when a TLS file cannot be read, `ConfigError` when it cannot be used.
+
+        Opened again, it reads the TLS files anew, for new connections; calls in flight end on those that they have.
+        """
         give_native_threads_time()
         builder = (
             ClientBuilder()
@@ -75,8 +84,8 @@ class HttpTransport:
             builder = builder.headers(headers).timeout(_seconds(timeout))
             if request.body is not None:
                 builder = builder.header("content-type", "application/json").body_bytes(request.body)
-            response = await builder.build().send()
-            body = bytes(await response.bytes())
+            async with builder.build_streamed() as response:
+                body = await self._body(response)
         except PyreqwestError as error:
             # The library calls whatever happens to a URL with "timeout" in it a timeout, and every poll's has it
             # (observed with 0.15: a refused connection).
@@ -89,6 +98,16 @@ class HttpTransport:
                 raise asyncio.CancelledError
         found = {name: value for name in _WANTED_HEADERS if (value := response.get_header(name)) is not None}
         return Response(response.status, found, body)
+
+    async def _body(self, response: StreamedResponse) -> bytes:
+        """Read the body as it is after decompression. Raises `AnswerTooLongError`."""
+        reader, most = response.body_reader, self._max_answer
+        body = bytes(await reader.read(most + 1) or b"")
+        while len(body) <= most and (more := await reader.read(most + 1 - len(body))):
+            body += bytes(more)
+        if len(body) > most:
+            raise AnswerTooLongError(f"the answer is longer than MAX_RESPONSE_BYTES={most}")
+        return body
 
     async def close(self) -> None:
         """Close the connections. Calls in flight fail."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ class TlsFiles:
         if self.cert is None or self.key is None:
             return None
         return self.cert.read_bytes() + b"\n" + self.key.read_bytes()
+
+    def fingerprint(self) -> tuple[bytes | None, ...]:
+        """Return what is different whenever the content of a file is; a file that cannot be read counts as absent."""
+        return tuple(_digest(path) for path in (self.ca, self.cert, self.key))
 
     def problems(self) -> list[str]:
         """Return what is wrong with the files: some HTTP libraries silently ignore a CA that holds no certificate."""
@@ -52,6 +57,13 @@ class TlsFiles:
     def _load_identity(self, context: ssl.SSLContext) -> None:
         if self.cert is not None and self.key is not None:
             context.load_cert_chain(self.cert, self.key, password=_no_password)
+
+
+def _digest(path: Path | None) -> bytes | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest() if path else None
+    except OSError:
+        return None
 
 
 def _no_password() -> str:

@@ -9,14 +9,21 @@ from avtomatika_worker.errors import ConnectionFailedError, RejectedError
 from avtomatika_worker.transport.tls import TlsFiles
 
 _PING_EVERY: Final = 20.0  # seconds; finds a dead peer
-_MAX_MESSAGE: Final = 1 << 20
+MAX_MESSAGE: Final = 1 << 20
+"""Bytes of the longest message; a command is a hundred."""
 
 
 async def listen(
-    url: str, headers: Mapping[str, str], *, tls: TlsFiles | None = None, on_open: Callable[[], None] = lambda: None
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    tls: TlsFiles | None = None,
+    max_message: int = MAX_MESSAGE,
+    on_open: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[str | bytes, None]:
     """Connect and yield every message until the other side closes.
 
+    It ends, too, when the other side sends more than ``max_message`` bytes in one.
     Raises `RejectedError` when the upgrade is refused, `ConnectionFailedError` when there is no connection or it
     breaks.
     Closing the iterator closes the socket.
@@ -29,7 +36,7 @@ async def listen(
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
             session.ws_connect(
-                url, headers=headers, heartbeat=_PING_EVERY, max_msg_size=_MAX_MESSAGE, ssl=context
+                url, headers=headers, heartbeat=_PING_EVERY, max_msg_size=max_message, ssl=context
             ) as socket,
         ):
             on_open()

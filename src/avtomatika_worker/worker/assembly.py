@@ -16,6 +16,7 @@ import platformdirs
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings, SlotTunerKind
 from avtomatika_worker.errors import ConfigError, UnsendableValueError
+from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
@@ -36,6 +37,7 @@ from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
+from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.crossing import Board
@@ -48,9 +50,11 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.probe import Probe
+from avtomatika_worker.services.renewal import TokenRenewal
 from avtomatika_worker.services.storage_watch import StorageWatch
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.tls_watch import TlsWatch
 from avtomatika_worker.services.tuning import Tuning
 from avtomatika_worker.services.usage import UsageChecker, UsageMonitor
 from avtomatika_worker.services.watchdog import Pulse, Watchdog
@@ -123,6 +127,7 @@ def assemble(
             (*middlewares, Offload(partial(_bare_places, registry), telemetry.tracing)),
             threads,
             telemetry.tracing,
+            ResultBound(settings.max_result_bytes),
         ),
         outbox,
         presence,
@@ -148,11 +153,16 @@ def assemble(
     watch_slots(telemetry.metrics, slots, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
-    services: list[Service] = [outbox.run, watchdog.run, usage.run]
+    services: list[Service] = [outbox.run, watchdog.run, usage.run, *(TokenRenewal(link).run for link in links)]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
         services.append(_tuning(settings, tasks).run)
     if settings.enable_websockets:
-        services += [Commands(link, wiring.on_cancel, tls=wiring.tls).run for link in links]
+        services += [
+            Commands(link, wiring.on_cancel, tls=wiring.tls, max_message=settings.max_response_bytes).run
+            for link in links
+        ]
+    if wiring.tls != TlsFiles():
+        services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
         services += _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
     if health_check:
@@ -185,6 +195,8 @@ def announce(
 ) -> Announcement:
     """Return what the worker says of itself. Raises `ConfigError` when no orchestrator could digest it."""
     skills = tuple(_skill_info(contract) for contract in registry.contracts())
+    if len(skills) > settings.max_skills:
+        raise ConfigError([f"the worker has {len(skills)} skills, and may have {settings.max_skills} (MAX_SKILLS)"])
     costs = {c.name: c.cost for c in registry.contracts() if c.cost is not None} | dict(settings.cost_per_skill)
     capabilities = Capabilities(
         hostname=host.hostname,
@@ -247,6 +259,8 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
     link_settings = LinkSettings(
         url=orchestrator.url,
         token=orchestrator.token,
+        token_fallback=orchestrator.token_fallback,
+        has_certificate=settings.tls_cert_path is not None,
         heartbeat_interval=settings.heartbeat_interval,
         poll_timeout=settings.task_poll_timeout,
         registration=BackoffPolicy(
@@ -255,9 +269,25 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         calls=BackoffPolicy(
             settings.result_retry_initial_delay, settings.result_retry_max_delay, settings.rate_limit_wait
         ),
+        guard=guard_of(orchestrator, settings),
+        event_rate=settings.max_event_rate,
     )
-    transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__}", tls=wiring.tls)
+    transport = HttpTransport(
+        orchestrator.url,
+        user_agent=f"avtomatika-worker/{__version__}",
+        tls=wiring.tls,
+        max_answer=settings.max_response_bytes,
+    )
     return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
+
+
+def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuard:
+    """Return what decides which tasks of an orchestrator may run."""
+    return TaskGuard(
+        orchestrator.secret_key,
+        signature_required=settings.require_task_signature is not False,
+        max_nesting=settings.max_task_nesting,
+    )
 
 
 def _tls(settings: Settings) -> TlsFiles:

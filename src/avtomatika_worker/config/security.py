@@ -1,0 +1,92 @@
+"""The settings of trust: keys besides the token, TLS, bounds."""
+
+# ruff: noqa: RUF009 - `_setting` returns a field, as `dataclasses.field` does
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avtomatika_worker.config import kinds
+from avtomatika_worker.config.declaring import setting as _setting
+
+
+@dataclass(frozen=True, kw_only=True)  # two bases with slots cannot be joined
+class SecuritySettings:
+    """What decides whom the worker trusts, and how much of anything it takes."""
+
+    token_fallback: str | None = _setting(
+        "WORKER_TOKEN_FALLBACK",
+        kinds.token(),
+        "Token that is tried when the first one is refused, so that tokens can be changed without a pause.",
+        default=None,
+        secret=True,
+    )
+    orchestrator_secret_key: str | None = _setting(
+        "ORCHESTRATOR_SECRET_KEY",
+        kinds.text(),
+        "Key that the orchestrator signs tasks with; every task's signature is then checked before it runs.",
+        default=None,
+        secret=True,
+        unset="none: signatures of tasks are not checked",
+    )
+    require_task_signature: bool | None = _setting(
+        "REQUIRE_TASK_SIGNATURE",
+        kinds.boolean(),
+        "Refuse tasks that carry no signature; false takes them, and whoever can alter a task can leave it out.",
+        default=None,
+        unset="true where a key is set",
+    )
+    tls_ca_path: Path | None = _setting(
+        "TLS_CA_PATH", kinds.readable_file(), "PEM file of a CA to trust besides the system's.", default=None
+    )
+    tls_cert_path: Path | None = _setting(
+        "TLS_CERT_PATH",
+        kinds.readable_file(),
+        "PEM file of the worker's certificate (mTLS); its common name must be the worker's id.",
+        default=None,
+    )
+    tls_key_path: Path | None = _setting(
+        "TLS_KEY_PATH", kinds.readable_file(), "PEM file of that certificate's key.", default=None
+    )
+    tls_reload_interval: float = _setting(
+        "TLS_RELOAD_INTERVAL",
+        kinds.number(above=0),
+        "Time between two looks at the TLS files; new ones are taken for new connections.",
+        default=10.0,
+        unit="s",
+    )
+    max_response_bytes: int = _setting(
+        "MAX_RESPONSE_BYTES",
+        kinds.integer(least=1024),
+        "Longest answer of an orchestrator that is read, counted after decompression.",
+        default=64 * 1024 * 1024,
+        unit="bytes",
+    )
+    max_task_nesting: int = _setting(
+        "MAX_TASK_NESTING",
+        kinds.integer(least=1, most=500),
+        "How deep the values of a task may be nested; a deeper task is answered with INVALID_INPUT_ERROR.",
+        default=100,
+    )
+    max_result_bytes: int = _setting(
+        "MAX_RESULT_BYTES",
+        kinds.integer(least=1024),
+        "Largest data of a result, as JSON; orchestrators refuse messages over 1 MiB. What is over it goes to the"
+        " object store when there is one, else the task fails.",
+        default=1024 * 1024 - 64 * 1024,
+        unit="bytes",
+    )
+    max_event_rate: float = _setting(
+        "MAX_EVENT_RATE",
+        kinds.number(above=0),
+        "How many events a second go to an orchestrator at most; further ones wait, and so does the skill in the end.",
+        default=100.0,
+        unit="1/s",
+    )
+    max_skills: int = _setting(
+        "MAX_SKILLS",
+        kinds.integer(least=1),
+        "How many skills a worker may have; with more it does not start.",
+        default=256,
+    )

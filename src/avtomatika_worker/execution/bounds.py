@@ -1,0 +1,108 @@
+"""The bound of results: what is over it goes to the object store, or the task fails and says why."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker.errors import DependencyMissingError, PermanentError
+from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.middleware import failed
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.files.offload import name_of
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+
+DIRECTORY: Final = "oversized"
+"""Where a task's too large values are stored, below its other files."""
+
+_URI_SIZE: Final = 1_000
+"""Bytes that a stored value's URI takes at most: a key of S3 has up to 1,024, and ours are shorter."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ResultBound:
+    """Keeps what an outcome tells within ``limit`` bytes of JSON; None for no bound."""
+
+    limit: int | None = None
+
+    async def __call__(self, ctx: TaskContext, outcome: Outcome) -> Outcome:
+        """Return the outcome, or one that is small enough in its place. Raises nothing but ``CancelledError``."""
+        if self.limit is None or isinstance(outcome, Cancelled):
+            return outcome
+        size = _size(outcome)
+        if size is None or size <= self.limit:
+            return outcome
+        _log.warning(
+            "the result of task %s is %d bytes long, over MAX_RESULT_BYTES=%d",
+            ctx.task_id,
+            size,
+            self.limit,
+            extra={"action": "result_too_large", "skill": ctx.skill, "bytes": size},
+        )
+        if isinstance(outcome, Failed):
+            text = f"{outcome.message} (its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped)"
+            return replace(outcome, message=text, data={}, details={}, metadata=None, data_metadata={})
+        try:
+            return await self._offloaded(ctx, outcome, size)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
+            return failed(error, ctx)
+        finally:
+            if ctx.used_files is not None:
+                await ctx.used_files.remove()
+
+    async def _offloaded(self, ctx: TaskContext, outcome: Succeeded, size: int) -> Outcome:
+        """Put the largest values of the data into the store, as many as have to go."""
+        data, known = dict(outcome.data), dict(outcome.data_metadata)
+        for number, key in enumerate(self._chosen(data, size)):
+            try:
+                uri = await _stored(ctx, number, key, data[key])
+            except DependencyMissingError as error:
+                raise self._too_large(size, f": {error}") from None
+            data[key] = uri
+            described = ctx.files.stored(uri)
+            if described is not None:
+                known[name_of((key,))] = described
+        return replace(outcome, data=data, data_metadata=known)
+
+    def _chosen(self, data: Mapping[str, Any], size: int) -> list[str]:
+        """Return which values have to go, the largest first. Raises `PermanentError` when that is not enough."""
+        sizes = {key: len(msgspec.json.encode(value)) for key, value in data.items()}
+        chosen: list[str] = []
+        left = size
+        for key in sorted(sizes, key=lambda each: -sizes[each]):
+            if left <= (self.limit or 0):
+                return chosen
+            if sizes[key] <= _URI_SIZE:
+                break
+            chosen.append(key)
+            left -= sizes[key] - _URI_SIZE
+        if left > (self.limit or 0):
+            raise self._too_large(size, "; there are no large values in its data that could go to the object store")
+        return chosen
+
+    def _too_large(self, size: int, why: str) -> PermanentError:
+        text = f"the result is {size} bytes long, and at most {self.limit} (MAX_RESULT_BYTES) can be sent{why}"
+        return PermanentError(text, {"bytes": size, "limit": self.limit})
+
+
+async def _stored(ctx: TaskContext, number: int, key: str, value: Any) -> str:
+    name = f"{DIRECTORY}/{number}{f'-{key}' if _PLAIN.fullmatch(key) else ''}.json"
+    await ctx.files.write_json(name, value)
+    return str(await ctx.files.upload_file(name))
+
+
+def _size(outcome: Succeeded | Failed) -> int | None:
+    """Return the bytes of what grows with what a skill says; None when that cannot be written, which is told later."""
+    details = outcome.details if isinstance(outcome, Failed) else None
+    try:
+        return len(msgspec.json.encode((outcome.data, outcome.metadata, details)))
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+        return None

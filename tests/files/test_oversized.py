@@ -1,0 +1,76 @@
+"""Results over MAX_RESULT_BYTES with a store: what is too large goes there, and the result says where."""
+
+import json
+
+import pytest
+
+from avtomatika_worker import TaskFiles
+from files.conftest import worker_settings
+from services.conftest import running
+
+
+@pytest.fixture
+def run(worker, orchestrator, bucket, tmp_path):
+    async def run(skill, params=None, **settings):
+        told = worker_settings(bucket, tmp_path, max_result_bytes=20_000, **settings)
+        async with running(worker, orchestrator, **told):
+            job = orchestrator.submit(skill, params or {})
+            await orchestrator.wait_for(lambda: job.state.final, timeout=20)
+        assert not list((tmp_path / "payloads").glob("*"))
+        assert max(len(each.body) for each in orchestrator.requests if each.call == "result") < 30_000
+        return job
+
+    return run
+
+
+async def test_the_largest_values_go_to_the_store_and_the_others_stay(worker, bucket, run):
+    rows = [{"n": number, "text": "ü"} for number in range(2_000)]
+
+    @worker.skill
+    async def report() -> dict[str, object]:
+        return {"rows": rows, "total": 7, "note": "z" * 5_000, "an odd key/..": "x" * 30_000}
+
+    job = await run("report")
+    assert job.state.value == "finished"
+    assert (job.result["total"], job.result["note"]) == (7, "z" * 5_000)
+    stored = {key: job.result[key] for key in ("rows", "an odd key/..")}
+    for key, value in (("rows", rows), ("an odd key/..", "x" * 30_000)):
+        uri = stored[key]
+        assert uri.startswith(f"s3://{bucket.name}/{job.job_id}/{job.task_id}/oversized/")
+        content = bucket.get(uri.removeprefix(f"s3://{bucket.name}/"))
+        assert json.loads(content) == value
+        assert job.data_metadata[key]["uri"] == uri
+        assert job.data_metadata[key]["size"] == len(content)
+
+
+async def test_files_of_the_result_are_still_uploaded_and_described(worker, bucket, run, tmp_path):
+    @worker.skill
+    async def both(files: TaskFiles) -> dict[str, object]:
+        return {"file": str(await files.write("out.txt", "hello")), "text": "x" * 30_000}
+
+    job = await run("both")
+    assert bucket.get(job.result["file"].removeprefix(f"s3://{bucket.name}/")) == b"hello"
+    assert set(job.data_metadata) == {"file", "text"}
+
+
+async def test_what_cannot_get_small_enough_fails_before_anything_is_stored(worker, bucket, run):
+    @worker.skill
+    async def keys() -> dict[str, object]:
+        return {f"key-{number}-{'k' * 100}": number for number in range(1_000)}
+
+    job = await run("keys")
+    assert job.error["details"]["limit"] == 20_000
+    with pytest.raises(Exception, match=r"404|NoSuchKey|Not Found"):
+        bucket.get(f"{job.job_id}/{job.task_id}/oversized/0.json")
+    assert job.error["code"] == "PERMANENT_ERROR"
+    assert "there are no large values" in job.error["message"]
+
+
+async def test_a_store_that_refuses_makes_the_task_fail_as_any_upload_does(worker, bucket, run):
+    @worker.skill
+    async def large() -> dict[str, object]:
+        return {"text": "x" * 30_000}
+
+    job = await run("large", s3_default_bucket="no-such-bucket")
+    assert job.state.value in {"failed", "quarantined"}
+    assert job.error["code"] != "CONTRACT_VIOLATION_ERROR"

@@ -1,0 +1,160 @@
+"""Which tasks are let in: signatures, policies, nesting. The signatures are those of real orchestrators' own code."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtomatika_worker.errors import MalformedMessageError, UntrustedTaskError
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST
+from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.protocol.signing import Signer
+from avtomatika_worker.protocol.trust import TaskGuard
+
+VECTORS = json.loads((Path(__file__).parent.parent / "data" / "signing-vectors.json").read_text("utf-8"))
+KEY = "the orchestrator's key"
+GUARD = TaskGuard(KEY)
+TASK = {"job_id": "j", "task_id": "t", "type": "echo", "params": {"n": 1, "text": "ü"}, "priority": 0.5, "step": 1}
+SCALARS = st.integers(-10, 10) | st.floats(allow_nan=False, allow_infinity=False, width=16) | st.text(max_size=5)
+PARAMS = st.dictionaries(st.text(max_size=5), SCALARS | st.lists(SCALARS, max_size=3), max_size=5)
+
+
+def recorded_signatures():
+    """Yield messages and what the code of orchestrators signs them with: tasks are signed alike.
+
+    But for one thing: of a message, a field ``_signature`` is left out, and of a task ``sig``.
+    """
+    for case in (each for each in VECTORS["cases"] if '"_signature"' not in each["wire"]):
+        for expected in case["expected"]:
+            for version in expected["versions"]:
+                wanted = version == NEWEST.version and "signature" in expected and not case["ignore_fields"]
+                if wanted and case["wire"].startswith("{") and '"security"' not in case["wire"]:
+                    yield pytest.param(case["wire"], expected["signature"], id=case["name"])
+
+
+def answer(task, **headers):
+    return Response(200, headers, task if isinstance(task, bytes) else json.dumps(task).encode())
+
+
+def signed(task, key=KEY, dialect=NEWEST):
+    return {**task, "sig": Signer(key).sign(canonical_bytes(task, dialect))}
+
+
+@pytest.mark.parametrize(("wire", "signature"), list(recorded_signatures()))
+def test_what_a_real_orchestrator_signed_is_taken_and_nothing_else(wire, signature):
+    inner = wire.strip()[1:-1]
+    task = "{" + (inner + "," if inner else "") + '"sig":"%s"}'
+    with pytest.raises(MalformedMessageError):  # authentic, and (being no task) malformed
+        TaskGuard(VECTORS["secret"]).admit(answer((task % signature).encode()), NEWEST)
+    for key, wrong in [(VECTORS["secret"], signature[::-1]), ("another key", signature)]:
+        with pytest.raises(UntrustedTaskError):
+            TaskGuard(key).admit(answer((task % wrong).encode()), NEWEST)
+
+
+@given(PARAMS, st.sampled_from(sorted(TASK)), SCALARS)
+def test_a_task_that_was_changed_anywhere_after_it_was_signed_is_refused(params, field, value):
+    task = signed({**TASK, "params": params})
+    assert GUARD.admit(answer(task), NEWEST).params == params
+    tampered = {**task, field: value}
+    if canonical_bytes(tampered, NEWEST) == canonical_bytes(task, NEWEST):
+        return
+    with pytest.raises(UntrustedTaskError):
+        GUARD.admit(answer(tampered), NEWEST)
+
+
+@given(
+    st.binary(max_size=100) | st.sampled_from([b"[]", b"null", b"{", b'{"sig":1}', b'{"sig":"\xc3\xa9"}', b"[" * 9999])
+)
+def test_whatever_is_not_a_signed_task_is_refused_with_its_reason(body):
+    if body:
+        with pytest.raises(UntrustedTaskError) as caught:
+            GUARD.admit(answer(body), NEWEST)
+        assert caught.value.reason in {"unsigned", "bad_signature"}
+
+
+def test_the_ids_of_a_refused_task_are_told_so_that_it_can_be_answered():
+    with pytest.raises(UntrustedTaskError, match="it is not signed") as caught:
+        GUARD.admit(answer(TASK), NEWEST)
+    assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
+    with pytest.raises(UntrustedTaskError) as caught:
+        GUARD.admit(answer({**TASK, "job_id": "x" * 1000, "task_id": "a\nb"}), NEWEST)
+    assert (caught.value.job_id, caught.value.task_id) == (None, None)
+
+
+def test_a_key_that_is_there_twice_counts_the_same_for_the_signature_and_for_the_skill():
+    body = json.dumps(signed({**TASK, "type": "harmless"})).encode()
+    twice = body.replace(b'"type": "harmless"', b'"type": "harmful", "type": "harmless"')
+    assert GUARD.admit(answer(twice), NEWEST).type == "harmless"
+    with pytest.raises(UntrustedTaskError):
+        GUARD.admit(answer(body.replace(b'"type": "harmless"', b'"type": "harmless", "type": "harmful"')), NEWEST)
+
+
+def test_unsigned_tasks_are_let_in_only_when_that_was_asked_for_and_wrong_signatures_never():
+    lenient = TaskGuard(KEY, signature_required=False)
+    assert lenient.admit(answer(TASK), NEWEST).type == "echo"
+    assert not lenient.wants_signatures
+    with pytest.raises(UntrustedTaskError, match="not the orchestrator's"):
+        lenient.admit(answer(signed(TASK, key="another")), NEWEST)
+    assert TaskGuard().admit(answer(signed(TASK, key="any")), NEWEST).type == "echo"
+
+
+def test_the_refusal_says_when_the_orchestrator_is_too_old_to_sign():
+    with pytest.raises(UntrustedTaskError, match=r"orchestrators of protocol 1\.0b13 sign none"):
+        GUARD.admit(answer(TASK), next(each for each in DIALECTS if each.version == "1.0b13"))
+
+
+def test_a_signature_is_checked_in_the_version_that_the_answer_announces():
+    deep: object = 1
+    for _ in range(40):
+        deep = {"a": deep}
+    task = {**TASK, "params": {"deep": deep}}
+    older = next(each for each in DIALECTS if each.version == "1.0b16")
+    with pytest.raises(UntrustedTaskError):
+        GUARD.admit(answer(signed(task, dialect=older)), NEWEST)
+    assert GUARD.admit(answer(signed(task, dialect=older), **{"x-rxon-version": "1.0b16"}), NEWEST).type == "echo"
+
+
+@pytest.mark.parametrize("allowed", [["echo"], ["other", "echo"], None])
+def test_a_policy_that_allows_the_skill_or_says_nothing_lets_the_task_in(allowed):
+    assert TaskGuard().admit(answer({**TASK, "policy": {"allowed_skills": allowed}}), NEWEST).type == "echo"
+
+
+@pytest.mark.parametrize("allowed", [[], ["other"], ["ech"], "echo", {"echo": 1}, 7, [["echo"]]], ids=str)
+def test_a_policy_that_does_not_allow_the_skill_refuses_the_task(allowed):
+    task = {**TASK, "policy": {"allowed_skills": allowed}}
+    for guard, sent in [(TaskGuard(), task), (GUARD, signed(task))]:
+        with pytest.raises(UntrustedTaskError, match="does not allow the skill 'echo'") as caught:
+            guard.admit(answer(sent), NEWEST)
+        assert caught.value.reason == "not_allowed"
+
+
+@given(st.integers(0, 60), st.sampled_from(["list", "dict"]), st.sampled_from(["params", "metadata", "policy"]))
+def test_a_task_nested_deeper_than_allowed_is_malformed_and_named(levels, kind, field):
+    value: object = "x"
+    for _ in range(levels):
+        value = [value] if kind == "list" else {"a": value}
+    wide = [[]] * 40  # many brackets are not depth
+    sent = answer({**TASK, "params": {"wide": wide}, field: {"v": value, "wide": wide}})
+    guard = TaskGuard(max_nesting=30)
+    if levels < 30:
+        assert guard.admit(sent, NEWEST) is not None
+    else:
+        with pytest.raises(MalformedMessageError, match="MAX_TASK_NESTING") as caught:
+            guard.admit(sent, NEWEST)
+        assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
+
+
+def test_no_task_is_none_with_a_key_too():
+    for guard in (TaskGuard(), GUARD):
+        assert guard.admit(Response(204, {}, b""), NEWEST) is None
+        assert guard.admit(Response(200, {}, b""), NEWEST) is None
+
+
+def test_the_key_is_in_no_text():
+    assert KEY not in repr(GUARD)
+    with pytest.raises(UntrustedTaskError) as caught:
+        GUARD.admit(answer({**TASK, "sig": "0" * 64}), NEWEST)
+    assert KEY not in str(caught.value)
