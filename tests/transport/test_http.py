@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import random
-import zlib
 
 import pytest
 from aiohttp import web
@@ -87,8 +86,8 @@ async def bounded():
         if form == "plain":
             return web.Response(body=b"x" * size)
         response = web.StreamResponse()
-        if form in {"gzip", "deflate", "zstd"}:
-            body = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd}[form](b"\0" * size)
+        if form in {"gzip", "zstd"}:
+            body = {"gzip": gzip.compress, "zstd": zstd}[form](b"\0" * size)
             response.headers["Content-Encoding"] = form
         else:
             body = b"x" * size
@@ -121,7 +120,7 @@ def zstd(data):
     return b"\x28\xb5\x2f\xfd\x80\x38" + len(data).to_bytes(4, "little") + b"".join(blocks) + last
 
 
-FORMS = ["plain", "chunked", "gzip", "deflate", "zstd"]
+FORMS = ["plain", "chunked", "gzip", "zstd"]
 
 
 @pytest.mark.parametrize("form", FORMS)
