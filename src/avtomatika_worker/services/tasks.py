@@ -172,7 +172,7 @@ class Tasks:
         self._expect_report()
         self._running[link, task.task_id] = running
         if self._was_cancelled_early(task):
-            execution.cancel(CancelReason.REQUESTED)
+            self._cancel_some([running], CancelReason.REQUESTED)
         self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
 
     def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
