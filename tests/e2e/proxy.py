@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from avtomatika_worker.devserver.listening import stop_accepting
+
 
 class Proxy:
     """Passes bytes between a port of its own and the server at ``target``; lives in the loop that started it."""
@@ -33,9 +35,8 @@ class Proxy:
     async def cut(self) -> None:
         """Close every connection, and refuse new ones."""
         assert self._server is not None
+        await stop_accepting(*self._server.sockets)
         self._server.close()
-        for _ in range(3):  # until connections that have just been accepted have their handlers
-            await asyncio.sleep(0)
         for connection in list(self._connections):
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from avtomatika_worker.devserver.listening import stop_accepting
+
 _END: Final = b"\r\n\r\n"
 
 
@@ -117,9 +119,8 @@ async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
     try:
         yield proxy
     finally:
+        await stop_accepting(*server.sockets)
         server.close()
-        for _ in range(3):  # until connections that have just been accepted have their handlers
-            await asyncio.sleep(0)
         for handler in list(handlers):
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)

@@ -17,6 +17,7 @@ from observability.otlp import collecting
 APP = """
 import asyncio
 from avtomatika_worker import ObservabilityManager, PermanentError, TaskContext, Worker
+from avtomatika_worker.devserver.listening import stop_accepting
 
 worker = Worker(worker_type="observed", worker_id="w1")
 
@@ -257,5 +258,4 @@ async def test_a_collector_that_does_not_answer_does_not_hold_up_the_shutdown(tm
             await orchestrator.submit("work", {}).done(timeout=20)
             async with asyncio.timeout(8):  # an exporter's own timeout is 10 s, for each signal
                 await worker.end()
-        for _ in range(3):  # a connection that has just been accepted has its handler
-            await asyncio.sleep(0)
+        await stop_accepting(*silent.sockets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from avtomatika_worker.devserver.client_api import ClientApi
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.guard import Guard
 from avtomatika_worker.devserver.jobs import NewJob
+from avtomatika_worker.devserver.listening import listening_socket, stop_accepting
 from avtomatika_worker.devserver.orchestrator import Orchestrator, Rules
 from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
 from avtomatika_worker.devserver.releases import release
@@ -117,6 +119,7 @@ class EmbeddedOrchestrator:
         )
         self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version)
         self._runner: web.AppRunner | None = None
+        self._listening: socket.socket | None = None
         self._housekeeper: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------------- life
@@ -133,7 +136,8 @@ class EmbeddedOrchestrator:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_TIME)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self.host, self._port, reuse_address=True, ssl_context=self._tls).start()
+            self._listening = listening_socket(self.host, self._port)
+            await web.SockSite(runner, self._listening, ssl_context=self._tls).start()
         except BaseException:
             await runner.cleanup()
             raise
@@ -149,10 +153,10 @@ class EmbeddedOrchestrator:
             return
         housekeeper.cancel()
         await asyncio.gather(housekeeper, return_exceptions=True)
+        if self._listening is not None:
+            await stop_accepting(self._listening)
         for site in list(runner.sites):
             await site.stop()
-        for _ in range(3):  # what was accepted in this moment becomes a connection, which the runner then closes
-            await asyncio.sleep(0)
         self._worker_api.polls.release()
         self._worker_api.commands.close()
         self._hub.close()

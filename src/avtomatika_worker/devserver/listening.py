@@ -1,0 +1,35 @@
+"""Sockets that listen, and how they stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final, Protocol
+
+_TURNS: Final = 4
+"""Turns of the loop until what was accepted is a connection that its server knows."""
+
+
+class _HasDescriptor(Protocol):
+    def fileno(self) -> int:
+        """Return its file descriptor."""
+        ...
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Listen at an address, or a name of one; port 0 is any. Raises OSError when the port is taken."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server((str(address[0]), int(address[1])), family=family)
+
+
+async def stop_accepting(*sockets: _HasDescriptor) -> None:
+    """Accept no more connections, before their server is closed.
+
+    asyncio's own loops lose a connection that they accept in the turn in which its server is closed: it stays open,
+    and nobody knows it (observed with Python 3.11). uvloop has no such turn, and nothing to remove.
+    """
+    loop = asyncio.get_running_loop()
+    for each in sockets:
+        loop.remove_reader(each.fileno())
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
