@@ -235,6 +235,7 @@ def _requests(stats: dict[str, Any]) -> int:
     return sum(stats[kind] for kind in ("polls", "results", "heartbeats", "events", "other"))
 
 
+_PROCESSES: Final = {"BENCH_PROCESSES": "1", "WORKER_SKILL_PROCESSES": "2"}
 _ALL: Final = ("worker", "official", "bare loop")
 
 SCENARIOS: Final = (
@@ -247,6 +248,18 @@ SCENARIOS: Final = (
     Scenario("params-64k", "64 KiB of params, echoed, 50 slots", throughput(Load(50, size=2**16)), _ALL),
     Scenario("params-1m", "1 MiB of params, echoed, 10 slots", throughput(Load(10, size=2**20)), _ALL),
     Scenario("threads", "plain def skills in threads, 50 slots", throughput(Load(50, skill="echo_thread"))),
+    Scenario(
+        "processes",
+        "plain def skills in 2 processes on the worker's core, 10 slots",
+        throughput(Load(10, skill="echo_process", env=_PROCESSES)),
+        ("worker",),
+    ),
+    Scenario(
+        "processes-64k",
+        "the same with 64 KiB of params, echoed",
+        throughput(Load(10, skill="echo_process", size=2**16, env=_PROCESSES)),
+        ("worker",),
+    ),
     Scenario("latency", "from hand-out to result at half of the official's load", latency, _ALL),
     Scenario("idle", "an idle worker: CPU, traffic, memory", idle),
     Scenario("light", "two tasks a second: what one costs on the wire, all traffic counted", light),

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -193,13 +194,13 @@ def cli() -> str:
 _INCLUDED: Final = re.compile(r"(<!-- (?P<path>examples/\S+) -->\n)```python\n.*?```\n", re.DOTALL)
 
 
-def testing() -> str:
-    """Return the page on testing with its examples as they are now: the text around them is written by hand."""
+def with_examples(page: str) -> str:
+    """Return a page with its examples as they are now: the text around them is written by hand."""
 
     def include(match: re.Match[str]) -> str:
         return f"{match[1]}```python\n{(ROOT / match['path']).read_text('utf-8')}```\n"
 
-    return _INCLUDED.sub(include, (ROOT / "docs" / "testing.md").read_text("utf-8"))
+    return _INCLUDED.sub(include, (ROOT / "docs" / page).read_text("utf-8"))
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -216,7 +217,8 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "metrics.md": metrics,
     "log-actions.md": log_actions,
     "cli.md": cli,
-    "testing.md": testing,
+    "testing.md": partial(with_examples, "testing.md"),
+    "execution.md": partial(with_examples, "execution.md"),
 }
 
 

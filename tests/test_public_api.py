@@ -10,9 +10,9 @@ from avtomatika_worker import Worker
 EXPORTED = """
 CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError Failed FileMetadata
 Handler IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager Outcome PermanentError
-ResourceExhaustedError S3Uri SecurityError Sent SkillBlueprint SkillDefinitionError SkillLoadError Succeeded
-SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles TaskTimeoutError TransientError
-UnsafeNameError Worker WorkerError __version__
+ProcessStartError ResourceError ResourceExhaustedError S3Uri SecurityError Sent SkillBlueprint SkillDefinitionError
+SkillLoadError Succeeded SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles
+TaskTimeoutError TransientError UnsafeNameError Worker WorkerError __version__
 """
 
 

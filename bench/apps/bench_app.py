@@ -20,6 +20,15 @@ def echo_thread(params: dict[str, Any]) -> dict[str, Any]:
     return {"status": "success", "data": params}
 
 
+def echo_process(params: dict[str, Any]) -> dict[str, Any]:
+    """Return what came, from a process."""
+    return {"status": "success", "data": params}
+
+
+if os.environ.get("BENCH_PROCESSES"):  # the official worker knows none
+    worker.skill("echo_process", executor="process")(echo_process)
+
+
 def _another(number: int) -> None:
     @worker.skill(f"filler_{number}")
     async def filler(params: dict[str, Any]) -> dict[str, Any]:

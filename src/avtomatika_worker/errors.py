@@ -4,6 +4,8 @@
     ├── ConfigError                   settings that cannot be used (all problems at once)
     ├── SkillDefinitionError          a skill that cannot be registered
     ├── SkillLoadError                a module of the skills directory that cannot be imported
+    ├── ResourceError                 a resource that cannot be registered, or made
+    ├── ProcessStartError             a process for skills that does not start
     ├── TaskError                     what a skill raises, and what a task ends with
     │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries
     │   │   └── ObjectChangedError        an object that was replaced while it was read
@@ -69,6 +71,19 @@ class SkillLoadError(WorkerError):
         self.path = path
         self.problem = problem
         super().__init__(f"{path}: {problem}")
+
+
+class ResourceError(WorkerError):
+    """A resource that cannot be registered, or made; ``__cause__`` is what its function raised, if that is why."""
+
+    def __init__(self, resource: str, problem: str) -> None:
+        self.resource = resource
+        self.problem = problem
+        super().__init__(f"resource {resource!r}: {problem}")
+
+
+class ProcessStartError(WorkerError):
+    """A process for skills ended, or said something else than it should, before it was ready."""
 
 
 class TaskError(WorkerError):

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.execution.processes.pool import Processes
+from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
+from avtomatika_worker.execution.resources import CLOSE_TIMEOUT, OneThread, Resources
 from avtomatika_worker.execution.runners import Threads
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability.telemetry import Telemetry
@@ -144,6 +147,9 @@ class Parts:
     pulse: Pulse
     outbox: Outbox
     threads: Threads
+    processes: Processes
+    resources: Resources
+    resource_thread: OneThread
     files: Files
     telemetry: Telemetry
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
@@ -201,8 +207,9 @@ class Supervisor:
             self._parts.outbox.open(self._parts.links, required=self._store_required)
             for link in self._parts.links:
                 link.open()
-            await self._start()
-            await self._watch()
+            if await self._make_resources():
+                await self._start()
+                await self._watch()
         except BaseException as error:  # noqa: BLE001 - raised again when everything has been taken down
             ended_by = _the_one(error)
         ending = asyncio.ensure_future(self._end())
@@ -232,6 +239,25 @@ class Supervisor:
         self._spawn(self._link_thread.until_ended())
         self._spawn(self._parts.poller.run())
         self._spawn(self._parts.pulse.run())
+
+    async def _make_resources(self) -> bool:
+        """Make what skills need, before anybody hears of the worker; False when it is told to stop meanwhile."""
+        making = asyncio.ensure_future(self._open_resources())
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({making, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if making.done():
+                making.result()
+        finally:
+            stop.cancel()
+            if not making.done():
+                making.cancel()
+                await asyncio.wait({making}, timeout=CLOSE_TIMEOUT)
+        return not self._stop.is_set()
+
+    async def _open_resources(self) -> None:
+        await self._parts.resources.open()
+        await self._parts.processes.open()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._services.append(asyncio.get_running_loop().create_task(coroutine))
@@ -319,12 +345,24 @@ class Supervisor:
         for link in self._parts.links:
             await link.close()
         self._parts.outbox.close()
+        await self._close_resources()
         self._parts.threads.close()
         self._parts.files.close()
         await asyncio.to_thread(self._parts.telemetry.close)
         self.phase = Phase.STOPPED
         self._stopped.set()
         _log.info("stopped", extra={"action": "stopped"})
+
+    async def _close_resources(self) -> None:
+        """Close what skills needed, here and in processes side by side. Told to hurry, leave it."""
+        parts = self._parts
+
+        async def close() -> None:
+            await asyncio.gather(parts.processes.close(), parts.resources.close())
+
+        await self._step("close resources", close(), CLOSE_TIMEOUT + KILL_TIMEOUT)
+        await parts.processes.kill()
+        parts.resource_thread.close()
 
 
 def _the_one(error: BaseException) -> BaseException:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 from collections import Counter
 
 import pytest
@@ -219,3 +221,20 @@ async def test_a_task_whose_result_waits_for_its_delivery_is_not_run_again(count
             orchestrator.clear_faults()
             await orchestrator.wait_for(lambda: results(orchestrator))
         assert counting.calls == [1]
+
+
+async def test_plain_skills_have_as_many_threads_as_the_setting_says(orchestrator, worker):
+    guard, running_now, most = threading.Lock(), [], []
+
+    @worker.skill
+    def blocking():
+        with guard:
+            running_now.append(1)
+            most.append(len(running_now))
+        time.sleep(0.02)
+        with guard:
+            running_now.pop()
+
+    async with running(worker, orchestrator, max_concurrent_tasks=8, skill_threads=2):
+        await finished([orchestrator.submit("blocking", {}) for _ in range(8)])
+    assert max(most) == 2

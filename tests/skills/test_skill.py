@@ -108,7 +108,7 @@ def nested(levels: int) -> dict[str, Any]:
         ({"timeout": float("nan")}, "timeout"),
         ({"max_concurrent": 0}, "max_concurrent"),
         ({"max_concurrent": 1.5}, "max_concurrent"),
-        ({"executor": "process"}, "executor"),
+        ({"executor": "gpu"}, "executor"),
         ({"type": "a b"}, "type"),
         ({"output_statuses": "done"}, "output_statuses"),
         ({"output_statuses": [1]}, "output_statuses"),

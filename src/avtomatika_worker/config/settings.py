@@ -75,6 +75,20 @@ class Settings(ScalingSettings, SecuritySettings):
     max_concurrent_tasks: int = _setting(
         "MAX_CONCURRENT_TASKS", kinds.integer(least=1), "Number of tasks that may run at the same time.", default=10
     )
+    skill_threads: int | None = _setting(
+        "WORKER_SKILL_THREADS",
+        kinds.integer(least=1),
+        "Threads for plain `def` skills.",
+        default=None,
+        unset="as many as `MAX_CONCURRENT_TASKS`",
+    )
+    skill_processes: int | None = _setting(
+        "WORKER_SKILL_PROCESSES",
+        kinds.integer(least=1),
+        'Processes at most for skills with `executor="process"`; tasks beyond them wait for one in their slots.',
+        default=None,
+        unset="as many as `MAX_CONCURRENT_TASKS`",
+    )
     heartbeat_interval: float = _setting(
         "HEARTBEAT_INTERVAL", kinds.number(above=0), "Time between two heartbeats.", default=15.0, unit="s"
     )

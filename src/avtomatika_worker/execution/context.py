@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Generator
-from typing import Any, Final, Protocol, cast, overload
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeVar, cast, overload
 
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.observability.telemetry import ObservabilityManager
+from avtomatika_worker.skills.hints import name_of
 
+_T = TypeVar("_T")
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
+
+_NO_RESOURCES: Final[Mapping[Any, object]] = MappingProxyType({})
 
 _making_files: Final = threading.Lock()
 """One for all tasks: it is held for microseconds, and most tasks have no files."""
@@ -101,6 +106,7 @@ class TaskContext:
         "_hot",
         "_make_files",
         "_progress",
+        "_resources",
         "_sink",
         "costs",
         "deadline",
@@ -136,6 +142,7 @@ class TaskContext:
         observability: ObservabilityManager = ObservabilityManager(),  # noqa: B008 - frozen
         params_metadata: dict[str, Any] | None = None,
         files: Callable[[], TaskFiles] | None = None,
+        resources: Mapping[Any, object] = _NO_RESOURCES,
     ) -> None:
         self.skill: str = skill
         self.task_id: str = task_id
@@ -155,6 +162,7 @@ class TaskContext:
         self.costs: dict[str, float] = {}
         self._make_files = files
         self._files: TaskFiles | None = None
+        self._resources = resources
         self._progress = 0.0
         self._cancel_reason: CancelReason | None = None
 
@@ -203,6 +211,19 @@ class TaskContext:
         self._sink.event(event_type, plain)
         return Sent(accepted=True, room=self._sink.room)
 
+    async def relay_event(self, event_type: str, payload: object) -> str | None:
+        """Send an event for a process that runs the skill, and return why not. Waits while the queue is full.
+
+        Progress is only checked: it comes by itself.
+        """
+        plain, problem = self._check_event(event_type, payload)
+        if plain is None:
+            return problem or "not valid"
+        if event_type != "progress":
+            self._sink.event(event_type, plain)
+            await Sent(accepted=True, room=self._sink.room)
+        return None
+
     def _complain(self, event_type: object, problem: str) -> None:
         _log.error(
             "event %r of skill %s not sent: %s", event_type, self.skill, problem, extra={"action": "event_blocked"}
@@ -236,6 +257,16 @@ class TaskContext:
     def used_files(self) -> TaskFiles | None:
         """The same when anybody has asked for it."""
         return self._files
+
+    # ------------------------------------------------------------------------------------------ resources
+
+    def resource(self, kind: type[_T]) -> _T:
+        """Return the resource of a type, as an argument annotated with it gets it. Raises LookupError without one."""
+        try:
+            return cast("_T", self._resources[kind])
+        except KeyError:
+            known = ", ".join(map(name_of, self._resources)) or "none"
+            raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
 
     # ------------------------------------------------------------------------------------------ hot cache
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
@@ -22,7 +23,8 @@ from avtomatika_worker.execution.outcome import (
     from_exception,
     from_value,
 )
-from avtomatika_worker.execution.runners import Threads, run_skill
+from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
+from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
@@ -35,13 +37,15 @@ class Pipeline:
         self,
         registry: SkillRegistry,
         middlewares: Sequence[Middleware],
-        threads: Threads,
+        runners: Runners,
         tracing: Tracing,
+        resources: Mapping[Any, object],
         bound: ResultBound | None = None,
     ) -> None:
+        self.resources: Mapping[Any, object] = resources
         self._registry = registry
         self._tracing = tracing
-        self._threads = threads
+        self._runners = runners
         self._bound = bound or ResultBound()
         self._handler: Handler = compose(middlewares, self._run_skill) if middlewares else self._run_skill
 
@@ -84,7 +88,7 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._threads, self._tracing))
+            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing))
             if isinstance(outcome, Succeeded):
                 _check(skill, outcome)
         except asyncio.CancelledError:
@@ -104,6 +108,13 @@ def _check(skill: Skill, outcome: Succeeded) -> None:
         skill.check_output(outcome.data)
 
 
+def _grace(options: SkillOptions | None) -> float:
+    """Return how long a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
+    if options is None:
+        return 0.0
+    return options.cancel_grace + (KILL_TIMEOUT if options.in_process else 0.0)
+
+
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
@@ -116,7 +127,7 @@ class Execution:
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
-        self.grace: float = options.cancel_grace if (options := pipeline.options(ctx.skill)) else 0.0
+        self.grace: float = _grace(pipeline.options(ctx.skill))
         self._runner: asyncio.Task[Outcome] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []

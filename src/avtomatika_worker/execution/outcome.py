@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from avtomatika_worker.errors import ContractViolationError, TaskError, TransientError, UnsendableValueError
+from avtomatika_worker.errors import (
+    ContractViolationError,
+    ResourceExhaustedError,
+    TaskError,
+    TransientError,
+    UnsendableValueError,
+)
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -105,6 +111,9 @@ def from_exception(error: Exception) -> Failed:
     if isinstance(error, TaskError):
         return Failed(error.code, _text(error.message or type(error).__name__), _plain_details(error.details))
     name = type(error).__name__
+    if isinstance(error, MemoryError):
+        message = f"out of memory: {error}" if str(error) else "out of memory"
+        return Failed(ResourceExhaustedError.code, _text(message), {"exception": name}, expected=False)
     return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
 
 

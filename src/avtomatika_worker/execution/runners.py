@@ -1,4 +1,4 @@
-"""Where a skill runs: ``async def`` on the main loop, plain ``def`` in the worker's own threads."""
+"""Where a skill runs: ``async def`` on the main loop, plain ``def`` in the worker's own threads, or in a process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.skill import Skill
 
@@ -46,19 +48,30 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
         raise RuntimeError("the skill raised StopIteration") from error
 
 
-async def run_skill(skill: Skill, ctx: TaskContext, threads: Threads, tracing: Tracing) -> Any:
+@dataclass(frozen=True, slots=True)
+class Runners:
+    """Where skills run that do not run on the main loop."""
+
+    threads: Threads
+    processes: Processes
+
+
+async def run_skill(skill: Skill, ctx: TaskContext, runners: Runners, tracing: Tracing) -> Any:
     """Bind the skill's arguments and run it where it belongs.
 
     Raises `InvalidInputError` for params that do not fit, ``CancelledError`` when the task was cancelled, and whatever
     the skill raises.
     """
+    if skill.options.in_process:  # which also binds its arguments
+        with tracing.span("skill"):
+            return await runners.processes.run(skill, ctx)
     with tracing.span("validate"):
         args, kwargs = skill.bind(ctx)
     try:
         with tracing.span("skill"):
             if skill.is_async:
                 return await skill.func(*args, **kwargs)
-            value = await threads.run(skill.func, args, kwargs)
+            value = await runners.threads.run(skill.func, args, kwargs)
             # A plain decorator around an async def looks like a plain def, and returns the coroutine.
             return await value if asyncio.iscoroutine(value) else value
     except TaskCancelledError as error:

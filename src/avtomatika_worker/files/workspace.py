@@ -6,13 +6,12 @@ import os
 import stat
 import threading
 from pathlib import Path, PurePath
-from typing import IO, Any, Final, Literal, overload
+from typing import IO, Any, Final, Literal, Protocol, overload
 
 import msgspec
 
 from avtomatika_worker.errors import UnsafeNameError
 from avtomatika_worker.files.names import confined, resolved
-from avtomatika_worker.files.workspaces import Workspaces
 
 Name = str | os.PathLike[str]
 """A name relative to the task's directory, or a path in it."""
@@ -23,10 +22,22 @@ _UTF_8: Final = "utf-8"
 _WRITING: Final = frozenset("wax+")
 
 
+class Directories(Protocol):
+    """Makes and removes directories for tasks. Both block."""
+
+    def make(self, task_id: str) -> Path:
+        """Make a directory for a task."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove it and all in it."""
+        ...
+
+
 class Workspace:
     """The directory of one task; it is made when it is first needed. Every name in it is checked."""
 
-    def __init__(self, task_id: str, workspaces: Workspaces) -> None:
+    def __init__(self, task_id: str, workspaces: Directories) -> None:
         self._task_id = task_id
         self._workspaces = workspaces
         self._guard = threading.Lock()

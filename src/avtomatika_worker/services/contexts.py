@@ -54,6 +54,7 @@ class Contexts:
             hot=self._hot,
             observability=self._telemetry.manager,
             params_metadata=task.params_metadata,
+            resources=self._pipeline.resources,
             files=lambda: self._files.for_task(task.job_id, task.task_id, ctx.tell, loop),
         )
         return ctx

@@ -13,7 +13,7 @@ from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.bare import mentions_uris
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.hints import MISSING
+from avtomatika_worker.skills.hints import MISSING, name_of
 from avtomatika_worker.skills.schema import TypeContract, UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue, describe
 
@@ -62,21 +62,25 @@ class Injectables:
     def __init__(self) -> None:
         self._providers: dict[Any, Provider] = {}
 
-    def register(self, tp: type, provider: Provider) -> None:
+    def register(self, tp: Any, provider: Provider) -> None:
         """Fill arguments annotated with ``tp`` with what ``provider`` returns."""
         self._providers[tp] = provider
 
-    def provider_for(self, annotation: Any) -> Provider | None:
-        """Return the provider for an annotation: the type itself, ``Annotated[type, …]`` or ``type | None``."""
+    def key_for(self, annotation: Any) -> Any:
+        """Return the type that an annotation asks for: itself, ``Annotated[type, …]`` or ``type | None``; else None."""
         if get_origin(annotation) is Annotated:
-            return self.provider_for(get_args(annotation)[0])
+            return self.key_for(get_args(annotation)[0])
         members = [m for m in get_args(annotation) if m is not type(None)]
         if len(members) == 1 and type(None) in get_args(annotation):
-            return self.provider_for(members[0])
+            return self.key_for(members[0])
         try:
-            return self._providers.get(annotation)
+            return annotation if annotation in self._providers else None
         except TypeError:  # not hashable
             return None
+
+    def provider_for(self, annotation: Any) -> Provider | None:
+        """Return the provider for an annotation."""
+        return self._providers.get(self.key_for(annotation))
 
     def copy(self) -> Injectables:
         """Return a registry of its own with the same providers."""
@@ -87,7 +91,10 @@ class Injectables:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the types."""
-        return tuple(tp.__name__ for tp in self._providers)
+        return tuple(map(name_of, self._providers))
+
+    def __len__(self) -> int:
+        return len(self._providers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ class BindingPlan:
     rest: tuple[str, ...]
     input: TypeContract | None
     """The contract of the input, None when nothing is known of it."""
+    injects: frozenset[Any]
+    """The types that arguments are filled by."""
     spread: bool
     """Whether the input's fields are arguments of their own."""
     takes_params: bool
@@ -184,6 +193,7 @@ def compile_plan(
         keywords=tuple(keywords),
         rest=tuple(name for name in INJECTED_NAMES if name not in bound) if rest else (),
         input=contract,
+        injects=frozenset(map(injectables.key_for, annotations.values())) - {None},
         spread=bool(own),
         takes_params=takes_params,
     )
@@ -247,7 +257,8 @@ def _input_contract(
     except NameError as error:
         raise unresolved(skill, error) from None
     except UnsupportedTypeError as error:
-        raise SkillDefinitionError(skill, f"its input: {error}") from error
+        hint = "if it is a resource, register that before the skill"
+        raise SkillDefinitionError(skill, f"its input: {error} ({hint})") from error
     if given is None:
         return inferred
     check, convert = given.convert, inferred.convert if inferred is not None else None

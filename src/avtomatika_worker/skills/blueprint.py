@@ -4,19 +4,53 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
+from avtomatika_worker.skills.binding import local_names
+from avtomatika_worker.skills.resource import ResourceDefinition
 from avtomatika_worker.skills.skill import CANCEL_GRACE, SkillDefinition, define
 
 F = TypeVar("F", bound=Callable[..., Any])
+Executor = Literal["thread", "process"]
 
 
 class SkillDecorator(ABC):
-    """What `Worker` and `SkillBlueprint` share: the ``skill`` decorator."""
+    """What `Worker` and `SkillBlueprint` share: the decorators ``skill`` and ``resource``."""
 
     @abstractmethod
     def add_skill(self, definition: SkillDefinition) -> None:
         """Take a skill."""
+
+    @abstractmethod
+    def add_resource(self, definition: ResourceDefinition) -> None:
+        """Take a resource."""
+
+    @overload
+    def resource(self, func: F, /) -> F: ...
+
+    @overload
+    def resource(self, func: None = None, /) -> Callable[[F], F]: ...
+
+    def resource(self, func: Any = None, /) -> Any:
+        """Let a function make what skills ask for by its type: a loaded model, a pool of connections.
+
+            @worker.resource
+            async def database() -> AsyncIterator[Database]:
+                async with connect() as database:
+                    yield database
+
+        A plain or ``async def`` function returns the resource; a generator yields it, and is resumed when the worker
+        shuts down. The type in its return annotation is how skills, and other resources, ask for it. It is called once
+        in the worker's process before the worker registers, and once in each process for skills with
+        ``executor="process"`` that need it; where no skill needs it, nothing is made but in the worker's process.
+        Plain functions run in a thread. Resources are closed in reverse order. The function itself is returned.
+
+        Raises `ResourceError`. A resource that cannot be made ends the start with exit code 2.
+        """
+        if func is None:
+            return self.resource  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType] - it calls itself
+        self.add_resource(ResourceDefinition(func, local_names(func)))
+        return func
 
     @overload
     def skill(self, name: F, /) -> F: ...
@@ -37,7 +71,8 @@ class SkillDecorator(ABC):
         output_statuses: Iterable[str] | None = None,
         timeout: float | None = None,
         max_concurrent: int | None = None,
-        executor: str | None = None,
+        executor: Executor | None = None,
+        max_tasks_per_child: int | None = None,
         cancel_grace: float = CANCEL_GRACE,
         **properties: Any,
     ) -> Callable[[F], F]: ...
@@ -54,6 +89,11 @@ class SkillDecorator(ABC):
         ``timeout`` (seconds) stops a task that runs longer; ``max_concurrent`` is how many tasks of the skill may run
         at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; then the task is reported without
         it, and its slot is free when it truly ends.
+
+        A plain ``def`` runs in a thread (``executor="thread"``), an ``async def`` on the worker's event loop.
+        ``executor="process"`` runs either in a process of the worker's: for code that computes, holds the GIL, or may
+        crash. There a skill that outlives its ``cancel_grace`` is killed. The function must be one that can be imported
+        by its name; ``max_tasks_per_child`` is after how many tasks of the skill its process is replaced.
 
         Raises `SkillDefinitionError`.
         """
@@ -76,15 +116,25 @@ class SkillBlueprint(SkillDecorator):
     def __init__(self, name: str = "") -> None:
         self.name = name
         self._definitions: list[SkillDefinition] = []
+        self._resources: list[ResourceDefinition] = []
 
     def add_skill(self, definition: SkillDefinition) -> None:
         """Take a skill."""
         self._definitions.append(definition)
 
+    def add_resource(self, definition: ResourceDefinition) -> None:
+        """Take a resource."""
+        self._resources.append(definition)
+
     @property
     def definitions(self) -> tuple[SkillDefinition, ...]:
         """The skills collected so far."""
         return tuple(self._definitions)
+
+    @property
+    def resources(self) -> tuple[ResourceDefinition, ...]:
+        """The resources collected so far."""
+        return tuple(self._resources)
 
     def __repr__(self) -> str:
         return f"SkillBlueprint({self.name!r}, skills={[d.name for d in self._definitions]})"

@@ -26,6 +26,7 @@ class LoadedSkills:
     blueprints: list[SkillBlueprint] = field(default_factory=list[SkillBlueprint])
     setups: list[Callable[[Any], object]] = field(default_factory=list[Callable[[Any], object]])
     modules: list[str] = field(default_factory=list[str])
+    package: str | None = None
 
 
 def load_directory(
@@ -47,6 +48,7 @@ def load_directory(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's __init__.py may raise anything
         _problem(directory / "__init__.py", error, on_error, on_problem)
         return loaded
+    loaded.package = package.__name__
     _take(package, loaded)
     for info in sorted(pkgutil.iter_modules([str(directory)]), key=lambda each: each.name):
         if info.name.startswith("_"):
@@ -73,7 +75,11 @@ def _problem(
 
 def _package(directory: Path) -> ModuleType:
     """Import the directory as a package."""
-    name = _package_name(directory)
+    return make_package(_package_name(directory), directory)
+
+
+def make_package(name: str, directory: Path) -> ModuleType:
+    """Import a directory as the package ``name``, which may be there already."""
     present = sys.modules.get(name)
     if present is not None:
         return present

@@ -18,6 +18,7 @@ class SkillRegistry:
         self._injectables = injectables
         self._definitions: dict[str, SkillDefinition] = {}
         self._skills: dict[str, Skill] = {}
+        self._known = 0
 
     def add(self, definition: SkillDefinition) -> None:
         """Register and compile. Raises `SkillDefinitionError`, also for a name that is taken."""
@@ -25,19 +26,31 @@ class SkillRegistry:
         if taken is not None:
             places = f"{taken.place} and {definition.place}"
             raise SkillDefinitionError(definition.name, f"the name is taken twice, by {places}")
+        self._forget_if_outdated()
         with contextlib.suppress(UnresolvedReferenceError):  # tried again in `freeze`
             self._skills[definition.name] = definition.compile(self._injectables)
         self._definitions[definition.name] = definition
 
     def freeze(self) -> None:
         """Compile what could not be compiled before. Raises `SkillDefinitionError`."""
+        self._forget_if_outdated()
         for name, definition in self._definitions.items():
             if name not in self._skills:
                 self._skills[name] = definition.compile(self._injectables)
 
+    def _forget_if_outdated(self) -> None:
+        """Compile anew what was compiled before a resource was registered that it may ask for."""
+        if len(self._injectables) != self._known:
+            self._known = len(self._injectables)
+            self._skills.clear()
+
     def get(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
         return self._skills.get(name)
+
+    def definition(self, name: str) -> SkillDefinition:
+        """Return what the skill called ``name`` was made of. Raises KeyError."""
+        return self._definitions[name]
 
     def names(self) -> tuple[str, ...]:
         """The names, in the order of registration."""

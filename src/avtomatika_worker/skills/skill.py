@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-_EXECUTORS: Final = frozenset({None, "thread"})
+_EXECUTORS: Final = frozenset({None, "thread", "process"})
 CANCEL_GRACE: Final = 5.0
 """Seconds that a cancelled skill has to end, unless it declares others; then its result no longer waits for it."""
 
@@ -52,6 +52,12 @@ class SkillOptions:
     max_concurrent: int | None = None
     executor: str | None = None
     cancel_grace: float = CANCEL_GRACE
+    max_tasks_per_child: int | None = None
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it runs in a process of its own."""
+        return self.executor == "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,11 @@ class Skill:
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}
 
+    @property
+    def injects(self) -> frozenset[Any]:
+        """The types that its arguments are filled by."""
+        return self._plan.injects
+
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task. Raises `InvalidInputError`."""
         return self._plan.bind(source)
@@ -184,6 +195,7 @@ def define(
     timeout: float | None = None,
     max_concurrent: int | None = None,
     executor: str | None = None,
+    max_tasks_per_child: int | None = None,
     cancel_grace: float = CANCEL_GRACE,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
@@ -196,7 +208,7 @@ def define(
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: told.pop(key, None) for key in _DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
-    options = SkillOptions(timeout, max_concurrent, executor, cancel_grace)
+    options = SkillOptions(timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child)
     _check_options(skill, func, options)
     properties = _check_properties(skill, told)
     declaration = Declaration(events=events or events_schema, properties=properties, **known)
@@ -241,9 +253,15 @@ def _check_options(skill: str, func: Callable[..., Any], options: SkillOptions) 
     if options.max_concurrent is not None and not _is_count(options.max_concurrent):
         raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
     if options.executor not in _EXECUTORS:
-        raise SkillDefinitionError(skill, f"executor must be 'thread' or left out, not {options.executor!r}")
+        raise SkillDefinitionError(skill, f"executor must be 'thread', 'process' or left out, not {options.executor!r}")
     if options.executor == "thread" and is_async(func):
         raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
+    if options.max_tasks_per_child is not None:
+        if not _is_count(options.max_tasks_per_child):
+            most = options.max_tasks_per_child
+            raise SkillDefinitionError(skill, f"max_tasks_per_child must be a positive integer, not {most!r}")
+        if not options.in_process:
+            raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
 
 
 def _is_count(value: object) -> bool:

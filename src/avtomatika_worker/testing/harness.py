@@ -51,7 +51,11 @@ class WorkerHarness:
     to stop) says so. The worker runs in the test's own event loop, or with ``own_thread`` in one beside it: then an
     ``async def`` skill that blocks does not block the orchestrator.
 
-    Entering raises `ConfigError`, `SkillDefinitionError` or `SkillLoadError` as a start of the worker would. What still
+    ``resources`` are values in place of the worker's resources, by type, as in ``{Model: FakeModel()}``: those are then
+    not made. For skills with ``executor="process"`` they are pickled.
+
+    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
+    `ProcessStartError` as a start of the worker would. What still
     runs at the end is cancelled. A worker may have one harness after another, not two at the same time.
     """
 
@@ -63,6 +67,7 @@ class WorkerHarness:
         environ: Mapping[str, str] | None = None,
         orchestrator: EmbeddedOrchestrator | None = None,
         own_thread: bool = False,
+        resources: Mapping[Any, object] | None = None,
     ) -> None:
         self.worker: Worker = worker
         self.orchestrator: EmbeddedOrchestrator = orchestrator or EmbeddedOrchestrator(max_attempts=1)
@@ -70,6 +75,7 @@ class WorkerHarness:
         self._settings = dict(settings or {})
         self._environ = dict(environ or {})
         self._own_thread = own_thread
+        self._resources = dict(resources or {})
         self._running: asyncio.Future[None] | None = None
         self._stop: Callable[[], None] = worker.request_shutdown
         self._worker_id = ""
@@ -112,11 +118,11 @@ class WorkerHarness:
         settings = self.worker.load_settings({"WORKER_ID": "test-worker", **self._environ}, overrides)
         self._worker_id = settings.worker_id
         if self._own_thread:
-            thread = WorkerThread(self.worker, settings)
+            thread = WorkerThread(self.worker, settings, resources=self._resources)
             self._stop = thread.request_shutdown
             thread.start()
             return asyncio.ensure_future(thread.ended())
-        return asyncio.ensure_future(self.worker.main(settings, health_check=False))
+        return asyncio.ensure_future(self.worker.main(settings, health_check=False, resources=self._resources))
 
     def _ready(self) -> WorkerRecord | None:
         worker = self.orchestrator.workers.get(self._worker_id)

@@ -22,7 +22,8 @@ from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.offload import Offload
 from avtomatika_worker.execution.outcome import CancelReason
-from avtomatika_worker.execution.runners import Threads
+from avtomatika_worker.execution.processes.pool import Processes
+from avtomatika_worker.execution.runners import Runners, Threads
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.host import HostFacts, detect_host
@@ -63,6 +64,7 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Parts, Supervisor
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
+from avtomatika_worker.worker.provision import Provision
 
 UNVERSIONED: Final = "1.0.0"
 """Announced for a skill without a version: orchestrators 1.0b26 to 1.0b29 hand branches of parallel jobs only to skills
@@ -98,6 +100,7 @@ def assemble(
     registry: SkillRegistry,
     middlewares: Sequence[Middleware],
     policies: Policies,
+    provision: Provision,
     *,
     health_check: bool,
 ) -> Supervisor:
@@ -109,7 +112,8 @@ def assemble(
         version=__version__,
     )
     board = Board(WorkerState())
-    threads = Threads(settings.max_concurrent_tasks)
+    threads = Threads(settings.skill_threads or settings.max_concurrent_tasks)
+    processes = Processes(provision.recipe, settings.skill_processes or settings.max_concurrent_tasks)
     files = make_files(settings, telemetry)
     outbox = _outbox(settings)
     slots = Slots(settings.max_concurrent_tasks)
@@ -125,8 +129,9 @@ def assemble(
         Pipeline(
             registry,
             (*middlewares, Offload(partial(_bare_places, registry), telemetry.tracing)),
-            threads,
+            Runners(threads, processes),
             telemetry.tracing,
+            provision.resources.values,
             ResultBound(settings.max_result_bytes),
         ),
         outbox,
@@ -178,6 +183,9 @@ def assemble(
         presence=presence,
         outbox=outbox,
         threads=threads,
+        processes=processes,
+        resources=provision.resources,
+        resource_thread=provision.thread,
         telemetry=telemetry,
         files=files,
         link_services=tuple(services),

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Final, NoReturn, Protocol
 
 from avtomatika_worker._atexit import exit_at_once
-from avtomatika_worker.errors import ConfigError, SkillDefinitionError, SkillLoadError
+from avtomatika_worker.errors import ConfigError, ProcessStartError, ResourceError, SkillDefinitionError, SkillLoadError
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker.assembly import loop_factory
 
@@ -40,8 +40,8 @@ _STRAGGLERS_TIMEOUT: Final = 1.0
 _GC_THRESHOLD: Final = 5_000
 """New objects after which the youngest generation is looked through; Python's own 700 is a few tasks."""
 
-USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError)
-_USER_THREADS: Final = ("skill", "usage")
+USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError, ResourceError, ProcessStartError)
+_USER_THREADS: Final = ("skill", "usage", "resource")
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -107,7 +107,7 @@ def explain(error: Exception) -> None:
     problems = error.problems if isinstance(error, ConfigError) else (str(error),)
     for problem in problems:
         print(f"worker: {problem}", file=sys.stderr)
-    if error.__cause__ is not None and isinstance(error, SkillLoadError):
+    if error.__cause__ is not None and isinstance(error, SkillLoadError | ResourceError):
         import traceback
 
         traceback.print_exception(error.__cause__)

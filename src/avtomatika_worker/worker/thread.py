@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import Any
 
 from avtomatika_worker.config import Settings
 from avtomatika_worker.worker import Worker
@@ -15,7 +17,8 @@ from avtomatika_worker.worker.assembly import loop_factory
 class WorkerThread:
     """Runs ``worker.main`` in a thread of its own."""
 
-    def __init__(self, worker: Worker, settings: Settings) -> None:
+    def __init__(self, worker: Worker, settings: Settings, *, resources: Mapping[Any, object] | None = None) -> None:
+        self._resources = resources
         self._worker = worker
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,4 +56,4 @@ class WorkerThread:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._up.set)
-        await self._worker.main(self._settings, health_check=False)
+        await self._worker.main(self._settings, health_check=False, resources=self._resources)

@@ -13,23 +13,28 @@ from typing import Any, Final, NoReturn, cast
 
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
 from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
-from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.execution.processes.imports import in_skill_process
 from avtomatika_worker.observability.logging import configure_logging, log_context
-from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.services.capacity import CapacityChecker
 from avtomatika_worker.services.usage import UsageChecker
-from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
 from avtomatika_worker.skills.loading import load_directory
 from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
 from avtomatika_worker.supervisor import Ending, Supervisor
 from avtomatika_worker.worker.assembly import Policies, assemble
 from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
+from avtomatika_worker.worker.provision import Provision, provide
 
 _log: Final = logging.getLogger("avtomatika_worker")
+
+_RUN_AGAIN: Final = (
+    "processes for skills import the program, and must not run its worker: "
+    'put worker.run() and the like under: if __name__ == "__main__"'
+)
 
 
 class Worker(SkillDecorator):
@@ -70,11 +75,10 @@ class Worker(SkillDecorator):
             skill_type_limits=_checked_limits(skill_type_limits or {}),
             capacity_checker=capacity_checker,
         )
-        self._injectables = Injectables()
-        self._injectables.register(TaskContext, lambda source: cast("TaskContext", source))
-        self._injectables.register(ObservabilityManager, lambda source: cast("TaskContext", source).observability)
-        self._injectables.register(TaskFiles, lambda source: cast("TaskContext", source).files)
+        self._injectables = injectables()
         self._registry = SkillRegistry(self._injectables)
+        self._resources = ResourceRegistry(self._injectables)
+        self._packages: dict[str, Path] = {}
         self._middlewares: list[Middleware] = []
         self._supervisor: Supervisor | None = None
         self._skills_loaded = False
@@ -91,8 +95,14 @@ class Worker(SkillDecorator):
         """Register a skill. Raises `SkillDefinitionError` when it is wrong, or its name is taken."""
         self._registry.add(definition)
 
+    def add_resource(self, definition: ResourceDefinition) -> None:
+        """Register a resource. Raises `ResourceError` when it is wrong, or its type is taken."""
+        self._resources.add(definition)
+
     def include_blueprint(self, blueprint: SkillBlueprint) -> None:
-        """Register every skill of a blueprint. Raises `SkillDefinitionError`."""
+        """Register every resource and skill of a blueprint. Raises `ResourceError` and `SkillDefinitionError`."""
+        for resource in blueprint.resources:
+            self._resources.add(resource)
         for definition in blueprint.definitions:
             self._registry.add(definition)
 
@@ -113,12 +123,13 @@ class Worker(SkillDecorator):
         """Load the skills directory, once, and check every skill.
 
         Raises `SkillLoadError` for a module that cannot be imported (unless ``WORKER_SKILLS_ON_ERROR=skip``),
-        `SkillDefinitionError`, and `ConfigError` when the directory was named and does not exist.
+        `SkillDefinitionError`, `ResourceError`, and `ConfigError` when the directory was named and does not exist.
         """
         if not self._skills_loaded:
             self._load_directory(settings)
             self._skills_loaded = True
         self._registry.freeze()
+        self._provide("", {})  # finds what no process could import, or nobody could make
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -148,22 +159,34 @@ class Worker(SkillDecorator):
 
     def run_with(self, settings: Settings, *, health_check: bool = True) -> NoReturn:
         """Run as `run` does, with settings at hand."""
+        if in_skill_process():  # before `run_process` makes it an exit code
+            raise RuntimeError(_RUN_AGAIN)
         configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
         run_process(self, lambda: self.main(settings, health_check=health_check))
 
-    async def main(self, settings: Settings | None = None, *, health_check: bool = True) -> None:
+    async def main(
+        self,
+        settings: Settings | None = None,
+        *,
+        health_check: bool = True,
+        resources: Mapping[Any, object] | None = None,
+    ) -> None:
         """Run until `shutdown`, or until cancelled: both let running tasks finish first.
 
-        ``settings`` default to the environment's. Raises `ConfigError`, `SkillDefinitionError` or `SkillLoadError`
-        before anything starts; later only what is a bug of the worker itself.
+        ``settings`` default to the environment's; ``resources`` are values in place of those that would be made, by
+        type. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or `ProcessStartError`
+        before the worker registers; later only what is a bug of the worker itself.
         """
         if self._supervisor is not None:
             raise RuntimeError("this worker runs already")
+        if in_skill_process():
+            raise RuntimeError(_RUN_AGAIN)
         settings = settings or self.load_settings(os.environ)
         self.load_skills(settings)
         with log_context(worker_id=settings.worker_id):
+            provision = self._provide(settings.worker_id, resources or {})
             self._supervisor = assemble(
-                settings, self._registry, self._middlewares, self._policies, health_check=health_check
+                settings, self._registry, self._middlewares, self._policies, provision, health_check=health_check
             )
             if not len(self._registry):
                 _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
@@ -195,6 +218,9 @@ class Worker(SkillDecorator):
 
     # ------------------------------------------------------------------------------------------ inside
 
+    def _provide(self, worker_id: str, given: Mapping[Any, object]) -> Provision:
+        return provide(worker_id, self._registry, self._resources, self._injectables, self._packages, given)
+
     def _load_directory(self, settings: Settings) -> None:
         path = Path(settings.skills_dir)
         if not path.is_dir():
@@ -203,8 +229,14 @@ class Worker(SkillDecorator):
             return
         skip = settings.skills_on_error is SkillsOnError.SKIP
         loaded = load_directory(path, on_error="skip" if skip else "stop", on_problem=_skipped)
+        if loaded.package is not None:
+            self._packages[loaded.package] = path.resolve()
+        for blueprint in loaded.blueprints:  # any of them may ask for the resources of any other
+            for resource in blueprint.resources:
+                self._resources.add(resource)
         for blueprint in loaded.blueprints:
-            self.include_blueprint(blueprint)
+            for definition in blueprint.definitions:
+                self._registry.add(definition)
         for setup in loaded.setups:
             self._set_up(setup, skip=skip)
 

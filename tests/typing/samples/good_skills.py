@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, assert_type
 
@@ -131,3 +131,36 @@ async def fails(params: ResizeParams) -> None:
         assert_type(error.details, dict[str, Any])
     except TaskCancelledError:
         raise
+
+
+class Model:
+    """What is loaded once."""
+
+
+class Pool:
+    """What is opened and closed."""
+
+
+@worker.resource
+def load_model(pool: Pool) -> Model:
+    return Model()
+
+
+@worker.resource()
+async def open_pool() -> AsyncIterator[Pool]:
+    yield Pool()
+
+
+@blueprint.resource
+def borrowed() -> Iterator[Pool]:
+    yield Pool()
+
+
+@worker.skill(executor="process", max_tasks_per_child=100)
+def predicts(text: str, model: Model, ctx: TaskContext) -> dict[str, str]:
+    assert_type(ctx.resource(Model), Model)
+    return {"text": text}
+
+
+assert_type(load_model(Pool()), Model)
+assert_type(open_pool(), AsyncIterator[Pool])

@@ -1,0 +1,77 @@
+"""The worker's end of the socket pair, on the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from avtomatika_worker.execution.processes.wire import LENGTH, Message, decode
+
+_log: Final = logging.getLogger("avtomatika_worker.processes")
+
+
+class Channel(asyncio.Protocol):
+    """Calls ``take`` with every message, and ``on_lost`` at the end. What is no message ends the connection."""
+
+    def __init__(self, take: Callable[[Message], None], on_lost: Callable[[], None]) -> None:
+        self._take = take
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._lost = asyncio.get_running_loop().create_future()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be said any more."""
+        return self._lost.done() or self._transport is None or self._transport.is_closing()
+
+    def send(self, message: bytes) -> None:
+        """Send an encoded message."""
+        if self._transport is not None:
+            self._transport.write(message)
+
+    def close(self) -> None:
+        """Close it."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_closed(self, timeout: float) -> None:
+        """Wait until the other side has said its last, for at most so many seconds."""
+        await asyncio.wait({self._lost}, timeout=timeout)
+
+    # -------------------------------------------------------------------------------------------------- asyncio's
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - uvloop's is none
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and every message that is complete with them."""
+        self._buffer += data
+        start, end = 0, len(self._buffer)
+        try:
+            while end - start >= LENGTH.size:
+                (size,) = LENGTH.unpack_from(self._buffer, start)
+                after = start + LENGTH.size + size
+                if after > end:
+                    break
+                body = bytes(memoryview(self._buffer)[start + LENGTH.size : after])
+                start = after
+                self._take(decode(body))
+        except Exception:  # noqa: BLE001 - whatever a broken process says, it is that process's end only
+            _log.error(
+                "a process for skills said what is no message", exc_info=True, extra={"action": "skill_process_garbled"}
+            )
+            self.close()
+        finally:
+            del self._buffer[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note of the end."""
+        del exc
+        if not self._lost.done():
+            self._lost.set_result(None)
+        self._on_lost()

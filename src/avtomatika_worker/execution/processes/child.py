@@ -1,0 +1,225 @@
+"""The program of a process for skills: imports the user's code, makes the resources, and runs one task after another.
+
+The main thread runs skills; another one reads what the worker says, so that a cancellation arrives while one runs. The
+process does not outlive the worker: on Linux the kernel sees to that, and everywhere the end of the connection does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import faulthandler
+import logging
+import os
+import pickle
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any, Final
+
+from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
+from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.execution.injection import injectables
+from avtomatika_worker.execution.middleware import failed
+from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_value
+from avtomatika_worker.execution.processes.connection import Connection
+from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
+from avtomatika_worker.execution.processes.logs import forward_logs
+from avtomatika_worker.execution.processes.remote import Remote
+from avtomatika_worker.execution.processes.wire import Message, encode_outcome
+from avtomatika_worker.execution.resources import Resources
+from avtomatika_worker.observability.logging import bind_log_context, log_context
+from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
+from avtomatika_worker.skills.skill import Skill, SkillDefinition
+
+_log: Final = logging.getLogger("avtomatika_worker.processes")
+
+_STARTUP_ERRORS: Final = (SkillDefinitionError, ResourceError, ProcessStartError)
+
+
+def main() -> None:
+    """Run until the worker says that it is enough, or is gone."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    _die_with(parent)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all; the worker decides
+        signal.signal(number, _stay)
+    faulthandler.enable()
+    os.set_inheritable(descriptor, False)
+    connection = Connection(socket.socket(fileno=descriptor))
+    setup = connection.receive()
+    if setup is None:
+        return
+    sys.argv[1:] = []
+    child = Child(connection, setup[1])
+    threading.Thread(target=child.listen, name="worker", daemon=True).start()
+    code = child.run()
+    exit_at_once(code)  # threads that a skill has left behind do not hold it up
+
+
+class Child:
+    """What runs in the process."""
+
+    def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
+        self._connection = connection
+        self._setup = setup
+        self._remote = Remote(connection)
+        self._inbox: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._injectables = injectables()
+        self._skills: dict[str, Skill] = {}
+        self._ctx: TaskContext | None = None
+        self._coroutine: asyncio.Task[Any] | None = None
+
+    def run(self) -> int:
+        """Get ready, run tasks until the end, close everything; return the exit code."""
+        forward_logs(self._connection, self._setup["log_levels"], self._setup["worker_id"])
+        bind_log_context(worker_id=self._setup["worker_id"])
+        with asyncio.Runner() as runner:
+            try:
+                resources = self._prepare()
+                runner.run(resources.open())
+            except _STARTUP_ERRORS as error:
+                self._complain(error)
+                return 1
+            self._connection.send("ready")
+            while (task := self._inbox.get()) is not None:
+                self._run_task(*task, runner, resources)
+            runner.run(resources.close())
+        return 0
+
+    # -------------------------------------------------------------------------------------------------- getting ready
+
+    def _prepare(self) -> Resources:
+        """Import everything. Raises what keeps the process from its work."""
+        setup = self._setup
+        try:
+            prepare_imports(setup["path"], setup["python_path"], setup["main"])
+            for name, directory in setup["packages"].items():
+                import_package(name, directory)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            _log.exception("the program cannot be imported", extra={"action": "skill_process_import_failed"})
+            raise ProcessStartError(f"importing the program failed: {type(error).__name__}: {error}") from error
+        registry = ResourceRegistry(self._injectables)
+        for name, pickled in setup["resources"].items():
+            definition = self._unpickled("resource", name, pickled)
+            assert isinstance(definition, ResourceDefinition)  # noqa: S101
+            registry.add(definition)
+        given = self._unpickled("resource", "given by the test", setup["given"])
+        for kind in given:
+            self._injectables.register(kind, provider(kind))
+        for name, pickled in setup["skills"].items():
+            definition = self._unpickled("skill", name, pickled)
+            assert isinstance(definition, SkillDefinition)  # noqa: S101
+            self._skills[name] = definition.compile(self._injectables)
+        return Resources(registry.needed_for(registry.kinds, given), self._injectables, given=given)
+
+    def _unpickled(self, kind: str, name: str, pickled: bytes) -> Any:
+        try:
+            return pickle.loads(pickled)  # noqa: S301 - the worker's own
+        except WorkerError:
+            raise
+        except (Exception, SystemExit) as error:  # importing the user's module may raise anything
+            _log.exception("%s %s cannot be imported", kind, name, extra={"action": "skill_process_import_failed"})
+            problem = f"it cannot be imported in a process: {type(error).__name__}: {error}"
+            raise (SkillDefinitionError if kind == "skill" else ResourceError)(name, problem) from error
+
+    def _complain(self, error: WorkerError) -> None:
+        match error:
+            case SkillDefinitionError():
+                self._connection.send("failed", "skill", error.skill, error.problem)
+            case ResourceError():
+                if error.__cause__ is not None:
+                    _log.error(
+                        "resource %s cannot be made",
+                        error.resource,
+                        exc_info=error.__cause__,
+                        extra={"action": "resource_failed"},
+                    )
+                self._connection.send("failed", "resource", error.resource, error.problem)
+            case _:
+                self._connection.send("failed", "process", "", str(error))
+
+    # -------------------------------------------------------------------------------------------------- tasks
+
+    def _run_task(self, number: int, facts: dict[str, Any], runner: asyncio.Runner, resources: Resources) -> None:
+        ctx = self._remote.context(number, facts, self._setup["worker_id"], resources.values)
+        with log_context(task_id=ctx.task_id, job_id=ctx.job_id):
+            self._ctx = ctx
+            outcome, spent = self._outcome(self._skills[ctx.skill], ctx, runner)
+            self._ctx = None
+            if outcome is None:
+                self._connection.send("cancelled")
+            else:
+                self._connection.write(encode_outcome(outcome, spent=spent))
+
+    def _outcome(self, skill: Skill, ctx: TaskContext, runner: asyncio.Runner) -> tuple[Outcome | None, bool]:
+        """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
+        try:
+            args, kwargs = skill.bind(ctx)
+            value: Any = skill.func(*args, **kwargs)
+            if asyncio.iscoroutine(value):
+                # The runner's own context is that of its start: it knows no task.
+                value = runner.run(self._cancellable(value), context=contextvars.copy_context())
+            return from_value(value), False
+        except (asyncio.CancelledError, TaskCancelledError):
+            return None, False
+        except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
+            return failed(error, ctx), isinstance(error, MemoryError)
+
+    async def _cancellable(self, work: Coroutine[Any, Any, Any]) -> Any:
+        self._coroutine = asyncio.current_task()
+        try:
+            if self._ctx is not None and self._ctx.cancelled:  # it came before there was something to cancel
+                work.close()
+                raise asyncio.CancelledError
+            return await work
+        finally:
+            self._coroutine = None
+
+    # -------------------------------------------------------------------------------------------------- the worker
+
+    def listen(self) -> None:
+        """Take what the worker says, in a thread of its own. The process ends when the worker does."""
+        while (message := self._connection.receive()) is not None:
+            self._take(message)
+        os.killpg(0, signal.SIGKILL)  # with everything that skills have started
+
+    def _take(self, message: Message) -> None:
+        verb, *told = message
+        if verb == "task":
+            self._inbox.put((told[0], told[1]))
+        elif verb == "cancel":
+            self._cancel(CancelReason(told[0]))
+        elif verb == "answer":
+            self._remote.answered(told[0], told[2], good=told[1])
+        else:
+            self._inbox.put(None)
+
+    def _cancel(self, reason: CancelReason) -> None:
+        ctx = self._ctx
+        if ctx is None:
+            return
+        ctx.cancel(reason)
+        coroutine = self._coroutine
+        if coroutine is not None:
+            with contextlib.suppress(RuntimeError):  # its loop was closed in this moment
+                coroutine.get_loop().call_soon_threadsafe(coroutine.cancel)
+
+
+def _stay(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing. A handler is put back in programs that skills start; a signal that is ignored would stay so."""
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when the worker ends, even while a skill holds the GIL."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,180 @@
+"""The task's context in a process: what a skill tells, asks and does with files goes to the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.processes.connection import Connection
+from avtomatika_worker.execution.processes.wire import error_from
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.objects import Objects
+from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.files.workspace import Name, Workspace
+from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.skills.plain import to_plain
+
+_T = TypeVar("_T")
+Tell = Callable[..., None]
+Ask = Callable[..., Future[Any]]
+
+
+class Remote:
+    """Calls to the worker. Several may wait for their answers at the same time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future[Any]] = {}
+        self._disk = Disk()
+
+    def tell(self, task: int, verb: str, *arguments: object) -> None:
+        """Say what needs no answer."""
+        self._connection.send("tell", task, verb, arguments)
+
+    def ask(self, task: int, verb: str, *arguments: object) -> Future[Any]:
+        """Return what the answer will be in."""
+        number, future = next(self._numbers), Future[Any]()
+        self._waiting[number] = future
+        self._connection.send("call", task, number, verb, arguments)
+        return future
+
+    def answered(self, number: int, value: Any, *, good: bool) -> None:
+        """Take an answer. Called in the thread that reads."""
+        future = self._waiting.pop(number, None)
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        if good:
+            future.set_result(value)
+        else:
+            future.set_exception(error_from(value))
+
+    def context(
+        self, number: int, facts: dict[str, Any], worker_id: str, resources: Mapping[Any, object]
+    ) -> TaskContext:
+        """Return the context of a task; what a thread says that outlives the task is told from the next one's."""
+        costs = facts.pop("costs")
+        tell, ask = partial(self.tell, number), partial(self.ask, number)
+        ctx: TaskContext = _Context(
+            tell,
+            **facts,
+            worker_id=worker_id,
+            sink=_Sink(tell),
+            check_event=partial(_send_event, ask),
+            hot=_Hot(tell),
+            files=lambda: _Files(ask, self._disk, ctx),
+            resources=resources,
+        )
+        ctx.costs.update(costs)
+        return ctx
+
+
+def _send_event(ask: Ask, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+    """Let the worker check an event and send it at once: so there is one who knows what was declared."""
+    try:
+        plain = to_plain(payload)
+    except UnsendableValueError as error:
+        return None, str(error)
+    if not isinstance(plain, dict):
+        return None, f"the payload must be an object, not {type(payload).__name__}"
+    problem = ask("event", event_type, plain).result()
+    return (None, problem) if problem is not None else (cast("dict[str, Any]", plain), None)
+
+
+class _Context(TaskContext):
+    """Costs are told at once, so that a task which is killed has those it had."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Tell, **told: Any) -> None:
+        super().__init__(**told)
+        self._tell = tell
+
+    def add_cost(self, name: str, amount: float) -> None:
+        super().add_cost(name, amount)
+        self._tell("cost", name, amount)
+
+
+class _Sink:
+    """Progress is coalesced by the worker; events have been sent when they were checked."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def progress(self, progress: float, message: str) -> None:
+        self._tell("progress", progress, message)
+
+    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+        del event_type, payload
+
+    def room(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+class _Hot:
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def add(self, name: str) -> None:
+        self._tell("hot", name)
+
+    def remove(self, name: str) -> None:
+        self._tell("cold", name)
+
+
+class _Directories:
+    """The worker makes the task's directory, and removes it."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._call = ask
+
+    def make(self, task_id: str) -> Path:
+        del task_id
+        return Path(self._call("directory").result())
+
+    def remove(self, path: Path) -> None:
+        del path
+
+
+class _Files(TaskFiles):
+    """Files are read and written here, in the directory that the worker knows; it also moves them."""
+
+    def __init__(self, ask: Ask, disk: Disk, ctx: TaskContext) -> None:
+        super().__init__(
+            Workspace(ctx.task_id, _Directories(ask)),
+            disk,
+            cast("Objects", None),  # whatever would need them is overridden
+            job_id=ctx.job_id,
+            task_id=ctx.task_id,
+            notify=ctx.tell,
+            loop=None,
+        )
+        self._call = ask
+
+    async def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
+        return S3Uri(await self._ask("upload_file", os.fspath(name), target))
+
+    async def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
+        return S3Uri(await self._ask("upload_dir", os.fspath(name), target))
+
+    async def download_file(self, uri: str, name: Name | None = None) -> Path:
+        return Path(await self._ask("download", uri, None if name is None else os.fspath(name)))
+
+    def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Do ``work`` and wait for it, in a thread without a loop. Raises RuntimeError on one."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(work())
+        raise RuntimeError("files.sync is for plain def skills: in an async def, await the methods of files itself")
+
+    async def _ask(self, verb: str, *arguments: object) -> Any:
+        return await asyncio.wrap_future(self._call(verb, *arguments))

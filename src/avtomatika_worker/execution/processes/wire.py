@@ -1,0 +1,137 @@
+"""What the worker and a process of its say to each other: MessagePack behind its length, a list whose head is a verb.
+
+To the process:
+
+    setup  recipe                       once, first
+    task   number, facts                run it; the next comes only after its end
+    cancel reason                       of the task that runs
+    answer number, good, value          to a call; what is not good is an error as `error_parts` writes it
+    end                                 close the resources and exit
+
+From the process:
+
+    ready                               after setup
+    failed kind, name, problem          instead: "skill", "resource" or "process" tells what is wrong
+    call   task, number, verb, arguments  of the task with that number; wants an answer
+    tell   task, verb, arguments        wants none
+    log    fields of a record
+    done   kind, fields, spent          the task's outcome; a process that is spent wants to be replaced
+    cancelled                           the task ended because it was cancelled
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import fields
+from pathlib import PurePath
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker.errors import (
+    TASK_ERRORS,
+    ContractViolationError,
+    InternalError,
+    TaskError,
+    UnsafeNameError,
+    UnsendableValueError,
+)
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
+
+Message = list[Any]
+
+LENGTH: Final = struct.Struct("!I")
+"""What stands before each message: the number of its bytes."""
+
+CANNOT_ENCODE: Final = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
+
+_OUTCOMES: Final[dict[str, type[Succeeded] | type[Failed] | type[Cancelled]]] = {
+    each.__name__: each for each in (Succeeded, Failed, Cancelled)
+}
+_decoder: Final = msgspec.msgpack.Decoder(Message)
+
+
+def _encode(value: object) -> Any:
+    """Write what msgspec does not know. Raises TypeError for what nobody knows."""
+    for kind in (str, float, int):  # it takes no subclass: `S3Uri`, NumPy's float64
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} cannot travel between processes")
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=_encode)
+
+
+def encode(*message: object) -> bytes:
+    """Return a message as bytes. Raises one of `CANNOT_ENCODE`."""
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def decode(body: bytes | bytearray | memoryview) -> Message:
+    """Return the message in ``body``. Raises ValueError for what is none."""
+    message = _decoder.decode(body)
+    if not message:
+        raise ValueError("an empty message")
+    return message
+
+
+def encode_outcome(outcome: Outcome, *, spent: bool) -> bytes:
+    """Return the message that tells an outcome. A value that cannot travel becomes a failure that names it."""
+    try:
+        return encode("done", *_outcome_parts(outcome), spent)
+    except CANNOT_ENCODE as error:
+        failure = Failed(ContractViolationError.code, f"the result cannot leave its process: {_why(outcome, error)}")
+        return encode("done", *_outcome_parts(failure), spent)
+
+
+def decode_outcome(kind: str, parts: dict[str, Any]) -> Outcome:
+    """Return the outcome that a message tells. Raises ValueError."""
+    return msgspec.convert(parts, _OUTCOMES[kind])
+
+
+def error_parts(error: Exception) -> list[Any]:
+    """Write what a call raised."""
+    if isinstance(error, UnsafeNameError):
+        return ["unsafe", [error.name, error.problem]]
+    if isinstance(error, TaskError):
+        return ["task", [error.code, error.message, error.details]]
+    if isinstance(error, OSError) and error.errno is not None:
+        return ["os", [error.errno, error.strerror, str(error.filename) if error.filename is not None else None]]
+    if isinstance(error, FileNotFoundError):
+        return ["missing", [str(error)]]
+    if isinstance(error, ValueError):
+        return ["value", [str(error)]]
+    return ["task", [InternalError.code, f"{type(error).__name__}: {error}", {}]]
+
+
+def error_from(parts: list[Any]) -> Exception:
+    """Return the error that `error_parts` wrote."""
+    kind, told = parts
+    if kind == "task":
+        code, message, details = told
+        return TASK_ERRORS.get(code, InternalError)(message, details)
+    kinds: dict[str, type[Exception]] = {
+        "unsafe": UnsafeNameError,
+        "os": OSError,
+        "missing": FileNotFoundError,
+        "value": ValueError,
+    }
+    return kinds[kind](*told)
+
+
+def _outcome_parts(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+    return type(outcome).__name__, {each.name: getattr(outcome, each.name) for each in fields(outcome)}
+
+
+def _why(outcome: Outcome, error: Exception) -> str:
+    """Say where the value is that could not be written."""
+    try:
+        canonical_bytes({each.name: getattr(outcome, each.name) for each in fields(outcome)}, NEUTRAL)
+    except UnsendableValueError as found:
+        return f"{found.path}: {found.problem}".encode("utf-8", "replace").decode()
+    return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()

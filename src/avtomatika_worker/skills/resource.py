@@ -1,0 +1,155 @@
+"""Resources: what is made once and given to skills by annotation, such as a model that takes a minute to load."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, get_args, get_origin
+
+from avtomatika_worker.errors import ResourceError, SkillDefinitionError
+from avtomatika_worker.skills.binding import Injectables, Provider, type_hints, underlying
+from avtomatika_worker.skills.hints import MISSING, members_of, name_of, says_nothing
+
+_NO_NEEDS: Final[Mapping[str, Any]] = MappingProxyType({})
+_ITERATORS: Final = frozenset({Iterator, Iterable, Generator, AsyncIterator, AsyncGenerator})
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceDefinition:
+    """A decorated function. `compile` finds out what it makes."""
+
+    func: Callable[..., Any]
+    localns: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(underlying(self.func), "__name__", type(self.func).__name__)
+
+    @property
+    def place(self) -> str:
+        """Where the function is, for messages."""
+        func = underlying(self.func)
+        return f"{getattr(func, '__module__', '?')}:{getattr(func, '__qualname__', type(func).__qualname__)}"
+
+    def compile(self) -> Resource:
+        """Read the annotations. Raises `ResourceError`."""
+        try:
+            hints = type_hints(self.name, self.func, self.localns)
+            parameters = inspect.signature(self.func).parameters
+        except SkillDefinitionError as error:
+            raise ResourceError(self.name, error.problem) from error
+        except (TypeError, ValueError) as error:
+            raise ResourceError(self.name, f"its arguments cannot be read: {error}") from error
+        kind = self._kind(hints.get("return", MISSING))
+        needs: dict[str, Any] = {}
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty:
+                if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
+                    self._refuse(f"the argument {parameter} cannot be filled: arguments are given by name")
+                if name not in hints:
+                    self._refuse(f"the argument {name!r} needs a type hint: the type of another resource")
+                needs[name] = hints[name]
+        return Resource(self, kind, needs)
+
+    def _kind(self, returned: Any) -> Any:
+        """Return the type under which the resource is known."""
+        func = underlying(self.func)
+        if returned is MISSING:
+            self._refuse("it needs a return annotation: its type is how skills ask for it")
+        makes = get_args(returned)[0] if get_origin(returned) in _ITERATORS else returned
+        generates = inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func)
+        if generates and makes is returned:
+            self._refuse(f"it yields, so it returns an Iterator (AsyncIterator for async def), not {name_of(returned)}")
+        if not generates and makes is not returned:
+            self._refuse("it returns an iterator: let it yield the resource itself, without contextmanager")
+        foreign = get_origin(makes) or makes
+        common = says_nothing(makes) or len(members_of(makes)) > 1 or getattr(foreign, "__module__", "") == "builtins"
+        if common:
+            self._refuse(f"{name_of(makes)} is no type of its own: use a class, or NewType('Name', {name_of(makes)})")
+        return makes
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise ResourceError(self.name, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource that can be made. ``needs`` maps its arguments to the types of other resources."""
+
+    definition: ResourceDefinition
+    kind: Any
+    needs: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its function's name."""
+        return self.definition.name
+
+
+def provider(kind: Any) -> Provider:
+    """Return what fills arguments of a resource's type."""
+    return lambda source: source.resource(kind)
+
+
+class ResourceRegistry:
+    """The resources of a worker, by their types."""
+
+    def __init__(self, injectables: Injectables) -> None:
+        self._injectables = injectables
+        self._resources: dict[Any, Resource] = {}
+
+    def add(self, definition: ResourceDefinition) -> None:
+        """Register a resource; from now on arguments of its type are filled. Raises `ResourceError`."""
+        resource = definition.compile()
+        taken = self._resources.get(resource.kind)
+        if taken is not None:
+            both = f"{taken.definition.place} and {definition.place}"
+            raise ResourceError(resource.name, f"{name_of(resource.kind)} is made twice, by {both}")
+        if self._injectables.key_for(resource.kind) is not None:
+            raise ResourceError(resource.name, f"{name_of(resource.kind)} is given to skills by the worker itself")
+        self._resources[resource.kind] = resource
+        self._injectables.register(resource.kind, provider(resource.kind))
+
+    def check(self) -> None:
+        """See whether all can be made. Raises `ResourceError` for what needs itself, or something that nobody makes."""
+        self.needed_for(self._resources)
+
+    def needed_for(self, kinds: Iterable[Any], given: Container[Any] = ()) -> tuple[Resource, ...]:
+        """Return the resources of these types and what those need, in the order in which they are made.
+
+        Those that are ``given`` need nothing.
+        """
+        ordered: dict[Any, Resource] = {}
+        for kind in kinds:
+            if kind in self._resources:
+                self._order(kind, ordered, (), given)
+        return tuple(ordered.values())
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types, in the order of registration."""
+        return tuple(self._resources)
+
+    def _order(self, kind: Any, ordered: dict[Any, Resource], above: tuple[Any, ...], given: Container[Any]) -> None:
+        if kind in ordered:
+            return
+        resource = self._resources[kind]
+        if kind in above:
+            circle = " → ".join(self._resources[each].name for each in (*above[above.index(kind) :], kind))
+            raise ResourceError(resource.name, f"it needs itself: {circle}")
+        needs = _NO_NEEDS if kind in given else resource.needs
+        for argument, annotation in needs.items():
+            needed = self._injectables.key_for(annotation)
+            if needed in given and needed not in self._resources:
+                continue
+            if needed not in self._resources:
+                known = ", ".join(map(name_of, self._resources))
+                raise ResourceError(
+                    resource.name,
+                    f"nobody makes its argument {argument!r}, a {name_of(annotation)} (resources are: {known})",
+                )
+            self._order(needed, ordered, (*above, kind), given)
+        ordered[kind] = resource
