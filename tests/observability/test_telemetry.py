@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.devserver.listening import stop_accepting
 from avtomatika_worker.observability.metrics import METRICS, Kind
 from generate_docs import prometheus_name
 from observability.observed import observed, value
@@ -17,7 +18,6 @@ from observability.otlp import collecting
 APP = """
 import asyncio
 from avtomatika_worker import ObservabilityManager, PermanentError, TaskContext, Worker
-from avtomatika_worker.devserver.listening import stop_accepting
 
 worker = Worker(worker_type="observed", worker_id="w1")
 
