@@ -11,6 +11,8 @@ _TURNS: Final = 4
 
 
 class _HasDescriptor(Protocol):
+    """A socket, or what asyncio shows of one."""
+
     def fileno(self) -> int:
         """Return its file descriptor."""
         ...
