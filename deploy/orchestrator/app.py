@@ -1,0 +1,73 @@
+"""An Avtomatika orchestrator on Redis for trying workers out: its configuration is the engine's environment variables.
+
+Any skill can be called: ``POST /api/v1/jobs/run`` with ``{"initial_data": {"skill": …, "params": …}}``. Several of
+these on one Redis are one system, as long as each has an ``INSTANCE_ID`` of its own. Prints READY once it answers.
+
+The engine reads the source of the handlers, so each stands on its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+
+from avtomatika import Blueprint, OrchestratorEngine
+from avtomatika.config import Config
+from avtomatika.storage.redis import RedisStorage
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+
+# A job whose engine died while it handled it is taken over by another engine after this time (ms).
+TAKE_OVER_AFTER = int(os.environ.get("TAKE_OVER_AFTER_MS", "10000"))
+
+run = Blueprint(name="run", api_version="v1", api_endpoint="/jobs/run")
+
+
+@run.handler("start", is_start=True)
+async def start(initial_data, actions):
+    actions.dispatch_task(
+        task_type=initial_data["skill"],
+        params=initial_data.get("params", {}),
+        transitions={"success": "finished", "failure": "failed", "cancelled": "failed"},
+    )
+
+
+@run.handler("finished", is_end=True)
+async def finished(context):
+    pass
+
+
+@run.handler("failed", is_end=True)
+async def failed(context):
+    pass
+
+
+def storage_of(config):
+    # Every command is tried again through a short break, such as a restart of Redis.
+    redis = Redis(
+        host=config.REDIS_HOST or "127.0.0.1",
+        port=config.REDIS_PORT,
+        db=config.REDIS_DB,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 8),
+    )
+    return RedisStorage(redis, min_idle_time_ms=TAKE_OVER_AFTER)
+
+
+async def main():
+    config = Config()
+    engine = OrchestratorEngine(storage_of(config), config)
+    engine.register_blueprint(run)
+    await engine.start()
+    print(f"READY {config.INSTANCE_ID} on {config.API_HOST}:{config.API_PORT}", flush=True)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await ended.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            await engine.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
