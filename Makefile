@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench docs fuzz clean
+.PHONY: help setup demo cluster test check fmt bench docs fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -17,6 +17,9 @@ setup: $(STAMP) ## make .venv and install the project with its tools
 
 demo: $(STAMP) ## run the example worker with an embedded orchestrator
 	$(BIN)/worker demo
+
+cluster: $(STAMP) ## run two orchestrators, three workers, Redis, S3 (ARGS="--jobs 2000 --faults")
+	@$(BIN)/python -m cluster $(ARGS)
 
 test: $(STAMP) ## run all tests (ARGS="tests/config -k url" for some)
 	$(BIN)/pytest $(if $(ARGS),$(ARGS),-n $(JOBS) --dist loadfile)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -19,13 +20,14 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 
 @dataclass(frozen=True)
 class Job:
-    """A job as an orchestrator tells about it."""
+    """A job as an orchestrator tells about it; ``seconds`` is the time it took, seen from the client."""
 
     id: str
     status: str
     error: str
     retries: int
     data: dict[str, Any]
+    seconds: float = 0.0
 
 
 class Client:
@@ -50,6 +52,15 @@ class Client:
         raw = await self._call("GET", f"/api/v1/jobs/{job_id}")
         data = raw.get("state_history") or {}
         return Job(raw["id"], raw["status"], raw.get("error_message") or "", raw.get("retry_count") or 0, data)
+
+    async def wait(self, job_id: str, timeout: float) -> Job:
+        """Return the job once it has ended, or as it is after ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        while True:
+            job = await self.job(job_id)
+            if job.status in ENDED or time.monotonic() >= until:
+                return job
+            await asyncio.sleep(PAUSE)
 
     async def workers(self) -> list[dict[str, Any]]:
         """Return the orchestrators' records of workers."""
@@ -96,6 +107,11 @@ class Outcome:
         return sum(job.retries > 0 for job in self.jobs)
 
     @property
+    def longest(self) -> float:
+        """Seconds that the slowest job took."""
+        return max((job.seconds for job in self.jobs), default=0.0)
+
+    @property
     def unfinished(self) -> list[Job]:
         """The jobs that are not finished."""
         return [job for job in self.jobs if job.status != "finished"]
@@ -122,11 +138,10 @@ async def run_jobs(
     async def one_after_another() -> None:
         for number in numbers:
             skill, params = ("write_report", {}) if number % 10 == 9 else ("pause", {"seconds": seconds})
+            submitted = clock()
             job_id = await client.submit(skill, {"number": number, **params})
-            until = clock() + timeout
-            while (job := await client.job(job_id)).status not in ENDED and clock() < until:
-                await asyncio.sleep(PAUSE)
-            jobs.append(job)
+            job = await client.wait(job_id, timeout)
+            jobs.append(replace(job, seconds=clock() - submitted))
             on_ended(len(jobs))
 
     async with asyncio.TaskGroup() as group:

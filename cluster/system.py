@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,9 +35,9 @@ ENGINE_SETTINGS = {
     "DETAILED_API_RESPONSES": "true",
     "LOG_LEVEL": "WARNING",
     "LOG_FORMAT": "text",
-    # Defaults are minutes: how soon tasks of a dead worker, and jobs of a dead engine, are taken up by others.
-    "WORKER_TIMEOUT_SECONDS": "15",
-    "WATCHER_INTERVAL_SECONDS": "2",
+    # How soon jobs of a dead engine, and tasks of a dead worker, are taken up by others; how long a task may queue.
+    "WATCHER_INTERVAL_SECONDS": "5",
+    "WORKER_TIMEOUT_SECONDS": "20",
     "TAKE_OVER_AFTER_MS": "5000",
     "WORKER_POLL_TIMEOUT_SECONDS": "5",
 }
@@ -61,13 +60,13 @@ class Member:
 
     name: str
     url: str
-    command: list[str]
-    env: Mapping[str, str]
+    command: list[str] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)  # tokens
     directory: Path
-    ready: str
+    ready: str = field(repr=False)
     process: ManagedProcess | None = None
     restarts: int = 0
-    outputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list, repr=False)
 
     def start(self) -> None:
         """Start it; it answers once ``wait`` has returned."""
@@ -241,8 +240,6 @@ def _worker(directory: Path, name: str, engines: list[Member], s3: Member) -> Me
 
 
 def _make_bucket(url: str) -> None:
-    import http.client
-
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
     try:
         signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=access-key/20260101/us-east-1/s3/aws4_request"}

@@ -7,9 +7,10 @@ The engine reads the source of the handlers, so each stands on its own.
 """
 
 import asyncio
-import contextlib
+import logging
 import os
 import signal
+import sys
 
 from avtomatika import Blueprint, OrchestratorEngine
 from avtomatika.config import Config
@@ -20,6 +21,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 
 # A job whose engine died while it handled it is taken over by another engine after this time (ms).
 TAKE_OVER_AFTER = int(os.environ.get("TAKE_OVER_AFTER_MS", "10000"))
+STOP_TIMEOUT = 2.0
 
 run = Blueprint(name="run", api_version="v1", api_endpoint="/jobs/run")
 
@@ -29,6 +31,7 @@ async def start(initial_data, actions):
     actions.dispatch_task(
         task_type=initial_data["skill"],
         params=initial_data.get("params", {}),
+        dispatch_strategy="round_robin",
         transitions={"success": "finished", "failure": "failed", "cancelled": "failed"},
     )
 
@@ -55,6 +58,8 @@ def storage_of(config):
 
 
 async def main():
+    for name in ("aiohttp.access", "redis"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     config = Config()
     engine = OrchestratorEngine(storage_of(config), config)
     engine.register_blueprint(run)
@@ -64,9 +69,10 @@ async def main():
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await ended.wait()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
-            await engine.stop()
+    # Some of the engine's loops swallow their cancellation and go on; whoever waits for them waits for ever.
+    await asyncio.wait([asyncio.ensure_future(engine.stop())], timeout=STOP_TIMEOUT)
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
