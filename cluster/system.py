@@ -36,11 +36,8 @@ ENGINE_SETTINGS = {
     "LOG_LEVEL": "WARNING",
     "LOG_FORMAT": "text",
     # How soon jobs of a dead engine, and tasks of a dead worker, are taken up by others; how long a task may queue.
-    "WATCHER_INTERVAL_SECONDS": "5",
-    "WORKER_TIMEOUT_SECONDS": "20",
-    # 1.0b30 on Redis takes every task that runs while the watcher looks for timed out, and counts a retry
-    # (docs/deployment.md): three would not do for a job that meets several faults as well.
-    "JOB_MAX_RETRIES": "20",
+    "WATCHER_INTERVAL_SECONDS": "2",
+    "WORKER_TIMEOUT_SECONDS": "10",
     "TAKE_OVER_AFTER_MS": "5000",
     "WORKER_POLL_TIMEOUT_SECONDS": "5",
 }

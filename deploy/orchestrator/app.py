@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 
 from avtomatika import Blueprint, OrchestratorEngine
 from avtomatika.config import Config
@@ -22,6 +23,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 # A job whose engine died while it handled it is taken over by another engine after this time (ms).
 TAKE_OVER_AFTER = int(os.environ.get("TAKE_OVER_AFTER_MS", "10000"))
 STOP_TIMEOUT = 2.0
+MONOTONIC_BELOW = 1e9  # seconds: the wall clock has been beyond since 2001
 
 run = Blueprint(name="run", api_version="v1", api_endpoint="/jobs/run")
 
@@ -46,6 +48,18 @@ async def failed(context):
     pass
 
 
+class Storage(RedisStorage):
+    """1.0b30 puts deadlines of tasks that were handed out by the monotonic clock, and looks at them by the wall clock:
+    every task that runs while the watcher looks counts as timed out, is given out again, and fails for good after a few
+    looks. Here all deadlines are by the wall clock.
+    """
+
+    async def add_job_to_watch(self, job_id, timeout_at):
+        if timeout_at < MONOTONIC_BELOW:
+            timeout_at += time.time() - time.monotonic()
+        await super().add_job_to_watch(job_id, timeout_at)
+
+
 def storage_of(config):
     # Every command is tried again through a short break, such as a restart of Redis.
     redis = Redis(
@@ -54,7 +68,7 @@ def storage_of(config):
         db=config.REDIS_DB,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 8),
     )
-    return RedisStorage(redis, min_idle_time_ms=TAKE_OVER_AFTER)
+    return Storage(redis, min_idle_time_ms=TAKE_OVER_AFTER)
 
 
 async def main():
