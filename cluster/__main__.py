@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,7 +22,7 @@ from cluster.environments import InstallationError
 from cluster.faults import schedule
 from cluster.jobs import Outcome, client_of, run_jobs
 from cluster.processes import ProcessError
-from cluster.system import CLIENT_TOKEN, Cluster, ClusterError, running
+from cluster.system import CLIENT_TOKEN, ORCHESTRATOR, Cluster, ClusterError, running
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -32,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=40, metavar="N", help="jobs at the same time (40)")
     parser.add_argument("--engines", type=int, default=2, metavar="N", help="orchestrators (2)")
     parser.add_argument("--workers", type=int, default=3, metavar="N", help="workers (3)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
     told = parser.parse_args()
     for name in ("at_once", "engines", "workers"):
         if getattr(told, name) < 1:
@@ -60,11 +64,25 @@ What they keep is in {cluster.directory} and goes when they do. A job:
 """)
 
 
-async def work(cluster: Cluster, told: argparse.Namespace) -> Outcome:
-    """Run the jobs."""
-    on_ended: Callable[[int], None] = schedule(cluster, told.jobs, console.print) if told.faults else lambda _: None
+async def work(cluster: Cluster, told: argparse.Namespace, tell: Callable[[str], None]) -> Outcome:
+    """Run the jobs; ``tell`` hears of each fault."""
+    on_ended: Callable[[int], None] = schedule(cluster, told.jobs, tell) if told.faults else lambda _: None
     async with client_of([engine.url for engine in cluster.engines], CLIENT_TOKEN) as client:
         return await run_jobs(client, told.jobs, at_once=told.at_once, on_ended=on_ended)
+
+
+def run(cluster: Cluster, told: argparse.Namespace) -> bool:
+    """Run the jobs, and say and write what was asked for; return whether all are finished."""
+    faults: list[str] = []
+
+    def tell(fault: str) -> None:
+        faults.append(fault)
+        console.print(fault)
+
+    outcome = asyncio.run(work(cluster, told, tell))
+    if told.output:
+        write(told.output, cluster, outcome, faults)
+    return report(cluster, outcome)
 
 
 def report(cluster: Cluster, outcome: Outcome) -> bool:
@@ -79,6 +97,25 @@ def report(cluster: Cluster, outcome: Outcome) -> bool:
     for job in outcome.unfinished[:10]:
         console.print(f"job {job.id}: {job.status} {job.error}", style="red")
     return not outcome.unfinished
+
+
+def write(path: Path, cluster: Cluster, outcome: Outcome, faults: list[str]) -> None:
+    """Write the figures as JSON."""
+    figures = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "orchestrator": ORCHESTRATOR,
+        "engines": len(cluster.engines),
+        "workers": len(cluster.workers),
+        "jobs": len(outcome.jobs),
+        "statuses": dict(outcome.statuses),
+        "seconds": round(outcome.seconds, 1),
+        "given_out_more_than_once": outcome.retried,
+        "seconds_of_a_job": outcome.quantiles(),
+        "faults": faults,
+        "started_again": {member.name: member.restarts for member in cluster.members if member.restarts},
+    }
+    path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def end(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -98,7 +135,7 @@ def main() -> int:
         ):
             describe(cluster)
             if told.jobs:
-                return 0 if report(cluster, asyncio.run(work(cluster, told))) else 1
+                return 0 if run(cluster, told) else 1
             console.print("Running; Ctrl-C ends everything.")
             signal.pause()
     except (ClusterError, InstallationError, ProcessError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,6 +16,7 @@ import aiohttp
 
 ENDED = frozenset({"finished", "failed", "quarantined", "cancelled"})
 PAUSE = 0.1
+LONGEST_PAUSE = 1.0  # seconds between two looks at a job: every look costs the orchestrators as much as a poll
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -55,12 +57,13 @@ class Client:
 
     async def wait(self, job_id: str, timeout: float) -> Job:
         """Return the job once it has ended, or as it is after ``timeout`` seconds."""
-        until = time.monotonic() + timeout
+        until, pause = time.monotonic() + timeout, PAUSE
         while True:
+            await asyncio.sleep(pause)
             job = await self.job(job_id)
             if job.status in ENDED or time.monotonic() >= until:
                 return job
-            await asyncio.sleep(PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def workers(self) -> list[dict[str, Any]]:
         """Return the orchestrators' records of workers."""
@@ -110,6 +113,12 @@ class Outcome:
     def longest(self) -> float:
         """Seconds that the slowest job took."""
         return max((job.seconds for job in self.jobs), default=0.0)
+
+    def quantiles(self) -> dict[str, float]:
+        """Return the seconds that half of the jobs, 99 % of them and the slowest took at most."""
+        ordered = sorted(job.seconds for job in self.jobs)
+        at = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+        return {name: round(ordered[math.ceil(share * len(ordered)) - 1], 2) for name, share in at.items()}
 
     @property
     def unfinished(self) -> list[Job]:

@@ -19,6 +19,7 @@ from avtomatika.storage.redis import RedisStorage
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import RedisError
 
 # A job whose engine died while it handled it is taken over by another engine after this time (ms).
 TAKE_OVER_AFTER = int(os.environ.get("TAKE_OVER_AFTER_MS", "10000"))
@@ -49,15 +50,39 @@ async def failed(context):
 
 
 class Storage(RedisStorage):
-    """1.0b30 puts deadlines of tasks that were handed out by the monotonic clock, and looks at them by the wall clock:
-    every task that runs while the watcher looks counts as timed out, is given out again, and fails for good after a few
-    looks. Here all deadlines are by the wall clock.
-    """
+    """Mends what makes 1.0b30 on Redis fail jobs whose workers did everything right (docs/deployment.md)."""
 
     async def add_job_to_watch(self, job_id, timeout_at):
+        # Deadlines of tasks that were handed out are by the monotonic clock, and looked at by the wall clock: every
+        # task that runs while the watcher looks counts as timed out. Here all deadlines are by the wall clock.
         if timeout_at < MONOTONIC_BELOW:
             timeout_at += time.time() - time.monotonic()
         await super().add_job_to_watch(job_id, timeout_at)
+
+    async def dequeue_task_for_worker(self, worker_id, timeout):
+        # Workers steal from each other's queues, and the engine that queued a stolen task then writes down whom it had
+        # queued it for: the thief's result is ignored (worker_mismatch). Here each worker has its own queue only.
+        try:
+            popped = await self._redis.bzpopmax([f"orchestrator:task_queue:{worker_id}"], timeout=timeout)
+        except RedisError as error:
+            logging.getLogger(__name__).warning("no task for %s: %s", worker_id, error)
+            return None
+        return self._unpack(popped[1]) if popped else None
+
+
+class Engine(OrchestratorEngine):
+    """Gives a task that was lost on its way to a worker out again, as it does with one that was lost with its worker.
+
+    An engine that dies between taking a task from its queue and answering the worker's poll takes the task along.
+    """
+
+    async def handle_job_timeout(self, job_state):
+        lost = job_state.get("status") == "waiting_for_worker" and job_state.get("task_picked_up_at") is None
+        if lost and not (job_state.get("dispatch_deadline") or job_state.get("result_deadline")):
+            task_id = job_state.get("current_task_id") or job_state["id"]
+            await self.handle_task_failure(job_state, task_id, "The task reached no worker.")
+        else:
+            await super().handle_job_timeout(job_state)
 
 
 def storage_of(config):
@@ -75,7 +100,7 @@ async def main():
     for name in ("aiohttp.access", "redis"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = Config()
-    engine = OrchestratorEngine(storage_of(config), config)
+    engine = Engine(storage_of(config), config)
     engine.register_blueprint(run)
     await engine.start()
     print(f"READY {config.INSTANCE_ID} on {config.API_HOST}:{config.API_PORT}", flush=True)
