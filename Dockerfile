@@ -7,7 +7,8 @@ WORKDIR /build
 RUN python -m venv /opt/venv
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN /opt/venv/bin/pip install --no-cache-dir --no-compile '.[s3,pydantic,metrics]'
+RUN /opt/venv/bin/pip install --no-cache-dir --no-compile '.[s3,pydantic,metrics]' \
+    && /opt/venv/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /srv/worker worker \
