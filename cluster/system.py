@@ -102,11 +102,15 @@ class Member:
 class Cluster:
     """The members in the order in which they start; what ends by itself is started again, as containers would be."""
 
-    def __init__(self, directory: Path, *, engines: int = 2, workers: int = 3) -> None:
+    def __init__(
+        self, directory: Path, *, engines: int = 2, workers: int = 3, engine_env: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = directory
         self.redis = _redis(directory)
         self.s3 = _s3(directory)
-        self.engines = [_engine(directory, f"engine-{number}", self.redis) for number in range(1, engines + 1)]
+        self.engines = [
+            _engine(directory, f"engine-{number}", self.redis, engine_env or {}) for number in range(1, engines + 1)
+        ]
         self.workers = [
             _worker(directory, f"worker-{number}", self.engines, self.s3) for number in range(1, workers + 1)
         ]
@@ -164,12 +168,14 @@ class Cluster:
 
 
 @contextmanager
-def running(directory: Path, *, engines: int = 2, workers: int = 3) -> Iterator[Cluster]:
-    """Provide a running cluster; nothing of it is left behind but ``directory``.
+def running(
+    directory: Path, *, engines: int = 2, workers: int = 3, engine_env: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
+    """Provide a running cluster; nothing of it is left behind but ``directory``. ``engine_env`` adds to the engines'.
 
     Raises `ClusterError` when something has to be installed first, `ProcessError` when a member does not start.
     """
-    cluster = Cluster(directory, engines=engines, workers=workers)
+    cluster = Cluster(directory, engines=engines, workers=workers, engine_env=engine_env)
     try:
         cluster.start()
         yield cluster
@@ -198,7 +204,7 @@ def _s3(directory: Path) -> Member:
     return Member("s3", f"http://127.0.0.1:{port}", command, {}, directory / "s3", "Running on")
 
 
-def _engine(directory: Path, name: str, redis: Member) -> Member:
+def _engine(directory: Path, name: str, redis: Member, more: Mapping[str, str]) -> Member:
     port = free_port()
     env = {
         "INSTANCE_ID": name,
@@ -212,6 +218,7 @@ def _engine(directory: Path, name: str, redis: Member) -> Member:
         "TASK_FILES_DIR": str(directory / name / "files"),
         "OTEL_SDK_DISABLED": "true",
         **ENGINE_SETTINGS,
+        **more,
     }
     command = [str(python_of(ORCHESTRATOR, "redis")), str(DEPLOY / "orchestrator" / "app.py")]
     return Member(name, f"http://127.0.0.1:{port}", command, env, directory / name, "READY")

@@ -91,14 +91,28 @@ def storage_of(config):
         host=config.REDIS_HOST or "127.0.0.1",
         port=config.REDIS_PORT,
         db=config.REDIS_DB,
+        # Longer than a poll waits in Redis for a task: one that gives up before (redis-py 8: after 5 s) leaves its wait
+        # behind there, and the task that ends it is lost.
+        socket_timeout=config.WORKER_POLL_TIMEOUT_SECONDS + 10,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 8),
     )
     return Storage(redis, min_idle_time_ms=TAKE_OVER_AFTER)
 
 
+def set_up_logs():
+    access = logging.getLogger("aiohttp.access")
+    access.propagate = False
+    if path := os.environ.get("ACCESS_LOG"):
+        handler = logging.FileHandler(path)
+        handler.setFormatter(logging.Formatter("%(created).3f %(message)s"))
+        access.addHandler(handler)
+    else:
+        access.setLevel(logging.WARNING)
+    logging.getLogger("redis").setLevel(logging.WARNING)
+
+
 async def main():
-    for name in ("aiohttp.access", "redis"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    set_up_logs()
     config = Config()
     engine = Engine(storage_of(config), config)
     engine.register_blueprint(run)
