@@ -10,14 +10,16 @@ The workers are real ones, fifty to a process; the orchestrators, Redis and the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import platform
 import re
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +28,6 @@ from typing import Any
 import click
 import psutil
 
-from bench import stampede
 from cluster.jobs import Client, client_of, run_jobs
 from cluster.processes import ManagedProcess
 from cluster.system import CLIENT_TOKEN, WORKER_TOKEN, Cluster, Member, running
@@ -35,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 MEASURED, SIMULATED = RESULTS / "fleet.json", RESULTS / "stampede.json"
 PER_PROCESS = 50
+REGISTERED_WITHIN = 60.0  # seconds
+SETTLED_AFTER = 20.0
 ENGINE_ENV = {
     "WORKER_POLL_TIMEOUT_SECONDS": "30",  # the engine's default; make cluster has less
     "WORKER_TIMEOUT_SECONDS": "60",
@@ -81,7 +84,7 @@ class Usage:
     fleet: float
 
 
-def usage(cluster: Cluster, fleet: list[ManagedProcess]) -> Usage:
+def usage(cluster: Cluster, fleet: Fleet) -> Usage:
     """Read the CPU times."""
 
     def seconds(*pids: int) -> float:
@@ -89,41 +92,53 @@ def usage(cluster: Cluster, fleet: list[ManagedProcess]) -> Usage:
 
     engines = [engine.process.pid for engine in cluster.engines if engine.process]
     redis = [cluster.redis.process.pid] if cluster.redis.process else []
-    return Usage(time.time(), seconds(*engines), seconds(*redis), seconds(*(each.pid for each in fleet)))
+    return Usage(time.time(), seconds(*engines), seconds(*redis), seconds(*(each.pid for each in fleet.processes)))
 
 
-@contextmanager
-def fleet_of(cluster: Cluster, count: int) -> Iterator[list[ManagedProcess]]:
-    """Run ``count`` workers."""
-    told = {
-        "WORKER_TOKEN": WORKER_TOKEN,
-        "ORCHESTRATORS_CONFIG": json.dumps([{"url": engine.url} for engine in cluster.engines]),
-        "MULTI_ORCHESTRATOR_MODE": "ROUND_ROBIN",
-    }
-    with ExitStack() as stack:
-        processes = []
-        for first in range(0, count, PER_PROCESS):
-            number = min(PER_PROCESS, count - first)
-            command = [sys.executable, "-m", "bench.fleet_app", str(first), str(number), json.dumps(told)]
-            process = ManagedProcess(f"fleet from {first}", command, env={}, cwd=ROOT, own_session=True)
-            stack.callback(process.kill)
-            processes.append(process)
-        yield processes
+class Fleet:
+    """Light workers, some processes of them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._told = {
+            "WORKER_TOKEN": WORKER_TOKEN,
+            "ORCHESTRATORS_CONFIG": json.dumps([{"url": engine.url} for engine in cluster.engines]),
+            "MULTI_ORCHESTRATOR_MODE": "ROUND_ROBIN",
+        }
+        self.processes: list[ManagedProcess] = []
+        self.count = 0
+
+    async def grow(self, client: Client, count: int) -> None:
+        """Add workers until there are ``count``, a process at a time, or until the orchestrators bear no more."""
+        while self.count < count:
+            number = min(PER_PROCESS, count - self.count)
+            command = [sys.executable, "-m", "bench.fleet_app", str(self.count), str(number), json.dumps(self._told)]
+            name = f"fleet from {self.count}"
+            process = ManagedProcess(name, command, env={}, cwd=ROOT, own_session=True)
+            self.processes.append(process)
+            if not await known(client, self.count + number):
+                click.echo(f"no more than {self.count} workers: the next {number} were not registered in time")
+                self.processes.pop().kill()
+                return
+            self.count += number
+
+    def stop(self) -> None:
+        """End it."""
+        for process in self.processes:
+            process.kill()
 
 
-async def all_registered(client: Client, count: int, timeout: float = 300.0) -> float:
-    """Wait until the orchestrators know every worker; return the seconds that took."""
-    began = time.monotonic()
-    while len(await client.workers()) < count:
-        if time.monotonic() - began > timeout:
-            raise click.ClickException(
-                f"{len(await client.workers())} of {count} workers are there after {timeout:.0f} s"
-            )
-        await asyncio.sleep(1.0)
-    return time.monotonic() - began
+async def known(client: Client, count: int) -> bool:
+    """Wait until the orchestrators know ``count`` workers; return whether they do in time."""
+    until = time.monotonic() + REGISTERED_WITHIN
+    while time.monotonic() < until:
+        with contextlib.suppress(TimeoutError):
+            if len(await client.workers()) >= count:
+                return True
+        await asyncio.sleep(0.5)
+    return False
 
 
-def window(cluster: Cluster, fleet: list[ManagedProcess], before: Usage, count: int) -> dict[str, Any]:
+def window(cluster: Cluster, fleet: Fleet, before: Usage) -> dict[str, Any]:
     """Return what has happened since ``before``, per second."""
     after = usage(cluster, fleet)
     seconds = after.at - before.at
@@ -137,23 +152,24 @@ def window(cluster: Cluster, fleet: list[ManagedProcess], before: Usage, count: 
         "engine_cpu": round((after.engines - before.engines) / seconds, 3),
         "redis_cpu": round((after.redis - before.redis) / seconds, 3),
         "fleet_cpu": round((after.fleet - before.fleet) / seconds, 3),
-        "fleet_cpu_ms_per_worker": round(1000 * (after.fleet - before.fleet) / seconds / count, 2),
+        "fleet_cpu_ms_per_worker": round(1000 * (after.fleet - before.fleet) / seconds / fleet.count, 2),
     }
 
 
-def memory(fleet: list[ManagedProcess], count: int) -> dict[str, float]:
-    """Return MiB: each worker's part in its process, proportional set size."""
-    total = sum(psutil.Process(each.pid).memory_full_info().pss for each in fleet) / 2**20
+def memory(fleet: Fleet) -> dict[str, float]:
+    """Return MiB of proportional set size: of the whole fleet, and a worker's part."""
+    total = sum(psutil.Process(each.pid).memory_full_info().pss for each in fleet.processes) / 2**20
     return {
-        "workers": count,
-        "processes": len(fleet),
+        "workers": fleet.count,
+        "processes": len(fleet.processes),
         "mib_in_all": round(total),
-        "mib_per_worker": round(total / count, 2),
+        "mib_per_worker": round(total / fleet.count, 2),
     }
 
 
 async def restart(cluster: Cluster, count: int, settle: float = 60.0) -> dict[str, Any]:
     """End both engines at once, let them be started again, and watch the workers come back."""
+    wanted = count * len(cluster.engines)
     began = time.time()
     for engine in cluster.engines:
         engine.kill()
@@ -167,42 +183,38 @@ async def restart(cluster: Cluster, count: int, settle: float = 60.0) -> dict[st
     accepted = sorted(at for at, status in seen if status < 300)
     by_second = Counter(int(at) for at, _ in seen)
     return {
+        "wanted": wanted,
         "registrations": len(seen),
         "accepted": len(accepted),
-        "wanted": count * len(cluster.engines),
-        "first_after": round(accepted[0], 1),
-        "all_after": round(accepted[count * len(cluster.engines) - 1], 1)
-        if len(accepted) >= count * len(cluster.engines)
-        else None,
-        "peak_per_second": max(by_second.values()),
+        "first_after": round(accepted[0], 1) if accepted else None,
+        "all_after": round(accepted[wanted - 1], 1) if len(accepted) >= wanted else None,
+        "peak_per_second": max(by_second.values(), default=0),
         "by_second": [by_second[second] for second in range(int(settle))],
     }
 
 
-async def measure(cluster: Cluster, fleet: list[ManagedProcess], count: int, seconds: float) -> dict[str, Any]:
-    """Measure the fleet at idle, at load, and when the orchestrators restart."""
+async def measure(cluster: Cluster, fleet: Fleet, count: int, seconds: float) -> dict[str, Any]:
+    """Measure the fleet at its start, at idle, at load, and when the orchestrators restart."""
     async with client_of([engine.url for engine in cluster.engines], CLIENT_TOKEN) as client:
-        began = usage(cluster, [])
-        took = await all_registered(client, count)
-        registered = usage(cluster, [])
-        click.echo(f"{count} workers are registered after {took:.0f} s")
-        await asyncio.sleep(20.0)
-        held = memory(fleet, count)
+        before = usage(cluster, fleet)
+        await fleet.grow(client, count)
+        after = usage(cluster, fleet)
+        starting = {"seconds": after.at - before.at, "engine_cpu_seconds": after.engines - before.engines}
+        click.echo(f"{fleet.count} workers are registered: {starting}")
+        await asyncio.sleep(SETTLED_AFTER)
+        held = memory(fleet)
         before = usage(cluster, fleet)
         await asyncio.sleep(seconds)
-        idle = window(cluster, fleet, before, count)
+        idle = window(cluster, fleet, before)
         click.echo(f"idle: {idle}")
         before = usage(cluster, fleet)
         jobs = await run_jobs(client, int(10 * seconds), at_once=20, seconds=0.1)
-        for job in jobs.unfinished[:3]:
-            click.echo(f"{job.status}: {job.error}")
-        load = {**window(cluster, fleet, before, count), "jobs": dict(jobs.statuses), "retried": jobs.retried}
+        load = {**window(cluster, fleet, before), "jobs": dict(jobs.statuses), "given_out_more_than_once": jobs.retried}
         load |= {"jobs_per_second": round(len(jobs.jobs) / jobs.seconds, 1), "seconds_of_a_job": jobs.quantiles()}
         click.echo(f"load: {load}")
-        stampede_seen = await restart(cluster, count)
-        click.echo(f"restart: { ({**stampede_seen, 'by_second': '…'}) }")
-    starting = {"seconds": round(took, 1), "engine_cpu_seconds": round(registered.engines - began.engines, 1)}
-    return {"memory": held, "starting": starting, "idle": idle, "load": load, "restart": stampede_seen}
+        stampede = await restart(cluster, fleet.count)
+        click.echo(f"restart: { ({**stampede, 'by_second': '…'}) }")
+    return {"memory": held, "starting": starting, "idle": idle, "load": load, "restart": stampede}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -216,9 +228,6 @@ def main() -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=MEASURED)
 def measure_command(count: int, seconds: float, output: Path) -> None:
     """Run a fleet and measure it."""
-    import os
-    import platform
-
     facts = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
@@ -228,13 +237,12 @@ def measure_command(count: int, seconds: float, output: Path) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="avtomatika-fleet-", ignore_cleanup_errors=True) as directory,
         running(Path(directory), workers=0, engine_env=ENGINE_ENV) as cluster,
-        fleet_of(cluster, count) as fleet,
     ):
+        fleet = Fleet(cluster)
         try:
             figures = asyncio.run(measure(cluster, fleet, count, seconds))
-        except BaseException:
-            click.echo("".join(each.output()[-800:] for each in [*fleet, *cluster.engines]))
-            raise
+        finally:
+            fleet.stop()
     output.write_text(json.dumps({"machine": facts, **figures}, indent=2) + "\n")
     click.echo(f"written: {output}")
 

@@ -1,4 +1,4 @@
-"""A part of the fleet of `bench.fleet`: many light workers in one process, with threads and connections of their own."""
+"""A part of the fleet of `bench.fleet`: many light workers in a process, each with its own threads and connections."""
 
 from __future__ import annotations
 

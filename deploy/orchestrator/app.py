@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 # A job whose engine died while it handled it is taken over by another engine after this time (ms).
 TAKE_OVER_AFTER = int(os.environ.get("TAKE_OVER_AFTER_MS", "10000"))
 STOP_TIMEOUT = 2.0
+MAX_CONNECTIONS = 9_000  # to Redis, which takes 10,000 by default
 MONOTONIC_BELOW = 1e9  # seconds: the wall clock has been beyond since 2001
 
 run = Blueprint(name="run", api_version="v1", api_endpoint="/jobs/run")
@@ -91,6 +92,8 @@ def storage_of(config):
         host=config.REDIS_HOST or "127.0.0.1",
         port=config.REDIS_PORT,
         db=config.REDIS_DB,
+        # Every poll that waits holds a connection; without one (redis-py 8: beyond 100) it is answered with 500.
+        max_connections=MAX_CONNECTIONS,
         # Longer than a poll waits in Redis for a task: one that gives up before (redis-py 8: after 5 s) leaves its wait
         # behind there, and the task that ends it is lost.
         socket_timeout=config.WORKER_POLL_TIMEOUT_SECONDS + 10,
