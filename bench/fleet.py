@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ from typing import Any
 import click
 import psutil
 
+from bench import stampede
 from cluster.jobs import Client, client_of, run_jobs
 from cluster.processes import ManagedProcess
 from cluster.system import CLIENT_TOKEN, WORKER_TOKEN, Cluster, Member, running
@@ -245,6 +247,55 @@ def measure_command(count: int, seconds: float, output: Path) -> None:
             fleet.stop()
     output.write_text(json.dumps({"machine": facts, **figures}, indent=2) + "\n")
     click.echo(f"written: {output}")
+
+
+def costs_of(figures: dict[str, Any]) -> stampede.Costs:
+    """Return what a worker costs the orchestrators, by what was measured."""
+    count, idle, starting = figures["memory"]["workers"], figures["idle"], figures["starting"]
+    # Each worker has a link to each of two orchestrators; in the larger fleets it has one.
+    links = 2 * count
+    per_link = idle["engine_cpu"] / links
+    # While the fleet starts, half of it is there already, on average.
+    coming = (starting["engine_cpu_seconds"] - starting["seconds"] * idle["engine_cpu"] / 2) / links
+    return stampede.Costs(coming_back=coming, idle=per_link)
+
+
+@main.command("simulate")
+def simulate_command() -> None:
+    """Simulate restarts under larger fleets, and the measured one for comparison."""
+    figures = json.loads(MEASURED.read_text())
+    costs = costs_of(figures)
+    restart = figures["restart"]
+    cases = [(restart["wanted"], restart["first_after"], 2)]
+    cases += [(workers, outage, None) for workers in (10_000, 100_000) for outage in (5.0, 120.0)]
+    courses = []
+    for workers, outage, orchestrators in cases:
+        for jitter in (True, False):
+            course = stampede.simulate(workers, outage, costs, jitter=jitter, orchestrators=orchestrators)
+            quiet = None if course.quiet is None else round(course.quiet - outage, 1)
+            seconds = range(max(course.tries) + 1)
+            told = {
+                "workers": workers,
+                "orchestrators": course.orchestrators,
+                "outage": outage,
+                "jitter": jitter,
+                "peak_per_second": course.peak,
+                "quiet_after": quiet,
+                "given_up": course.given_up,
+            }
+            click.echo(str(told))
+            courses.append({**told, "tries": [course.tries[second] for second in seconds]})
+    SIMULATED.write_text(json.dumps({"costs": dataclasses.asdict(costs), "courses": courses}) + "\n")
+    click.echo(f"written: {SIMULATED}")
+
+
+@main.command("plot")
+def plot_command() -> None:
+    """Draw the plots."""
+    from bench import fleet_plots
+
+    for path in fleet_plots.draw(json.loads(MEASURED.read_text()), json.loads(SIMULATED.read_text())):
+        click.echo(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ class Storage(RedisStorage):
             timeout_at += time.time() - time.monotonic()
         await super().add_job_to_watch(job_id, timeout_at)
 
+    async def find_worker_token(self, worker_id):
+        # For a worker without a token of its own every message looks through all keys of Redis (of jobs, of nonces) for
+        # patterns of ids that have one. Here no pattern has.
+        return await self.get_worker_token(worker_id)
+
     async def dequeue_task_for_worker(self, worker_id, timeout):
         # Workers steal from each other's queues, and the engine that queued a stolen task then writes down whom it had
         # queued it for: the thief's result is ignored (worker_mismatch). Here each worker has its own queue only.
