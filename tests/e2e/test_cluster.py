@@ -23,7 +23,7 @@ JOBS = 2000 if os.environ.get("AVTOMATIKA_E2E_SLOW") else 200
 COMMAND = [sys.executable, "-m", "cluster"]
 
 needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None and not os.environ.get("CI"),
+    shutil.which("redis-server") is None,
     reason="redis-server (Debian's package of that name) is not installed",
 )
 
