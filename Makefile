@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench docs fuzz clean
+.PHONY: help setup demo cluster test check fmt bench docs fuzz dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -17,6 +17,9 @@ setup: $(STAMP) ## make .venv and install the project with its tools
 
 demo: $(STAMP) ## run the example worker with an embedded orchestrator
 	$(BIN)/worker demo
+
+cluster: $(STAMP) ## run two orchestrators, three workers, Redis, S3 (ARGS="--jobs 2000 --faults")
+	@$(BIN)/python -m cluster $(ARGS)
 
 test: $(STAMP) ## run all tests (ARGS="tests/config -k url" for some)
 	$(BIN)/pytest $(if $(ARGS),$(ARGS),-n $(JOBS) --dist loadfile)
@@ -42,6 +45,14 @@ bench: $(STAMP) ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 fuzz: $(STAMP) ## fuzz what reads bytes from outside (ARGS="task uris --seconds 300")
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m fuzz $(ARGS)
+
+# The same commit gives the same bytes: times in the archives are the commit's.
+dist: $(STAMP) ## build the wheel, the sdist and their list of parts (SBOM) into dist/
+	rm -rf dist
+	SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}" $(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/write_sbom.py dist
+	@cd dist && sha256sum *
 
 clean: ## remove .venv, caches and build results
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist demo-output

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.environments import InstallationError
+from cluster.processes import ProcessError
 from e2e.client import Client, Webhooks, client_of, listening_webhooks
-from e2e.environments import InstallationError
 from e2e.fleet import Fleet, Orchestrator, RunningWorker
-from e2e.processes import ProcessError
 from e2e.releases import chosen
 
 INSTALLATION_ALLOWED = 600  # seconds; only the first run needs them

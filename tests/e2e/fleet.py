@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e.environments import InstallationError, python_of
-from e2e.processes import ManagedProcess, ProcessError, free_port
+from cluster.environments import InstallationError, python_of
+from cluster.processes import ManagedProcess, ProcessError, free_port
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT = 30.0

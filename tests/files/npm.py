@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.environments import cache_directory, locked
+from cluster.environments import cache_directory, locked
 
 INSTALL_TIMEOUT = 240.0
 START_TIMEOUT = 30.0

@@ -1,9 +1,10 @@
 """The targets of `fuzz/` take whatever was found by longer runs, and changes of their seeds."""
 
 import pytest
-from fuzz.targets import TARGETS, Target, by_name, corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fuzz.targets import TARGETS, Target, by_name, corpus
 
 QUICK = [each for each in TARGETS if each.name != "worker"]
 

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
-from e2e.processes import ManagedProcess
+from cluster.processes import ManagedProcess
 
 JOBS, KILLS = 500, 8
 SLOTS = 20

@@ -79,6 +79,19 @@ async def test_nobody_starves_behind_the_long_poll_of_another(worker, order, mod
             assert time.monotonic() - began < 10  # the polls of the others last 20 s
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_a_task_in_hand_takes_the_slot_of_a_poll_that_has_brought_nothing_yet(worker, order, slots):
+    async with orchestrators(3) as all_, at(worker, all_, "ROUND_ROBIN", max_concurrent_tasks=slots):
+        for each in all_:
+            await each.wait_for(
+                lambda each=each: each.workers["w1"].polls
+            )  # more polls than slots: some have lent theirs
+        for name, orchestrator in enumerate(all_):
+            began = time.monotonic()
+            await finished(submit(orchestrator, name))
+            assert time.monotonic() - began < 3  # the polls of the others last 20 s
+
+
 async def test_results_and_events_go_back_where_the_task_came_from(worker, order):
     async with orchestrators(2) as all_, at(worker, all_, "ROUND_ROBIN"):
         jobs = [job for name, each in enumerate(all_) for job in submit(each, name, 5)]

@@ -151,7 +151,7 @@ def orchestrators() -> Kind:
 def _device(value: object, where: str) -> HardwareDevice:
     reader = _Reader(value, where)
     kind, model, unit = reader.text("type", ...), reader.text("model"), reader.text("id")
-    properties = reader.mapping("properties")
+    properties = reader.mapping("properties") or None
     reader.finish("type, model, id, properties")
     return HardwareDevice(type=kind, model=model, id=unit, properties=properties)
 
@@ -164,7 +164,7 @@ def devices() -> Kind:
 def _artifact(value: object, where: str) -> InstalledArtifact:
     reader = _Reader(value, where)
     name, version, kind = reader.text("name", ...), reader.text("version", "unknown"), reader.text("type")
-    properties = reader.mapping("properties")
+    properties = reader.mapping("properties") or None
     reader.finish("name, version, type, properties")
     return InstalledArtifact(name=name, version=version, type=kind, properties=properties)
 

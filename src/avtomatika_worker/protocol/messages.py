@@ -33,7 +33,7 @@ class HardwareDevice(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     model: str | None = None
     id: str | None = None
-    properties: dict[str, Any] = {}
+    properties: dict[str, Any] | None = None
 
 
 class InstalledArtifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class InstalledArtifact(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str = "unknown"
     type: str | None = None
-    properties: dict[str, Any] = {}
+    properties: dict[str, Any] | None = None
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class SkillInfo(msgspec.Struct, frozen=True, kw_only=True):
     events_schema: dict[str, Any] | None = None
     output_statuses: tuple[str, ...] | None = None
     schema_dialect: str = "json-schema"
-    properties: dict[str, Any] = {}
+    properties: dict[str, Any] | None = None
 
 
 class WorkerRegistration(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,7 +38,8 @@ LEND_AFTER: Final = 0.5
 """Seconds after which a poll that waits lends its slot.
 
 It does so to another orchestrator that has none in flight or, when its own has more polls waiting, to any that has
-tasks: one that leaves a poll waiting has none. What a lent poll brings all the same is first in line for a slot.
+tasks: one that leaves a poll waiting has none. What a lent poll brings all the same takes the slot of another poll, or
+is first in line for one where all run tasks.
 """
 
 LOOK_AGAIN: Final = 0.25
@@ -50,7 +51,7 @@ BACKLOG_LIMIT: Final = 1_000
 
 @dataclass(slots=True, eq=False)
 class _Poll:
-    """A poll in flight. One that has ``lent`` its slot holds none: what it brings waits for the next."""
+    """A poll in flight. One that has ``lent`` its slot holds none."""
 
     sent: float
     skills: tuple[str, ...]
@@ -173,6 +174,20 @@ class Poller:
         self._tasks.slots.release()  # not for those in line: they would have it already
         return True
 
+    def _take_over(self, poll: _Poll) -> bool:
+        """Take the slot of another poll for what a poll without one has brought; return whether there was one to take.
+
+        What is here comes before what may come: an orchestrator may hold the other poll for half a minute.
+        """
+        if self._tasks.slots.free > 0:
+            return False  # that one is nearer
+        waiting = [each for source in self._sources for each in source.polls if each is not poll and not each.lent]
+        oldest = min(waiting, key=lambda each: each.sent, default=None)
+        if oldest is None:
+            return False
+        oldest.lent = True
+        return True
+
     def _candidates(self, now: float, skills: tuple[str, ...]) -> list[Candidate]:
         return [
             Candidate(
@@ -219,7 +234,7 @@ class Poller:
                 taken = True
                 source.demand.got_task()
                 self._rotation.got_task(self._sources.index(source))
-                self._tasks.start(link, task, reserved=not poll.lent)
+                self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll))
         except (MalformedMessageError, UntrustedTaskError) as error:
             taken = self._refuse(source, poll, error)
         except TransportError as error:

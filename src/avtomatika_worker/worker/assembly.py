@@ -38,6 +38,7 @@ from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
+from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
 from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
@@ -405,11 +406,11 @@ def _skill_info(contract: SkillContract) -> SkillInfo:
         type=contract.type,
         description=contract.description,
         version=contract.version or UNVERSIONED,
-        input_schema=contract.input_schema,
-        output_schema=contract.output_schema,
-        events_schema=dict(contract.events_schema) if contract.events_schema else None,
+        input_schema=storable_schema(contract.input_schema),
+        output_schema=storable_schema(contract.output_schema),
+        events_schema=storable_schemas(contract.events_schema),
         output_statuses=contract.output_statuses or None,
-        properties=dict(contract.properties),
+        properties=dict(contract.properties) or None,
     )
 
 

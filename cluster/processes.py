@@ -17,18 +17,34 @@ class ProcessError(AssertionError):
 
 
 class ManagedProcess:
-    """A process that runs in the background; a thread collects its output, so that it never blocks on a full pipe."""
+    """A process that runs in the background; a thread collects its output, so that it never blocks on a full pipe.
 
-    def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    With ``own_session`` a Ctrl-C in the terminal does not reach it.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, own_session: bool = False
+    ) -> None:
         self.name = name
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._closed = False
         self._process = subprocess.Popen(
-            command, env=_environment(env), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=_environment(env),
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=own_session,
         )
         self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def running(self) -> bool:

@@ -1,0 +1,35 @@
+# The SDK and a worker in one image. Build it, then run a worker of your own from /srv/worker:
+#   docker build -t my-worker .
+#   docker run -e ORCHESTRATOR_URL=… -e WORKER_TOKEN=… my-worker worker run --app app:worker
+
+FROM python:3.12-slim AS build
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN /opt/venv/bin/pip install --no-cache-dir --no-compile '.[s3,pydantic,metrics]' \
+    && /opt/venv/bin/pip uninstall --yes pip
+
+FROM python:3.12-slim
+RUN useradd --uid 10001 --no-create-home --home-dir /srv/worker worker \
+    && install -d -o worker -g worker /srv/worker /srv/worker/state /srv/worker/files
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /srv/worker
+COPY deploy/worker/app.py app.py
+
+# Everything the worker writes is below these two: the root file system may be read-only.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PYTHONPATH=/srv/worker \
+    LOG_FORMAT=json \
+    WORKER_STATE_DIR=/srv/worker/state \
+    TASK_FILES_DIR=/srv/worker/files
+VOLUME ["/srv/worker/state", "/srv/worker/files"]
+
+USER 10001
+EXPOSE 8083
+HEALTHCHECK --interval=15s --timeout=6s --start-period=20s \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('WORKER_PORT', '8083')}/live\", timeout=5)"]
+# In this form the worker gets the signals itself, and lets running tasks finish: give it 60 s (docker stop -t 60).
+CMD ["worker", "run", "--app", "app:worker"]

@@ -1,0 +1,55 @@
+"""What is in deploy/, read."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from avtomatika_worker.config.settings import setting_fields
+from avtomatika_worker.skills.skill import CANCEL_GRACE
+from avtomatika_worker.supervisor import FLUSH_TIMEOUT, REPORT_TIMEOUT, TELL_TIMEOUT
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+
+FOREIGN = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_METRICS_EXPORTER"}
+"""Variables of workers that the OpenTelemetry SDK reads."""
+
+
+def settings() -> set[str]:
+    """Return the environment variables that a worker reads."""
+    return {setting.variable for _, setting in setting_fields().values()} | FOREIGN
+
+
+def default(variable: str) -> Any:
+    """Return the default of a worker's setting."""
+    (found,) = [each.default for each, setting in setting_fields().values() if setting.variable == variable]
+    return found
+
+
+def longest_shutdown(timeout: float) -> float:
+    """Return the seconds that a shutdown takes at most with this ``WORKER_SHUTDOWN_TIMEOUT``, as docs/operations.md has
+    it: the steps' limits, and about a second each for flushing and closing.
+    """
+    return timeout + CANCEL_GRACE + 2 * TELL_TIMEOUT + 2 * REPORT_TIMEOUT + FLUSH_TIMEOUT + 2.0
+
+
+def compose() -> dict[str, Any]:
+    """Return compose.yaml."""
+    document: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return document
+
+
+def kustomized(variant: str) -> list[dict[str, Any]]:
+    """Return what kustomize makes of a variant. Skips the test where it is not installed."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed: nothing renders deploy/kubernetes")
+    command = [kubectl, "kustomize", str(DEPLOY / "kubernetes" / variant)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))

@@ -1,0 +1,154 @@
+"""deploy/kubernetes is valid, and agrees with itself and with the worker."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from avtomatika_worker.observability.metrics import METRICS
+from deploy.manifests import default, kustomized, longest_shutdown, settings
+from generate_docs import prometheus_name
+
+VARIANTS = ("base", "gpu")
+VERSIONS = ("1.29", "1.37")
+"""The oldest version of Kubernetes that is tried, and the newest that there is a schema for."""
+
+
+@functools.cache
+def rendered(variant: str) -> dict[str, dict[str, Any]]:
+    """Kind → the variant's object of that kind; each has one."""
+    documents = kustomized(variant)
+    objects = {document["kind"]: document for document in documents}
+    assert len(objects) == len(documents)
+    return objects
+
+
+def pod(variant: str) -> dict[str, Any]:
+    return rendered(variant)["Deployment"]["spec"]["template"]
+
+
+def container(variant: str) -> dict[str, Any]:
+    (only,) = pod(variant)["spec"]["containers"]
+    return only
+
+
+def port_of(reference: int | str, variant: str) -> int:
+    ports = {port["name"]: port["containerPort"] for port in container(variant)["ports"]}
+    return reference if isinstance(reference, int) else ports[reference]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_kustomize_makes_is_valid_by_kubernetes_schemas(variant, version):
+    kinds = {kind for kind in rendered(variant) if kind != "ScaledObject"}
+    assert kinds == {"ConfigMap", "Deployment", "PodDisruptionBudget", "NetworkPolicy"}
+    for kind in kinds:
+        kubernetes_validate.validate(rendered(variant)[kind], version, strict=True)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_autoscaler_that_keda_would_make_is_valid(variant):
+    spec = rendered(variant)["ScaledObject"]["spec"]
+    (trigger,) = spec["triggers"]
+    metric = {"metric": {"name": "s0"}, "target": {"type": trigger["metricType"], "averageValue": "1"}}
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "keda"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", **spec["scaleTargetRef"]},
+            "minReplicas": spec["minReplicaCount"],
+            "maxReplicas": spec["maxReplicaCount"],
+            "metrics": [{"type": "External", "external": metric}],
+            **spec["advanced"]["horizontalPodAutoscalerConfig"],
+        },
+    }
+    kubernetes_validate.validate(autoscaler, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_selects_the_pods_of_its_own_variant(variant):
+    objects, labels = rendered(variant), pod(variant)["metadata"]["labels"]
+    others = [pod(other)["metadata"]["labels"] for other in VARIANTS if other != variant]
+    selectors = [
+        objects["Deployment"]["spec"]["selector"]["matchLabels"],
+        objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not any(selector.items() <= other.items() for other in others)
+    assert objects["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_grace_period_holds_the_pre_stop_hook_and_the_longest_shutdown(variant):
+    timeout = float(rendered(variant)["ConfigMap"]["data"]["WORKER_SHUTDOWN_TIMEOUT"])
+    command, seconds = container(variant)["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod(variant)["spec"]["terminationGracePeriodSeconds"] > int(seconds) + longest_shutdown(timeout)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_probes_ask_what_the_health_server_answers(variant):
+    probes = {name: container(variant)[name] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {name: probe["httpGet"]["path"] for name, probe in probes.items()} == {
+        "startupProbe": "/live",
+        "livenessProbe": "/live",
+        "readinessProbe": "/ready",
+    }
+    port = default("WORKER_PORT")
+    assert {port_of(probe["httpGet"]["port"], variant) for probe in probes.values()} == {port}
+    assert pod(variant)["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_prometheus_may_fetch_metrics(variant):
+    assert rendered(variant)["ConfigMap"]["data"]["WORKER_ENABLE_METRICS"] == "true"
+    (rule,) = rendered(variant)["NetworkPolicy"]["spec"]["ingress"]
+    assert [port_of(each["port"], variant) for each in rule["ports"]] == [8083]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_dns_and_orchestrators_are_within_reach_and_the_metadata_service_is_not(variant):
+    rules = rendered(variant)["NetworkPolicy"]["spec"]["egress"]
+    pods = [peer["podSelector"]["matchLabels"] for rule in rules for peer in rule["to"] if "podSelector" in peer]
+    assert pods == [{"k8s-app": "kube-dns"}, {"app.kubernetes.io/name": "avtomatika-orchestrator"}]
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+    assert all("169.254.0.0/16" in block["except"] for block in blocks)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_settings_are_settings_of_the_worker(variant):
+    named = {*rendered(variant)["ConfigMap"]["data"], *(each["name"] for each in container(variant)["env"])}
+    assert named <= settings()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_scaler_asks_for_a_metric_and_a_load_that_there_are(variant):
+    (trigger,) = rendered(variant)["ScaledObject"]["spec"]["triggers"]
+    query, threshold = trigger["metadata"]["query"], float(trigger["metadata"]["threshold"])
+    (metric,) = [each for each in METRICS if prometheus_name(each) in re.findall(r"\w+", query)]
+    assert "state" in metric.labels
+    assert re.search(r'\bstate="running"', query)
+    slots = int(rendered(variant)["ConfigMap"]["data"]["MAX_CONCURRENT_TASKS"])
+    assert 0.5 * slots <= threshold < slots  # at the threshold or above it the number would never grow
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_root_file_system_is_read_only_and_what_the_worker_writes_is_mounted(variant):
+    security = container(variant)["securityContext"]
+    assert security["readOnlyRootFilesystem"]
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert pod(variant)["spec"]["securityContext"]["runAsNonRoot"]
+    mounted = {mount["mountPath"] for mount in container(variant)["volumeMounts"]}
+    assert mounted == {"/srv/worker/state", "/srv/worker/files", "/tmp"}
+
+
+def test_a_gpu_worker_asks_for_a_gpu_and_gives_the_old_one_up_first():
+    assert container("gpu")["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert rendered("gpu")["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
