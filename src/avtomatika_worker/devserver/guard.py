@@ -61,7 +61,7 @@ class Guard:
             self._check(request)
             return await handler(request)
         except ClientError as error:
-            answer = json_answer({"error": str(error)}, error.status)
+            answer = json_answer({"error": str(error), **error.more}, error.status)
         except web.HTTPException as error:
             answer = json_answer({"error": error.text or error.reason}, error.status)
             if hdrs.ALLOW in error.headers:
