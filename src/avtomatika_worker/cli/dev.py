@@ -43,7 +43,8 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     logging.getLogger().addHandler(logs)
     directory = tempfile.TemporaryDirectory(prefix="worker-dev-", ignore_cleanup_errors=True)
     root = settings.file_store_root or Path(directory.name).resolve()
-    console = Console(logs=logs, file_room=FileRoom(root, as_uris=importlib.util.find_spec("obstore") is not None))
+    file_room = FileRoom(root, as_uris=importlib.util.find_spec("obstore") is not None)
+    console = Console(logs=logs, file_room=file_room, contracts=worker.skills.contracts())
     try:
         orchestrator = EmbeddedOrchestrator(
             version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN, console=console

@@ -154,7 +154,16 @@ class EmbeddedOrchestrator:
         if self._console is None:
             return []
         about = {"protocol": self.version, "url": self.url, "files": self._console.file_room is not None}
-        feed = Feed(self._orchestrator, self._hub, self._faults, self.requests, self._console.logs, self.now, about)
+        feed = Feed(
+            self._orchestrator,
+            self._hub,
+            self._faults,
+            self.requests,
+            self._console.logs,
+            self.now,
+            about,
+            self._console.contracts,
+        )
         return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self.forget_workers).routes()
 
     async def stop(self) -> None:

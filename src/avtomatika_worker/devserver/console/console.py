@@ -15,7 +15,7 @@ Submitting and cancelling are the client API's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -33,6 +33,7 @@ from avtomatika_worker.devserver.faults import Fault, FaultBook, FaultCall, Faul
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.sse import EventStream
 from avtomatika_worker.protocol.loose import as_number
+from avtomatika_worker.skills.contract import SkillContract
 
 _TYPES: Final = {
     "html": "text/html",
@@ -73,11 +74,13 @@ _MOST_TIMES: Final = 1_000_000
 class Console:
     """What the console needs from who starts it: the tasks' ``logs``, and the ``file_room`` where files go.
 
-    Without a file room nothing can be uploaded.
+    Without a file room nothing can be uploaded. ``contracts`` are those of a worker in this process: its forms then have
+    their fields in the order that the author gave them.
     """
 
     logs: TaskLogs = field(default_factory=TaskLogs)
     file_room: FileRoom | None = None
+    contracts: Sequence[SkillContract] = ()
 
 
 class ConsoleApi:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.console.logs import TaskLogs
@@ -18,6 +18,7 @@ from avtomatika_worker.devserver.faults import FaultBook
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.records import RecordedCall
 from avtomatika_worker.devserver.sse import EventStream
+from avtomatika_worker.skills.contract import SkillContract
 
 _TOGETHER: Final = 0.05
 """Seconds in which changes are gathered into one message."""
@@ -25,6 +26,7 @@ _TOGETHER: Final = 0.05
 _LOOK: Final = 0.25
 """Seconds after which is looked for what nobody tells of: logs, heartbeats, calls, used faults."""
 
+_ORDERED: Final = ("input_schema", "output_schema", "events_schema", "properties")
 _JOBS: Final = 300
 _CALLS: Final = 60
 _PROBLEMS: Final = 50
@@ -42,6 +44,7 @@ class Feed:
         logs: TaskLogs,
         clock: Callable[[], float],
         about: dict[str, Any],
+        contracts: Iterable[SkillContract] = (),
     ) -> None:
         self._orchestrator = orchestrator
         self._hub = hub
@@ -50,6 +53,7 @@ class Feed:
         self._logs = logs
         self._clock = clock
         self._about = about
+        self._contracts = {contract.name: contract for contract in contracts}
 
     async def write(self, stream: EventStream) -> None:
         """Write until the page is closed or the orchestrator stops."""
@@ -101,7 +105,13 @@ class Feed:
         """Return the skills of all workers, by name."""
         workers = self._orchestrator.workers.values()
         known = {name: skill for worker in workers for name, skill in worker.skills.items()}
-        return [known[name] for name in sorted(known)]
+        return [self._as_written(known[name]) for name in sorted(known)]
+
+    def _as_written(self, skill: dict[str, Any]) -> dict[str, Any]:
+        """Return a skill with its fields in the order that its author gave them: on the wire they are sorted."""
+        contract = self._contracts.get(skill["name"])
+        written = {name: _without_nulls(getattr(contract, name, None)) for name in _ORDERED}
+        return {**skill, **{name: value for name, value in written.items() if value and value == skill.get(name)}}
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the faults that are still to come."""
@@ -120,6 +130,14 @@ class Feed:
     def newest_line(self) -> int:
         """The number of the newest line of the log."""
         return self._logs.newest
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a copy without the nulls in objects: most releases do not send them."""
+    if isinstance(value, Mapping):
+        members = cast("Mapping[str, Any]", value).items()
+        return {name: _without_nulls(each) for name, each in members if each is not None}
+    return [_without_nulls(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 class _Glance:

@@ -8,7 +8,7 @@ import { setNow } from "./times.js";
 import { startWorker } from "./worker.js";
 
 const PARTS = [["skills", "Skills"], ["run", "Run"], ["tasks", "Tasks"], ["worker", "Worker"]];
-const THEMES = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 const $ = (id) => document.getElementById(id);
 
 /** Show a part where there is room for one only. */
@@ -33,6 +33,8 @@ function theme() {
   const apply = () => {
     document.documentElement.dataset.theme = chosen;
     button.textContent = THEMES[chosen];
+    button.title = "Colours: as the system, light, dark";
+    button.setAttribute("aria-label", `Colours: ${THEMES[chosen]}`);
   };
   apply();
   return button;
@@ -59,7 +61,7 @@ function help() {
   return dialog;
 }
 
-function keys(dialog, tasks) {
+function keys(dialog, tasks, skills) {
   const actions = {
     "/": () => { showPart("skills"); $("find")?.focus(); },
     "?": () => dialog.showModal(),
@@ -73,6 +75,10 @@ function keys(dialog, tasks) {
     };
   });
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !dialog.open) {
+      event.preventDefault();
+      skills.run();
+    }
     if (event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
     if (event.target.closest("input,textarea,select,dialog")) {
       if (event.key === "Escape") event.target.blur();
@@ -109,7 +115,7 @@ const tasks = startTasks($("tasks"), { showPart, notice, edit: skills.open });
 startWorker($("worker"), { notice });
 const dialog = help();
 fill($("tools"), theme(), el("button.quiet", { type: "button", "aria-label": "Keys", onclick: () => dialog.showModal() }, "?"));
-keys(dialog, tasks);
+keys(dialog, tasks, skills);
 showPart(matchMedia("(max-width: 60rem)").matches ? "skills" : "run");
 on(["link", "workers", "about"], linkView);
 linkView();

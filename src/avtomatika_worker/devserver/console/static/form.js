@@ -353,10 +353,20 @@ function otherFields(schema, at) {
 }
 
 function mapField(schema, at) {
-  return optional(schema, at, () => {
-    const inner = rows(schema.additionalProperties, at, "entry");
-    return { ...inner, node: el("fieldset", { "data-path": at.path }, el("legend", {}, title(at, schema)), inner.node, el("p.problem", { hidden: true })) };
-  });
+  const inner = rows(schema.additionalProperties, at, "entry");
+  const self = {
+    node: el("fieldset", { "data-path": at.path }, el("legend", {}, title(at, schema)), schema.description ? el("p.note", {}, schema.description) : null, inner.node, el("p.problem", { hidden: true })),
+    read: () => orNothing(inner.read(), schema, at),
+    write: inner.write,
+  };
+  if (schema.default) self.write(schema.default);
+  return self;
+}
+
+/** A list or map without anything in it is left out, unless it has to be there or stands for something else. */
+function orNothing(value, schema, at) {
+  const something = Object.keys(value).length > 0 || at.required || (schema.default !== undefined && schema.default !== null);
+  return something ? value : undefined;
 }
 
 function rows(values, at, what) {
@@ -382,16 +392,12 @@ function rows(values, at, what) {
 }
 
 function arrayField(schema, at) {
-  return optional(schema, at, () => arrayParts(schema, at));
-}
-
-function arrayParts(schema, at) {
   const list = el("div.items");
   const items = [];
   const first = schema.prefixItems ?? [];
   const rest = typeof schema.items === "object" ? schema.items : schema.items === false || first.length ? null : {};
   const most = schema.maxItems ?? (rest ? Infinity : first.length);
-  const least = Math.min(schema.minItems ?? 0, 50);
+  const least = at.required ? Math.min(schema.minItems ?? 0, 50) : 0;
   const adder = el("button.quiet", { type: "button", onclick: () => { add().node.querySelector("input,select,textarea,button")?.focus(); } }, "Add item");
   const add = (value) => {
     const index = items.length;
@@ -412,10 +418,10 @@ function arrayParts(schema, at) {
   };
   const self = {
     node: el("fieldset", { "data-path": at.path },
-      el("legend", {}, title(at, schema), at.required ? el("span.required", {}, "*") : null),
+      el("legend", {}, title(at, schema), least > 0 ? el("span.required", { title: "required" }, "*") : null),
       [schema.description, constraints(schema)].some(Boolean) ? el("p.note", {}, [schema.description, constraints(schema)].filter(Boolean).join(" ")) : null,
       list, adder, el("p.problem", { hidden: true })),
-    read: () => items.map((each) => each.inner.read() ?? null),
+    read: () => orNothing(items.map((each) => each.inner.read() ?? null), schema, at),
     write: (value) => {
       items.length = 0;
       list.replaceChildren();

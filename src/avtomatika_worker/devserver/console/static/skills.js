@@ -76,6 +76,7 @@ export function startSkills(list, page, { showPart, notice, started }) {
   };
 
   return {
+    run: () => form?.start(),
     /** Open a skill's form with params in it. */
     open(name, params) {
       if (!skillOf(name)) return notice(`No worker has the skill ${name} now.`);
@@ -130,6 +131,14 @@ function skillForm(skill, { notice, started, showPart }) {
     return say("");
   }
 
+  function reset() {
+    raw = false;
+    fields = formFor(skill.input_schema, { files: state.about.files });
+    fill(place, fields.node);
+    toggle.textContent = "Edit as JSON";
+    say("");
+  }
+
   function say(text) {
     problem.textContent = text;
     problem.hidden = !text;
@@ -165,13 +174,11 @@ function skillForm(skill, { notice, started, showPart }) {
       el("div.field.check", {}, check, el("label", { for: "check" }, "Check params before they are sent"), el("p.note", {}, "Without it they go to the worker as they are, to see what it makes of them.")),
       el("div.field", {}, el("label", { for: "priority" }, "Priority")  , priority, el("p.note", {}, "Higher is more urgent.")),
       el("div.field", {}, el("label", { for: "deadline" }, "Deadline"), deadline, el("p.note", {}, "Seconds from now."))),
-    el("div.actions", {}, run, toggle, el("button.quiet", { type: "button", onclick: () => { raw = true; setRaw(false); fields = formFor(skill.input_schema, { files: state.about.files }); fill(place, fields.node); } }, "Reset")));
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(); }
-  });
+    el("div.actions", {}, run, toggle, el("button.quiet", { type: "button", onclick: reset }, "Reset")));
   return {
     skill: skill.name,
     node: form,
+    start,
     params: () => fields.read(),
     write: (params) => fields.write(params),
   };

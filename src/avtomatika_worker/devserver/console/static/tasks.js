@@ -189,7 +189,7 @@ function taskView(place, { act, back }) {
     badge.className = `badge ${job.state}`;
     setText(badge, stateWord(job));
     cancelButton.disabled = ended(job);
-    bar.hidden = job.state !== "running" && !(job.progress.progress > 0 && job.progress.progress < 1);
+    bar.hidden = job.state !== "running" && !(job.state !== "finished" && job.progress.progress > 0);
     bar.value = job.progress.progress;
     setText(note, job.state === "running" ? noteOf(job) : "");
     note.hidden = !note.textContent;
@@ -223,7 +223,7 @@ function taskView(place, { act, back }) {
     if (job.result !== null && job.result !== undefined) {
       put(outcome, el("h4", {}, "Result"), gallery(job.result), el("div.value", {}, show(job.result)), source(job.result, "Result as JSON"));
     }
-    const costs = Object.entries(job.costs ?? {});
+    const costs = Object.entries(job.costs ?? {}).filter(([name]) => name !== "execution_time_seconds");
     if (costs.length) put(outcome, el("p.dim", {}, `costs: ${costs.map(([name, cost]) => `${name} ${typeof cost === "number" ? Number(cost.toPrecision(4)) : cost}`).join(", ")}`));
     if (Object.keys(job.data_metadata ?? {}).length) put(outcome, source(job.data_metadata, "Files of the result"));
     const earlier = job.results.filter((each) => each.answer !== "accepted" || job.results.length > 1);

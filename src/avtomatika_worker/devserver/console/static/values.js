@@ -20,8 +20,21 @@ export function show(value, open = 2) {
       return el("span.scalar", {}, value.map((each) => (typeof each === "string" ? each : write(each))).join(", "));
     }
   }
-  return tree(value, open);
+  return open < 2 && isShort(value) ? inline(value) : tree(value, open);
 }
+
+/** Whether an object is as short as a sentence. */
+const isShort = (value) => {
+  const entries = Object.entries(value);
+  return !Array.isArray(value) && entries.length > 0 && entries.length <= 6
+    && entries.every(([, each]) => isScalar(each) || (Array.isArray(each) && each.length > 0 && each.every(isScalar)))
+    && write(value).length <= 120;
+};
+
+const isScalar = (value) => value === null || typeof value !== "object";
+
+const inline = (value) => el("span.inline", {}, Object.entries(value).map(([name, each]) =>
+  el("span", {}, el("span.key", {}, `${name} `), show(each, 0))));
 
 /** The first pictures that a value names, at most eight. */
 export function pictures(value) {

@@ -53,7 +53,7 @@ export function startWorker(place, { notice }) {
 
   function drawCalls() {
     fill(calls, [...state.calls].reverse().slice(0, 40).map((each) => el("li", {}, el("time", {}, clock(each.time)), " ", el("span.call", {}, each.call), " ",
-      el(`span.${each.status >= 200 && each.status < 300 ? "ok" : "no"}`, {}, each.status || "no answer"), each.fault ? el("span.fault", {}, ` ${each.fault}`) : null)));
+      el(`span.${each.status > 0 && each.status < 400 ? "ok" : "no"}`, {}, each.status || "no answer"), each.fault ? el("span.fault", {}, ` ${each.fault}`) : null)));
   }
 
   function drawProblems() {
