@@ -64,6 +64,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+_PACKAGE: Final = "avtomatika_worker.devserver.console"
 _CALLS: Final = frozenset(get_args(FaultCall))
 _KINDS: Final = frozenset(get_args(FaultKind)) - {"body"}
 _LONGEST_DELAY: Final = 600.0
@@ -74,8 +75,8 @@ _MOST_TIMES: Final = 1_000_000
 class Console:
     """What the console needs from who starts it: the tasks' ``logs``, and the ``file_room`` where files go.
 
-    Without a file room nothing can be uploaded. ``contracts`` are those of a worker in this process: its forms then have
-    their fields in the order that the author gave them.
+    Without a file room nothing can be uploaded. ``contracts`` are those of a worker in this process: its forms then
+    have their fields in the order that the author gave them.
     """
 
     logs: TaskLogs = field(default_factory=TaskLogs)
@@ -161,7 +162,7 @@ class ConsoleApi:
 
 
 def _static() -> Traversable:
-    return files(__package__) / "static"
+    return files(_PACKAGE) / "static"
 
 
 def _fault(body: bytes) -> Fault:

@@ -137,7 +137,9 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         members = cast("Mapping[str, Any]", value).items()
         return {name: _without_nulls(each) for name, each in members if each is not None}
-    return [_without_nulls(each) for each in cast("list[Any]", value)] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in cast("Iterable[Any]", value)]
+    return value
 
 
 class _Glance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mimetypes
 import uuid
 from pathlib import Path
@@ -70,14 +71,11 @@ class FileRoom:
 
     def _find(self, uri: str) -> Path:
         root = self._root.resolve()
-        try:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # no path at all: a NUL in it, a loop of links
             path = Path(uri.removeprefix(_PREFIX)).resolve()
-            found = path.is_relative_to(root) and path.is_file()
-        except (OSError, ValueError, RuntimeError):  # no path at all: a NUL in it, a loop of links
-            found = False
-        if not found:
-            raise ClientError(404, "there is no such file among those that tasks were given or have stored here")
-        return path
+            if path.is_relative_to(root) and path.is_file():
+                return path
+        raise ClientError(404, "there is no such file among those that tasks were given or have stored here")
 
 
 async def _receive(request: web.Request, path: Path) -> int:
