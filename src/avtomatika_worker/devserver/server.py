@@ -153,7 +153,7 @@ class EmbeddedOrchestrator:
     def _console_routes(self) -> list[web.RouteDef]:
         if self._console is None:
             return []
-        about = {"protocol": self.version, "url": self.url, "files": self._console.file_room is not None}
+        about = {"protocol": self.version, "files": self._console.file_room is not None}
         feed = Feed(
             self._orchestrator,
             self._hub,
@@ -164,7 +164,12 @@ class EmbeddedOrchestrator:
             about,
             self._console.contracts,
         )
-        return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self.forget_workers).routes()
+        return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self._seem_restarted).routes()
+
+    def _seem_restarted(self) -> None:
+        """Do to the workers what a restart does: they are unknown, and their WebSockets have ended."""
+        self.forget_workers()
+        self._worker_api.commands.close()
 
     async def stop(self) -> None:
         """Stop listening; waiting polls get nothing, streams and WebSockets end. Jobs and workers are kept."""

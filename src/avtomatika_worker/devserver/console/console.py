@@ -8,7 +8,7 @@
 | `POST /console/api/files?name=` | stores the body; `{"value"}` is what params may say to mean it |
 | `GET /console/api/file?uri=` | a file that was uploaded, or that a result names |
 | `POST /console/api/faults`, `DELETE` | something to go wrong; nothing more |
-| `POST /console/api/forget-workers` | forgets the workers, as a restart does |
+| `POST /console/api/restart` | does to the workers what a restart does |
 
 Submitting and cancelling are the client API's.
 """
@@ -32,7 +32,7 @@ from avtomatika_worker.devserver.console.views import fault_views, job_details
 from avtomatika_worker.devserver.faults import Fault, FaultBook, FaultCall, FaultKind
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.sse import EventStream
-from avtomatika_worker.protocol.loose import as_number
+from avtomatika_worker.protocol.loose import as_number, as_text
 from avtomatika_worker.skills.contract import SkillContract
 
 _TYPES: Final = {
@@ -85,16 +85,16 @@ class Console:
 
 
 class ConsoleApi:
-    """Serves the page and its calls; `routes` are theirs. ``forget`` forgets the workers."""
+    """Serves the page and its calls; `routes` are theirs. ``restart`` makes workers believe in one."""
 
     def __init__(
-        self, console: Console, orchestrator: Orchestrator, faults: FaultBook, feed: Feed, forget: Callable[[], None]
+        self, console: Console, orchestrator: Orchestrator, faults: FaultBook, feed: Feed, restart: Callable[[], None]
     ) -> None:
         self._console = console
         self._orchestrator = orchestrator
         self._faults = faults
         self._feed = feed
-        self._forget = forget
+        self._restart = restart
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the console."""
@@ -108,7 +108,7 @@ class ConsoleApi:
             web.get("/console/api/file", self._file),
             web.post("/console/api/faults", self._add_fault),
             web.delete("/console/api/faults", self._clear_faults),
-            web.post("/console/api/forget-workers", self._forget_workers),
+            web.post("/console/api/restart", self._restart_seemingly),
         ]
 
     async def _to_page(self, _request: web.Request) -> web.Response:
@@ -156,8 +156,8 @@ class ConsoleApi:
         self._faults.clear()
         return json_answer({"faults": []})
 
-    async def _forget_workers(self, _request: web.Request) -> web.Response:
-        self._forget()
+    async def _restart_seemingly(self, _request: web.Request) -> web.Response:
+        self._restart()
         return json_answer({}, 202)
 
 
@@ -174,7 +174,7 @@ def _fault(body: bytes) -> Fault:
     if not isinstance(fields, dict):
         raise ClientError(400, 'the body should be an object such as {"call": "result", "kind": "drop_after"}')
     given = cast("dict[str, Any]", fields)
-    call, kind = cast("FaultCall", given.get("call")), cast("FaultKind", given.get("kind"))
+    call, kind = cast("FaultCall", as_text(given.get("call"))), cast("FaultKind", as_text(given.get("kind")))
     if call not in _CALLS:
         raise ClientError(400, f"call should be one of {', '.join(sorted(_CALLS))}")
     if kind not in _KINDS:
@@ -185,7 +185,7 @@ def _fault(body: bytes) -> Fault:
         kind=kind,
         times=int(_number(given, "times", 1, 1, _MOST_TIMES) or 1),
         status=int(_number(given, "status", 503, 400, 599) or 503),
-        retry_after=retry_after,
+        retry_after=None if retry_after is None else f"{retry_after:g}",
         delay=_number(given, "delay", 0, 0, _LONGEST_DELAY) or 0.0,
     )
 

@@ -38,7 +38,7 @@ export const cancel = (id) => call("POST", `/api/jobs/${encodeURIComponent(id)}/
 export const job = (id) => call("GET", `api/jobs/${encodeURIComponent(id)}`);
 export const addFault = (fault) => call("POST", "api/faults", write(fault));
 export const clearFaults = () => call("DELETE", "api/faults");
-export const forgetWorkers = () => call("POST", "api/forget-workers");
+export const restart = () => call("POST", "api/restart");
 export const upload = (file) =>
   call("POST", `api/files?name=${encodeURIComponent(file.name)}`, file, "application/octet-stream");
 export const fileAt = (uri, download) => `api/file?uri=${encodeURIComponent(uri)}${download ? "&download" : ""}`;

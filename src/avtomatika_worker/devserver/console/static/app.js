@@ -7,7 +7,7 @@ import { startTasks } from "./tasks.js";
 import { setNow } from "./times.js";
 import { startWorker } from "./worker.js";
 
-const PARTS = [["skills", "Skills"], ["run", "Run"], ["tasks", "Tasks"], ["worker", "Worker"]];
+const PARTS = [["skills", "Skills"], ["run", "Form"], ["tasks", "Tasks"], ["worker", "Worker"]];
 const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 const $ = (id) => document.getElementById(id);
 

@@ -119,7 +119,7 @@ function tree(value, open) {
     return entries.length > MOST_PARTS ? [...shown, el("p.dim", {}, `and ${entries.length - MOST_PARTS} more`)] : shown;
   };
   if (open >= 2) return el("div.tree", {}, rows());
-  const what = list ? `${entries.length} items` : entries.slice(0, 5).map(([name]) => name).join(", ") + (entries.length > 5 ? ", …" : "");
+  const what = list ? `${entries.length} ${entries.length === 1 ? "item" : "items"}` : entries.slice(0, 5).map(([name]) => name).join(", ") + (entries.length > 5 ? ", …" : "");
   const node = el("details.tree", {}, el("summary", {}, what));
   const unfold = () => { if (node.open && node.childElementCount === 1) node.append(el("div.tree", {}, rows())); };
   node.addEventListener("toggle", unfold);

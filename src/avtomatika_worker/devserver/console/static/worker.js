@@ -1,5 +1,5 @@
 // The worker as the orchestrator sees it, the faults that can be tried on it, and how its calls were answered.
-import { addFault, clearFaults, forgetWorkers } from "./api.js";
+import { addFault, clearFaults, restart } from "./api.js";
 import { el, fill } from "./dom.js";
 import { on, state } from "./store.js";
 import { logLine } from "./tasks.js";
@@ -111,7 +111,7 @@ function faultMenu(attempt) {
   return el("form.faults", { onsubmit: (event) => { event.preventDefault(); attempt(() => addFault({ ...chosen(), times: Number(times.value) })); } },
     labelled("Fault", preset), own, labelled("How many calls", times),
     el("div.actions", {}, el("button", { type: "submit" }, "Inject"),
-      el("button.quiet", { type: "button", title: "As an orchestrator that was started anew", onclick: () => attempt(forgetWorkers) }, "Forget the worker")));
+      el("button.quiet", { type: "button", title: "It forgets the worker and ends its WebSocket; tasks are kept", onclick: () => attempt(restart) }, "Restart the orchestrator")));
 }
 
 function describe(fault) {
