@@ -50,6 +50,7 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
             version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN, console=console
         )
     except ValueError as error:
+        directory.cleanup()
         raise UsageProblem(f"--protocol: {error}") from error
     session = _Session(worker, replace(settings, file_store_root=root), orchestrator, directory)
     run_process(session, session.main)
