@@ -120,6 +120,8 @@ function textField(schema, at) {
   if (schema.maxLength !== undefined && schema.maxLength < 2 ** 31) control.maxLength = schema.maxLength;
   control.required = Boolean(at.required && schema.minLength > 0);
   if (schema.examples?.length) control.placeholder = String(schema.examples[0]);
+  else if (at.required && !schema.nullable && !control.required && !isFile(schema, at)) control.placeholder = "empty text";
+  if (isFile(schema, at) && at.required) control.required = true; // an empty one names no file
   const self = {
     node: framed(at, schema, control, isFile(schema, at) && at.files ? filePicker(control, schema) : null),
     read: () => (control.value === "" ? empty(at, schema, "") : control.value),

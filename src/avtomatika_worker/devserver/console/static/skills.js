@@ -22,11 +22,14 @@ export function startSkills(list, page, { showPart, notice, started }) {
     const focused = document.activeElement?.dataset?.skill;
     fill(names, found.map((each) => el("button.entry", {
       type: "button", "data-skill": each.name, "aria-current": each.name === chosen ? "true" : null,
-      onclick: () => { choose(each.name); showPart("run"); },
+      // With keys one goes on in the form; fingers would get a keyboard over it.
+      onclick: (event) => { choose(each.name); showPart("run"); if (event.detail === 0) focusForm(); },
     }, el("strong", {}, each.name), each.description ? el("span.dim", {}, firstLine(each.description)) : null)),
     found.length ? null : el("p.dim", {}, state.skills.length ? "No skill matches." : "No worker has registered a skill yet."));
     if (focused) names.querySelector(`[data-skill="${CSS.escape(focused)}"]`)?.focus();
   }
+
+  const focusForm = () => page.querySelector("form input:not(.picker), form textarea, form select, form button")?.focus();
 
   find.addEventListener("input", drawList);
   list.addEventListener("keydown", (event) => {
@@ -36,6 +39,7 @@ export function startSkills(list, page, { showPart, notice, started }) {
       stops[stops.indexOf(document.activeElement) + step]?.focus();
       event.preventDefault();
     } else if (event.key === "Enter" && event.target === find) {
+      event.preventDefault(); // else it would be typed into the form, where the focus goes
       names.querySelector("button")?.click();
     }
   });
@@ -83,7 +87,7 @@ export function startSkills(list, page, { showPart, notice, started }) {
       choose(name);
       form.write(params);
       showPart("run");
-      page.querySelector("form input:not(.picker), form textarea, form select")?.focus();
+      focusForm();
       return undefined;
     },
   };
