@@ -71,7 +71,7 @@ function keys(dialog, tasks, skills) {
   PARTS.forEach(([name], index) => {
     actions[String(index + 1)] = () => {
       showPart(name);
-      document.querySelector(`[data-part="${name}"]:not(.tab)`).querySelector("input:not(.picker),textarea,button")?.focus();
+      document.querySelector(`#parts > [data-part="${name}"]`).querySelector("input:not(.picker),textarea,button")?.focus();
     };
   });
   document.addEventListener("keydown", (event) => {
