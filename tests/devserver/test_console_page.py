@@ -632,7 +632,7 @@ async def test_colours_follow_the_system_or_the_choice_that_is_remembered(bench:
         await button.click()
         assert await page.evaluate(BACKGROUND) == dark
         await page.reload()
-        await expect(button).to_have_text("Dark")
+        await expect(button).to_have_text("Colours: Dark")
         assert await page.evaluate(BACKGROUND) == dark
 
 

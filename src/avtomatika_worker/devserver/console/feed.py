@@ -179,8 +179,5 @@ def _sorted(changes: list[Change]) -> dict[str, Any]:
             events.append({"job_id": job_id, "time": change.time, "event": change.data})
         elif change.job is not None:
             jobs[change.job.job_id] = job_row(change.job, change.data)
-            if change.kind == "progress":
-                progress = {"time": change.time, **change.data["progress"]}
-                events.append({"job_id": change.job.job_id, "time": change.time, "progress": progress})
     found = {"jobs": list(jobs.values()), "events": events, "problems": problems}
     return {name: values for name, values in found.items() if values}

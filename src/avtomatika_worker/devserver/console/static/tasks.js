@@ -7,7 +7,7 @@ import { ago, clock, duration, now } from "./times.js";
 import { gallery, show, source } from "./values.js";
 
 const MOST_ROWS = 200;
-const WORDS = { queued: "queued", running: "running", finished: "done", failed: "failed", quarantined: "failed", cancelled: "cancelled" };
+const WORDS = { queued: "queued", running: "running", finished: "done", failed: "failed", quarantined: "quarantined", cancelled: "cancelled" };
 
 export function startTasks(place, { showPart, notice, edit }) {
   const list = el("div.list", { role: "list" });
@@ -270,7 +270,7 @@ function taskView(place, { act, back }) {
     },
     add({ row, events: more, lines }) {
       if (row) { job = { ...job, ...row }; draw(); }
-      addEvents(more.filter((each) => each.event).map((each) => each.event));
+      addEvents(more.map((each) => each.event));
       addLines(lines);
     },
   };

@@ -15,7 +15,7 @@ export function show(value, open = 2) {
   if (typeof value === "string") return text(value);
   if (value === null || typeof value !== "object") return el("span.scalar", {}, write(value));
   if (Array.isArray(value)) {
-    if (isTable(value)) return table(value, open);
+    if (isTable(value)) return table(value);
     if (value.length && value.every((each) => each === null || typeof each !== "object") && value.length <= 20 && write(value).length < 120) {
       return el("span.scalar", {}, value.map((each) => (typeof each === "string" ? each : write(each))).join(", "));
     }
@@ -39,8 +39,9 @@ const inline = (value) => el("span.inline", {}, Object.entries(value).map(([name
 /** The first pictures that a value names, at most eight. */
 export function pictures(value) {
   const found = [];
+  let visits = 0;
   const look = (each, name) => {
-    if (found.length >= 8) return;
+    if (found.length >= 8 || ++visits > 5000) return;
     if (typeof each === "string") {
       const source = pictureSource(each);
       if (source) found.push({ source, name, uri: each });
@@ -98,7 +99,7 @@ function isTable(list) {
 
 const columns = (list) => [...new Set(list.slice(0, MOST_ROWS).flatMap((each) => Object.keys(each)))];
 
-function table(list, open) {
+function table(list) {
   const names = columns(list);
   const rows = list.slice(0, MOST_ROWS).map((each) => el("tr", {}, names.map((name) => {
     const value = each[name];

@@ -103,7 +103,7 @@ function faultMenu(attempt) {
   const retry = el("input", { type: "number", min: 0, step: "any", id: "fault-retry", placeholder: "none" });
   const delay = el("input", { type: "number", min: 0, max: 600, step: "any", value: 0, id: "fault-delay" });
   const labelled = (text, control) => el("div.field", {}, el("label", { for: control.id }, text), control);
-  const own = el("div.own", { hidden: true }, labelled("Call", call), labelled("What happens", kind), labelled("Status", status), labelled("Retry-After in s", retry), labelled("Delay in s", delay));
+  const own = el("div.own", { hidden: true }, labelled("Call", call), labelled("What happens", kind), labelled("Status", status), labelled("Retry-After, s", retry), labelled("Delay, s", delay));
   preset.addEventListener("change", () => { own.hidden = preset.value !== "own"; });
   const chosen = () => (preset.value === "own"
     ? { call: call.value, kind: kind.value, status: Number(status.value), retry_after: retry.value === "" ? null : Number(retry.value), delay: Number(delay.value) }
