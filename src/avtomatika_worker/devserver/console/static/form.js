@@ -4,7 +4,7 @@ import { el, fill, newId } from "./dom.js";
 import { parse, write } from "./json.js";
 
 const DEEPEST = 12;
-const FILE_FORMATS = new Set(["path", "file-path", "s3-uri", "binary", "file", "uri", "url", "data-url"]);
+const FILE_FORMATS = new Set(["path", "file-path", "s3-uri", "file", "uri", "url", "data-url"]);
 const FILE_NAMES = /(^|_)(file|files|path|picture|image|photo|source|src|input|document|video|audio|url|uri)(_|$)/i;
 
 /** A field for the whole of the params. */
@@ -131,8 +131,10 @@ function textField(schema, at) {
   return self;
 }
 
+const isBase64 = (schema) => schema.contentEncoding === "base64" || schema.format === "byte";
+
 const isFile = (schema, at) =>
-  schema.contentEncoding === "base64" || FILE_FORMATS.has(schema.format) || (!schema.format && !schema.pattern && FILE_NAMES.test(at.name ?? ""));
+  isBase64(schema) || FILE_FORMATS.has(schema.format) || (!schema.format && !schema.pattern && FILE_NAMES.test(at.name ?? ""));
 
 /** A button that uploads a file and puts what means it into the control. */
 function filePicker(control, schema) {
@@ -144,7 +146,7 @@ function filePicker(control, schema) {
     button.disabled = true;
     button.textContent = "Uploading…";
     try {
-      control.value = schema.contentEncoding === "base64" ? await base64(file) : await uploaded(file, schema);
+      control.value = isBase64(schema) ? await base64(file) : await uploaded(file, schema);
       control.dispatchEvent(new Event("input", { bubbles: true }));
       button.textContent = `Uploaded ${file.name}`;
     } catch (error) {
