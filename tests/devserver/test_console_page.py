@@ -130,6 +130,24 @@ def make_worker(gates: Gates) -> Worker:
         }
 
     @worker.skill()
+    async def free(params: dict[str, Any]) -> dict[str, Any]:
+        """Take anything."""
+        return params
+
+    both = {"allOf": [{"properties": {"a": {"type": "integer"}}}, {"properties": {"b": {"$ref": "#/$defs/b"}}}]}
+    defs = {"$defs": {"b": {"oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "integer"}}]}}}
+
+    @worker.skill(input_schema={"type": "object", "required": ["b"], **both, **defs})
+    async def written_by_hand(params: dict[str, Any]) -> dict[str, Any]:
+        """Take what a schema of its author's says."""
+        return params
+
+    @worker.skill(input_schema={"type": "object", "additionalProperties": False})
+    async def zero() -> dict[str, Any]:
+        """Take nothing."""
+        return {}
+
+    @worker.skill()
     async def copy(source: Path, files: TaskFiles) -> dict[str, Any]:
         """Copy a picture."""
         content = await files.read(source, "rb")
@@ -335,6 +353,38 @@ async def test_params_as_json_are_sent_as_they_were_typed(page: Page, bench: Ben
     assert bench.latest("fail").params == {"kind": "odd", "secret": 9007199254740993}
     await expect(page.locator(".details .error")).to_contain_text("INVALID_INPUT_ERROR")
     await expect(page.locator(".details")).to_contain_text("9007199254740993")
+
+
+async def test_a_skill_that_takes_anything_is_given_json(page: Page, bench: Bench) -> None:
+    await open_skill(page, "free")
+    code = page.locator("#main textarea.code")
+    await expect(code).to_have_value("{}")
+    await code.fill('{"any": [{"thing": null}]}')
+    await run(page)
+    await ran(page)
+    assert bench.latest("free").params == {"any": [{"thing": None}]}
+
+
+async def test_a_skill_without_params_says_so(page: Page) -> None:
+    await open_skill(page, "zero")
+    await expect(page.locator("#main form")).to_contain_text("It takes no params.")
+    await run(page)
+    await ran(page)
+
+
+async def test_references_alternatives_and_parts_of_a_schema_become_fields(page: Page, bench: Bench) -> None:
+    await open_skill(page, "written_by_hand")
+    await at(page, "$.a").locator("input").fill("5")
+    alternatives = page.locator("#main fieldset[data-path='$.b']").first
+    await alternatives.get_by_label("Kind of b").select_option(label="array")
+    await alternatives.get_by_role("button", name="Add item").click()
+    await at(page, "$.b[0]").locator("input").fill("7")
+    await run(page)
+    await ran(page)
+    assert bench.latest("written_by_hand").params == {"a": 5, "b": [7]}
+    await page.get_by_role("button", name="Reset").click()
+    await page.get_by_role("button", name="Edit and run").click()
+    await expect(at(page, "$.b[0]").locator("input")).to_have_value("7")
 
 
 async def test_priority_and_deadline_go_with_a_task(page: Page, bench: Bench) -> None:
@@ -594,7 +644,7 @@ async def test_arrows_walk_through_the_skills(page: Page) -> None:
     await page.focus("#find")
     await page.keyboard.press("ArrowDown")
     await expect(page.locator("[data-skill=copy]")).to_be_focused()
-    for _ in range(4):
+    for _ in range(5):  # past everything, fail, free and gated
         await page.keyboard.press("ArrowDown")
     await page.keyboard.press("ArrowUp")
     await page.keyboard.press("Enter")

@@ -53,7 +53,10 @@ class Feed:
         self._logs = logs
         self._clock = clock
         self._about = about
-        self._contracts = {contract.name: contract for contract in contracts}
+        self._written = {
+            contract.name: {name: _without_nulls(getattr(contract, name)) for name in _ORDERED}
+            for contract in contracts
+        }
 
     async def write(self, stream: EventStream) -> None:
         """Write until the page is closed or the orchestrator stops."""
@@ -109,8 +112,7 @@ class Feed:
 
     def _as_written(self, skill: dict[str, Any]) -> dict[str, Any]:
         """Return a skill with its fields in the order that its author gave them: on the wire they are sorted."""
-        contract = self._contracts.get(skill["name"])
-        written = {name: _without_nulls(getattr(contract, name, None)) for name in _ORDERED}
+        written = self._written.get(skill["name"], {})
         return {**skill, **{name: value for name, value in written.items() if value and value == skill.get(name)}}
 
     def faults(self) -> list[dict[str, Any]]:

@@ -13,6 +13,10 @@ export function formFor(schema, { files }) {
   return field(root, { root, name: "params", path: "$", required: true, depth: 0, files, top: true });
 }
 
+/** Whether all that is known of params is that they are an object. */
+const isUntyped = (schema) =>
+  !Object.keys(schema.properties ?? {}).length && schema.additionalProperties !== false && !Object.keys(schema.additionalProperties ?? {}).length;
+
 /** What a schema says once references and single alternatives are followed. */
 export function resolved(schema, root, depth = 0) {
   if (schema === true || schema === undefined || schema === null) return {};
@@ -25,6 +29,11 @@ export function resolved(schema, root, depth = 0) {
   if (Array.isArray(schema.allOf) && schema.allOf.length === 1) {
     const { allOf, ...rest } = schema;
     return resolved({ ...resolved(allOf[0], root, depth + 1), ...rest }, root, depth + 1);
+  }
+  if (Array.isArray(schema.allOf)) {
+    const { allOf, ...rest } = schema;
+    const parts = allOf.map((each) => resolved(each, root, depth + 1));
+    if (parts.every((each) => each.properties)) return merged([rest, ...parts]);
   }
   const choices = schema.anyOf ?? schema.oneOf;
   if (Array.isArray(choices)) {
@@ -44,6 +53,14 @@ export function resolved(schema, root, depth = 0) {
   return schema;
 }
 
+/** Objects that must all hold, as one. */
+const merged = (parts) => ({
+  ...Object.assign({}, ...parts),
+  type: "object",
+  properties: Object.assign({}, ...parts.map((each) => each.properties ?? {})),
+  required: parts.flatMap((each) => each.required ?? []),
+});
+
 function pointer(root, ref) {
   if (ref === "#") return root;
   if (!ref.startsWith("#/")) return undefined;
@@ -58,13 +75,13 @@ function field(given, at) {
   if (Array.isArray(schema.enum)) return enumField(schema.enum, schema, at);
   if ("const" in schema) return enumField([schema.const], schema, at);
   const type = schema.type ?? (schema.properties ? "object" : undefined);
+  if (at.top && isUntyped(schema)) return rawField({ description: schema.description, default: schema.default ?? {} }, { ...at, rows: 8 });
   if (type === "object" && (schema.properties || at.top)) return objectField(schema, at);
   if (type === "object" && typeof schema.additionalProperties === "object") return mapField(schema, at);
   if (type === "array" && (schema.items || schema.prefixItems)) return arrayField(schema, at);
   if (type === "boolean") return booleanField(schema, at);
   if (type === "integer" || type === "number") return numberField(schema, at);
   if (type === "string") return textField(schema, at);
-  if (at.top) return objectField({}, at);
   return rawField(schema, at);
 }
 
@@ -325,7 +342,8 @@ function objectParts(schema, at) {
   })]);
   const open = schema.additionalProperties !== false && (typeof schema.additionalProperties === "object" || (at.top && !fields.length));
   const rest = open ? otherFields(schema, at) : null;
-  const parts = [...fields.map(([, each]) => each.node), rest?.node];
+  const nothing = at.top && !fields.length && !open ? el("p.dim", {}, "It takes no params.") : null;
+  const parts = [...fields.map(([, each]) => each.node), rest?.node, nothing];
   const node = at.top
     ? el("div.fields", { "data-path": at.path }, parts)
     : el("fieldset", { "data-path": at.path }, el("legend", {}, title(at, schema)), schema.description ? el("p.note", {}, schema.description) : null, parts, el("p.problem", { hidden: true }));
