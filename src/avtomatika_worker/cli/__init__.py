@@ -101,7 +101,8 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, member:
 def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> None:
     """Run a worker together with an orchestrator for development.
 
-    Nothing else needs to be installed; tasks are sent with curl. The orchestrator is in memory and keeps nothing.
+    It serves a console for the browser, to try skills by hand; tasks can be sent with curl, too. The orchestrator is in
+    memory and keeps nothing.
     """
     from avtomatika_worker.cli.dev import dev_command
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import logging
 import shlex
 import shutil
+import tempfile
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -15,7 +19,7 @@ import click
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
-from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, TaskLogs
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST
@@ -35,11 +39,20 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}"))
     load_skills(worker, settings)
     configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+    logs = TaskLogs()
+    logging.getLogger().addHandler(logs)
+    directory = tempfile.TemporaryDirectory(prefix="worker-dev-", ignore_cleanup_errors=True)
+    root = settings.file_store_root or Path(directory.name).resolve()
+    file_room = FileRoom(root, as_uris=importlib.util.find_spec("obstore") is not None)
+    console = Console(logs=logs, file_room=file_room, contracts=worker.skills.contracts())
     try:
-        orchestrator = EmbeddedOrchestrator(version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN)
+        orchestrator = EmbeddedOrchestrator(
+            version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN, console=console
+        )
     except ValueError as error:
+        directory.cleanup()
         raise UsageProblem(f"--protocol: {error}") from error
-    session = _Session(worker, settings, orchestrator)
+    session = _Session(worker, replace(settings, file_store_root=root), orchestrator, directory)
     run_process(session, session.main)
 
 
@@ -58,10 +71,17 @@ def local_environment(url: str) -> dict[str, str]:
 class _Session:
     """One run of worker and orchestrator."""
 
-    def __init__(self, worker: Worker, settings: Settings, orchestrator: EmbeddedOrchestrator) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        settings: Settings,
+        orchestrator: EmbeddedOrchestrator,
+        directory: tempfile.TemporaryDirectory[str],
+    ) -> None:
         self._worker = worker
         self._settings = settings
         self._orchestrator = orchestrator
+        self._directory = directory
         self._thread: WorkerThread | None = None
         self._stopping = False
 
@@ -78,6 +98,10 @@ class _Session:
 
     async def main(self) -> None:
         """Run both until the worker ends."""
+        with self._directory:
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             await self._orchestrator.start()
         except OSError as error:
@@ -91,7 +115,7 @@ class _Session:
                 self._thread.request_shutdown()
             ended = asyncio.ensure_future(self._thread.ended())
             if await self._registered(ended):
-                click.echo(banner(self._worker, settings))
+                click.echo(banner(self._worker, settings, self._orchestrator.console_url))
             await ended
         finally:
             await self._orchestrator.stop()
@@ -107,7 +131,7 @@ class _Session:
             registered.cancel()
 
 
-def banner(worker: Worker, settings: Settings) -> str:
+def banner(worker: Worker, settings: Settings, console_url: str | None = None) -> str:
     """Say where tasks can be sent."""
     url = settings.orchestrators[0].url
     contracts = worker.skills.contracts()
@@ -117,6 +141,8 @@ def banner(worker: Worker, settings: Settings) -> str:
         f"  Worker {settings.worker_id}",
         *_skills([contract.name for contract in contracts]),
     ]
+    if console_url is not None:
+        lines += ["", f"  Console: {console_url}"]
     if contracts:
         body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {}) or {}})
         # On two lines: it can be copied whole from a narrow terminal.

@@ -12,6 +12,7 @@ What it checks and how it answers is RXON.md's; `Fault` scripts what goes wrong.
 from __future__ import annotations
 
 from avtomatika_worker.devserver.changes import Change, Subscription
+from avtomatika_worker.devserver.console import Console, FileRoom, TaskLogs
 from avtomatika_worker.devserver.faults import Fault
 from avtomatika_worker.devserver.records import (
     JobRecord,
@@ -27,8 +28,10 @@ from avtomatika_worker.devserver.server import DEFAULT_RATE_LIMITS, EmbeddedOrch
 __all__ = [
     "DEFAULT_RATE_LIMITS",
     "Change",
+    "Console",
     "EmbeddedOrchestrator",
     "Fault",
+    "FileRoom",
     "JobRecord",
     "JobState",
     "Problem",
@@ -36,5 +39,6 @@ __all__ = [
     "ReceivedResult",
     "RecordedCall",
     "Subscription",
+    "TaskLogs",
     "WorkerRecord",
 ]

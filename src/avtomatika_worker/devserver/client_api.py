@@ -4,7 +4,7 @@
 |---|---|
 | `GET /` | what this is, and the calls |
 | `GET /openapi.json` | the same for machines |
-| `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong, and which skills there are; with `?validate=1` params that break the skill's input schema are 422 (by default they go to the worker, as with any orchestrator) |
+| `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong, and which skills there are; with `?validate=1` params that break the skill's input schema are 422 (listed in `problems`; by default they go to the worker, as with any orchestrator) |
 | `GET /api/jobs` | the latest jobs, newest first; `?state=`, `?skill=`, `?limit=` (100) |
 | `GET /api/jobs/{id}` | the job with its events; `?wait=SECONDS` waits for its end first (at most 600) |
 | `POST /api/jobs/{id}/cancel` | 202 `{"job_id", "state"}`; 409 when it has ended |
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.jobs import NewJob
@@ -31,6 +31,7 @@ from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.records import JobRecord
 from avtomatika_worker.devserver.sse import EventStream
 from avtomatika_worker.protocol.loose import as_number, as_object, as_text
+from avtomatika_worker.skills.validation import describe
 
 _LONGEST_WAIT: Final = 600.0
 _JOBS_SHOWN: Final = 100
@@ -51,8 +52,9 @@ _CALLS: Final = (
 class ClientError(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, **more: Any) -> None:
         self.status = status
+        self.more: dict[str, Any] = more
         super().__init__(text)
 
 
@@ -63,13 +65,21 @@ def json_answer(value: object, status: int = 200) -> web.Response:
 
 
 class ClientApi:
-    """Serves the clients' calls; `routes` are theirs. ``cancel`` cancels a job by its id."""
+    """Serves the clients' calls; `routes` are theirs. ``cancel`` cancels a job by its id, ``page`` is for browsers."""
 
-    def __init__(self, orchestrator: Orchestrator, hub: Hub, cancel: Callable[[str], bool], version: str) -> None:
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        hub: Hub,
+        cancel: Callable[[str], bool],
+        version: str,
+        page: str | None = None,
+    ) -> None:
         self._orchestrator = orchestrator
         self._hub = hub
         self._cancel_job = cancel
         self._version = version
+        self._page = page
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the client API."""
@@ -86,7 +96,9 @@ class ClientApi:
             web.get("/api/skills", self._skills),
         ]
 
-    async def _index(self, _request: web.Request) -> web.Response:
+    async def _index(self, request: web.Request) -> web.Response:
+        if self._page is not None and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+            return web.Response(status=302, headers={hdrs.LOCATION: self._page, hdrs.VARY: hdrs.ACCEPT})
         about = {
             "name": "embedded orchestrator of avtomatika-worker",
             "purpose": "development and tests: in memory, without authentication of clients",
@@ -105,9 +117,10 @@ class ClientApi:
             known = ", ".join(sorted(self._known_skills())) or "none, as no worker is registered"
             raise ClientError(400, f"unknown skill {new.skill!r}; known skills: {known}")
         if _flag(request.query.get("validate")):
-            problems = self._orchestrator.contracts.input_problems(skill, dict(new.params))
+            problems = self._orchestrator.contracts.input_complaints(skill, dict(new.params))
             if problems:
-                raise ClientError(422, "; ".join(problems))
+                listed = [{"path": each.path, "problem": each.problem} for each in problems]
+                raise ClientError(422, describe(problems, "params"), problems=listed)
         try:
             job = self._orchestrator.submit(new)
         except ValueError as error:

@@ -12,6 +12,7 @@ import orjson
 
 from avtomatika_worker.protocol.loose import as_object, as_texts
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+from avtomatika_worker.skills.validation import Problem as Complaint
 from avtomatika_worker.skills.validation import Schema
 
 _PROGRESS: Final = {
@@ -44,6 +45,10 @@ class Contracts:
         """Say how params break the skill's input schema."""
         return self._check(skill.get("input_schema"), params, "params")
 
+    def input_complaints(self, skill: dict[str, Any], params: dict[str, Any]) -> tuple[Complaint, ...]:
+        """Return the same with the path of each."""
+        return self._problems(skill.get("input_schema"), params)
+
     def result_problems(self, skill: dict[str, Any], params: dict[str, Any], result: dict[str, Any]) -> list[str]:
         """Say how a result breaks what the skill promised."""
         status = result.get("status") or "success"
@@ -61,11 +66,14 @@ class Contracts:
         return self._check(schema, event.get("payload") or {}, f"payload of {name}")
 
     def _check(self, schema: object, value: object, what: str) -> list[str]:
+        return [problem.text(what) for problem in self._problems(schema, value)]
+
+    def _problems(self, schema: object, value: object) -> tuple[Complaint, ...]:
         try:
             compiled = self._schema(schema)
         except ValueError:
-            return []  # said at registration
-        return [problem.text(what) for problem in compiled.problems(value)] if compiled else []
+            return ()  # said at registration
+        return compiled.problems(value) if compiled else ()
 
     def _schema(self, schema: object) -> Schema | None:
         if schema is None:

@@ -68,6 +68,11 @@ class FaultBook:
         """Add faults behind the others."""
         self._faults.extend(faults)
 
+    @property
+    def pending(self) -> tuple[Fault, ...]:
+        """The faults that are still to come."""
+        return tuple(self._faults)
+
     def clear(self) -> None:
         """Drop all."""
         self._faults.clear()

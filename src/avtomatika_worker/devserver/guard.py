@@ -7,13 +7,17 @@ it (DNS rebinding). The first is told by ``Origin``, the second by ``Host``.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 from avtomatika_worker.devserver.client_api import ClientError, json_answer
 
+_FOR_PEOPLE: Final = ("/api/", "/console")
+_LOCAL: Final = (".local", ".internal", ".lan", ".home.arpa")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -26,6 +30,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a name is an address, or one that the public DNS cannot give to somebody else's page."""
+    name = host.strip("[]").lower().removesuffix(".")
+    if not name or is_loopback(name) or "." not in name or name.endswith(_LOCAL):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in {socket.gethostname().lower(), socket.getfqdn().lower()}
+    return True
 
 
 def host_name(netloc: str) -> str:
@@ -42,15 +58,21 @@ class Guard:
     def __init__(self, bound_to: str, headers: Callable[[], Mapping[str, str]]) -> None:
         self._headers = headers
         self._loopback_only = is_loopback(bound_to)
-        self._trusted: set[str] = set()
+
+    def _answers_to(self, host: str, path: str) -> bool:
+        """Whether a request may come under this name. Workers bring a token; pages of others could do the rest."""
+        if self._loopback_only:
+            return is_loopback(host_name(host))
+        for_people = path == "/" or path.startswith(_FOR_PEOPLE)
+        return not for_people or is_local(host_name(host))
 
     def _check(self, request: web.Request) -> None:
         host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
-        if self._loopback_only and host not in self._trusted:
-            if not is_loopback(host_name(host)):
-                raise ClientError(403, f"Host is {host[:200]!r}: bound to loopback, only loopback names are answered")
-            if len(self._trusted) < 100:
-                self._trusted.add(host)
+        if not self._answers_to(host, request.path):
+            allowed = (
+                "bound to loopback, only loopback names" if self._loopback_only else "only addresses and local names"
+            )
+            raise ClientError(403, f"Host is {host[:200]!r}: {allowed} are answered")
         if origin is not None and origin.partition("://")[2] != host:
             raise ClientError(403, "requests of other origins are refused")
 
@@ -61,7 +83,7 @@ class Guard:
             self._check(request)
             return await handler(request)
         except ClientError as error:
-            answer = json_answer({"error": str(error)}, error.status)
+            answer = json_answer({"error": str(error), **error.more}, error.status)
         except web.HTTPException as error:
             answer = json_answer({"error": error.text or error.reason}, error.status)
             if hdrs.ALLOW in error.headers:

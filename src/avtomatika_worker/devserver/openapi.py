@@ -33,7 +33,16 @@ def description(version: str) -> _Json:
     }
 
 
-_ERROR: Final[_Json] = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+_PROBLEM: Final[_Json] = {
+    "type": "object",
+    "properties": {"path": {"type": "string", "description": "Such as $.size.width."}, "problem": _TEXT},
+    "required": ["path", "problem"],
+}
+_ERROR: Final[_Json] = {
+    "type": "object",
+    "properties": {"error": _TEXT, "problems": {"type": "array", "items": _PROBLEM}},
+    "required": ["error"],
+}
 _NEW_JOB: Final[_Json] = {
     "type": "object",
     "properties": {
@@ -88,7 +97,7 @@ def _submit() -> _Json:
             **_errors(
                 s400="The body is wrong, or there is no such skill; the text says which there are.",
                 s413="The body is too large.",
-                s422="The params are wrong.",
+                s422="The params are wrong; `problems` say where.",
             ),
         },
     }

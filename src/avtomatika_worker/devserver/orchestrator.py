@@ -86,6 +86,7 @@ class Orchestrator:
         )
         if old is not None:
             worker.heartbeats, worker.last_heartbeat, worker.usage = old.heartbeats, old.last_heartbeat, old.usage
+            worker.heartbeats_received = old.heartbeats_received
         self.workers[worker_id] = worker
         self._take_catalogue("register", worker, message)
         for text in self._missing_containers(message):
@@ -129,6 +130,7 @@ class Orchestrator:
         worker.last_heartbeat = message
         worker.usage = message.get("usage") or worker.usage  # what a heartbeat leaves out stays as it was
         worker.heartbeats.append(message)
+        worker.heartbeats_received += 1
         before, worker.status = worker.status, message["status"]
         websockets = as_object(message.get("capabilities")).get("websockets")
         if websockets is not None:

@@ -175,6 +175,7 @@ class WorkerRecord:
     last_heartbeat: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
     heartbeats: deque[dict[str, Any]] = field(default_factory=lambda: deque[dict[str, Any]](maxlen=_HEARTBEATS_KEPT))
+    heartbeats_received: int = 0
     websockets: bool = False
     connected: bool = False
     polls: int = 0

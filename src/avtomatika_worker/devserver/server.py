@@ -16,6 +16,7 @@ from aiohttp import web
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.client_api import ClientApi
+from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.guard import Guard
 from avtomatika_worker.devserver.jobs import NewJob
@@ -54,6 +55,7 @@ class EmbeddedOrchestrator:
     lists. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended jobs are
     kept. ``max_body`` is the size of the largest request in bytes. ``clock`` is Unix time. ``tls``
     makes it HTTPS; a client certificate, where that asks for one, must have the worker's id as its common name.
+    ``console`` adds the page to try skills and watch them, at `console_url`.
 
     Bound to loopback it answers only requests whose ``Host`` is a loopback name or address, and never one that a page
     of another origin makes: a web page cannot reach it through a name of its own. Its methods belong to the event loop
@@ -82,6 +84,7 @@ class EmbeddedOrchestrator:
         max_body: int = 16 * 2**20,
         clock: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None,
+        console: Console | None = None,
     ) -> None:
         self.version = version
         self.host = host
@@ -117,7 +120,9 @@ class EmbeddedOrchestrator:
             self.now,
             self._hub,
         )
-        self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version)
+        page = "/console/" if console is not None else None
+        self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version, page)
+        self._console = console
         self._runner: web.AppRunner | None = None
         self._listening: socket.socket | None = None
         self._housekeeper: asyncio.Task[None] | None = None
@@ -131,7 +136,7 @@ class EmbeddedOrchestrator:
         app = web.Application(
             client_max_size=self._max_body, middlewares=[Guard(self.host, self._worker_api.answers.headers).answer]
         )
-        app.add_routes([*self._worker_api.routes(), *self._client_api.routes()])
+        app.add_routes([*self._worker_api.routes(), *self._client_api.routes(), *self._console_routes()])
         # A handler whose client is gone is cancelled: a poll must not take a task that nobody will receive.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_TIME)
         await runner.setup()
@@ -144,6 +149,27 @@ class EmbeddedOrchestrator:
         self._port = runner.addresses[0][1]
         self._runner = runner
         self._housekeeper = asyncio.create_task(self._keep_house(), name="embedded orchestrator")
+
+    def _console_routes(self) -> list[web.RouteDef]:
+        if self._console is None:
+            return []
+        about = {"protocol": self.version, "files": self._console.file_room is not None}
+        feed = Feed(
+            self._orchestrator,
+            self._hub,
+            self._faults,
+            self.requests,
+            self._console.logs,
+            self.now,
+            about,
+            self._console.contracts,
+        )
+        return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self._seem_restarted).routes()
+
+    def _seem_restarted(self) -> None:
+        """Do to the workers what a restart does: they are unknown, and their WebSockets have ended."""
+        self.forget_workers()
+        self._worker_api.commands.close()
 
     async def stop(self) -> None:
         """Stop listening; waiting polls get nothing, streams and WebSockets end. Jobs and workers are kept."""
@@ -211,6 +237,11 @@ class EmbeddedOrchestrator:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - reading, not binding
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
+
+    @property
+    def console_url(self) -> str | None:
+        """The address of the console's page, None when there is none."""
+        return f"{self.url}/console/" if self._console is not None else None
 
     @property
     def workers(self) -> Mapping[str, WorkerRecord]:

@@ -1,0 +1,10 @@
+"""The console: a page beside the embedded orchestrator, to try skills and watch them."""
+
+from __future__ import annotations
+
+from avtomatika_worker.devserver.console.console import Console, ConsoleApi
+from avtomatika_worker.devserver.console.feed import Feed
+from avtomatika_worker.devserver.console.file_room import FileRoom
+from avtomatika_worker.devserver.console.logs import TaskLogs
+
+__all__ = ["Console", "ConsoleApi", "Feed", "FileRoom", "TaskLogs"]

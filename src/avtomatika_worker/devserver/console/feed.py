@@ -1,0 +1,185 @@
+"""The console's live stream: all there is at first, then what is new, a few times a second at most.
+
+Many changes become one message: a job that changed a hundred times is sent once, as it is now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+from avtomatika_worker.devserver.changes import Change, Hub, Subscription
+from avtomatika_worker.devserver.console.logs import TaskLogs
+from avtomatika_worker.devserver.console.views import call_view, fault_views, job_row, problem_view, worker_view
+from avtomatika_worker.devserver.faults import FaultBook
+from avtomatika_worker.devserver.orchestrator import Orchestrator
+from avtomatika_worker.devserver.records import RecordedCall
+from avtomatika_worker.devserver.sse import EventStream
+from avtomatika_worker.skills.contract import SkillContract
+
+_TOGETHER: Final = 0.05
+"""Seconds in which changes are gathered into one message."""
+
+_LOOK: Final = 0.25
+"""Seconds after which is looked for what nobody tells of: logs, heartbeats, calls, used faults."""
+
+_ORDERED: Final = ("input_schema", "output_schema", "events_schema", "properties")
+_JOBS: Final = 300
+_CALLS: Final = 60
+_PROBLEMS: Final = 50
+
+
+class Feed:
+    """Writes the stream for each page that is open."""
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        hub: Hub,
+        faults: FaultBook,
+        calls: deque[RecordedCall],
+        logs: TaskLogs,
+        clock: Callable[[], float],
+        about: dict[str, Any],
+        contracts: Iterable[SkillContract] = (),
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._hub = hub
+        self._faults = faults
+        self._calls = calls
+        self._logs = logs
+        self._clock = clock
+        self._about = about
+        self._written = {
+            contract.name: {name: _without_nulls(getattr(contract, name)) for name in _ORDERED}
+            for contract in contracts
+        }
+
+    async def write(self, stream: EventStream) -> None:
+        """Write until the page is closed or the orchestrator stops."""
+        async with self._hub.subscribe() as changes:
+            glance = _Glance(self)
+            await stream.send("all", {**self._everything(), **glance.look()})
+            quiet = 0.0
+            while not changes.ended:
+                news = await self._next(changes)
+                news.update(glance.look())
+                if news:
+                    quiet = 0.0
+                    await stream.send("news", {"now": self._clock(), **news})
+                elif (quiet := quiet + _LOOK) >= stream.keep_alive_after:
+                    quiet = 0.0
+                    await stream.keep_alive()
+
+    def _everything(self) -> dict[str, Any]:
+        jobs = list(itertools.islice(reversed(self._orchestrator.book.jobs.values()), _JOBS))
+        return {
+            "now": self._clock(),
+            "about": self._about,
+            "jobs": [job_row(job) for job in reversed(jobs)],
+            "problems": [problem_view(each) for each in list(self._orchestrator.problems)[-_PROBLEMS:]],
+            "logs": self._logs.of(""),
+        }
+
+    async def _next(self, changes: Subscription) -> dict[str, Any]:
+        first = await changes.next_within(_LOOK)
+        if first is None:
+            return {}
+        await asyncio.sleep(_TOGETHER)
+        gathered = [first]
+        while changes.pending:
+            gathered.append(await anext(changes))
+        return _sorted(gathered)
+
+    # What `_Glance` looks at.
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return the workers as they are now."""
+        running = self._orchestrator.book.running
+        return [
+            worker_view(worker, len(running.get(worker.worker_id, ())))
+            for worker in self._orchestrator.workers.values()
+        ]
+
+    def skills(self) -> list[dict[str, Any]]:
+        """Return the skills of all workers, by name."""
+        workers = self._orchestrator.workers.values()
+        known = {name: skill for worker in workers for name, skill in worker.skills.items()}
+        return [self._as_written(known[name]) for name in sorted(known)]
+
+    def _as_written(self, skill: dict[str, Any]) -> dict[str, Any]:
+        """Return a skill with its fields in the order that its author gave them: on the wire they are sorted."""
+        written = self._written.get(skill["name"], {})
+        return {**skill, **{name: value for name, value in written.items() if value and value == skill.get(name)}}
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the faults that are still to come."""
+        return fault_views(self._faults.pending)
+
+    def calls_after(self, last: RecordedCall | None) -> list[RecordedCall]:
+        """Return the latest calls that came after one, oldest first."""
+        newer = itertools.takewhile(lambda call: call is not last, reversed(self._calls))
+        return list(itertools.islice(newer, _CALLS))[::-1]
+
+    def lines_after(self, number: int) -> list[dict[str, Any]]:
+        """Return the lines of the log after one."""
+        return self._logs.after(number)
+
+    @property
+    def newest_line(self) -> int:
+        """The number of the newest line of the log."""
+        return self._logs.newest
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a copy without the nulls in objects: most releases do not send them."""
+    if isinstance(value, Mapping):
+        members = cast("Mapping[str, Any]", value).items()
+        return {name: _without_nulls(each) for name, each in members if each is not None}
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in cast("Iterable[Any]", value)]
+    return value
+
+
+class _Glance:
+    """What one page was last told of things that nobody announces; `look` returns what has changed since."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._last: dict[str, Any] = {}
+        self._last_call: RecordedCall | None = None
+        self._last_line = feed.newest_line
+
+    def look(self) -> dict[str, Any]:
+        feed = self._feed
+        news: dict[str, Any] = {}
+        for name, value in (("workers", feed.workers()), ("skills", feed.skills()), ("faults", feed.faults())):
+            if self._last.get(name) != value:
+                news[name] = self._last[name] = value
+        if calls := feed.calls_after(self._last_call):
+            self._last_call = calls[-1]
+            news["calls"] = [call_view(call) for call in calls]
+        if lines := feed.lines_after(self._last_line):
+            self._last_line = lines[-1]["number"]
+            news["logs"] = lines
+        return news
+
+
+def _sorted(changes: list[Change]) -> dict[str, Any]:
+    """Put changes together by what they are about."""
+    jobs: dict[str, dict[str, Any]] = {}
+    events: list[dict[str, Any]] = []
+    problems: list[dict[str, Any]] = []
+    for change in changes:
+        if change.kind == "problem":
+            problems.append({**change.data, "time": change.time})
+        elif change.kind == "event":
+            job_id = change.job.job_id if change.job is not None else None
+            events.append({"job_id": job_id, "time": change.time, "event": change.data})
+        elif change.job is not None:
+            jobs[change.job.job_id] = job_row(change.job, change.data)
+    found = {"jobs": list(jobs.values()), "events": events, "problems": problems}
+    return {name: values for name, values in found.items() if values}

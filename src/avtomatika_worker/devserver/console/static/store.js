@@ -1,0 +1,61 @@
+// What the page knows. Views subscribe to what they show and are called at most once per frame.
+const FINAL = new Set(["finished", "failed", "quarantined", "cancelled"]);
+const CALLS = 60;
+const LINES = 300;
+
+export const ended = (job) => FINAL.has(job.state);
+
+export const state = {
+  linked: null, about: {}, skills: [], workers: [], faults: [], calls: [], problems: [], lines: [],
+  jobs: new Map(), // by id, oldest first
+};
+
+const listeners = [];
+let changed = new Set();
+
+/** Call `view` when one of the topics has changed. */
+export function on(topics, view) { listeners.push([topics, view]); }
+
+export function touch(...topics) {
+  if (!changed.size) {
+    // A page in the background draws no frames, and has nothing to show.
+    requestAnimationFrame(() => {
+      const now = changed;
+      changed = new Set();
+      for (const [wanted, view] of listeners) if (wanted.some((topic) => now.has(topic))) view();
+    });
+  }
+  for (const topic of topics) changed.add(topic);
+}
+
+const newsListeners = [];
+/** Call `take` with each message of the stream. */
+export const onNews = (take) => newsListeners.push(take);
+
+export function takeAll(all) {
+  state.jobs = new Map(all.jobs.map((job) => [job.job_id, job]));
+  state.about = all.about;
+  state.problems = all.problems;
+  state.lines = all.logs.slice(-LINES);
+  state.calls = [];
+  merge(all);
+  touch("all", "jobs", "about", "problems", "lines", "skills", "workers", "faults", "calls");
+}
+
+export function takeNews(news) {
+  for (const job of news.jobs ?? []) state.jobs.set(job.job_id, job);
+  if (news.jobs) {
+    while (state.jobs.size > 500) state.jobs.delete(state.jobs.keys().next().value);
+    touch("jobs");
+  }
+  if (news.problems) { state.problems = [...state.problems, ...news.problems].slice(-50); touch("problems"); }
+  const own = (news.logs ?? []).filter((line) => !line.job_id);
+  if (own.length) { state.lines = [...state.lines, ...own].slice(-LINES); touch("lines"); }
+  merge(news);
+  for (const take of newsListeners) take(news);
+}
+
+function merge(news) {
+  for (const topic of ["skills", "workers", "faults"]) if (news[topic]) { state[topic] = news[topic]; touch(topic); }
+  if (news.calls) { state.calls = [...state.calls, ...news.calls].slice(-CALLS); touch("calls"); }
+}

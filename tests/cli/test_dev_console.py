@@ -1,0 +1,74 @@
+"""The console of ``worker dev``: the process, and what its page is told."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+APP = """
+import logging
+from pathlib import Path
+from avtomatika_worker import TaskFiles, Worker
+worker = Worker(worker_type="test")
+
+@worker.skill
+async def shout(source: Path, files: TaskFiles):
+    text = await files.read(source)
+    logging.getLogger("my_app").info("shouting %d characters", len(text))
+    return {"loud": await files.write("loud.txt", text.upper())}
+"""
+
+
+@pytest.fixture
+def dev(tmp_path):
+    """``worker dev`` once its banner is written: the process and the address of its console."""
+    (tmp_path / "my_app.py").write_text(APP, "utf-8")
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "avtomatika_worker.cli", "dev", "--app", "my_app:worker", "--port", "0"],
+        cwd=tmp_path,
+        env={"PATH": "", "XDG_STATE_HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        try:
+            lines = iter(process.stdout.readline, "")
+            url = next(line.split("Console:")[1].strip() for line in lines if "Console:" in line)
+            next(line for line in lines if "Stop with" in line)
+            yield process, url
+        finally:
+            process.kill()
+
+
+def fetch(url, body=None):
+    with urllib.request.urlopen(url, data=body, timeout=30) as response:  # noqa: S310 - http, as printed
+        return response.read()
+
+
+def test_a_task_with_an_uploaded_file_its_logs_and_its_result(dev):
+    _, console = dev
+    jobs = console.replace("/console/", "/api/jobs")
+    value = json.loads(fetch(f"{console}api/files?name=quiet.txt", b"psst"))["value"]
+    submitted = fetch(jobs, json.dumps({"skill": "shout", "params": {"source": value}}).encode())
+    job_id = json.loads(submitted)["job_id"]
+    job = json.loads(fetch(f"{jobs}/{job_id}?wait=30"))
+    assert job["state"] == "finished", job["error"]
+    told = json.loads(fetch(f"{console}api/jobs/{job_id}"))
+    assert "shouting 4 characters" in [line["text"] for line in told["logs"]]
+    assert fetch(f"{console}api/file?uri={job['result']['loud']}") == b"PSST"
+
+
+def test_nothing_is_left_of_the_files_afterwards(dev, tmp_path):
+    process, console = dev
+    fetch(f"{console}api/files?name=a.txt", b"x")
+    assert [path for path in (tmp_path / "tmp").rglob("a.txt") if path.is_file()]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not [path for path in Path(tmp_path / "tmp").rglob("*") if path.is_file()]
+    assert not list((tmp_path / "tmp").glob("worker-dev-*"))
