@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from msgspec import Meta
@@ -20,8 +21,10 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from avtomatika_worker import InvalidInputError, PermanentError, TaskContext, TaskFiles, TransientError, Worker
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, JobRecord, TaskLogs
+from avtomatika_worker.protocol.messages import SkillInfo
 from avtomatika_worker.testing import WorkerHarness
 from devserver.browser import browser, opened
+from devserver.support import WorkerClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -413,7 +416,7 @@ async def test_a_file_is_uploaded_and_its_copy_is_shown_as_a_picture(page: Page,
     assert (bench.latest("copy").result or {})["size"] == picture.stat().st_size
     image = page.locator(".gallery img")
     await expect(image).to_be_visible()
-    await page.wait_for_function("document.querySelector('.gallery img').naturalWidth === 40")
+    await expect(image).to_have_js_property("naturalWidth", 40)
     async with page.expect_download() as download:
         await page.locator(".outcome").get_by_text("download", exact=True).click()
     await (await download.value).save_as(tmp_path / "again.png")
@@ -528,7 +531,7 @@ async def test_data_are_shown_as_tables_pictures_and_folded_json_and_stay_text(p
     await expect(outcome.locator("table td").first).to_have_text("<img src=x onerror=alert(1)>")
     await expect(outcome.locator("td.number").nth(1)).to_have_text("20")
     await expect(outcome).to_contain_text("9007199254740993")
-    await page.wait_for_function("document.querySelector('.gallery img').naturalWidth === 40")
+    await expect(outcome.locator(".gallery img")).to_have_js_property("naturalWidth", 40)
     await expect(outcome.get_by_text("bottom")).to_be_hidden()
     for summary in ("two", "three", "1 item"):
         await outcome.locator("summary").get_by_text(summary, exact=True).click()
@@ -559,12 +562,9 @@ async def test_slots_link_and_heartbeats_of_the_worker_are_shown(page: Page, ben
     bench.gates.open("slots")
     await expect(used).to_have_count(0)
     beats = worker.locator("dt", has_text="heartbeats").locator("xpath=following-sibling::dd[1]")
-    before = int(await beats.inner_text())
-    await page.wait_for_function(
-        "before => [...document.querySelectorAll('#worker dt')].find(n => n.textContent === 'heartbeats')"
-        ".nextElementSibling.textContent > before",
-        arg=before,
-    )
+    before = await beats.inner_text()
+    await expect(beats).not_to_have_text(before)
+    assert int(await beats.inner_text()) > int(before)
 
 
 async def test_a_lost_reply_is_tried_from_the_menu(page: Page, bench: Bench) -> None:
@@ -716,6 +716,23 @@ async def test_a_page_tells_of_a_lost_connection_and_comes_back(bench: Bench) ->
         await expect(page.locator("#link")).to_contain_text("connection lost")
         await orchestrator.start()
         await expect(page.locator("#link")).to_have_text("no worker is registered")
+
+
+async def test_what_was_typed_stays_when_the_skill_is_edited(bench: Bench) -> None:
+    def skill(*fields: str) -> tuple[SkillInfo, ...]:
+        schema = {"type": "object", "properties": {name: {"type": "string", "maxLength": 9} for name in fields}}
+        return (SkillInfo(name="edited", type="edited", input_schema=schema),)
+
+    async with EmbeddedOrchestrator(console=Console()) as orchestrator, aiohttp.ClientSession() as session:
+        worker = WorkerClient(orchestrator, session, skills=skill("first"))
+        await worker.register()
+        async with opened(bench.browser, orchestrator.url) as page:
+            await open_skill(page, "edited")
+            await at(page, "$.first").locator("input").fill("typed")
+            worker.skills = skill("first", "second")
+            await worker.register(skills_hash="other")
+            await expect(at(page, "$.second")).to_be_visible()
+            await expect(at(page, "$.first").locator("input")).to_have_value("typed")
 
 
 async def test_the_address_of_a_skill_opens_it(bench: Bench) -> None:

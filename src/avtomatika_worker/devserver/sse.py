@@ -33,6 +33,10 @@ class EventStream:
         body = orjson.dumps(data, default=str)
         await self.response.write(b"event: %b\n%bdata: %b\n\n" % (event.encode(), identity, body))
 
+    async def ask_for_return(self, seconds: float) -> None:
+        """Have the client come back so soon after a break; browsers wait for some seconds of their own otherwise."""
+        await self.response.write(b"retry: %d\n\n" % int(seconds * 1000))
+
     async def keep_alive(self) -> None:
         """Send a comment."""
         await self.response.write(b": still here\n\n")

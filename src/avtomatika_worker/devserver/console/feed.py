@@ -26,6 +26,9 @@ _TOGETHER: Final = 0.05
 _LOOK: Final = 0.25
 """Seconds after which is looked for what nobody tells of: logs, heartbeats, calls, used faults."""
 
+_BACK_AFTER: Final = 0.5
+"""Seconds: ``worker dev --reload`` is back that soon."""
+
 _ORDERED: Final = ("input_schema", "output_schema", "events_schema", "properties")
 _JOBS: Final = 300
 _CALLS: Final = 60
@@ -62,6 +65,7 @@ class Feed:
         """Write until the page is closed or the orchestrator stops."""
         async with self._hub.subscribe() as changes:
             glance = _Glance(self)
+            await stream.ask_for_return(_BACK_AFTER)
             await stream.send("all", {**self._everything(), **glance.look()})
             quiet = 0.0
             while not changes.ended:

@@ -297,5 +297,5 @@ export function logLine(line) {
   const [first, ...more] = line.text.split("\n");
   const level = line.level.toLowerCase();
   return el(`li.${level}`, {}, el("time", {}, clock(line.time)), " ", el("span.level", {}, line.level), " ", el("span", {}, first),
-    more.length ? el("details", {}, el("summary", {}, `${more.length} more lines`), el("pre", {}, more.join("\n"))) : null);
+    more.length ? el("details", {}, el("summary", {}, `${more.length} more ${more.length === 1 ? "line" : "lines"}`), el("pre", {}, more.join("\n"))) : null);
 }

@@ -22,7 +22,7 @@ export function ago(seconds) {
 }
 
 export function clock(seconds) {
-  const date = new Date((seconds - offset) * 1000);
+  const date = new Date(seconds * 1000);
   const two = (number) => String(number).padStart(2, "0");
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }

@@ -120,9 +120,14 @@ function tree(value, open) {
     return entries.length > MOST_PARTS ? [...shown, el("p.dim", {}, `and ${entries.length - MOST_PARTS} more`)] : shown;
   };
   if (open >= 2) return el("div.tree", {}, rows());
-  const what = list ? `${entries.length} ${entries.length === 1 ? "item" : "items"}` : entries.slice(0, 5).map(([name]) => name).join(", ") + (entries.length > 5 ? ", …" : "");
-  const node = el("details.tree", {}, el("summary", {}, what));
-  const unfold = () => { if (node.open && node.childElementCount === 1) node.append(el("div.tree", {}, rows())); };
+  const count = `${entries.length} ${list ? "item" : "field"}${entries.length === 1 ? "" : "s"}`;
+  const names = list ? count : entries.slice(0, 5).map(([name]) => name).join(", ") + (entries.length > 5 ? ", …" : "");
+  const summary = el("summary", {}, names);
+  const node = el("details.tree", {}, summary);
+  const unfold = () => {
+    summary.textContent = node.open ? count : names; // the names stand below then
+    if (node.open && node.childElementCount === 1) node.append(el("div.tree", {}, rows()));
+  };
   node.addEventListener("toggle", unfold);
   if (open === 1) { node.open = true; unfold(); }
   return node;
