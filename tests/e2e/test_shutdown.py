@@ -27,11 +27,11 @@ async def test_a_task_cut_short_goes_to_another_worker(
     client: Client, fleet: Fleet, orchestrator: Orchestrator
 ) -> None:
     first = fleet.start_worker(orchestrator, "first", WORKER_SHUTDOWN_TIMEOUT="0.3")
-    job_id = await client.submit(first.skill("slow"), {"seconds": 2.0})
+    job_id = await client.submit(first.skill("slow"), {"seconds": 6.0})  # longer than the other takes to start
     await client.wait_until(job_id, lambda job: job.progress is not None)
     second = fleet.start_worker(orchestrator, "second", skills_of=first)
     first.process.terminate()
     assert first.process.wait(timeout=10.0) == 0
-    job = await client.wait(job_id)
+    job = await client.wait(job_id, timeout=30)
     assert (job.status, job.data, job.retries) == ("finished", {"worker": second.id}, 1)
     second.process.kill()

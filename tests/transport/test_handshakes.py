@@ -5,6 +5,7 @@ import contextlib
 import ssl
 from contextlib import aclosing
 
+import psutil
 import pytest
 from aiohttp import ClientSession, web
 
@@ -41,12 +42,20 @@ async def serving(context):
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
     try:
-        yield runner.addresses[0][1], arrived
+        yield port, arrived
     finally:
         await runner.cleanup()
-        for _ in range(20):  # asyncio closes connections that never became any after their handshake's end
-            await asyncio.sleep(0)
+        # Nobody knows a connection whose handshake has not ended; it closes when asyncio learns that its client is gone.
+        async with asyncio.timeout(10):
+            while _accepted(port):
+                await asyncio.sleep(0.01)
+
+
+def _accepted(port):
+    ours = psutil.Process().net_connections("tcp")
+    return [each for each in ours if each.laddr.port == port and each.status != psutil.CONN_LISTEN]
 
 
 async def over_http(port, files):
