@@ -15,16 +15,20 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TlsWatch:
-    """Looks at the files every ``interval`` seconds, for ever. Calls in flight end on the connections they have."""
+    """Looks at the files every ``interval`` seconds, for ever. Calls in flight end on the connections they have.
+
+    Make it before the links are opened: what the files hold by then is what the links know.
+    """
 
     def __init__(self, tls: TlsFiles, links: Sequence[Link], interval: float) -> None:
         self._tls = tls
         self._links = links
         self._interval = interval
+        self._first = tls.fingerprint()
 
     async def run(self) -> None:
         """Open the links anew when the files have changed; files that cannot be used are told, and nothing changes."""
-        taken = looked_at = self._tls.fingerprint()
+        taken = looked_at = self._first
         while True:
             await asyncio.sleep(self._interval)
             found = self._tls.fingerprint()

@@ -31,8 +31,8 @@ async def listen(
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-    context = tls.ssl_context() if tls and url.startswith("wss") else True
     try:
+        context = tls.ssl_context() if tls and url.startswith("wss") else True
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
             session.ws_connect(
@@ -45,5 +45,6 @@ async def listen(
                     yield message.data
     except aiohttp.WSServerHandshakeError as error:
         raise RejectedError(error.status, error.message) from error
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    # TLS files are read for every connection, perhaps in the middle of being written: OSError, or ValueError.
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise ConnectionFailedError(str(error) or type(error).__name__) from error
