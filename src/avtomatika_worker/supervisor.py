@@ -46,6 +46,9 @@ REPORT_TIMEOUT: Final = 3.0
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
 
+_LAST_TURNS: Final = 10
+"""Turns of the link thread's loop in which the connections that its services have let go of are closed: TLS takes some."""
+
 
 class LinkThread:
     """A thread with an event loop of its own, and the services that live there."""
@@ -133,6 +136,8 @@ class LinkThread:
                     group.create_task(service())
         finally:
             self._over = True  # what is begun now would not run any more
+            for _ in range(_LAST_TURNS):
+                await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True)
