@@ -123,7 +123,7 @@ def check_words(words: list[str]) -> None:
 def check_worker(arguments: list[str]) -> None:
     """Raise when ``worker`` does not take these arguments."""
     context = click.Context(worker_command, info_name="worker")
-    if arguments[:1] in (["--help"], ["--version"], ["-h"]):
+    if arguments[:1] in ([], ["--help"], ["--version"], ["-h"]):
         return
     command = worker_command.commands[arguments[0]]
     if {"--help", "-h"} & set(arguments):

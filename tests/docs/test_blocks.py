@@ -70,7 +70,8 @@ class Project:
                 path.write_text(block.text, encoding="utf-8")
 
     def run(self) -> None:
-        """Run the Python, in order."""
+        """Run the Python, in order. A page that only adds to a worker need not make one."""
+        self.names["worker"] = Worker()
         self.names.update(getattr(self.hidden, "before", dict)())
         for block in blocks_of(self.page):
             if block.language != "python" or block.not_run or block.included:
