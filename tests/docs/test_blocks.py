@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from avtomatika_worker import SkillBlueprint, Worker
-from avtomatika_worker.config import load_settings, read_env_file, unknown_variables
+from avtomatika_worker.config import read_env_file, unknown_variables
 from docs.blocks import ROOT, Block, blocks_of, pages
 from docs.commands import check_variables, check_words, commands_of, simple_commands
 
@@ -92,7 +92,7 @@ class Project:
             if isinstance(value, SkillBlueprint):
                 taker = Worker()
                 taker.include_blueprint(value)
-                taker.load_skills(load_settings({}))
+                taker.skills.freeze()
             if isinstance(value, Worker) and not any(value is each for each in self.workers):
                 self.workers.append(value)
         for worker in self.workers:

@@ -7,7 +7,7 @@ async def after(names):
     async with WorkerHarness(names["worker"]) as h:
         assert (await h.run("price", {"pieces": 2})).data == {"cents": 900}
         assert (await h.run("total", {"cents": [1, 2]})).data == {"result": 3}
-        review = await h.run("rate", {"score": 0.1})
+        review = await h.run("rate", {"score": 0.1}, metadata={"from": "a client"})
         assert (review.status, review.metadata["model"]) == ("needs_review", "v2")
         assert (await h.run("rate", {"score": 2})).error.code == "INVALID_INPUT_ERROR"
         assert (await h.run("rate", {"score": 0.9})).costs["tokens"] == 12
