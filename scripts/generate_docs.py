@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from avtomatika_worker.cli import SECTIONS
 from avtomatika_worker.cli import main as main_command
 from avtomatika_worker.config import describe
 from avtomatika_worker.observability.metrics import FLEET_METRICS, METRICS, Kind, Metric
+from avtomatika_worker.protocol.dialects import DIALECTS, Dialect
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = ROOT / "src" / "avtomatika_worker"
@@ -191,6 +193,53 @@ def cli() -> str:
     return "".join(parts)
 
 
+DIALECTS_HEAD: Final = """\
+# Wire dialects
+
+Orchestrators of different releases speak different versions of the protocol (RXON): they sign other bytes, know other
+statuses, take other fields. The worker's first registration has a form that all of them accept; the answer names the
+version (`X-RXON-Version`), and from then on the link speaks that one. Each orchestrator has its own; when one is replaced
+by another release while the worker runs, the worker notices and registers anew.
+
+A version that lies between two of these gets the older one's facts, an older one those of the first, a newer or an
+unreadable one those of the last, with a warning in the log. `worker doctor` tells which version an orchestrator speaks;
+`worker dev --protocol VERSION` and `EmbeddedOrchestrator(version=…)` play any of them.
+
+"""
+
+
+def dialects() -> str:
+    """Return the table of protocol versions, and what their facts mean."""
+    facts = [each.name for each in dataclasses.fields(Dialect) if each.name != "version"]
+    rows = [(f"`{d.version}`", *(_fact(getattr(d, name)) for name in facts)) for d in DIALECTS]
+    meanings = [(_code(name), doc) for name, doc in _field_docs("protocol/dialects.py", "Dialect") if name in facts]
+    turned = [(_code(name), *cells) for name, *cells in zip(facts, *(row[1:] for row in rows), strict=True)]
+    head = ("Fact", *(d.version.removeprefix("1.0") for d in DIALECTS))
+    return (
+        DIALECTS_HEAD
+        + GENERATED
+        + _table(head, turned)
+        + "\n## What the facts mean\n\n"
+        + _table(("Fact", "Meaning"), meanings)
+    )
+
+
+def _fact(value: object) -> str:
+    return {True: "yes", False: ""}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _field_docs(module: str, name: str) -> Iterator[tuple[str, str]]:
+    """Return the fields of a class and the texts below them, which Python itself does not keep."""
+    body = next(
+        node.body
+        for node in ast.parse((SOURCES / module).read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    for field, text in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            yield ast.unparse(field.target), " ".join(str(text.value.value).replace("``", "`").split())
+
+
 _INCLUDED: Final = re.compile(r"(<!-- (?P<path>examples/\S+) -->\n)```python\n.*?```\n", re.DOTALL)
 
 
@@ -217,6 +266,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "metrics.md": metrics,
     "log-actions.md": log_actions,
     "cli.md": cli,
+    "dialects.md": dialects,
     "testing.md": partial(with_examples, "testing.md"),
     "execution.md": partial(with_examples, "execution.md"),
 }

@@ -31,6 +31,7 @@ from docs.blocks import ROOT, Block, blocks_of, pages
 from docs.commands import check_variables, check_words, commands_of, simple_commands
 
 HIDDEN = Path(__file__).parent / "hidden"
+OPTIONS = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
 NOT_CODE = {"text", "mermaid"}
 SHELLS = {"console", "bash", "sh"}
 RUN_FOR_REAL = re.compile(r"worker (call|skills|version|init)\b(?!.*(\||…|<))")
@@ -102,7 +103,7 @@ class Project:
         """Run the tests that the page shows, as its reader would."""
         if any(self.directory.rglob("test_*.py")):
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-            done = _run([*command, "-c", os.devnull, "-o", "asyncio_mode=auto", "--rootdir=."], self.directory)
+            done = _run([*command, "-c", os.devnull, *OPTIONS, "--rootdir=."], self.directory)
             assert done.returncode == 0, done.stdout
 
 
