@@ -49,7 +49,9 @@ def main() -> int:
     """Print them; 1 when there are any, or no site."""
     pages = len(list(SITE.rglob("*.html")))
     lines = foreign(SITE)
-    print("\n".join(lines) or f"{pages} pages in {SITE}, no request leaves them", file=sys.stderr if lines else sys.stdout)
+    print(
+        "\n".join(lines) or f"{pages} pages in {SITE}, no request leaves them", file=sys.stderr if lines else sys.stdout
+    )
     return 1 if lines or not pages else 0
 
 

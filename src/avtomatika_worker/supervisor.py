@@ -339,7 +339,8 @@ class Supervisor:
         async def tell_all() -> None:
             await asyncio.gather(*(h.tell(status) for h in self._parts.heartbeats))
 
-        await self._link_thread.call(tell_all)
+        if not self._link_thread.ended.done():  # a start that failed has told its reason; there is nobody to tell
+            await self._link_thread.call(tell_all)
 
     async def _tear_down(self) -> None:
         """Stop everything that still runs."""

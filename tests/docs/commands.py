@@ -23,7 +23,28 @@ OTHERS = re.compile(
 """Variables that are not the worker's own settings."""
 
 ELSEWHERE = frozenset(
-    "cat cd chmod cp curl docker eval export git grep jq kill kubectl ls mkdir mv nginx openssl source systemctl".split()
+    [
+        "cat",
+        "cd",
+        "chmod",
+        "cp",
+        "curl",
+        "docker",
+        "eval",
+        "export",
+        "git",
+        "grep",
+        "jq",
+        "kill",
+        "kubectl",
+        "ls",
+        "mkdir",
+        "mv",
+        "nginx",
+        "openssl",
+        "source",
+        "systemctl",
+    ]
 )
 """Commands that need not be there where the tests run."""
 
@@ -117,7 +138,9 @@ def check_words(words: list[str]) -> None:
         if arguments[:1] == ["-m"]:
             assert find_spec(arguments[1]) is not None, words
     else:
-        assert program in ELSEWHERE | {"pytest", "ruff", ".ci/run"}, f"{program!r} is not known to the tests of the docs"
+        assert program in ELSEWHERE | {"pytest", "ruff", ".ci/run"}, (
+            f"{program!r} is not known to the tests of the docs"
+        )
 
 
 def check_worker(arguments: list[str]) -> None:

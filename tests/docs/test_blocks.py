@@ -27,7 +27,7 @@ import yaml
 
 from avtomatika_worker import SkillBlueprint, Worker
 from avtomatika_worker.config import read_env_file, unknown_variables
-from docs.blocks import ROOT, Block, blocks_of, pages
+from docs.blocks import ROOT, blocks_of, pages
 from docs.commands import check_variables, check_words, commands_of, simple_commands
 
 HIDDEN = Path(__file__).parent / "hidden"
@@ -130,7 +130,9 @@ def project(request, tmp_path, monkeypatch) -> Iterator[Project]:
     project.write()
     yield project
     for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None) or next(iter(getattr(sys.modules[name], "__path__", [])), "")
+        file = getattr(sys.modules[name], "__file__", None) or next(
+            iter(getattr(sys.modules[name], "__path__", [])), ""
+        )
         if str(file).startswith(str(tmp_path)) or name == project.module.__name__:
             del sys.modules[name]
 

@@ -91,6 +91,9 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise _broken(name, error) from error
+        if (Path.cwd() / name).is_file():
+            module = name.removesuffix(".py").replace("/", ".")
+            raise UsageProblem(f"--app: {name!r} is a file; write the module's name: {module}") from error
         hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
         raise UsageProblem(f"--app: there is no module {error.name!r} in {here} ({hint})") from error
     except SystemExit as error:
@@ -109,6 +112,8 @@ def _broken(name: str, error: Exception) -> UsageProblem:
         theirs = theirs.tb_next
     traceback.print_exception(type(error), error, theirs)
     own = [frame for frame in traceback.extract_tb(theirs) if not _is_ours(frame.filename)]
+    # The last of the frames in the user's directory: a mistake that a library notices is made there.
+    own = [frame for frame in own if Path(frame.filename).is_relative_to(Path.cwd())] or own
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
 

@@ -25,7 +25,7 @@ _DEEPEST: Final = 4
 def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
     """List the skills."""
     if as_json and markdown:
-        raise UsageProblem("--json and --markdown exclude each other")
+        raise UsageProblem("--json and --markdown exclude each other: give one of them")
     worker = load_app(app)
     load_skills(worker, load_settings(worker))
     contracts = worker.skills.contracts()

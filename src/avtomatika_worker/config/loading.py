@@ -50,7 +50,7 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
     """
     unknown = overrides.keys() - setting_fields().keys() - {_EXTRA}
     if unknown:
-        raise TypeError(f"no such settings: {', '.join(sorted(unknown))}")
+        raise TypeError("; ".join(_no_setting(name) for name in sorted(unknown)))
     problems: dict[str, str] = {}
     values: dict[str, Any] = {}
     for name, (_, spec) in setting_fields().items():
@@ -92,6 +92,14 @@ def with_number(settings: Settings, number: int, base_id: str) -> Settings:
     except ValueError as error:
         raise ConfigError([f"WORKER_ID={worker_id!r} with the process's number: {error}"]) from None
     return replace(settings, worker_id=worker_id)
+
+
+def _no_setting(name: str) -> str:
+    """Say that no field has this name; a variable's name is taken for a field's often."""
+    known = {**{field: field for field in setting_fields()}, **{_variable(field): field for field in setting_fields()}}
+    alike = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {known[alike[0]]}?" if alike else "docs/configuration.md lists the variables"
+    return f"there is no setting {name!r}; {hint}"
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -38,9 +38,7 @@ def _wrap(middleware: Middleware, call_next: Handler) -> Handler:
 
 def failed(error: BaseException, ctx: TaskContext) -> Failed:
     """Log what user code raised, with its traceback, which never leaves the worker."""
-    outcome = from_exception(
-        error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-    )
+    outcome = from_exception(error)
     _log.warning(
         "task %s of skill %s failed: %s: %s",
         ctx.task_id,

@@ -102,7 +102,7 @@ def from_value(value: object) -> Outcome:
     return Succeeded(data=_as_data(plain))
 
 
-def from_exception(error: Exception) -> Failed:
+def from_exception(error: BaseException) -> Failed:
     """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message.
 
     The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself.
@@ -117,7 +117,7 @@ def from_exception(error: Exception) -> Failed:
     return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
 
 
-def _the_one(error: Exception) -> Exception:
+def _the_one(error: BaseException) -> BaseException:
     inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if issubclass(type(error), ExceptionGroup) else ()
     return _the_one(inner[0]) if len(inner) == 1 else error
 

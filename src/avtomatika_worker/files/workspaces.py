@@ -72,8 +72,9 @@ class Workspaces:
         try:
             return Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=self._directory()))
         except OSError as error:
-            problem = error.strerror or str(error)
-            raise InternalError(f"TASK_FILES_DIR={self._base}: no directory for files: {problem}") from error
+            problem = f"no directory can be made there for files: {(error.strerror or str(error)).lower()}"
+            advice = "name a directory that the worker's user may write to"
+            raise InternalError(f"TASK_FILES_DIR={self._base}: {problem}; {advice}") from error
 
     @staticmethod
     def remove(path: Path) -> None:

@@ -7,6 +7,7 @@ it costs a worker neither 13 MiB nor 0.1 s of its start (bench/README.md).
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import threading
@@ -74,8 +75,7 @@ class HealthServer:
         try:
             server = _server(self._host, self._port, self.answer)
         except OSError as error:
-            problem = f"WORKER_PORT={self._port}: the health server cannot listen on {self._host}: {error.strerror}"
-            raise ConfigError([f"{problem}; choose another port, 0 for any, or --no-health-check"]) from error
+            raise ConfigError([_explained(error, self._host, self._port)]) from error
         thread = threading.Thread(target=server.serve_forever, args=(_STOP_POLL,), name="health", daemon=True)
         thread.start()
         try:
@@ -197,3 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)
+
+
+def _explained(error: OSError, host: str, port: int) -> str:
+    """Say why the port cannot be had; what is wrong may be the address."""
+    at = f"the health server cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"WORKER_HEALTH_HOST={host}: {at}; name an address of this machine, 0.0.0.0 for all of them"
+    return f"WORKER_PORT={port}: {at}; choose another port, 0 for any, or --no-health-check"

@@ -12,7 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
-from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.errors import (
+    ConnectionFailedError,
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    WorkerError,
+)
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
@@ -117,7 +123,7 @@ class Heartbeats:
                     self._link.url,
                     backoff.attempts,
                     delay,
-                    _hint(error),
+                    _hint(error, self._link.url),
                     action="registration_failed",
                     kind=kind_of(error),
                 )
@@ -279,10 +285,14 @@ def _with_status(state: WorkerState, status: WorkerStatus) -> WorkerState:
     return replace(state, status=status)
 
 
-def _hint(error: WorkerError) -> str:
+def _hint(error: WorkerError, url: str) -> str:
     """Say what to do about it, where a person can do something."""
     if isinstance(error, RejectedError) and error.unauthorized:
         return f"{error} (is WORKER_TOKEN, or its fallback, the orchestrator's, and this machine's clock right?)"
     if isinstance(error, RejectedError) and error.status == 404:
         return f"{error} (is ORCHESTRATOR_URL right, its path prefix included?)"
+    if isinstance(error, ConnectionFailedError) and url.startswith("https:"):
+        return f"{error} (is ORCHESTRATOR_URL right, and is it https there? worker doctor looks closer)"
+    if isinstance(error, ConnectionFailedError):
+        return f"{error} (is ORCHESTRATOR_URL right, and does the orchestrator run?)"
     return str(error)

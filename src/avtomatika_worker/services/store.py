@@ -98,7 +98,8 @@ class Store:
             self._set_aside(error)
             self._connection = self._connect()
         except OSError as error:
-            raise StoreError(f"{self.path.parent} cannot be used for results: {error.strerror}") from error
+            problem = f"{self.path.parent} cannot be used for results: {(error.strerror or str(error)).lower()}"
+            raise StoreError(f"{problem}; name a directory that this user may write to") from error
         self._thread.start()
         return self._waiting(self._connection)
 

@@ -214,7 +214,8 @@ def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) ->
 
 def unresolved(skill: str, error: NameError) -> UnresolvedReferenceError:
     """Return the error for a type hint that cannot be resolved (yet)."""
-    what = f"the type hint {error.name!r} cannot be resolved" if error.name else str(error)
+    hint = "it must be defined or imported where the skill is, not under TYPE_CHECKING only"
+    what = f"the type hint {error.name!r} cannot be resolved: {hint}" if error.name else str(error)
     return UnresolvedReferenceError(skill, what)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -84,6 +85,7 @@ def _walk(value: object, path: str, above: frozenset[int]) -> Any:
         inner = value.value if isinstance(value, enum.Enum) else _encode(value)
     except _CANNOT as error:
         why = "" if type(error) is TypeError else f": {error}"[:200]
+        why = ": await it" if inspect.isawaitable(value) else why
         raise UnsendableValueError(path, f"{_kind(value)} is not JSON-able{why}") from None
     return _walk(inner, path, inside)
 

@@ -66,7 +66,8 @@ def infer_input(annotation: Any) -> TypeContract | None:
         return None
     contract = _fields_of_named_tuple(annotation) if is_named_tuple(annotation) else _by_engine(annotation)
     if not _may_be_object(contract.schema):
-        raise UnsupportedTypeError(f"params are always an object, but {name_of(annotation)} is none")
+        advice = "give the argument another name than params, and it is a field of them"
+        raise UnsupportedTypeError(f"params are always an object, but {name_of(annotation)} is none; {advice}")
     return contract
 
 
@@ -106,6 +107,8 @@ def infer_output(annotation: Any, *, enveloped: bool = False) -> JsonSchema | No
 
 def explicit_input(given: Any) -> TypeContract | None:
     """Return the contract of an input schema that the user wrote: a JSON Schema, or a type."""
+    if isinstance(given, str):
+        raise UnsupportedTypeError(f"it must be a JSON Schema (a dict) or a type, not the text {shorten(given)!r}")
     if not isinstance(given, Mapping):
         return infer_input(given)
     schema = _written(cast("Mapping[str, Any]", given))
@@ -197,8 +200,15 @@ def _by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
         try:
             return _with_pydantic(annotation, output=output)
         except UnsupportedTypeError:
-            reason = str(error).partition("\n")[0].rstrip(":")
-            raise UnsupportedTypeError(f"no schema can be made of {name_of(annotation)}: {reason}") from error
+            raise UnsupportedTypeError(_no_schema(annotation, error)) from error
+
+
+def _no_schema(annotation: Any, error: TypeError) -> str:
+    """Say which type no schema can be made of: msgspec names it in its last line, behind advice on its own API."""
+    lines = str(error).splitlines()
+    reason = lines[-1] if len(lines) > 1 else lines[0]
+    advice = "use a dataclass, TypedDict, NamedTuple, Struct or pydantic model, or annotate it as Any"
+    return f"no schema can be made of {name_of(annotation)}: {reason}; {advice}"
 
 
 def _with_msgspec(annotation: Any) -> TypeContract:

@@ -232,6 +232,13 @@ def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, 
         raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
     if told["events"] is not None and told["events_schema"] is not None:
         raise SkillDefinitionError(skill, "events and events_schema are the same: give one of them")
+    for name in ("events", "events_schema"):
+        if told[name] is not None and not isinstance(told[name], Mapping):
+            raise SkillDefinitionError(
+                skill, f"{name} must map names of events to their schemas, as {{'alert': Alert}}"
+            )
+    if inspect.isclass(func):
+        raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
     statuses = told["output_statuses"]
     if isinstance(statuses, str) or not all(isinstance(each, str) for each in statuses or ()):
         raise SkillDefinitionError(skill, "output_statuses must be a list of strings")

@@ -25,6 +25,12 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
 from avtomatika_worker.supervisor import Ending, Supervisor
+from avtomatika_worker.worker.arguments import (
+    checked_dependencies,
+    checked_function,
+    checked_limits,
+    checked_middleware,
+)
 from avtomatika_worker.worker.assembly import Policies, assemble
 from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
 from avtomatika_worker.worker.provision import Provision, provide
@@ -71,9 +77,9 @@ class Worker(SkillDecorator):
             "skills_dir": os.fspath(skills_dir) if skills_dir is not None else None,
         }
         self._policies = Policies(
-            skill_dependencies={name: tuple(needs) for name, needs in (skill_dependencies or {}).items()},
-            skill_type_limits=_checked_limits(skill_type_limits or {}),
-            capacity_checker=capacity_checker,
+            skill_dependencies=checked_dependencies(skill_dependencies or {}),
+            skill_type_limits=checked_limits(skill_type_limits or {}),
+            capacity_checker=checked_function("capacity_checker", capacity_checker),
         )
         self._injectables = injectables()
         self._registry = SkillRegistry(self._injectables)
@@ -101,6 +107,8 @@ class Worker(SkillDecorator):
 
     def include_blueprint(self, blueprint: SkillBlueprint) -> None:
         """Register every resource and skill of a blueprint. Raises `ResourceError` and `SkillDefinitionError`."""
+        if not isinstance(cast("object", blueprint), SkillBlueprint):
+            raise TypeError(f"include_blueprint takes a SkillBlueprint, not {type(blueprint).__name__}")
         for resource in blueprint.resources:
             self._resources.add(resource)
         for definition in blueprint.definitions:
@@ -108,7 +116,7 @@ class Worker(SkillDecorator):
 
     def add_middleware(self, middleware: Middleware) -> None:
         """Put a middleware, ``async (ctx, call_next) -> outcome``, around every task; the first added is outermost."""
-        self._middlewares.append(middleware)
+        self._middlewares.append(checked_middleware(middleware))
 
     def set_usage_checker(self, checker: UsageChecker) -> None:
         """Let ``checker()`` tell the machine's load, in place of the worker's own measurements.
@@ -117,7 +125,7 @@ class Worker(SkillDecorator):
         list of ``unit_id``, ``load_percent`` and ``metrics``. It is called every few seconds in a thread of its own.
         While it raises or returns something else, which is logged, no load is told. Takes effect with the next start.
         """
-        self._policies = replace(self._policies, usage_checker=checker)
+        self._policies = replace(self._policies, usage_checker=checked_function("the usage checker", checker))
 
     def load_skills(self, settings: Settings) -> None:
         """Load the skills directory, once, and check every skill.
@@ -178,7 +186,7 @@ class Worker(SkillDecorator):
         before the worker registers; later only what is a bug of the worker itself.
         """
         if self._supervisor is not None:
-            raise RuntimeError("this worker runs already")
+            raise RuntimeError("this worker runs already: await worker.shutdown() first, or make another Worker")
         if in_skill_process():
             raise RuntimeError(_RUN_AGAIN)
         settings = settings or self.load_settings(os.environ)
@@ -225,7 +233,8 @@ class Worker(SkillDecorator):
         path = Path(settings.skills_dir)
         if not path.is_dir():
             if str(path) != "skills":  # the default need not exist
-                raise ConfigError([f"WORKER_SKILLS_DIR={path}: there is no such directory"])
+                advice = "make it, or unset the variable: ./skills is looked for then, and need not exist"
+                raise ConfigError([f"WORKER_SKILLS_DIR={path}: there is no directory {path.absolute()}; {advice}"])
             return
         skip = settings.skills_on_error is SkillsOnError.SKIP
         loaded = load_directory(path, on_error="skip" if skip else "stop", on_problem=_skipped)
@@ -253,17 +262,6 @@ class Worker(SkillDecorator):
             if not skip:
                 raise problem from error
             _skipped(problem)
-
-
-def _checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
-    problems = [
-        f"skill_type_limits: {kind!r} must have a positive integer, not {most!r}"
-        for kind, most in limits.items()
-        if isinstance(most, bool) or not isinstance(cast("object", most), int) or most < 1
-    ]
-    if problems:
-        raise ConfigError(problems)
-    return dict(limits)
 
 
 def _skipped(error: SkillLoadError) -> None:

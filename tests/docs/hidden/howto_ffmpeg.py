@@ -14,20 +14,24 @@ echo video > "$last"
 """
 
 
-async def after(names):
+def before():
     program = Path("bin/ffmpeg")
     program.parent.mkdir()
     program.write_text(FFMPEG)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{program.parent.resolve()}:{before}"
-    results = Path("store").resolve()
-    results.mkdir()
-    settings = {"file_store_root": results, "task_files_dir": Path("files").resolve()}
+    store = Path("store").resolve()
+    store.mkdir()
+    for name in ("good.mp4", "broken.mp4", "endless.mp4"):
+        (store / name).write_text("…")
+    return {"_store": store, "_files": Path("files").resolve(), "_programs": program.parent.resolve()}
+
+
+async def after(names):
+    path, results = os.environ["PATH"], names["_store"]
+    os.environ["PATH"] = f"{names['_programs']}:{path}"
+    settings = {"file_store_root": results, "task_files_dir": names["_files"]}
     try:
         async with WorkerHarness(names["worker"], settings=settings) as h:
-            for name in ("good.mp4", "broken.mp4", "endless.mp4"):
-                (results / name).write_text("…")
             done = await h.run("transcode", {"source": f"file://{results}/good.mp4", "seconds": 10})
             assert done.error is None, done.error
             assert done.data["video"].startswith("file://")
@@ -38,5 +42,5 @@ async def after(names):
             late = await h.run("transcode", {"source": f"file://{results}/endless.mp4", "seconds": 1}, deadline_in=0.5)
             assert late.error.code == "TIMEOUT_ERROR"
     finally:
-        os.environ["PATH"] = before
+        os.environ["PATH"] = path
     names["check"]("sh")

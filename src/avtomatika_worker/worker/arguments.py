@@ -1,0 +1,72 @@
+"""What a program gives to `Worker`, checked where it is given: later it would fail far from the mistake."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.middleware import Middleware
+
+F = TypeVar("F")
+
+
+def checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
+    """Return limits by type of skill. Raises `ConfigError` naming every one that is none."""
+    _check_mapping("skill_type_limits", limits, "{'gpu': 1}")
+    problems = [
+        f"skill_type_limits: {kind!r} must have a positive integer, not {most!r}"
+        for kind, most in limits.items()
+        if isinstance(most, bool) or not isinstance(cast("object", most), int) or most < 1
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return dict(limits)
+
+
+def checked_dependencies(dependencies: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Return what skills need in the hot cache. Raises `ConfigError`: a text alone would be taken letter by letter."""
+    _check_mapping("skill_dependencies", dependencies, "{'caption': ['vit-large']}")
+    problems = [
+        f"skill_dependencies: {skill!r} must have a list of names, not {needs!r}"
+        for skill, needs in dependencies.items()
+        if isinstance(needs, str) or not all(isinstance(each, str) for each in cast("Sequence[object]", needs))
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return {skill: tuple(needs) for skill, needs in dependencies.items()}
+
+
+def checked_function(name: str, function: F) -> F:
+    """Return a function, or None. Raises `ConfigError` for anything else, and for ``async def``: nobody awaits it."""
+    if function is not None and not callable(function):
+        raise ConfigError([f"{name} must be a function, not {function!r:.80}"])
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError([f"{name} must be a plain def: it is called, not awaited"])
+    return function
+
+
+def checked_middleware(middleware: Middleware) -> Middleware:
+    """Return a middleware. Raises `ConfigError` for what cannot be called with context and next, or is a generator."""
+    given: Any = middleware
+    if not callable(given):
+        raise ConfigError([f"a middleware must be `async def mw(ctx, call_next)`, not {given!r:.80}"])
+    if inspect.isasyncgenfunction(given) or inspect.isgeneratorfunction(given):
+        raise ConfigError([f"middleware {_name(given)}: it must not yield; `return await call_next(ctx)` goes on"])
+    try:
+        inspect.signature(given).bind(None, None)
+    except TypeError:
+        raise ConfigError([f"middleware {_name(given)}: it must take two arguments, (ctx, call_next)"]) from None
+    except ValueError:  # a callable that does not tell its arguments
+        pass
+    return middleware
+
+
+def _check_mapping(name: str, value: object, example: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError([f"{name} must be a mapping such as {example}, not {value!r:.80}"])
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
