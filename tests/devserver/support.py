@@ -52,7 +52,7 @@ class WorkerClient:
         session: aiohttp.ClientSession,
         *,
         worker_id: str = "w1",
-        token: str = "dev-token",  # noqa: S107
+        token: str = "dev-token",
         skills: tuple[SkillInfo, ...] = (ECHO,),
     ) -> None:
         self.orchestrator = orchestrator
