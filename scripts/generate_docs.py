@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -198,8 +199,8 @@ DIALECTS_HEAD: Final = """\
 
 Orchestrators of different releases speak different versions of the protocol (RXON): they sign other bytes, know other
 statuses, take other fields. The worker's first registration has a form that all of them accept; the answer names the
-version (`X-RXON-Version`), and from then on the link speaks that one. Each orchestrator has its own; when one is replaced
-by another release while the worker runs, the worker notices and registers anew.
+version (`X-RXON-Version`), and from then on the link speaks that one. Each orchestrator has its own; when one is
+replaced by another release while the worker runs, the worker notices and registers anew.
 
 A version that lies between two of these gets the older one's facts, an older one those of the first, a newer or an
 unreadable one those of the last, with a warning in the log. `worker doctor` tells which version an orchestrator speaks;
@@ -235,7 +236,7 @@ def _field_docs(module: str, name: str) -> Iterator[tuple[str, str]]:
         for node in ast.parse((SOURCES / module).read_text("utf-8")).body
         if isinstance(node, ast.ClassDef) and node.name == name
     )
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             yield ast.unparse(field.target), " ".join(str(text.value.value).replace("``", "`").split())
 
