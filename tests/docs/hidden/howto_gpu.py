@@ -5,4 +5,5 @@ async def after(names):
     async with WorkerHarness(names["worker"]) as h:
         captioned = await h.run("caption", {"picture": "cat.jpg"})
         assert captioned.data == {"result": "vit-large saw cat.jpg"}
-        assert captioned.progress[0].message == "loading vit-large"
+        worker = h.orchestrator.workers["test-worker"]
+        await h.orchestrator.wait_for(lambda: "caption" in (worker.last_heartbeat or {}).get("hot_skills", ()))
