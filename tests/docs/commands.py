@@ -158,6 +158,6 @@ def _check_pip(arguments: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     assert arguments[0] == "install", arguments
     for each in arguments:
-        if match := re.fullmatch(r"(?:avtomatika-worker|\.)\[([\w,]+)\]", each):
+        if match := re.fullmatch(r"(?:(?:\.\./)?avtomatika-worker|\.)\[([\w,]+)\]", each):
             unknown = set(match[1].split(",")) - extras.keys()
             assert not unknown, f"no such extras: {unknown}"
