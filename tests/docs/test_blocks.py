@@ -102,8 +102,10 @@ class Project:
     def test(self) -> None:
         """Run the tests that the page shows, as its reader would."""
         if any(self.directory.rglob("test_*.py")):
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-            done = _run([*command, "-c", os.devnull, *OPTIONS, "--rootdir=."], self.directory)
+            own = [] if (self.directory / "pyproject.toml").exists() else ["-c", os.devnull, "--rootdir=.", *OPTIONS]
+            # The command, not `python -m`, which would find modules of the working directory by itself.
+            pytest_itself = str(Path(sys.executable).with_name("pytest"))
+            done = _run([pytest_itself, "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *own], self.directory)
             assert done.returncode == 0, done.stdout
 
 
@@ -212,7 +214,6 @@ def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str
         env={
             "PATH": "/usr/bin:/bin",
             "PYTHONUTF8": "1",
-            "PYTHONPATH": str(directory),
             "PYTHONDONTWRITEBYTECODE": "1",
             "XDG_STATE_HOME": str(directory.parent / "state"),
         },
