@@ -21,6 +21,7 @@ AT_THE_TOP: Final = {
 }
 """Files of the repository → pages of the site. They stay where people look for them in a repository."""
 
+_CELL_CODE: Final = re.compile(r"(?<=<td><code>)[A-Za-z0-9_<>]+(?=</code></td>)")
 _LINK: Final = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>[^)\s]+)\)")
 
 
@@ -39,6 +40,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if source in AT_THE_TOP.values() and source != "index.md":
         return markdown
     return _relinked(markdown, posixpath.join("docs", posixpath.dirname(source)), source)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Let long names in tables break behind their underscores, on narrow screens."""
+    return _CELL_CODE.sub(lambda match: match[0].replace("_", "_<wbr>"), html)
 
 
 def _relinked(text: str, directory: str, page: str) -> str:
