@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from avtomatika_worker import SkillBlueprint, TaskContext, TaskFiles, Worker
+from avtomatika_worker import ResourceError, SkillBlueprint, SkillDefinitionError, TaskContext, TaskFiles, Worker
 from avtomatika_worker.config import load_settings, read_env_file, unknown_variables
 from avtomatika_worker.testing import EmbeddedOrchestrator, Fault, WorkerHarness, assert_contract
 from docs.blocks import ROOT
@@ -144,6 +144,65 @@ def test_lines_of_a_dotenv_are_listed(tmp_path, monkeypatch):
 def test_a_missing_contract_is_listed(tmp_path):
     with pytest.raises(AssertionError) as caught:
         assert_contract(Worker(), tmp_path / "contract.json")
+    assert listed(str(caught.value)), str(caught.value)
+
+
+class Model:
+    """What a resource makes."""
+
+
+def makes_anything():
+    return Model()
+
+
+def makes_a_dict() -> dict:
+    return {}
+
+
+def makes_a_model() -> Model:
+    return Model()
+
+
+def makes_another() -> Model:
+    return Model()
+
+
+def needs_another(other: Opaque) -> Model:
+    return Model()
+
+
+def cannot_be_made() -> Model:
+    raise OSError("there is no model")
+
+
+def takes_a_model(model: Model): ...
+
+
+async def start(*resources: Callable[..., Any], skill: Callable[..., Any], executor: str | None = None) -> None:
+    """Start a worker with these, and stop it."""
+    worker = Worker()
+    for each in resources:
+        worker.resource(each)
+    worker.skill("skill", executor=executor)(skill)
+    async with WorkerHarness(worker):
+        pass
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [[makes_anything], [makes_a_dict], [makes_a_model, makes_another], [needs_another], [cannot_be_made]],
+    ids=lambda resources: resources[-1].__name__,
+)
+async def test_what_is_wrong_with_resources_is_listed(resources):
+    with pytest.raises(ResourceError) as caught:
+        await start(*resources, skill=takes_a_model)
+    assert listed(str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize("executor", ["process", "gpu"])
+async def test_what_cannot_run_in_a_process_is_listed(executor):
+    with pytest.raises(SkillDefinitionError) as caught:
+        await start(skill=lambda: 1, executor=executor)
     assert listed(str(caught.value)), str(caught.value)
 
 
