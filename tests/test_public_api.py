@@ -1,8 +1,6 @@
 """The public API is one page; a change of it is a decision, not an accident."""
 
 import inspect
-import re
-from pathlib import Path
 
 import avtomatika_worker
 from avtomatika_worker import Worker
@@ -25,13 +23,3 @@ def test_worker_takes_at_most_ten_keyword_only_parameters():
     parameters = list(inspect.signature(Worker).parameters.values())
     assert len(parameters) <= 10
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
-
-
-def test_the_code_of_the_readme_runs():
-    text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    found: dict = {}
-    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), found)  # noqa: S102 - our own
-    worker = found["worker"]
-    worker.skills.freeze()
-    assert {"resize", "rate"} <= set(worker.skills.names())
-    assert worker.skills.get("rate").contract.cost == 0.5

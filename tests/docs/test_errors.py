@@ -25,7 +25,7 @@ from docs.blocks import ROOT
 PAGE = (ROOT / "docs" / "errors.md").read_text("utf-8")
 ROWS = [
     cell.strip().removeprefix("`").removesuffix("`").strip()
-    for line in PAGE.splitlines()
+    for line in re.sub(r"(?s)## While it runs.*?\n## ", "", PAGE).splitlines()
     if line.startswith("| `")
     for cell in [re.split(r"(?<!\\) \| ", line.removeprefix("| "))[0]]
 ]
@@ -466,6 +466,19 @@ async def test_trouble_with_the_orchestrator_is_listed(caplog):
         messages.append(await refused_by(caplog, late.url))
     for message in messages:
         assert listed(message, whole=False), message
+
+
+def test_actions_on_the_page_are_those_of_the_log():
+    section = PAGE.partition("## While it runs")[2].partition("\n## ")[0]
+    named = [
+        name
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split(" | ")[0])
+    ]
+    known = (ROOT / "docs" / "log-actions.md").read_text("utf-8")
+    assert len(named) > 5
+    assert [name for name in named if f"| `{name}` |" not in known] == []
 
 
 def test_the_page_has_json_where_it_says_so():
