@@ -47,9 +47,10 @@ async def serving(context):
         yield port, arrived
     finally:
         await runner.cleanup()
-        # Nobody knows a connection whose handshake has not ended; it closes when asyncio learns that its client is gone.
+        # Nobody knows a connection whose handshake has not ended; it closes when asyncio learns that its client is
+        # gone.
         async with asyncio.timeout(10):
-            while _accepted(port):
+            while _accepted(port):  # noqa: ASYNC110 - the kernel's table tells nobody when it changes
                 await asyncio.sleep(0.01)
 
 
