@@ -35,8 +35,13 @@ async def listen(
         context = tls.ssl_context() if tls and url.startswith("wss") else True
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            # As http(s)://, for which aiohttp looks at HTTP(S)_PROXY; for ws(s):// it would want variables of its own.
             session.ws_connect(
-                url, headers=headers, heartbeat=_PING_EVERY, max_msg_size=max_message, ssl=context
+                "http" + url.removeprefix("ws"),
+                headers=headers,
+                heartbeat=_PING_EVERY,
+                max_msg_size=max_message,
+                ssl=context,
             ) as socket,
         ):
             on_open()
