@@ -47,7 +47,7 @@ FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
 
 _LAST_TURNS: Final = 10
-"""Turns of the link thread's loop in which the connections that its services have let go of are closed: TLS takes some."""
+"""Turns of the link thread's loop in which the connections that its services let go of are closed: TLS takes some."""
 
 
 class LinkThread:
