@@ -56,7 +56,17 @@ async def test_a_worker_whose_access_token_is_refused_renews_it_and_the_call_goe
                 orchestrator.inject(Fault(call, "status", status=401))
                 assert await done(orchestrator) == "finished"
         assert len(calls(orchestrator, "token", path="/refresh")) >= 1
-        assert len(calls(orchestrator, "register")) == 1
+
+
+async def test_an_orchestrator_that_forgot_a_good_access_token_is_registered_at_again(worker, echo):
+    """It was replaced, perhaps between two calls, and has lost the worker, too."""
+    async with (
+        EmbeddedOrchestrator(poll_time=5.0, issue_tokens=True) as orchestrator,
+        running(worker, orchestrator, heartbeat_interval=0.2, registration_retry_initial_delay=0.1),
+    ):
+        orchestrator.inject(Fault("heartbeat", "status", status=401))
+        await orchestrator.wait_for(lambda: len(calls(orchestrator, "register")) == 2)
+        assert await done(orchestrator) == "finished"
 
 
 async def test_tokens_that_cannot_be_refreshed_are_had_anew_by_registering(worker, echo):

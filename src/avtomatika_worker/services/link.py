@@ -303,13 +303,20 @@ class Link:
     # ----------------------------------------------------------------------------------------------------- tokens
 
     async def token_renewed(self, used: str | None) -> bool:
-        """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that."""
+        """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that.
+
+        A token that should have been good was forgotten: its orchestrator was replaced, and has lost the worker, too.
+        """
         if used == self.credentials.current == self.credentials.configured:
             return False
+        was_good = used == self.credentials.current and self.credentials.renewal_due_in() != 0
         try:
-            return await self.renew_token(used)
+            renewed = await self.renew_token(used)
         except (TransportError, MalformedMessageError):
             return False  # the call's own refusal is what is told
+        if renewed and was_good:
+            self.contact_broken()
+        return renewed
 
     async def renew_token(self, used: str | None) -> bool:
         """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
