@@ -140,7 +140,8 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
 
     The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
     middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
-    task as an orchestrator would. Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
+    task as an orchestrator would. Files of the result are kept in a temporary directory, unless a store is configured.
+    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
 
     \b
     worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
