@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Protocol, Self, TypeVar, cast
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress, WorkerRecord
 from avtomatika_worker.protocol.loose import as_object
@@ -62,9 +62,9 @@ class WorkerHarness:
     ``files``: a temporary directory is the object store (this needs the extra ``[s3]``, and no server). It is there as
     long as the harness or one of its results is.
 
-    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
-    `ProcessStartError` as a start of the worker would. What still
-    runs at the end is cancelled. A worker may have one harness after another, not two at the same time.
+    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or `ProcessStartError` as
+    a start of the worker would. What still runs at the end is cancelled. A worker may have one harness after another,
+    not two at the same time.
     """
 
     def __init__(
@@ -241,6 +241,24 @@ class WorkerHarness:
         if self._running is not None:
             self._running.result()
         raise RuntimeError("the worker has ended")
+
+
+class StartHarness(Protocol):
+    """The type of the fixture ``worker_harness``."""
+
+    async def __call__(
+        self,
+        worker: Worker,
+        /,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        orchestrator: EmbeddedOrchestrator | None = None,
+        own_thread: bool = False,
+        resources: Mapping[Any, object] | None = None,
+    ) -> WorkerHarness:
+        """Start a worker; it stops when the test ends. The arguments are those of `WorkerHarness`."""
+        ...
 
 
 class RunningTask:
