@@ -36,7 +36,8 @@ def run(*command, **environment):
 
 # What a shell does when Tab is pressed after "worker do", with the same functions that it calls itself.
 PRESS_TAB = {
-    "bash": "{line}\nCOMP_WORDS=(worker do); COMP_CWORD=1; _worker_completion worker; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+    "bash": "{line}\nCOMP_WORDS=(worker do); COMP_CWORD=1; _worker_completion worker\n"
+    "printf '%s\\n' \"${{COMPREPLY[@]}}\"",
     "zsh": "autoload -Uz compinit; compinit -u -D\ncompadd() {{ print -l -- $completions }}\n"
     "_describe() {{ print -l -- $completions_with_descriptions }}\n{line}\n"
     "words=(worker do); CURRENT=2; _worker_completion",
