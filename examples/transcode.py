@@ -1,7 +1,6 @@
 """Transcoding with FFmpeg: progress while it works, and it ends when the task is cancelled. Needs ffmpeg in PATH."""
 
 import asyncio
-import os
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,7 +70,7 @@ async def run(program: str, *arguments: str | Path, on_line: Callable[[str], obj
     options += ["-nostdin", "-y"] if program == "ffmpeg" else []
     try:
         process = await asyncio.create_subprocess_exec(
-            program, *options, *map(os.fspath, arguments), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+            program, *options, *map(str, arguments), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
         )
     except FileNotFoundError as error:  # the orchestrator tries another worker
         raise DependencyMissingError(f"{program} is not installed here", {"package": "ffmpeg"}) from error

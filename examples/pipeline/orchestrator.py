@@ -60,7 +60,10 @@ def main():
     config.API_HOST = "127.0.0.1"
     config.CLIENTS_CONFIG_PATH = str(Path(__file__).with_name("clients.toml"))
     config.DETAILED_API_RESPONSES = True  # clients see what was returned, not only a status
-    redis = Redis(host=config.REDIS_HOST or "127.0.0.1", port=config.REDIS_PORT, db=config.REDIS_DB)
+    # A poll waits inside of Redis, for 30 s and on a connection of its own. With redis-py's defaults (5 s, 100) it is
+    # given up, and the task that ends it is lost.
+    limits = {"socket_timeout": 60, "max_connections": 10_000}
+    redis = Redis(host=config.REDIS_HOST or "127.0.0.1", port=config.REDIS_PORT, db=config.REDIS_DB, **limits)
     engine = OrchestratorEngine(RedisStorage(redis), config)
     engine.register_blueprint(report)
     engine.run()

@@ -23,7 +23,7 @@ async def worker_harness() -> AsyncIterator[StartHarness]:
 
     async with AsyncExitStack() as stack:
 
-        async def start(worker: Worker, /, **options: Any) -> WorkerHarness:
+        async def start(worker: Worker, **options: Any) -> WorkerHarness:
             return await stack.enter_async_context(WorkerHarness(worker, **options))
 
         yield start

@@ -249,7 +249,6 @@ class StartHarness(Protocol):
     async def __call__(
         self,
         worker: Worker,
-        /,
         *,
         settings: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
