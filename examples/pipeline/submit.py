@@ -25,10 +25,11 @@ def call(path: str, body: object = None) -> dict[str, Any]:
 def main() -> int:
     texts = [Path(name).read_text("utf-8") for name in sys.argv[1:]]
     job_id = call("report", {"initial_data": {"texts": texts, "top": 3}})["job_id"]
-    job = call(job_id)
+    job, pause = call(job_id), 0.1
     while not {job["status"], job.get("current_state")} & ENDED:
-        time.sleep(0.2)  # your program would rather give a webhook_url, and be called
-        job = call(job_id)
+        # An orchestrator answers 100 calls a minute. Your program would rather give a webhook_url, and be called.
+        time.sleep(pause)
+        job, pause = call(job_id), min(pause * 1.5, 2.0)
     found = job.get("state_history") or {}
     print(job.get("current_state"), json.dumps({name: found.get(name) for name in ("words", "most_frequent")}))
     return 0 if job["status"] == "finished" else 1

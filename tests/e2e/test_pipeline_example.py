@@ -85,8 +85,9 @@ def test_a_job_goes_through_all_steps_and_what_waits_outlives_the_orchestrator(
         "WORKER_STATE_DIR": str(tmp_path / "state"),
     }
     run = (sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "worker:worker", "--no-health-check")
-    for name in ("one", "two"):
-        start(name, *run, ready='"registered"', env={**worker_env, "WORKER_ID": name})
+    # One worker: of several, one that is idle may take a plain task from the queue of another, and 1.0b30 then ignores
+    # its result ("worker_mismatch").
+    start("worker", *run, ready='"registered"', env={**worker_env, "WORKER_ID": "one"})
     expected = 'finished {"words": 11, "most_frequent": ["the", "and", "cat"]}\n'
     assert submit(url, *texts[:2]) == expected
     assert submit(url, texts[2]) == 'rejected {"words": 1, "most_frequent": ["hello"]}\n'
