@@ -1,9 +1,11 @@
 """The worker that the examples test."""
 
 import asyncio
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 
-from avtomatika_worker import InvalidInputError, TaskContext, Worker
+from avtomatika_worker import InvalidInputError, TaskContext, TaskFiles, Worker
 
 worker = Worker(worker_type="shop")
 
@@ -37,6 +39,16 @@ async def pack(pieces: int, ctx: TaskContext):
     for packed in range(1, pieces + 1):
         ctx.send_progress(packed / pieces, f"{packed} packed")
         await asyncio.sleep(0.01)
+
+
+@worker.skill
+def receipt(orders: Path, files: TaskFiles):
+    """Write what each line of a CSV file (article, pieces) costs, and the sum."""
+    with orders.open(encoding="utf-8") as file:
+        costs = [(article, PRICES[article] * int(pieces)) for article, pieces in csv.reader(file)]
+    total = sum(cents for _, cents in costs)
+    lines = [f"{name:<12}{cents / 100:8.2f}\n" for name, cents in [*costs, ("total", total)]]
+    return {"cents": total, "receipt": files.sync.write("receipt.txt", "".join(lines))}
 
 
 PRICES = {"tea": 450, "cup": 1200}

@@ -29,4 +29,5 @@ def test_what_a_break_looks_like():
         "  price: params.pieces is required now",
         "  price: data was object and may be anything now",
         "  price: event discount is not declared any more",
+        "  receipt: the skill is gone",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,11 @@ import pytest_asyncio
 
 if TYPE_CHECKING:
     from avtomatika_worker import Worker
-    from avtomatika_worker.testing import EmbeddedOrchestrator, WorkerHarness
+    from avtomatika_worker.testing import EmbeddedOrchestrator, StartHarness, WorkerHarness
 
 
 @pytest_asyncio.fixture
-async def worker_harness() -> AsyncIterator[Callable[..., Awaitable[WorkerHarness]]]:
+async def worker_harness() -> AsyncIterator[StartHarness]:
     """Start workers: ``h = await worker_harness(worker, settings={…})``; they stop when the test ends.
 
     It takes the arguments of `avtomatika_worker.testing.WorkerHarness`.

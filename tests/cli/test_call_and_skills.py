@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from avtomatika_worker import PermanentError, TaskContext, Worker
+from avtomatika_worker import PermanentError, TaskContext, TaskFiles, Worker
 
 worker = Worker(worker_type="test")
 
@@ -45,6 +46,11 @@ async def resize(params: Resize, ctx: TaskContext) -> Resized:
 @worker.skill
 def refuse(why: str, ctx: TaskContext):
     raise PermanentError(why, {"metadata": ctx.metadata})
+
+
+@worker.skill
+async def write(text: str, files: TaskFiles):
+    return {"file": await files.write("a.txt", text)}
 
 
 @worker.skill
@@ -102,6 +108,15 @@ def test_a_deadline_ends_the_task_with_exit_code_1(command):
     assert json.loads(done.stdout)["error"]["code"] == "TIMEOUT_ERROR"
 
 
+def test_files_of_the_result_are_kept_where_it_says(command, project):
+    done = command("call", "--app", "app:worker", "write", "-p", "text=hello", "--json", TMPDIR=str(project))
+    uri = json.loads(done.stdout)["data"]["file"]
+    assert Path(uri.removeprefix("file://")).read_text("utf-8") == "hello"
+    assert uri.startswith(f"file://{project}/worker-call-")
+    own = command("call", "--app", "app:worker", "write", "-p", "text=a", "--json", WORKER_FILE_STORE_ROOT="store")
+    assert json.loads(own.stdout)["data"]["file"].startswith(f"file://{project}/store/")
+
+
 def test_ctrl_c_cancels_the_task(project):
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "avtomatika_worker.cli", "call", "--app", "app:worker", "wait"],
@@ -155,7 +170,7 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "may end as needs_review" in shown.stdout
     assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
     told = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
-    assert [skill["name"] for skill in told] == ["resize", "refuse", "wait"]
+    assert [skill["name"] for skill in told] == ["resize", "refuse", "write", "wait"]
     assert told[0]["input_schema"]["required"] == ["width", "url"]
     page = command("skills", "--app", "app:worker", "--markdown").stdout
     assert page.startswith("# Skills\n\n## `resize`\n\nResize a picture.\n")

@@ -1,7 +1,8 @@
 """A published orchestrator with three blueprints; run by its own virtual environment, never imported by the tests.
 
-Reads ``PORT`` and ``OVERRIDES`` (a JSON object of names of the engine's configuration and their values). Prints READY
-once it answers. The engine reads the source of the handlers, so they stand in this file, each on its own.
+Reads ``PORT``, ``OVERRIDES`` (a JSON object of names of the engine's configuration and their values) and ``REDIS`` (a
+port; without it everything is in memory). Prints READY once it answers. The engine reads the source of the handlers,
+so they stand in this file, each on its own.
 """
 
 import asyncio
@@ -112,9 +113,18 @@ def configuration():
     return config
 
 
+def storage():
+    if "REDIS" not in os.environ:
+        return MemoryStorage()
+    from avtomatika.storage.redis import RedisStorage
+    from redis.asyncio import Redis
+
+    return RedisStorage(Redis(port=int(os.environ["REDIS"])))
+
+
 async def main():
     logging.getLogger("aiohttp.access").setLevel(logging.ERROR)
-    engine = OrchestratorEngine(MemoryStorage(), configuration())
+    engine = OrchestratorEngine(storage(), configuration())
     engine.register_blueprint(task)
     engine.register_blueprint(parallel)
     engine.register_blueprint(chain)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
 
 SIMPLE: list[dict[str, Any]] = [{}, {"type": "string"}, {"type": "integer", "minimum": 0}, {"const": {}}]
+DEFAULTS = st.sampled_from([{}, [{}], {"a": {}}, {"a": 1}])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
@@ -21,7 +22,7 @@ def composed(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict
     return st.one_of(
         st.fixed_dictionaries(
             {"type": st.just("object"), "properties": named},
-            optional={"additionalProperties": inner, "default": st.just({}), "$defs": named},
+            optional={"additionalProperties": inner, "default": DEFAULTS, "$defs": named},
         ),
         st.fixed_dictionaries({"type": st.just("array"), "items": inner}),
         st.fixed_dictionaries({"anyOf": st.lists(inner, min_size=1, max_size=2)}),

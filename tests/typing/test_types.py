@@ -15,6 +15,8 @@ import pytest
 
 SAMPLES = Path(__file__).parent / "samples"
 WRONG = SAMPLES / "wrong.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MYPY = ("--strict", "--config-file=", "--python-version=3.11", "--hide-error-context", "--no-error-summary")
 
 Findings = Mapping[tuple[str, int], str]
 """File's name and line → what the checker said."""
@@ -31,8 +33,7 @@ def run(*command: str) -> str:
 
 
 def mypy(cache: Path) -> Findings:
-    options = ("--strict", "--config-file=", "--python-version=3.11", "--hide-error-context", "--no-error-summary")
-    output = run("mypy", *options, f"--cache-dir={cache}", *(path.name for path in sorted(SAMPLES.glob("*.py"))))
+    output = run("mypy", *MYPY, f"--cache-dir={cache}", *(path.name for path in sorted(SAMPLES.glob("*.py"))))
     found = re.findall(r"^([^:]+):(\d+): error: (.*)$", output, re.MULTILINE)
     return {(file, int(line)): message for file, line, message in found}
 
@@ -63,6 +64,13 @@ def test_each_mistake_is_reported_where_it_is(findings):
     reported = {line: message for (file, line), message in findings.items() if file == WRONG.name}
     assert expected, "no line is marked"
     assert reported.keys() == expected, reported
+
+
+def test_the_examples_are_typed_as_strictly(tmp_path):
+    files = [*EXAMPLES.glob("[!t]*.py"), EXAMPLES / "transcode.py", *EXAMPLES.glob("pipeline/[!o]*.py")]
+    assert len(files) >= 7
+    output = run("mypy", *MYPY, f"--cache-dir={tmp_path}", *map(str, files))
+    assert output == "", output
 
 
 def test_every_public_name_has_a_complete_type_and_a_docstring():

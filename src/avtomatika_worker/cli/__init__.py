@@ -140,7 +140,8 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
 
     The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
     middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
-    task as an orchestrator would. Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
+    task as an orchestrator would. Files of the result are kept in a temporary directory, unless a store is configured.
+    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
 
     \b
     worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
@@ -199,9 +200,10 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
 def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
     """Look whether a worker could work, and say what to do if not.
 
-    Checks the configuration, the skills, the port, the directories, and each orchestrator: whether it can be reached,
-    accepts the token and the signature, speaks a known protocol, opens a WebSocket, whether the clocks agree and
-    whether a rate limit was met. For that a probe without skills registers under an id of its own, and leaves again.
+    Checks the configuration, the skills, the port, the directories, the store of files (an object of 1 kB is written,
+    read and deleted), and each orchestrator: whether it can be reached, accepts the token and the signature, speaks a
+    known protocol, opens a WebSocket, whether the clocks agree and whether a rate limit was met. For that a probe
+    without skills registers under an id of its own, and leaves again.
 
     \b
     worker doctor

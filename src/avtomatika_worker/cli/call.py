@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,10 @@ def call_command(app: str, call: Call) -> None:
     _check_skill(worker, call.skill)
     level = settings.log_level.value if os.environ.get("LOG_LEVEL") else "WARNING"
     configure_logging(settings.log_format.value, level, worker_id=settings.worker_id)
-    result = asyncio.run(_run(worker, call, params, metadata))
+    overrides: dict[str, Any] = {}
+    if settings.file_store_root is None:  # files of the result stay there: made when there is the first
+        overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
+    result = asyncio.run(_run(worker, call, params, metadata, overrides))
     sys.exit(EXIT_OK if result.ok else EXIT_CRASHED)
 
 
@@ -110,10 +115,15 @@ def _check_skill(worker: Worker, skill: str) -> None:
 
 
 async def _run(
-    worker: Worker, call: Call, params: Mapping[str, Any], metadata: Mapping[str, Any] | None
+    worker: Worker,
+    call: Call,
+    params: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
 ) -> SkillResult:
+    environ = {"WORKER_ID": "local", **os.environ}
     # A thread of its own: progress is shown, and Ctrl+C heard, while a skill blocks its loop.
-    async with WorkerHarness(worker, environ={"WORKER_ID": "local", **os.environ}, own_thread=True) as harness:
+    async with WorkerHarness(worker, settings=overrides, environ=environ, own_thread=True) as harness:
         try:
             task = harness.submit(call.skill, params, deadline_in=call.deadline, metadata=metadata)
         except ValueError as error:

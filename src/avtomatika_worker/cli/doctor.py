@@ -19,6 +19,7 @@ from rich.console import Console
 from avtomatika_worker._version import __version__
 from avtomatika_worker.cli.app import UsageProblem, load_app, read_dotenv
 from avtomatika_worker.cli.doctor_orchestrators import examine
+from avtomatika_worker.cli.doctor_store import examine_store
 from avtomatika_worker.cli.findings import (
     Finding,
     Section,
@@ -34,10 +35,11 @@ from avtomatika_worker.cli.findings import (
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.assembly import store_settings
 from avtomatika_worker.worker.process import USAGE_ERRORS
 
 _LITTLE_SPACE: Final = 200 * 2**20
-_EXTRAS: Final = {"metrics": "opentelemetry", "s3": "obstore"}
+_METRICS: Final = "opentelemetry"
 
 
 def doctor_command(app: str | None, *, as_json: bool, own_id: bool) -> None:
@@ -64,7 +66,7 @@ def _sections(app: str | None, *, own_id: bool) -> Iterator[Section]:
         return
     yield Section("Skills", (*found, *_skills(worker, settings)))
     yield Section("This machine", tuple(_machine(settings)))
-    yield Section("S3", tuple(_s3(settings)))
+    yield Section("Files", asyncio.run(examine_store(store_settings(settings))))
     for orchestrator in settings.orchestrators:
         findings = asyncio.run(examine(orchestrator, settings, own_id=own_id))
         yield Section(f"Orchestrator {orchestrator.url}", findings)
@@ -106,7 +108,7 @@ def _configuration(settings: Settings) -> Iterator[Finding]:
     plain = [each.url for each in settings.orchestrators if each.url.startswith("http:") and not _is_local(each.url)]
     for url in plain:
         yield warning(f"{url}: the token travels without encryption", "use https://, unless the network is private")
-    if settings.enable_metrics and not _installed(_EXTRAS["metrics"]):
+    if settings.enable_metrics and not _installed(_METRICS):
         yield error("WORKER_ENABLE_METRICS is on, and OpenTelemetry is not installed", _install("metrics"))
 
 
@@ -178,14 +180,3 @@ def _directory(variable: str, directory: Path) -> Iterator[Finding]:
         yield warning(text, f"make room, or set {variable} to a larger disk")
     else:
         yield ok(text)
-
-
-def _s3(settings: Settings) -> Iterator[Finding]:
-    """Say what is known of S3. The files layer, once it is there, writes, reads and deletes a probe from here."""
-    if settings.s3_endpoint_url is None and settings.s3_default_bucket is None:
-        yield note("not configured")
-        return
-    if not _installed(_EXTRAS["s3"]):
-        yield warning("S3 is configured, and its client is not installed", _install("s3"))
-    else:
-        yield note("configured; this version of doctor does not try it")

@@ -14,7 +14,7 @@ class Observer:
     """Called on the main loop."""
 
     def operation(self, name: str, location: Location) -> AbstractContextManager[None]:
-        """Go around one call, ``head``, ``list``, ``get`` or ``put``; an exception that leaves it is its failure."""
+        """Go around one call, ``head``, ``list``, ``get``, ``put`` or ``delete``; what it raises is its failure."""
         del name, location
         return _NOTHING
 

@@ -160,6 +160,11 @@ class Stores:
         except InvalidInputError as error:  # what is not there when something is stored is no object
             raise DependencyError(f"{location.uri}: there is no such bucket", error.details) from None
 
+    async def delete(self, location: Location) -> None:
+        """Delete an object. Raises a `TaskError`."""
+        client = await self._client(location)
+        await self._call("delete", location, lambda obstore: obstore.delete_async(client, location.key), lambda _: None)
+
     # ------------------------------------------------------------------------------------------ inside
 
     async def _client(self, location: Location, *, retries: bool = False) -> ObjectStore:

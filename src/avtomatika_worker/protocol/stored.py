@@ -7,14 +7,14 @@ nothing announced holds an empty object where the orchestrator reads one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 _ANYTHING: Final = "anything"
 _MAPS: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """Keywords whose value maps names to schemas."""
 
-_OTHER_MAPS: Final = frozenset({"dependentRequired", "default"})
+_OTHER_MAPS: Final = frozenset({"dependentRequired"})
 """Keywords whose value may be an object that is no schema; without it the schema allows the same."""
 
 _DATA: Final = frozenset({"default", "const", "enum", "examples", "example"})
@@ -36,6 +36,8 @@ def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     for keyword, value in schema.items():
         if value == {} and isinstance(value, dict) and keyword in _MAPS | _OTHER_MAPS:
             continue
+        if keyword == "default" and _has_empty_object(value):
+            continue  # the orchestrator fills params in with it; the worker fills in its own
         if keyword in _MAPS and isinstance(value, dict):
             named = cast("dict[str, Any]", value)
             kept[keyword] = {name: _storable(each) for name, each in named.items()}
@@ -51,3 +53,9 @@ def _storable(value: Any) -> Any:
     if isinstance(value, list):
         return [_storable(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
     return value
+
+
+def _has_empty_object(value: Any) -> bool:
+    if isinstance(value, dict):
+        return not value or any(map(_has_empty_object, cast("dict[str, Any]", value).values()))
+    return isinstance(value, list) and any(map(_has_empty_object, cast("Sequence[Any]", value)))

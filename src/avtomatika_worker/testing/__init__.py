@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobRecord, JobState, Progress
 from avtomatika_worker.testing.contract import assert_contract
-from avtomatika_worker.testing.harness import RunningTask, WorkerHarness
+from avtomatika_worker.testing.harness import RunningTask, StartHarness, WorkerHarness
 from avtomatika_worker.testing.result import SeenError, SeenEvent, SkillResult
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SeenError",
     "SeenEvent",
     "SkillResult",
+    "StartHarness",
     "WorkerHarness",
     "assert_contract",
 ]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import difflib
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Protocol, Self, TypeVar, cast
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress, WorkerRecord
 from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.plain import to_plain
 from avtomatika_worker.testing.result import SeenEvent, SkillResult, events_of, progress_of, result_of
+from avtomatika_worker.testing.storage import Storage
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.thread import WorkerThread
 
@@ -54,9 +58,13 @@ class WorkerHarness:
     ``resources`` are values in place of the worker's resources, by type, as in ``{Model: FakeModel()}``: those are then
     not made. For skills with ``executor="process"`` they are pickled.
 
-    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
-    `ProcessStartError` as a start of the worker would. What still
-    runs at the end is cancelled. A worker may have one harness after another, not two at the same time.
+    A file goes to a task as a `Path` in its params, or as the URI that `store` returns, and comes back in the result's
+    ``files``: a temporary directory is the object store (this needs the extra ``[s3]``, and no server). It is there as
+    long as the harness or one of its results is.
+
+    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or `ProcessStartError` as
+    a start of the worker would. What still runs at the end is cancelled. A worker may have one harness after another,
+    not two at the same time.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class WorkerHarness:
         self._running: asyncio.Future[None] | None = None
         self._stop: Callable[[], None] = worker.request_shutdown
         self._worker_id = ""
+        self._storage: Storage | None = None
 
     # ------------------------------------------------------------------------------------------- life
 
@@ -117,6 +126,8 @@ class WorkerHarness:
         overrides = {**_SETTINGS, **self._settings, **dict.fromkeys(_ELSEWHERE), **here}
         settings = self.worker.load_settings({"WORKER_ID": "test-worker", **self._environ}, overrides)
         self._worker_id = settings.worker_id
+        self._storage = self._storage or Storage(settings.file_store_root)
+        settings = dataclasses.replace(settings, file_store_root=self._storage.root)
         if self._own_thread:
             thread = WorkerThread(self.worker, settings, resources=self._resources)
             self._stop = thread.request_shutdown
@@ -156,7 +167,8 @@ class WorkerHarness:
     ) -> SkillResult:
         """Run one task and return what came of it: a failure is a result, too.
 
-        ``params`` are a mapping, or a model or dataclass of the skill's. ``deadline_in`` is in seconds from now.
+        ``params`` are a mapping, or a model or dataclass of the skill's; a `Path` of a file in them is a file that the
+        task gets. ``deadline_in`` is in seconds from now.
         Raises ValueError for a skill that the worker does not have, TimeoutError after ``timeout`` seconds, and what
         crashed the worker, should it crash. A cancelled call cancels the task.
         """
@@ -177,29 +189,42 @@ class WorkerHarness:
         metadata: Mapping[str, Any] | None = None,
     ) -> RunningTask:
         """Begin a task and return it, to watch it, cancel it or wait for it. Raises ValueError as `run` does."""
-        self._check_skill(skill)
+        storage = self._check_skill(skill)
         plain = to_plain(params if params is not None else {})
         if not isinstance(plain, dict):
             raise ValueError(f"params must be a mapping, a model or a dataclass, not {type(params).__name__}")
         now = self.orchestrator.now()
         job = self.orchestrator.submit(
             skill,
-            cast("dict[str, Any]", plain),
+            storage.with_uris(params, cast("dict[str, Any]", plain)),
             deadline=None if deadline_in is None else now + deadline_in,
             priority=priority,
             metadata=metadata,
             worker_id=self._worker_id,
         )
-        return RunningTask(job, self.orchestrator, self._unless_ended)
+        return RunningTask(job, self.orchestrator, self._unless_ended, storage)
 
-    def _check_skill(self, skill: str) -> None:
-        if self._running is None:
+    def store(self, name: str, content: str | bytes | Path) -> S3Uri:
+        """Store a file for a task and return its URI, to be given as a param or as part of one.
+
+        ``content`` is a text, bytes, or the path of a file or directory that is copied. Raises ValueError for a
+        ``name`` with a directory in it, OSError for what cannot be copied.
+        """
+        return self._running_storage().put(name, content)
+
+    def _running_storage(self) -> Storage:
+        if self._running is None or self._storage is None:
             raise RuntimeError("the worker does not run: use `async with WorkerHarness(worker) as h`")
+        return self._storage
+
+    def _check_skill(self, skill: str) -> Storage:
+        storage = self._running_storage()
         names = self.worker.skills.names()
         if skill not in names:
             near = difflib.get_close_matches(skill, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
             raise ValueError(f"the worker has no skill {skill!r}; {hint}")
+        return storage
 
     async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns. Raises what ended the worker when that comes first."""
@@ -218,6 +243,23 @@ class WorkerHarness:
         raise RuntimeError("the worker has ended")
 
 
+class StartHarness(Protocol):
+    """The type of the fixture ``worker_harness``."""
+
+    async def __call__(
+        self,
+        worker: Worker,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        orchestrator: EmbeddedOrchestrator | None = None,
+        own_thread: bool = False,
+        resources: Mapping[Any, object] | None = None,
+    ) -> WorkerHarness:
+        """Start a worker; it stops when the test ends. The arguments are those of `WorkerHarness`."""
+        ...
+
+
 class RunningTask:
     """A task on its way. ``job`` is the orchestrator's record of it."""
 
@@ -226,8 +268,10 @@ class RunningTask:
         job: JobRecord,
         orchestrator: EmbeddedOrchestrator,
         unless_ended: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]],
+        storage: Storage,
     ) -> None:
         self.job: JobRecord = job
+        self._storage = storage
         self._orchestrator = orchestrator
         self._unless_ended = unless_ended
 
@@ -251,7 +295,7 @@ class RunningTask:
         A cancelled task has ended when its skill has. Raises TimeoutError that says where the task stands.
         """
         await self._until(lambda: _settled(self.job), timeout, "has not ended")
-        return result_of(self.job)
+        return result_of(self.job, self._storage)
 
     async def wait_for_event(self, event_type: str, timeout: float | None = RUN_TIMEOUT) -> SeenEvent:
         """Wait for the first event of a type and return it. Raises TimeoutError, LookupError when the task ends."""
@@ -260,7 +304,7 @@ class RunningTask:
             return next((each for each in self.events if each.type == event_type), None)
 
         await self._until(lambda: found() or self.job.state.final, timeout, f"sent no event {event_type!r}")
-        return found() or result_of(self.job).event(event_type)
+        return found() or result_of(self.job, self._storage).event(event_type)
 
     async def wait_for_progress(self, fraction: float = 0.0, timeout: float | None = RUN_TIMEOUT) -> Progress:
         """Wait until the task has come as far as ``fraction``, or has told any progress; return that.

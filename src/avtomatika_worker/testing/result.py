@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker.devserver import JobRecord, JobState, Progress
 from avtomatika_worker.protocol.loose import as_number, as_object, as_text
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+from avtomatika_worker.testing.storage import Storage
 
 _STATUS_OF: Final = {JobState.FINISHED: "success", JobState.CANCELLED: "cancelled"}
 
@@ -39,6 +42,7 @@ class SkillResult:
     ``status`` is "success", one of the skill's own statuses, "failure" or "cancelled"; ``data`` is what the skill
     returned, empty unless it came to an end of its own; ``error`` is there for a failure. ``events`` (the skill's own)
     and ``progress`` are in the order they arrived. ``duration`` is in seconds, from the task's start to its end.
+    ``files`` are those that ``data`` name, as local paths: ``data["pages"][0]["scan"]`` is ``files["pages[0].scan"]``.
     ``job`` is the orchestrator's record, for everything else.
     """
 
@@ -52,12 +56,21 @@ class SkillResult:
     attempts: int
     costs: dict[str, Any]
     metadata: dict[str, Any]
+    files: Mapping[str, Path]
     job: JobRecord = field(repr=False, compare=False)
+    _storage: Storage = field(repr=False, compare=False)
+    """Keeps the files there."""
 
     @property
     def ok(self) -> bool:
         """Whether the skill came to an end of its own: neither a failure nor cancelled."""
         return self.status not in {"failure", "cancelled"}
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file by where ``data`` name it. Raises LookupError that lists what there is."""
+        if name not in self.files:
+            raise LookupError(f"the data name no file at {name!r}; files: {', '.join(self.files) or 'none'}")
+        return self.files[name]
 
     def event(self, event_type: str) -> SeenEvent:
         """Return the first event of a type. Raises LookupError that lists what there is."""
@@ -86,7 +99,7 @@ class SkillResult:
         }
 
 
-def result_of(job: JobRecord) -> SkillResult:
+def result_of(job: JobRecord, storage: Storage) -> SkillResult:
     """Read a job that has ended."""
     return SkillResult(
         skill=job.skill,
@@ -99,7 +112,9 @@ def result_of(job: JobRecord) -> SkillResult:
         attempts=job.attempts,
         costs=job.costs or {},
         metadata=job.result_metadata or {},
+        files=storage.files_in(job.result or {}),
         job=job,
+        _storage=storage,
     )
 
 

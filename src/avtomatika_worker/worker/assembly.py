@@ -321,9 +321,9 @@ def _bare_places(registry: SkillRegistry, ctx: TaskContext) -> frozenset[tuple[s
     return skill.bare_places(ctx.params) if skill is not None else frozenset()
 
 
-def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
-    """Return what makes the tasks' files."""
-    stores = StoreSettings(
+def store_settings(settings: Settings) -> StoreSettings:
+    """Return how object stores are reached."""
+    return StoreSettings(
         endpoint_url=settings.s3_endpoint_url,
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key,
@@ -336,9 +336,13 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
         attempts=settings.transfer_attempts,
         backoff=BackoffPolicy(settings.transfer_retry_initial_delay, settings.transfer_retry_max_delay),
     )
+
+
+def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
+    """Return what makes the tasks' files."""
     return Files(
         settings.task_files_dir,
-        stores,
+        store_settings(settings),
         cache_dir=settings.blob_cache_dir,
         cache_limit=settings.blob_cache_max_bytes,
         notice_after=settings.transfer_notice_after,

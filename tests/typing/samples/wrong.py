@@ -10,8 +10,10 @@ from avtomatika_worker import (
     SkillBlueprint,
     Succeeded,
     TaskContext,
+    TaskFiles,
     Worker,
 )
+from avtomatika_worker.testing import Fault, StartHarness, WorkerHarness, assert_contract
 
 worker = Worker(worker_type="test")
 blueprint = SkillBlueprint("test")
@@ -94,3 +96,21 @@ worker.add_middleware(not_async)  # expect-error: is awaited
 worker.include_blueprint(worker)  # expect-error: a blueprint
 Succeeded(["data"])  # expect-error: data are a dict
 Failed("PERMANENT_ERROR")  # expect-error: and a message
+
+
+async def files(files: TaskFiles) -> None:
+    text: bytes = await files.read("a")  # expect-error: a text, without "rb"
+    await files.read("a", "w")  # expect-error: no mode to read with
+    await files.write("a", 3)  # expect-error: a text or bytes
+    files.sync.read("a").decode()  # expect-error: a text, too
+    text.decode()
+
+
+async def tests(h: WorkerHarness, worker_harness: StartHarness) -> None:
+    result = await h.run("resize", {}, deadline="soon")  # expect-error: deadline_in, in seconds
+    result.error.code  # expect-error: there may be none  # noqa: B018
+    result.progress[0].percent  # expect-error: a fraction  # noqa: B018
+    h.store("a.txt", 3)  # expect-error: no content
+    await worker_harness(worker, setings={})  # expect-error: no such keyword
+    Fault("result", "explode")  # expect-error: no such fault
+    assert_contract("contract.json", worker)  # expect-error: the worker comes first
