@@ -99,6 +99,13 @@ async def test_a_directory_of_the_tests_own_is_not_removed(worker, quiet, tmp_pa
     assert result.file("loud").is_relative_to(tmp_path / "store")
 
 
+async def test_a_worker_without_a_store_can_be_tested_too(worker):
+    async with WorkerHarness(worker, settings={"file_store_root": None}) as h:
+        result = await h.run("shout", {"source": h.store("a.txt", "a")})
+    assert result.error.code == "DEPENDENCY_MISSING_ERROR"
+    assert "WORKER_FILE_STORE_ROOT is not set" in result.error.message
+
+
 async def test_what_is_no_name_of_a_file_is_told(worker):
     async with WorkerHarness(worker) as h:
         for name in ("", "a/b", "/etc/passwd", ".."):

@@ -127,7 +127,8 @@ class WorkerHarness:
         settings = self.worker.load_settings({"WORKER_ID": "test-worker", **self._environ}, overrides)
         self._worker_id = settings.worker_id
         self._storage = self._storage or Storage(settings.file_store_root)
-        settings = dataclasses.replace(settings, file_store_root=self._storage.root)
+        if "file_store_root" not in self._settings:
+            settings = dataclasses.replace(settings, file_store_root=self._storage.root)
         if self._own_thread:
             thread = WorkerThread(self.worker, settings, resources=self._resources)
             self._stop = thread.request_shutdown
