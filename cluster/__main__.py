@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +138,8 @@ def main() -> int:
             if told.jobs:
                 return 0 if run(cluster, told) else 1
             console.print("Running; Ctrl-C ends everything.")
-            signal.pause()
+            while True:  # not signal.pause(): a signal that another thread gets would not end that
+                time.sleep(0.5)
     except (ClusterError, InstallationError, ProcessError) as error:
         console.print(str(error), style="red", markup=False)
         return 2
