@@ -127,7 +127,7 @@ def end(_number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> int:
     """Run the command; return the exit code."""
     told = arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT may be ignored by what started this
         signal.signal(number, end)
     try:
         with (

@@ -1,6 +1,7 @@
 """No finished result is lost: counted at the orchestrator's side, whatever happens in between."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -21,6 +22,12 @@ def cut_short(worker):
     """Ask for the shutdown as two signals do."""
     worker.request_shutdown()
     worker.request_shutdown()
+
+
+def refused_tasks(orchestrator):
+    """Return the ids of the tasks whose results have come and were refused."""
+    came = [call for call in list(orchestrator.requests) if call.call == "result" and call.status == 503]
+    return {json.loads(call.body)["task_id"] for call in came}
 
 
 def accepted(job):
@@ -63,7 +70,7 @@ async def test_what_a_worker_could_not_deliver_goes_out_when_it_comes_back_under
     worker = echoing(Worker())
     async with running(worker, orchestrator):
         jobs = [orchestrator.submit("echo", {"n": n}) for n in range(5)]
-        await orchestrator.wait_for(lambda: refusal.used >= 5)
+        await orchestrator.wait_for(lambda: len(refused_tasks(orchestrator)) == 5)
         cut_short(worker)
     assert {job.state for job in jobs} == {JobState.RUNNING}
     assert actions(caplog, "outbox_left")
