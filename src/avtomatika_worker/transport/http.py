@@ -18,6 +18,7 @@ from avtomatika_worker._atexit import give_native_threads_time
 from avtomatika_worker.errors import AnswerTooLongError, CallTimedOutError, ConfigError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.transport.scheduling import threads_that_do_not_preempt
 from avtomatika_worker.transport.tls import TlsFiles
 
 _WANTED_HEADERS: Final = (VERSION_HEADER.lower(), "date", "retry-after")
@@ -64,7 +65,8 @@ class HttpTransport:
                 builder = builder.add_root_certificate_pem(ca)
             if identity := self._tls.identity_pem():
                 builder = builder.identity_pem(identity)
-            self._client = builder.build()
+            with threads_that_do_not_preempt():
+                self._client = builder.build()
         except (PyreqwestError, ValueError) as error:
             reason = _reason(error) if isinstance(error, PyreqwestError) else str(error)
             raise ConfigError([f"the files of TLS_CA_PATH, TLS_CERT_PATH, TLS_KEY_PATH: {reason}"]) from error
