@@ -244,7 +244,7 @@ class Recorder:
     def remove(self, name: str) -> None: ...
 
     def context(self, skill: str, params: dict[str, Any]) -> TaskContext:
-        def check(event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+        def check(_skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
             plain = {name: getattr(payload, name) for name in payload.__dataclass_fields__}  # type: ignore[attr-defined]
             found = app.worker.skills.get(skill)
             assert found is not None
@@ -266,7 +266,7 @@ class Recorder:
             sink=self,
             check_event=check,
             hot=self,
-            files=lambda: Files(Path("never-used"), StoreSettings()).for_task("j-1", "t-1", lambda _: None),
+            files=lambda _ctx: Files(Path("never-used"), StoreSettings()).for_task("j-1", "t-1", lambda _: None),
         )
 
 

@@ -87,8 +87,8 @@ class HotCache(Protocol):
         ...
 
 
-EventCheck = Callable[[str, object], tuple[dict[str, Any] | None, str | None]]
-"""Event type and payload → the payload as plain values, or None and what is wrong."""
+EventCheck = Callable[[str, str, object], tuple[dict[str, Any] | None, str | None]]
+"""The skill's name, event type and payload → the payload as plain values, or None and what is wrong."""
 
 
 class TaskContext:
@@ -141,7 +141,7 @@ class TaskContext:
         hot: HotCache,
         observability: ObservabilityManager = ObservabilityManager(),  # noqa: B008 - frozen
         params_metadata: dict[str, Any] | None = None,
-        files: Callable[[], TaskFiles] | None = None,
+        files: Callable[[TaskContext], TaskFiles] | None = None,
         resources: Mapping[Any, object] = _NO_RESOURCES,
     ) -> None:
         self.skill: str = skill
@@ -202,7 +202,7 @@ class TaskContext:
         that breaks it, or an undeclared event while ``STRICT_EVENT_VALIDATION`` is on, is logged as an error and not
         sent. Returns `Sent`: true when the event is on its way. Events of a task arrive in order, before its result.
         """
-        plain, problem = self._check_event(event_type, {} if payload is None else payload)
+        plain, problem = self._check_event(self.skill, event_type, {} if payload is None else payload)
         if plain is None:
             self._complain(event_type, problem or "not valid")
             return Sent(accepted=False)
@@ -216,7 +216,7 @@ class TaskContext:
 
         Progress is only checked: it comes by itself.
         """
-        plain, problem = self._check_event(event_type, payload)
+        plain, problem = self._check_event(self.skill, event_type, payload)
         if plain is None:
             return problem or "not valid"
         if event_type != "progress":
@@ -250,7 +250,7 @@ class TaskContext:
             if self._files is None:
                 if self._make_files is None:
                     raise RuntimeError("this context was made without files")
-                self._files = self._make_files()
+                self._files = self._make_files(self)
             return self._files
 
     @property

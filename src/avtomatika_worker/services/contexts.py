@@ -38,7 +38,7 @@ class Contexts:
     def make(self, task: Task, sink: EventSink) -> TaskContext:
         """Return the context of a task; its events go to ``sink``."""
         loop = asyncio.get_running_loop()
-        ctx = TaskContext(
+        return TaskContext(
             skill=task.type,
             task_id=task.task_id,
             job_id=task.job_id,
@@ -50,14 +50,13 @@ class Contexts:
             security=task.security or {},
             tracing_context=task.tracing_context or {},
             sink=sink,
-            check_event=lambda event_type, payload: self._checked(task.type, event_type, payload),
+            check_event=self._checked,
             hot=self._hot,
             observability=self._telemetry.manager,
             params_metadata=task.params_metadata,
             resources=self._pipeline.resources,
-            files=lambda: self._files.for_task(task.job_id, task.task_id, ctx.tell, loop),
+            files=lambda ctx: self._files.for_task(ctx.job_id, ctx.task_id, ctx.tell, loop),
         )
-        return ctx
 
     def _checked(self, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
         plain, problem = self._check_event(skill, event_type, payload)

@@ -113,11 +113,18 @@ def explain(error: Exception) -> None:
         traceback.print_exception(error.__cause__)
 
 
-async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    # What is loaded by now stays: the collector need not look through it, nor look so often (measured: 6 % of a task).
+def spare_the_collector() -> None:
+    """Have Python's garbage collector leave out what is loaded by now, for it stays, and look for more less often.
+
+    It stops the whole process meanwhile (measured with its own thresholds: 30 ms every 2,300 tasks).
+    """
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+
+
+async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    spare_the_collector()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(worker.request_shutdown)

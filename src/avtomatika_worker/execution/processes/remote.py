@@ -70,15 +70,16 @@ class Remote:
             sink=_Sink(tell),
             check_event=partial(_send_event, ask),
             hot=_Hot(tell),
-            files=lambda: _Files(ask, self._disk, ctx),
+            files=lambda ctx: _Files(ask, self._disk, ctx),
             resources=resources,
         )
         ctx.costs.update(costs)
         return ctx
 
 
-def _send_event(ask: Ask, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
     """Let the worker check an event and send it at once: so there is one who knows what was declared."""
+    del skill  # the worker knows which task asks
     try:
         plain = to_plain(payload)
     except UnsendableValueError as error:
