@@ -7,6 +7,7 @@ calls ``configure_logging``, and a program that embeds a worker adds ``TaskConte
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -24,6 +25,9 @@ from typing import Any, Final, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
+
+TASK_FINISHED: Final = "task_finished"
+"""The ``action`` of the one record that every task makes."""
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
@@ -91,7 +95,47 @@ def _current_span() -> dict[str, str]:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The one handler that ``configure_logging`` installs; known by its type when it is called again."""
+    """The one handler that ``configure_logging`` installs; known by its type when it is called again.
+
+    The line that tells a task's end is written with those of all tasks that end in the same turn of the event loop:
+    writing each costs more than all else about it. Every other line is written at once, after those that wait.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: list[str] = []
+        self._written_by: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._waiting.append(self.format(record) + self.terminator)
+            if getattr(record, "action", None) != TASK_FINISHED or not self._is_written_later():
+                self.flush()
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - what logging's own handlers do: a log that fails stops nothing
+            self.handleError(record)
+
+    def flush(self) -> None:
+        with self.lock or contextlib.nullcontext():
+            lines, self._waiting, self._written_by = self._waiting, [], None
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+
+    def _is_written_later(self) -> bool:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if self._written_by is not loop:
+            self._written_by = loop
+            loop.call_soon(self._flush_late)
+        return True
+
+    def _flush_late(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the stream is closed
+            self.flush()
 
 
 def configure_logging(

@@ -72,13 +72,16 @@ class _Source:
         self.demand = PollDemand(slots)
         self.backoff = Backoff(link.settings.calls)
         self.not_before = 0.0
-        self.polls: set[_Poll] = set()
+        self.polls: dict[_Poll, None] = {}  # the oldest first
 
     def wants(self, skills: tuple[str, ...], now: float) -> bool:
         """Whether another poll for ``skills`` makes sense, as far as its tasks go.
 
         A poll from a time with less room leaves some skills out, and does not count.
         """
+        oldest = next(iter(self.polls), None)
+        if oldest is None or (len(self.polls) < self.demand.target and now - oldest.sent <= LEND_AFTER):
+            return True  # whatever they ask for
         by_name = self.link.dialect.skill_names
         asking = 0
         for poll in self.polls:
@@ -116,7 +119,7 @@ class Poller:
                 skills = self._presence.startable_skills
                 while (chosen := self._next(now, skills)) is not None:
                     poll = _Poll(now, skills)
-                    chosen.polls.add(poll)
+                    chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
                 pause = self._pause(now)
@@ -240,7 +243,7 @@ class Poller:
         except TransportError as error:
             self._failed(source, error)
         finally:
-            source.polls.discard(poll)
+            source.polls.pop(poll, None)
             if not taken and not poll.lent:
                 self._tasks.release_slot()
             self._wake.set()
