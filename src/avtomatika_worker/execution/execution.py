@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
@@ -28,6 +28,10 @@ from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
+
+
+_EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
+"""Statuses that need not be declared."""
 
 
 class Pipeline:
@@ -62,8 +66,8 @@ class Pipeline:
         kind = name if skill is not None else "unknown"
         if status is None:
             return (kind,)
-        declared = skill.contract.output_statuses if skill is not None else ()
-        return (kind, status if status in {SUCCESS, FAILURE, CANCELLED, *(declared or ())} else "other")
+        declared = (skill.contract.output_statuses if skill is not None else None) or ()
+        return (kind, status if status in _EVERY_SKILLS or status in declared else "other")
 
     def options(self, name: str) -> SkillOptions | None:
         """Return how the skill called ``name`` is run."""

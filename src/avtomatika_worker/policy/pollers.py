@@ -28,7 +28,3 @@ class PollDemand:
     def failed(self) -> None:
         """Contact is broken, or the orchestrator asked to slow down."""
         self.target = 1
-
-    def to_send(self, in_flight: int, free_slots: int) -> int:
-        """Return how many polls to send now."""
-        return max(0, min(self.target - in_flight, free_slots))

@@ -7,7 +7,7 @@ Each call of a writing method makes a new attempt: signed anew and different fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -58,12 +58,16 @@ class Codec:
         self._worker_id = worker_id
         self._signer = Signer(token) if token else None
         self._nonce = nonce
+        self._headers: tuple[str | None, Dialect | None, Mapping[str, str]] = (None, None, {})
 
-    def headers(self, token: str | None, dialect: Dialect) -> dict[str, str]:
+    def headers(self, token: str | None, dialect: Dialect) -> Mapping[str, str]:
         """Return the headers of every call; ``token`` is the one that authenticates now."""
-        headers = {WORKER_ID_HEADER: self._worker_id, VERSION_HEADER: dialect.version}
-        if token:
-            headers[TOKEN_HEADER] = token
+        last_token, last_dialect, headers = self._headers
+        if dialect is not last_dialect or token != last_token:
+            headers = {WORKER_ID_HEADER: self._worker_id, VERSION_HEADER: dialect.version}
+            if token:
+                headers[TOKEN_HEADER] = token
+            self._headers = token, dialect, headers
         return headers
 
     def register(self, registration: WorkerRegistration, dialect: Dialect, now: float) -> Request:

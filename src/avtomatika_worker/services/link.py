@@ -8,7 +8,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -106,6 +106,7 @@ class Link:
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
         self._announced: str | None = None
+        self._date_header: str | None = None
         self._results_held_until = 0.0
         self._lost_at = 0.0
         self._registration_failed = False
@@ -136,14 +137,14 @@ class Link:
         """Return the orchestrator's time in Unix seconds, as far as its answers told it."""
         return self.clock.now()
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Mapping[str, str]:
         """Return the headers of every call, the current span's among them."""
         return self._headers(self.credentials.current)
 
-    def _headers(self, token: str | None) -> dict[str, str]:
+    def _headers(self, token: str | None) -> Mapping[str, str]:
         headers = self.codec.headers(token, self.dialect)
-        headers.update(self.telemetry.tracing.carrier())
-        return headers
+        span = self.telemetry.tracing.carrier()
+        return {**headers, **span} if span else headers
 
     def hold_results(self, seconds: float) -> None:
         """Send no results for a while: the orchestrator asked for that."""
@@ -351,10 +352,11 @@ class Link:
 
     def _learn(self, response: Response) -> None:
         """Learn the clock's offset, and whether the orchestrator was replaced by one of another version."""
-        date = replies.parse_http_date(response.headers.get("date"))
-        if date is not None:
-            self.clock.learn(date)
-        version = response.version
+        text, version = response.headers.get("date"), response.version
+        if text != self._date_header:  # another second
+            self._date_header = text
+            if (date := replies.parse_http_date(text)) is not None:
+                self.clock.learn(date)
         if version is not None and self._announced is not None and version != self._announced:
             _log.info(
                 "%s now speaks protocol version %s instead of %s",

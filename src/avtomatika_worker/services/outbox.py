@@ -83,6 +83,8 @@ class Outbox:
 
     def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
         """Return the result of a task that still waits for its delivery."""
+        if not self._lanes:
+            return None
         with self._lock:
             lane = self._lanes.get(result_lane(link, task_id))
             last = lane[-1] if lane else None
@@ -92,6 +94,8 @@ class Outbox:
 
     def discard_result(self, link: Link, task_id: str) -> None:
         """Deliver a waiting result no more: its task has been handed out anew, so that it would be a stranger's."""
+        if not self._lanes:
+            return
         with self._lock:
             for delivery in self._lanes.get(result_lane(link, task_id), ()):
                 delivery.discarded = True
@@ -208,6 +212,8 @@ class Outbox:
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:
             return True
+        if not self._lanes:
+            return False
         with self._lock:
             return any(not each.discarded for each in self._lanes.get(delivery.lane, ()))
 
