@@ -29,7 +29,6 @@ from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
 
-
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
 

@@ -1,15 +1,19 @@
-"""JSON Schemas at work: compiled once, and their complaints as paths and sentences."""
+"""JSON Schemas at work: compiled once, and their complaints as paths and sentences.
+
+The validator is loaded with the first schema: it takes 4 MiB, and a skill that takes whatever comes needs none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, NoReturn
-
-import jsonschema_rs
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from avtomatika_worker.skills.contract import JsonSchema
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 _MOST: Final = 20
 _LONGEST: Final = 200
@@ -42,6 +46,8 @@ class Schema:
 
     def __init__(self, json: JsonSchema) -> None:
         """Compile. Raises ValueError for what is no JSON Schema, or refers to what is outside of it."""
+        import jsonschema_rs
+
         self.json: JsonSchema = json
         self._validator = jsonschema_rs.validator_for(json, retriever=_refuse)
 
@@ -68,7 +74,8 @@ def _refuse(uri: str) -> NoReturn:
 
 def _problems_of(error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
     """Say what is wrong where it is wrong: a missing field's path is the field's, not its parent's."""
-    kinds = jsonschema_rs.ValidationErrorKind
+    from jsonschema_rs import ValidationErrorKind as kinds  # noqa: N813 - its members are what is named here
+
     kind, path = error.kind, list(error.instance_path)
     if isinstance(kind, kinds.Required):
         yield Problem(json_path([*path, kind.property]), "is required")

@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.client.types import TlsVersion
-from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
-from pyreqwest.response import Response as StreamedResponse
-
 from avtomatika_worker._atexit import give_native_threads_time
 from avtomatika_worker.errors import AnswerTooLongError, CallTimedOutError, ConfigError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.transport.allocator import lean_allocator
 from avtomatika_worker.transport.scheduling import threads_that_do_not_preempt
 from avtomatika_worker.transport.tls import TlsFiles
+
+with lean_allocator():
+    from pyreqwest.client import Client, ClientBuilder
+    from pyreqwest.client.types import TlsVersion
+    from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+    from pyreqwest.response import Response as StreamedResponse
 
 _WANTED_HEADERS: Final = (VERSION_HEADER.lower(), "date", "retry-after")
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
