@@ -81,6 +81,7 @@ class Cancelled:
 
 
 Outcome = Succeeded | Failed | Cancelled
+_OUTCOMES: Final = (Succeeded, Failed, Cancelled)
 
 
 def from_value(value: object) -> Outcome:
@@ -90,7 +91,7 @@ def from_value(value: object) -> Outcome:
     else is the data: a dict as it is, a model or dataclass as its fields, None as no data, any other value as
     ``{"result": value}``. Raises `ContractViolationError` for a value that cannot be sent, or a broken envelope.
     """
-    if isinstance(value, Succeeded | Failed | Cancelled):
+    if isinstance(value, _OUTCOMES):
         return value
     try:
         plain = to_plain(value)

@@ -20,6 +20,8 @@ _MIN_INT: Final = -(2**63)
 _MAX_INT: Final = 2**64 - 1
 _LARGE_FLOAT: Final = 1e16  # from here on orjson releases differ: 1e16 or 1e+16
 _SCALARS: Final = frozenset({str, bool})
+_TEXT_OR_BOOL: Final = (str, bool)  # written out, ``str | bool`` is made anew for every value
+_ARRAYS: Final = (list, tuple)
 
 
 def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
@@ -89,13 +91,13 @@ def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
         raise _Unsendable(f"nested too deep: {limit}")
     if isinstance(value, dict):
         return _clean_object(cast("dict[str, Any]", value), dialect, depth)
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, _TEXT_OR_BOOL):
         return value
     if isinstance(value, int):
         return _integer(value)
     if isinstance(value, float):
         return _float(value, dialect)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _ARRAYS):
         return _clean_array(cast("list[Any]", value), dialect, depth)
     raise _Unsendable(f"{type(value).__name__} is not a JSON value")
 

@@ -51,7 +51,7 @@ class Credentials:
     @property
     def current(self) -> str | None:
         """What authenticates a call now."""
-        return self._access or self.configured
+        return self._access or self._configured[self._used]
 
     @property
     def refresh_token(self) -> str | None:
