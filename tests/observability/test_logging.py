@@ -285,3 +285,83 @@ def test_wrong_arguments_change_nothing(log_format: Any, level: str) -> None:
     with pytest.raises(ValueError):
         configure_logging(log_format, level)
     assert logging.getLogger().handlers == before
+
+
+class Writes(io.StringIO):
+    """A stream that knows what was written at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[list[str]] = []
+
+    def write(self, text: str, /) -> int:
+        self.writes.append([json.loads(line)["message"] for line in text.splitlines()])
+        return super().write(text)
+
+
+def finished(name: str) -> None:
+    user_code.info(name, extra={"action": "task_finished"})
+
+
+async def test_the_ends_of_all_tasks_in_one_turn_of_the_loop_are_written_at_once() -> None:
+    stream = Writes()
+    configure_logging("json", stream=stream)
+    finished("a")
+    finished("b")
+    assert stream.writes == []
+    await asyncio.sleep(0)
+    assert stream.writes == [["a", "b"]]
+    finished("c")
+    await asyncio.sleep(0)
+    assert stream.writes == [["a", "b"], ["c"]]
+
+
+async def test_every_other_record_is_written_at_once_and_in_order() -> None:
+    stream = Writes()
+    configure_logging("json", stream=stream)
+    finished("a")
+    user_code.info("b")
+    assert stream.writes == [["a", "b"]]
+    finished("c")
+    await asyncio.to_thread(user_code.warning, "d")
+    assert [message for write in stream.writes for message in write] == ["a", "b", "c", "d"]
+
+
+def test_without_a_loop_the_end_of_a_task_is_written_at_once() -> None:
+    stream = Writes()
+    configure_logging("json", stream=stream)
+    finished("a")
+    assert stream.writes == [["a"]]
+
+
+def test_what_a_loop_did_not_live_to_write_is_written_with_the_next_loops_or_at_the_end() -> None:
+    stream = Writes()
+    handler = configure_logging("json", stream=stream)
+
+    async def stop_in_the_same_turn() -> None:
+        asyncio.get_running_loop().stop()
+        finished("a")
+
+    async def another() -> None:
+        finished("b")
+        await asyncio.sleep(0)
+
+    for end in (lambda: asyncio.run(another()), handler.flush):
+        stream.writes.clear()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(stop_in_the_same_turn())
+        loop.run_forever()
+        loop.close()
+        assert task.done()
+        end()
+        assert next(message for write in stream.writes for message in write) == "a"
+
+
+async def test_a_stream_that_nobody_reads_any_more_stops_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    stream = Writes()
+    handler = configure_logging("json", stream=stream)
+    finished("a")
+    stream.close()
+    await asyncio.sleep(0)
+    logging.getLogger().removeHandler(handler)
+    assert "closed file" not in capfd.readouterr().err

@@ -70,7 +70,7 @@ class Remote:
             sink=_Sink(tell),
             check_event=partial(_send_event, ask),
             hot=_Hot(tell),
-            files=lambda ctx: _Files(ask, self._disk, ctx),
+            files=partial(_Files, ask, self._disk),
             resources=resources,
         )
         ctx.costs.update(costs)
