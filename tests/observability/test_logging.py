@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from avtomatika_worker.observability import (
     log_context,
     reset_log_context,
 )
+from avtomatika_worker.observability.logging import TASK_FINISHED
 
 user_code = logging.getLogger("somebody.elses.library")
 
@@ -300,7 +302,12 @@ class Writes(io.StringIO):
 
 
 def finished(name: str) -> None:
-    user_code.info(name, extra={"action": "task_finished"})
+    user_code.info(name, extra={"action": TASK_FINISHED})
+
+
+def test_the_record_of_every_task_is_known_by_its_right_name() -> None:
+    listed = (Path(__file__).parents[2] / "docs" / "log-actions.md").read_text("utf-8")  # made from the code
+    assert f"`{TASK_FINISHED}`" in listed
 
 
 async def test_the_ends_of_all_tasks_in_one_turn_of_the_loop_are_written_at_once() -> None:

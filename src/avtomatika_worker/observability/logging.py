@@ -27,7 +27,7 @@ from pythonjsonlogger.json import JsonFormatter
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
 TASK_FINISHED: Final = "task_finished"
-"""The ``action`` of the one record that every task makes."""
+"""The ``action`` of the one record that every task makes (services/tasks.py)."""
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)

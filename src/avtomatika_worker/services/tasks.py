@@ -19,7 +19,7 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
-from avtomatika_worker.observability.logging import TASK_FINISHED, bind_log_context
+from avtomatika_worker.observability.logging import bind_log_context
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
@@ -291,7 +291,7 @@ class Tasks:
             result.status,
             seconds,
             why,
-            extra={"action": TASK_FINISHED, **facts},
+            extra={"action": "task_finished", **facts},
         )
         return result
 
