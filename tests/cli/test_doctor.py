@@ -113,6 +113,17 @@ async def test_a_fallback_that_is_taken_instead_of_the_token_is_a_warning(doctor
     assert findings(printed)[-1][1].startswith("the token is refused")
 
 
+@pytest.mark.parametrize(
+    ("host", "severity"),
+    [("10.255.255.1", "note"), ("[fd00::1]", "note"), ("[2606:4700::1111:0]", "warning"), ("9.9.9.8", "warning")],
+)
+async def test_an_orchestrator_called_in_clear_over_a_network_is_told(doctor, host, severity):
+    # An individual token is WORKER_ID's alone: without --own-id nobody is called.
+    _, printed = await doctor("--json", ORCHESTRATOR_URL=f"http://{host}:8080", WORKER_INDIVIDUAL_TOKEN="mine")
+    (found, text, advice) = findings(printed)[0]
+    assert (found, text[:25], "https" in advice) == (severity, "it is called without TLS:", True)
+
+
 async def test_a_key_for_tasks_that_the_orchestrator_never_signs_is_an_error(doctor):
     async with EmbeddedOrchestrator(version="1.0b13") as old:
         code, printed = await doctor("--json", ORCHESTRATOR_URL=old.url, ORCHESTRATOR_SECRET_KEY="k")

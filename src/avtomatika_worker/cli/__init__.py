@@ -201,9 +201,9 @@ def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
     """Look whether a worker could work, and say what to do if not.
 
     Checks the configuration, the skills, the port, the directories, the store of files (an object of 1 kB is written,
-    read and deleted), and each orchestrator: whether it can be reached, accepts the token and the signature, speaks a
-    known protocol, opens a WebSocket, whether the clocks agree and whether a rate limit was met. For that a probe
-    without skills registers under an id of its own, and leaves again.
+    read and deleted), and each orchestrator: whether it can be reached, and with TLS, accepts the token and the
+    signature, speaks a known protocol, opens a WebSocket, whether the clocks agree and whether a rate limit was met.
+    For that a probe without skills registers under an id of its own, and leaves again.
 
     \b
     worker doctor

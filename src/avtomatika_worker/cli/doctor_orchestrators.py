@@ -6,12 +6,14 @@ The probe registers under an id of its own and without skills: nothing is ever s
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 import uuid
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from avtomatika_worker._version import __version__
 from avtomatika_worker.cli.findings import Finding, Severity, error, note, ok, warning
@@ -37,10 +39,11 @@ _OWN_ID: Final = "run doctor with --own-id, which registers as WORKER_ID itself 
 
 async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own_id: bool) -> tuple[Finding, ...]:
     """Return what is found at one orchestrator."""
+    in_clear = await _in_clear(orchestrator.url)
     bound = settings.individual_token is not None or settings.tls_cert_path is not None
     if bound and not own_id:
         text = "not tried: an individual token or a client certificate belongs to WORKER_ID alone"
-        return (note(text, _OWN_ID),)
+        return (*in_clear, note(text, _OWN_ID))
     probe = settings if own_id else replace(settings, worker_id=f"doctor-{uuid.uuid4().hex[:12]}")
     tls = TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path)
     logging.getLogger("avtomatika_worker").addHandler(logging.NullHandler())  # the findings tell it
@@ -53,11 +56,29 @@ async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own
         link = Link(link_settings, probe.worker_id, transport)
         link.open()
     except (ConfigError, OSError) as problem:
-        return (error(str(problem), "mend the files that TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH name"),)
+        return (*in_clear, error(str(problem), "mend the files that TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH name"))
     try:
-        return await _Examination(link, registration, settings, tls).findings()
+        return (*in_clear, *await _Examination(link, registration, settings, tls).findings())
     finally:
         await link.close()
+
+
+async def _in_clear(url: str) -> tuple[Finding, ...]:
+    """Tell when what is sent can be read on its way: on a network of one's own that may be meant, elsewhere never."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        return ()
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 80)
+    except (OSError, UnicodeError):
+        return ()  # that it cannot be reached is told anyway
+    addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
+    if all(each.is_loopback for each in addresses):
+        return ()
+    text = "it is called without TLS: whoever is on the way can read the token, tasks and results"
+    if all(each.is_private or each.is_link_local for each in addresses):
+        return (note(f"{text} (a private network)", "have it serve https, unless you trust that network"),)
+    return (warning(text, "have it serve https, and set ORCHESTRATOR_URL to that"),)
 
 
 class _Examination:
