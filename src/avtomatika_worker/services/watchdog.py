@@ -13,7 +13,7 @@ from typing import Final
 
 _log: Final = logging.getLogger("avtomatika_worker.watchdog")
 
-TICK: Final = 0.25
+TICK: Final = 0.5
 """Seconds between two signs of life of the main loop, and between two looks at them."""
 
 BLOCKED_AFTER: Final = 2.0
