@@ -50,6 +50,7 @@ class Pipeline:
         self._tracing = tracing
         self._runners = runners
         self._bound = bound or ResultBound()
+        self._labels: dict[tuple[str, str | None], tuple[str, ...]] = {}
         self._handler: Handler = compose(middlewares, self._run_skill) if middlewares else self._run_skill
 
     def skill(self, name: str) -> Skill | None:
@@ -61,12 +62,19 @@ class Pipeline:
 
         What comes over the wire or from a skill may be anything.
         """
+        known = self._labels.get((name, status))
+        if known is not None:
+            return known
         skill = self._registry.get(name)
         kind = name if skill is not None else "unknown"
         if status is None:
-            return (kind,)
-        declared = (skill.contract.output_statuses if skill is not None else None) or ()
-        return (kind, status if status in _EVERY_SKILLS or status in declared else "other")
+            label: tuple[str, ...] = (kind,)
+        else:
+            declared = (skill.contract.output_statuses if skill is not None else None) or ()
+            label = (kind, status if status in _EVERY_SKILLS or status in declared else "other")
+        if kind == name and label[-1] in {status, name}:  # what came over the wire is not kept
+            self._labels[name, status] = label
+        return label
 
     def options(self, name: str) -> SkillOptions | None:
         """Return how the skill called ``name`` is run."""

@@ -30,10 +30,7 @@ def compose(middlewares: Sequence[Middleware], innermost: Handler) -> Handler:
 
 
 def _wrap(middleware: Middleware, call_next: Handler) -> Handler:
-    async def handler(ctx: TaskContext) -> Outcome:
-        return await middleware(ctx, call_next)
-
-    return handler
+    return lambda ctx: middleware(ctx, call_next)
 
 
 def failed(error: BaseException, ctx: TaskContext) -> Failed:

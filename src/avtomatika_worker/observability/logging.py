@@ -249,18 +249,24 @@ class TextLogFormatter(logging.Formatter):
         self._color = color
         self._labels = _ALL_LABELS if show_worker else _TASK_LABELS
         self._clock = (-1, "")
+        self._levels: dict[str, str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of the record, without the last line's end."""
         first, newline, rest = _safe(record.getMessage()).partition("\n")
-        level = _LEVELS.get(record.levelname, record.levelname).ljust(5)
         context = _text_context(record, self._labels)
-        head = self._painted(_COLORS.get(record.levelname, ""), level)
-        line = f"{self._time(record)} {head} {_shown_name(record.name)}  {first}"
+        line = f"{self._time(record)} {self._level(record.levelname)} {_shown_name(record.name)}  {first}"
         if context:
             line += "  " + self._painted(_DIM, context)
         more = [*(rest.split("\n") if newline else ()), *self._traceback(record)]
         return _INDENT.join([line, *more]) if more else line
+
+    def _level(self, name: str) -> str:
+        """Return a level's name, as wide as all and in its colour."""
+        known = self._levels.get(name)
+        if known is None:
+            known = self._levels[name] = self._painted(_COLORS.get(name, ""), _LEVELS.get(name, name).ljust(5))
+        return known
 
     def _time(self, record: logging.LogRecord) -> str:
         """Return the time of day; it is written anew only once a second."""
