@@ -45,6 +45,9 @@ is first in line for one where all run tasks.
 LOOK_AGAIN: Final = 0.25
 """Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
 
+TASK_FIRST: Final = 0.001
+"""Seconds that the next poll leaves to a task which has just come: making one takes as long as running a short task."""
+
 BACKLOG_LIMIT: Final = 1_000
 """Undelivered results and events of an orchestrator beyond which it is asked for no more tasks."""
 
@@ -105,6 +108,7 @@ class Poller:
         self._outbox = outbox
         self._stopped = False
         self._wake = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Poll until cancelled; polls in flight are then dropped, so that is for the last step of shutting down."""
@@ -217,6 +221,15 @@ class Poller:
             waits.append(LOOK_AGAIN)
         return min(waits, default=None)
 
+    def _wake_soon(self) -> None:
+        """Look for another poll in a moment. A slot that is freed meanwhile is polled for at once."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(TASK_FIRST, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._soon = None
+        self._wake.set()
+
     async def _wake_on_contact(self, link: Link) -> None:
         seen = -1
         while True:
@@ -244,9 +257,12 @@ class Poller:
             self._failed(source, error)
         finally:
             source.polls.pop(poll, None)
-            if not taken and not poll.lent:
-                self._tasks.release_slot()
-            self._wake.set()
+            if taken:
+                self._wake_soon()
+            else:
+                if not poll.lent:
+                    self._tasks.release_slot()
+                self._wake.set()
 
     def _refuse(self, source: _Source, poll: _Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
         """Answer a task that cannot or must not run, when it can be named; return whether that took the slot."""

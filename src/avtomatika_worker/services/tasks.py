@@ -282,17 +282,7 @@ class Tasks:
         task, seconds = running.task, time.monotonic() - running.execution.started
         result = build_result(task, outcome, self._settings.worker_id, seconds=seconds, added=running.ctx.costs)
         self._measure(running, outcome, result, seconds)
-        why = "" if result.error is None else f" ({result.error.code}: {result.error.message:.200})"
-        facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
-        _log.info(
-            "task %s of skill %s: %s after %.3f s%s",
-            task.task_id,
-            task.type,
-            result.status,
-            seconds,
-            why,
-            extra={"action": "task_finished", **facts},
-        )
+        asyncio.get_running_loop().call_soon(_tell_finished, task, result, seconds)  # when the result is on its way
         return result
 
     def _span(self, task: Task) -> AbstractContextManager[object]:
@@ -395,6 +385,20 @@ class Tasks:
                 place.set_result(None)
         for callback in self._slot_freed:
             callback()
+
+
+def _tell_finished(task: Task, result: TaskResult, seconds: float) -> None:
+    why = "" if result.error is None else f" ({result.error.code}: {result.error.message:.200})"
+    facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+    _log.info(
+        "task %s of skill %s: %s after %.3f s%s",
+        task.task_id,
+        task.type,
+        result.status,
+        seconds,
+        why,
+        extra={"action": "task_finished", **facts},
+    )
 
 
 def _ids(running: Running) -> set[str]:
