@@ -114,7 +114,7 @@ def test_without_pillow_the_failure_says_what_to_install(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, f"{demo_app.__name__}.pictures", raising=False)
     monkeypatch.delattr(demo_app, "pictures", raising=False)
-    with pytest.raises(DependencyMissingError, match=r'pip install "avtomatika-worker\[demo\]"'):
+    with pytest.raises(DependencyMissingError, match=r'install the extra \[demo\]: pip install "pillow'):
         shrink(DATA / "dusk.jpg", tmp_path)
 
 

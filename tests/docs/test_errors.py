@@ -300,6 +300,7 @@ async def test_what_is_typed_wrong_is_listed(tmp_path):
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "skill.py").write_text("import nowhere\n")
+    (tmp_path / "broken" / "Dockerfile").touch()
     environment = {"PATH": "", "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONUTF8": "1"}
     few_at_a_time = asyncio.Semaphore(3)
 

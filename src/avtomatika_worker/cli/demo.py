@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
 from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
@@ -37,7 +38,7 @@ _LINE = 76
 def demo_command(output: str) -> None:
     """Run the demo; exit code 0 when every task ended as it should."""
     if importlib.util.find_spec("PIL") is None:
-        raise UsageProblem('the demo makes thumbnails with Pillow: pip install "avtomatika-worker[demo]"')
+        raise UsageProblem(f"the demo makes thumbnails with Pillow; {install_hint('demo')}")
     try:
         if not _object_store().get("S3_DEFAULT_BUCKET"):  # then the pictures go there
             Path(output).mkdir(parents=True, exist_ok=True)

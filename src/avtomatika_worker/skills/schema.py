@@ -17,6 +17,7 @@ from typing import Any, Final, NotRequired, Required, TypedDict, cast
 
 import msgspec
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -229,9 +230,7 @@ def _with_pydantic(annotation: Any, *, output: bool) -> TypeContract:
     try:
         import pydantic
     except ImportError:
-        raise UnsupportedTypeError(
-            f'{name_of(annotation)} needs pydantic: pip install "avtomatika-worker[pydantic]"'
-        ) from None
+        raise UnsupportedTypeError(f"{name_of(annotation)} needs pydantic; {install_hint('pydantic')}") from None
     if mentions(annotation, is_msgspec_constraint):
         raise UnsupportedTypeError(f"{name_of(annotation)} mixes msgspec's types with pydantic's; use one of them")
     try:

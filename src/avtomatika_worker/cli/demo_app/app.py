@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext, TaskFiles, Worker
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.cli.demo_app.invoice import as_money, totals
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import WordStats, measure
@@ -53,7 +54,7 @@ def thumbnail(params: ThumbnailParams, files: TaskFiles | None = None) -> Thumbn
     try:
         from avtomatika_worker.cli.demo_app import pictures
     except ImportError as error:
-        hint = 'thumbnails need Pillow: pip install "avtomatika-worker[demo]"'
+        hint = f"thumbnails need Pillow; {install_hint('demo')}"
         raise DependencyMissingError(hint, {"package": "pillow"}) from error
     source = _existing_file("source", params.source)
     try:
