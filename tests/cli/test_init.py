@@ -31,6 +31,13 @@ def test_a_new_project_passes_its_own_tests_and_can_be_called(command, tmp_path)
         assert not path.is_file() or path.suffix in {".pyc", ".whl"} or "{{" not in path.read_text("utf-8"), path
 
 
+def test_no_test_runner_is_needed_to_make_one(tmp_path):
+    code = "import sys; sys.modules['pytest'] = None; from avtomatika_worker.cli import main; main(['init', 'made'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "made" / "README.md").exists()
+
+
 @pytest.mark.parametrize("variables", ["example", "none"])
 def test_its_worker_and_its_env_file_are_well(command, tmp_path, variables):
     command("init", ".")

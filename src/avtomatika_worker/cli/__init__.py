@@ -52,7 +52,7 @@ def main() -> None:
     Before deploying:  worker doctor --app app.main:worker
     In production:     worker run --app app.main:worker
 
-    Commands that ask for it take --json, for machines. Colours are used on a terminal only; NO_COLOR turns them off.
+    Commands that ask for it take --json, for machines. Colors are used on a terminal only; NO_COLOR turns them off.
     """
 
 

@@ -7,8 +7,8 @@ import hashlib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import IO, Final
 
 from avtomatika_worker.cli.app import UsageProblem
@@ -50,7 +50,9 @@ class InstalledPackage:
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         for package in PACKAGES:
-            yield from _below(files(package), package)
+            found = find_spec(package)  # not imported: the plugin needs pytest
+            for directory in (found and found.submodule_search_locations) or ():
+                yield from _below(Path(directory), package)
         info = f"{self._stem}.dist-info"
         for name in _METADATA:
             text = self._distribution.read_text(name)
@@ -68,7 +70,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _below(directory: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+def _below(directory: Path, path: str) -> Iterator[tuple[str, bytes]]:
     for each in sorted(directory.iterdir(), key=lambda found: found.name):
         if each.is_file():
             yield f"{path}/{each.name}", each.read_bytes()
