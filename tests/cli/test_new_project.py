@@ -2,28 +2,44 @@
 
 import asyncio
 import os
-import re
 import shlex
 import shutil
 import signal
 import sys
-import sysconfig
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from avtomatika_worker.testing import EmbeddedOrchestrator
 from build_in_chroot import instructions
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OURS = re.compile(r"avtomatika_worker|_editable|__editable__|pip\b")
-"""What an environment of its own does not get from the one that the tests run in."""
-
 WHERE = "python -c 'import avtomatika_worker; print(avtomatika_worker.__file__)'"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="bash and signals of POSIX")
+
+
+def required(*names: str) -> set[Path]:
+    """Return what the distributions need, as it is installed here: what an index would serve, without this package."""
+    found: set[Path] = set()
+    known, left = set[str](), [*names]
+    while left:
+        name = canonicalize_name(left.pop())
+        if name in known:
+            continue
+        known.add(name)
+        installed = distribution(name)
+        needed = map(Requirement, installed.requires or ())
+        left += [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+        if name != "avtomatika-worker":
+            tops = {file.parts[0] for file in installed.files or ()} - {"..", "__pycache__"}
+            found |= {Path(str(installed.locate_file(top))) for top in tops}
+    return found
 
 
 class Environment:
@@ -33,9 +49,8 @@ class Environment:
         self.project = project
         self._packages = directory / "packages"
         self._packages.mkdir()
-        for path in Path(sysconfig.get_path("purelib")).iterdir():
-            if not OURS.match(path.name):
-                (self._packages / path.name).symlink_to(path)
+        for path in required("avtomatika-worker", "pytest", "pytest-asyncio", "watchfiles"):
+            (self._packages / path.name).symlink_to(path)
         self._bin = directory / "bin"
         self._bin.mkdir()
         python = self._bin / "python3"
