@@ -12,8 +12,7 @@ import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError, PermanentError
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import failed
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.offload import name_of
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -53,7 +52,7 @@ class ResultBound:
         try:
             return await self._offloaded(ctx, outcome, size)
         except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
-            return failed(error, ctx)
+            return from_exception(error)
         finally:
             if ctx.used_files is not None:
                 await ctx.used_files.remove()

@@ -11,26 +11,20 @@ from typing import Any, Final
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import Handler, Middleware, compose, failed
-from avtomatika_worker.execution.outcome import (
-    CANCELLED,
-    FAILURE,
-    SUCCESS,
-    Cancelled,
-    CancelReason,
-    Outcome,
-    Succeeded,
-    from_exception,
-    from_value,
-)
+from avtomatika_worker.execution.envelope import from_value
+from avtomatika_worker.execution.middleware import Handler, Middleware, compose
+from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
+
+_UNKNOWN: Final = ResultContract()
 
 
 class Pipeline:
@@ -51,7 +45,7 @@ class Pipeline:
         self._runners = runners
         self._bound = bound or ResultBound()
         self._labels: dict[tuple[str, str | None], tuple[str, ...]] = {}
-        self._handler: Handler = compose(middlewares, self._run_skill) if middlewares else self._run_skill
+        self._handler: Handler = compose(middlewares, self._run_skill, self._read)
 
     def skill(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
@@ -84,12 +78,14 @@ class Pipeline:
     async def __call__(self, ctx: TaskContext) -> Outcome:
         """Run the task. Raises nothing but ``CancelledError``."""
         try:
-            outcome = from_value(await self._handler(ctx))
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a middleware is user code too
-            outcome = failed(error, ctx)
+            outcome = self._read(ctx, await self._handler(ctx))
+        except ContractViolationError as error:  # a middleware's outcome that no result may tell
+            outcome = from_exception(error)
         return await self._bound(ctx, outcome)
+
+    def _read(self, ctx: TaskContext, returned: object) -> Outcome:
+        skill = self._registry.get(ctx.skill)
+        return from_value(returned, skill.results if skill is not None else _UNKNOWN)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
         skill = self._registry.get(ctx.skill)
@@ -99,24 +95,14 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing))
-            if isinstance(outcome, Succeeded):
-                _check(skill, outcome)
+            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing), skill.results)
+            if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
+                skill.check_output(outcome.data)  # have data of their own shape
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return failed(error, ctx)
+            return from_exception(error)
         return outcome
-
-
-def _check(skill: Skill, outcome: Succeeded) -> None:
-    """Hold the outcome against what the skill promised. Raises `ContractViolationError`."""
-    declared = skill.contract.output_statuses
-    if declared and outcome.status not in {SUCCESS, *declared}:
-        allowed = ", ".join(declared)
-        raise ContractViolationError(f"status {outcome.status!r} is not declared (output_statuses: {allowed})")
-    if outcome.status == SUCCESS:  # as orchestrators do: a status of the skill's own has data of its own shape
-        skill.check_output(outcome.data)
 
 
 def _grace(options: SkillOptions | None) -> float:
@@ -184,10 +170,13 @@ class Execution:
         """Whether the skill still runs although `run` has returned."""
         return self._runner is not None and not self._runner.done()
 
-    async def ended(self) -> None:
-        """Wait until the skill has truly ended."""
-        if self._runner is not None:
-            await asyncio.wait({self._runner})
+    async def ended(self) -> str:
+        """Wait until the skill has truly ended, and return the traceback of what it raised at last, "" for nothing."""
+        if self._runner is None:
+            return ""
+        await asyncio.wait({self._runner})
+        outcome = None if self._runner.cancelled() else self._runner.result()
+        return outcome.traceback if isinstance(outcome, Failed) else ""
 
     def _wait_no_longer(self, _: object = None) -> None:
         """Let `run` return: the skill has ended, or is given up."""
@@ -216,5 +205,7 @@ class Execution:
         if not runner.cancelled():
             outcome = runner.result()
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
-            return outcome if reason is None or reason is CancelReason.SHUTDOWN else Cancelled(reason)
+            if reason is None or reason is CancelReason.SHUTDOWN:
+                return outcome
+            return Cancelled(reason, traceback=outcome.traceback if isinstance(outcome, Failed) else "")
         return Cancelled(reason) if reason else from_exception(RuntimeError("the skill cancelled itself"))

@@ -8,8 +8,8 @@ from typing import Final
 
 from avtomatika_worker.errors import TaskError
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import Handler, failed
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.middleware import Handler
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.concurrency import side_by_side
 from avtomatika_worker.files.offload import Place, expectation, may_name_objects, name_of, replaced, texts, uris_in
 from avtomatika_worker.files.task_files import TaskFiles
@@ -36,9 +36,9 @@ class Offload:
                     with self._tracing.span("fetch"):
                         await self._bring(ctx, wanted)
             except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
-                return failed(error, ctx)
+                return from_exception(error)
             outcome = await call_next(ctx)
-            return outcome if ctx.used_files is None else await self._take_away(ctx, ctx.used_files, outcome)
+            return outcome if ctx.used_files is None else await self._take_away(ctx.used_files, outcome)
         finally:
             if ctx.used_files is not None:
                 await ctx.used_files.remove()
@@ -60,7 +60,7 @@ class Offload:
         await side_by_side(bring, dict.fromkeys(wanted.values()), at_once=min(len(first), _AT_ONCE))
         ctx.params = replaced(ctx.params, {place: paths[uri] for place, uri in wanted.items()})
 
-    async def _take_away(self, ctx: TaskContext, files: TaskFiles, outcome: Outcome) -> Outcome:
+    async def _take_away(self, files: TaskFiles, outcome: Outcome) -> Outcome:
         """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
         if files.root is None or isinstance(outcome, Cancelled):
             return outcome
@@ -68,8 +68,11 @@ class Offload:
             with self._tracing.span("upload"):
                 return await _uploaded(files, outcome)
         except Exception as error:  # noqa: BLE001 - whatever keeps the files here, it is this task's failure
-            failure = failed(error, ctx)
-            return replace(outcome, data={}) if isinstance(outcome, Failed) else failure
+            failure = from_exception(error)
+            if not isinstance(outcome, Failed):
+                return failure
+            text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
+            return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
 
 
 async def _uploaded(files: TaskFiles, outcome: Succeeded | Failed) -> Outcome:

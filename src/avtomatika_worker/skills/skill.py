@@ -27,7 +27,7 @@ from avtomatika_worker.skills.binding import (
     underlying,
     unresolved,
 )
-from avtomatika_worker.skills.contract import JsonSchema, SkillContract
+from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
 from avtomatika_worker.skills.hints import MISSING, says_nothing
 from avtomatika_worker.skills.schema import UnsupportedTypeError
 from avtomatika_worker.skills.validation import Schema, describe
@@ -113,7 +113,7 @@ class SkillDefinition:
         )
         _check_sendable(contract)
         try:
-            return Skill(contract, self.func, plan, self.options)
+            return Skill(contract, self.func, plan, self.options, returns_data=self._returns_data())
         except ValueError as error:  # a pattern that is none in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
@@ -123,6 +123,12 @@ class SkillDefinition:
             return self._read(schema.explicit_output, given, "the schema of its output")
         hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
+
+    def _returns_data(self) -> bool:
+        """Whether a dict that it returns is always data: a TypedDict may have a field called status."""
+        given = self.declaration.output_schema
+        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
+        return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
 
     def _read(self, read: Callable[[Any], T], given: Any, what: str) -> T:
         try:
@@ -136,15 +142,22 @@ class SkillDefinition:
 class Skill:
     """A skill that is ready to run."""
 
-    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options")
+    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options", "results")
 
     def __init__(
-        self, contract: SkillContract, func: Callable[..., Any], plan: BindingPlan, options: SkillOptions
+        self,
+        contract: SkillContract,
+        func: Callable[..., Any],
+        plan: BindingPlan,
+        options: SkillOptions,
+        *,
+        returns_data: bool = False,
     ) -> None:
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
         self.options: SkillOptions = options
         self.is_async: bool = is_async(func)
+        self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
         self._plan = plan
         self._bare = plan.bare_schemas
         self._output = Schema(contract.output_schema) if contract.output_schema else None

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import faulthandler
+import inspect
 import logging
 import os
 import pickle
@@ -25,9 +26,9 @@ from typing import Any, Final
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.injection import injectables
-from avtomatika_worker.execution.middleware import failed
-from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_value
+from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
 from avtomatika_worker.execution.processes.logs import forward_logs
@@ -162,14 +163,14 @@ class Child:
         try:
             args, kwargs = skill.bind(ctx)
             value: Any = skill.func(*args, **kwargs)
-            if asyncio.iscoroutine(value):
+            if inspect.iscoroutine(value):
                 # The runner's own context is that of its start: it knows no task.
                 value = runner.run(self._cancellable(value), context=contextvars.copy_context())
-            return from_value(value), False
+            return from_value(value, skill.results), False
         except (asyncio.CancelledError, TaskCancelledError):
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return failed(error, ctx), isinstance(error, MemoryError)
+            return from_exception(error), isinstance(error, MemoryError)
 
     async def _cancellable(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._coroutine = asyncio.current_task()

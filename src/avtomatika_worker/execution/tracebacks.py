@@ -1,0 +1,84 @@
+"""Tracebacks of what user code raised, as text: the user's frames, with those of this package folded into one line.
+
+Text, not the exception: that would keep every frame, and whatever its variables hold, until the log record is gone.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
+_OURS: Final = f"{_PACKAGE}/"
+_DEMO: Final = f"{_PACKAGE}/cli/demo_app/"  # skills, like those of any user
+_STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
+_INSTALLED: Final = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")})
+
+
+class _Stack(traceback.StackSummary):
+    """A stack in which a frame without a file stands for those that were folded."""
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary, **kwargs: Any) -> str:
+        if not frame_summary.filename:
+            return f"  [{frame_summary.name}]\n"
+        return super().format_frame_summary(frame_summary, **kwargs)
+
+
+def folded_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception, of those it came from, and of those in a group.
+
+    What led from this package to the user's code is left out; other frames of the package are counted. Where none of
+    the frames is the user's, all are there: then the fault is the package's own. Returns "" for what was not raised.
+    """
+    if error.__traceback__ is None:
+        return ""
+    shown = traceback.TracebackException.from_exception(error)
+    parts = list(_parts(shown))
+    if any(not _is_ours(frame) and not _is_standard(frame) for part in parts for frame in part.stack):
+        for part in parts:
+            part.stack = _folded(part.stack)
+    return "".join(shown.format()).rstrip("\n")
+
+
+def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    todo, seen = [whole], set[int]()
+    while todo:
+        part = todo.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            todo.extend(each for each in (part.__cause__, part.__context__, *(part.exceptions or ())) if each)
+
+
+def _folded(stack: traceback.StackSummary) -> _Stack:
+    frames = list(stack)
+    lead = next((at for at, frame in enumerate(frames) if not _is_ours(frame) and not _is_standard(frame)), len(frames))
+    # The standard library's frames in front are ours to call (threads, event loops), up to our last one.
+    last = max((at for at in range(lead) if _is_ours(frames[at])), default=-1)
+    kept, folded = _Stack(), 0
+    for frame in [*frames[last + 1 :], None]:
+        if frame is not None and _is_ours(frame):
+            folded += 1
+            continue
+        if folded:
+            kept.append(_marker(folded))
+            folded = 0
+        if frame is not None:
+            kept.append(frame)
+    return kept or (_Stack([_marker(len(frames))]) if frames else kept)
+
+
+def _marker(count: int) -> traceback.FrameSummary:
+    return traceback.FrameSummary("", 0, f"{count} frame{'s' if count > 1 else ''} of avtomatika_worker", line="")
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_OURS) and not frame.filename.startswith(_DEMO)
+
+
+def _is_standard(frame: traceback.FrameSummary) -> bool:
+    name = frame.filename
+    return name.startswith("<frozen ") or (name.startswith(_STANDARD) and not name.startswith(_INSTALLED))
