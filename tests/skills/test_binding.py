@@ -12,7 +12,8 @@ import pydantic
 import pytest
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
-from avtomatika_worker.skills.binding import INJECTED_NAMES, Injectables, UnresolvedReferenceError
+from avtomatika_worker.skills.binding import Injectables, UnresolvedReferenceError
+from avtomatika_worker.skills.reserved import INJECTED_NAMES
 from avtomatika_worker.skills.skill import Skill, define
 
 

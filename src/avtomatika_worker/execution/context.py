@@ -303,7 +303,7 @@ class TaskContext:
     # ------------------------------------------------------------------------------------------ injection
 
     def injected(self, name: str) -> object:
-        """Return what an argument called ``name`` gets (see ``skills.binding.INJECTED_NAMES``)."""
+        """Return what an argument called ``name`` gets (see ``skills.reserved.INJECTED_NAMES``)."""
         return getattr(self, _INJECTED.get(name, name))
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ Text, not the exception: that would keep every frame, and whatever its variables
 
 from __future__ import annotations
 
+import itertools
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -54,21 +55,18 @@ def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackE
 
 
 def _folded(stack: traceback.StackSummary) -> _Stack:
-    frames = list(stack)
-    lead = next((at for at, frame in enumerate(frames) if not _is_ours(frame) and not _is_standard(frame)), len(frames))
-    # The standard library's frames in front are ours to call (threads, event loops), up to our last one.
-    last = max((at for at in range(lead) if _is_ours(frames[at])), default=-1)
-    kept, folded = _Stack(), 0
-    for frame in [*frames[last + 1 :], None]:
-        if frame is not None and _is_ours(frame):
-            folded += 1
+    """Return the stack with each run of frames from one of ours to another, none of the user's between, as one line."""
+    kept = _Stack()
+    for foreign, run in itertools.groupby(stack, key=lambda frame: not _is_ours(frame) and not _is_standard(frame)):
+        frames = list(run)
+        ours = [at for at, frame in enumerate(frames) if _is_ours(frame)]
+        if foreign or not ours:
+            kept.extend(frames)
             continue
-        if folded:
-            kept.append(_marker(folded))
-            folded = 0
-        if frame is not None:
-            kept.append(frame)
-    return kept or (_Stack([_marker(len(frames))]) if frames else kept)
+        if kept or len(frames) == len(stack):  # else it is what led to the user's code
+            kept.extend((*frames[: ours[0]], _marker(len(ours))))
+        kept.extend(frames[ours[-1] + 1 :])
+    return kept
 
 
 def _marker(count: int) -> traceback.FrameSummary:

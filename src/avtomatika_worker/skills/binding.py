@@ -14,26 +14,9 @@ from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.bare import mentions_uris
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.hints import MISSING, name_of
+from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
 from avtomatika_worker.skills.schema import TypeContract, UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue, describe
-
-INJECTED_NAMES: Final = (
-    "params",
-    "task_id",
-    "job_id",
-    "priority",
-    "deadline",
-    "metadata",
-    "security",
-    "tracing_context",
-    "send_progress",
-    "send_event",
-    "add_to_hot_cache",
-    "remove_from_hot_cache",
-    "add_to_hot_skills",
-    "remove_from_hot_skills",
-)
-"""Arguments with these names are filled by name; ``**kwargs`` receives them all."""
 
 _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -171,7 +154,11 @@ def compile_plan(
         if parameter.kind is parameter.VAR_KEYWORD:
             rest = True
             continue
-        provider = injectables.provider_for(annotations[name]) or _by_name(name)
+        provider = injectables.provider_for(annotations[name])
+        if provider is None:
+            provider = _by_name(name)
+            if problem := contradiction(name, annotations[name], parameter.default):
+                raise SkillDefinitionError(skill, problem)
         if name == "params":
             provider = None
         if parameter.kind is parameter.POSITIONAL_ONLY:

@@ -6,11 +6,9 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
-
-import msgspec
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
@@ -29,6 +27,7 @@ from avtomatika_worker.skills.binding import (
 )
 from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
 from avtomatika_worker.skills.hints import MISSING, says_nothing
+from avtomatika_worker.skills.options import DECLARED, metadata_of
 from avtomatika_worker.skills.schema import UnsupportedTypeError
 from avtomatika_worker.skills.validation import Schema, describe
 
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-_EXECUTORS: Final = frozenset({None, "thread", "process"})
+_EXECUTORS: Final = (None, "thread", "process")
 CANCEL_GRACE: Final = 5.0
 """Seconds that a cancelled skill has to end, unless it declares others; then its result no longer waits for it."""
 
@@ -219,16 +218,12 @@ def define(
         raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
     inner = underlying(func)
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
-    known = {key: told.pop(key, None) for key in _DECLARED}
+    known = {key: told.pop(key, None) for key in DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
     options = SkillOptions(timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child)
     _check_options(skill, func, options)
-    properties = _check_properties(skill, told)
-    declaration = Declaration(events=events or events_schema, properties=properties, **known)
+    declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, told), **known)
     return SkillDefinition(func, skill, declaration, options, local_names(func))
-
-
-_DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
 
 
 def is_async(func: Callable[..., Any]) -> bool:
@@ -252,9 +247,16 @@ def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, 
             )
     if inspect.isclass(func):
         raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
+    for name in ("description", "version"):
+        if not isinstance(told[name], str | None):
+            raise SkillDefinitionError(skill, f"{name} must be a string, not {told[name]!r:.80}")
     statuses = told["output_statuses"]
-    if isinstance(statuses, str) or not all(isinstance(each, str) for each in statuses or ()):
-        raise SkillDefinitionError(skill, "output_statuses must be a list of strings")
+    if statuses is not None and (
+        isinstance(statuses, str)
+        or not isinstance(statuses, Collection)
+        or not all(isinstance(each, str) and each for each in cast("Collection[object]", statuses))
+    ):
+        raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
     if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
         raise SkillDefinitionError(
             skill, "a generator cannot be a skill: return the result, and send_event what comes before"
@@ -307,14 +309,6 @@ def _check_sendable(contract: SkillContract) -> None:
         except UnsendableValueError as error:
             path = error.path.replace("$.supported_skills[0].of", "$")
             raise SkillDefinitionError(contract.name, f"{what} cannot be sent: {path}: {error.problem}") from error
-
-
-def _check_properties(skill: str, properties: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", msgspec.to_builtins(properties))
-    except (TypeError, ValueError, RecursionError) as error:
-        names = ", ".join(properties)
-        raise SkillDefinitionError(skill, f"the metadata ({names}) must be JSON-able: {error}") from error
 
 
 def _docstring(func: Callable[..., Any]) -> str | None:
