@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from avtomatika_worker import InvalidInputError, PermanentError, SkillBlueprint, TaskContext, TaskFiles
 
@@ -42,6 +42,35 @@ class Sum:
 def add_up(params: Numbers) -> Sum:
     """Add up."""
     return Sum(sum(params.numbers), os.getpid())
+
+
+async def _later() -> dict[str, Any]:
+    return {"late": True}
+
+
+@skills.skill(executor="process", output_statuses=["needs_review"])
+def answers(params: dict[str, Any]) -> Any:
+    """Return what is asked for, or a value of the kind that is named."""
+    kinds: dict[str, Any] = {
+        "generator": (each for each in ()),
+        "coroutine": _later,
+        "error": {"error": PermanentError("never", {"part": 7})},
+    }
+    made = kinds.get(params.get("kind", ""), params.get("value"))
+    return made() if made is _later else made
+
+
+class Ticket(TypedDict):
+    """Data with the field of an envelope."""
+
+    status: str
+    title: str
+
+
+@skills.skill(executor="process")
+async def ticket() -> Ticket:
+    """Return data that look like an envelope."""
+    return {"status": "failure", "title": "x"}
 
 
 @skills.skill(executor="process")

@@ -86,6 +86,31 @@ async def test_log_records_of_the_process_reach_the_workers_handlers(h, caplog):
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "task_failed"]
     assert "ZeroDivisionError: by zero" in failed.exc_text
     assert "process_app.py" in failed.exc_text
+    assert "child.py" not in failed.exc_text  # frames of the package are folded
+    assert [each for each in caplog.records if "ZeroDivisionError" in each.getMessage()] == [failed]
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "code", "message"),
+    [
+        ({"value": {"status": "failure", "error": "no", "details": 1}}, "failure", "TRANSIENT_ERROR", "no"),
+        ({"value": {"status": "failed", "error": "disk full"}}, "failure", "CONTRACT_VIOLATION_ERROR", "disk full"),
+        ({"value": {"status": "needs_review", "data": {}}}, "needs_review", None, ""),
+        ({"value": {"status": "cancelled", "message": "enough"}}, "cancelled", None, ""),
+        ({"kind": "generator"}, "failure", "CONTRACT_VIOLATION_ERROR", "generator is not JSON-able"),
+        ({"kind": "error"}, "failure", "PERMANENT_ERROR", "never"),
+        ({"kind": "coroutine"}, "success", None, ""),
+    ],
+    ids=str,
+)
+async def test_what_a_skill_returns_is_read_there_as_anywhere(h, params, status, code, message):
+    result = await h.run("answers", params)
+    assert (result.status, result.error and result.error.code) == (status, code)
+    assert message in (result.error.message if result.error else "")
+
+
+async def test_a_typed_dict_is_data_there_too(h):
+    assert (await h.run("ticket")).data == {"status": "failure", "title": "x"}
 
 
 async def test_what_a_thread_says_after_its_tasks_end_is_not_taken_for_the_next_ones(h, caplog):

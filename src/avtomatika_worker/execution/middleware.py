@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -50,10 +51,19 @@ def _wrap(middleware: Middleware, call_next: Handler, read: Reader) -> Handler:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a middleware raises ends this task only
             return from_exception(error)
-        what = "None (is a `return` missing?)" if returned is None else f"a value of type {type(returned).__name__}"
-        return from_exception(ContractViolationError(f"middleware {name_of(middleware)} returned {what}: {_WANTED}"))
+        problem = f"middleware {name_of(middleware)} returned {_what(returned)}: {_WANTED}"
+        return from_exception(ContractViolationError(problem))
 
     return handler
+
+
+def _what(returned: object) -> str:
+    if returned is None:
+        return "None (is a `return` missing?)"
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python warns that nobody awaited it
+        return "a coroutine (is an `await` missing?)"
+    return f"a value of type {type(returned).__name__}"
 
 
 def name_of(middleware: object) -> str:

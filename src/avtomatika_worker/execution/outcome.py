@@ -104,11 +104,11 @@ def _expected(error: TaskError) -> Failed:
     message, details = getattr(error, "message", None) or _message_of(error), getattr(error, "details", None)
     if not isinstance(details, Mapping):
         details = {} if details is None else {"details": details}
-    text = message if isinstance(message, str) else str(plain_detail(message))
+    text = message if isinstance(message, str) else _message_of(message)
     return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(cast("Any", details)))
 
 
-def _message_of(error: BaseException) -> str:
+def _message_of(error: object) -> str:
     try:
         return str(error)
     except Exception as problem:  # noqa: BLE001 - the user's own __str__ may raise anything

@@ -124,7 +124,7 @@ def _kind(value: object) -> str:
 def _remedy(value: object) -> str:
     """Return what to do about a value that is not JSON-able, as the end of a sentence."""
     if isinstance(value, type):
-        return ": it is a class, return an object of it"
+        return f": it is the class {value.__qualname__}; return an object of it"
     if isinstance(value, io.IOBase):
         return ": return its Path, and the file is stored; or what it holds"
     if inspect.isasyncgen(value) or isinstance(value, AsyncIterable):
