@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from avtomatika_worker import Failed, PermanentError, Succeeded, Worker
+from avtomatika_worker import ConfigError, Failed, PermanentError, Succeeded, Worker
 from avtomatika_worker.observability.logging import TaskContextFilter
 from avtomatika_worker.testing import WorkerHarness
 
@@ -152,6 +152,23 @@ async def test_a_middleware_that_returns_no_outcome_fails_the_task_by_its_name(m
     assert what in result.error.message
     assert task.job.attempts == 1
     assert isinstance(seen[0], Failed)  # a failure is an outcome, for the middlewares outside as well
+
+
+def plain(ctx, call_next):
+    return call_next(ctx)
+
+
+@functools.wraps(forgets)
+def decorated(ctx, call_next):
+    return forgets(ctx, call_next)
+
+
+def test_only_what_can_be_awaited_is_a_middleware():
+    for refused, why in ((plain, "async def"), (lambda ctx, call_next: None, "async def"), (Forgets, "it is a class")):
+        with pytest.raises(ConfigError, match=why):
+            Worker().add_middleware(refused)
+    for taken in (forgets, Forgets(), functools.partial(forgets), Forgets().__call__, decorated):
+        Worker().add_middleware(taken)
 
 
 async def test_a_dict_of_a_middleware_is_read_as_a_skills_is():

@@ -58,14 +58,14 @@ def checked_middleware(middleware: Middleware) -> Middleware:
     functions: list[Any] = [given, inspect.unwrap(given), getattr(given, "__call__", None)]  # noqa: B004
     if any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in functions):
         raise ConfigError([f"middleware {name_of(given)}: it must not yield; `return await call_next(ctx)` goes on"])
-    if not any(map(is_async, functions[:2])):
-        raise ConfigError([f"middleware {name_of(given)}: it must be `async def`, and `return await call_next(ctx)`"])
     try:
         inspect.signature(given).bind(None, None)
     except TypeError:
         raise ConfigError([f"middleware {name_of(given)}: it must take two arguments, (ctx, call_next)"]) from None
     except ValueError:  # a callable that does not tell its arguments
         pass
+    if not any(map(is_async, functions[:2])):
+        raise ConfigError([f"middleware {name_of(given)}: it must be async def, to return await call_next(ctx)"])
     return middleware
 
 
