@@ -226,7 +226,7 @@ def test_a_typed_dict_with_fields_of_its_own_is_data(annotation, data):
 @pytest.mark.parametrize(
     "outcome", [Succeeded({}, "bogus"), Succeeded({}, "failure"), Succeeded([1])], ids=lambda each: str(each)[:40]
 )
-def test_an_outcome_that_no_result_may_tell_is_a_contract_violation(outcome):
+def test_an_outcome_that_no_result_may_carry_is_a_contract_violation(outcome):
     with pytest.raises(ContractViolationError):
         from_value(outcome, REVIEWED)
     assert from_value(Succeeded({}, "needs_review"), REVIEWED) == Succeeded({}, "needs_review")

@@ -26,6 +26,13 @@ def caught(func):
     return info.value.with_traceback(info.value.__traceback__.tb_next)  # without the test's own
 
 
+def raising(error):
+    def fails():
+        raise error
+
+    return fails
+
+
 def test_what_led_to_the_users_code_is_left_out():
     def fails():
         raise ValueError("no")
@@ -112,6 +119,12 @@ class UnreadableError(Exception):
         raise RuntimeError("no text")
 
 
+class NotedError(Exception):
+    @property
+    def __notes__(self):
+        raise RuntimeError("no notes")
+
+
 class ForeignError(PermanentError):
     """A class of a user's that does not call our __init__."""
 
@@ -121,5 +134,6 @@ class ForeignError(PermanentError):
 
 def test_errors_that_misbehave_are_reported_all_the_same():
     assert from_exception(UnreadableError()).message == "UnreadableError: (its text cannot be read: RuntimeError)"
+    assert from_exception(caught(raising(NotedError("x")))).message == "NotedError: x"
     assert from_exception(ForeignError("why")).message == "why"
     assert from_exception(PermanentError(ValueError("inner"))).message == "inner"

@@ -1,4 +1,4 @@
-"""What ends a task, wherever its skill runs: the outcome, and the one log record that tells it."""
+"""What ends a task, wherever its skill runs: the outcome, and the one log record of it."""
 
 import asyncio
 import functools

@@ -79,7 +79,7 @@ class Pipeline:
         """Run the task. Raises nothing but ``CancelledError``."""
         try:
             outcome = self._read(ctx, await self._handler(ctx))
-        except ContractViolationError as error:  # a middleware's outcome that no result may tell
+        except ContractViolationError as error:  # a middleware's outcome that no result may carry
             outcome = from_exception(error)
         return await self._bound(ctx, outcome)
 

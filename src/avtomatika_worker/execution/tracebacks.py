@@ -36,6 +36,13 @@ def folded_traceback(error: BaseException) -> str:
     """
     if error.__traceback__ is None:
         return ""
+    try:
+        return _formatted(error)
+    except Exception as problem:  # noqa: BLE001 - no memory is left, or the exception's own attributes raise
+        return f"(the traceback cannot be written: {type(problem).__name__})"
+
+
+def _formatted(error: BaseException) -> str:
     shown = traceback.TracebackException.from_exception(error)
     parts = list(_parts(shown))
     if any(not _is_ours(frame) and not _is_standard(frame) for part in parts for frame in part.stack):
