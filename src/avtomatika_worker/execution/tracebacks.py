@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-_PACKAGE: Final = Path(__file__).resolve().parent.parent
+_PACKAGE: Final = Path(__file__).parent.parent  # as it stands in frames: links are not resolved
 _OURS: Final = f"{_PACKAGE}/"
 _DEMO: Final = f"{_PACKAGE}/cli/demo_app/"  # skills, like those of any user
 _STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
