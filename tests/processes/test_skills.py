@@ -73,6 +73,12 @@ async def test_failures_keep_their_codes_and_say_what_cannot_be_sent(h, how, cod
     assert result.error.details.get("part") == (7 if how == "permanent" else None)
 
 
+async def test_a_failed_task_leaves_nothing_of_its_frames_in_the_process(h):
+    for skill in ("fail_with_a_load", "fail_with_a_load_on_a_loop"):
+        assert not (await h.run(skill)).ok
+    assert (await h.run("loads_left")).data == {"were": 2, "are": 0}
+
+
 async def test_log_records_of_the_process_reach_the_workers_handlers(h, caplog):
     caplog.set_level("WARNING", "tests.app")
     task = h.submit("fail", {"how": "any"})

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.outcome import Failed, Outcome, from_exception
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -34,7 +35,7 @@ def _wrap(middleware: Middleware, call_next: Handler) -> Handler:
 
 
 def failed(error: BaseException, ctx: TaskContext) -> Failed:
-    """Log what user code raised, with its traceback, which never leaves the worker."""
+    """Log what user code raised, with its traceback, which never leaves the worker; then let go of its frames."""
     outcome = from_exception(error)
     _log.warning(
         "task %s of skill %s failed: %s: %s",
@@ -45,4 +46,5 @@ def failed(error: BaseException, ctx: TaskContext) -> Failed:
         exc_info=error if not outcome.expected else None,
         extra={"action": "task_failed"},
     )
+    release_frames(error)
     return outcome
