@@ -149,6 +149,26 @@ def loads_left() -> dict[str, int]:
 
 
 @skills.skill(executor="process")
+def send_what_cannot_be_sent(ctx: TaskContext) -> dict[str, Any]:
+    """Send events that no orchestrator takes, one that it does, and progress."""
+    nested: list[Any] = []
+    for _ in range(500):
+        nested = [nested]
+    values = {
+        "NaN": float("nan"),
+        "large": 2**70,
+        "surrogate": "caf\udce9",
+        "object": object(),
+        "nested": nested,
+        "good": 1,
+    }
+    answers = {name: bool(ctx.send_event("value", {"v": value})) for name, value in values.items()}
+    answers["progress"] = bool(ctx.send_progress(0.5, "caf\udce9"))
+    answers["progress as an event"] = bool(ctx.send_event("progress", {"progress": float("nan")}))
+    return answers
+
+
+@skills.skill(executor="process")
 def eat() -> dict[str, Any]:
     """Run out of memory."""
     used = int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * limits.getpagesize()

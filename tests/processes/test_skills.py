@@ -79,6 +79,17 @@ async def test_a_failed_task_leaves_nothing_of_its_frames_in_the_process(h):
     assert (await h.run("loads_left")).data == {"were": 2, "are": 0}
 
 
+async def test_an_event_that_cannot_be_sent_is_answered_false_and_the_skill_goes_on(h, caplog):
+    result = await h.run("send_what_cannot_be_sent")
+    sent = [name for name, answer in result.data.items() if answer]
+    assert sorted(sent) == ["good", "progress"]
+    assert [each.payload for each in result.events] == [{"v": 1}]
+    assert [each.message for each in result.progress] == ["caf?"]
+    blocked = [each.getMessage() for each in caplog.records if getattr(each, "action", "") == "event_blocked"]
+    assert len(blocked) == 6
+    assert sum(" not sent: it cannot be sent: payload.v" in each for each in blocked) == 5
+
+
 async def test_log_records_of_the_process_reach_the_workers_handlers(h, caplog):
     caplog.set_level("WARNING", "tests.app")
     task = h.submit("fail", {"how": "any"})

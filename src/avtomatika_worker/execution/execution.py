@@ -90,7 +90,7 @@ class Pipeline:
             raise
         except BaseException as error:  # noqa: BLE001 - a middleware is user code too
             outcome = failed(error, ctx)
-        return await self._bound(ctx, outcome)
+        return await self._bound(ctx, outcome, self._registry.get(ctx.skill))
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
         skill = self._registry.get(ctx.skill)

@@ -110,12 +110,12 @@ def from_exception(error: BaseException) -> Failed:
     """
     error = _the_one(error)
     if isinstance(error, TaskError):
-        return Failed(error.code, _text(error.message or type(error).__name__), _plain_details(error.details))
+        return Failed(error.code, bounded_text(error.message or type(error).__name__), _plain_details(error.details))
     name = type(error).__name__
     if isinstance(error, MemoryError):
         message = f"out of memory: {error}" if str(error) else "out of memory"
-        return Failed(ResourceExhaustedError.code, _text(message), {"exception": name}, expected=False)
-    return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
+        return Failed(ResourceExhaustedError.code, bounded_text(message), {"exception": name}, expected=False)
+    return Failed(TransientError.code, bounded_text(f"{name}: {error}"), {"exception": name}, expected=False)
 
 
 def _the_one(error: BaseException) -> BaseException:
@@ -174,7 +174,7 @@ def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
 
 def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
-    return {_text(str(key)): _plain_detail(value) for key, value in details.items()}
+    return {bounded_text(str(key)): _plain_detail(value) for key, value in details.items()}
 
 
 def _plain_detail(value: object) -> Any:
@@ -182,10 +182,10 @@ def _plain_detail(value: object) -> Any:
         plain = to_plain(value)
         canonical_bytes({"error": {"details": {"value": plain}}}, NEUTRAL)
     except UnsendableValueError:
-        return _text(repr(value))
+        return bounded_text(repr(value))
     return plain
 
 
-def _text(text: str) -> str:
-    """Bound a text and make it valid Unicode."""
+def bounded_text(text: str) -> str:
+    """Bound a text and make it valid Unicode: an error, or progress, must never fail to arrive for its words."""
     return text[:_MESSAGE_LIMIT].encode("utf-8", "replace").decode()

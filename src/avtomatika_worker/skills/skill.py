@@ -172,6 +172,10 @@ class Skill:
                 {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
             )
 
+    def allows_output(self, data: dict[str, Any]) -> bool:
+        """Whether the data keep to the output schema."""
+        return self._output is None or not self._output.problems(data)
+
     def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:
         """Return why an event may not be sent; None when it may."""
         if name == _SYSTEM_EVENT:

@@ -125,6 +125,7 @@ def assemble(
             worker_id=settings.worker_id,
             strict_events=settings.strict_event_validation,
             progress_interval=settings.progress_interval,
+            max_event_bytes=settings.max_result_bytes,
         ),
         slots,
         Pipeline(
