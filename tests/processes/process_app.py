@@ -169,6 +169,12 @@ def send_what_cannot_be_sent(ctx: TaskContext) -> dict[str, Any]:
 
 
 @skills.skill(executor="process")
+def read(source: Path) -> str:
+    """Read a file."""
+    return source.read_text("utf-8")
+
+
+@skills.skill(executor="process")
 def eat() -> dict[str, Any]:
     """Run out of memory."""
     used = int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * limits.getpagesize()

@@ -118,6 +118,12 @@ async def test_what_a_thread_says_after_its_tasks_end_is_not_taken_for_the_next_
 # ---------------------------------------------------------------------------------------------- files
 
 
+async def test_a_path_in_the_params_is_a_file_of_the_task_there_too(h):
+    assert (await h.run("read", {"source": h.store("a.txt", "hello")})).data == {"result": "hello"}
+    refused = await h.run("read", {"source": "/etc/passwd"})
+    assert (refused.error.code, refused.error.details["param"]) == ("INVALID_INPUT_ERROR", "source")
+
+
 async def test_files_are_written_there_and_moved_by_the_worker(h, tmp_path):
     result = await h.run("with_files", {})
     assert result.status == "success", result.error
