@@ -47,6 +47,7 @@ _IGNORED: Final = {
     "worker_mismatch": "the task was given to another worker",
     "stale_task": "the task is not the job's current one",
     "job_already_terminated": "the job has ended already",
+    "contract_violation_error": "the payload breaks the schema that the skill announced",
 }
 _Body = bytes | dict[str, Any] | None
 _Process = Callable[[web.Request, RecordedCall], Awaitable[_Body]]
@@ -243,7 +244,8 @@ class WorkerApi:
             raise Refusal(500, text) from None
         if received.reason is not None:
             return {"status": "ignored", "reason": received.reason, "message": _IGNORED[received.reason]}
-        status = message.get("status") or "success"
+        job = self._orchestrator.book.jobs.get(message["job_id"])
+        status = (job and job.result_status) or message.get("status") or "success"
         return {"status": "accepted", "transition": f"{status}_{'transition' if status == 'success' else 'handled'}"}
 
     async def _event(self, request: web.Request, call: RecordedCall) -> _Body:
