@@ -12,6 +12,7 @@ from avtomatika_worker.errors import ContractViolationError, DependencyMissingEr
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.envelope import from_value
+from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
@@ -81,7 +82,7 @@ class Pipeline:
             outcome = self._read(ctx, await self._handler(ctx))
         except ContractViolationError as error:  # a middleware's outcome that no result may carry
             outcome = from_exception(error)
-        return await self._bound(ctx, outcome)
+        return await self._bound(ctx, outcome, self._registry.get(ctx.skill))
 
     def _read(self, ctx: TaskContext, returned: object) -> Outcome:
         skill = self._registry.get(ctx.skill)
@@ -125,7 +126,7 @@ class Execution:
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
         self.grace: float = _grace(pipeline.options(ctx.skill))
-        self._runner: asyncio.Task[Outcome] | None = None
+        self._runner: asyncio.Task[Outcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -141,8 +142,7 @@ class Execution:
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
-        work = self._run_in_time() if self.turn is None else self._in_turn(self.turn)
-        self._runner = loop.create_task(work, name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+        self._runner = loop.create_task(self._until_stopped(), name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
@@ -183,6 +183,14 @@ class Execution:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
+    async def _until_stopped(self) -> Outcome | None:
+        """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
+        try:
+            return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+        except asyncio.CancelledError as error:
+            release_frames(error)
+            return None
+
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> Outcome:
         async with turn:
             return await self._run_in_time()
@@ -198,12 +206,12 @@ class Execution:
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(seconds, self.cancel, CancelReason.DEADLINE))
 
-    def _outcome(self, runner: asyncio.Task[Outcome]) -> Outcome:
+    def _outcome(self, runner: asyncio.Task[Outcome | None]) -> Outcome:
         reason = self.ctx.cancel_reason
         if not runner.done():
             return Cancelled(reason or CancelReason.SHUTDOWN)
-        if not runner.cancelled():
-            outcome = runner.result()
+        outcome = None if runner.cancelled() else runner.result()
+        if outcome is not None:
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
             if reason is None or reason is CancelReason.SHUTDOWN:
                 return outcome

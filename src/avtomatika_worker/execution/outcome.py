@@ -13,6 +13,7 @@ from avtomatika_worker.errors import (
     TransientError,
     UnsendableValueError,
 )
+from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -86,17 +87,22 @@ Outcome = Succeeded | Failed | Cancelled
 def from_exception(error: BaseException) -> Failed:
     """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message.
 
-    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself.
+    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself. The frames that the exception holds
+    are released: its traceback is in the outcome, as text.
     """
     whole, error = error, _the_one(error)
     if isinstance(error, TaskError):
-        return _expected(error)
+        outcome = _expected(error)
+        release_frames(whole)
+        return outcome
     name, text = type(error).__name__, _message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
     if isinstance(error, MemoryError):
         code, message = ResourceExhaustedError.code, f"out of memory: {text}" if text else "out of memory"
     details: dict[str, Any] = {"exception": name}
-    return Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
+    outcome = Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
+    release_frames(whole)
+    return outcome
 
 
 def _expected(error: TaskError) -> Failed:
@@ -143,5 +149,5 @@ def _representation(value: object) -> str:
 
 
 def bounded_text(text: str) -> str:
-    """Bound a text and make it valid Unicode."""
+    """Bound a text and make it valid Unicode: an error, or progress, must never fail to arrive for its words."""
     return text[:_MESSAGE_LIMIT].encode("utf-8", "replace").decode()

@@ -45,6 +45,7 @@ class TaskSettings:
     worker_id: str
     strict_events: bool = True
     progress_interval: float = 1.0
+    max_event_bytes: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -163,8 +164,8 @@ class Tasks:
         self.slots_freed()
 
     def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
-        interval = self._settings.progress_interval
-        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval)
+        interval, most = self._settings.progress_interval, self._settings.max_event_bytes
+        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
         deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events), self._pipeline, deadline=deadline)
         turn = self._admission.turn(task.type)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import mentions_uris
+from avtomatika_worker.skills.bare import mentions
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.hints import MISSING, name_of
 from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
@@ -96,11 +96,10 @@ class BindingPlan:
     """Whether the input's fields are arguments of their own."""
     takes_params: bool
 
-    @property
-    def bare_schemas(self) -> tuple[JsonSchema, ...]:
-        """The schemas of the input that say where a URI is wanted, not the file."""
+    def schemas_with(self, formats: frozenset[str]) -> tuple[JsonSchema, ...]:
+        """Return the schemas of the input that have texts of one of these formats."""
         schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
-        return tuple(each for each in schemas if each is not None and mentions_uris(each))
+        return tuple(each for each in schemas if each is not None and mentions(each, formats))
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments. Raises `InvalidInputError` naming every field that does not fit."""

@@ -7,14 +7,14 @@ import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar, cast
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import Place, bare_places
+from avtomatika_worker.skills.bare import PATHS, URIS, Place, places
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -29,6 +29,7 @@ from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillC
 from avtomatika_worker.skills.hints import MISSING, says_nothing
 from avtomatika_worker.skills.options import DECLARED, metadata_of
 from avtomatika_worker.skills.schema import UnsupportedTypeError
+from avtomatika_worker.skills.strays import refusing_strays
 from avtomatika_worker.skills.validation import Schema, describe
 
 T = TypeVar("T")
@@ -141,7 +142,18 @@ class SkillDefinition:
 class Skill:
     """A skill that is ready to run."""
 
-    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options", "results")
+    __slots__ = (
+        "_events",
+        "_output",
+        "_plan",
+        "_with_paths",
+        "_with_uris",
+        "contract",
+        "func",
+        "is_async",
+        "options",
+        "results",
+    )
 
     def __init__(
         self,
@@ -158,7 +170,11 @@ class Skill:
         self.is_async: bool = is_async(func)
         self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
         self._plan = plan
-        self._bare = plan.bare_schemas
+        self._with_uris = plan.schemas_with(URIS)
+        self._with_paths = plan.schemas_with(PATHS)
+        if plan.input is not None and self._with_paths:
+            checked = refusing_strays(plan.input.convert, self._with_paths)
+            self._plan = replace(plan, input=replace(plan.input, convert=checked))
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}
 
@@ -173,7 +189,11 @@ class Skill:
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, and not the file."""
-        return frozenset(place for schema in self._bare for place in bare_places(schema, params))
+        return frozenset(place for schema in self._with_uris for place in places(schema, params, URIS))
+
+    def path_places(self, params: dict[str, Any]) -> frozenset[Place]:
+        """Return where in the params the skill wants a file, a `Path`."""
+        return frozenset(place for schema in self._with_paths for place in places(schema, params, PATHS))
 
     def check_output(self, data: dict[str, Any]) -> None:
         """Raise `ContractViolationError` when the data break the output schema."""
@@ -183,6 +203,10 @@ class Skill:
                 f"the result breaks the output schema: {describe(problems, 'data')}",
                 {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
             )
+
+    def allows_output(self, data: dict[str, Any]) -> bool:
+        """Whether the data keep to the output schema."""
+        return self._output is None or not self._output.problems(data)
 
     def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:
         """Return why an event may not be sent; None when it may."""

@@ -27,6 +27,7 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
 from avtomatika_worker.execution.envelope import from_value
+from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
 from avtomatika_worker.execution.processes.connection import Connection
@@ -167,7 +168,8 @@ class Child:
                 # The runner's own context is that of its start: it knows no task.
                 value = runner.run(self._cancellable(value), context=contextvars.copy_context())
             return from_value(value, skill.results), False
-        except (asyncio.CancelledError, TaskCancelledError):
+        except (asyncio.CancelledError, TaskCancelledError) as error:
+            release_frames(error)
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
             return from_exception(error), isinstance(error, MemoryError)
