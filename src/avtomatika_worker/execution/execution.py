@@ -99,7 +99,7 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing))
+            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing), skill.write)
             if isinstance(outcome, Succeeded):
                 _check(skill, outcome)
         except asyncio.CancelledError:

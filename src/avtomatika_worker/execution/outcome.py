@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -84,23 +84,22 @@ Outcome = Succeeded | Failed | Cancelled
 _OUTCOMES: Final = (Succeeded, Failed, Cancelled)
 
 
-def from_value(value: object) -> Outcome:
+def from_value(value: object, write: Callable[[object], Any] = to_plain) -> Outcome:
     """Turn what a skill returned into an outcome.
 
     A dict whose keys are all among `ENVELOPE_KEYS` and that has a status, data or an error is the envelope; anything
     else is the data: a dict as it is, a model or dataclass as its fields, None as no data, any other value as
-    ``{"result": value}``. Raises `ContractViolationError` for a value that cannot be sent, or a broken envelope.
+    ``{"result": value}``. ``write`` makes JSON of the data. Raises `ContractViolationError` for a value that cannot be
+    sent, or a broken envelope.
     """
     if isinstance(value, _OUTCOMES):
         return value
     try:
-        plain = to_plain(value)
+        if _is_envelope(value):
+            return _from_envelope(_plain_envelope(cast("Mapping[str, Any]", value), write))
+        return Succeeded(data=_as_data(write(value)))
     except UnsendableValueError as error:
         raise ContractViolationError(f"the result cannot be sent: {error}", {"path": error.path}) from error
-    # Only a dict: a model with a field called "status" would lose all its data as an envelope.
-    if isinstance(value, Mapping) and _is_envelope(plain):
-        return _from_envelope(cast("dict[str, Any]", plain))
-    return Succeeded(data=_as_data(plain))
 
 
 def from_exception(error: BaseException) -> Failed:
@@ -124,10 +123,23 @@ def _the_one(error: BaseException) -> BaseException:
 
 
 def _is_envelope(value: object) -> bool:
-    if not isinstance(value, dict):
+    """Only a mapping: a model with a field called "status" would lose all its data as an envelope."""
+    if not isinstance(value, Mapping):
         return False
-    keys = cast("dict[str, Any]", value).keys()
+    keys = cast("Mapping[object, object]", value).keys()
     return keys <= ENVELOPE_KEYS and not keys.isdisjoint(ENVELOPE_MARKS)
+
+
+def _plain_envelope(envelope: Mapping[str, Any], write: Callable[[object], Any]) -> dict[str, Any]:
+    """Return an envelope as JSON. Raises `UnsendableValueError` with a path that starts at the envelope."""
+    data = envelope.get("data")
+    plain = cast("dict[str, Any]", to_plain({key: value for key, value in envelope.items() if key != "data"}))
+    if data is not None:
+        try:
+            plain["data"] = write(data)
+        except UnsendableValueError as error:
+            raise UnsendableValueError(f"$.data{error.path[1:]}", error.problem) from error
+    return plain
 
 
 def _from_envelope(envelope: dict[str, Any]) -> Outcome:

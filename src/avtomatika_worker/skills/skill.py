@@ -27,10 +27,12 @@ from avtomatika_worker.skills.binding import (
     underlying,
     unresolved,
 )
-from avtomatika_worker.skills.contract import JsonSchema, SkillContract
+from avtomatika_worker.skills.contract import SkillContract
+from avtomatika_worker.skills.engines import UnsupportedTypeError
 from avtomatika_worker.skills.hints import MISSING, says_nothing
-from avtomatika_worker.skills.schema import UnsupportedTypeError
-from avtomatika_worker.skills.validation import Schema, describe
+from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.schema import OutputContract
+from avtomatika_worker.skills.validation import Schema, describe, without_nulls
 
 T = TypeVar("T")
 
@@ -95,7 +97,7 @@ class SkillDefinition:
         told = self.declaration
         given = self._read(schema.explicit_input, told.input_schema, "the schema of its input")
         plan = compile_plan(self.name, self.func, injectables, self.localns, given)
-        output = self._output_schema()
+        output = self._output()
         events = {
             name: self._read(schema.explicit_event, event, f"the schema of its event {name!r}")
             for name, event in (told.events or {}).items()
@@ -106,18 +108,18 @@ class SkillDefinition:
             description=told.description if told.description is not None else _docstring(self.func),
             version=told.version if told.version is not None else _module_version(self.func),
             input_schema=plan.input.schema if plan.input is not None else None,
-            output_schema=output,
+            output_schema=output.schema if output is not None else None,
             events_schema=events or None,
             output_statuses=tuple(told.output_statuses or ()),
             properties=dict(told.properties),
         )
         _check_sendable(contract)
         try:
-            return Skill(contract, self.func, plan, self.options)
+            return Skill(contract, self.func, plan, self.options, output.write if output is not None else to_plain)
         except ValueError as error:  # a pattern that is none in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _output_schema(self) -> JsonSchema | None:
+    def _output(self) -> OutputContract | None:
         given = self.declaration.output_schema
         if given is not None:
             return self._read(schema.explicit_output, given, "the schema of its output")
@@ -136,15 +138,22 @@ class SkillDefinition:
 class Skill:
     """A skill that is ready to run."""
 
-    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options")
+    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options", "write")
 
     def __init__(
-        self, contract: SkillContract, func: Callable[..., Any], plan: BindingPlan, options: SkillOptions
+        self,
+        contract: SkillContract,
+        func: Callable[..., Any],
+        plan: BindingPlan,
+        options: SkillOptions,
+        write: Callable[[object], Any] = to_plain,
     ) -> None:
+        """``write`` makes JSON of the data that ``func`` returns. It raises `UnsendableValueError`."""
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
         self.options: SkillOptions = options
         self.is_async: bool = is_async(func)
+        self.write: Callable[[object], Any] = write
         self._plan = plan
         self._bare = plan.bare_schemas
         self._output = Schema(contract.output_schema) if contract.output_schema else None
@@ -164,8 +173,8 @@ class Skill:
         return frozenset(place for schema in self._bare for place in bare_places(schema, params))
 
     def check_output(self, data: dict[str, Any]) -> None:
-        """Raise `ContractViolationError` when the data break the output schema."""
-        problems = self._output.problems(data) if self._output is not None else ()
+        """Raise `ContractViolationError` when the data, as they are sent, break the output schema."""
+        problems = self._output.problems(without_nulls(data)) if self._output is not None else ()
         if problems:
             raise ContractViolationError(
                 f"the result breaks the output schema: {describe(problems, 'data')}",

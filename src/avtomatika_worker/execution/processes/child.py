@@ -165,7 +165,7 @@ class Child:
             if asyncio.iscoroutine(value):
                 # The runner's own context is that of its start: it knows no task.
                 value = runner.run(self._cancellable(value), context=contextvars.copy_context())
-            return from_value(value), False
+            return from_value(value, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError):
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
