@@ -13,8 +13,8 @@ from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.bare import mentions_uris
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.engines import TypeContract, UnsupportedTypeError
-from avtomatika_worker.skills.hints import MISSING, name_of
+from avtomatika_worker.skills.engines import TypeContract
+from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, name_of
 from avtomatika_worker.skills.validation import InvalidValue, describe
 
 INJECTED_NAMES: Final = (

@@ -23,6 +23,7 @@ from avtomatika_worker.skills.announced import announceable, take_numbers_for_de
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.hints import (
     MISSING,
+    UnsupportedTypeError,
     is_msgspec_constraint,
     is_named_tuple,
     mentions,
@@ -35,10 +36,6 @@ from avtomatika_worker.skills.records import Record
 from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, said, shorten
 
 _PATH_SCHEMA: Final = {"type": "string", "format": "path"}
-
-
-class UnsupportedTypeError(TypeError):
-    """A type that no engine can make a schema of; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,10 @@ _SAYS_NOTHING: Final = frozenset(
 _PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
 
 
+class UnsupportedTypeError(TypeError):
+    """A type that no schema can be made of; the message says why."""
+
+
 def says_nothing(annotation: Any) -> bool:
     """Whether a type puts no bounds on an object: ``dict``, ``dict[str, Any]``, ``Any``, or none at all."""
     try:

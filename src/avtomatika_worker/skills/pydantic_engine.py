@@ -157,7 +157,7 @@ def _culprit(serializer: Any, value: object) -> list[Any]:
     """Return the way to the part of ``value`` that cannot be written."""
     path: list[Any] = []
     parts = _parts(value)
-    while parts:
+    while parts and not _fails(serializer, value, path, include=frozenset()):  # else it is not the parts' fault
         part = next((each for each in parts if _fails(serializer, value, [*path, each])), None)
         if part is None:
             break
@@ -166,8 +166,7 @@ def _culprit(serializer: Any, value: object) -> list[Any]:
     return path
 
 
-def _fails(serializer: Any, value: object, path: Sequence[Any]) -> bool:
-    include: Any = True
+def _fails(serializer: Any, value: object, path: Sequence[Any], include: Any = True) -> bool:
     for part in reversed(path):
         include = {part: include}
     try:

@@ -15,20 +15,20 @@ from typing import Any, ClassVar, NotRequired, Required, cast, get_args, get_ori
 
 import msgspec
 
-from avtomatika_worker.skills.hints import MISSING, class_hints, is_named_tuple
+from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, class_hints, is_named_tuple
 
 _EMPTY_FACTORIES: tuple[Any, ...] = (list, dict, set, frozenset, tuple)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field: ``name`` in Python, ``written`` in JSON. ``default`` is `MISSING` for one that only a call makes."""
+    """A field: ``name`` in Python, ``written`` in JSON. ``default`` is `MISSING` for one that has none, or makes it."""
 
     name: str
     written: str
     type: Any
     required: bool
-    default: Any = MISSING
+    default: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,8 @@ def _constructor(cls: Any, fields: Mapping[str, Any]) -> dict[str, inspect.Param
     parameters = inspect.signature(cls).parameters
     for name, parameter in parameters.items():
         if name not in fields and parameter.default is parameter.empty and parameter.kind in _NAMED:
-            raise TypeError(f"the constructor of {cls.__name__} wants {name!r}, which is none of its fields")
+            problem = f"the constructor of {cls.__name__} wants {name!r}, which is none of its fields"
+            raise UnsupportedTypeError(problem)
     return {name: parameters[name] for name in fields if name in parameters}
 
 
@@ -165,7 +166,7 @@ def _typed_dict_fields(annotation: Any, cls: Any) -> list[Field]:
         while get_origin(tp) in _MARKS:
             needed = (needed or get_origin(tp) is Required) and get_origin(tp) is not NotRequired
             tp = get_args(tp)[0]
-        fields.append(Field(name, name, tp, needed))
+        fields.append(Field(name, name, tp, needed, MISSING))
     return fields
 
 

@@ -13,7 +13,6 @@ from avtomatika_worker.skills.announced import announceable
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
 from avtomatika_worker.skills.engines import (
     TypeContract,
-    UnsupportedTypeError,
     by_engine,
     or_with_pydantic,
     with_msgspec,
@@ -22,6 +21,7 @@ from avtomatika_worker.skills.engines import (
 )
 from avtomatika_worker.skills.hints import (
     MISSING,
+    UnsupportedTypeError,
     field_types,
     for_pydantic,
     is_named_tuple,

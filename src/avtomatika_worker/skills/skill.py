@@ -28,8 +28,7 @@ from avtomatika_worker.skills.binding import (
     unresolved,
 )
 from avtomatika_worker.skills.contract import SkillContract
-from avtomatika_worker.skills.engines import UnsupportedTypeError
-from avtomatika_worker.skills.hints import MISSING, says_nothing
+from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, says_nothing
 from avtomatika_worker.skills.plain import to_plain
 from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.validation import Schema, describe, without_nulls
@@ -187,7 +186,7 @@ class Skill:
             return None
         declared = self._events.get(name)
         if declared is not None:
-            problems = declared.problems(payload)
+            problems = declared.problems(without_nulls(payload))
             return f"it breaks its schema: {describe(problems, 'payload')}" if problems else None
         if self._events and strict:
             return f"it is not declared (declared are {', '.join(sorted(self._events))})"
