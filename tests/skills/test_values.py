@@ -407,12 +407,40 @@ class Written(BaseModel):
         return None if self.size == 0 else 2 * self.size
 
 
+class Unsaid(BaseModel):
+    """Its serializers do not say what they return."""
+
+    size: int
+
+    @pydantic.field_serializer("size")
+    def write_size(self, size: int):  # type: ignore[no-untyped-def]
+        return f"{size} px"
+
+
+class UnsaidWhole(BaseModel):
+    size: int
+
+    @pydantic.model_serializer
+    def write(self):  # type: ignore[no-untyped-def]
+        return {"Size": self.size}
+
+
+@dataclass
+class Plain:
+    url: HttpUrl
+    seed: InitVar[int] = 1
+    made: int = field(init=False, default=3)
+
+
 PYDANTIC: list[tuple[Any, dict[str, Any], Any]] = [
     (Root, {"k": {"a": 1}}, {"k": {"a": 1}}),
     (Item[int], {"item": 1}, {"item": 1}),
     (Given, {"first": 1}, {"A": 1, "made": 3}),
     (Written, {"Size": 2}, {"Size": "2 px", "url": "http://a.example/", "double": 4}),
     (Written, {"Size": 0}, {"Size": "0 px", "url": "http://a.example/"}),
+    (Unsaid, {"size": 1}, {"size": "1 px"}),
+    (UnsaidWhole, {"size": 1}, {"Size": 1}),
+    (Plain, {"url": "http://a.example/"}, {"url": "http://a.example/", "made": 3}),
 ]
 
 
@@ -430,6 +458,21 @@ def test_values_of_pydantic_are_written_as_it_does_wherever_they_are() -> None:
         "secret": "**********",
         "in": {"item": {"Size": "1 px", "url": "http://a.example/", "double": 2}, "items": []},
     }
+
+
+def test_a_result_is_written_by_its_type_where_that_does_not_say_what_it_writes() -> None:
+    price = Annotated[float, pydantic.PlainSerializer(lambda value: f"{value:.2f}")]
+    contract = schema.infer_output(price)
+    assert contract is not None
+    assert contract.write(1.5) == "1.50"
+    assert contract.schema == {"type": "object"}
+
+
+@pytest.mark.parametrize("annotation", [Plain, Given], ids=str)
+def test_what_a_dataclass_does_not_take_is_no_param(annotation: Any) -> None:
+    contract = schema.infer_input(annotation)
+    assert contract is not None
+    assert "made" not in contract.schema["properties"]
 
 
 class Raising(BaseModel):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import pydantic
+import pydantic.json_schema
 import pydantic_core
 
 from avtomatika_worker.errors import TaskError, UnsendableValueError
@@ -19,6 +20,7 @@ from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path
 
 _MOST: Final = 20
 _LOOKED_AT: Final = 1_000
+_SERIALIZERS: Final = frozenset({"function-plain", "function-wrap"})
 _AS_JSON: Final[dict[str, Any]] = {"mode": "json", "by_alias": True, "warnings": False}
 _MISSING_KINDS: Final = frozenset({"missing", "missing_argument", "missing_keyword_only_argument"})
 _ROUNDS: Final = 20
@@ -33,7 +35,7 @@ class PydanticType:
 
     def schema(self, *, output: bool) -> JsonSchema:
         """Return the JSON Schema of what is read, or of what is written."""
-        return self._adapter.json_schema(mode="serialization" if output else "validation")
+        return self._adapter.json_schema(mode="serialization" if output else "validation", schema_generator=_Schemas)
 
     def reader(self, nullable: frozenset[str]) -> Callable[[object], Any]:
         """Return what reads JSON. An absent field is null where its name is in ``nullable`` and its type admits it."""
@@ -46,6 +48,19 @@ class PydanticType:
     def write(self, value: object) -> Any:
         """Return ``value`` as JSON. Raises `UnsendableValueError`."""
         return written(self._adapter.serializer, value)
+
+
+class _Schemas(pydantic.json_schema.GenerateJsonSchema):
+    """Says no more than what is true of what pydantic reads and writes."""
+
+    def ser_schema(self, schema: Any) -> Any:
+        """Allow anything where a serializer does not say what it returns: pydantic takes the field's own type."""
+        found = super().ser_schema(schema)
+        return {} if found is None and schema["type"] in _SERIALIZERS and self.mode == "serialization" else found
+
+    def field_is_present(self, field: Any) -> bool:
+        """Leave out of params what a dataclass does not take (``init=False``)."""
+        return super().field_is_present(field) and (self.mode == "serialization" or field.get("init", True))
 
 
 class _Reading:

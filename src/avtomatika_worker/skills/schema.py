@@ -174,6 +174,8 @@ def _data_contract(annotation: Any, *, enveloped: bool) -> OutputContract | None
     schema = contract.schema
     if schema.get("type") == "object":
         return OutputContract(schema, write)
+    if not schema:  # a serializer does not say what it returns
+        return OutputContract({"type": "object"}, write)
     definitions = schema.pop("$defs", None)
     wrapped: JsonSchema = {"type": "object", "properties": {"result": schema}, "required": ["result"]}
     wrapped, _ = announceable({**wrapped, "$defs": definitions} if definitions else wrapped)
