@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Final, cast
@@ -53,21 +53,21 @@ def _walk(value: object, above: set[int]) -> Any:
     """``above``: the ids of the containers that ``value`` is in. Raises `_Unsendable`."""
     if type(value) in _SCALARS:
         return value
-    kind, number = _kind(value), id(value)
+    itself, number = value, id(value)
     if number in above:
-        raise _Unsendable(f"{kind} contains itself")
+        raise _Unsendable(f"{_kind(value)} contains itself")
     above.add(number)
     try:
         if isinstance(value, Mapping):
             fields = cast("Mapping[object, object]", value).items()
             return _object(((_key(key), item) for key, item in fields), above)
         if isinstance(value, _ARRAYS):
-            return _array(cast("Iterable[Any]", value), above)
+            return _array(cast("Collection[Any]", value), above)
         return _other(value, above)
     except (_Unsendable, RecursionError):
         raise
     except Exception as error:
-        raise _Unsendable(f"{kind} cannot be read: {said(error)}") from error
+        raise _Unsendable(f"{_kind(itself)} cannot be read: {said(error)}") from error
     finally:
         above.discard(number)
 
@@ -83,7 +83,9 @@ def _object(fields: Iterable[tuple[str, Any]], above: set[int]) -> dict[str, Any
     return plain
 
 
-def _array(items: Iterable[Any], above: set[int]) -> list[Any]:
+def _array(items: Collection[Any], above: set[int]) -> list[Any]:
+    if _SCALARS.issuperset(map(type, items)):
+        return list(items)
     plain: list[Any] = []
     for index, item in enumerate(items):
         try:
