@@ -224,11 +224,12 @@ def test_two_classes_of_one_name_stay_apart() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement came with Python 3.12")
 def test_a_type_statement_hides_no_class() -> None:
-    namespace: dict[str, Any] = {"Slots": Slots, "dataclass": dataclass}
-    exec(  # noqa: S102 - a syntax that older versions do not have
-        "type Alias = Slots\ntype Many[T] = list[T]\n@dataclass\nclass Named:\n    one: Alias\n    many: Many[Slots]\n",
-        namespace,
+    namespace: dict[str, Any] = {"Slots": Slots, "dataclass": dataclass, "__name__": __name__}
+    source = (
+        "type Alias = Slots\ntype Many[T] = list[T]\n@dataclass\nclass Named:\n    one: Alias\n    many: Many[Slots]\n"
     )
+    code = compile(source, "<test>", "exec", dont_inherit=True)  # its hints are no texts
+    exec(code, namespace)  # noqa: S102 - a syntax that older versions do not have
     value = made(namespace["Named"], {"one": {"a": 1}, "many": [{"a": 2}]})
     assert (value.one, value.many) == (Slots(1, None), [Slots(2, None)])
 
