@@ -96,7 +96,7 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing), skill.results)
+            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing), skill.results, skill.write)
             if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
                 skill.check_output(outcome.data)  # have data of their own shape
         except asyncio.CancelledError:

@@ -167,7 +167,7 @@ class Child:
             if inspect.iscoroutine(value):
                 # The runner's own context is that of its start: it knows no task.
                 value = runner.run(self._cancellable(value), context=contextvars.copy_context())
-            return from_value(value, skill.results), False
+            return from_value(value, skill.results, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)
             return None, False
