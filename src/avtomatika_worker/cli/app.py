@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.machinery
 import inspect
 import os
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from avtomatika_worker.config import Settings, read_env_file, unknown_variables
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.processes.imports import modules_in
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain
+
+_LOADED_LATE: Final = (
+    "aiohttp",
+    "avtomatika_worker.observability.otel",
+    "ctypes",
+    "jsonschema_rs",
+    "obstore.exceptions",
+    "obstore.store",
+    "pyreqwest.client",
+    "pyreqwest.exceptions",
+    "traceback",
+    "uvloop",
+)
+"""What our modules import only when they need it: the libraries, and what those import."""
 
 
 class UsageProblem(click.ClickException):
@@ -85,6 +102,7 @@ def _exit(error: Exception) -> NoReturn:
 def _import(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
+        _load_our_own(here)
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
@@ -101,6 +119,25 @@ def _import(name: str) -> ModuleType:
         raise UsageProblem(f"--app: importing {name} ended the process, exit code {error.code} ({hint})") from error
     except Exception as error:
         raise _broken(name, error) from error
+
+
+def _load_our_own(directory: str) -> None:
+    """Load now what the worker would load later, if a module of the user's directory is called like one of a library.
+
+    With the directory first in the import path, an ``aiohttp.py`` there would be taken for the library.
+    """
+    if not any(_belongs_to_a_library(name, file) for name, file in modules_in(directory)):
+        return
+    for name in _LOADED_LATE:
+        with contextlib.suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(name)
+
+
+def _belongs_to_a_library(name: str, file: str) -> bool:
+    if name in sys.stdlib_module_names:
+        return True
+    spec = importlib.machinery.PathFinder.find_spec(name)
+    return spec is not None and spec.origin is not None and os.path.realpath(spec.origin) != os.path.realpath(file)
 
 
 def _broken(name: str, error: Exception) -> UsageProblem:

@@ -40,7 +40,7 @@ def reload_command() -> NoReturn:
         raise UsageProblem(f"--reload needs watchfiles; {install_hint('reload')}")
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
     # -B: byte code of a file edited twice within a second would be taken for that of its newest text.
-    reloader = Reloader([sys.executable, "-B", "-m", "avtomatika_worker.cli", *arguments], Path.cwd())
+    reloader = Reloader([sys.executable, "-B", "-P", "-m", "avtomatika_worker.cli", *arguments], Path.cwd())
     sys.exit(reloader.run())
 
 
