@@ -238,8 +238,8 @@ class Worker(SkillDecorator):
             return
         skip = settings.skills_on_error is SkillsOnError.SKIP
         loaded = load_directory(path, on_error="skip" if skip else "stop", on_problem=_skipped)
-        if loaded.package is not None:
-            self._packages[loaded.package] = path.resolve()
+        if loaded.made is not None:
+            self._packages[loaded.made] = path.resolve()
         for blueprint in loaded.blueprints:  # any of them may ask for the resources of any other
             for resource in blueprint.resources:
                 self._resources.add(resource)

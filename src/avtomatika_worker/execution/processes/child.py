@@ -62,7 +62,7 @@ def main() -> None:
     threading.Thread(target=child.listen, name="worker", daemon=True).start()
     code = child.run()
     # Python's own exit would first wait for every thread that a skill has left behind. The worker bounds this one.
-    atexit._run_exitfuncs()  # noqa: SLF001 - what Python itself calls
+    atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what Python calls
     exit_at_once(code)
 
 
