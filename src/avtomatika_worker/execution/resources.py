@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import ResourceError
+from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.skills.binding import Injectables, underlying
 from avtomatika_worker.skills.resource import Resource
 
@@ -137,6 +138,7 @@ class Resources:
             for resource in self._wanted:
                 began = time.monotonic()
                 await self._make(resource)
+                restore_logging()
                 seconds = round(time.monotonic() - began, 3)
                 _log.info(
                     "resource %s is ready after %.3f s",

@@ -16,7 +16,7 @@ from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.imports import in_skill_process
-from avtomatika_worker.observability.logging import configure_logging, log_context
+from avtomatika_worker.observability.logging import configure_logging, log_context, restore_logging
 from avtomatika_worker.services.capacity import CapacityChecker
 from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
@@ -34,6 +34,7 @@ from avtomatika_worker.worker.arguments import (
 from avtomatika_worker.worker.assembly import Policies, assemble
 from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
 from avtomatika_worker.worker.provision import Provision, provide
+from avtomatika_worker.worker.twice import find_twin
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
@@ -191,6 +192,8 @@ class Worker(SkillDecorator):
             raise RuntimeError(_RUN_AGAIN)
         settings = settings or self.load_settings(os.environ)
         self.load_skills(settings)
+        restore_logging()
+        self._check_twin()
         with log_context(worker_id=settings.worker_id):
             provision = self._provide(settings.worker_id, resources or {})
             self._supervisor = assemble(
@@ -225,6 +228,22 @@ class Worker(SkillDecorator):
         return self._supervisor is not None and self._supervisor.is_cancelled(task_id)
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _check_twin(self) -> None:
+        """Raise `ConfigError` when skills, resources or middlewares went to another worker of the same file."""
+        twin = find_twin(self)
+        if twin is None:
+            return
+        other: Worker = twin.value
+        skills = [name for name in other.skills.names() if name not in self.skills.names()]
+        lacks = [", ".join(skills)] if skills else []
+        lacks += ["resources"] if set(other._resources.kinds) - set(self._resources.kinds) else []
+        lacks += ["middlewares"] if len(other._middlewares) > len(self._middlewares) else []
+        if not lacks:
+            _log.warning("%s", twin.explain("has all that the other has"), extra={"action": "imported_twice"})
+            return
+        has = "does not have" if len(self.skills) else "has no skills, not"
+        raise ConfigError([twin.explain(f"{has} the other's {' and '.join(lacks)}")])
 
     def _provide(self, worker_id: str, given: Mapping[Any, object]) -> Provision:
         return provide(worker_id, self._registry, self._resources, self._injectables, self._packages, given)

@@ -36,7 +36,7 @@ from avtomatika_worker.execution.processes.logs import forward_logs
 from avtomatika_worker.execution.processes.remote import Remote
 from avtomatika_worker.execution.processes.wire import Message, encode_outcome
 from avtomatika_worker.execution.resources import Resources
-from avtomatika_worker.observability.logging import bind_log_context, log_context
+from avtomatika_worker.observability.logging import bind_log_context, log_context, restore_logging
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
 
@@ -88,6 +88,7 @@ class Child:
         with self._runner as runner:
             try:
                 resources = self._prepare()
+                restore_logging()
                 runner.run(resources.open())
             except _STARTUP_ERRORS as error:
                 self._complain(error)
@@ -181,6 +182,8 @@ class Child:
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
             return from_exception(error), isinstance(error, MemoryError)
+        finally:
+            restore_logging()
 
     async def _cancellable(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._coroutine = asyncio.current_task()
