@@ -200,7 +200,7 @@ def test_in_a_package_modules_have_their_real_names_and_relative_imports_work(ro
     write(root / "my_project", models="NAME = 'helped'")
     directory = write(
         root / "my_project" / "skills",
-        a="from ..models import NAME\nfrom avtomatika_worker.skills.blueprint import SkillBlueprint\nbp = SkillBlueprint(NAME)",
+        a="from ..models import NAME\nfrom avtomatika_worker import SkillBlueprint\nbp = SkillBlueprint(NAME)",
     )
     if with_init:
         write(root / "my_project", __init__="")
