@@ -205,7 +205,7 @@ def test_max_tasks_per_child_is_a_count_and_for_processes(most):
         Worker().skill(max_tasks_per_child=2)(undecorated)
 
 
-async def test_a_module_that_cannot_be_imported_in_the_process_ends_the_start(tmp_path, monkeypatch, caplog):
+async def test_a_module_that_cannot_be_imported_in_the_process_is_named(tmp_path, monkeypatch, caplog):
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "only_once.py"
     head = "from avtomatika_worker import SkillBlueprint\nbp = SkillBlueprint()\n"
@@ -216,13 +216,15 @@ async def test_a_module_that_cannot_be_imported_in_the_process_ends_the_start(tm
     module.write_text(head + "import not_installed\n" + body, "utf-8")
     worker = Worker()
     worker.include_blueprint(only_once.bp)
-    with pytest.raises(SkillDefinitionError, match="'once': it cannot be imported in a process: ModuleNotFoundError"):
-        await WorkerHarness(worker).start()
+    async with WorkerHarness(worker) as h:
+        with pytest.raises(SkillDefinitionError, match="'once': it cannot be imported in a process: ModuleNotFoundE"):
+            await h.run("once")
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "skill_process_import_failed"]
     assert "import not_installed" in failed.exc_text
     module.write_text("import os\nos._exit(7)\n", "utf-8")
-    with pytest.raises(ProcessStartError, match="ended before it was ready: exit code 7"):
-        await WorkerHarness(worker).start()
+    async with WorkerHarness(worker) as h:
+        with pytest.raises(ProcessStartError, match="ended before it was ready: exit code 7"):
+            await h.run("once")
 
 
 async def test_a_process_that_can_no_longer_start_fails_tasks_that_are_tried_again(tmp_path, monkeypatch, caplog):
@@ -238,6 +240,7 @@ async def test_a_process_that_can_no_longer_start_fails_tasks_that_are_tried_aga
     worker = Worker()
     worker.include_blueprint(for_a_while.bp)
     async with WorkerHarness(worker) as h:
+        await worker.prestart()
         module.write_text("raise OSError('the disk is gone')\n", "utf-8")
         assert (await h.run("end")).error.code == "TRANSIENT_ERROR"
         error = (await h.run("end")).error
@@ -269,3 +272,15 @@ async def test_a_shutdown_while_a_process_starts_waits_for_nothing(tmp_path, mon
     worker.request_shutdown()
     await asyncio.wait_for(main, 5)
     assert gone(int(mark.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+async def test_a_harness_starts_a_process_when_a_task_needs_one(worker, own_thread):
+    def processes():
+        return {each.pid for each in psutil.Process().children(recursive=True)}
+
+    before = processes()
+    async with WorkerHarness(worker, own_thread=own_thread) as h:
+        assert processes() == before
+        pid = (await h.run("add_up", {"numbers": [1]})).data["pid"]
+        assert processes() - before == {pid}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -27,6 +29,16 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
 
 class _Commands(click.Group):
     """The commands in the order in which one meets them."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        """Run a command; with ``--json`` or ``--markdown`` nothing else goes to standard output."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        if not {"--json", "--markdown"}.isdisjoint(arguments):
+            from avtomatika_worker.cli.machines import run_for_machines
+
+            extra["standalone_mode"] = False
+            run_for_machines(lambda: super(_Commands, self).main(args, *more, **extra), as_json="--json" in arguments)
+        return super().main(args, *more, **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write a section for each stage of a worker's life."""

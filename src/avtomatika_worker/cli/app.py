@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
@@ -44,6 +45,27 @@ class UsageProblem(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Write the line."""
         click.echo(f"worker: {self.message}", err=True, file=file)
+
+
+class _Explained(UsageProblem):
+    """What the package itself found wrong, written as `explain` writes it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("; ".join(error.problems) if isinstance(error, ConfigError) else str(error))
+        self._error = error
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - as click calls it
+        """Write a line for each problem."""
+        explain(self._error)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Generator[None]:
+    """Turn what is wrong with a configuration, a skill or a resource into a `UsageProblem`: exit code 2."""
+    try:
+        yield
+    except USAGE_ERRORS as error:
+        raise _Explained(error) from error
 
 
 def load_app(path: str) -> Worker:
@@ -95,8 +117,7 @@ def read_dotenv() -> None:
 
 
 def _exit(error: Exception) -> NoReturn:
-    explain(error)
-    sys.exit(EXIT_USAGE)
+    raise _Explained(error) from error
 
 
 def _import(name: str) -> ModuleType:

@@ -179,12 +179,14 @@ class Worker(SkillDecorator):
         *,
         health_check: bool = True,
         resources: Mapping[Any, object] | None = None,
+        prestart: bool = True,
     ) -> None:
         """Run until `shutdown`, or until cancelled: both let running tasks finish first.
 
         ``settings`` default to the environment's; ``resources`` are values in place of those that would be made, by
-        type. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or `ProcessStartError`
-        before the worker registers; later only what is a bug of the worker itself.
+        type. Without ``prestart`` the first process for skills is started by the first task that needs one, or by
+        `prestart`. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
+        `ProcessStartError` before the worker registers; later only what is a bug of the worker itself.
         """
         if self._supervisor is not None:
             raise RuntimeError("this worker runs already: await worker.shutdown() first, or make another Worker")
@@ -197,7 +199,13 @@ class Worker(SkillDecorator):
         with log_context(worker_id=settings.worker_id):
             provision = self._provide(settings.worker_id, resources or {})
             self._supervisor = assemble(
-                settings, self._registry, self._middlewares, self._policies, provision, health_check=health_check
+                settings,
+                self._registry,
+                self._middlewares,
+                self._policies,
+                provision,
+                health_check=health_check,
+                prestart=prestart,
             )
             if not len(self._registry):
                 _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
@@ -212,6 +220,15 @@ class Worker(SkillDecorator):
         if self._supervisor is not None:
             self._supervisor.shutdown()
             await self._supervisor.stopped()
+
+    async def prestart(self) -> None:
+        """Start the first process for skills, if some run in one and there is none. Called on the main loop.
+
+        Does nothing when the worker does not run. Raises `SkillDefinitionError`, `ResourceError` or
+        `ProcessStartError`.
+        """
+        if self._supervisor is not None:
+            await self._supervisor.prestart()
 
     def request_shutdown(self) -> None:
         """Begin to shut down; asked a second time, cut it short. Called on the main loop, by signal handlers."""
