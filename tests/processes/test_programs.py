@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -284,3 +285,82 @@ async def test_a_harness_starts_a_process_when_a_task_needs_one(worker, own_thre
         assert processes() == before
         pid = (await h.run("add_up", {"numbers": [1]})).data["pid"]
         assert processes() - before == {pid}
+
+
+SURROUNDED = """
+import asyncio, atexit, logging.config, os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from avtomatika_worker import SkillBlueprint
+logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
+bp = SkillBlueprint()
+
+class Beat:
+    ticks = 0
+
+@bp.resource
+async def beat() -> AsyncIterator[Beat]:
+    made = Beat()
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            made.ticks += 1
+    async with asyncio.TaskGroup() as group:
+        ticking = group.create_task(tick())
+        yield made
+        ticking.cancel()
+    Path(os.environ["SURROUNDED"], "closed").touch()
+
+@bp.skill(executor="process")
+def ticks(beat: Beat) -> int:
+    return beat.ticks
+
+@bp.skill(executor="process")
+def loud() -> int:
+    raise ValueError("boom")
+
+def leave() -> None:
+    if "SURROUNDED" in os.environ:
+        Path(os.environ["SURROUNDED"], f"left-{os.getpid()}").touch()
+
+atexit.register(leave)
+"""
+
+
+@pytest.fixture
+def surrounded(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SURROUNDED", str(tmp_path))
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    (tmp_path / "surrounded.py").write_text(SURROUNDED, "utf-8")
+    handlers, level = list(logging.root.handlers), logging.root.level
+    import surrounded
+
+    logging.root.handlers[:], logging.root.level = handlers, level
+    for each in loggers:
+        each.disabled = False
+    worker = Worker()
+    worker.include_blueprint(surrounded.bp)
+    yield worker
+    sys.modules.pop("surrounded")
+
+
+async def test_what_a_resource_does_beside_goes_on_between_the_tasks_of_a_process(surrounded):
+    async with WorkerHarness(surrounded) as h:
+        before = (await h.run("ticks")).data["result"]
+        await asyncio.sleep(1)  # what goes on meanwhile is what is asked for
+        assert (await h.run("ticks")).data["result"] > before + 10
+
+
+async def test_a_process_that_ends_in_order_closes_its_resources_and_runs_what_atexit_knows(surrounded, tmp_path):
+    async with WorkerHarness(surrounded) as h:
+        await h.run("ticks")
+    assert (tmp_path / "closed").exists()
+    (left,) = tmp_path.glob("left-*")
+    assert left.name != f"left-{os.getpid()}"
+
+
+async def test_a_dict_config_in_the_program_silences_no_process(surrounded, caplog):
+    async with WorkerHarness(surrounded) as h:
+        await h.run("loud")
+    assert any("boom" in (each.exc_text or "") for each in caplog.records)
