@@ -93,7 +93,7 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, member:
     Exit codes:
       0  orderly shutdown
       1  the worker crashed; the traceback is in the log
-      2  the configuration, the command or a skill is wrong
+      2  the configuration, the command or a skill is wrong, or the port is taken
       3  a second signal cut the shutdown short
       4  results were lost: they could neither be delivered nor stored
     """
@@ -114,7 +114,11 @@ def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> N
     """Run a worker together with an orchestrator for development.
 
     It serves a console for the browser, to try skills by hand; tasks can be sent with curl, too. The orchestrator is in
-    memory and keeps nothing.
+    memory and keeps nothing. Its token, for another worker's WORKER_TOKEN, is printed. Exit code 2 when the port is
+    taken: nothing is made before it is had.
+
+    With --reload every directory below this one that can be read is watched. A signal, and the end of the process that
+    watches, ends the worker, too.
     """
     from avtomatika_worker.cli.dev import dev_command
 
@@ -153,7 +157,8 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
     The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
     middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
     task as an orchestrator would. Files of the result are kept in a temporary directory, unless a store is configured.
-    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
+    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it. With --json, all else goes there too:
+    standard output is one JSON value, also of a failure or a mistake.
 
     \b
     worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
