@@ -39,7 +39,7 @@ def to_plain(value: object) -> Any:
     if is_named_tuple(value) and not isinstance(value, type):
         value = cast("Any", value)._asdict()
     try:
-        marshal.dumps(value)  # knows Python's own types only, and fails at once for any other
+        marshal.dumps(cast("Any", value))  # knows Python's own types only, and fails at once for any other
         return msgspec.to_builtins(value, str_keys=True)
     except _CANNOT:  # the slow way knows more types, and says where what nobody knows is
         pass

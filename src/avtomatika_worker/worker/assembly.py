@@ -103,6 +103,7 @@ def assemble(
     provision: Provision,
     *,
     health_check: bool,
+    prestart: bool = True,
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
     telemetry = set_up(
@@ -113,7 +114,8 @@ def assemble(
     )
     board = Board(WorkerState())
     threads = Threads(settings.skill_threads or settings.max_concurrent_tasks)
-    processes = Processes(provision.recipe, settings.skill_processes or settings.max_concurrent_tasks)
+    most = settings.skill_processes or settings.max_concurrent_tasks
+    processes = Processes(provision.recipe, most, prestart=prestart)
     files = make_files(settings, telemetry)
     outbox = _outbox(settings)
     slots = Slots(settings.max_concurrent_tasks)
@@ -171,10 +173,12 @@ def assemble(
         services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
         services += _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+    health = None
     if health_check:
         facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
         probe = Probe(links, outbox, board, watchdog, facts)
-        services.append(HealthServer(settings.health_host, settings.port, probe, telemetry.scrape).run)
+        health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape)
+        services.append(health.run)
     parts = Parts(
         links=links,
         heartbeats=heartbeats,
@@ -189,6 +193,7 @@ def assemble(
         resource_thread=provision.thread,
         telemetry=telemetry,
         files=files,
+        health=health,
         link_services=tuple(services),
     )
     return Supervisor(

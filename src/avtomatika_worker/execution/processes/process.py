@@ -35,7 +35,12 @@ from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, Message, d
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
-_PROGRAM: Final = "from avtomatika_worker.execution.processes.child import main; main()"
+_PROGRAM: Final = """
+import sys
+sys.path += [each for each in sys.argv.pop().splitlines() if each not in sys.path]
+from avtomatika_worker.execution.processes.child import main
+main()
+"""
 
 KILL_TIMEOUT: Final = 1.0
 """Seconds in which a process that was killed is expected to be gone."""
@@ -278,13 +283,13 @@ class Process:
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that holds the other end of the socket pair."""
     with theirs:
-        # The package is found there as here; the process puts the variable back.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path)}  # noqa: PTH109
+        # The package is found there as here; but what it imports itself is never a file of the project's that is called
+        # like a module of the standard library.
+        path = "\n".join(each or os.getcwd() for each in sys.path)  # noqa: PTH109
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env=environment,
             process_group=0,  # it can be killed with all that it starts, and Ctrl+C at the terminal is the worker's
         )
 
