@@ -28,6 +28,28 @@ LONG_DELAYS = {"result_retry_initial_delay": 600.0, "result_retry_max_delay": 60
 """With these, a poll that waits for a back-off comes too late for any test."""
 
 
+class TasksAtOnce:
+    """How many tasks of the skill ``note`` run at once, at ``most``."""
+
+    def __init__(self, worker):
+        self.most = 0
+        running_now = 0
+
+        @worker.skill
+        async def note():
+            nonlocal running_now
+            running_now += 1
+            self.most = max(self.most, running_now)
+            await asyncio.sleep(0.1)
+            running_now -= 1
+            return {}
+
+
+@pytest.fixture
+def tasks_at_once(worker):
+    return TasksAtOnce(worker)
+
+
 # ------------------------------------------------------------------------------------------------ breaks
 
 
@@ -67,18 +89,7 @@ async def test_a_registration_that_no_poll_follows_up_is_not_repeated_in_a_hurry
     assert came[9] - came[0] > 0.5  # with delays below 0.02 s; these are random below 0.02, 0.04, … 5.12 s
 
 
-async def test_a_poll_that_nobody_answers_is_listened_to_and_holds_nothing_back_after_a_break(worker):
-    running_now = most = 0
-
-    @worker.skill
-    async def note():
-        nonlocal running_now, most
-        running_now += 1
-        most = max(most, running_now)
-        await asyncio.sleep(0.05)
-        running_now -= 1
-        return {}
-
+async def test_a_poll_that_nobody_answers_is_listened_to_and_holds_nothing_back_after_a_break(worker, tasks_at_once):
     held = asyncio.Event()
 
     def script(call):
@@ -94,21 +105,10 @@ async def test_a_poll_that_nobody_answers_is_listened_to_and_holds_nothing_back_
         tasks = [{"task_id": f"t{n}", "type": "note"} for n in range(5)]
         await server.hand_out(*tasks)  # the only slot was that of the poll which is never answered
         await server.until(lambda: len(server.results()) == 5)
-    assert most == 1
+    assert tasks_at_once.most == 1
 
 
-async def test_what_a_poll_from_before_a_break_brings_is_run_and_no_slot_is_used_twice(worker):
-    running_now = most = 0
-
-    @worker.skill
-    async def note():
-        nonlocal running_now, most
-        running_now += 1
-        most = max(most, running_now)
-        await asyncio.sleep(0.1)
-        running_now -= 1
-        return {}
-
+async def test_what_a_poll_from_before_a_break_brings_is_run_and_no_slot_is_used_twice(worker, tasks_at_once):
     async with (
         EmbeddedOrchestrator(poll_time=20.0) as orchestrator,
         running(worker, orchestrator, max_concurrent_tasks=1, heartbeat_interval=0.2, enable_websockets=False),
@@ -120,7 +120,7 @@ async def test_what_a_poll_from_before_a_break_brings_is_run_and_no_slot_is_used
         for job in jobs:
             assert (await job.done()).state is JobState.FINISHED
         assert {job.attempts for job in jobs} == {1}
-    assert most == 1
+    assert tasks_at_once.most == 1
 
 
 async def test_a_poll_that_waits_longer_than_orchestrators_hold_them_does_not_keep_the_next_back(worker):
