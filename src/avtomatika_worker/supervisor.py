@@ -93,6 +93,9 @@ class LinkThread:
         either: set[asyncio.Future[Any]] = {answered, ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            answered.cancel()  # nobody asks what becomes of it
+            raise
         finally:
             ended.cancel()
         if not answered.done():

@@ -31,7 +31,7 @@ from avtomatika_worker.observability.usage import UsageMeter
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
-from avtomatika_worker.policy.rotation import Rotation
+from avtomatika_worker.policy.rotation import Mode, Rotation
 from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.canonical import canonical_bytes
@@ -69,6 +69,9 @@ from avtomatika_worker.worker.provision import Provision
 UNVERSIONED: Final = "1.0.0"
 """Announced for a skill without a version: orchestrators 1.0b26 to 1.0b29 hand branches of parallel jobs only to skills
 of this one, unless the blueprint names another (observed)."""
+
+FAILOVER_HEARTBEAT: Final = 2.0
+"""Seconds between heartbeats to an orchestrator that another one stands in for: its silence is to be noticed soon."""
 
 Service = Callable[[], Coroutine[Any, Any, None]]
 
@@ -275,7 +278,7 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         token=orchestrator.token,
         token_fallback=orchestrator.token_fallback,
         has_certificate=settings.tls_cert_path is not None,
-        heartbeat_interval=settings.heartbeat_interval,
+        heartbeat_interval=_heartbeat_interval(orchestrator, settings),
         poll_timeout=settings.task_poll_timeout,
         registration=BackoffPolicy(
             settings.registration_retry_initial_delay, settings.registration_retry_max_delay, settings.rate_limit_wait
@@ -293,6 +296,11 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         max_answer=settings.max_response_bytes,
     )
     return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
+
+
+def _heartbeat_interval(orchestrator: OrchestratorSettings, settings: Settings) -> float:
+    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator is not settings.orchestrators[-1]
+    return min(settings.heartbeat_interval, FAILOVER_HEARTBEAT) if watched else settings.heartbeat_interval
 
 
 def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuard:
