@@ -5,7 +5,7 @@ PYTHON ?= python3
 ifeq ($(origin PYTHON),file)
 VENV := .venv
 else
-VENV := .venv$(shell "$(PYTHON)" -c 'import sys; print("-%d.%d" % sys.version_info[:2] + sys.abiflags)' 2>&1 || echo -none)
+VENV := .venv$(shell "$(PYTHON)" -c 'import sys; print("-%d.%d" % sys.version_info[:2] + sys.abiflags)' 2>/dev/null || echo -none)
 endif
 BIN := $(VENV)/bin
 # Files of tests that run side by side: the tests wait more than they compute.
@@ -48,15 +48,15 @@ fmt: $(VENV)/.group-check ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.extra-dev $(VENV)/.group-docs ## write the generated documents and build the site in build/site
+docs: $(VENV)/.extra-demo $(VENV)/.group-docs ## write the generated documents and build the site in build/site
 	$(BIN)/python scripts/generate_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python scripts/check_site.py
 
-bench: $(VENV)/.extra-dev ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
+bench: $(VENV)/.extra-demo ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 	$(BIN)/python -m bench $(ARGS)
 
-fuzz: $(VENV)/.extra-dev $(VENV)/.group-fuzz ## fuzz what reads bytes from outside (ARGS="task uris --seconds 300")
+fuzz: $(VENV)/.extra-demo $(VENV)/.group-fuzz ## fuzz what reads bytes from outside (ARGS="task uris --seconds 300")
 	$(BIN)/python -m fuzz $(ARGS)
 
 # The same commit gives the same bytes: times in the archives are the commit's.
@@ -72,6 +72,7 @@ clean: ## remove the environments, caches and build results
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------- what verbs need
+# The smallest extra is demo: docs, bench and fuzz need no more than the package itself.
 # One stamp for each extra and each dependency group of pyproject.toml: a verb installs its own when it is first used,
 # and again when pyproject.toml has changed.
 

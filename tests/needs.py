@@ -19,6 +19,7 @@ PROGRAMS: Final[Mapping[str, str | None]] = {
     "ffmpeg": "ffmpeg",
     "fish": "fish",
     "kubectl": None,
+    "make": "make",
     "npm": "npm",
     "openssl": "openssl",
     "promtool": "prometheus",
