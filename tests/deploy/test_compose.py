@@ -25,6 +25,7 @@ def test_it_is_valid_by_the_schema_of_compose():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(600)  # only the first run needs them: it installs the orchestrator
 def test_it_has_as_many_orchestrators_and_workers_as_make_cluster(tmp_path):
     cluster = system.Cluster(tmp_path)
     assert len(ENGINES) == len(cluster.engines) == 2
