@@ -341,3 +341,16 @@ async def test_a_worker_that_imports_for_long_does_not_outlive_it(project, orche
         await worker.wait_for("importing")
         worker.process.kill()
         await worker.left()
+
+
+async def test_without_its_package_the_extra_that_has_it_is_named(tmp_path):
+    (tmp_path / "app.py").write_text(APP, "utf-8")
+    program = "import sys; sys.modules['watchfiles'] = None; from avtomatika_worker.cli.__main__ import start; start()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, "dev", "--app", "app:worker", "--reload"),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, problem = await process.communicate()
+    assert process.returncode == 2
+    assert "install the extra [reload]" in " ".join(problem.decode().split())
