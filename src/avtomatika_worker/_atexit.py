@@ -1,20 +1,33 @@
-"""The end of a process in which native threads run.
+"""How a process of ours begins and ends.
 
-pyreqwest and obstore have threads of their own, which let go of Python objects at any time. One that does so while the
-interpreter is torn down aborts the process without a word of Python's (seen with pyreqwest 0.15 and obstore 0.12.1:
-one exit of a dozen right after a call, SIGABRT or "Fatal Python error: PyGILState_Release").
+It ends without the interpreter being torn down: pyreqwest and obstore have threads of their own, which let go of Python
+objects at any time. One that does so while the interpreter is torn down aborts the process without a word of Python's
+(seen with pyreqwest 0.15 and obstore 0.12.1: one exit of a dozen right after a call, SIGABRT or "Fatal Python error:
+PyGILState_Release"). And it ends in time: Python waits for every thread and for every ``atexit`` function, however long
+one of them takes.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import io
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, NoReturn
+
+_log: Final = logging.getLogger("avtomatika_worker")
+
+EXIT_TIMEOUT: Final = 5.0
+"""Seconds that threads and ``atexit`` functions get when a process ends; then it ends without them."""
+
+_FLUSH_TIMEOUT: Final = 1.0
+"""Seconds for output to be written that nobody may read."""
 
 _PAUSE: Final = 0.1
 
@@ -45,9 +58,74 @@ def run_program(main: Callable[[], object]) -> None:
     codes.append(0)
 
 
+def open_standard_streams() -> None:
+    """Give the process the standard streams that it was started without.
+
+    Their numbers would go to the next files and sockets that are opened, and what a library writes to standard error
+    would go there as well.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:  # a lower one was closed before
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "w", closefd=False), write_through=True))
+
+
+def write_error(text: str) -> None:
+    """Write a line to standard error, if somebody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def exit_in_time(code: int) -> NoReturn:
+    """Exit as Python does, but in `EXIT_TIMEOUT` at most: what has not ended by then is left behind."""
+    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    sys.exit(code)
+
+
+def exit_without_threads(code: int) -> NoReturn:
+    """Exit without waiting for threads, which are known not to end; ``atexit`` functions get `EXIT_TIMEOUT`."""
+    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()  # noqa: SLF001
+    exit_at_once(code)
+
+
 def exit_at_once(code: int) -> NoReturn:
-    """End the process with its output flushed, and nothing else done."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End the process with its output flushed, as far as somebody takes it, and nothing else done."""
+    flushing = threading.Thread(target=_flush, name="flush", daemon=True)
+    try:
+        flushing.start()
+    except RuntimeError:  # threads cannot be started any more
+        _flush()
+    else:
+        flushing.join(_FLUSH_TIMEOUT)
     os._exit(code)
+
+
+def _flush() -> None:
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(BaseException):  # handlers are users' code, streams may be closed
+            flush()
+
+
+def _exit_late(code: int) -> None:
+    time.sleep(EXIT_TIMEOUT)
+    names = [each.name for each in threading.enumerate() if each.is_alive() and not each.daemon and not _is_main(each)]
+    what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
+    with contextlib.suppress(BaseException):
+        _log.warning("the process ends without %s", what, extra={"action": "exit_cut"})
+    exit_at_once(code)
+
+
+def _is_main(thread: threading.Thread) -> bool:
+    return thread is threading.main_thread()

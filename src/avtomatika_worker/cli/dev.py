@@ -25,7 +25,7 @@ from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import run_process
+from avtomatika_worker.worker.process import longest_shutdown, run_process
 from avtomatika_worker.worker.thread import WorkerThread
 
 DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator listens on loopback and keeps nothing
@@ -89,6 +89,14 @@ class _Session:
     def ending(self) -> Ending:
         """How the worker ended."""
         return self._worker.ending
+
+    @property
+    def shutdown_limit(self) -> float:
+        """Seconds that shutting down may take."""
+        return longest_shutdown(self._worker.skills, self._settings)
+
+    def rescue(self) -> None:
+        """Do nothing: the orchestrator forgets everything as well."""
 
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; the orchestrator follows it."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
+from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose, failed
 from avtomatika_worker.execution.outcome import (
@@ -156,7 +157,8 @@ class Execution:
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
         work = self._run_in_time() if self.turn is None else self._in_turn(self.turn)
-        self._runner = loop.create_task(work, name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+        with owned_by(self):
+            self._runner = loop.create_task(work, name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.errors import ConfigError
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
@@ -77,6 +78,8 @@ class HealthServer:
         except OSError as error:
             raise ConfigError([_explained(error, self._host, self._port)]) from error
         stop, told_to_stop = socket.socketpair()
+        # A child that a skill has forked would hold the port long after this worker.
+        take_back = close_in_forked_children(server.fileno())
         thread = threading.Thread(target=server.serve_until, args=(told_to_stop,), name="health", daemon=True)
         thread.start()
         try:
@@ -85,8 +88,10 @@ class HealthServer:
                 _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
             await asyncio.Event().wait()
         finally:
+            stop.shutdown(socket.SHUT_RDWR)  # to close it does nothing while a forked child has it as well
             stop.close()
-            thread.join()
+            thread.join(REQUEST_TIMEOUT)
+            take_back()
             server.server_close()
 
     def answer(self, path: str) -> Answer:

@@ -60,6 +60,7 @@ class Outbox:
         self._backlog: Counter[Link] = Counter()
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
+        self._on_its_way: set[Delivery] = set()
         self.expired: int = 0
         self.lost: int = 0
 
@@ -124,9 +125,26 @@ class Outbox:
 
     def close(self) -> None:
         """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
+        left = self._store_rest()
+        if left > self.lost:
+            _log.warning(
+                "%d results and events were not delivered; they are on disk, and go out when a worker with this id"
+                " runs here again",
+                left - self.lost,
+                extra={"action": "outbox_left"},
+            )
+        self._keeper.close()
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet. Called in any thread, when the loops that send have come to a stop."""
+        self._closed = True
+        self._store_rest()
+
+    def _store_rest(self) -> int:
+        """Store what is not stored, what goes out at this moment included; return how many are not delivered."""
         with self._lock:
-            left = [each for lane in self._lanes.values() for each in lane]
-        rest = [each for each in left if not each.discarded]
+            waiting = [each for lane in self._lanes.values() for each in lane]
+            left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
         for delivery in left:
             if delivery.discarded:
                 self._keeper.forget(delivery.row)
@@ -135,14 +153,7 @@ class Outbox:
             ):
                 self.lost += 1
                 _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
-        if len(rest) > self.lost:
-            _log.warning(
-                "%d results and events were not delivered; they are on disk, and go out when a worker with this id"
-                " runs here again",
-                len(rest) - self.lost,
-                extra={"action": "outbox_left"},
-            )
-        self._keeper.close()
+        return sum(not each.discarded for each in left)
 
     def stop_sending(self) -> None:
         """Make no more first attempts: what comes now is stored."""
@@ -194,6 +205,7 @@ class Outbox:
         self._wait_in_lane(delivery_of(link, message))
 
     async def _first(self, delivery: Delivery) -> None:
+        self._on_its_way.add(delivery)
         try:
             if self._store_first:
                 await keep(delivery, self._keeper)
@@ -208,6 +220,8 @@ class Outbox:
         except BaseException:
             self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
             raise
+        finally:
+            self._on_its_way.discard(delivery)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:

@@ -32,7 +32,7 @@ from avtomatika_worker.worker.arguments import (
     checked_middleware,
 )
 from avtomatika_worker.worker.assembly import Policies, assemble
-from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
+from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
 from avtomatika_worker.worker.provision import Provision, provide
 
 _log: Final = logging.getLogger("avtomatika_worker")
@@ -89,6 +89,7 @@ class Worker(SkillDecorator):
         self._supervisor: Supervisor | None = None
         self._skills_loaded = False
         self._ending = Ending()
+        self._shutdown_limit = 0.0
 
     # ------------------------------------------------------------------------------------------ skills
 
@@ -170,6 +171,11 @@ class Worker(SkillDecorator):
         if in_skill_process():  # before `run_process` makes it an exit code
             raise RuntimeError(_RUN_AGAIN)
         configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+        try:
+            self.load_skills(settings)
+        except USAGE_ERRORS as error:
+            explain(error)
+            sys.exit(EXIT_USAGE)
         run_process(self, lambda: self.main(settings, health_check=health_check))
 
     async def main(
@@ -193,6 +199,7 @@ class Worker(SkillDecorator):
         self.load_skills(settings)
         with log_context(worker_id=settings.worker_id):
             provision = self._provide(settings.worker_id, resources or {})
+            self._shutdown_limit = longest_shutdown(self._registry, settings)
             self._supervisor = assemble(
                 settings, self._registry, self._middlewares, self._policies, provision, health_check=health_check
             )
@@ -219,6 +226,21 @@ class Worker(SkillDecorator):
     def ending(self) -> Ending:
         """How the worker's last run ended."""
         return self._ending
+
+    @property
+    def shutdown_limit(self) -> float:
+        """Seconds that shutting down may take at most, when the worker runs as a process; 0 when it does not run."""
+        return self._shutdown_limit
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet: the last resort of a process whose event loop has come to a stop.
+
+        May be called in any thread.
+        """
+        supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.rescue()
+            self._ending = supervisor.ending
 
     async def check_for_cancellation(self, task_id: str) -> bool:
         """Return whether the running task ``task_id`` was cancelled."""
