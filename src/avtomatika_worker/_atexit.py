@@ -96,7 +96,7 @@ def exit_without_threads(code: int) -> NoReturn:
     """Exit without waiting for threads, which are known not to end; ``atexit`` functions get `EXIT_TIMEOUT`."""
     threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
     with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else runs them
     exit_at_once(code)
 
 

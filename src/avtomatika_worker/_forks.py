@@ -1,8 +1,8 @@
 """What a child that user code has forked must not have of the worker: its signal handling, its sockets.
 
-``multiprocessing`` forks by default on Linux (before Python 3.14), ``ProcessPoolExecutor`` with it. Such a child inherits
-the worker's handlers and its wake-up descriptor, so a signal for the child would reach the worker, and every descriptor,
-so a connection or a port would stay open for as long as the child lives.
+``multiprocessing`` forks by default on Linux (before Python 3.14), ``ProcessPoolExecutor`` with it. Such a child
+inherits the worker's handlers and its wake-up descriptor, so a signal for the child would reach the worker, and every
+descriptor, so a connection or a port would stay open for as long as the child lives.
 """
 
 from __future__ import annotations

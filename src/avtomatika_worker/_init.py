@@ -1,8 +1,9 @@
 """What process 1 of a container has to do besides its work, done by a process of its own.
 
-Everything that loses its parent becomes a child of process 1, which has to wait for it or the process table fills up. A
-worker cannot do that itself: it would take the exit status away from whoever has started a process and waits for it
-(``subprocess``, ``multiprocessing``, asyncio). So it leaves process 1 to a loop that does nothing else, as ``tini`` does.
+Everything that loses its parent becomes a child of process 1, which has to wait for it or the process table fills up.
+A worker cannot do that itself: it would take the exit status away from whoever has started a process and waits for it
+(``subprocess``, ``multiprocessing``, asyncio). So it leaves process 1 to a loop that does nothing else, as ``tini``
+does.
 """
 
 from __future__ import annotations

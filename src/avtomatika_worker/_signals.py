@@ -1,9 +1,9 @@
 """SIGINT, SIGTERM and SIGHUP, heard by a thread from a program's first line to its last.
 
-The interpreter runs handlers in the main thread, between two steps of Python: neither while an app is being imported nor
-while a skill blocks the event loop can that be relied on. So the handlers do nothing, and a thread reads the numbers of
-the signals from the wake-up descriptor. As process 1 of a container a program has no other chance: what it does not
-handle, the kernel drops.
+The interpreter runs handlers in the main thread, between two steps of Python: neither while an app is being imported
+nor while a skill blocks the event loop can that be relied on. So the handlers do nothing, and a thread reads the
+numbers of the signals from the wake-up descriptor. As process 1 of a container a program has no other chance: what it
+does not handle, the kernel drops.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Keeps what a skill does to its event loop that skill's own affair.
 
-An ``async def`` skill shares the main loop with the worker. With its own hands it could stop that loop, cancel every task
-there is, or raise ``SystemExit`` in a task that it has started, which asyncio passes on to whoever runs the loop. Each of
-these would end the worker and every other task. So a task may cancel only what its own skill has started, the loop's
-own switches refuse skills, and `run_to_end` goes on where a ``SystemExit`` has left the loop.
+An ``async def`` skill shares the main loop with the worker. With its own hands it could stop that loop, cancel every
+task there is, or raise ``SystemExit`` in a task that it has started, which asyncio passes on to whoever runs the
+loop. Each of these would end the worker and every other task. So a task may cancel only what its own skill has
+started, the loop's own switches refuse skills, and `run_to_end` goes on where a ``SystemExit`` has left the loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REFUSED: Final = (
 """What would take the loop away from everybody else on it."""
 
 
-class Exited(Exception):
+class ExitedError(Exception):
     """Carries what is no ``Exception`` out of a thread: a future that raises GeneratorExit closes who awaits it."""
 
     def __init__(self, original: BaseException) -> None:
@@ -93,12 +93,15 @@ def contained_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.Abs
     return loop
 
 
-def run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, _T]) -> _T:
+def run_to_end(
+    loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, _T], context: contextvars.Context | None = None
+) -> _T:
     """Run ``main`` to its end, whatever else on the loop raises meanwhile; return what it returns, or raise it."""
-    task = loop.create_task(main)
+    task = loop.create_task(main, context=context)
+    running = contextvars.Context()  # of the worker, wherever this is called
     while not task.done():
         try:
-            loop.run_until_complete(task)
+            running.run(loop.run_until_complete, task)
         except (SystemExit, KeyboardInterrupt) as error:
             if not task.done():
                 _log.warning(
@@ -119,14 +122,14 @@ def _new_task(loop: asyncio.AbstractEventLoop, coro: Any, **rest: Any) -> OwnedT
 
 
 def _contained(base: type[Any]) -> type[Any]:
-    return type("ContainedLoop", (base,), {name: _refusing(name) for name in _REFUSED if hasattr(base, name)})
+    return type("ContainedLoop", (base,), {name: _refusing(base, name) for name in _REFUSED})
 
 
-def _refusing(name: str) -> Callable[..., Any]:
+def _refusing(base: type[Any], name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _owner.get() is not None:
             raise RuntimeError(f"a skill must not call {name}() of the worker's event loop")
-        return getattr(super(type(self), self), name)(*args, **kwargs)
+        return getattr(base, name)(self, *args, **kwargs)
 
     method.__name__ = name
     return method

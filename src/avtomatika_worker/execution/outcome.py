@@ -14,7 +14,7 @@ from avtomatika_worker.errors import (
     TransientError,
     UnsendableValueError,
 )
-from avtomatika_worker.execution.containment import Exited
+from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -120,7 +120,7 @@ def from_exception(error: BaseException) -> Failed:
 
 
 def _the_one(error: BaseException) -> BaseException:
-    if isinstance(error, Exited):
+    if isinstance(error, ExitedError):
         return error.original
     inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if issubclass(type(error), ExceptionGroup) else ()
     return _the_one(inner[0]) if len(inner) == 1 else error

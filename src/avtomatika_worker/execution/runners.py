@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from avtomatika_worker.execution.containment import Exited, ends_if_forked
+from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
 from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.observability.tracing import Tracing
@@ -51,7 +51,7 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:
-            raise Exited(error) from error
+            raise ExitedError(error) from error
 
 
 @dataclass(frozen=True, slots=True)
