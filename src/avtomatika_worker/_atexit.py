@@ -124,7 +124,16 @@ def _exit_late(code: int) -> None:
     what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
     with contextlib.suppress(BaseException):
         _log.warning("the process ends without %s", what, extra={"action": "exit_cut"})
+    with contextlib.suppress(BaseException):
+        _terminate_children()
     exit_at_once(code)
+
+
+def _terminate_children() -> None:
+    """Terminate what multiprocessing would wait for."""
+    multiprocessing = sys.modules.get("multiprocessing")  # never imported for this
+    for child in multiprocessing.active_children() if multiprocessing is not None else ():
+        child.terminate()
 
 
 def _is_main(thread: threading.Thread) -> bool:

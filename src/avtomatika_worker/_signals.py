@@ -80,6 +80,7 @@ class _Ears:
 
 
 _STOP_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_heard: Final = set[int]()
 _ears: _Ears | None = None
 
 
@@ -98,7 +99,16 @@ def hear_signals(listener: Listener | None = None) -> None:
     for number in _STOP_SIGNALS:
         if number in {signal.SIGINT, signal.SIGTERM} or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+            _heard.add(number)
     _ears.take_over()
+
+
+def hear_again() -> bool:
+    """Take back signals that somebody else handles meanwhile; return whether there were any. In the main thread."""
+    taken = [number for number in _STOP_SIGNALS if number in _heard and signal.getsignal(number) is not _handle]
+    for number in taken:
+        signal.signal(number, _handle)
+    return bool(taken)
 
 
 def ignore_signals() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import json
 import os
-import signal
 import sys
 import tempfile
 import uuid
@@ -20,6 +18,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from avtomatika_worker._atexit import exit_at_once, exit_in_time
+from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.devserver import Change, Subscription
@@ -27,7 +27,7 @@ from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK
 
 _PROGRESS_STEP: Final = 0.01
 _TRIED_AGAIN: Final = frozenset(
@@ -62,7 +62,7 @@ def call_command(app: str, call: Call) -> None:
     if settings.file_store_root is None:  # files of the result stay there: made when there is the first
         overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
     result = asyncio.run(_run(worker, call, params, metadata, overrides))
-    sys.exit(EXIT_OK if result.ok else EXIT_CRASHED)
+    exit_in_time(EXIT_OK if result.ok else EXIT_CRASHED)
 
 
 def read_params(text: str | None, file: str | None, fields: Sequence[str]) -> dict[str, Any]:
@@ -143,15 +143,15 @@ async def _run(
 
 
 def _cancel_on_interrupt(task: RunningTask) -> None:
-    """Have Ctrl+C cancel the task as an orchestrator would; the second one ends the program."""
+    """Have a signal cancel the task as an orchestrator would; the second one ends the program."""
     loop = asyncio.get_running_loop()
 
-    def cancel() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        task.cancel()
+    def heard(_number: int, times: int) -> None:
+        if times > 1:
+            exit_at_once(EXIT_FORCED)
+        loop.call_soon_threadsafe(task.cancel)
 
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C ends the program
-        loop.add_signal_handler(signal.SIGINT, cancel)
+    hear_signals(heard)
 
 
 async def _watch(changes: Subscription, console: Console) -> None:

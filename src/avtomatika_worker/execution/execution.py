@@ -216,7 +216,9 @@ class Execution:
         if not runner.done():
             return Cancelled(reason or CancelReason.SHUTDOWN)
         if not runner.cancelled():
-            outcome = runner.result()
+            # A GeneratorExit that a skill awaits, its helper's perhaps, closes all frames on its way out.
+            error = runner.exception()
+            outcome = runner.result() if error is None else failed(error, self.ctx)
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
             return outcome if reason is None or reason is CancelReason.SHUTDOWN else Cancelled(reason)
         return Cancelled(reason) if reason else from_exception(RuntimeError("the skill cancelled itself"))

@@ -23,6 +23,7 @@ import msgspec
 
 from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.observability.host import listener_at
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
@@ -220,4 +221,6 @@ def _explained(error: OSError, host: str, port: int) -> str:
     at = f"the health server cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"WORKER_HEALTH_HOST={host}: {at}; name an address of this machine, 0.0.0.0 for all of them"
-    return f"WORKER_PORT={port}: {at}; choose another port, 0 for any, or --no-health-check"
+    holder = listener_at(port) if error.errno == errno.EADDRINUSE else None
+    held = f" by {holder}" if holder is not None else ""
+    return f"WORKER_PORT={port}: {at}{held}; choose another port, 0 for any, or --no-health-check"

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn, Protocol
 
 from avtomatika_worker._atexit import exit_at_once, exit_in_time, exit_without_threads, write_error
-from avtomatika_worker._signals import hear_signals, ignore_signals
+from avtomatika_worker._signals import hear_again, hear_signals, ignore_signals
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError, ProcessStartError, ResourceError, SkillDefinitionError, SkillLoadError
 from avtomatika_worker.execution.containment import contained_loop, run_to_end
@@ -47,6 +47,9 @@ STEPS_LIMIT: Final = 25.0
 
 FORCED_LIMIT: Final = 5.0
 """Seconds that a shutdown which was cut short may take; then the process ends by itself."""
+
+_KEEP_EVERY: Final = 1.0
+"""Seconds between two looks at whether signals are still the worker's."""
 
 _PATIENCE: Final = 2
 """Signals that shut down in order, the second one faster; one more ends the process at once."""
@@ -128,7 +131,11 @@ class _Stopping:
         """Run ``main``, on which signals have an effect from now on."""
         spare_the_collector()
         self._loop = asyncio.get_running_loop()
-        await main()
+        keeping = self._loop.create_task(_keep_signals(), name="signals")
+        try:
+            await main()
+        finally:
+            keeping.cancel()
 
     def heard(self, _number: int, times: int) -> None:
         """Take a signal. Called in the thread that hears them."""
@@ -165,6 +172,18 @@ def exit_code(ending: Ending) -> int:
     if ending.lost:
         return EXIT_LOST
     return EXIT_FORCED if ending.forced else EXIT_OK
+
+
+async def _keep_signals() -> None:
+    """Take signals back from libraries and skills that handle them: nothing could end the worker in order any more."""
+    while True:
+        await asyncio.sleep(_KEEP_EVERY)
+        if hear_again():
+            _log.warning(
+                "a handler for SIGINT, SIGTERM or SIGHUP was set after the start; the worker needs them and has taken"
+                " them back",
+                extra={"action": "signals_taken_back"},
+            )
 
 
 async def _stragglers_end() -> bool:

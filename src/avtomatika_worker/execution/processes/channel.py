@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, read_head
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
@@ -31,6 +32,7 @@ class Channel(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_garbled = on_garbled
         self._on_stranger = on_stranger
+        self._take_back: Callable[[], None] = lambda: None
         self.pid: int = 0
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -61,6 +63,9 @@ class Channel(asyncio.Protocol):
         """Take the transport."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - uvloop's is none
         self._transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        if sock is not None:  # a forked child would keep the process from noticing that the worker is gone
+            self._take_back = close_in_forked_children(sock.fileno())
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and every message that is complete with them."""
@@ -95,6 +100,7 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note of the end."""
         del exc
+        self._take_back()
         if not self._lost.done():
             self._lost.set_result(None)
         self._on_lost()

@@ -65,13 +65,13 @@ def _kill_all(process: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
     until = time.monotonic() + _KILL_LIMIT
-    while (children := _children()) and time.monotonic() < until:
-        for child in children:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(child, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < until:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+            for child in _children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(child, signal.SIGKILL)
             time.sleep(0.001)
 
 
@@ -83,8 +83,7 @@ def _children() -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                state, parent = (entry / "stat").read_text("latin-1").rpartition(")")[2].split()[:2]
-                if parent == us and state != "Z":
+                if (entry / "stat").read_text("latin-1").rpartition(")")[2].split()[1] == us:
                     found.append(int(entry.name))
     return found
 

@@ -1,0 +1,43 @@
+"""Keeps the worker's own log records from ending it: handlers are users' code, and may raise anything."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Final
+
+from avtomatika_worker._atexit import write_error
+
+_PACKAGE: Final = "avtomatika_worker"
+
+
+def contain_handlers() -> None:
+    """Let records of the worker reach the root logger's handlers with whatever these raise caught."""
+    logger = logging.getLogger(_PACKAGE)
+    if not any(isinstance(each, _ToRoot) for each in logger.handlers):
+        logger.addHandler(_ToRoot())
+    logger.propagate = False
+
+
+class _ToRoot(logging.Handler):
+    """Hands records to the root logger's handlers, as propagating them would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._broken: weakref.WeakSet[logging.Handler] = weakref.WeakSet()
+
+    def createLock(self) -> None:  # noqa: N802 - as the base class calls it
+        """Have no lock: each of those handlers has its own."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on; the first time that a handler raises is told on standard error."""
+        for handler in logging.root.handlers.copy():
+            if record.levelno < handler.level:
+                continue
+            try:
+                handler.handle(record)
+            except BaseException as error:  # noqa: BLE001 - a log record ends nothing
+                if handler not in self._broken:
+                    self._broken.add(handler)
+                    write_error(f"worker: the log handler {handler!r} raised {type(error).__name__}: {error}")
