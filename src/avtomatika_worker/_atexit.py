@@ -120,7 +120,7 @@ def _flush() -> None:
 
 def _exit_late(code: int) -> None:
     time.sleep(EXIT_TIMEOUT)
-    names = [each.name for each in threading.enumerate() if each.is_alive() and not each.daemon and not _is_main(each)]
+    names = [each.name for each in threading.enumerate() if _is_waited_for(each)]
     what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
     with contextlib.suppress(BaseException):
         _log.warning("the process ends without %s", what, extra={"action": "exit_cut"})
@@ -136,5 +136,9 @@ def _terminate_children() -> None:
         child.terminate()
 
 
-def _is_main(thread: threading.Thread) -> bool:
-    return thread is threading.main_thread()
+def _is_waited_for(thread: threading.Thread) -> bool:
+    """Whether Python waits for a thread at its end: for those of executors too, daemons or not."""
+    if thread is threading.main_thread() or not thread.is_alive():
+        return False
+    of_executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+    return not thread.daemon or thread in of_executors

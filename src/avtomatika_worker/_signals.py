@@ -105,6 +105,8 @@ def hear_signals(listener: Listener | None = None) -> None:
 
 def hear_again() -> bool:
     """Take back signals that somebody else handles meanwhile; return whether there were any. In the main thread."""
+    if _ears is not None:
+        _ears.take_over()
     taken = [number for number in _STOP_SIGNALS if number in _heard and signal.getsignal(number) is not _handle]
     for number in taken:
         signal.signal(number, _handle)
@@ -120,6 +122,11 @@ def ignore_signals() -> None:
 def end_at_once(number: int, _times: int) -> None:
     """End the process: nothing has begun that would have to be ended in order."""
     exit_at_once(SIGNALLED + number)
+
+
+def end_well(_number: int, _times: int) -> None:
+    """End a process that runs until a signal comes: it has come before there was anything to end in order."""
+    exit_at_once(0)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from avtomatika_worker._atexit import exit_at_once, exit_in_time
+from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.dev import local_environment
@@ -27,7 +27,7 @@ from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 
 _PROGRESS_STEP: Final = 0.01
 _TRIED_AGAIN: Final = frozenset(
@@ -62,7 +62,7 @@ def call_command(app: str, call: Call) -> None:
     if settings.file_store_root is None:  # files of the result stay there: made when there is the first
         overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
     result = asyncio.run(_run(worker, call, params, metadata, overrides))
-    exit_in_time(EXIT_OK if result.ok else EXIT_CRASHED)
+    leave(EXIT_OK if result.ok else EXIT_CRASHED)
 
 
 def read_params(text: str | None, file: str | None, fields: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from avtomatika_worker._atexit import exit_at_once, exit_in_time
+from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import SIGNALLED, hear_signals
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
@@ -25,7 +25,7 @@ from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.worker.assembly import make_files
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
@@ -49,7 +49,7 @@ def demo_command(output: str) -> None:
     configure_logging("text", os.environ.get("LOG_LEVEL", "CRITICAL"))
     with tempfile.TemporaryDirectory() as no_skills:
         code = asyncio.run(_until_interrupted(_run(Path(output), Console(), no_skills)))
-    exit_in_time(code)
+    leave(code)
 
 
 async def _until_interrupted(demo: Coroutine[Any, Any, int]) -> int:

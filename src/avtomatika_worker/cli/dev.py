@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import click
 
+from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
@@ -33,6 +34,7 @@ DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator li
 
 def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload: bool) -> None:
     """Run both until a signal comes."""
+    hear_signals(end_well)
     if reload:
         reload_command()
     worker = load_app(app)

@@ -113,10 +113,17 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
     hear_signals(lambda _number, _times: exit_at_once(code or EXIT_FORCED))
     ended = run_to_end(loop, _stragglers_end())
     threads.shutdown(wait=False, cancel_futures=True)
-    if not ended or not _threads_end():
+    if not ended:
         exit_without_threads(code)
     loop.close()
-    exit_in_time(code)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; without waiting for threads of users' code that do not end, for Python would wait for them indefinitely."""
+    if _threads_end():
+        exit_in_time(code)
+    exit_without_threads(code)
 
 
 class _Stopping:
@@ -177,13 +184,13 @@ def exit_code(ending: Ending) -> int:
 async def _keep_signals() -> None:
     """Take signals back from libraries and skills that handle them: nothing could end the worker in order any more."""
     while True:
-        await asyncio.sleep(_KEEP_EVERY)
         if hear_again():
             _log.warning(
                 "a handler for SIGINT, SIGTERM or SIGHUP was set after the start; the worker needs them and has taken"
                 " them back",
                 extra={"action": "signals_taken_back"},
             )
+        await asyncio.sleep(_KEEP_EVERY)
 
 
 async def _stragglers_end() -> bool:

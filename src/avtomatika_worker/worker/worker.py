@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
+from avtomatika_worker._init import leave_first_process
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
 from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
@@ -40,6 +41,11 @@ _log: Final = logging.getLogger("avtomatika_worker")
 _RUN_AGAIN: Final = (
     "processes for skills import the program, and must not run its worker: "
     'put worker.run() and the like under: if __name__ == "__main__"'
+)
+
+_NOT_REAPED: Final = (
+    "this program is process 1 and has threads already, so nothing reaps processes that lose their parent: "
+    "give the container an init (docker run --init, or tini in the image)"
 )
 
 
@@ -170,7 +176,10 @@ class Worker(SkillDecorator):
         """Run as `run` does, with settings at hand."""
         if in_skill_process():  # before `run_process` makes it an exit code
             raise RuntimeError(_RUN_AGAIN)
+        reaped = leave_first_process()
         configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+        if not reaped:
+            _log.warning(_NOT_REAPED, extra={"action": "first_process"})
         try:
             self.load_skills(settings)
         except USAGE_ERRORS as error:
