@@ -54,8 +54,10 @@ def run_program(main: Callable[[], object]) -> None:
         main()
     except SystemExit as error:
         codes.append(error.code if isinstance(error.code, int) else int(error.code is not None))
+        _be_gone_in_time(codes[0])
         raise
     codes.append(0)
+    _be_gone_in_time(0)
 
 
 def open_standard_streams() -> None:
@@ -88,13 +90,13 @@ def write_error(text: str) -> None:
 
 def exit_in_time(code: int) -> NoReturn:
     """Exit as Python does, but in `EXIT_TIMEOUT` at most: what has not ended by then is left behind."""
-    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    _be_gone_in_time(code)
     sys.exit(code)
 
 
 def exit_without_threads(code: int) -> NoReturn:
     """Exit without waiting for threads, which are known not to end; ``atexit`` functions get `EXIT_TIMEOUT`."""
-    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    _be_gone_in_time(code)
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else runs them
     exit_at_once(code)
@@ -116,6 +118,11 @@ def _flush() -> None:
     for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
         with contextlib.suppress(BaseException):  # handlers are users' code, streams may be closed
             flush()
+
+
+@functools.cache
+def _be_gone_in_time(code: int) -> None:
+    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
 
 
 def _exit_late(code: int) -> None:
