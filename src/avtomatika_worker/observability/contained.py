@@ -26,9 +26,10 @@ class _ToRoot(logging.Handler):
         super().__init__()
         self._broken: weakref.WeakSet[logging.Handler] = weakref.WeakSet()
 
-    def createLock(self) -> None:  # noqa: N802 - as the base class calls it
-        """Have no lock: each of those handlers has its own."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Hand a record on without a lock: each of those handlers has its own."""
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record on; the first time that a handler raises is told on standard error."""
