@@ -67,9 +67,7 @@ def _fuzz(name: str, flags: tuple[str, ...]) -> None:
     try:
         import atheris
     except ImportError:
-        raise SystemExit(
-            "fuzzing needs atheris: pip install 'avtomatika-worker[fuzz]' (Linux, CPython to 3.13)"
-        ) from None
+        raise SystemExit("fuzzing needs atheris, which `make fuzz` installs (Linux, CPython up to 3.13)") from None
     with atheris.instrument_imports(include=["avtomatika_worker"]):
         from fuzz import targets
     target = targets.by_name(name)

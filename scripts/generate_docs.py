@@ -169,7 +169,7 @@ CLI_HEAD: Final = """\
 in the working directory: [configuration.md](configuration.md).
 
 - **Errors** are one line on standard error with what to do about it, and exit code 2.
-- **Colours** are written to a terminal only; `NO_COLOR=1` turns them off there, too.
+- **Colors** are written to a terminal only; `NO_COLOR=1` turns them off there, too.
 - **Machines** read what `--json` writes: `call`, `skills`, `doctor`, `version`.
 - **Shell completion** for Bash (4.4 or newer), Zsh and Fish; one of these lines in the shell's start-up file:
 

@@ -50,7 +50,7 @@ def test_colours_are_those_of_the_picture(tmp_path: Path) -> None:
     image.save(tmp_path / "flag.png")
     made = shrink(tmp_path / "flag.png", tmp_path, width=400)
     assert made.palette == ["#ff0000", "#0000ff"]
-    assert made.average_colour in {"#bf0040", "#bf003f", "#c0003f", "#c00040"}
+    assert made.average_color in {"#bf0040", "#bf003f", "#c0003f", "#c00040"}
 
 
 def test_transparency_is_kept_and_counts_in_no_average(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_transparency_is_kept_and_counts_in_no_average(tmp_path: Path) -> None:
     image.paste((0, 128, 0, 255), (0, 0, 100, 200))
     image.save(tmp_path / "half.png")
     made = shrink(tmp_path / "half.png", tmp_path, width=100)
-    assert made.average_colour == "#008000"
+    assert made.average_color == "#008000"
     with Image.open(made.path) as small:
         assert (small.format, small.size) == ("PNG", (100, 100))
         assert small.getpixel((90, 50))[3] == 0  # type: ignore[index]
@@ -114,7 +114,7 @@ def test_without_pillow_the_failure_says_what_to_install(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, f"{demo_app.__name__}.pictures", raising=False)
     monkeypatch.delattr(demo_app, "pictures", raising=False)
-    with pytest.raises(DependencyMissingError, match=r'pip install "avtomatika-worker\[demo\]"'):
+    with pytest.raises(DependencyMissingError, match=r'install the extra \[demo\]: pip install "pillow'):
         shrink(DATA / "dusk.jpg", tmp_path)
 
 

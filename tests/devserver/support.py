@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -67,7 +68,8 @@ class WorkerClient:
     async def send(self, request: Request, headers: Mapping[str, str] | None = None) -> Reply:
         sent = {"Content-Type": "application/json", **self.codec.headers(self.token, self.dialect), **(headers or {})}
         url = self.orchestrator.url + request.path
-        async with self.session.request(request.method, url, data=request.body, headers=sent) as response:
+        body = io.BytesIO(request.body) if request.body is not None else None  # aiohttp warns of large bytes
+        async with self.session.request(request.method, url, data=body, headers=sent) as response:
             return Reply(response.status, response.headers, await response.read())
 
     def registration(self, **changes: Any) -> Request:

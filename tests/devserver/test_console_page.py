@@ -677,12 +677,12 @@ async def test_colours_follow_the_system_or_the_choice_that_is_remembered(bench:
         await page.emulate_media(color_scheme="light")
         light = await page.evaluate(BACKGROUND)
         assert dark != light
-        button = page.get_by_role("button", name="Colours")
+        button = page.get_by_role("button", name="Colors")
         await button.click()
         await button.click()
         assert await page.evaluate(BACKGROUND) == dark
         await page.reload()
-        await expect(button).to_have_text("Colours: Dark")
+        await expect(button).to_have_text("Colors: Dark")
         assert await page.evaluate(BACKGROUND) == dark
 
 

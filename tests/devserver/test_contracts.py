@@ -34,12 +34,24 @@ async def test_broken_promises_are_problems(
     start: Start, params: dict[str, Any], data: dict[str, Any], status: str, expected: str | None
 ) -> None:
     orchestrator, worker = await start(skills=(PICKY,))
-    orchestrator.submit("picky", params)
+    job = orchestrator.submit("picky", params)
     error = ResultError(code="INVALID_INPUT_ERROR", message="x") if status == "failure" else None
     assert (await worker.result(await worker.task(), status, data=data, error=error)).status == 200
     texts = [problem.text for problem in orchestrator.problems]
     assert len(texts) == (0 if expected is None else 1)
     assert expected is None or expected in texts[0]
+    assert (job.state.value == "quarantined") == (expected == "data.y")
+
+
+async def test_data_that_break_the_announced_schema_quarantine_the_job(start: Start) -> None:
+    orchestrator, worker = await start(skills=(PICKY,))
+    job = orchestrator.submit("picky", {"x": 1})
+    reply = await worker.result(await worker.task(), data={"z": 1})
+    assert reply.json == {"status": "accepted", "transition": "failure_handled"}
+    assert (job.state.value, job.result, job.result_status) == ("quarantined", None, "failure")
+    assert job.error is not None
+    assert job.error["code"] == "CONTRACT_VIOLATION_ERROR"
+    assert "data.y" in job.error["message"]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +69,13 @@ async def test_broken_events_are_problems(
 ) -> None:
     orchestrator, worker = await start(skills=(PICKY,))
     job = orchestrator.submit("picky", {"x": 1})
-    assert (await worker.event(await worker.task(), name, payload)).json == {"status": "event_accepted"}
-    assert job.events[0]["payload"] == payload
+    reply = (await worker.event(await worker.task(), name, payload)).json
+    if expected == "payload of alert":
+        assert (reply["status"], reply["code"]) == ("error", "CONTRACT_VIOLATION_ERROR")
+        assert job.events == []
+    else:
+        assert reply == {"status": "event_accepted"}
+        assert job.events[0]["payload"] == payload
     texts = [problem.text for problem in orchestrator.problems]
     assert len(texts) == (0 if expected is None else 1)
     assert expected is None or expected in texts[0]

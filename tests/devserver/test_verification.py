@@ -272,3 +272,20 @@ async def test_tokens_do_not_show_in_the_recorded_calls(start: Start) -> None:
     assert (call.call, call.method, call.path, call.status) == ("heartbeat", "PATCH", "/_worker/workers/w1", 200)
     assert call.json["worker_id"] == "w1"
     assert orjson.loads(call.reply) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("options", [{}, {"max_message": 2**19}])
+async def test_a_message_over_the_limit_of_released_orchestrators_is_refused(
+    start: Start, options: dict[str, int], over: int
+) -> None:
+    orchestrator, worker = await start(**options)
+    await worker.heartbeat()
+    job = orchestrator.submit("echo", {})
+    task = await worker.task()
+    most = options.get("max_message", 2**20)
+    frame = len(worker.happening(task, "note", {"text": ""}).body or b"")
+    reply = await worker.event(task, "note", {"text": "x" * (most + over - frame)})
+    assert (reply.status, len(job.events)) == ((413, 0) if over else (200, 1))
+    if over:
+        assert f"{most + 1} bytes" in only_problem(orchestrator)

@@ -67,7 +67,9 @@ def generates():
     yield 1
 
 
+def takes_priority(priority: str): ...
 def one_argument(ctx): ...
+def plain_middleware(ctx, call_next): ...
 
 
 def twice():
@@ -92,10 +94,18 @@ DEFINITIONS: dict[str, Callable[[], object]] = {
     "generator": lambda: register(func=generates),
     "class": lambda: register("a", func=Opaque),
     "timeout": lambda: register("a", timeout="5"),
-    "metadata": lambda: register("a", pirce=Opaque()),
+    "metadata": lambda: register("a", limits=Opaque()),
+    "metadata-kind": lambda: register("a", metadata=["price"]),
+    "metadata-twice": lambda: register("a", metadata={"price": 1}, price=2),
+    "option": lambda: register("a", timout=5),
+    "version": lambda: register("a", version=2.1),
+    "statuses": lambda: register("a", output_statuses=5),
+    "reserved": lambda: register(func=takes_priority),
     "limits": lambda: Worker(skill_type_limits={"gpu": 0}),
     "dependencies": lambda: Worker(skill_dependencies={"caption": "vit-large"}),
     "middleware": lambda: Worker().add_middleware("x"),
+    "middleware-plain": lambda: Worker().add_middleware(plain_middleware),
+    "middleware-class": lambda: Worker().add_middleware(Opaque),
     "middleware-arguments": lambda: Worker().add_middleware(one_argument),
     "blueprint": lambda: Worker().include_blueprint(SkillBlueprint),
     "setting": lambda: Worker(settings={"heartbeat_intervall": 5}).load_settings({}),
@@ -300,6 +310,7 @@ async def test_what_is_typed_wrong_is_listed(tmp_path):
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "skill.py").write_text("import nowhere\n")
+    (tmp_path / "broken" / "Dockerfile").touch()
     environment = {"PATH": "", "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONUTF8": "1"}
     few_at_a_time = asyncio.Semaphore(3)
 

@@ -38,6 +38,18 @@ async def test_nulls_inside_of_lists_reach_an_orchestrator_that_keeps_them(
     assert (job.status, job.data) == ("finished", {"echo": {"row": [1, None, 2] if kept else [1, 2]}})
 
 
+async def test_nulls_and_floats_without_a_fraction_arrive_as_the_documentation_says(
+    client: Client, worker: RunningWorker, orchestrator: Orchestrator
+) -> None:
+    job = await client.run(worker.skill("values"))
+    number = repr if since(orchestrator.version, "1.0b22") else (lambda value: repr(float(value)))
+    row = [1, None] if since(orchestrator.version, "1.0b25") else [1]
+    assert job.status == "finished"
+    assert set(job.data) == {"two", "zero", "deep", "row"}
+    assert [repr(job.data["two"]), repr(abs(job.data["zero"]))] == [number(2), number(0)]
+    assert (list(job.data["deep"][0]), job.data["row"]) == (["two"], row)
+
+
 async def test_progress_and_events_reach_the_client_and_broken_ones_do_not(
     client: Client, worker: RunningWorker, webhooks: Webhooks
 ) -> None:

@@ -37,6 +37,11 @@ async def echo(params: dict[str, Any]) -> dict[str, Any]:
     return {"echo": params}
 
 
+@worker.skill(PREFIX + "values")
+async def values() -> dict[str, object]:
+    return {"null": None, "two": 2.0, "zero": -0.0, "deep": [{"null": None, "two": 2.0}], "row": [1, None]}
+
+
 @worker.skill(PREFIX + "large")
 async def large(size: int) -> dict[str, str]:
     """Return a text of so many characters."""

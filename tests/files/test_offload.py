@@ -306,7 +306,7 @@ async def test_the_extra_that_is_missing_is_named(reader: Worker, bucket: Bucket
         del sys.modules["obstore"]
         sys.modules.update(blocked)
     assert error(job)["code"] == "DEPENDENCY_MISSING_ERROR"
-    assert "avtomatika-worker[s3]" in error(job)["message"]
+    assert 'install the extra [s3]: pip install "obstore' in error(job)["message"]
 
 
 # ---------------------------------------------------------------------------------------------------- around it

@@ -1,10 +1,11 @@
 """Results over MAX_RESULT_BYTES with a store: what is too large goes there, and the result says where."""
 
 import json
+from typing import TypedDict
 
 import pytest
 
-from avtomatika_worker import TaskFiles
+from avtomatika_worker import S3Uri, TaskFiles
 from files.conftest import worker_settings
 from services.conftest import running
 
@@ -64,6 +65,70 @@ async def test_what_cannot_get_small_enough_fails_before_anything_is_stored(work
         bucket.get(f"{job.job_id}/{job.task_id}/oversized/0.json")
     assert job.error["code"] == "PERMANENT_ERROR"
     assert "there are no large values" in job.error["message"]
+
+
+LARGE = list(range(10_000))
+
+
+async def test_a_value_whose_type_allows_no_uri_fails_and_says_how_it_could_go(worker, bucket, run):
+    @worker.skill
+    async def numbers() -> list[int]:
+        return LARGE
+
+    job = await run("numbers")
+    assert (job.state.value, job.error["code"]) == ("quarantined", "PERMANENT_ERROR")
+    size = job.error["details"]["bytes"]
+    assert job.error["details"] == {"bytes": size, "limit": 20_000}
+    start = (
+        f"the result is {size} bytes long, and at most 20000 (MAX_RESULT_BYTES) can be sent; data.result does not go"
+    )
+    assert job.error["message"].startswith(start)
+    assert "return a file (a Path), or make the type a union with S3Uri" in job.error["message"]
+
+
+class Report(TypedDict):
+    rows: list[int]
+    text: str
+
+
+class LooseReport(TypedDict):
+    rows: list[int] | S3Uri
+    text: str
+
+
+async def strict() -> Report:
+    return {"rows": LARGE[:3_000], "text": "x" * 15_000}
+
+
+async def loose() -> LooseReport:
+    return {"rows": LARGE, "text": "short"}
+
+
+async def union() -> list[int] | S3Uri:
+    return LARGE
+
+
+@pytest.mark.parametrize(("skill", "goes"), [(strict, "text"), (loose, "rows"), (union, "result")])
+async def test_only_a_value_whose_type_allows_a_uri_goes(worker, run, skill, goes):
+    worker.skill(skill)
+    job = await run(skill.__name__)
+    assert [key for key, value in job.result.items() if f"-{key}.json" in str(value)] == [goes]
+
+
+@pytest.mark.parametrize("status", ["success", "partial"])
+async def test_a_written_schema_counts_too_and_says_nothing_of_statuses_of_its_own(worker, run, status):
+    schema = {"type": "object", "properties": {"rows": {"type": "array"}}}
+
+    @worker.skill(output_schema=schema, output_statuses=["partial"])
+    async def written():
+        return {"status": status, "data": {"rows": LARGE}}
+
+    job = await run("written")
+    if status == "success":
+        assert job.error["code"] == "PERMANENT_ERROR"
+        assert "data.rows does not go to the object store" in job.error["message"]
+    else:
+        assert job.result["rows"].endswith("-rows.json")
 
 
 async def test_a_store_that_refuses_makes_the_task_fail_as_any_upload_does(worker, bucket, run):

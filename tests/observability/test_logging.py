@@ -29,7 +29,7 @@ from avtomatika_worker.observability import (
     log_context,
     reset_log_context,
 )
-from avtomatika_worker.observability.logging import TASK_FINISHED
+from avtomatika_worker.observability.logging import TASK_FINISHED, TracebackLogger
 
 user_code = logging.getLogger("somebody.elses.library")
 
@@ -372,3 +372,24 @@ async def test_a_stream_that_nobody_reads_any_more_stops_nothing(capfd: pytest.C
     await asyncio.sleep(0)
     logging.getLogger().removeHandler(handler)
     assert "closed file" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_traceback_that_is_text_is_written_as_one_of_an_exception(stream: io.StringIO, log_format: Any) -> None:
+    configure_logging(log_format, stream=stream)
+    log = TracebackLogger(user_code)
+    log.log(logging.WARNING, "skill %s failed", ("x",), "Traceback\nValueError: no", extra={"action": "task_failed"})
+    log.log(logging.DEBUG, "not written", (), "Traceback", extra={"action": "task_failed"})
+    if log_format == "json":
+        written = one(stream)
+        assert (written["message"], written["exception"]) == ("skill x failed", "Traceback\nValueError: no")
+        assert written["action"] == "task_failed"
+    else:
+        assert stream.getvalue().partition("skill x failed")[2] == "\n    Traceback\n    ValueError: no\n"
+
+
+def test_it_names_the_line_that_logs(caplog: pytest.LogCaptureFixture) -> None:
+    log = TracebackLogger(user_code)
+    for traceback in ("", "Traceback"):
+        log.log(logging.WARNING, "here", (), traceback, extra={})
+    assert {record.funcName for record in caplog.records} == {"test_it_names_the_line_that_logs"}

@@ -243,7 +243,7 @@ async def test_without_the_extra_it_is_said_what_to_install(tmp_path):
     )
     output, _ = await process.communicate()
     assert process.returncode == 2
-    assert "pip install 'avtomatika-worker[metrics]'" in output.decode()
+    assert 'install the extra [metrics]: pip install "opentelemetry-api' in output.decode()
     assert "Traceback" not in output.decode()
 
 

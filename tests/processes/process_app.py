@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import resource as limits
@@ -12,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from avtomatika_worker import InvalidInputError, PermanentError, SkillBlueprint, TaskContext, TaskFiles
 
@@ -42,6 +44,35 @@ class Sum:
 def add_up(params: Numbers) -> Sum:
     """Add up."""
     return Sum(sum(params.numbers), os.getpid())
+
+
+async def _later() -> dict[str, Any]:
+    return {"late": True}
+
+
+@skills.skill(executor="process", output_statuses=["needs_review"])
+def answers(params: dict[str, Any]) -> Any:
+    """Return what is asked for, or a value of the kind that is named."""
+    kinds: dict[str, Any] = {
+        "generator": (each for each in ()),
+        "coroutine": _later,
+        "error": {"error": PermanentError("never", {"part": 7})},
+    }
+    made = kinds.get(params.get("kind", ""), params.get("value"))
+    return made() if made is _later else made
+
+
+class Ticket(TypedDict):
+    """Data with the field of an envelope."""
+
+    status: str
+    title: str
+
+
+@skills.skill(executor="process")
+async def ticket() -> Ticket:
+    """Return data that look like an envelope."""
+    return {"status": "failure", "title": "x"}
 
 
 @skills.skill(executor="process")
@@ -115,6 +146,61 @@ def die(how: str) -> dict[str, Any]:
     elif how == "sys_exit":
         sys.exit(4)
     return {"pid": os.getpid()}
+
+
+class Load:
+    """Stands for a large array in a local variable."""
+
+
+loads: list[weakref.ref[Load]] = []
+
+
+@skills.skill(executor="process")
+def fail_with_a_load() -> None:
+    """Fail with an error that is part of a cycle, and no collector to find it."""
+    gc.disable()
+    kept = Load()
+    loads.append(weakref.ref(kept))
+    error = RuntimeError(str(kept))
+    raise error
+
+
+@skills.skill(executor="process")
+async def fail_with_a_load_on_a_loop() -> None:
+    """Fail in the same way on an event loop."""
+    fail_with_a_load()
+
+
+@skills.skill(executor="process")
+def loads_left() -> dict[str, int]:
+    """Tell how many there were, and how many are still in memory."""
+    return {"were": len(loads), "are": sum(each() is not None for each in loads)}
+
+
+@skills.skill(executor="process")
+def send_what_cannot_be_sent(ctx: TaskContext) -> dict[str, Any]:
+    """Send events that no orchestrator takes, one that it does, and progress."""
+    nested: list[Any] = []
+    for _ in range(500):
+        nested = [nested]
+    values = {
+        "NaN": float("nan"),
+        "large": 2**70,
+        "surrogate": "caf\udce9",
+        "object": object(),
+        "nested": nested,
+        "good": 1,
+    }
+    answers = {name: bool(ctx.send_event("value", {"v": value})) for name, value in values.items()}
+    answers["progress"] = bool(ctx.send_progress(0.5, "caf\udce9"))
+    answers["progress as an event"] = bool(ctx.send_event("progress", {"progress": float("nan")}))
+    return answers
+
+
+@skills.skill(executor="process")
+def read(source: Path) -> str:
+    """Read a file."""
+    return source.read_text("utf-8")
 
 
 @skills.skill(executor="process")

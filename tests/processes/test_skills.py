@@ -73,6 +73,23 @@ async def test_failures_keep_their_codes_and_say_what_cannot_be_sent(h, how, cod
     assert result.error.details.get("part") == (7 if how == "permanent" else None)
 
 
+async def test_a_failed_task_leaves_nothing_of_its_frames_in_the_process(h):
+    for skill in ("fail_with_a_load", "fail_with_a_load_on_a_loop"):
+        assert not (await h.run(skill)).ok
+    assert (await h.run("loads_left")).data == {"were": 2, "are": 0}
+
+
+async def test_an_event_that_cannot_be_sent_is_answered_false_and_the_skill_goes_on(h, caplog):
+    result = await h.run("send_what_cannot_be_sent")
+    sent = [name for name, answer in result.data.items() if answer]
+    assert sorted(sent) == ["good", "progress"]
+    assert [each.payload for each in result.events] == [{"v": 1}]
+    assert [each.message for each in result.progress] == ["caf?"]
+    blocked = [each.getMessage() for each in caplog.records if getattr(each, "action", "") == "event_blocked"]
+    assert len(blocked) == 6
+    assert sum(" not sent: it cannot be sent: payload.v" in each for each in blocked) == 5
+
+
 async def test_log_records_of_the_process_reach_the_workers_handlers(h, caplog):
     caplog.set_level("WARNING", "tests.app")
     task = h.submit("fail", {"how": "any"})
@@ -86,6 +103,31 @@ async def test_log_records_of_the_process_reach_the_workers_handlers(h, caplog):
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "task_failed"]
     assert "ZeroDivisionError: by zero" in failed.exc_text
     assert "process_app.py" in failed.exc_text
+    assert "child.py" not in failed.exc_text  # frames of the package are folded
+    assert [each for each in caplog.records if "ZeroDivisionError" in each.getMessage()] == [failed]
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "code", "message"),
+    [
+        ({"value": {"status": "failure", "error": "no", "details": 1}}, "failure", "TRANSIENT_ERROR", "no"),
+        ({"value": {"status": "failed", "error": "disk full"}}, "failure", "CONTRACT_VIOLATION_ERROR", "disk full"),
+        ({"value": {"status": "needs_review", "data": {}}}, "needs_review", None, ""),
+        ({"value": {"status": "cancelled", "message": "enough"}}, "cancelled", None, ""),
+        ({"kind": "generator"}, "failure", "CONTRACT_VIOLATION_ERROR", "generator is not JSON-able"),
+        ({"kind": "error"}, "failure", "PERMANENT_ERROR", "never"),
+        ({"kind": "coroutine"}, "success", None, ""),
+    ],
+    ids=str,
+)
+async def test_what_a_skill_returns_is_read_there_as_anywhere(h, params, status, code, message):
+    result = await h.run("answers", params)
+    assert (result.status, result.error and result.error.code) == (status, code)
+    assert message in (result.error.message if result.error else "")
+
+
+async def test_a_typed_dict_is_data_there_too(h):
+    assert (await h.run("ticket")).data == {"status": "failure", "title": "x"}
 
 
 async def test_what_a_thread_says_after_its_tasks_end_is_not_taken_for_the_next_ones(h, caplog):
@@ -99,6 +141,12 @@ async def test_what_a_thread_says_after_its_tasks_end_is_not_taken_for_the_next_
 
 
 # ---------------------------------------------------------------------------------------------- files
+
+
+async def test_a_path_in_the_params_is_a_file_of_the_task_there_too(h):
+    assert (await h.run("read", {"source": h.store("a.txt", "hello")})).data == {"result": "hello"}
+    refused = await h.run("read", {"source": "/etc/passwd"})
+    assert (refused.error.code, refused.error.details["param"]) == ("INVALID_INPUT_ERROR", "source")
 
 
 async def test_files_are_written_there_and_moved_by_the_worker(h, tmp_path):

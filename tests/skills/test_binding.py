@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import enum
 import functools
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+import inspect
+import numbers
+import uuid
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Protocol, TypedDict
 
 import annotated_types as at
+import msgspec
 import pydantic
 import pytest
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
-from avtomatika_worker.skills.binding import INJECTED_NAMES, Injectables, UnresolvedReferenceError
+from avtomatika_worker.skills.binding import Injectables, UnresolvedReferenceError
+from avtomatika_worker.skills.reserved import INJECTED_NAMES
 from avtomatika_worker.skills.skill import Skill, define
 
 
@@ -374,3 +382,113 @@ def test_a_copy_does_not_change_its_original() -> None:
     copy.register(Files, lambda source: FILES)
     assert original.provider_for(Files) is None
     assert copy.provider_for(Files) is not None
+
+
+def with_hint(name: str, annotation: Any) -> Callable[..., Any]:
+    def func(**rest: Any) -> object:
+        return rest
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    func.__signature__ = inspect.Signature([inspect.Parameter(name, kind, annotation=annotation)])  # type: ignore[attr-defined]
+    func.__annotations__ = {name: annotation}
+    return func
+
+
+class Rank(enum.IntEnum):
+    LOW = 1
+
+
+class Labels(TypedDict):
+    team: str
+
+
+class Sends(Protocol):
+    def __call__(self, progress: float, message: str = "") -> object: ...
+
+
+JobId = NewType("JobId", str)
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [
+        ("priority", str),
+        ("priority", Literal["low", "high"]),
+        ("priority", Rank),
+        ("priority", bool),
+        ("priority", Decimal),
+        ("priority", Annotated[int, msgspec.Meta(ge=1)]),
+        ("priority", pydantic.PositiveInt),
+        ("deadline", str),
+        ("deadline", datetime.datetime),
+        ("deadline", datetime.datetime | None),
+        ("metadata", Size),
+        ("metadata", Area),
+        ("metadata", Labels),
+        ("metadata", Labels | None),
+        ("metadata", list[str]),
+        ("security", str),
+        ("tracing_context", str),
+        ("task_id", int),
+        ("task_id", uuid.UUID),
+        ("job_id", bytes),
+        ("send_progress", bool),
+        ("send_event", str),
+        ("add_to_hot_cache", list[str]),
+        ("remove_from_hot_skills", set),
+    ],
+    ids=str,
+)
+def test_a_hint_that_contradicts_what_a_name_is_filled_with_is_refused(name: str, annotation: Any) -> None:
+    message = definition_error(with_hint(name, annotation))
+    assert f"the argument {name!r} is filled with" in message
+    assert "another name" in message
+    assert f"params[{name!r}]" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [
+        ("priority", float),
+        ("priority", int),
+        ("priority", float | None),
+        ("priority", Annotated[float, "higher is more urgent"]),
+        ("priority", Annotated[float, msgspec.Meta(description="higher is more urgent")]),
+        ("priority", numbers.Real),
+        ("priority", Any),
+        ("deadline", float | None),
+        ("deadline", int),
+        ("metadata", dict),
+        ("metadata", dict[str, str]),
+        ("metadata", Mapping[str, Any] | None),
+        ("security", object),
+        ("task_id", str),
+        ("task_id", str | None),
+        ("job_id", JobId),
+        ("send_progress", Callable[..., Any]),
+        ("send_event", Callable),
+        ("send_progress", Sends),
+        ("add_to_hot_cache", Callable[[str], None] | None),
+    ],
+    ids=str,
+)
+def test_a_hint_that_agrees_is_taken(name: str, annotation: Any) -> None:
+    assert call(with_hint(name, annotation), {}) == {name: f"the {name}"}
+
+
+def test_without_a_hint_the_default_stands_for_one() -> None:
+    def skewed(priority="high"):  # type: ignore[no-untyped-def]
+        return priority
+
+    def fine(priority=0, metadata=None, send_progress=print, deadline=None):  # type: ignore[no-untyped-def]
+        return priority
+
+    assert "its default 'high' contradicts" in definition_error(skewed)
+    assert call(fine, {}) == "the priority"
+
+
+def test_a_positional_only_argument_is_held_to_it_as_well() -> None:
+    def func(priority: str, /) -> str:
+        return priority
+
+    assert "its type hint str contradicts" in definition_error(func)

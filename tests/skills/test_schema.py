@@ -364,7 +364,7 @@ def test_a_pattern_that_is_none_in_json_schema_is_refused() -> None:
 
 def test_without_pydantic_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)  # as when it is not installed
-    with pytest.raises(UnsupportedTypeError, match=r"avtomatika-worker\[pydantic\]"):
+    with pytest.raises(UnsupportedTypeError, match=r"install the extra \[pydantic\]: pip install \"pydantic"):
         infer_fields("skill", {"a": (Annotated[int, at.Gt(1)], MISSING)})
 
 

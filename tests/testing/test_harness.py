@@ -262,3 +262,20 @@ async def test_faults_happen_to_the_worker_and_the_result_arrives_all_the_same(w
         result = await h.run("resize", {"width": 3})
         assert result.data == {"pixels": 300}
         await h.orchestrator.wait_for(lambda: len([c for c in h.orchestrator.requests if c.call == "result"]) >= 2)
+
+
+async def test_what_released_orchestrators_refuse_for_its_size_is_refused(worker):
+    @worker.skill
+    async def large(ctx: TaskContext, size: int) -> dict[str, str]:
+        await ctx.send_event("large", {"text": "x" * size})
+        return {"text": "x" * size}
+
+    settings = {"max_result_bytes": 4 * 2**20}  # the worker's own limit does not help here
+    async with WorkerHarness(worker, settings=settings) as h:
+        small = await h.run("large", {"size": 1_000_000})
+        large = await h.run("large", {"size": 1_100_000})
+        refused = [(each.call, each.status) for each in h.orchestrator.problems]
+    assert (small.status, len(small.events)) == ("success", 1)
+    assert (large.status, len(large.events)) == ("failure", 0)
+    assert "413" in large.error.message
+    assert refused == [("event", 413), ("result", 413)]

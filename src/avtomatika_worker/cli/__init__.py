@@ -52,7 +52,7 @@ def main() -> None:
     Before deploying:  worker doctor --app app.main:worker
     In production:     worker run --app app.main:worker
 
-    Commands that ask for it take --json, for machines. Colours are used on a terminal only; NO_COLOR turns them off.
+    Commands that ask for it take --json, for machines. Colors are used on a terminal only; NO_COLOR turns them off.
     """
 
 
@@ -175,11 +175,12 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
 def init(name: str) -> None:
     """Make a new project that passes its own tests.
 
-    It has a worker, a skill, tests with the testing kit, a Dockerfile, a .env.example and a README. The directory must
-    not exist yet, or be empty.
+    It has a worker, a skill, tests, a Dockerfile, a .env.example and a README, and the wheel that it is installed from.
+    The directory may exist and hold other files, such as .git or .venv; nothing is overwritten.
 
     \b
     worker init image-worker
+    worker init .
     """
     from avtomatika_worker.cli.init import init_command
 

@@ -23,8 +23,10 @@ from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.devserver import Change, Subscription
+from avtomatika_worker.files.offload import Place, replaced, texts
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.uris import is_object_uri
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
@@ -125,8 +127,9 @@ async def _run(
     # A thread of its own: progress is shown, and Ctrl+C heard, while a skill blocks its loop.
     async with WorkerHarness(worker, settings=overrides, environ=environ, own_thread=True) as harness:
         try:
-            task = harness.submit(call.skill, params, deadline_in=call.deadline, metadata=metadata)
-        except ValueError as error:
+            given = with_files(worker, call.skill, params)
+            task = harness.submit(call.skill, given, deadline_in=call.deadline, metadata=metadata)
+        except (ValueError, OSError) as error:
             raise UsageProblem(f"the task: {error}") from error
         changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
         console = Console(highlight=False, soft_wrap=True, quiet=call.as_json)
@@ -140,6 +143,18 @@ async def _run(
     else:
         _print(result, console)
     return result
+
+
+def with_files(worker: Worker, skill: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the params with a `Path` for each file or directory here that they name where the skill wants one.
+
+    The harness stores those for the task: a worker opens nothing that a task names by a path.
+    """
+    found = worker.skills.get(skill)
+    wanted = found.path_places(dict(params)) if found is not None else frozenset[Place]()
+    named = {place: text for place, text in texts(params) if place in wanted and not is_object_uri(text)}
+    paths = {place: Path(text).absolute() for place, text in named.items() if os.path.exists(text)}  # noqa: PTH110
+    return cast("dict[str, Any]", replaced(params, paths))
 
 
 def _cancel_on_interrupt(task: RunningTask) -> None:

@@ -17,6 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import SIGNALLED, hear_signals
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
@@ -40,7 +41,7 @@ _LINE = 76
 def demo_command(output: str) -> None:
     """Run the demo; exit code 0 when every task ended as it should."""
     if importlib.util.find_spec("PIL") is None:
-        raise UsageProblem('the demo makes thumbnails with Pillow: pip install "avtomatika-worker[demo]"')
+        raise UsageProblem(f"the demo makes thumbnails with Pillow; {install_hint('demo')}")
     try:
         if not _object_store().get("S3_DEFAULT_BUCKET"):  # then the pictures go there
             Path(output).mkdir(parents=True, exist_ok=True)

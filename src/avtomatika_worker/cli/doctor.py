@@ -16,6 +16,7 @@ from typing import Final
 import platformdirs
 from rich.console import Console
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker._version import __version__
 from avtomatika_worker.cli.app import UsageProblem, load_app, read_dotenv
 from avtomatika_worker.cli.doctor_orchestrators import examine
@@ -109,7 +110,7 @@ def _configuration(settings: Settings) -> Iterator[Finding]:
     for url in plain:
         yield warning(f"{url}: the token travels without encryption", "use https://, unless the network is private")
     if settings.enable_metrics and not _installed(_METRICS):
-        yield error("WORKER_ENABLE_METRICS is on, and OpenTelemetry is not installed", _install("metrics"))
+        yield error("WORKER_ENABLE_METRICS is on, and OpenTelemetry is not installed", install_hint("metrics"))
 
 
 def _is_local(url: str) -> bool:
@@ -118,10 +119,6 @@ def _is_local(url: str) -> bool:
 
 def _installed(module: str) -> bool:
     return find_spec(module) is not None
-
-
-def _install(extra: str) -> str:
-    return f'pip install "avtomatika-worker[{extra}]"'
 
 
 def _skills(worker: Worker | None, settings: Settings) -> Iterator[Finding]:

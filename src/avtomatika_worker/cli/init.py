@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from rich.console import Console
 from rich.text import Text
 
-from avtomatika_worker._version import __version__
 from avtomatika_worker.cli.app import UsageProblem
+from avtomatika_worker.cli.wheel import InstalledPackage
 
 _SUFFIX: Final = ".tmpl"
 _DOT: Final = "dot_"
 
 
 def init_command(name: str) -> None:
-    """Write the project into the directory ``name``."""
+    """Write the project into the directory ``name``, beside what is there already."""
     target = Path(name)
     title = target.absolute().name
     kind = re.sub(r"[^A-Za-z0-9_-]+", "-", title).strip("-").lower()
     if not kind:
         raise UsageProblem(f"{name!r}: the name should hold letters or digits, such as image-worker")
-    values = {"name": title, "type": kind, "version": __version__}
-    written: list[Path] = []
+    package = InstalledPackage()
+    wheel = Path("wheels", package.wheel_name)
+    values = {"name": title, "type": kind, "wheel": wheel.as_posix()}
+    texts = {path: _filled(text, values) for path, text in _files(files("avtomatika_worker.cli") / "template")}
     try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UsageProblem(f"{name} exists and is not empty; choose another name")
-        for path, text in _files(files("avtomatika_worker.cli") / "template"):
-            file = target / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(_filled(text, values), encoding="utf-8")
-            written.append(file)
+        _refuse_to_overwrite(target, [*texts, wheel])
+        for path, text in texts.items():
+            with _new_file(target / path) as file:
+                file.write(text.encode())
+        with _new_file(target / wheel) as file:
+            package.write_wheel(file)
     except OSError as error:
         raise UsageProblem(f"{error.filename or name}: {error.strerror}; choose another place") from error
-    _tell(target, written, Console(highlight=False))
+    _show(target, [*texts, wheel], Console(highlight=False))
+
+
+def _refuse_to_overwrite(target: Path, paths: Iterable[Path]) -> None:
+    taken = sorted({str(found) for path in paths if (found := _in_the_way(target, path))})
+    if taken:
+        there = "exists" if len(taken) == 1 else "exist"
+        raise UsageProblem(f"{', '.join(taken)} {there} already and would be overwritten; choose another directory")
+
+
+def _in_the_way(target: Path, path: Path) -> Path | None:
+    """Return what keeps ``path`` from being made: itself, or a file where one of its directories goes."""
+    if os.path.lexists(target / path):
+        return target / path
+    above = [target, *(target / each for each in reversed(path.parents[:-1]))]
+    return next((each for each in above if os.path.lexists(each) and not each.is_dir()), None)
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("xb")
 
 
 def _files(directory: Traversable, path: Path = Path()) -> Iterator[tuple[Path, str]]:
@@ -56,9 +78,9 @@ def _filled(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
 
 
-def _tell(target: Path, written: list[Path], console: Console) -> None:
-    for file in written:
-        console.print(Text.assemble(("  + ", "green"), str(file)))
+def _show(target: Path, written: Iterable[Path], console: Console) -> None:
+    for path in written:
+        console.print(Text.assemble(("  + ", "green"), str(target / path)))
     steps = (
         (f"cd {shlex.quote(str(target))}", ""),
         ("pip install -r requirements-dev.txt", ""),

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 
 import click
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.app import UsageProblem
 
@@ -36,7 +37,7 @@ _WE_ENDED_IT: Final = {-signal.SIGINT, -signal.SIGTERM}
 def reload_command() -> NoReturn:
     """Run this process's own command, without ``--reload``, and start it again whenever a Python file changes."""
     if importlib.util.find_spec("watchfiles") is None:
-        raise UsageProblem('--reload needs watchfiles: pip install "avtomatika-worker[dev]"')
+        raise UsageProblem(f"--reload needs watchfiles; {install_hint('reload')}")
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
     # -B: byte code of a file edited twice within a second would be taken for that of its newest text.
     reloader = Reloader([sys.executable, "-B", "-m", "avtomatika_worker.cli", *arguments], Path.cwd())

@@ -72,8 +72,9 @@ class SecuritySettings:
     max_result_bytes: int = _setting(
         "MAX_RESULT_BYTES",
         kinds.integer(least=1024),
-        "Largest data of a result, as JSON; orchestrators refuse messages over 1 MiB. What is over it goes to the"
-        " object store when there is one, else the task fails.",
+        "Largest data of a result and largest payload of an event, as JSON; orchestrators refuse messages over 1 MiB."
+        " Larger data go to the object store when there is one and the skill's output schema allows a URI in their"
+        " place, else the task fails; a larger event is not sent.",
         default=1024 * 1024 - 64 * 1024,
         unit="bytes",
     )

@@ -16,6 +16,7 @@ from avtomatika_worker.devserver.contracts import Contracts
 from avtomatika_worker.devserver.jobs import JobBook, NewJob
 from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, Progress, ReceivedResult, WorkerRecord
 from avtomatika_worker.devserver.releases import Release
+from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.protocol.loose import as_number, as_object, as_text, as_texts
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 
@@ -245,13 +246,13 @@ class Orchestrator:
 
     def _accept(self, job: JobRecord, message: dict[str, Any], now: float) -> None:
         """Do what an accepted result says."""
-        status = message.get("status") or "success"
+        broken = self._broken_data(job, message)
+        status = "failure" if broken else message.get("status") or "success"
         job.result_status = status
         job.costs, job.data_metadata = message.get("costs"), message.get("data_metadata")
         job.result_metadata = message.get("metadata")
-        self._check_contract(job, message)
         if status == "failure":
-            self._failed(job, as_object(message.get("error")), now)
+            self._failed(job, broken or as_object(message.get("error")), now)
         elif status == "cancelled":
             job.cancel_confirmed = True
             if job.state is JobState.CANCELLED:
@@ -262,12 +263,19 @@ class Orchestrator:
             job.result, job.error = message.get("data") or {}, None
             self.book.end(job, JobState.FINISHED, now)
 
-    def _check_contract(self, job: JobRecord, message: dict[str, Any]) -> None:
+    def _broken_data(self, job: JobRecord, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Note how a result breaks the contract; return the error that its data stand for, None when they are taken."""
         worker = self.workers.get(message["worker_id"])
         skill = worker.skills.get(job.skill) if worker else None
-        if skill is not None:
-            for text in self.contracts.result_problems(skill, job.params, message):
-                self.problem("result", message["worker_id"], 200, f"skill {job.skill}: {text}")
+        if skill is None:
+            return None
+        for text in self.contracts.result_problems(skill, job.params, message):
+            self.problem("result", message["worker_id"], 200, f"skill {job.skill}: {text}")
+        broken = self.contracts.data_problems(skill, message)
+        if not broken:
+            return None
+        text = f"the result breaks the output schema that was announced: {'; '.join(broken)}"
+        return {"code": ContractViolationError.code, "message": text}
 
     def _failed(self, job: JobRecord, error: dict[str, Any], now: float) -> None:
         if not error:
@@ -281,7 +289,7 @@ class Orchestrator:
         else:
             self.book.end(job, state or JobState.QUARANTINED, now)
 
-    def event(self, message: dict[str, Any]) -> Literal["event_accepted", "job_not_found"]:
+    def event(self, message: dict[str, Any]) -> Literal["event_accepted", "job_not_found", "contract_violation_error"]:
         """Take an event; it belongs to a job, or to nothing but its worker."""
         job_id, task_id = as_text(message.get("target_job_id")), as_text(message.get("target_task_id"))
         job = self.book.jobs.get(job_id) if job_id else self.book.by_task.get(task_id or "")
@@ -289,8 +297,11 @@ class Orchestrator:
             return "job_not_found"
         worker = self.workers.get(message["worker_id"])
         skill = worker.skills.get(job.skill) if worker and job else None
-        for text in self.contracts.event_problems(skill, message):
+        problems = self.contracts.event_problems(skill, message)
+        for text in problems:
             self.problem("event", message["worker_id"], 200, text)
+        if problems and message["event_type"] != PROGRESS_EVENT:
+            return "contract_violation_error"
         now = self._clock()
         if job is not None:
             job.add_event(message)

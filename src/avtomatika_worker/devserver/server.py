@@ -54,8 +54,9 @@ class EmbeddedOrchestrator:
     registration and wants them from then on. Times are in seconds: ``poll_time`` is how long a poll waits, ``lease``
     how long a worker lives without a heartbeat, ``task_timeout`` after which a task is queued again that no heartbeat
     lists. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended jobs are
-    kept. ``max_body`` is the size of the largest request in bytes. ``clock`` is Unix time. ``tls``
-    makes it HTTPS; a client certificate, where that asks for one, must have the worker's id as its common name.
+    kept. ``max_message`` is the size of a worker's largest message in bytes (released orchestrators take 1 MiB),
+    ``max_body`` that of the largest request of all. ``clock`` is Unix time. ``tls`` makes it HTTPS; a client
+    certificate, where that asks for one, must have the worker's id as its common name.
     ``console`` adds the page to try skills and watch them, at `console_url`.
 
     Bound to loopback it answers only requests whose ``Host`` is a loopback name or address, and never one that a page
@@ -83,6 +84,7 @@ class EmbeddedOrchestrator:
         retry_delay: float = 0.0,
         history: int = 1000,
         max_body: int = 16 * 2**20,
+        max_message: int = 2**20,
         clock: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None,
         console: Console | None = None,
@@ -111,7 +113,12 @@ class EmbeddedOrchestrator:
         self._orchestrator.book.when_scheduled = self._wake.set
         self._worker_api = WorkerApi(
             facts,
-            WorkerApiOptions(poll_time=poll_time, heartbeat_jitter_ms=heartbeat_jitter_ms, issue_tokens=issue_tokens),
+            WorkerApiOptions(
+                poll_time=poll_time,
+                heartbeat_jitter_ms=heartbeat_jitter_ms,
+                issue_tokens=issue_tokens,
+                max_message=max_message,
+            ),
             self._orchestrator,
             Verifier(facts, token, individual_tokens or {}, self._desk, access_tokens_required=issue_tokens),
             self._desk,

@@ -47,6 +47,7 @@ _IGNORED: Final = {
     "worker_mismatch": "the task was given to another worker",
     "stale_task": "the task is not the job's current one",
     "job_already_terminated": "the job has ended already",
+    "contract_violation_error": "the payload breaks the schema that the skill announced",
 }
 _Body = bytes | dict[str, Any] | None
 _Process = Callable[[web.Request, RecordedCall], Awaitable[_Body]]
@@ -54,11 +55,12 @@ _Process = Callable[[web.Request, RecordedCall], Awaitable[_Body]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerApiOptions:
-    """How calls are answered. ``poll_time`` is in seconds."""
+    """How calls are answered. ``poll_time`` is in seconds, ``max_message`` in bytes."""
 
     poll_time: float = 30.0
     heartbeat_jitter_ms: int | None = None
     issue_tokens: bool = False
+    max_message: int = 2**20
 
 
 class WorkerApi:
@@ -144,6 +146,7 @@ class WorkerApi:
 
     async def _answer(self, request: web.Request, call: RecordedCall, process: _Process) -> web.Response:
         try:
+            self._check_size(call)
             self._admit(request, call)
             response = self.answers.ok(await process(request, call))
         except Refusal as refusal:
@@ -176,6 +179,13 @@ class WorkerApi:
         if not fault.processed:
             self._record(call, 0)
         return answer
+
+    def _check_size(self, call: RecordedCall) -> None:
+        """Refuse what released orchestrators do not even read."""
+        most = self._options.max_message
+        if len(call.body) > most:
+            text = f"the message is {len(call.body)} bytes long: orchestrators take {most}"
+            raise Refusal(413, text)
 
     def _admit(self, request: web.Request, call: RecordedCall) -> None:
         """Check who calls, and how often."""
@@ -234,7 +244,8 @@ class WorkerApi:
             raise Refusal(500, text) from None
         if received.reason is not None:
             return {"status": "ignored", "reason": received.reason, "message": _IGNORED[received.reason]}
-        status = message.get("status") or "success"
+        job = self._orchestrator.book.jobs.get(message["job_id"])
+        status = (job and job.result_status) or message.get("status") or "success"
         return {"status": "accepted", "transition": f"{status}_{'transition' if status == 'success' else 'handled'}"}
 
     async def _event(self, request: web.Request, call: RecordedCall) -> _Body:

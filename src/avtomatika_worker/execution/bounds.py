@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,9 +12,10 @@ import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError, PermanentError
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import failed
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.offload import name_of
+from avtomatika_worker.skills.contract import SUCCESS
+from avtomatika_worker.skills.skill import Skill
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -23,6 +24,9 @@ DIRECTORY: Final = "oversized"
 
 _URI_SIZE: Final = 1_000
 """Bytes that a stored value's URI takes at most: a key of S3 has up to 1,024, and ours are shorter."""
+
+_EXAMPLE: Final = "s3://bucket/job/task/oversized/0.json"
+"""Stands for the URI of a value before it is stored."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -33,8 +37,11 @@ class ResultBound:
 
     limit: int | None = None
 
-    async def __call__(self, ctx: TaskContext, outcome: Outcome) -> Outcome:
-        """Return the outcome, or one that is small enough in its place. Raises nothing but ``CancelledError``."""
+    async def __call__(self, ctx: TaskContext, outcome: Outcome, skill: Skill | None = None) -> Outcome:
+        """Return the outcome, or one that is small enough in its place and still what the ``skill`` promises.
+
+        Raises nothing but ``CancelledError``.
+        """
         if self.limit is None or isinstance(outcome, Cancelled):
             return outcome
         size = _size(outcome)
@@ -51,17 +58,18 @@ class ResultBound:
             text = f"{outcome.message} (its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped)"
             return replace(outcome, message=text, data={}, details={}, metadata=None, data_metadata={})
         try:
-            return await self._offloaded(ctx, outcome, size)
+            return await self._offloaded(ctx, outcome, skill, size)
         except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
-            return failed(error, ctx)
+            return from_exception(error)
         finally:
             if ctx.used_files is not None:
                 await ctx.used_files.remove()
 
-    async def _offloaded(self, ctx: TaskContext, outcome: Succeeded, size: int) -> Outcome:
+    async def _offloaded(self, ctx: TaskContext, outcome: Succeeded, skill: Skill | None, size: int) -> Outcome:
         """Put the largest values of the data into the store, as many as have to go."""
+        checked = skill is not None and outcome.status == SUCCESS and skill.allows_output(outcome.data)
         data, known = dict(outcome.data), dict(outcome.data_metadata)
-        for number, key in enumerate(self._chosen(data, size)):
+        for number, key in enumerate(self._chosen(outcome.data, skill if checked else None, size)):
             try:
                 uri = await _stored(ctx, number, key, data[key])
             except DependencyMissingError as error:
@@ -72,25 +80,42 @@ class ResultBound:
                 known[name_of((key,))] = described
         return replace(outcome, data=data, data_metadata=known)
 
-    def _chosen(self, data: Mapping[str, Any], size: int) -> list[str]:
-        """Return which values have to go, the largest first. Raises `PermanentError` when that is not enough."""
+    def _chosen(self, data: Mapping[str, Any], skill: Skill | None, size: int) -> list[str]:
+        """Return which values have to go, the largest first. Raises `PermanentError` when that is not enough.
+
+        A value goes only where the output schema of the ``skill`` allows a URI in its place.
+        """
+        limit = self.limit or 0
         sizes = {key: len(msgspec.json.encode(value)) for key, value in data.items()}
-        chosen: list[str] = []
-        left = size
+        chosen, kept = list[str](), list[str]()
         for key in sorted(sizes, key=lambda each: -sizes[each]):
-            if left <= (self.limit or 0):
-                return chosen
-            if sizes[key] <= _URI_SIZE:
+            if _size_left(size, sizes, chosen) <= limit or sizes[key] <= _URI_SIZE:
                 break
-            chosen.append(key)
-            left -= sizes[key] - _URI_SIZE
-        if left > (self.limit or 0):
+            reduced = {**data, key: _EXAMPLE}
+            if skill is None or skill.allows_output(reduced):
+                data = reduced
+                chosen.append(key)
+            else:
+                kept.append(key)
+        if _size_left(size, sizes, chosen) <= limit:
+            return chosen
+        if not kept:
             raise self._too_large(size, "; there are no large values in its data that could go to the object store")
-        return chosen
+        where = name_of(("data", kept[0]))
+        raise self._too_large(
+            size,
+            f"; {where} does not go to the object store, for the skill's output schema allows no URI in its place:"
+            " return a file (a Path), or make the type a union with S3Uri",
+        )
 
     def _too_large(self, size: int, why: str) -> PermanentError:
         text = f"the result is {size} bytes long, and at most {self.limit} (MAX_RESULT_BYTES) can be sent{why}"
         return PermanentError(text, {"bytes": size, "limit": self.limit})
+
+
+def _size_left(size: int, sizes: Mapping[str, int], chosen: Sequence[str]) -> int:
+    """Return the size of a result when the ``chosen`` values are URIs."""
+    return size - sum(sizes[key] - _URI_SIZE for key in chosen)
 
 
 async def _stored(ctx: TaskContext, number: int, key: str, value: Any) -> str:

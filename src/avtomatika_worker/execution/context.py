@@ -6,10 +6,11 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Generator, Mapping
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar, cast, overload
 
-from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.skills.hints import name_of
@@ -178,29 +179,31 @@ class TaskContext:
         """Tell how far the task is: ``send_progress(0.5, "half")``, a fraction from 0 to 1 and a text.
 
         Keywords ``progress`` and ``message`` work, and so does the older form with task and job id in front. Progress
-        is coalesced: the newest within a second wins, and the last is always sent before the result. Returns `Sent`,
-        false when the value is no such fraction (logged as an error).
+        is coalesced: the newest within a second wins, and the last is always sent before the result. Of the text, 2,000
+        characters are sent, and what is not valid Unicode as question marks. Returns `Sent`, false when the value is no
+        such fraction (logged as an error).
         """
         return self._report_progress(*_progress_arguments(args, kwargs))
 
     def _report_progress(self, progress: object, message: object) -> Sent:
-        if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0.0 <= progress <= 1.0:
-            self._complain("progress", f"progress must be a number from 0 to 1, not {progress!r:.80}")
+        if isinstance(progress, bool) or not isinstance(progress, Real) or not 0 <= cast("float", progress) <= 1:
+            self._complain("progress", f"progress must be a number from 0 to 1, not {_shown(progress)}")
             return Sent(accepted=False)
         self._progress = float(progress)
-        self._sink.progress(self._progress, str(message))
+        self._sink.progress(self._progress, bounded_text(str(message)))
         return Sent(accepted=True)
 
     def tell(self, message: str) -> None:
         """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
-        self._sink.progress(self._progress, message)
+        self._sink.progress(self._progress, bounded_text(message))
 
     def send_event(self, event_type: str, payload: object = None) -> Sent:
         """Send an event of the skill's own, such as ``send_event("alert", {"level": 3})``.
 
-        The payload (a dict, a model or a dataclass) is checked against the schema that the skill declares for it; one
-        that breaks it, or an undeclared event while ``STRICT_EVENT_VALIDATION`` is on, is logged as an error and not
-        sent. Returns `Sent`: true when the event is on its way. Events of a task arrive in order, before its result.
+        The payload (a dict, a model or a dataclass) is checked against the schema that the skill declares for it. One
+        that breaks it, or that cannot be sent (NaN, an integer beyond 64 bits, more than ``MAX_RESULT_BYTES``), and an
+        undeclared event while ``STRICT_EVENT_VALIDATION`` is on, are logged as an error and not sent. Returns `Sent`:
+        true when the event is on its way. Events of a task arrive in order, before its result.
         """
         plain, problem = self._check_event(self.skill, event_type, {} if payload is None else payload)
         if plain is None:
@@ -271,8 +274,19 @@ class TaskContext:
     # ------------------------------------------------------------------------------------------ hot cache
 
     def add_to_hot_cache(self, name: str) -> None:
-        """Announce that ``name`` (a model, a data set) is loaded here, so that tasks needing it come here first."""
-        self._hot.add(name)
+        """Announce that ``name`` (a model, a data set) is loaded here, so that tasks needing it come here first.
+
+        One that is no text, or not valid Unicode, is logged as an error and not announced.
+        """
+        if isinstance(cast("object", name), str) and bounded_text(name) == name:
+            self._hot.add(name)
+            return
+        _log.error(
+            "skill %s: %s cannot be announced as hot: a name is a text of at most 2,000 characters of valid Unicode",
+            self.skill,
+            _shown(name),
+            extra={"action": "hot_name_refused"},
+        )
 
     def remove_from_hot_cache(self, name: str) -> None:
         """Take back what `add_to_hot_cache` announced."""
@@ -303,7 +317,7 @@ class TaskContext:
     # ------------------------------------------------------------------------------------------ injection
 
     def injected(self, name: str) -> object:
-        """Return what an argument called ``name`` gets (see ``skills.binding.INJECTED_NAMES``)."""
+        """Return what an argument called ``name`` gets (see ``skills.reserved.INJECTED_NAMES``)."""
         return getattr(self, _INJECTED.get(name, name))
 
     def __repr__(self) -> str:
@@ -311,6 +325,14 @@ class TaskContext:
 
 
 _INJECTED: Final = {"add_to_hot_skills": "add_to_hot_cache", "remove_from_hot_skills": "remove_from_hot_cache"}
+
+
+def _shown(value: object) -> str:
+    """Write a value for a message; not every one can be written (an integer of thousands of digits)."""
+    try:
+        return f"{value!a:.80}"
+    except Exception:  # noqa: BLE001 - a value's own code runs here
+        return f"an object of type {type(value).__name__}"
 
 
 def _progress_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, object]:

@@ -12,26 +12,21 @@ from avtomatika_worker.errors import ContractViolationError, DependencyMissingEr
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import Handler, Middleware, compose, failed
-from avtomatika_worker.execution.outcome import (
-    CANCELLED,
-    FAILURE,
-    SUCCESS,
-    Cancelled,
-    CancelReason,
-    Outcome,
-    Succeeded,
-    from_exception,
-    from_value,
-)
+from avtomatika_worker.execution.envelope import from_value
+from avtomatika_worker.execution.frames import release_frames
+from avtomatika_worker.execution.middleware import Handler, Middleware, compose
+from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
+
+_UNKNOWN: Final = ResultContract()
 
 
 class Pipeline:
@@ -52,7 +47,7 @@ class Pipeline:
         self._runners = runners
         self._bound = bound or ResultBound()
         self._labels: dict[tuple[str, str | None], tuple[str, ...]] = {}
-        self._handler: Handler = compose(middlewares, self._run_skill) if middlewares else self._run_skill
+        self._handler: Handler = compose(middlewares, self._run_skill, self._read)
 
     def skill(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
@@ -85,12 +80,14 @@ class Pipeline:
     async def __call__(self, ctx: TaskContext) -> Outcome:
         """Run the task. Raises nothing but ``CancelledError``."""
         try:
-            outcome = from_value(await self._handler(ctx))
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a middleware is user code too
-            outcome = failed(error, ctx)
-        return await self._bound(ctx, outcome)
+            outcome = self._read(ctx, await self._handler(ctx))
+        except ContractViolationError as error:  # a middleware's outcome that no result may carry
+            outcome = from_exception(error)
+        return await self._bound(ctx, outcome, self._registry.get(ctx.skill))
+
+    def _read(self, ctx: TaskContext, returned: object) -> Outcome:
+        skill = self._registry.get(ctx.skill)
+        return from_value(returned, skill.results if skill is not None else _UNKNOWN)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
         skill = self._registry.get(ctx.skill)
@@ -100,24 +97,14 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing))
-            if isinstance(outcome, Succeeded):
-                _check(skill, outcome)
+            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing), skill.results)
+            if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
+                skill.check_output(outcome.data)  # have data of their own shape
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return failed(error, ctx)
+            return from_exception(error)
         return outcome
-
-
-def _check(skill: Skill, outcome: Succeeded) -> None:
-    """Hold the outcome against what the skill promised. Raises `ContractViolationError`."""
-    declared = skill.contract.output_statuses
-    if declared and outcome.status not in {SUCCESS, *declared}:
-        allowed = ", ".join(declared)
-        raise ContractViolationError(f"status {outcome.status!r} is not declared (output_statuses: {allowed})")
-    if outcome.status == SUCCESS:  # as orchestrators do: a status of the skill's own has data of its own shape
-        skill.check_output(outcome.data)
 
 
 def _grace(options: SkillOptions | None) -> float:
@@ -140,7 +127,7 @@ class Execution:
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
         self.grace: float = _grace(pipeline.options(ctx.skill))
-        self._runner: asyncio.Task[Outcome] | None = None
+        self._runner: asyncio.Task[Outcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -156,9 +143,9 @@ class Execution:
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
-        work = self._run_in_time() if self.turn is None else self._in_turn(self.turn)
         with owned_by(self):
-            self._runner = loop.create_task(work, name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+            name = f"skill {self.ctx.skill}, task {self.ctx.task_id}"
+            self._runner = loop.create_task(self._until_stopped(), name=name)
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
@@ -186,15 +173,28 @@ class Execution:
         """Whether the skill still runs although `run` has returned."""
         return self._runner is not None and not self._runner.done()
 
-    async def ended(self) -> None:
-        """Wait until the skill has truly ended."""
-        if self._runner is not None:
-            await asyncio.wait({self._runner})
+    async def ended(self) -> str:
+        """Wait until the skill has truly ended, and return the traceback of what it raised at last, "" for nothing."""
+        if self._runner is None:
+            return ""
+        await asyncio.wait({self._runner})
+        outcome = None if self._runner.cancelled() else self._runner.result()
+        return outcome.traceback if isinstance(outcome, Failed) else ""
 
     def _wait_no_longer(self, _: object = None) -> None:
         """Let `run` return: the skill has ended, or is given up."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
+
+    async def _until_stopped(self) -> Outcome | None:
+        """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
+        try:
+            return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+        except asyncio.CancelledError as error:
+            release_frames(error)
+            return None
+        except BaseException as error:  # noqa: BLE001 - a GeneratorExit that a skill awaits closes all frames below
+            return from_exception(error)
 
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> Outcome:
         async with turn:
@@ -211,14 +211,14 @@ class Execution:
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(seconds, self.cancel, CancelReason.DEADLINE))
 
-    def _outcome(self, runner: asyncio.Task[Outcome]) -> Outcome:
+    def _outcome(self, runner: asyncio.Task[Outcome | None]) -> Outcome:
         reason = self.ctx.cancel_reason
         if not runner.done():
             return Cancelled(reason or CancelReason.SHUTDOWN)
-        if not runner.cancelled():
-            # A GeneratorExit that a skill awaits, its helper's perhaps, closes all frames on its way out.
-            error = runner.exception()
-            outcome = runner.result() if error is None else failed(error, self.ctx)
+        outcome = None if runner.cancelled() else runner.result()
+        if outcome is not None:
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
-            return outcome if reason is None or reason is CancelReason.SHUTDOWN else Cancelled(reason)
+            if reason is None or reason is CancelReason.SHUTDOWN:
+                return outcome
+            return Cancelled(reason, traceback=outcome.traceback if isinstance(outcome, Failed) else "")
         return Cancelled(reason) if reason else from_exception(RuntimeError("the skill cancelled itself"))

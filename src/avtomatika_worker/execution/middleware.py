@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, cast
 
+from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.outcome import Failed, Outcome, from_exception
-
-_log: Final = logging.getLogger("avtomatika_worker.task")
+from avtomatika_worker.execution.envelope import OUTCOMES
+from avtomatika_worker.execution.outcome import Outcome, from_exception
+from avtomatika_worker.skills.binding import underlying
 
 Handler = Callable[[TaskContext], Awaitable[Outcome]]
 """What a middleware calls to go on: ``outcome = await call_next(ctx)``."""
@@ -21,28 +23,51 @@ Failures are outcomes, not exceptions; a cancelled task passes through as ``Canc
 """
 
 
-def compose(middlewares: Sequence[Middleware], innermost: Handler) -> Handler:
+Reader = Callable[[TaskContext, object], Outcome]
+"""Turns a dict that a middleware returned into an outcome, as one that the task's skill returned."""
+
+_WANTED: Final = "it must return an outcome: that of `await call_next(ctx)`, or Succeeded, Failed or Cancelled"
+
+
+def compose(middlewares: Sequence[Middleware], innermost: Handler, read: Reader) -> Handler:
     """Return one handler that calls the middlewares in order, the first outermost, and ``innermost`` at the end."""
     handler = innermost
     for middleware in reversed(middlewares):
-        handler = _wrap(middleware, handler)
+        handler = _wrap(middleware, handler, read)
     return handler
 
 
-def _wrap(middleware: Middleware, call_next: Handler) -> Handler:
-    return lambda ctx: middleware(ctx, call_next)
+def _wrap(middleware: Middleware, call_next: Handler, read: Reader) -> Handler:
+    """Make sure that what stands around a middleware sees an outcome, whatever it returns or raises."""
+
+    async def handler(ctx: TaskContext) -> Outcome:
+        try:
+            returned = cast("object", await middleware(ctx, call_next))
+            if isinstance(returned, OUTCOMES):
+                return returned
+            if isinstance(returned, Mapping):
+                return read(ctx, cast("object", returned))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a middleware raises ends this task only
+            return from_exception(error)
+        problem = f"middleware {name_of(middleware)} returned {_what(returned)}: {_WANTED}"
+        return from_exception(ContractViolationError(problem))
+
+    return handler
 
 
-def failed(error: BaseException, ctx: TaskContext) -> Failed:
-    """Log what user code raised, with its traceback, which never leaves the worker."""
-    outcome = from_exception(error)
-    _log.warning(
-        "task %s of skill %s failed: %s: %s",
-        ctx.task_id,
-        ctx.skill,
-        outcome.code,
-        outcome.message,
-        exc_info=error if not outcome.expected else None,
-        extra={"action": "task_failed"},
-    )
-    return outcome
+def _what(returned: object) -> str:
+    if returned is None:
+        return "None (is a `return` missing?)"
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python warns that nobody awaited it
+        return "a coroutine (is an `await` missing?)"
+    return f"a value of type {type(returned).__name__}"
+
+
+def name_of(middleware: object) -> str:
+    """Return what to call a middleware in messages: its function's name and module, or its class's."""
+    inner: Any = underlying(cast("Any", middleware))
+    named: Any = inner if hasattr(inner, "__qualname__") else cast("Any", type(inner))
+    return f"{named.__module__}.{named.__qualname__}"

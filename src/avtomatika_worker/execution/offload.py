@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from avtomatika_worker.errors import TaskError
+from avtomatika_worker.errors import InvalidInputError, TaskError, UnsafeNameError
 from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.middleware import Handler, failed
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.middleware import Handler
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.concurrency import side_by_side
-from avtomatika_worker.files.offload import Place, expectation, may_name_objects, name_of, replaced, texts, uris_in
+from avtomatika_worker.files.offload import (
+    DEEPEST,
+    Place,
+    expectation,
+    may_name_objects,
+    name_of,
+    replaced,
+    texts,
+    uris_in,
+)
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.observability.tracing import Tracing
-
-BarePlaces = Callable[[TaskContext], frozenset[Place]]
-"""Returns where in a task's params its skill wants the URI itself."""
+from avtomatika_worker.protocol.uris import is_object_uri
+from avtomatika_worker.skills.bare import KEY
+from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.skills.skill import Skill
 
 _AT_ONCE: Final = 8
 
@@ -24,24 +33,34 @@ _AT_ONCE: Final = 8
 class Offload:
     """A middleware, the innermost: the others see URIs, in params as in data."""
 
-    def __init__(self, bare_places: BarePlaces, tracing: Tracing) -> None:
-        self._bare_places = bare_places
+    def __init__(self, registry: SkillRegistry, tracing: Tracing) -> None:
+        self._registry = registry
         self._tracing = tracing
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
         try:
             try:
-                if may_name_objects(ctx.params) and (wanted := uris_in(ctx.params, self._bare_places(ctx))):
-                    with self._tracing.span("fetch"):
-                        await self._bring(ctx, wanted)
+                skill = self._registry.get(ctx.skill)
+                if skill is not None:
+                    await self._localize(ctx, skill)
             except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
-                return failed(error, ctx)
+                return from_exception(error)
             outcome = await call_next(ctx)
-            return outcome if ctx.used_files is None else await self._take_away(ctx, ctx.used_files, outcome)
+            return outcome if ctx.used_files is None else await self._take_away(ctx.used_files, outcome)
         finally:
             if ctx.used_files is not None:
                 await ctx.used_files.remove()
+
+    async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
+        """Put paths in the task's directory where the params name files; no other path may come in."""
+        named = {place: _text_at(ctx.params, place) for place in skill.path_places(ctx.params)}
+        settled = await _settled(ctx, named) if named else {}
+        if may_name_objects(ctx.params) and (wanted := uris_in(ctx.params, skill.bare_places(ctx.params))):
+            with self._tracing.span("fetch"):
+                await self._bring(ctx, wanted)
+        if settled:
+            ctx.params = replaced(ctx.params, settled)
 
     async def _bring(self, ctx: TaskContext, wanted: dict[Place, str]) -> None:
         """Download what the params name, each URI once, and put the paths there."""
@@ -53,6 +72,8 @@ class Offload:
             expect = expectation(uri, first[uri], ctx.params_metadata)
             try:
                 paths[uri] = str(await files.bring(uri, expect))
+            except UnsafeNameError as error:
+                raise _no_file(first[uri], uri, error) from None
             except TaskError as error:
                 error.details.setdefault("param", name_of(first[uri]))
                 raise
@@ -60,7 +81,7 @@ class Offload:
         await side_by_side(bring, dict.fromkeys(wanted.values()), at_once=min(len(first), _AT_ONCE))
         ctx.params = replaced(ctx.params, {place: paths[uri] for place, uri in wanted.items()})
 
-    async def _take_away(self, ctx: TaskContext, files: TaskFiles, outcome: Outcome) -> Outcome:
+    async def _take_away(self, files: TaskFiles, outcome: Outcome) -> Outcome:
         """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
         if files.root is None or isinstance(outcome, Cancelled):
             return outcome
@@ -68,8 +89,49 @@ class Offload:
             with self._tracing.span("upload"):
                 return await _uploaded(files, outcome)
         except Exception as error:  # noqa: BLE001 - whatever keeps the files here, it is this task's failure
-            failure = failed(error, ctx)
-            return replace(outcome, data={}) if isinstance(outcome, Failed) else failure
+            failure = from_exception(error)
+            if not isinstance(outcome, Failed):
+                return failure
+            text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
+            return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
+
+
+async def _settled(ctx: TaskContext, named: dict[Place, str]) -> dict[Place, str]:
+    """Return the paths of what is named relative to the task's directory. Raises `InvalidInputError` for the rest."""
+    settled: dict[Place, str] = {}
+    for place, text in named.items():
+        if place[-1] == KEY:
+            where = name_of(place[:-2])
+            raise InvalidInputError(f"params.{where}: its keys are paths; files come as values only", {"param": where})
+        if len(place) > DEEPEST:
+            raise InvalidInputError(
+                f"params: a file is named more than {DEEPEST} levels deep", {"param": str(place[0])}
+            )
+        if is_object_uri(text):
+            continue
+        try:
+            settled[place] = str(await ctx.files.settle(text))
+        except UnsafeNameError as error:
+            raise _no_file(place, text, error) from None
+    return settled
+
+
+def _no_file(place: Place, text: str, error: UnsafeNameError) -> InvalidInputError:
+    where = name_of(place)
+    return InvalidInputError(
+        f"params.{where}: {text!r:.300} is no file of this task: {error.problem}; name one by its URI, or by a name"
+        " relative to the task's directory",
+        {"param": where, "problem": error.problem},
+    )
+
+
+def _text_at(params: Any, place: Place) -> str:
+    value = params
+    for part in place:
+        if part == KEY:
+            return ""
+        value = value[part]
+    return str(value)
 
 
 async def _uploaded(files: TaskFiles, outcome: Succeeded | Failed) -> Outcome:

@@ -1,4 +1,4 @@
-"""How a task can end, and how what a skill returned or raised becomes one of these ends."""
+"""How a task can end, and how what a skill raised becomes one of these ends."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import (
-    ContractViolationError,
     ResourceExhaustedError,
     TaskError,
     TransientError,
     UnsendableValueError,
 )
 from avtomatika_worker.execution.containment import ExitedError
+from avtomatika_worker.execution.frames import release_frames
+from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
-from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS
+from avtomatika_worker.skills.contract import SUCCESS
 from avtomatika_worker.skills.plain import to_plain
 
 _MESSAGE_LIMIT: Final = 2_000
-
-SUCCESS: Final = "success"
-FAILURE: Final = "failure"
-CANCELLED: Final = "cancelled"
 
 
 class CancelReason(enum.StrEnum):
@@ -61,6 +58,7 @@ class Failed:
     """The task failed; ``code`` is one of the wire's (RXON.md, "Error codes").
 
     ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would tell nothing new.
+    ``traceback`` is that of any other exception, for the log: it never leaves the worker.
     """
 
     code: str
@@ -71,6 +69,7 @@ class Failed:
     costs: dict[str, Any] = field(default_factory=dict[str, Any])
     expected: bool = True
     data_metadata: dict[str, FileMetadata] = field(default_factory=dict[str, FileMetadata])
+    traceback: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,116 +78,79 @@ class Cancelled:
 
     reason: CancelReason
     message: str = ""
+    traceback: str = field(default="", repr=False, compare=False)
+    """Of what the skill raised in place of ending: for the log."""
 
 
 Outcome = Succeeded | Failed | Cancelled
-_OUTCOMES: Final = (Succeeded, Failed, Cancelled)
-
-
-def from_value(value: object) -> Outcome:
-    """Turn what a skill returned into an outcome.
-
-    A dict whose keys are all among `ENVELOPE_KEYS` and that has a status, data or an error is the envelope; anything
-    else is the data: a dict as it is, a model or dataclass as its fields, None as no data, any other value as
-    ``{"result": value}``. Raises `ContractViolationError` for a value that cannot be sent, or a broken envelope.
-    """
-    if isinstance(value, _OUTCOMES):
-        return value
-    try:
-        plain = to_plain(value)
-    except UnsendableValueError as error:
-        raise ContractViolationError(f"the result cannot be sent: {error}", {"path": error.path}) from error
-    # Only a dict: a model with a field called "status" would lose all its data as an envelope.
-    if isinstance(value, Mapping) and _is_envelope(plain):
-        return _from_envelope(cast("dict[str, Any]", plain))
-    return Succeeded(data=_as_data(plain))
 
 
 def from_exception(error: BaseException) -> Failed:
     """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message.
 
-    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself.
+    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself. The frames that the exception holds
+    are released: its traceback is in the outcome, as text.
     """
-    error = _the_one(error)
+    caught = error
+    whole = error.original if isinstance(error, ExitedError) else error
+    error = _the_one(whole)
     if isinstance(error, TaskError):
-        return Failed(error.code, _text(error.message or type(error).__name__), _plain_details(error.details))
-    name = type(error).__name__
+        outcome = _expected(error)
+        release_frames(caught)
+        return outcome
+    name, text = type(error).__name__, _message_of(error)
+    code, message = TransientError.code, f"{name}: {text}"
     if isinstance(error, MemoryError):
-        message = f"out of memory: {error}" if str(error) else "out of memory"
-        return Failed(ResourceExhaustedError.code, _text(message), {"exception": name}, expected=False)
-    return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
+        code, message = ResourceExhaustedError.code, f"out of memory: {text}" if text else "out of memory"
+    details: dict[str, Any] = {"exception": name}
+    outcome = Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
+    release_frames(caught)
+    return outcome
+
+
+def _expected(error: TaskError) -> Failed:
+    """Return the failure of an error of ours, or of a class of the user's that may have skipped our ``__init__``."""
+    message, details = getattr(error, "message", None) or _message_of(error), getattr(error, "details", None)
+    if not isinstance(details, Mapping):
+        details = {} if details is None else {"details": details}
+    text = message if isinstance(message, str) else _message_of(message)
+    return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(cast("Any", details)))
+
+
+def _message_of(error: object) -> str:
+    try:
+        return str(error)
+    except Exception as problem:  # noqa: BLE001 - the user's own __str__ may raise anything
+        return f"(its text cannot be read: {type(problem).__name__})"
 
 
 def _the_one(error: BaseException) -> BaseException:
-    if isinstance(error, ExitedError):
-        return error.original
     inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if issubclass(type(error), ExceptionGroup) else ()
     return _the_one(inner[0]) if len(inner) == 1 else error
 
 
-def _is_envelope(value: object) -> bool:
-    if not isinstance(value, dict):
-        return False
-    keys = cast("dict[str, Any]", value).keys()
-    return keys <= ENVELOPE_KEYS and not keys.isdisjoint(ENVELOPE_MARKS)
-
-
-def _from_envelope(envelope: dict[str, Any]) -> Outcome:
-    error = envelope.get("error")
-    status = envelope.get("status") or (FAILURE if error else SUCCESS)
-    if not isinstance(status, str):
-        raise ContractViolationError(f"the result's status must be a string, not {type(status).__name__}")
-    data = _as_data(envelope.get("data"))
-    metadata = _optional_object(envelope.get("metadata"), "metadata")
-    costs = _optional_object(envelope.get("costs"), "costs") or {}
-    if status == CANCELLED:
-        return Cancelled(CancelReason.REQUESTED, "the skill ended the task as cancelled")
-    if status == FAILURE:
-        code, message, details = _error_parts(error)
-        return Failed(code, message, details, data, metadata, costs)
-    return Succeeded(data, status, metadata, costs)
-
-
-def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
-    """Read an envelope's error: an object with code and message, or just a text."""
-    if not isinstance(error, dict):
-        return TransientError.code, str(error) if error else "the skill reported a failure", {}
-    fields = cast("dict[str, Any]", error)
-    code, message = fields.get("code"), fields.get("message")
-    details: Any = fields.get("details") or {}
-    return (
-        code if isinstance(code, str) and code else TransientError.code,
-        message if isinstance(message, str) and message else "the skill reported a failure",
-        cast("dict[str, Any]", details) if isinstance(details, dict) else {"details": details},
-    )
-
-
-def _as_data(plain: Any) -> dict[str, Any]:
-    if plain is None:
-        return {}
-    return cast("dict[str, Any]", plain) if isinstance(plain, dict) else {"result": plain}
-
-
-def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
-    if value is None or isinstance(value, dict):
-        return cast("dict[str, Any] | None", value)
-    raise ContractViolationError(f"the result's {name} must be an object, not {type(value).__name__}")
-
-
-def _plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
+def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
-    return {_text(str(key)): _plain_detail(value) for key, value in details.items()}
+    return {bounded_text(str(key)): plain_detail(value) for key, value in details.items()}
 
 
-def _plain_detail(value: object) -> Any:
+def plain_detail(value: object) -> Any:
+    """Return a value as plain ones that can be sent, or as a text."""
     try:
         plain = to_plain(value)
         canonical_bytes({"error": {"details": {"value": plain}}}, NEUTRAL)
     except UnsendableValueError:
-        return _text(repr(value))
+        return bounded_text(_representation(value))
     return plain
 
 
-def _text(text: str) -> str:
-    """Bound a text and make it valid Unicode."""
+def _representation(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - the user's own __repr__ may raise anything
+        return object.__repr__(value)
+
+
+def bounded_text(text: str) -> str:
+    """Bound a text and make it valid Unicode: an error, or progress, must never fail to arrive for its words."""
     return text[:_MESSAGE_LIMIT].encode("utf-8", "replace").decode()

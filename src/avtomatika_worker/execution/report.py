@@ -1,4 +1,4 @@
-"""The one place where an outcome becomes a result."""
+"""The one place where an outcome becomes a result, and the log record of a task's end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from avtomatika_worker.errors import (
     TransientError,
     UnsendableValueError,
 )
-from avtomatika_worker.execution.outcome import CANCELLED, FAILURE, Cancelled, CancelReason, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
+from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.protocol.messages import FileMetadata, ResultError, Task, TaskResult
+from avtomatika_worker.skills.contract import CANCELLED, FAILURE
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
+_traced: Final = TracebackLogger(_log)
 
 _NO_COSTS: Final[Mapping[str, float]] = {}
 _CANCEL_ERRORS: Final = {
@@ -62,6 +65,30 @@ def build_result(
         metadata=_metadata(task, metadata),
         costs=costs,
         identity_chain=task.chain_through(worker_id),
+    )
+
+
+def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:
+    """Make the one record of a task's end; the ids come with the context, as with every record of the task."""
+    facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+    trace = outcome.traceback if isinstance(outcome, Failed | Cancelled) else ""
+    if result.error is not None:
+        facts["code"] = result.error.code
+        _traced.log(
+            logging.WARNING,
+            "skill %s failed after %.3f s: %s: %s",
+            (task.type, seconds, result.error.code, result.error.message),
+            trace,
+            extra={"action": "task_failed", **facts},
+        )
+        return
+    said = outcome.message if isinstance(outcome, Cancelled) else ""
+    _traced.log(
+        logging.INFO,
+        "skill %s: %s after %.3f s%s",
+        (task.type, result.status, seconds, f": {said}" if said else ""),
+        trace,
+        extra={"action": "task_finished", **facts},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,6 +81,6 @@ async def run_skill(skill: Skill, ctx: TaskContext, runners: Runners, tracing: T
                     return await skill.func(*args, **kwargs)
             value = await runners.threads.run(skill.func, args, kwargs)
             # A plain decorator around an async def looks like a plain def, and returns the coroutine.
-            return await value if asyncio.iscoroutine(value) else value
+            return await value if inspect.iscoroutine(value) else value
     except TaskCancelledError as error:
         raise asyncio.CancelledError(*error.args) from None

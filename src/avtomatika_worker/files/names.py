@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Final
 
 from avtomatika_worker.errors import UnsafeNameError
@@ -37,6 +37,23 @@ def check_key(key: str, name: str) -> tuple[str, ...]:
     if len(parts) > _DEEPEST:
         raise UnsafeNameError(name, f"it is deeper than {_DEEPEST} directories")
     return tuple(check_part(part, name) for part in parts)
+
+
+def check_given(text: str) -> None:
+    """Refuse a text that stands for a file of a task, and is neither a URI nor a name relative to its directory.
+
+    What another system would take for an absolute path, or for the way up, is refused as well. Raises
+    `UnsafeNameError`.
+    """
+    windows = PureWindowsPath(text)
+    if "://" in text or text.lower().startswith("file:"):
+        raise UnsafeNameError(text, "it is a URI of a kind that names no file (s3://, gs://, az:// and file:// do)")
+    if text.startswith("/") or windows.drive or windows.root:
+        raise UnsafeNameError(text, "it is a path of a machine")
+    if text.startswith("~"):
+        raise UnsafeNameError(text, "it is a path of a user")
+    if ".." in windows.parts:
+        raise UnsafeNameError(text, "it has a part '..'")
 
 
 def confined(root: Path, name: str | os.PathLike[str]) -> Path:

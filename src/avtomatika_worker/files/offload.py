@@ -15,7 +15,8 @@ from avtomatika_worker.protocol.uris import is_object_uri
 Place = tuple[str | int, ...]
 """Where a value is: the keys and indices that lead to it."""
 
-_DEEPEST: Final = 100
+DEEPEST: Final = 100
+"""Levels below which no file is looked for."""
 
 
 def may_name_objects(value: Any) -> bool:
@@ -36,7 +37,7 @@ def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
     """Yield every text in plain values, and where it is; keys are none."""
     if isinstance(value, str):
         yield place, value
-    elif len(place) > _DEEPEST:
+    elif len(place) > DEEPEST:
         return
     elif isinstance(value, dict):
         for key, item in cast("dict[str, Any]", value).items():
@@ -46,11 +47,11 @@ def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
             yield from texts(item, (*place, index))
 
 
-def replaced(value: Any, texts_at: Mapping[Place, str], place: Place = ()) -> Any:
-    """Return plain values with other texts at some places; the given ones are not changed."""
+def replaced(value: Any, texts_at: Mapping[Place, object], place: Place = ()) -> Any:
+    """Return plain values with others at some places, where texts were; the given ones are not changed."""
     if place in texts_at:
         return texts_at[place]
-    if len(place) > _DEEPEST:
+    if len(place) > DEEPEST:
         return value
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)

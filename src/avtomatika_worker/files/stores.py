@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from avtomatika_worker._atexit import give_native_threads_time
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.errors import (
     DependencyError,
     DependencyMissingError,
@@ -185,7 +186,7 @@ class Stores:
         try:
             from obstore import store
         except ImportError:
-            hint = 'object stores need obstore: pip install "avtomatika-worker[s3]"'
+            hint = f"object stores need obstore; {install_hint('s3')}"
             raise DependencyMissingError(f"{location.uri}: {hint}", {"package": "obstore"}) from None
         give_native_threads_time()
         settings = self.settings

@@ -9,7 +9,7 @@ from typing import IO, Any, Final, Literal, TypeVar, overload
 
 from avtomatika_worker.errors import UnsafeNameError
 from avtomatika_worker.files.disk import Disk
-from avtomatika_worker.files.names import check_key
+from avtomatika_worker.files.names import check_given, check_key
 from avtomatika_worker.files.objects import Expect, Objects, expect_anything
 from avtomatika_worker.files.offload import Place, paths_in
 from avtomatika_worker.files.open_file import OpenFile
@@ -145,6 +145,11 @@ class TaskFiles:
     def stored(self, uri: str) -> FileMetadata | None:
         """Return what is known of an object that this task uploaded."""
         return self._stored.get(uri)
+
+    async def settle(self, name: str) -> Path:
+        """Return the path that a name in the params stands for: one in the task's directory, or `UnsafeNameError`."""
+        check_given(name)
+        return await self._disk.run(self._workspace.confined, name)
 
     async def bring(self, uri: str, expect: Expect = expect_anything) -> Path:
         """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""

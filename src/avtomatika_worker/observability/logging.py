@@ -96,6 +96,27 @@ def _current_span() -> dict[str, str]:
     return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
 
 
+class TracebackLogger:
+    """Writes records with a traceback that is text already; ``logging`` itself takes exceptions only."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def log(
+        self, level: int, message: str, args: tuple[object, ...], traceback: str, *, extra: Mapping[str, object]
+    ) -> None:
+        """Log a message, and below it a traceback unless that is empty."""
+        if not traceback:
+            self._logger.log(level, message, *args, extra=extra, stacklevel=2)
+        elif self._logger.isEnabledFor(level):
+            path, line, function, _ = self._logger.findCaller(stacklevel=2)
+            record = self._logger.makeRecord(
+                self._logger.name, level, path, line, message, args, None, function, dict(extra)
+            )
+            record.exc_text = traceback
+            self._logger.handle(record)
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """The one handler that ``configure_logging`` installs; known by its type when it is called again.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.metrics import Recorder
 from avtomatika_worker.observability.tracing import Tracing
@@ -71,5 +72,5 @@ def set_up(*, enabled: bool, service_name: str, worker_id: str, version: str) ->
         from avtomatika_worker.observability import otel
     except ImportError as error:
         problem = f"WORKER_ENABLE_METRICS=true needs OpenTelemetry, and {error.name or error} is not installed"
-        raise ConfigError([f"{problem}: pip install 'avtomatika-worker[metrics]'"]) from error
+        raise ConfigError([f"{problem}; {install_hint('metrics')}"]) from error
     return otel.set_up(service_name=service_name, worker_id=worker_id, version=version)

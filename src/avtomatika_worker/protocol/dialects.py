@@ -68,6 +68,9 @@ _B17 = replace(_B16, version="1.0b17", max_nesting=30, signed_tasks=True)
 DIALECTS: Final = (_B7, _B9, _B10, _B11, _B12, _B13, _B14, _B15, _B16, _B17)
 """Every known dialect, oldest first. 1.0b7 and 1.0b8 are alike."""
 
+OLDEST: Final = _B7
+"""It bears the deepest nesting: what it cannot take, none can."""
+
 NEWEST: Final = _B17
 
 NEUTRAL: Final = replace(_B17, array_nulls_kept=False)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-from avtomatika_worker.errors import UnsendableValueError
-from avtomatika_worker.execution.context import EventSink, HotCache, TaskContext
+from avtomatika_worker.execution.context import HotCache, TaskContext
 from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.execution.payloads import plain_payload
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
-from avtomatika_worker.protocol.messages import Task
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
+from avtomatika_worker.services.events import TaskEvents
 
 
 class Contexts:
@@ -35,8 +36,8 @@ class Contexts:
         self._hot = hot
         self._strict_events = strict_events
 
-    def make(self, task: Task, sink: EventSink) -> TaskContext:
-        """Return the context of a task; its events go to ``sink``."""
+    def make(self, task: Task, events: TaskEvents) -> TaskContext:
+        """Return the context of a task; its events go to ``events``."""
         loop = asyncio.get_running_loop()
         return TaskContext(
             skill=task.type,
@@ -49,8 +50,8 @@ class Contexts:
             metadata=task.metadata or {},
             security=task.security or {},
             tracing_context=task.tracing_context or {},
-            sink=sink,
-            check_event=self._checked,
+            sink=events,
+            check_event=partial(self._checked, events),
             hot=self._hot,
             observability=self._telemetry.manager,
             params_metadata=task.params_metadata,
@@ -58,22 +59,20 @@ class Contexts:
             files=lambda ctx: self._files.for_task(ctx.job_id, ctx.task_id, ctx.tell, loop),
         )
 
-    def _checked(self, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
-        plain, problem = self._check_event(skill, event_type, payload)
-        outcome = "blocked" if plain is None else "sent"
-        self._telemetry.metrics.count(metrics.EVENTS, *self._pipeline.label(skill), outcome)
-        return plain, problem
-
-    def _check_event(
-        self, skill_name: str, event_type: str, payload: object
+    def _checked(
+        self, events: TaskEvents, skill: str, event_type: str, payload: object
     ) -> tuple[dict[str, Any] | None, str | None]:
-        try:
-            plain = to_plain(payload)
-        except UnsendableValueError as error:
-            return None, str(error)
-        if not isinstance(plain, dict):
-            return None, f"the payload must be an object, not {type(payload).__name__}"
-        fields = cast("dict[str, Any]", plain)
+        plain, problem = plain_payload(payload)
+        if plain is not None:
+            problem = self._problem_of(events, skill, event_type, plain)
+        outcome = "blocked" if problem else "sent"
+        self._telemetry.metrics.count(metrics.EVENTS, *self._pipeline.label(skill), outcome)
+        return (None, problem) if problem else (plain, None)
+
+    def _problem_of(self, events: TaskEvents, skill_name: str, event_type: str, payload: dict[str, Any]) -> str | None:
+        if event_type == PROGRESS_EVENT:  # its two values are looked at one by one
+            return None
+        if problem := events.unsendable(event_type, payload):
+            return problem
         skill = self._pipeline.skill(skill_name)
-        problem = skill.event_problem(event_type, fields, self._strict_events) if skill else None
-        return (None, problem) if problem else (fields, None)
+        return skill.event_problem(event_type, payload, self._strict_events) if skill else None

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
 from avtomatika_worker.execution.containment import owned_by
+from avtomatika_worker.execution.payloads import unsendable
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
 from avtomatika_worker.services.link import Link, delay_after
@@ -35,13 +36,21 @@ class TaskEvents:
     """The events of one task, sent by a coroutine of its own that lives only while there is something to send."""
 
     def __init__(
-        self, link: Link, task: Task, group: asyncio.TaskGroup, outbox: Outbox, *, progress_interval: float
+        self,
+        link: Link,
+        task: Task,
+        group: asyncio.TaskGroup,
+        outbox: Outbox,
+        *,
+        progress_interval: float,
+        max_bytes: int | None = None,
     ) -> None:
         self._link = link
         self._outbox = outbox
         self._task = task
         self._group = group
         self._interval = progress_interval
+        self._max_bytes = max_bytes
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._queue: deque[Event] = deque()
@@ -53,6 +62,10 @@ class TaskEvents:
         self._closed = False
 
     # ----------------------------------------------------------------------------------- called by skills, any thread
+
+    def unsendable(self, event_type: str, payload: dict[str, Any]) -> str | None:
+        """Return why the orchestrator could not take an event, None when it can."""
+        return unsendable(event_type, payload, self._link.dialect, self._max_bytes)
 
     def progress(self, progress: float, message: str) -> None:
         """Take the newest progress; an older one that has not been sent is forgotten."""

@@ -16,10 +16,10 @@ from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
-from avtomatika_worker.execution.report import build_result
+from avtomatika_worker.execution.report import build_result, log_end
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
-from avtomatika_worker.observability.logging import bind_log_context
+from avtomatika_worker.observability.logging import TracebackLogger, bind_log_context
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
@@ -32,6 +32,7 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.presence import Presence
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
+_traced: Final = TracebackLogger(_log)
 
 EARLY_CANCEL: Final = 5.0
 """Seconds for which a cancellation that names no running task is remembered."""
@@ -44,6 +45,7 @@ class TaskSettings:
     worker_id: str
     strict_events: bool = True
     progress_interval: float = 1.0
+    max_event_bytes: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -162,8 +164,8 @@ class Tasks:
         self.slots_freed()
 
     def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
-        interval = self._settings.progress_interval
-        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval)
+        interval, most = self._settings.progress_interval, self._settings.max_event_bytes
+        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
         deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events), self._pipeline, deadline=deadline)
         turn = self._admission.turn(task.type)
@@ -282,7 +284,7 @@ class Tasks:
         task, seconds = running.task, time.monotonic() - running.execution.started
         result = build_result(task, outcome, self._settings.worker_id, seconds=seconds, added=running.ctx.costs)
         self._measure(running, outcome, result, seconds)
-        asyncio.get_running_loop().call_soon(_tell_finished, task, result, seconds)  # when the result is on its way
+        asyncio.get_running_loop().call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
         return result
 
     def _span(self, task: Task) -> AbstractContextManager[object]:
@@ -327,12 +329,12 @@ class Tasks:
             ctx.cancel_reason,
             extra={"action": "task_lingers", **facts},
         )
-        await execution.ended()
-        _log.warning(
-            "skill %s stopped %.1f s after its task %s was given up",
-            ctx.skill,
-            time.monotonic() - since,
-            ctx.task_id,
+        trace = await execution.ended()
+        _traced.log(
+            logging.WARNING,
+            "skill %s stopped %.1f s after its task was given up",
+            (ctx.skill, time.monotonic() - since),
+            trace,
             extra={"action": "task_linger_ended", "skill": ctx.skill},
         )
 
@@ -385,20 +387,6 @@ class Tasks:
                 place.set_result(None)
         for callback in self._slot_freed:
             callback()
-
-
-def _tell_finished(task: Task, result: TaskResult, seconds: float) -> None:
-    why = "" if result.error is None else f" ({result.error.code}: {result.error.message:.200})"
-    facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
-    _log.info(
-        "task %s of skill %s: %s after %.3f s%s",
-        task.task_id,
-        task.type,
-        result.status,
-        seconds,
-        why,
-        extra={"action": "task_finished", **facts},
-    )
 
 
 def _ids(running: Running) -> set[str]:

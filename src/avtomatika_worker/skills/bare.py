@@ -1,4 +1,4 @@
-"""Where a skill wants the URI of an object itself, and not the file: what its input's schema says."""
+"""Which texts in a task's params are URIs or files, and not just texts: what the input's schema says."""
 
 from __future__ import annotations
 
@@ -7,48 +7,102 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import FORMAT
 from avtomatika_worker.skills.contract import JsonSchema
 
 Place = tuple[str | int, ...]
 """Where a value is: the keys and indices that lead to it."""
 
+URIS: Final = frozenset({FORMAT})
+"""Formats of texts that stay URIs."""
+
+PATHS: Final = frozenset({"path", "file-path", "directory-path"})
+"""Formats of texts that become paths: ours, and pydantic's for FilePath, DirectoryPath and the like."""
+
+KEY: Final = "\0key"
+"""Stands at the end of the place of a key."""
+
 _UNIONS: Final = ("anyOf", "oneOf", "allOf")
-_DEEPEST: Final = 100
+_BRANCHES: Final = ("if", "then", "else")
 
 
-def mentions_uris(schema: JsonSchema) -> bool:
-    """Whether any text is to stay a URI."""
-    return f'"{FORMAT}"'.encode() in msgspec.json.encode(schema)
+def mentions(schema: JsonSchema, formats: frozenset[str]) -> bool:
+    """Whether a schema has texts of one of these formats."""
+    written = msgspec.json.encode(schema)
+    return any(f'"{each}"'.encode() in written for each in formats)
 
 
-def bare_places(schema: JsonSchema, value: Any) -> frozenset[Place]:
-    """Return where in ``value`` the schema says ``{"format": "s3-uri"}``."""
-    return frozenset(_places(schema, value, (), schema.get("$defs", {}), 0))
+def places(schema: JsonSchema, value: Any, formats: frozenset[str]) -> frozenset[Place]:
+    """Return where in ``value`` the schema says that a text has one of these formats.
+
+    Where a union says so of one of its members only, that counts. The place of an object's key ends in `KEY`.
+    """
+    found: set[Place] = set()
+    seen: set[tuple[int, Place]] = set()
+    todo: list[tuple[Any, Any, Place]] = [(schema, value, ())]
+    while todo:
+        told, item, place = todo.pop()
+        if not isinstance(told, dict) or (id(cast("object", told)), place) in seen:
+            continue  # recursive types come back to where they were
+        fields = cast("dict[str, Any]", told)
+        seen.add((id(fields), place))
+        if _is_text(item) and fields.get("format") in formats:
+            found.add(place)
+        if "propertyNames" in fields and _format_of_keys(fields, schema) in formats:
+            found.update((*place, key, KEY) for key in as_object(item))
+        todo.extend((each, item, place) for each in _alternatives(fields, schema))
+        todo.extend((inner, each, (*place, key)) for key, each, inner in _children(fields, item))
+    return frozenset(found)
 
 
-def _places(schema: Any, value: Any, place: Place, definitions: Mapping[str, Any], depth: int) -> Iterator[Place]:
-    if not isinstance(schema, dict) or depth > _DEEPEST:
-        return
-    fields = cast("dict[str, Any]", schema)
-    if isinstance(value, str) and fields.get("format") == FORMAT:
-        yield place
-    reference = fields.get("$ref")
-    alternatives: list[Any] = [each for union in _UNIONS for each in fields.get(union, ())]
-    if isinstance(reference, str):
-        alternatives.append(definitions.get(reference.rpartition("/")[2]))
-    for each in alternatives:
-        yield from _places(each, value, place, definitions, depth + 1)
-    for key, item, inner in _children(fields, value):
-        yield from _places(inner, item, (*place, key), definitions, depth + 1)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _format_of_keys(fields: Mapping[str, Any], root: JsonSchema) -> object:
+    names = fields.get("propertyNames")
+    while isinstance(names, dict) and "$ref" in names:
+        names = _referred(cast("dict[str, Any]", names)["$ref"], root)
+    return cast("dict[str, Any]", names).get("format") if isinstance(names, dict) else None
+
+
+def _alternatives(fields: Mapping[str, Any], root: JsonSchema) -> Iterator[Any]:
+    """Yield the other schemas that hold, or may hold, of the same value."""
+    for union in _UNIONS:
+        yield from fields.get(union, ())
+    for branch in _BRANCHES:
+        yield fields.get(branch)
+    if "$ref" in fields:
+        yield _referred(fields["$ref"], root)
+
+
+def _referred(reference: object, root: JsonSchema) -> Any:
+    """Return what a reference inside of the schema names, None for any other."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found: Any = root
+    for part in reference.removeprefix("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = cast("dict[str, Any]", found).get(name)
+        elif isinstance(found, list) and name.isdecimal():
+            items = cast("list[Any]", found)  # type: ignore[redundant-cast] # pyright wants it
+            found = items[int(name)] if int(name) < len(items) else None
+        else:
+            return None
+    return found
 
 
 def _children(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[str | int, Any, Any]]:
     """Yield the values inside, each with its key and its schema."""
     if isinstance(value, dict):
         known: Mapping[str, Any] = schema.get("properties", {})
+        patterns: Mapping[str, Any] = schema.get("patternProperties", {})
         for key, item in cast("dict[str, Any]", value).items():
             yield key, item, known.get(key, schema.get("additionalProperties"))
+            for pattern in patterns.values():  # whichever matches: to take one more for a path does no harm
+                yield key, item, pattern
     elif isinstance(value, list):
         first: Sequence[Any] = schema.get("prefixItems", ())
         for index, item in enumerate(cast("Sequence[Any]", value)):

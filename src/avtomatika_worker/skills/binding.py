@@ -11,29 +11,12 @@ from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import mentions_uris
+from avtomatika_worker.skills.bare import mentions
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.hints import MISSING, name_of
+from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
 from avtomatika_worker.skills.schema import TypeContract, UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue, describe
-
-INJECTED_NAMES: Final = (
-    "params",
-    "task_id",
-    "job_id",
-    "priority",
-    "deadline",
-    "metadata",
-    "security",
-    "tracing_context",
-    "send_progress",
-    "send_event",
-    "add_to_hot_cache",
-    "remove_from_hot_cache",
-    "add_to_hot_skills",
-    "remove_from_hot_skills",
-)
-"""Arguments with these names are filled by name; ``**kwargs`` receives them all."""
 
 _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -113,11 +96,10 @@ class BindingPlan:
     """Whether the input's fields are arguments of their own."""
     takes_params: bool
 
-    @property
-    def bare_schemas(self) -> tuple[JsonSchema, ...]:
-        """The schemas of the input that say where a URI is wanted, not the file."""
+    def schemas_with(self, formats: frozenset[str]) -> tuple[JsonSchema, ...]:
+        """Return the schemas of the input that have texts of one of these formats."""
         schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
-        return tuple(each for each in schemas if each is not None and mentions_uris(each))
+        return tuple(each for each in schemas if each is not None and mentions(each, formats))
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments. Raises `InvalidInputError` naming every field that does not fit."""
@@ -171,7 +153,11 @@ def compile_plan(
         if parameter.kind is parameter.VAR_KEYWORD:
             rest = True
             continue
-        provider = injectables.provider_for(annotations[name]) or _by_name(name)
+        provider = injectables.provider_for(annotations[name])
+        if provider is None:
+            provider = _by_name(name)
+            if problem := contradiction(name, annotations[name], parameter.default):
+                raise SkillDefinitionError(skill, problem)
         if name == "params":
             provider = None
         if parameter.kind is parameter.POSITIONAL_ONLY:

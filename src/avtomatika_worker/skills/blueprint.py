@@ -74,7 +74,9 @@ class SkillDecorator(ABC):
         executor: Executor | None = None,
         max_tasks_per_child: int | None = None,
         cancel_grace: float = CANCEL_GRACE,
-        **properties: Any,
+        metadata: Mapping[str, Any] | None = None,
+        properties: Mapping[str, Any] | None = None,
+        **marketplace: Any,
     ) -> Callable[[F], F]: ...
 
     def skill(self, name: Any = None, /, **told: Any) -> Any:
@@ -83,8 +85,9 @@ class SkillDecorator(ABC):
         Left out, the name is the function's, the description its docstring's first paragraph, the version its module's
         ``__version__``, and the schemas are inferred from its type hints. Schemas may be JSON Schemas or types;
         ``events`` (or ``events_schema``) maps event names to theirs. ``output_statuses`` are statuses besides
-        "success" that results may have. Any other keyword is marketplace metadata; ``price`` also fills the skill's
-        cost. The function itself is returned as it was.
+        "success" that results may have. Any other keyword is marketplace metadata, and so is what ``metadata`` (or
+        ``properties``) holds; ``price`` also fills the skill's cost. A keyword that is almost an option's name is an
+        error. The function itself is returned as it was.
 
         ``timeout`` (seconds) stops a task that runs longer; ``max_concurrent`` is how many tasks of the skill may run
         at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; then the task is reported without
@@ -98,7 +101,7 @@ class SkillDecorator(ABC):
         Raises `SkillDefinitionError`.
         """
         if callable(name):
-            self.add_skill(define(name, None))
+            self.add_skill(define(name, told.pop("name", None), **told))
             return name
         if "name" in told and name is None:
             name = told.pop("name")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 JsonSchema = dict[str, Any]
 
@@ -30,8 +30,26 @@ class SkillContract:
         return float(price) if isinstance(price, int | float) and not isinstance(price, bool) else None
 
 
-ENVELOPE_KEYS = frozenset({"status", "data", "error", "metadata", "costs", "security"})
-"""A returned dict with no other keys than these ..."""
+ENVELOPE_KEYS: Final = frozenset({"status", "data", "error", "metadata", "costs", "security"})
+"""What an envelope is made of. A returned dict with no other keys than these ..."""
 
-ENVELOPE_MARKS = frozenset({"status", "data", "error"})
-"""... and with one of these is the envelope of the data, not the data."""
+ENVELOPE_MARKS: Final = frozenset({"status", "data", "error"})
+"""... and with one of these is the envelope of the data, not the data. See execution/envelope.py for all rules."""
+
+SUCCESS: Final = "success"
+FAILURE: Final = "failure"
+CANCELLED: Final = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultContract:
+    """How a skill's results are read. ``is_data``: its return type is a TypedDict, so no dict of it is an envelope."""
+
+    skill: str = ""
+    declared: tuple[str, ...] = ()
+    is_data: bool = False
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Every status that a result may have."""
+        return (SUCCESS, FAILURE, CANCELLED, *self.declared)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import io
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Final, cast
 
@@ -85,8 +86,7 @@ def _walk(value: object, path: str, above: frozenset[int]) -> Any:
         inner = value.value if isinstance(value, enum.Enum) else _encode(value)
     except _CANNOT as error:
         why = "" if type(error) is TypeError else f": {error}"[:200]
-        why = ": await it" if inspect.isawaitable(value) else why
-        raise UnsendableValueError(path, f"{_kind(value)} is not JSON-able{why}") from None
+        raise UnsendableValueError(path, f"{_kind(value)} is not JSON-able{why or _remedy(value)}") from None
     return _walk(inner, path, inside)
 
 
@@ -119,3 +119,20 @@ def _key(key: Any, path: str) -> str:
 
 def _kind(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+def _remedy(value: object) -> str:
+    """Return what to do about a value that is not JSON-able, as the end of a sentence."""
+    if isinstance(value, type):
+        return f": it is the class {value.__qualname__}; return an object of it"
+    if isinstance(value, io.IOBase):
+        return ": return its Path, and the file is stored; or what it holds"
+    if inspect.isasyncgen(value) or isinstance(value, AsyncIterable):
+        return ": collect what it yields, as in [each async for each in it], or send_event each"
+    if inspect.isawaitable(value):
+        return ": await it"
+    if isinstance(value, Iterable):
+        return ": make it a list, as in list(it)"
+    if callable(value):
+        return ": call it, and return what it returns"
+    return ": return a dict, a list, a dataclass or a model"

@@ -13,10 +13,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NotRequired, Required, TypedDict, cast
+from typing import Annotated, Any, Final, NotRequired, Required, TypedDict, cast, get_args, get_origin
 
 import msgspec
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -152,9 +153,40 @@ def _written(schema: Mapping[str, Any]) -> Schema:
 # ------------------------------------------------------------------------------------------------------ output
 
 
+def is_data_type(annotation: Any) -> bool:
+    """Whether every dict of this return type is data: a TypedDict that has other fields than an envelope's."""
+    members = [_bare_type(member) for member in members_of(_bare_type(annotation)) if member is not types.NoneType]
+    typed = [_typed_dict_fields(member) for member in members]
+    return any(typed) and not any(
+        _is_envelope_type(fields) or (not fields and says_nothing(member))
+        for member, fields in zip(members, typed, strict=True)
+    )
+
+
+def _bare_type(annotation: Any) -> Any:
+    """Return what an ``Annotated`` or a ``type`` statement stands for, and the class of a generic one."""
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif not isinstance(annotation, type) and hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        else:
+            break
+    origin = get_origin(annotation)
+    return origin if isinstance(origin, type) and _typed_dict_fields(origin) else annotation
+
+
+def _typed_dict_fields(annotation: Any) -> dict[str, Any]:
+    return field_types(annotation) if dict in getattr(annotation, "__mro__", ()) else {}  # whoever's TypedDict
+
+
+def _is_envelope_type(fields: Mapping[str, Any]) -> bool:
+    return bool(fields) and fields.keys() <= ENVELOPE_KEYS and not fields.keys().isdisjoint(ENVELOPE_MARKS)
+
+
 def _data_schema(annotation: Any, *, enveloped: bool) -> JsonSchema | None:
-    fields = field_types(annotation) if dict in getattr(annotation, "__mro__", ()) else {}  # a TypedDict, whoever's
-    if fields and fields.keys() <= ENVELOPE_KEYS and not fields.keys().isdisjoint(ENVELOPE_MARKS) and not enveloped:
+    fields = _typed_dict_fields(annotation)
+    if _is_envelope_type(fields) and not enveloped:
         return infer_output(without_requiredness(fields["data"]), enveloped=True) if "data" in fields else None
     if is_named_tuple(annotation) and not enveloped:  # inside of the envelope it is an array, see `to_plain`
         return _fields_of_named_tuple(annotation).schema
@@ -229,9 +261,7 @@ def _with_pydantic(annotation: Any, *, output: bool) -> TypeContract:
     try:
         import pydantic
     except ImportError:
-        raise UnsupportedTypeError(
-            f'{name_of(annotation)} needs pydantic: pip install "avtomatika-worker[pydantic]"'
-        ) from None
+        raise UnsupportedTypeError(f"{name_of(annotation)} needs pydantic; {install_hint('pydantic')}") from None
     if mentions(annotation, is_msgspec_constraint):
         raise UnsupportedTypeError(f"{name_of(annotation)} mixes msgspec's types with pydantic's; use one of them")
     try:

@@ -6,17 +6,15 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar, cast
-
-import msgspec
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import Place, bare_places
+from avtomatika_worker.skills.bare import PATHS, URIS, Place, places
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -27,16 +25,18 @@ from avtomatika_worker.skills.binding import (
     underlying,
     unresolved,
 )
-from avtomatika_worker.skills.contract import JsonSchema, SkillContract
+from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
 from avtomatika_worker.skills.hints import MISSING, says_nothing
+from avtomatika_worker.skills.options import DECLARED, metadata_of
 from avtomatika_worker.skills.schema import UnsupportedTypeError
+from avtomatika_worker.skills.strays import refusing_strays
 from avtomatika_worker.skills.validation import Schema, describe
 
 T = TypeVar("T")
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-_EXECUTORS: Final = frozenset({None, "thread", "process"})
+_EXECUTORS: Final = (None, "thread", "process")
 CANCEL_GRACE: Final = 5.0
 """Seconds that a cancelled skill has to end, unless it declares others; then its result no longer waits for it."""
 
@@ -113,7 +113,7 @@ class SkillDefinition:
         )
         _check_sendable(contract)
         try:
-            return Skill(contract, self.func, plan, self.options)
+            return Skill(contract, self.func, plan, self.options, returns_data=self._returns_data())
         except ValueError as error:  # a pattern that is none in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
@@ -123,6 +123,12 @@ class SkillDefinition:
             return self._read(schema.explicit_output, given, "the schema of its output")
         hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
+
+    def _returns_data(self) -> bool:
+        """Whether a dict that it returns is always data: a TypedDict may have a field called status."""
+        given = self.declaration.output_schema
+        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
+        return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
 
     def _read(self, read: Callable[[Any], T], given: Any, what: str) -> T:
         try:
@@ -136,17 +142,39 @@ class SkillDefinition:
 class Skill:
     """A skill that is ready to run."""
 
-    __slots__ = ("_bare", "_events", "_output", "_plan", "contract", "func", "is_async", "options")
+    __slots__ = (
+        "_events",
+        "_output",
+        "_plan",
+        "_with_paths",
+        "_with_uris",
+        "contract",
+        "func",
+        "is_async",
+        "options",
+        "results",
+    )
 
     def __init__(
-        self, contract: SkillContract, func: Callable[..., Any], plan: BindingPlan, options: SkillOptions
+        self,
+        contract: SkillContract,
+        func: Callable[..., Any],
+        plan: BindingPlan,
+        options: SkillOptions,
+        *,
+        returns_data: bool = False,
     ) -> None:
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
         self.options: SkillOptions = options
         self.is_async: bool = is_async(func)
+        self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
         self._plan = plan
-        self._bare = plan.bare_schemas
+        self._with_uris = plan.schemas_with(URIS)
+        self._with_paths = plan.schemas_with(PATHS)
+        if plan.input is not None and self._with_paths:
+            checked = refusing_strays(plan.input.convert, self._with_paths)
+            self._plan = replace(plan, input=replace(plan.input, convert=checked))
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}
 
@@ -161,7 +189,11 @@ class Skill:
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, and not the file."""
-        return frozenset(place for schema in self._bare for place in bare_places(schema, params))
+        return frozenset(place for schema in self._with_uris for place in places(schema, params, URIS))
+
+    def path_places(self, params: dict[str, Any]) -> frozenset[Place]:
+        """Return where in the params the skill wants a file, a `Path`."""
+        return frozenset(place for schema in self._with_paths for place in places(schema, params, PATHS))
 
     def check_output(self, data: dict[str, Any]) -> None:
         """Raise `ContractViolationError` when the data break the output schema."""
@@ -171,6 +203,10 @@ class Skill:
                 f"the result breaks the output schema: {describe(problems, 'data')}",
                 {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
             )
+
+    def allows_output(self, data: dict[str, Any]) -> bool:
+        """Whether the data keep to the output schema."""
+        return self._output is None or not self._output.problems(data)
 
     def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:
         """Return why an event may not be sent; None when it may."""
@@ -206,16 +242,12 @@ def define(
         raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
     inner = underlying(func)
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
-    known = {key: told.pop(key, None) for key in _DECLARED}
+    known = {key: told.pop(key, None) for key in DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
     options = SkillOptions(timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child)
     _check_options(skill, func, options)
-    properties = _check_properties(skill, told)
-    declaration = Declaration(events=events or events_schema, properties=properties, **known)
+    declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, told), **known)
     return SkillDefinition(func, skill, declaration, options, local_names(func))
-
-
-_DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
 
 
 def is_async(func: Callable[..., Any]) -> bool:
@@ -239,9 +271,16 @@ def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, 
             )
     if inspect.isclass(func):
         raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
+    for name in ("description", "version"):
+        if not isinstance(told[name], str | None):
+            raise SkillDefinitionError(skill, f"{name} must be a string, not {told[name]!r:.80}")
     statuses = told["output_statuses"]
-    if isinstance(statuses, str) or not all(isinstance(each, str) for each in statuses or ()):
-        raise SkillDefinitionError(skill, "output_statuses must be a list of strings")
+    if statuses is not None and (
+        isinstance(statuses, str)
+        or not isinstance(statuses, Collection)
+        or not all(isinstance(each, str) and each for each in cast("Collection[object]", statuses))
+    ):
+        raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
     if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
         raise SkillDefinitionError(
             skill, "a generator cannot be a skill: return the result, and send_event what comes before"
@@ -294,14 +333,6 @@ def _check_sendable(contract: SkillContract) -> None:
         except UnsendableValueError as error:
             path = error.path.replace("$.supported_skills[0].of", "$")
             raise SkillDefinitionError(contract.name, f"{what} cannot be sent: {path}: {error.problem}") from error
-
-
-def _check_properties(skill: str, properties: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", msgspec.to_builtins(properties))
-    except (TypeError, ValueError, RecursionError) as error:
-        names = ", ".join(properties)
-        raise SkillDefinitionError(skill, f"the metadata ({names}) must be JSON-able: {error}") from error
 
 
 def _docstring(func: Callable[..., Any]) -> str | None:

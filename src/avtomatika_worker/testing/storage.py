@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-import msgspec
-
 from avtomatika_worker.files.offload import name_of, replaced, texts
 from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.skills.strays import paths_in
 
 _SCHEME: Final = "file://"
 
@@ -47,8 +46,12 @@ class Storage:
         return S3Uri(f"{_SCHEME}{path.as_posix()}{'/' if path.is_dir() else ''}")
 
     def with_uris(self, value: object, plain: dict[str, Any]) -> dict[str, Any]:
-        """Return ``plain``, which was made of ``value``, with the files that are named there as `Path` stored."""
-        files = {str(path): path for path in _paths(value) if path.is_file()}
+        """Return ``plain``, which was made of ``value``, with the files and directories stored that are a `Path` there.
+
+        Raises OSError for what cannot be copied.
+        """
+        named = (path for path in paths_in(value) if isinstance(path, Path) and path.name)
+        files = {str(path): path for path in named if os.path.exists(path)}  # noqa: PTH110 - Path's raises for some
         if not files:
             return plain
         uris = {text: str(self.put(path.name, path)) for text, path in files.items()}
@@ -60,24 +63,3 @@ class Storage:
         start = f"{_SCHEME}{self.root.as_posix()}/"
         found = {name_of(place): text for place, text in texts(data) if text.startswith(start)}
         return {name: Path(text.removeprefix(_SCHEME)) for name, text in found.items()}
-
-
-def _paths(value: object) -> Iterator[Path]:
-    """Return the paths in params, which may be models."""
-    if isinstance(value, Path):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _paths_of(cast("Mapping[object, object]", value).values())
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from _paths_of(cast("Iterable[object]", value))
-    elif isinstance(value, msgspec.Struct):
-        yield from _paths_of(getattr(value, name, None) for name in value.__struct_fields__)
-    elif dataclasses.is_dataclass(value):
-        yield from _paths_of(getattr(value, each.name, None) for each in dataclasses.fields(value))
-    elif hasattr(value, "model_dump"):  # pydantic
-        yield from _paths_of(vars(value).values())
-
-
-def _paths_of(values: Iterable[object]) -> Iterator[Path]:
-    for each in values:
-        yield from _paths(each)

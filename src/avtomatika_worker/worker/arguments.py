@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.execution.middleware import Middleware, name_of
+from avtomatika_worker.skills.skill import is_async
 
 F = TypeVar("F")
 
@@ -48,25 +49,26 @@ def checked_function(name: str, function: F) -> F:
 
 
 def checked_middleware(middleware: Middleware) -> Middleware:
-    """Return a middleware. Raises `ConfigError` for what cannot be called with context and next, or is a generator."""
+    """Return a middleware. Raises `ConfigError` for anything but an ``async def`` that takes context and next."""
     given: Any = middleware
     if not callable(given):
         raise ConfigError([f"a middleware must be `async def mw(ctx, call_next)`, not {given!r:.80}"])
-    if inspect.isasyncgenfunction(given) or inspect.isgeneratorfunction(given):
-        raise ConfigError([f"middleware {_name(given)}: it must not yield; `return await call_next(ctx)` goes on"])
+    if inspect.isclass(given):
+        raise ConfigError([f"middleware {name_of(given)}: it is a class; add an object of it, with an async __call__"])
+    functions: list[Any] = [given, inspect.unwrap(given), getattr(given, "__call__", None)]  # noqa: B004
+    if any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in functions):
+        raise ConfigError([f"middleware {name_of(given)}: it must not yield; `return await call_next(ctx)` goes on"])
     try:
         inspect.signature(given).bind(None, None)
     except TypeError:
-        raise ConfigError([f"middleware {_name(given)}: it must take two arguments, (ctx, call_next)"]) from None
+        raise ConfigError([f"middleware {name_of(given)}: it must take two arguments, (ctx, call_next)"]) from None
     except ValueError:  # a callable that does not tell its arguments
         pass
+    if not any(map(is_async, functions[:2])):
+        raise ConfigError([f"middleware {name_of(given)}: it must be async def, to return await call_next(ctx)"])
     return middleware
 
 
 def _check_mapping(name: str, value: object, example: str) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError([f"{name} must be a mapping such as {example}, not {value!r:.80}"])
-
-
-def _name(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__name__))

@@ -17,7 +17,6 @@ from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, ResultDurability, Settings, SlotTunerKind
 from avtomatika_worker.errors import ConfigError, UnsendableValueError
 from avtomatika_worker.execution.bounds import ResultBound
-from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.offload import Offload
@@ -125,11 +124,12 @@ def assemble(
             worker_id=settings.worker_id,
             strict_events=settings.strict_event_validation,
             progress_interval=settings.progress_interval,
+            max_event_bytes=settings.max_result_bytes,
         ),
         slots,
         Pipeline(
             registry,
-            (*middlewares, Offload(partial(_bare_places, registry), telemetry.tracing)),
+            (*middlewares, Offload(registry, telemetry.tracing)),
             Runners(threads, processes),
             telemetry.tracing,
             provision.resources.values,
@@ -314,11 +314,6 @@ def _outbox(settings: Settings) -> Outbox:
         max_age=settings.result_max_age,
         store_first=settings.result_durability is ResultDurability.ALWAYS,
     )
-
-
-def _bare_places(registry: SkillRegistry, ctx: TaskContext) -> frozenset[tuple[str | int, ...]]:
-    skill = registry.get(ctx.skill)
-    return skill.bare_places(ctx.params) if skill is not None else frozenset()
 
 
 def store_settings(settings: Settings) -> StoreSettings:

@@ -2,10 +2,8 @@ from avtomatika_worker.testing import WorkerHarness
 
 
 async def after(names):
-    worker = names["worker"]
-    assert worker.skills.get("rate").contract.cost == 0.5
-    async with WorkerHarness(worker) as h:
-        assert (await h.run("resize", {"width": 1, "height": 2, "url": "u"})).data == {"result": "ok"}
-        rated = await h.run("rate", {"url": "u"})
-        assert (rated.status, rated.data) == ("needs_review", {"score": 0.7})
-        assert rated.event("alert").payload == {"url": "u"}
+    async with WorkerHarness(names["worker"]) as h:
+        counted = await h.run("count_words", {"text": "two words"})
+        assert counted.data == {"result": 2}
+        assert counted.progress[0].message == "counting"
+        assert (await h.run("count_words", {})).error.code == "INVALID_INPUT_ERROR"

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext, TaskFiles, Worker
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.cli.demo_app.invoice import as_money, totals
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import WordStats, measure
@@ -37,23 +38,23 @@ class ThumbnailParams:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """The file that was written, and its colours as ``#rrggbb``; the palette begins with the most frequent."""
+    """The file that was written, and its colors as ``#rrggbb``; the palette begins with the most frequent."""
 
     path: str
     width: int
     height: int
     bytes: int
-    average_colour: str
+    average_color: str
     palette: list[str]
 
 
 @worker.skill(category="pictures")
 def thumbnail(params: ThumbnailParams, files: TaskFiles | None = None) -> Thumbnail:
-    """Make a thumbnail of a picture and find its main colours."""
+    """Make a thumbnail of a picture and find its main colors."""
     try:
         from avtomatika_worker.cli.demo_app import pictures
     except ImportError as error:
-        hint = 'thumbnails need Pillow: pip install "avtomatika-worker[demo]"'
+        hint = f"thumbnails need Pillow; {install_hint('demo')}"
         raise DependencyMissingError(hint, {"package": "pillow"}) from error
     source = _existing_file("source", params.source)
     try:
@@ -67,8 +68,8 @@ def thumbnail(params: ThumbnailParams, files: TaskFiles | None = None) -> Thumbn
         width=small.width,
         height=small.height,
         bytes=path.stat().st_size,
-        average_colour=pictures.average_colour(small),
-        palette=pictures.dominant_colours(small, 5),
+        average_color=pictures.average_color(small),
+        palette=pictures.dominant_colors(small, 5),
     )
 
 

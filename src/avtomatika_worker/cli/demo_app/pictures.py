@@ -1,4 +1,4 @@
-"""Thumbnails and the colours of a picture. The only module here that needs Pillow."""
+"""Thumbnails and the colors of a picture. The only module here that needs Pillow."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w-]+", "_", text)[:60].strip("_") or "picture"
 
 
-def average_colour(image: Image.Image) -> str:
+def average_color(image: Image.Image) -> str:
     """Return the mean of all pixels as ``#rrggbb``; transparent ones do not count."""
     return _code(image.reduce(image.size).convert("RGB").tobytes())
 
 
-def dominant_colours(image: Image.Image, count: int) -> list[str]:
-    """Return up to ``count`` colours that stand for the picture, as ``#rrggbb``, the most frequent first.
+def dominant_colors(image: Image.Image, count: int) -> list[str]:
+    """Return up to ``count`` colors that stand for the picture, as ``#rrggbb``, the most frequent first.
 
     Transparent parts count as white.
     """
@@ -72,5 +72,5 @@ def dominant_colours(image: Image.Image, count: int) -> list[str]:
     return list(dict.fromkeys(_code(palette[3 * i : 3 * i + 3]) for i in used))
 
 
-def _code(colour: bytes) -> str:
-    return "#" + colour.hex()
+def _code(color: bytes) -> str:
+    return "#" + color.hex()

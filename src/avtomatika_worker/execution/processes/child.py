@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import faulthandler
 import functools
+import inspect
 import logging
 import os
 import pickle
@@ -28,9 +29,10 @@ from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
 from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.execution.envelope import from_value
+from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
-from avtomatika_worker.execution.middleware import failed
-from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_value
+from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
 from avtomatika_worker.execution.processes.logs import forward_logs
@@ -167,14 +169,15 @@ class Child:
             args, kwargs = skill.bind(ctx)
             with ends_if_forked(), owned_by(ctx):
                 value: Any = skill.func(*args, **kwargs)
-                if asyncio.iscoroutine(value):
+                if inspect.iscoroutine(value):
                     # The runner's own context is that of its start: it knows no task.
                     value = run_to_end(runner.get_loop(), self._cancellable(value), contextvars.copy_context())
-            return from_value(value), False
-        except (asyncio.CancelledError, TaskCancelledError):
+            return from_value(value, skill.results), False
+        except (asyncio.CancelledError, TaskCancelledError) as error:
+            release_frames(error)
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return failed(error, ctx), isinstance(error, MemoryError)
+            return from_exception(error), isinstance(error, MemoryError)
 
     async def _cancellable(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._coroutine = asyncio.current_task()

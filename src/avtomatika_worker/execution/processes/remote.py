@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.payloads import plain_payload, unsendable
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.wire import error_from
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import Objects
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.files.workspace import Name, Workspace
+from avtomatika_worker.protocol.dialects import OLDEST
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 from avtomatika_worker.protocol.uris import S3Uri
-from avtomatika_worker.skills.plain import to_plain
 
 _T = TypeVar("_T")
 Tell = Callable[..., None]
@@ -80,14 +81,12 @@ class Remote:
 def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
     """Let the worker check an event and send it at once: so there is one who knows what was declared."""
     del skill  # the worker knows which task asks
-    try:
-        plain = to_plain(payload)
-    except UnsendableValueError as error:
-        return None, str(error)
-    if not isinstance(plain, dict):
-        return None, f"the payload must be an object, not {type(payload).__name__}"
-    problem = ask("event", event_type, plain).result()
-    return (None, problem) if problem is not None else (cast("dict[str, Any]", plain), None)
+    plain, problem = plain_payload(payload)
+    if plain is None or event_type == PROGRESS_EVENT:  # progress comes by itself
+        return plain, problem
+    # What no orchestrator takes cannot cross to the worker either.
+    problem = unsendable(event_type, plain, OLDEST) or ask("event", event_type, plain).result()
+    return (None, problem) if problem is not None else (plain, None)
 
 
 class _Context(TaskContext):

@@ -32,9 +32,9 @@ function theme() {
   const button = el("button.quiet", { type: "button", onclick: () => { chosen = names[(names.indexOf(chosen) + 1) % names.length]; keep("theme", chosen); apply(); } });
   const apply = () => {
     document.documentElement.dataset.theme = chosen;
-    fill(button, el("span.wide", {}, "Colours: "), THEMES[chosen]);
-    button.title = "Colours: as the system, light, dark";
-    button.setAttribute("aria-label", `Colours: ${THEMES[chosen]}`);
+    fill(button, el("span.wide", {}, "Colors: "), THEMES[chosen]);
+    button.title = "Colors: as the system, light, dark";
+    button.setAttribute("aria-label", `Colors: ${THEMES[chosen]}`);
   };
   apply();
   return button;

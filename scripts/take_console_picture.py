@@ -1,0 +1,82 @@
+"""Take the picture of the console that README.md and docs/console.md show, with the demo's skills.
+
+    python scripts/take_console_picture.py [FILE]
+
+Needs what the console's tests need: Playwright, and a Chromium on the PATH or in CHROMIUM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from playwright.async_api import Page, async_playwright
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TARGET: Final = ROOT / "docs" / "images" / "console.png"
+UPLOADED: Final = ROOT / "src" / "avtomatika_worker" / "cli" / "demo_app" / "data" / "dusk.jpg"
+SIZE: Final = {"width": 1360, "height": 800}
+TASKS: Final = (
+    {"skill": "word_stats", "params": {"text": "To be, or not to be.", "top": 5}},
+    {"skill": "primes", "params": {"limit": 9_000_000_000}},
+)
+
+
+async def take(url: str, file: Path) -> None:
+    """Open the console at ``url``, run some tasks, and write its picture to ``file``."""
+    async with aiohttp.ClientSession() as session:
+        for task in TASKS:
+            async with session.post(f"{url}/api/jobs", json=task, raise_for_status=True):
+                pass
+    async with async_playwright() as playwright:
+        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = await browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
+        await page.goto(f"{url}/console/")
+        await make_thumbnail(page)
+        await page.screenshot(path=file)
+        await browser.close()
+
+
+async def make_thumbnail(page: Page) -> None:
+    """Upload a picture and wait for its thumbnail, which the console then shows."""
+    await page.get_by_role("button", name=re.compile("^thumbnail")).first.click()
+    async with page.expect_file_chooser() as chooser:
+        await page.get_by_role("button", name="Upload").click()
+    await (await chooser.value).set_files(UPLOADED)
+    await page.get_by_text("Uploaded dusk.jpg").wait_for()
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await page.get_by_role("img", name="path").or_(page.locator("figure img")).first.wait_for()
+    await page.get_by_text(re.compile("primes so far")).wait_for()
+
+
+async def main(file: Path) -> None:
+    """Serve the demo's skills with `worker dev` for as long as it takes."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "avtomatika_worker.cli", "dev", "--port", "0"),
+        *("--app", "avtomatika_worker.cli.demo_app.app:worker"),
+        env={**os.environ, "WORKER_ID": "studio-1", "WORKER_PORT": "0", "MAX_CONCURRENT_TASKS": "4"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+    try:
+        async for line in process.stdout:
+            if found := re.search(rb"Console: (\S+)/console/", line):
+                await take(found[1].decode(), file)
+                break
+    finally:
+        process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0)
+        process.send_signal(signal.SIGINT)  # the primes take a while
+        await process.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET))

@@ -1,0 +1,225 @@
+"""What a skill or a middleware returned, as an outcome: which dict is an envelope, and what its parts mean.
+
+The only place that decides it, for every executor. A dict (any Mapping) is an envelope when
+
+- its ``status`` is ``success``, ``failure``, ``cancelled`` or one that the skill declares, whatever else is in it;
+- or its ``status`` is any text, and there is an ``error`` or ``data`` beside it;
+- or all its keys are an envelope's, and one of them is ``status``, ``data`` or ``error``.
+
+Every other dict is data. So is every model, dataclass and TypedDict: their fields have a meaning of their own.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from avtomatika_worker.errors import ContractViolationError, TransientError, UnsendableValueError
+from avtomatika_worker.execution.outcome import (
+    Cancelled,
+    CancelReason,
+    Failed,
+    Outcome,
+    Succeeded,
+    bounded_text,
+    from_exception,
+    plain_detail,
+    plain_details,
+)
+from avtomatika_worker.skills.contract import (
+    CANCELLED,
+    ENVELOPE_KEYS,
+    ENVELOPE_MARKS,
+    FAILURE,
+    SUCCESS,
+    ResultContract,
+)
+from avtomatika_worker.skills.plain import to_plain
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+
+OUTCOMES: Final = (Succeeded, Failed, Cancelled)
+_UNKNOWN: Final = ResultContract()
+_FAILED: Final = "the skill reported a failure"
+_CANCELLED: Final = "the skill ended the task as cancelled"
+
+
+def from_value(value: object, contract: ResultContract = _UNKNOWN) -> Outcome:
+    """Turn what was returned into an outcome.
+
+    An outcome stays what it is, an envelope is opened; anything else is the data: a dict as it is, a model or dataclass
+    as its fields, None as no data, any other value as ``{"result": value}``. Raises `ContractViolationError` for a
+    value that cannot be sent, a broken envelope, and a status that the skill does not declare.
+    """
+    if isinstance(value, OUTCOMES):
+        return _checked(value, contract)
+    if not contract.is_data and (fields := _fields_of(value)) is not None and _is_envelope(fields, contract):
+        return _from_envelope(fields, contract)
+    return Succeeded(data=_as_data(_plain(value)))
+
+
+def _fields_of(value: object) -> Mapping[Any, object] | None:
+    return cast("Mapping[Any, object]", value) if isinstance(value, Mapping) else None
+
+
+def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
+    """Hold an outcome that user code made against what it may be. Raises `ContractViolationError`."""
+    if isinstance(outcome, Succeeded):
+        if outcome.status in {FAILURE, CANCELLED}:
+            raise ContractViolationError(f"Succeeded has the status {outcome.status!r}: return Failed or Cancelled")
+        if outcome.status != SUCCESS and outcome.status not in contract.declared:
+            raise _unknown_status(outcome.status, contract)
+        if not isinstance(cast("object", outcome.data), dict):
+            raise ContractViolationError(f"the data of Succeeded must be a dict, not {type(outcome.data).__name__}")
+    return outcome
+
+
+def _is_envelope(fields: Mapping[Any, object], contract: ResultContract) -> bool:
+    status = _status(fields)
+    if isinstance(status, str) and (status in contract.statuses or "error" in fields or "data" in fields):
+        return True
+    keys = fields.keys()
+    return keys <= ENVELOPE_KEYS and not keys.isdisjoint(ENVELOPE_MARKS)
+
+
+def _status(fields: Mapping[Any, object]) -> object:
+    status = fields.get("status")
+    return status.value if isinstance(status, enum.Enum) else status
+
+
+def _from_envelope(fields: Mapping[Any, object], contract: ResultContract) -> Outcome:
+    status, error, message = _checked_status(fields, contract), fields.get("error"), fields.get("message")
+    read = {"status", "error"}
+    if status == CANCELLED:
+        read |= set() if error else {"message"}
+        _warn_of_dropped(fields, read, status, contract)
+        return Cancelled(CancelReason.REQUESTED, _reason(error or message) or _CANCELLED)
+    given = {key: fields[key] for key in ("data", "metadata", "costs") if key in fields}
+    plain = cast("dict[str, Any]", _plain(given))
+    data, metadata = _as_data(plain.get("data")), _optional_object(plain.get("metadata"), "metadata")
+    costs = _optional_object(plain.get("costs"), "costs") or {}
+    read |= {"data", "metadata", "costs"}
+    outcome: Outcome = Succeeded(data, status, metadata, costs)
+    if status == FAILURE:
+        code, reason, details = _error_parts(error)
+        read |= set() if reason else {"message"}
+        outcome = Failed(code, reason or _reason(message) or _FAILED, details, data, metadata, costs)
+    _warn_of_dropped(fields, read, status, contract)
+    return outcome
+
+
+def _checked_status(fields: Mapping[Any, object], contract: ResultContract) -> str:
+    """Return an envelope's status. Raises `ContractViolationError` for none of the allowed ones, and contradictions."""
+    status, error = _status(fields), fields.get("error")
+    if status is None:
+        failed = bool(error) or (error is not None and "data" not in fields)
+        return FAILURE if failed else SUCCESS
+    if not isinstance(status, str):
+        raise ContractViolationError(f"the result's status must be a string, not {type(status).__name__}")
+    if status not in contract.statuses:
+        raise _unknown_status(status, contract, error)
+    if error and status not in {FAILURE, CANCELLED}:
+        raise ContractViolationError(
+            f"the result has the status {status!r} and an error ({_reason(error)}): "
+            f"return the status {FAILURE!r}, or put what is no failure into its data",
+            {"status": status, "error": plain_detail(_error_fields(error))},
+        )
+    return str(status)
+
+
+def _warn_of_dropped(
+    fields: Mapping[Any, object], read: Collection[str], status: str, contract: ResultContract
+) -> None:
+    keys = [key for key, value in fields.items() if key not in read and value is not None]
+    if keys:
+        _log.warning(
+            "skill %s returned an envelope with status %s: its keys %s are dropped; what is to be sent belongs in data",
+            contract.skill,
+            status,
+            bounded_text(", ".join(map(repr, keys))),
+            extra={"action": "result_keys_dropped", "skill": contract.skill},
+        )
+
+
+def _unknown_status(status: str, contract: ResultContract, error: object = None) -> ContractViolationError:
+    """Return the error for a status that is none; the reason that came with it is not lost."""
+    allowed = ", ".join(contract.statuses)
+    text = f"the result's status {status[:100]!r} is none of {allowed} (a skill declares others with output_statuses=)"
+    details: dict[str, Any] = {"status": status[:100], "allowed": list(contract.statuses)}
+    if error:
+        text += f"; its error: {_reason(error)}"
+        details["error"] = plain_detail(_error_fields(error))
+    return ContractViolationError(text, details)
+
+
+def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
+    """Return code, message (or "") and details of an error: an exception, an object with such fields, or a text.
+
+    What else is in the object goes to the details: nothing that says why a task failed is dropped, and nothing in it
+    keeps the failure from being reported.
+    """
+    given = _error_fields(error)
+    if not isinstance(given, dict):
+        return TransientError.code, _reason(given), {}
+    fields = cast("dict[str, Any]", given)
+    code, message, more = fields.pop("code", None), fields.pop("message", None), fields.pop("details", None)
+    if more is not None and not isinstance(more, dict):
+        more = {"details": more}
+    details = cast("dict[str, Any]", more or {})
+    details.update({f"error.{key}" if key in details else key: value for key, value in fields.items()})
+    if not isinstance(code, str) or not code:
+        if code is not None:
+            details.setdefault("code", code)
+        code = TransientError.code
+    return code, _reason(message), details
+
+
+def _error_fields(error: object) -> object:
+    """Return an error as a dict of plain values where it has fields, else as a plain value."""
+    if isinstance(error, BaseException):
+        outcome = from_exception(error)
+        return {"code": outcome.code, "message": outcome.message, "details": outcome.details}
+    plain = plain_detail(error)
+    if isinstance(error, Mapping) and not isinstance(plain, dict):  # something in it cannot be sent
+        fields = cast("Mapping[str, Any]", error)
+        plain = plain_details(fields)
+        if isinstance(fields.get("details"), Mapping):
+            plain["details"] = plain_details(fields["details"])
+    return dict(cast("dict[str, Any]", plain)) if isinstance(plain, dict) else plain
+
+
+def _reason(error: object) -> str:
+    """Return an error, or a part of one, as the text of a message; nothing as an empty one."""
+    plain: Any = _error_fields(error)
+    if isinstance(plain, dict):
+        message = cast("dict[str, Any]", plain).get("message")
+        plain = message if isinstance(message, str) and message else cast("Any", plain)
+    if plain is None or isinstance(plain, str):
+        return bounded_text(plain or "")
+    return bounded_text(msgspec.json.encode(plain).decode("utf-8", "replace")) if plain else ""
+
+
+def _plain(value: object) -> Any:
+    try:
+        return to_plain(value)
+    except UnsendableValueError as error:
+        if inspect.iscoroutine(value):
+            value.close()  # else Python warns that nobody awaited it
+        raise ContractViolationError(f"the result cannot be sent: {error}", {"path": error.path}) from error
+
+
+def _as_data(plain: Any) -> dict[str, Any]:
+    if plain is None:
+        return {}
+    return cast("dict[str, Any]", plain) if isinstance(plain, dict) else {"result": plain}
+
+
+def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
+    if value is None or isinstance(value, dict):
+        return cast("dict[str, Any] | None", value)
+    raise ContractViolationError(f"the result's {name} must be an object, not {type(value).__name__}")

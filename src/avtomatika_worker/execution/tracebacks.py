@@ -1,0 +1,89 @@
+"""Tracebacks of what user code raised, as text: the user's frames, with those of this package folded into one line.
+
+Text, not the exception: that would keep every frame, and whatever its variables hold, until the log record is gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+_PACKAGE: Final = Path(__file__).parent.parent  # as it stands in frames: links are not resolved
+_OURS: Final = f"{_PACKAGE}/"
+_DEMO: Final = f"{_PACKAGE}/cli/demo_app/"  # skills, like those of any user
+_STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
+_INSTALLED: Final = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")})
+
+
+class _Stack(traceback.StackSummary):
+    """A stack in which a frame without a file stands for those that were folded."""
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary, **kwargs: Any) -> str:
+        if not frame_summary.filename:
+            return f"  [{frame_summary.name}]\n"
+        return super().format_frame_summary(frame_summary, **kwargs)
+
+
+def folded_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception, of those it came from, and of those in a group.
+
+    What led from this package to the user's code is left out; other frames of the package are counted. Where none of
+    the frames is the user's, all are there: then the fault is the package's own. Returns "" for what was not raised.
+    """
+    if error.__traceback__ is None:
+        return ""
+    try:
+        return _formatted(error)
+    except Exception as problem:  # noqa: BLE001 - no memory is left, or the exception's own attributes raise
+        return f"(the traceback cannot be written: {type(problem).__name__})"
+
+
+def _formatted(error: BaseException) -> str:
+    shown = traceback.TracebackException.from_exception(error)
+    parts = list(_parts(shown))
+    if any(not _is_ours(frame) and not _is_standard(frame) for part in parts for frame in part.stack):
+        for part in parts:
+            part.stack = _folded(part.stack)
+    return "".join(shown.format()).rstrip("\n")
+
+
+def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    todo, seen = [whole], set[int]()
+    while todo:
+        part = todo.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            todo.extend(each for each in (part.__cause__, part.__context__, *(part.exceptions or ())) if each)
+
+
+def _folded(stack: traceback.StackSummary) -> _Stack:
+    """Return the stack with each run of frames from one of ours to another, none of the user's between, as one line."""
+    kept = _Stack()
+    for foreign, run in itertools.groupby(stack, key=lambda frame: not _is_ours(frame) and not _is_standard(frame)):
+        frames = list(run)
+        ours = [at for at, frame in enumerate(frames) if _is_ours(frame)]
+        if foreign or not ours:
+            kept.extend(frames)
+            continue
+        if kept or len(frames) == len(stack):  # else it is what led to the user's code
+            kept.extend((*frames[: ours[0]], _marker(len(ours))))
+        kept.extend(frames[ours[-1] + 1 :])
+    return kept
+
+
+def _marker(count: int) -> traceback.FrameSummary:
+    return traceback.FrameSummary("", 0, f"{count} frame{'s' if count > 1 else ''} of avtomatika_worker", line="")
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_OURS) and not frame.filename.startswith(_DEMO)
+
+
+def _is_standard(frame: traceback.FrameSummary) -> bool:
+    name = frame.filename
+    return name.startswith("<frozen ") or (name.startswith(_STANDARD) and not name.startswith(_INSTALLED))

@@ -1,0 +1,80 @@
+"""Paths that a type makes of texts which its schema does not call paths: a field's second alias, for instance.
+
+Where files are is known from the schema, before anything is converted (`places`); this closes what that leaves open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePath
+from typing import Any, Final, cast
+
+import msgspec
+
+from avtomatika_worker.skills.bare import PATHS, Place, places
+from avtomatika_worker.skills.contract import JsonSchema
+from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path
+
+_PROBLEM: Final = (
+    "it becomes a path although the input's schema does not say so (by another name of the field?): it could be any"
+    " file of this machine; give a file by the name that the schema has"
+)
+
+
+def refusing_strays(convert: Callable[[object], Any], schemas: Iterable[JsonSchema]) -> Callable[[object], Any]:
+    """Return ``convert`` that raises `InvalidValue` where a text became a path which no schema calls one."""
+
+    def converted(value: object) -> Any:
+        result = convert(value)
+        made = {_bare(str(path)) for path in paths_in(result)}
+        if made:
+            known = frozenset[Place]().union(*(places(schema, value, PATHS) for schema in schemas))
+            strays = [place for place, text in _texts(value) if place not in known and _bare(text) in made]
+            if strays:
+                raise InvalidValue([Problem(json_path(place), _PROBLEM) for place in strays])
+        return result
+
+    return converted
+
+
+def _bare(text: str) -> str:
+    """Return a text as far as no type changes it on the way: pydantic strips, and writes in other cases, on request."""
+    return str(PurePath(text.strip())).casefold()
+
+
+def paths_in(value: object) -> Iterator[PurePath]:
+    """Yield every path in a value, which may hold models, dataclasses and Structs."""
+    seen: dict[int, object] = {}
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, PurePath):
+            yield each
+        elif not isinstance(each, str | bytes) and id(each) not in seen:
+            seen[id(each)] = each
+            todo.extend(_inside(each))
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[object, object]", value)
+        return [*fields, *fields.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return cast("Iterable[object]", value)
+    if isinstance(value, msgspec.Struct):
+        return [getattr(value, name, None) for name in value.__struct_fields__]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, each.name, None) for each in dataclasses.fields(value)]
+    return vars(value).values() if hasattr(type(value), "model_dump") else ()  # pydantic
+
+
+def _texts(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in cast("dict[str, Any]", value).items():
+            yield from _texts(item, (*place, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(cast("Iterable[object]", value)):
+            yield from _texts(item, (*place, index))

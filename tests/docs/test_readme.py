@@ -1,0 +1,63 @@
+"""The README's figures are those that were measured, and its links lead somewhere."""
+
+import json
+import re
+from typing import Any
+
+from docs.blocks import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+REASONS = README.partition("## Why use it")[2].partition("\n## ")[0]
+RESULTS = ROOT / "bench" / "results"
+
+
+def measured() -> dict[str, Any]:
+    """Return the medians that bench/README.md stands on: those of a file that it names earlier win."""
+    where = (ROOT / "bench" / "README.md").read_text("utf-8").partition("## Where it stands")[2]
+    named = re.findall(r"`results/([\d-]+\.json)`", where.partition("\n## ")[0])
+    assert len(named) >= 2
+    medians: dict[str, Any] = {}
+    for name in reversed(named):
+        medians |= json.loads((RESULTS / name).read_text("utf-8"))["medians"]
+    return medians
+
+
+def reason(begins: str) -> str:
+    (found,) = [each for each in REASONS.split("\n- ") if each.startswith(f"**{begins}")]
+    return " ".join(found.split())
+
+
+def test_tasks_a_second_are_those_of_the_benchmarks():
+    text = reason("It is fast")
+    for slots, scenario in (("50 slots", "slots-50"), ("a single slot", "slots-1")):
+        ours, official = (measured()[scenario][side]["tasks_per_s"] for side in ("worker", "official"))
+        assert re.search(
+            rf"{slots}[^.]*, it runs {ours:,.0f}\b[^.]*; the official SDK[^;]*? runs {official:,.0f}\.", text
+        )
+        assert f"`{scenario}`" in text
+
+
+def test_memory_is_that_of_the_benchmarks():
+    text = reason("It stays small")
+    idle, memory = (measured()[scenario]["worker"] for scenario in ("idle", "memory"))
+    assert f"idle worker takes {idle['idle_rss_mib']:.1f} MiB" in text
+    assert f"After 10,000 tasks it takes {memory['rss_tenth_mib']:.1f} MiB" in text
+    assert f"after 100,000 it takes {memory['rss_end_mib']:.1f} MiB" in text
+
+
+def test_the_jobs_that_finished_are_those_of_the_cluster():
+    text = reason("Results get through")
+    run = json.loads((RESULTS / "cluster-2000.json").read_text("utf-8"))
+    assert run["statuses"] == {"finished": run["jobs"]}
+    assert f"all {run['jobs']:,} jobs finished, and {run['given_out_more_than_once']} were handed out more than" in text
+    assert [fault.split(": ")[1].split()[0][:6] for fault in run["faults"]] == ["engine", "worker", "115"]
+
+
+def test_there_are_six_reasons():
+    assert len(re.findall(r"^- \*\*", REASONS, re.MULTILINE)) == 6
+
+
+def test_links_and_pictures_lead_somewhere():
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(targets) == 5  # a picture and four links
+    assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -1,0 +1,306 @@
+"""What ends a task, wherever its skill runs: the outcome, and the one log record of it."""
+
+import asyncio
+import functools
+import logging
+
+import pytest
+
+from avtomatika_worker import ConfigError, Failed, PermanentError, Succeeded, Worker
+from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.testing import WorkerHarness
+
+
+def ends(caplog):
+    return [each for each in caplog.records if getattr(each, "action", "") in {"task_failed", "task_finished"}]
+
+
+@pytest.fixture(autouse=True)
+def log_level(caplog):
+    caplog.set_level("INFO", "avtomatika_worker")
+    caplog.handler.addFilter(TaskContextFilter())
+
+
+async def later():
+    return {"late": True}
+
+
+# ---------------------------------------------------------------------------------------------- what skills return
+
+
+def plain_generator(params: dict):
+    return (each for each in [1])
+
+
+async def async_generator_from_async(params: dict):
+    async def numbers():
+        yield 1
+
+    return numbers()
+
+
+async def forgotten_await(params: dict):
+    return later()
+
+
+def future(params: dict):
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return asyncio.Future(loop=loop)
+
+
+def lazy_map(params: dict):
+    return {"items": map(str, [1])}
+
+
+def own_class(params: dict):
+    return {"model": Worker}
+
+
+def own_function(params: dict):
+    return {"made": caller}
+
+
+def caller():
+    """Stand for a function that was meant to be called."""
+
+
+@pytest.mark.parametrize(
+    ("func", "kind", "remedy"),
+    [
+        (plain_generator, "generator", "make it a list"),
+        (async_generator_from_async, "async_generator", "async for"),
+        (forgotten_await, "coroutine", "await it"),
+        (future, "Future", "await it"),
+        (lazy_map, "map", "make it a list"),
+        (own_class, "the class Worker", "return an object of it"),
+        (own_function, "function", "call it"),
+    ],
+    ids=lambda each: getattr(each, "__name__", str(each)),
+)
+async def test_what_is_no_json_names_itself_and_the_remedy_and_is_permanent(func, kind, remedy, orchestrator):
+    worker = Worker()
+    worker.skill("it")(func)
+    async with WorkerHarness(worker, orchestrator=orchestrator) as h:  # one that tries again
+        task = h.submit("it")
+        result = await task.result()
+    assert result.error.code == "CONTRACT_VIOLATION_ERROR"
+    assert kind in result.error.message
+    assert remedy in result.error.message
+    assert task.job.attempts == 1
+
+
+@pytest.mark.parametrize("wrapped", [lambda params: later(), functools.partial(lambda what, params: what(), later)])
+async def test_a_plain_function_around_an_async_one_is_awaited(wrapped):
+    worker = Worker()
+    worker.skill("it")(wrapped)
+    async with WorkerHarness(worker) as h:
+        assert (await h.run("it")).data == {"late": True}
+
+
+# ---------------------------------------------------------------------------------------------- middlewares
+
+
+async def forgets(ctx, call_next):
+    await call_next(ctx)
+
+
+async def forgets_to_await(ctx, call_next):
+    return call_next(ctx)
+
+
+async def returns_text(ctx, call_next):
+    await call_next(ctx)
+    return "done"
+
+
+class Forgets:
+    async def __call__(self, ctx, call_next):
+        await call_next(ctx)
+
+
+@pytest.mark.parametrize(
+    ("middleware", "name", "what"),
+    [
+        (forgets, "test_outcomes.forgets", "returned None"),
+        (Forgets(), "test_outcomes.Forgets", "returned None"),
+        (functools.partial(forgets), "test_outcomes.forgets", "returned None"),
+        (forgets_to_await, "test_outcomes.forgets_to_await", "a coroutine"),
+        (returns_text, "test_outcomes.returns_text", "type str"),
+    ],
+    ids=["None", "object", "partial", "coroutine", "text"],
+)
+async def test_a_middleware_that_returns_no_outcome_fails_the_task_by_its_name(middleware, name, what, orchestrator):
+    worker, seen = Worker(), []
+
+    @worker.add_middleware
+    async def outer(ctx, call_next):
+        seen.append(await call_next(ctx))
+        return seen[-1]
+
+    worker.add_middleware(middleware)
+
+    @worker.skill
+    async def fails():
+        raise ValueError("this must not end as a success")
+
+    async with WorkerHarness(worker, orchestrator=orchestrator) as h:
+        task = h.submit("fails")
+        result = await task.result()
+    assert result.error.code == "CONTRACT_VIOLATION_ERROR"
+    assert name in result.error.message
+    assert what in result.error.message
+    assert task.job.attempts == 1
+    assert isinstance(seen[0], Failed)  # a failure is an outcome, for the middlewares outside as well
+
+
+def plain(ctx, call_next):
+    return call_next(ctx)
+
+
+@functools.wraps(forgets)
+def decorated(ctx, call_next):
+    return forgets(ctx, call_next)
+
+
+def test_only_what_can_be_awaited_is_a_middleware():
+    for refused, why in ((plain, "async def"), (lambda ctx, call_next: None, "async def"), (Forgets, "it is a class")):
+        with pytest.raises(ConfigError, match=why):
+            Worker().add_middleware(refused)
+    for taken in (forgets, Forgets(), functools.partial(forgets), Forgets().__call__, decorated):
+        Worker().add_middleware(taken)
+
+
+async def test_a_dict_of_a_middleware_is_read_as_a_skills_is():
+    worker, seen = Worker(), []
+
+    @worker.add_middleware
+    async def outer(ctx, call_next):
+        seen.append(type(await call_next(ctx)))
+        return {"status": ctx.params["outer"], "data": {"by": "outer"}}
+
+    @worker.add_middleware
+    async def inner(ctx, call_next):
+        return {"status": "failure", "error": "no", "more": 1}
+
+    @worker.skill(output_statuses=["needs_review"])
+    async def never(params: dict):
+        raise AssertionError
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("never", {"outer": "needs_review"})
+        assert (result.status, result.data) == ("needs_review", {"by": "outer"})
+        refused = await h.run("never", {"outer": "reviewed"})
+    assert refused.error.code == "CONTRACT_VIOLATION_ERROR"
+    assert "needs_review" in refused.error.message
+    assert seen == [Failed, Failed]
+
+
+async def test_a_middleware_cannot_make_up_a_status():
+    worker = Worker()
+
+    @worker.add_middleware
+    async def odd(ctx, call_next):
+        return Succeeded({}, "bogus")
+
+    @worker.skill
+    async def fine():
+        return {}
+
+    async with WorkerHarness(worker) as h:
+        assert (await h.run("fine")).error.code == "CONTRACT_VIOLATION_ERROR"
+
+
+async def test_what_an_inner_middleware_raises_is_an_outcome_for_the_outer_ones():
+    worker, seen = Worker(), []
+
+    @worker.add_middleware
+    async def outer(ctx, call_next):
+        seen.append(await call_next(ctx))
+        return seen[-1]
+
+    @worker.add_middleware
+    async def inner(ctx, call_next):
+        raise PermanentError("closed")
+
+    @worker.skill
+    async def fine():
+        return {}
+
+    async with WorkerHarness(worker) as h:
+        assert (await h.run("fine")).error.message == "closed"
+    assert seen == [Failed("PERMANENT_ERROR", "closed")]
+
+
+# ---------------------------------------------------------------------------------------------- the log
+
+
+async def test_a_failure_is_one_record_with_its_ids_once_and_the_users_frames(caplog):
+    worker = Worker()
+
+    @worker.skill
+    def fails():
+        raise ValueError("the reason")
+
+    async with WorkerHarness(worker) as h:
+        task = h.submit("fails")
+        await task.result()
+    about = [each for each in caplog.records if "the reason" in each.getMessage()]
+    (record,) = ends(caplog)
+    assert about == [record]
+    assert (record.levelname, record.action, record.skill) == ("WARNING", "task_failed", "fails")
+    assert (record.status, record.code) == ("failure", "TRANSIENT_ERROR")
+    assert (record.task_id, record.job_id) == (task.job.task_id, task.job.job_id)
+    assert task.job.task_id not in record.getMessage()
+    frames = [line for line in record.exc_text.splitlines() if line.startswith("  File ")]
+    assert [line.rpartition(" ")[2] for line in frames] == ["fails"]
+
+
+async def test_a_failure_that_was_foreseen_and_an_envelope_have_no_traceback(caplog):
+    worker = Worker()
+
+    @worker.skill
+    async def says(how: str):
+        if how == "raise":
+            raise PermanentError("foreseen")
+        return {"status": "failure", "error": "foreseen"}
+
+    async with WorkerHarness(worker) as h:
+        await h.run("says", {"how": "raise"})
+        await h.run("says", {"how": "return"})
+    assert [each.exc_text for each in ends(caplog)] == [None, None]
+    assert [each.levelname for each in ends(caplog)] == ["WARNING", "WARNING"]
+
+
+async def test_what_a_cancelled_skill_raises_is_in_the_one_record_of_its_end(caplog):
+    worker = Worker()
+
+    @worker.skill
+    async def untidy(send_event):
+        await send_event("started")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise RuntimeError("while cleaning up")
+
+    async with WorkerHarness(worker) as h:
+        task = h.submit("untidy")
+        await task.wait_for_event("started")
+        task.cancel()
+        await task.result()
+    (record,) = ends(caplog)
+    assert (record.action, record.status) == ("task_finished", "cancelled")
+    assert "while cleaning up" in record.exc_text
+
+
+async def test_a_success_is_one_line_too(caplog):
+    worker = Worker()
+
+    @worker.skill
+    async def fine():
+        return {}
+
+    async with WorkerHarness(worker) as h:
+        await h.run("fine")
+    (record,) = ends(caplog)
+    assert (record.levelno, record.action, record.status) == (logging.INFO, "task_finished", "success")
