@@ -9,12 +9,13 @@ from typing import Final
 from avtomatika_worker._atexit import write_error
 
 _PACKAGE: Final = "avtomatika_worker"
+_NAME: Final = f"{_PACKAGE} to root"
 
 
 def contain_handlers() -> None:
     """Let records of the worker reach the root logger's handlers with whatever these raise caught."""
     logger = logging.getLogger(_PACKAGE)
-    if not any(isinstance(each, _ToRoot) for each in logger.handlers):
+    if not any(each.get_name() == _NAME for each in logger.handlers):  # this module may have been imported again
         logger.addHandler(_ToRoot())
     logger.propagate = False
 
@@ -24,6 +25,7 @@ class _ToRoot(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.set_name(_NAME)
         self._broken: weakref.WeakSet[logging.Handler] = weakref.WeakSet()
 
     def handle(self, record: logging.LogRecord) -> bool:
