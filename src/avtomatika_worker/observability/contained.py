@@ -35,8 +35,9 @@ class _ToRoot(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record on; the first time that a handler raises is told on standard error."""
+        own = logging.getLogger(_PACKAGE).handlers
         for handler in logging.root.handlers.copy():
-            if record.levelno < handler.level:
+            if record.levelno < handler.level or handler in own:  # pytest gives its handlers to both
                 continue
             try:
                 handler.handle(record)
