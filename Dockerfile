@@ -11,6 +11,10 @@ RUN /opt/venv/bin/pip install --no-cache-dir --no-compile '.[s3,pydantic,metrics
     && /opt/venv/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --no-create-home --home-dir /srv/worker worker \
     && install -d -o worker -g worker /srv/worker /srv/worker/state /srv/worker/files
 COPY --from=build /opt/venv /opt/venv
@@ -31,5 +35,7 @@ USER 10001
 EXPOSE 8083
 HEALTHCHECK --interval=15s --timeout=6s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('WORKER_PORT', '8083')}/live\", timeout=5)"]
-# In this form the worker gets the signals itself, and lets running tasks finish: give it 60 s (docker stop -t 60).
+# tini is process 1: it reaps what skills leave behind, and passes signals on from the first moment. The worker lets running
+# tasks finish: give it 60 s (docker stop -t 60).
+ENTRYPOINT ["tini", "--"]
 CMD ["worker", "run", "--app", "app:worker"]

@@ -113,8 +113,10 @@ def apply(stage: Stage, name: str, rest: str) -> None:
             stage.volumes = json.loads(rest)
         case "HEALTHCHECK":
             stage.health = json.loads(rest.partition(" CMD ")[2])
-        case "CMD":
+        case "ENTRYPOINT":
             stage.command = json.loads(rest)
+        case "CMD":
+            stage.command += json.loads(rest)
         case "EXPOSE":
             pass
         case _:

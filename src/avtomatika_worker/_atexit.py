@@ -1,20 +1,33 @@
-"""The end of a process in which native threads run.
+"""How a process of ours begins and ends.
 
-pyreqwest and obstore have threads of their own, which let go of Python objects at any time. One that does so while the
-interpreter is torn down aborts the process without a word of Python's (seen with pyreqwest 0.15 and obstore 0.12.1:
-one exit of a dozen right after a call, SIGABRT or "Fatal Python error: PyGILState_Release").
+It ends without the interpreter being torn down: pyreqwest and obstore have threads of their own, which let go of Python
+objects at any time. One that does so while the interpreter is torn down aborts the process without a word of Python's
+(seen with pyreqwest 0.15 and obstore 0.12.1: one exit of a dozen right after a call, SIGABRT or "Fatal Python error:
+PyGILState_Release"). And it ends in time: Python waits for every thread and for every ``atexit`` function, however long
+one of them takes.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import io
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, NoReturn
+
+_log: Final = logging.getLogger("avtomatika_worker")
+
+EXIT_TIMEOUT: Final = 5.0
+"""Seconds that threads and ``atexit`` functions get when a process ends; then it ends without them."""
+
+_FLUSH_TIMEOUT: Final = 1.0
+"""Seconds for output to be written that nobody may read."""
 
 _PAUSE: Final = 0.1
 
@@ -41,13 +54,98 @@ def run_program(main: Callable[[], object]) -> None:
         main()
     except SystemExit as error:
         codes.append(error.code if isinstance(error.code, int) else int(error.code is not None))
+        _be_gone_in_time(codes[0])
         raise
     codes.append(0)
+    _be_gone_in_time(0)
+
+
+def open_standard_streams() -> None:
+    """Give the process the standard streams that it was started without.
+
+    Their numbers would go to the next files and sockets that are opened, and what a library writes to standard error
+    would go there as well.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:  # a lower one was closed before
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "w", closefd=False), write_through=True))
+
+
+def write_error(text: str) -> None:
+    """Write a line to standard error, if somebody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def exit_in_time(code: int) -> NoReturn:
+    """Exit as Python does, but in `EXIT_TIMEOUT` at most: what has not ended by then is left behind."""
+    _be_gone_in_time(code)
+    sys.exit(code)
+
+
+def exit_without_threads(code: int) -> NoReturn:
+    """Exit without waiting for threads, which are known not to end; ``atexit`` functions get `EXIT_TIMEOUT`."""
+    _be_gone_in_time(code)
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else runs them
+    exit_at_once(code)
 
 
 def exit_at_once(code: int) -> NoReturn:
-    """End the process with its output flushed, and nothing else done."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End the process with its output flushed, as far as somebody takes it, and nothing else done."""
+    flushing = threading.Thread(target=_flush, name="flush", daemon=True)
+    try:
+        flushing.start()
+    except RuntimeError:  # threads cannot be started any more
+        _flush()
+    else:
+        flushing.join(_FLUSH_TIMEOUT)
     os._exit(code)
+
+
+def _flush() -> None:
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(BaseException):  # handlers are users' code, streams may be closed
+            flush()
+
+
+@functools.cache
+def _be_gone_in_time(code: int) -> None:
+    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+
+
+def _exit_late(code: int) -> None:
+    time.sleep(EXIT_TIMEOUT)
+    names = [each.name for each in threading.enumerate() if _is_waited_for(each)]
+    what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
+    with contextlib.suppress(BaseException):
+        _log.warning("the process ends without %s", what, extra={"action": "exit_cut"})
+    with contextlib.suppress(BaseException):
+        _terminate_children()
+    exit_at_once(code)
+
+
+def _terminate_children() -> None:
+    """Terminate what multiprocessing would wait for."""
+    multiprocessing = sys.modules.get("multiprocessing")  # never imported for this
+    for child in multiprocessing.active_children() if multiprocessing is not None else ():
+        child.terminate()
+
+
+def _is_waited_for(thread: threading.Thread) -> bool:
+    """Whether Python waits for a thread at its end: for those of executors too, daemons or not."""
+    if thread is threading.main_thread() or not thread.is_alive():
+        return False
+    of_executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+    return not thread.daemon or thread in of_executors

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -46,6 +46,12 @@ REPORT_TIMEOUT: Final = 3.0
 
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
+
+_FORCED_TIMEOUT: Final = 1.0
+"""Seconds for each step that is done even when a second request cuts the shutdown short."""
+
+_STOP_TIMEOUT: Final = 3.0
+"""Seconds for services, the link thread and telemetry to stop; then they are left behind."""
 
 _LAST_TURNS: Final = 10
 """Turns of the link thread's loop in which the connections that its services let go of are closed: TLS takes some."""
@@ -115,8 +121,13 @@ class LinkThread:
         if self._loop is not None and self._main is not None and not self.ended.done():
             with contextlib.suppress(RuntimeError):  # its loop was closed in this very moment
                 self._loop.call_soon_threadsafe(self._main.cancel)
-        await asyncio.gather(asyncio.wrap_future(self.ended), return_exceptions=True)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.wait({asyncio.wrap_future(self.ended)}, timeout=_STOP_TIMEOUT)
+        if not self.ended.done():
+            _log.error("the link thread does not end: it is left behind", extra={"action": "shutdown_step_cut"})
+            return
+        with contextlib.suppress(BaseException):
+            self.ended.result()  # what ended it has been raised already
+        self._thread.join(_STOP_TIMEOUT)  # it has nothing left to do
 
     def _run(self) -> None:
         try:
@@ -244,6 +255,10 @@ class Supervisor:
         """How it ended."""
         return Ending(forced=self._force.is_set(), lost=self._parts.outbox.lost)
 
+    def rescue(self) -> None:
+        """Put on disk what is not there yet. Called in any thread, when the loops have come to a stop."""
+        self._parts.outbox.rescue()
+
     # -------------------------------------------------------------------------------------------------- up
 
     async def _start(self) -> None:
@@ -325,6 +340,8 @@ class Supervisor:
 
         A second request to shut down skips it, unless it is one of those that are ``forced``.
         """
+        if forced and self._force.is_set():
+            timeout = _FORCED_TIMEOUT
         task = asyncio.ensure_future(work)
         force = asyncio.ensure_future(self._force.wait())
         waited: set[asyncio.Future[Any]] = {task} if forced else {task, force}
@@ -367,7 +384,7 @@ class Supervisor:
         await self._close_resources()
         self._parts.threads.close()
         self._parts.files.close()
-        await asyncio.to_thread(self._parts.telemetry.close)
+        await self._step("close telemetry", _in_thread(self._parts.telemetry.close), _STOP_TIMEOUT)
         self.phase = Phase.STOPPED
         self._stopped.set()
         _log.info("stopped", extra={"action": "stopped"})
@@ -390,5 +407,29 @@ def _the_one(error: BaseException) -> BaseException:
     return _the_one(inner[0]) if len(inner) == 1 else error
 
 
-async def _settle(tasks: Iterable[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _settle(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until all have ended, for a while."""
+    if not tasks:
+        return
+    ended, left = await asyncio.wait(tasks, timeout=_STOP_TIMEOUT)
+    for task in ended:
+        if not task.cancelled():
+            task.exception()  # what ended it has been raised already
+    for task in left:
+        _log.error("%s does not end: it is left behind", task.get_name(), extra={"action": "shutdown_step_cut"})
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Do ``work`` in a thread of its own: skills may have taken all of asyncio's."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="closing", daemon=True).start()
+    await asyncio.wrap_future(done)

@@ -18,6 +18,7 @@ from avtomatika_worker import (
 )
 from avtomatika_worker.execution.processes.channel import Channel
 from avtomatika_worker.execution.processes.wire import (
+    HEAD,
     decode,
     decode_outcome,
     encode,
@@ -53,8 +54,8 @@ async def test_messages_arrive_whole_and_in_order_in_whatever_pieces(messages, s
     ],
 )
 def test_outcomes_arrive_as_they_were(outcome):
-    verb, kind, parts, spent = decode(encode_outcome(outcome, spent=True)[4:])
-    assert (verb, spent) == ("done", True)
+    verb, task, kind, parts, spent = decode(encode_outcome(7, outcome, spent=True)[HEAD.size :])
+    assert (verb, task, spent) == ("done", 7, True)
     assert decode_outcome(kind, parts) == outcome
 
 
@@ -70,7 +71,7 @@ def test_outcomes_arrive_as_they_were(outcome):
     ],
 )
 def test_errors_keep_their_types_and_what_they_tell(error):
-    (parts,) = decode(encode(error_parts(error))[4:])
+    (parts,) = decode(encode(error_parts(error))[HEAD.size :])
     back = error_from(parts)
     assert (type(back), str(back)) == (type(error), str(error))
     assert getattr(back, "details", None) == getattr(error, "details", None)
@@ -84,4 +85,4 @@ def test_texts_and_numbers_of_derived_types_travel_as_plain_ones():
     class Ratio(float):
         """As NumPy's float64 is."""
 
-    assert decode(encode("x", S3Uri("s3://b/k"), Ratio(0.5))[4:]) == ["x", "s3://b/k", 0.5]
+    assert decode(encode("x", S3Uri("s3://b/k"), Ratio(0.5))[HEAD.size :]) == ["x", "s3://b/k", 0.5]

@@ -79,7 +79,8 @@ async def program(orchestrator, *command, cwd):
 
 
 def children(pid):
-    return [each.pid for each in psutil.Process(pid).children()]
+    """Return the processes for skills of a worker: the children of their guards."""
+    return [each.pid for guard in psutil.Process(pid).children() for each in guard.children()]
 
 
 async def test_skills_of_the_main_module_run_and_its_end_is_not_run_twice(orchestrator, tmp_path):

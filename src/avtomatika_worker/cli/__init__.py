@@ -82,19 +82,20 @@ def main() -> None:
 )
 @click.option("--member", hidden=True)
 def run(app: str, health_check: bool, reload: bool, workers: int | None, member: str | None) -> None:
-    """Run a worker until SIGINT or SIGTERM.
+    """Run a worker until SIGINT, SIGTERM or SIGHUP.
 
-    A signal lets running tasks finish, for WORKER_SHUTDOWN_TIMEOUT seconds at most; a second one cuts that short.
+    A signal lets running tasks finish, for WORKER_SHUTDOWN_TIMEOUT seconds at most; a second one cuts that short, a
+    third one ends the process at once.
 
     With --workers, one process that crashes is started again, SIGHUP replaces them one after the other, a third signal
     kills them, and WORKER_PORT answers for all of them.
 
     \b
     Exit codes:
-      0  orderly shutdown
+      0  orderly shutdown, also when the signal came before the start
       1  the worker crashed; the traceback is in the log
       2  the configuration, the command or a skill is wrong, or the port is taken
-      3  a second signal cut the shutdown short
+      3  the shutdown was cut short, by a second signal or as it took too long
       4  results were lost: they could neither be delivered nor stored
     """
     from avtomatika_worker.cli.run import run_command
@@ -134,7 +135,15 @@ def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> N
     help="Directory for the pictures that the demo makes.",
 )
 def demo(output: str) -> None:
-    """Watch a worker run tasks of an embedded orchestrator."""
+    """Watch a worker run tasks of an embedded orchestrator.
+
+    \b
+    Exit codes:
+      0    every task ended as it should
+      1    one did not
+      3    a second signal ended it at once
+      130  Ctrl+C ended it (128 + the signal's number)
+    """
     from avtomatika_worker.cli.demo import demo_command
 
     demo_command(output)
@@ -156,9 +165,9 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
 
     The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
     middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
-    task as an orchestrator would. Files of the result are kept in a temporary directory, unless a store is configured.
-    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it. With --json, all else goes there too:
-    standard output is one JSON value, also of a failure or a mistake.
+    task as an orchestrator would; a second one ends the program at once. Files of the result are kept in a temporary
+    directory, unless a store is configured. Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
+    With --json, all else goes there too: standard output is one JSON value, also of a failure or a mistake.
 
     \b
     worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
@@ -171,6 +180,7 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
       0  the skill came to an end of its own
       1  it failed or was cancelled
       2  the configuration, the command or a skill is wrong
+      3  a second signal ended it at once
     """
     from avtomatika_worker.cli.call import Call, call_command
 

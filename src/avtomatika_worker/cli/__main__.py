@@ -1,11 +1,16 @@
 """``worker`` and ``python -m avtomatika_worker.cli``."""
 
-from avtomatika_worker._atexit import run_program
+from avtomatika_worker._atexit import open_standard_streams, run_program
+from avtomatika_worker._init import leave_first_process
+from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli import main
 
 
 def start() -> None:
     """Run the command that the process was started with."""
+    open_standard_streams()
+    leave_first_process()  # always possible: no thread runs yet
+    hear_signals()  # before the user's code is imported
     run_program(lambda: main(prog_name="worker"))
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import json
 import os
-import signal
 import sys
 import tempfile
 import uuid
@@ -19,6 +17,8 @@ from typing import Any, Final, cast
 from rich.console import Console
 from rich.text import Text
 
+from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.cli.machines import write
@@ -29,7 +29,7 @@ from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import is_object_uri
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 
 _PROGRESS_STEP: Final = 0.01
 _TRIED_AGAIN: Final = frozenset(
@@ -65,7 +65,7 @@ def call_command(app: str, call: Call) -> None:
         overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
     with usage_errors():
         result = asyncio.run(_run(worker, call, params, metadata, overrides))
-    sys.exit(EXIT_OK if result.ok else EXIT_CRASHED)
+    leave(EXIT_OK if result.ok else EXIT_CRASHED)
 
 
 def read_params(text: str | None, file: str | None, fields: Sequence[str]) -> dict[str, Any]:
@@ -159,15 +159,15 @@ def with_files(worker: Worker, skill: str, params: Mapping[str, Any]) -> dict[st
 
 
 def _cancel_on_interrupt(task: RunningTask) -> None:
-    """Have Ctrl+C cancel the task as an orchestrator would; the second one ends the program."""
+    """Have a signal cancel the task as an orchestrator would; the second one ends the program."""
     loop = asyncio.get_running_loop()
 
-    def cancel() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        task.cancel()
+    def heard(_number: int, times: int) -> None:
+        if times > 1:
+            exit_at_once(EXIT_FORCED)
+        loop.call_soon_threadsafe(task.cancel)
 
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C ends the program
-        loop.add_signal_handler(signal.SIGINT, cancel)
+    hear_signals(heard)
 
 
 async def _watch(changes: Subscription, console: Console) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import sys
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,7 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._extras import install_hint
+from avtomatika_worker._signals import SIGNALLED, hear_signals
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
 from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
@@ -23,7 +26,7 @@ from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.worker.assembly import make_files
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
@@ -46,7 +49,25 @@ def demo_command(output: str) -> None:
         raise UsageProblem(f"--output {output}: {error.strerror}; choose another directory") from error
     configure_logging("text", os.environ.get("LOG_LEVEL", "CRITICAL"))
     with tempfile.TemporaryDirectory() as no_skills:
-        sys.exit(asyncio.run(_run(Path(output), Console(), no_skills)))
+        code = asyncio.run(_until_interrupted(_run(Path(output), Console(), no_skills)))
+    leave(code)
+
+
+async def _until_interrupted(demo: Coroutine[Any, Any, int]) -> int:
+    """Run the demo and return its exit code. A signal ends it, and leaves what its skills compute behind."""
+    loop, running, came = asyncio.get_running_loop(), asyncio.ensure_future(demo), list[int]()
+
+    def heard(number: int, times: int) -> None:
+        if times > 1:
+            exit_at_once(EXIT_FORCED)
+        came.append(number)
+        loop.call_soon_threadsafe(running.cancel)
+
+    hear_signals(heard)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        exit_at_once(SIGNALLED + came[0])
 
 
 async def _run(output: Path, console: Console, skills_dir: str) -> int:

@@ -17,17 +17,18 @@ from typing import Any, cast
 
 import click
 
+from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, TaskLogs
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.observability.host import listener_on
+from avtomatika_worker.observability.host import listener_at
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import run_process
+from avtomatika_worker.worker.process import longest_shutdown, run_process
 from avtomatika_worker.worker.thread import WorkerThread
 
 DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator listens on loopback and keeps nothing
@@ -35,6 +36,7 @@ DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator li
 
 def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload: bool) -> None:
     """Run both until a signal comes."""
+    hear_signals(end_well)
     if reload:
         reload_command()
     worker = load_app(app)
@@ -92,6 +94,14 @@ class _Session:
         """How the worker ended."""
         return self._worker.ending
 
+    @property
+    def shutdown_limit(self) -> float:
+        """Seconds that shutting down may take."""
+        return longest_shutdown(self._worker.skills, self._settings)
+
+    def rescue(self) -> None:
+        """Do nothing: the orchestrator forgets everything as well."""
+
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; the orchestrator follows it."""
         self._stopping = True  # for a worker that is not there yet
@@ -108,7 +118,7 @@ class _Session:
             await self._orchestrator.start()
         except OSError as error:
             port = self._orchestrator.port
-            owner = listener_on(port) if error.errno == errno.EADDRINUSE else None
+            owner = listener_at(port) if error.errno == errno.EADDRINUSE else None
             reason = f"--port {port}: the embedded orchestrator cannot listen: {(error.strerror or str(error)).lower()}"
             by = f" by {owner}" if owner else ""
             raise ConfigError([f"{reason}{by}; choose another --port or --host"]) from error

@@ -17,9 +17,9 @@ from typing import Final, NoReturn
 import click
 
 from avtomatika_worker._extras import install_hint
+from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.watching import changes
-from avtomatika_worker.worker.process import ignore_late_signals
 
 _FINISH: Final = 10.0
 """Seconds that running tasks get to finish when a file has changed; then the shutdown is cut short."""
@@ -142,7 +142,7 @@ class Reloader:
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         process.wait()
-        ignore_late_signals()
+        ignore_signals()
         return 0 if process.returncode in _WE_ENDED_IT else _exit_code(process)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
+from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, read_dotenv
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import read_setting
@@ -13,6 +14,7 @@ from avtomatika_worker.errors import ConfigError
 
 def run_command(app: str, *, health_check: bool, reload: bool, workers: int | None, member: str | None) -> NoReturn:
     """Run the worker ``app`` names, or several processes of it."""
+    hear_signals(end_well)
     if member is not None:
         from avtomatika_worker.cli.workers import run_member
 

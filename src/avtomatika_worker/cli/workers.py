@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
+from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.config import Settings, with_number
 from avtomatika_worker.config import load_settings as load_from
@@ -19,12 +20,9 @@ from avtomatika_worker.fleet import Control, Hello, Membership, Plan, run_fleet
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.services.health import UNIX_PREFIX
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import EXIT_CRASHED, ignore_late_signals, run_process
+from avtomatika_worker.worker.process import EXIT_CRASHED, longest_shutdown, run_process
 
 _log: Final = logging.getLogger("avtomatika_worker.fleet")
-
-_STEPS_LIMIT: Final = 25.0
-"""Seconds that the steps of a shutdown take at most besides those with limits of their own (docs/operations.md)."""
 
 _LONGEST_DRAIN: Final = 86_400.0
 
@@ -41,7 +39,7 @@ def run_workers(app: str, count: int, environ: Mapping[str, str], *, health_chec
     except Exception:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
         _log.critical("the fleet crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
         code = EXIT_CRASHED
-    ignore_late_signals()
+    ignore_signals()
     sys.exit(code)
 
 
@@ -73,7 +71,6 @@ def _settings(worker: Worker, membership: Membership) -> Settings:
 
 
 def _hello(worker: Worker, settings: Settings) -> Hello:
-    grace = max((skill.options.cancel_grace for skill in worker.skills), default=0.0)
     return Hello(
         worker_id=settings.worker_id,
         health_host=settings.health_host,
@@ -81,7 +78,7 @@ def _hello(worker: Worker, settings: Settings) -> Hello:
         metrics=settings.enable_metrics,
         log_format=settings.log_format.value,
         log_level=settings.log_level.value,
-        drain_limit=min(_LONGEST_DRAIN, settings.shutdown_timeout + grace + _STEPS_LIMIT),
+        drain_limit=min(_LONGEST_DRAIN, longest_shutdown(worker.skills, settings)),
     )
 
 

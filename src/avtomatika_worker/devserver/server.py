@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from aiohttp import web
 
+from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.client_api import ClientApi
 from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed
@@ -132,6 +133,7 @@ class EmbeddedOrchestrator:
         self._console = console
         self._runner: web.AppRunner | None = None
         self._listening: socket.socket | None = None
+        self._take_back: Callable[[], None] = lambda: None
         self._housekeeper: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------------- life
@@ -149,8 +151,10 @@ class EmbeddedOrchestrator:
         await runner.setup()
         try:
             self._listening = listening_socket(self.host, self._port)
+            self._take_back = close_in_forked_children(self._listening.fileno())
             await web.SockSite(runner, self._listening, ssl_context=self._tls).start()
         except BaseException:
+            self._take_back()
             await runner.cleanup()
             raise
         self._port = runner.addresses[0][1]
@@ -188,6 +192,7 @@ class EmbeddedOrchestrator:
         await asyncio.gather(housekeeper, return_exceptions=True)
         if self._listening is not None:
             await stop_accepting(self._listening)
+        self._take_back()
         for site in list(runner.sites):
             await site.stop()
         self._worker_api.polls.release()

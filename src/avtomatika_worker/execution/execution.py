@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
+from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
@@ -142,7 +143,9 @@ class Execution:
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
-        self._runner = loop.create_task(self._until_stopped(), name=f"skill {self.ctx.skill}, task {self.ctx.task_id}")
+        with owned_by(self):
+            name = f"skill {self.ctx.skill}, task {self.ctx.task_id}"
+            self._runner = loop.create_task(self._until_stopped(), name=name)
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
@@ -190,6 +193,8 @@ class Execution:
         except asyncio.CancelledError as error:
             release_frames(error)
             return None
+        except BaseException as error:  # noqa: BLE001 - a GeneratorExit that a skill awaits closes all frames below
+            return from_exception(error)
 
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> Outcome:
         async with turn:

@@ -13,6 +13,7 @@ from avtomatika_worker.errors import (
     TransientError,
     UnsendableValueError,
 )
+from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.protocol.canonical import canonical_bytes
@@ -90,10 +91,12 @@ def from_exception(error: BaseException) -> Failed:
     The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself. The frames that the exception holds
     are released: its traceback is in the outcome, as text.
     """
-    whole, error = error, _the_one(error)
+    caught = error
+    whole = error.original if isinstance(error, ExitedError) else error
+    error = _the_one(whole)
     if isinstance(error, TaskError):
         outcome = _expected(error)
-        release_frames(whole)
+        release_frames(caught)
         return outcome
     name, text = type(error).__name__, _message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
@@ -101,7 +104,7 @@ def from_exception(error: BaseException) -> Failed:
         code, message = ResourceExhaustedError.code, f"out of memory: {text}" if text else "out of memory"
     details: dict[str, Any] = {"exception": name}
     outcome = Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
-    release_frames(whole)
+    release_frames(caught)
     return outcome
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
 from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.observability.logging import restore_logging
@@ -44,10 +45,15 @@ class Threads:
 
 
 def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-    try:
-        return func(*args, **kwargs)
-    except StopIteration as error:  # cannot travel through a future
-        raise RuntimeError("the skill raised StopIteration") from error
+    with ends_if_forked():
+        try:
+            return func(*args, **kwargs)
+        except StopIteration as error:  # cannot travel through a future
+            raise RuntimeError("the skill raised StopIteration") from error
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            raise ExitedError(error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ async def run_skill(skill: Skill, ctx: TaskContext, runners: Runners, tracing: T
     try:
         with tracing.span("skill"):
             if skill.is_async:
-                return await skill.func(*args, **kwargs)
+                with ends_if_forked():
+                    return await skill.func(*args, **kwargs)
             value = await runners.threads.run(skill.func, args, kwargs)
             # A plain decorator around an async def looks like a plain def, and returns the coroutine.
             return await value if inspect.iscoroutine(value) else value

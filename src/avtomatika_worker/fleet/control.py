@@ -78,6 +78,16 @@ class Control(Stoppable):
         """How the worker ended."""
         return Ending() if self._worker is None else self._worker.ending
 
+    @property
+    def shutdown_limit(self) -> float:
+        """Seconds that shutting down may take."""
+        return self._drain_limit
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet."""
+        if self._worker is not None:
+            self._worker.rescue()
+
     def _ask(self, times: int) -> None:
         """Make sure that the worker has been asked so often to shut down."""
         while self._worker is not None and self._asked < times:

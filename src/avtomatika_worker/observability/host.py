@@ -21,6 +21,7 @@ _LOOPBACK: Final = "127.0.0.1"
 _ANYWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _DISCARD_PORT: Final = 9
 _GIB: Final = 2**30
+_COMMAND_LIMIT: Final = 200
 
 _T = TypeVar("_T")
 
@@ -36,17 +37,6 @@ class HostFacts:
     devices: tuple[HardwareDevice, ...] = ()
 
 
-def listener_on(port: int) -> str | None:
-    """Return which process listens on a TCP port, as its id and name; None when the system does not say."""
-    try:
-        for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr[1] == port and each.pid:
-                return f"process {each.pid} ({psutil.Process(each.pid).name()})"
-    except (psutil.Error, OSError):  # only root may ask, on some systems
-        pass
-    return None
-
-
 def detect_host(group: ControlGroup | None = None) -> HostFacts:
     """Find out about this machine. Does not raise; what cannot be found out has a harmless value."""
     share = group or ControlGroup()
@@ -57,6 +47,21 @@ def detect_host(group: ControlGroup | None = None) -> HostFacts:
         ram_gb=_attempt(lambda: round((share.memory() or psutil.virtual_memory().total) / _GIB, 2), 0.0),
         devices=_attempt(Gpus().devices, ()),
     )
+
+
+def listener_at(port: int) -> str | None:
+    """Return who listens at a TCP port of this machine, for people; None where that cannot be found out."""
+    return _attempt(lambda: _listener_at(port), None)
+
+
+def _listener_at(port: int) -> str | None:
+    for each in psutil.net_connections("tcp"):
+        if each.status == psutil.CONN_LISTEN and each.pid and port in each.laddr:
+            process = psutil.Process(each.pid)
+            command = " ".join(process.cmdline())[:_COMMAND_LIMIT]
+            orphan = ", left behind by a process that has ended" if process.ppid() <= 1 else ""
+            return f"process {each.pid} ({command}{orphan})"
+    return None
 
 
 def _cpu_cores(share: ControlGroup) -> int:

@@ -24,6 +24,8 @@ from typing import Any, Final, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from avtomatika_worker.observability.contained import contain_handlers
+
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
 TASK_FINISHED: Final = "task_finished"
@@ -199,6 +201,7 @@ def configure_logging(
         for each in theirs:
             root.removeHandler(each)
         root.addHandler(handler)
+        contain_handlers()
         logging.captureWarnings(True)
         # One record per probe of the health server says nothing.
         logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
+from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.payloads import unsendable
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
@@ -145,7 +146,8 @@ class TaskEvents:
 
     def _start(self) -> None:
         if self._sender is None or self._sender.done():
-            self._sender = self._group.create_task(self._send_all(), name=f"events of {self._task.task_id}")
+            with owned_by(None):  # the worker's, although a skill's call has led here
+                self._sender = self._group.create_task(self._send_all(), name=f"events of {self._task.task_id}")
 
     async def _send_all(self) -> None:
         try:

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.observability.host import listener_on
+from avtomatika_worker.observability.host import listener_at
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
@@ -70,7 +71,7 @@ class HealthServer:
         self._probe = probe
         self._scrape = scrape
         self.bound_port: int | None = None
-        self._opened: tuple[_Server, socket.socket, threading.Thread] | None = None
+        self._opened: tuple[_Server, socket.socket, threading.Thread, Callable[[], None]] | None = None
 
     def open(self) -> None:
         """Listen and answer from now on. Raises `ConfigError` when the port cannot be had."""
@@ -81,9 +82,11 @@ class HealthServer:
         except OSError as error:
             raise ConfigError([_explained(error, self._host, self._port)]) from error
         stop, told_to_stop = socket.socketpair()
+        # A child that a skill has forked would hold the port long after this worker.
+        take_back = close_in_forked_children(server.fileno())
         thread = threading.Thread(target=server.serve_until, args=(told_to_stop,), name="health", daemon=True)
         thread.start()
-        self._opened = server, stop, thread
+        self._opened = server, stop, thread, take_back
         if not isinstance(server, _UnixServer):
             self.bound_port = server.server_address[1]
             _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
@@ -92,9 +95,11 @@ class HealthServer:
         """Answer no more."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            server, stop, thread = opened
+            server, stop, thread, take_back = opened
+            stop.shutdown(socket.SHUT_RDWR)  # to close it does nothing while a forked child has it as well
             stop.close()
-            thread.join()
+            thread.join(REQUEST_TIMEOUT)
+            take_back()
             server.server_close()
 
     async def run(self) -> None:
@@ -231,6 +236,6 @@ def _explained(error: OSError, host: str, port: int) -> str:
     at = f"the health server cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"WORKER_HEALTH_HOST={host}: {at}; name an address of this machine, 0.0.0.0 for all of them"
-    owner = listener_on(port) if error.errno == errno.EADDRINUSE else None
-    by = f" by {owner}" if owner else ""
-    return f"WORKER_PORT={port}: {at}{by}; choose another port, 0 for any, or --no-health-check"
+    holder = listener_at(port) if error.errno == errno.EADDRINUSE else None
+    held = f" by {holder}" if holder is not None else ""
+    return f"WORKER_PORT={port}: {at}{held}; choose another port, 0 for any, or --no-health-check"

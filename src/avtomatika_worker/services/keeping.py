@@ -11,7 +11,7 @@ import msgspec
 
 from avtomatika_worker.errors import ConfigError, StoreError
 from avtomatika_worker.protocol.messages import Event, TaskResult
-from avtomatika_worker.services.store import Kind, Message, Store
+from avtomatika_worker.services.store import WRITE_TIMEOUT, Kind, Message, Store
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -75,8 +75,8 @@ class Keeper:
         if self._store is None:
             return False
         try:
-            self._store.put(encode(url, message, created)).result()
-        except (StoreError, *_ENCODE_ERRORS):
+            self._store.put(encode(url, message, created)).result(WRITE_TIMEOUT)
+        except (StoreError, TimeoutError, *_ENCODE_ERRORS):
             return False
         return True
 

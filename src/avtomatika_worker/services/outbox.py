@@ -73,6 +73,9 @@ class Outbox:
         self._bytes: Counter[Link] = Counter()
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
+        self._on_its_way: set[Delivery] = set()
+        self._ending = threading.Lock()
+        self._stored_at_end: set[Delivery] = set()
         self.expired: int = 0
         self.lost: int = 0
 
@@ -141,25 +144,39 @@ class Outbox:
 
     def close(self) -> None:
         """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
-        with self._lock:
-            left = [each for lane in self._lanes.values() for each in lane]
-        rest = [each for each in left if not each.discarded]
-        for delivery in left:
-            if delivery.discarded:
-                self._keeper.forget(delivery.row)
-            elif delivery.row is None and not self._keeper.keep_at_once(
-                delivery.link.url, delivery.message, delivery.created
-            ):
-                self.lost += 1
-                _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
-        if len(rest) > self.lost:
+        left = self._store_rest()
+        if left > self.lost:
             _log.warning(
                 "%d results and events were not delivered; they are on disk, and go out when a worker with this id"
                 " runs here again",
-                len(rest) - self.lost,
+                left - self.lost,
                 extra={"action": "outbox_left"},
             )
         self._keeper.close()
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet. Called in any thread, when the loops that send have come to a stop."""
+        self._closed = True
+        self._store_rest()
+
+    def _store_rest(self) -> int:
+        """Store what is not stored, what goes out at this moment included; return how many are not delivered."""
+        with self._lock:
+            waiting = [each for lane in self._lanes.values() for each in lane]
+            left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
+        with self._ending:  # both the loop and the last resort may come here
+            for delivery in left:
+                if delivery.discarded:
+                    self._keeper.forget(delivery.row)
+                elif delivery.row is None and delivery not in self._stored_at_end:
+                    self._store_at_end(delivery)
+        return sum(not each.discarded for each in left)
+
+    def _store_at_end(self, delivery: Delivery) -> None:
+        self._stored_at_end.add(delivery)
+        if not self._keeper.keep_at_once(delivery.link.url, delivery.message, delivery.created):
+            self.lost += 1
+            _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
 
     def stop_sending(self) -> None:
         """Make no more first attempts: what comes now is stored."""
@@ -229,6 +246,7 @@ class Outbox:
         self._wait_in_lane(delivery)
 
     async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
+        self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
                 delay = await attempt(delivery, self._keeper)
@@ -241,6 +259,8 @@ class Outbox:
         except BaseException:
             self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
             raise
+        finally:
+            self._on_its_way.discard(delivery)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:

@@ -69,6 +69,9 @@ class _Forget:
     row: int
 
 
+WRITE_TIMEOUT: Final = 5.0
+"""Seconds that the disk has for what is written at the very end."""
+
 _Write = _Put | _Forget | None  # None: no more follow
 
 
@@ -118,7 +121,9 @@ class Store:
         if self._connection is None:
             return
         self._writes.put(None)
-        self._thread.join()
+        self._thread.join(WRITE_TIMEOUT)
+        if self._thread.is_alive():  # the disk does not answer; what it has taken, it has
+            return
         with contextlib.suppress(sqlite3.Error):
             empty = not self._waiting(self._connection)
             self._connection.close()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import gc
 import logging
-import signal
-import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
-from types import FrameType
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn, Protocol
 
-from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._atexit import exit_at_once, exit_in_time, exit_without_threads, write_error
+from avtomatika_worker._signals import hear_again, hear_signals, ignore_signals
+from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError, ProcessStartError, ResourceError, SkillDefinitionError, SkillLoadError
+from avtomatika_worker.execution.containment import contained_loop, run_to_end
+from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker.assembly import loop_factory
 
@@ -35,14 +40,25 @@ EXIT_LOST: Final = 4
 """Results were lost: they could neither be delivered nor stored. The log names each."""
 
 _STRAGGLERS_TIMEOUT: Final = 1.0
-"""Seconds that skills which were given up get once more to end, before the process ends without them."""
+"""Seconds that skills which were given up, and their threads, get once more to end."""
+
+STEPS_LIMIT: Final = 25.0
+"""Seconds that the steps of a shutdown take at most besides those with limits of their own (docs/operations.md)."""
+
+FORCED_LIMIT: Final = 5.0
+"""Seconds that a shutdown which was cut short may take; then the process ends by itself."""
+
+_KEEP_EVERY: Final = 1.0
+"""Seconds between two looks at whether signals are still the worker's."""
+
+_PATIENCE: Final = 2
+"""Signals that shut down in order, the second one faster; one more ends the process at once."""
 
 _GC_THRESHOLD: Final = 5_000
 """New objects after which the youngest generation is looked through; Python's own 700 is a few tasks."""
 
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError, ResourceError, ProcessStartError)
-_USER_THREADS: Final = ("skill", "usage", "resource")
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_USER_THREADS: Final = ("skill", "asyncio", "usage", "resource")
 
 
 class Stoppable(Protocol):
@@ -57,13 +73,35 @@ class Stoppable(Protocol):
         """How the last run ended."""
         ...
 
+    @property
+    def shutdown_limit(self) -> float:
+        """Seconds that shutting down may take. May be asked in any thread."""
+        ...
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet. Called in any thread, when the loops have come to a stop."""
+        ...
+
+
+def longest_shutdown(skills: SkillRegistry, settings: Settings) -> float:
+    """Return the seconds that shutting down may take with tasks that do not end by themselves."""
+    grace = max((skill.options.cancel_grace for skill in skills), default=0.0)
+    return settings.shutdown_timeout + grace + STEPS_LIMIT
+
 
 def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoReturn:
-    """Run ``main`` until it ends, SIGINT and SIGTERM asking ``worker`` to shut down, and exit the process."""
+    """Run ``main`` until it ends, signals asking ``worker`` to shut down, and exit the process."""
+    stopping = _Stopping(worker)
+    hear_signals(stopping.heard)
+    atexit.register(ignore_signals)  # their handlers end before Python does, and by then the code is known
+    loop = contained_loop(loop_factory())
+    asyncio.set_event_loop(loop)
+    # asyncio's own would be waited for when the loop is closed, however long a skill keeps one of its threads.
+    threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    loop.set_default_executor(threads)
     code = EXIT_OK
-    runner = asyncio.Runner(loop_factory=loop_factory())
     try:
-        runner.run(_main(worker, main))
+        run_to_end(loop, stopping.run(main))
     except USAGE_ERRORS as error:
         explain(error)
         code = EXIT_USAGE
@@ -72,17 +110,68 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
         code = EXIT_CRASHED
     if code == EXIT_OK:
         code = exit_code(worker.ending)
-    if not runner.run(_stragglers_end()):
-        exit_at_once(code)
-    ignore_late_signals()
-    runner.close()
-    _exit(code)
+    hear_signals(lambda _number, _times: exit_at_once(code or EXIT_FORCED))
+    ended = run_to_end(loop, _stragglers_end())
+    threads.shutdown(wait=False, cancel_futures=True)
+    if not ended:
+        exit_without_threads(code)
+    loop.close()
+    leave(code)
 
 
-def ignore_late_signals() -> None:
-    """Let SIGINT and SIGTERM change nothing any more: their handlers end before Python does, and the code is known."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+def leave(code: int) -> NoReturn:
+    """Exit; without waiting for threads of users' code that do not end, for Python would wait for them indefinitely."""
+    if _threads_end():
+        exit_in_time(code)
+    exit_without_threads(code)
+
+
+class _Stopping:
+    """Turns signals into requests to shut down, and ends the process should the worker not get there."""
+
+    def __init__(self, worker: Stoppable) -> None:
+        self._worker = worker
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = 0
+
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run ``main``, on which signals have an effect from now on."""
+        spare_the_collector()
+        self._loop = asyncio.get_running_loop()
+        keeping = self._loop.create_task(_keep_signals(), name="signals")
+        try:
+            await main()
+        finally:
+            keeping.cancel()
+
+    def heard(self, _number: int, times: int) -> None:
+        """Take a signal. Called in the thread that hears them."""
+        if self._loop is None:
+            exit_at_once(EXIT_OK)  # nothing has begun
+        if times > _PATIENCE:
+            self._give_up()
+        self._asked = times
+        with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
+            self._loop.call_soon_threadsafe(self._worker.request_shutdown)
+        limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit
+        threading.Thread(target=self._give_up_after, args=(limit, times), name="patience", daemon=True).start()
+
+    def _give_up_after(self, seconds: float, times: int) -> None:
+        time.sleep(seconds)
+        if self._asked == times:
+            _log.error(
+                "shutting down takes longer than %g s: what holds it up is left behind",
+                seconds,
+                extra={"action": "shutdown_given_up"},
+            )
+            self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        """End the process, although the loop does not: what matters goes to disk, from here."""
+        rescue = threading.Thread(target=self._worker.rescue, name="rescue", daemon=True)
+        rescue.start()
+        rescue.join(FORCED_LIMIT)
+        exit_at_once(EXIT_LOST if self._worker.ending.lost else EXIT_FORCED)
 
 
 def exit_code(ending: Ending) -> int:
@@ -90,6 +179,18 @@ def exit_code(ending: Ending) -> int:
     if ending.lost:
         return EXIT_LOST
     return EXIT_FORCED if ending.forced else EXIT_OK
+
+
+async def _keep_signals() -> None:
+    """Take signals back from libraries and skills that handle them: nothing could end the worker in order any more."""
+    while True:
+        if hear_again():
+            _log.warning(
+                "a handler for SIGINT, SIGTERM or SIGHUP was set after the start; the worker needs them and has taken"
+                " them back",
+                extra={"action": "signals_taken_back"},
+            )
+        await asyncio.sleep(_KEEP_EVERY)
 
 
 async def _stragglers_end() -> bool:
@@ -106,7 +207,7 @@ def explain(error: Exception) -> None:
     """Write what is wrong with a configuration or a skill, a line for each problem."""
     problems = error.problems if isinstance(error, ConfigError) else (str(error),)
     for problem in problems:
-        print(f"worker: {problem}", file=sys.stderr)
+        write_error(f"worker: {problem}")
     if error.__cause__ is not None and isinstance(error, SkillLoadError | ResourceError):
         import traceback
 
@@ -122,23 +223,10 @@ def spare_the_collector() -> None:
     gc.set_threshold(_GC_THRESHOLD)
 
 
-async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    spare_the_collector()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(worker.request_shutdown)
-
-    for number in _STOP_SIGNALS:
-        try:
-            loop.add_signal_handler(number, worker.request_shutdown)
-        except NotImplementedError:  # Windows
-            signal.signal(number, ask)
-    await main()
-
-
-def _exit(code: int) -> NoReturn:
-    """Exit; at once when a thread of user code does not end, for Python would wait for it for ever."""
-    if any(thread.name.startswith(_USER_THREADS) and thread.is_alive() for thread in threading.enumerate()):
-        exit_at_once(code)
-    sys.exit(code)
+def _threads_end() -> bool:
+    """Return whether the threads in which users' code ran have ended, or do so in a moment."""
+    until = time.monotonic() + _STRAGGLERS_TIMEOUT
+    threads = [each for each in threading.enumerate() if each.name.startswith(_USER_THREADS)]
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

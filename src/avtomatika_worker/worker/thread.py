@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from avtomatika_worker.config import Settings
+from avtomatika_worker.execution.containment import contained_loop, run_to_end
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.assembly import loop_factory
 
@@ -55,16 +56,18 @@ class WorkerThread:
         await asyncio.shield(asyncio.wrap_future(self._ended))
 
     def _run(self) -> None:
-        runner = asyncio.Runner(loop_factory=loop_factory())
+        loop = contained_loop(loop_factory())
+        asyncio.set_event_loop(loop)
         try:
-            runner.run(self._main())
+            run_to_end(loop, self._main())
         except BaseException as error:  # noqa: BLE001 - handed to who waits for the end
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
         finally:
             self._up.set()
-        runner.close()  # waits for skills that were given up; nobody else does
+        with asyncio.Runner(loop_factory=lambda: loop):  # closes it; waits for skills that were given up
+            pass
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
+from avtomatika_worker._init import leave_first_process
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
 from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
@@ -32,7 +33,7 @@ from avtomatika_worker.worker.arguments import (
     checked_middleware,
 )
 from avtomatika_worker.worker.assembly import Policies, assemble
-from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
+from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
 from avtomatika_worker.worker.provision import Provision, provide
 from avtomatika_worker.worker.twice import find_twin
 
@@ -41,6 +42,11 @@ _log: Final = logging.getLogger("avtomatika_worker")
 _RUN_AGAIN: Final = (
     "processes for skills import the program, and must not run its worker: "
     'put worker.run() and the like under: if __name__ == "__main__"'
+)
+
+_NOT_REAPED: Final = (
+    "this program is process 1 and has threads already, so nothing reaps processes that lose their parent: "
+    "give the container an init (docker run --init, or tini in the image)"
 )
 
 
@@ -90,6 +96,7 @@ class Worker(SkillDecorator):
         self._supervisor: Supervisor | None = None
         self._skills_loaded = False
         self._ending = Ending()
+        self._shutdown_limit = 0.0
 
     # ------------------------------------------------------------------------------------------ skills
 
@@ -170,7 +177,15 @@ class Worker(SkillDecorator):
         """Run as `run` does, with settings at hand."""
         if in_skill_process():  # before `run_process` makes it an exit code
             raise RuntimeError(_RUN_AGAIN)
+        reaped = leave_first_process()
         configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+        if not reaped:
+            _log.warning(_NOT_REAPED, extra={"action": "first_process"})
+        try:
+            self.load_skills(settings)
+        except USAGE_ERRORS as error:
+            explain(error)
+            sys.exit(EXIT_USAGE)
         run_process(self, lambda: self.main(settings, health_check=health_check))
 
     async def main(
@@ -198,6 +213,7 @@ class Worker(SkillDecorator):
         self._check_twin()
         with log_context(worker_id=settings.worker_id):
             provision = self._provide(settings.worker_id, resources or {})
+            self._shutdown_limit = longest_shutdown(self._registry, settings)
             self._supervisor = assemble(
                 settings,
                 self._registry,
@@ -239,6 +255,21 @@ class Worker(SkillDecorator):
     def ending(self) -> Ending:
         """How the worker's last run ended."""
         return self._ending
+
+    @property
+    def shutdown_limit(self) -> float:
+        """Seconds that shutting down may take at most, when the worker runs as a process; 0 when it does not run."""
+        return self._shutdown_limit
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet: the last resort of a process whose event loop has come to a stop.
+
+        May be called in any thread.
+        """
+        supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.rescue()
+            self._ending = supervisor.ending
 
     async def check_for_cancellation(self, task_id: str) -> bool:
         """Return whether the running task ``task_id`` was cancelled."""

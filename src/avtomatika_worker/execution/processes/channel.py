@@ -7,17 +7,33 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from avtomatika_worker.execution.processes.wire import LENGTH, Message, decode
+from avtomatika_worker._forks import close_in_forked_children
+from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, read_head
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 
 class Channel(asyncio.Protocol):
-    """Calls ``take`` with every message, and ``on_lost`` at the end. What is no message ends the connection."""
+    """Calls ``take`` with every message, and ``on_lost`` at the end.
 
-    def __init__(self, take: Callable[[Message], None], on_lost: Callable[[], None]) -> None:
+    What is no message ends the connection, after ``on_garbled`` was called with what is wrong. The first message shows
+    which process is at the other end; what another one writes is dropped, and ``on_stranger`` called with its id.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Message], None],
+        on_lost: Callable[[], None],
+        *,
+        on_garbled: Callable[[str], None] | None = None,
+        on_stranger: Callable[[int], None] | None = None,
+    ) -> None:
         self._take = take
         self._on_lost = on_lost
+        self._on_garbled = on_garbled
+        self._on_stranger = on_stranger
+        self._take_back: Callable[[], None] = lambda: None
+        self.pid: int = 0
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._lost = asyncio.get_running_loop().create_future()
@@ -47,31 +63,44 @@ class Channel(asyncio.Protocol):
         """Take the transport."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - uvloop's is none
         self._transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        if sock is not None:  # a forked child would keep the process from noticing that the worker is gone
+            self._take_back = close_in_forked_children(sock.fileno())
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and every message that is complete with them."""
         self._buffer += data
         start, end = 0, len(self._buffer)
         try:
-            while end - start >= LENGTH.size:
-                (size,) = LENGTH.unpack_from(self._buffer, start)
-                after = start + LENGTH.size + size
+            while end - start >= HEAD.size:
+                pid, size = read_head(self._buffer, start)
+                after = start + HEAD.size + size
                 if after > end:
                     break
-                body = bytes(memoryview(self._buffer)[start + LENGTH.size : after])
+                body = bytes(memoryview(self._buffer)[start + HEAD.size : after])
                 start = after
-                self._take(decode(body))
-        except Exception:  # noqa: BLE001 - whatever a broken process says, it is that process's end only
+                self._take_from(pid, decode(body))
+        except Exception as error:  # noqa: BLE001 - whatever a broken process says, it is that process's end only
             _log.error(
                 "a process for skills said what is no message", exc_info=True, extra={"action": "skill_process_garbled"}
             )
             self.close()
+            if self._on_garbled is not None:
+                self._on_garbled(f"{type(error).__name__}: {error}")
         finally:
             del self._buffer[:start]
+
+    def _take_from(self, pid: int, message: Message) -> None:
+        self.pid = self.pid or pid
+        if pid == self.pid:
+            self._take(message)
+        elif self._on_stranger is not None:
+            self._on_stranger(pid)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note of the end."""
         del exc
+        self._take_back()
         if not self._lost.done():
             self._lost.set_result(None)
         self._on_lost()

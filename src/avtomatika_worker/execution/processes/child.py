@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import contextvars
 import faulthandler
+import functools
 import inspect
 import logging
 import os
@@ -24,7 +25,9 @@ from types import FrameType
 from typing import Any, Final
 
 from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
+from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
@@ -51,6 +54,7 @@ def main() -> None:
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all; the worker decides
         signal.signal(number, _stay)
+    in_forked_children(_hear_signals)
     faulthandler.enable()
     os.set_inheritable(descriptor, False)
     connection = Connection(socket.socket(fileno=descriptor))
@@ -73,7 +77,7 @@ class Child:
         self._connection = connection
         self._setup = setup
         self._remote = Remote(connection)
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=functools.partial(contained_loop, asyncio.new_event_loop))
         self._loop = self._runner.get_loop()
         self._inbox: asyncio.Queue[tuple[int, dict[str, Any]] | None] = asyncio.Queue()
         self._injectables = injectables()
@@ -164,18 +168,19 @@ class Child:
             outcome, spent = self._outcome(self._skills[ctx.skill], ctx, runner)
             self._ctx = None
             if outcome is None:
-                self._connection.send("cancelled")
+                self._connection.send("cancelled", number)
             else:
-                self._connection.write(encode_outcome(outcome, spent=spent))
+                self._connection.write(encode_outcome(number, outcome, spent=spent))
 
     def _outcome(self, skill: Skill, ctx: TaskContext, runner: asyncio.Runner) -> tuple[Outcome | None, bool]:
         """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
         try:
             args, kwargs = skill.bind(ctx)
-            value: Any = skill.func(*args, **kwargs)
-            if inspect.iscoroutine(value):
-                # The runner's own context is that of its start: it knows no task.
-                value = runner.run(self._cancellable(value), context=contextvars.copy_context())
+            with ends_if_forked(), owned_by(ctx):
+                value: Any = skill.func(*args, **kwargs)
+                if inspect.iscoroutine(value):
+                    # The runner's own context is that of its start: it knows no task.
+                    value = run_to_end(runner.get_loop(), self._cancellable(value), contextvars.copy_context())
             return from_value(value, skill.results, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)
@@ -226,6 +231,13 @@ class Child:
         if coroutine is not None:
             with contextlib.suppress(RuntimeError):  # its loop was closed in this moment
                 coroutine.get_loop().call_soon_threadsafe(coroutine.cancel)
+
+
+def _hear_signals() -> None:
+    """In a child that a skill has forked, let signals do what they do in any program."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is _stay:
+            signal.signal(number, usual)
 
 
 def _stay(_number: int, _frame: FrameType | None) -> None:

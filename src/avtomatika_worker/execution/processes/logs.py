@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, encode
-from avtomatika_worker.observability.logging import TaskContextFilter, keep_logging
+from avtomatika_worker.observability.logging import TaskContextFilter, TextLogFormatter, keep_logging
 
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 _KEPT: Final = (
@@ -44,6 +45,15 @@ def forward_logs(connection: Connection, levels: Mapping[str, int], worker_id: s
         return handler
 
     keep_logging(set_up)
+    in_forked_children(_log_to_standard_error)
+
+
+def _log_to_standard_error() -> None:
+    """In a child that a skill has forked, write logs where the worker's own may go: it has no connection."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextLogFormatter())
+    handler.addFilter(TaskContextFilter())
+    logging.root.handlers[:] = [handler]
 
 
 class _Forward(logging.Handler):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker.errors import (
@@ -35,12 +36,7 @@ from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, Message, d
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
-_PROGRAM: Final = """
-import sys
-sys.path += [each for each in sys.argv.pop().splitlines() if each not in sys.path]
-from avtomatika_worker.execution.processes.child import main
-main()
-"""
+_PROGRAM: Final = str(Path(__file__).with_name("guard.py"))
 
 KILL_TIMEOUT: Final = 1.0
 """Seconds in which a process that was killed is expected to be gone."""
@@ -71,7 +67,9 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """Its id; its guard's as long as it has said nothing."""
+        if self._channel is not None and self._channel.pid:
+            return self._channel.pid
         return self._popen.pid if self._popen is not None else 0
 
     @property
@@ -100,7 +98,9 @@ class Process:
             if isinstance(error, OSError):
                 raise ProcessStartError(f"a process for skills cannot be started: {error}") from error
             raise
-        channel = self._channel = Channel(self._take, self._hear_no_more)
+        channel = self._channel = Channel(
+            self._take, self._hear_no_more, on_garbled=self._garbled, on_stranger=self._heard_stranger
+        )
         try:
             await self._loop.create_unix_connection(lambda: channel, sock=ours)
             channel.send(encode("setup", recipe.message()))
@@ -135,12 +135,14 @@ class Process:
         """Kill it, and what it has started."""
         if self._popen is not None and not self._exited.done():
             self._killed = True
-            _kill_group(self._popen.pid)
+            _signal(self._popen.pid, signal.SIGTERM)  # its guard kills it, and all that it has started
 
     async def put_down(self) -> None:
         """Kill it, and wait until it is gone."""
         self.kill()
         await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
+        if self._popen is not None and not self._exited.done():
+            _signal(self._popen.pid, signal.SIGKILL)
         if self._channel is not None:
             self._channel.close()
         self._up.cancel()
@@ -238,16 +240,38 @@ class Process:
         self._answers.add(answering)
         answering.add_done_callback(self._answers.discard)
 
-    def _finished(self, kind: str, parts: dict[str, Any], spent: bool) -> None:
+    def _finished(self, task: int, kind: str, parts: dict[str, Any], spent: bool) -> None:
         self.spent = self.spent or spent
-        self._settle(decode_outcome(kind, parts))
+        self._settle(decode_outcome(kind, parts), task)
+
+    def _garbled(self, problem: str) -> None:
+        """Fail the task: nobody could say where the next message begins."""
+        self.spent = True
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(
+                TransientError("the process of the skill wrote to the worker's socket", {"problem": problem[:200]})
+            )
+        self.kill()
+
+    def _heard_stranger(self, pid: int) -> None:
+        """Replace a process whose socket another one has: nothing that comes from there belongs to a task."""
+        if not self.spent:
+            _log.warning(
+                "process %d, forked by a skill, has the socket of process %d for skills, which is replaced",
+                pid,
+                self.pid,
+                extra={"action": "skill_process_stranger", "pid": self.pid},
+            )
+        self.spent = True
 
     def _hear_no_more(self) -> None:
         """Kill it when it goes on without a connection: nobody could tell it anything any more."""
         self._loop.call_later(_LAST_WORDS_TIMEOUT, self.kill)
 
-    def _settle(self, outcome: Outcome | None) -> None:
-        if self._done is not None and not self._done.done():
+    def _settle(self, outcome: Outcome | None, task: int) -> None:
+        if task != self._number:
+            self.spent = True  # it does not know what it runs
+        elif self._done is not None and not self._done.done():
             self._done.set_result(outcome)
 
     def _refuse(self, error: WorkerError) -> None:
@@ -269,7 +293,8 @@ class Process:
     def _reap(self, popen: subprocess.Popen[bytes]) -> None:
         """Wait for its end, in a thread: what it left of its own children goes with it."""
         code = popen.wait()
-        _kill_group(popen.pid)
+        if self._channel is not None and self._channel.pid:  # should the guard have been killed
+            _kill_group(self._channel.pid)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
             self._loop.call_soon_threadsafe(self._take_leave, code)
 
@@ -291,17 +316,22 @@ class Process:
 
 
 def _start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a fresh interpreter that holds the other end of the socket pair."""
+    """Start the guard of a fresh interpreter, which holds the other end of the socket pair."""
     with theirs:
         # The package is found there as here; but what it imports itself is never a file of the project's that is called
         # like a module of the standard library.
         path = "\n".join(each or os.getcwd() for each in sys.path)  # noqa: PTH109
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
+            [sys.executable, "-P", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             process_group=0,  # it can be killed with all that it starts, and Ctrl+C at the terminal is the worker's
         )
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _kill_group(pid: int) -> None:

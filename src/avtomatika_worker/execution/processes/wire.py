@@ -1,4 +1,6 @@
-"""What the worker and a process of its say to each other: MessagePack behind its length, a list whose head is a verb.
+"""What the worker and a process of its say to each other: MessagePack behind a head, a list that begins with a verb.
+
+The head tells who has written the message: a child that a skill forks has the same socket, but is not the process.
 
 To the process:
 
@@ -15,12 +17,13 @@ From the process:
     call   task, number, verb, arguments  of the task with that number; wants an answer
     tell   task, verb, arguments        wants none
     log    fields of a record
-    done   kind, fields, spent          the task's outcome; a process that is spent wants to be replaced
-    cancelled                           the task ended because it was cancelled
+    done   task, kind, fields, spent    that task's outcome; a process that is spent wants to be replaced
+    cancelled task                      that task ended because it was cancelled
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import fields
 from pathlib import PurePath
@@ -42,8 +45,11 @@ from avtomatika_worker.protocol.dialects import NEUTRAL
 
 Message = list[Any]
 
-LENGTH: Final = struct.Struct("!I")
-"""What stands before each message: the number of its bytes."""
+HEAD: Final = struct.Struct("!4sII")
+"""What stands before each message: `MARK`, the process id of who has written it, and the number of its bytes."""
+
+MARK: Final = b"\x93AW\x01"
+"""Shows at once that something else was written to the socket, which would otherwise be taken for a long message."""
 
 CANNOT_ENCODE: Final = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
 
@@ -69,7 +75,15 @@ _encoder: Final = msgspec.msgpack.Encoder(enc_hook=_encode)
 def encode(*message: object) -> bytes:
     """Return a message as bytes. Raises one of `CANNOT_ENCODE`."""
     body = _encoder.encode(message)
-    return LENGTH.pack(len(body)) + body
+    return HEAD.pack(MARK, os.getpid(), len(body)) + body
+
+
+def read_head(buffer: bytes | bytearray, at: int = 0) -> tuple[int, int]:
+    """Return who has written the message whose head is there, and its length. Raises ValueError for what is no head."""
+    mark, pid, size = HEAD.unpack_from(buffer, at)
+    if mark != MARK:
+        raise ValueError(f"no message begins with {bytes(buffer[at : at + HEAD.size])!r}")
+    return pid, size
 
 
 def decode(body: bytes | bytearray | memoryview) -> Message:
@@ -80,13 +94,13 @@ def decode(body: bytes | bytearray | memoryview) -> Message:
     return message
 
 
-def encode_outcome(outcome: Outcome, *, spent: bool) -> bytes:
+def encode_outcome(task: int, outcome: Outcome, *, spent: bool) -> bytes:
     """Return the message that tells an outcome. A value that cannot travel becomes a failure that names it."""
     try:
-        return encode("done", *_outcome_parts(outcome), spent)
+        return encode("done", task, *_outcome_parts(outcome), spent)
     except CANNOT_ENCODE as error:
         failure = Failed(ContractViolationError.code, f"the result cannot leave its process: {_why(outcome, error)}")
-        return encode("done", *_outcome_parts(failure), spent)
+        return encode("done", task, *_outcome_parts(failure), spent)
 
 
 def decode_outcome(kind: str, parts: dict[str, Any]) -> Outcome:

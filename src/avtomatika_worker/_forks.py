@@ -1,0 +1,63 @@
+"""What a child that user code has forked must not have of the worker: its signal handling, its sockets.
+
+``multiprocessing`` forks by default on Linux (before Python 3.14), ``ProcessPoolExecutor`` with it. Such a child
+inherits the worker's handlers and its wake-up descriptor, so a signal for the child would reach the worker, and every
+descriptor, so a connection or a port would stay open for as long as the child lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Final
+
+_HELD: Final = frozenset(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows has no SIGHUP
+"""Signals that wait while a process forks: one in between would run the worker's handler in the child."""
+
+_actions: Final[dict[object, Callable[[], None]]] = {}
+_before: Final = threading.local()
+
+
+def in_forked_children(action: Callable[[], None]) -> Callable[[], None]:
+    """Have ``action`` called first of all in every child that is forked from now on; return what takes that back."""
+    _watch()
+    key = object()
+    _actions[key] = action
+
+    def take_back() -> None:
+        _actions.pop(key, None)
+
+    return take_back
+
+
+def close_in_forked_children(descriptor: int) -> Callable[[], None]:
+    """Have a descriptor closed in every child; return what takes that back, to be called before it is closed here."""
+    return in_forked_children(functools.partial(os.close, descriptor))
+
+
+@functools.cache
+def _watch() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_in_child)
+
+
+def _hold_signals() -> None:
+    _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
+
+
+def _in_child() -> None:
+    for action in list(_actions.values()):
+        with contextlib.suppress(Exception):  # one that fails keeps none of the others from being done
+            action()
+    _actions.clear()
+    _release_signals()

@@ -1,0 +1,135 @@
+"""Keeps what a skill does to its event loop that skill's own affair.
+
+An ``async def`` skill shares the main loop with the worker. With its own hands it could stop that loop, cancel every
+task there is, or raise ``SystemExit`` in a task that it has started, which asyncio passes on to whoever runs the
+loop. Each of these would end the worker and every other task. So a task may cancel only what its own skill has
+started, the loop's own switches refuse skills, and `run_to_end` goes on where a ``SystemExit`` has left the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar, cast
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+_T = TypeVar("_T")
+
+_owner: Final[contextvars.ContextVar[object | None]] = contextvars.ContextVar("avtomatika_worker.owner", default=None)
+"""Which task's skill runs here; None where the worker itself does. What a skill starts inherits it."""
+
+_REFUSED: Final = (
+    "close",
+    "run_forever",
+    "run_until_complete",
+    "set_default_executor",
+    "set_exception_handler",
+    "set_task_factory",
+    "shutdown_asyncgens",
+    "shutdown_default_executor",
+    "stop",
+)
+"""What would take the loop away from everybody else on it."""
+
+
+class ExitedError(Exception):
+    """Carries what is no ``Exception`` out of a thread: a future that raises GeneratorExit closes who awaits it."""
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(type(original).__name__)
+        self.original: BaseException = original
+
+
+@contextlib.contextmanager
+def owned_by(owner: object) -> Generator[None]:
+    """Let what is started inside of the block belong to the skill of ``owner``."""
+    token = _owner.set(owner)
+    try:
+        yield
+    finally:
+        _owner.reset(token)
+
+
+@contextlib.contextmanager
+def ends_if_forked() -> Generator[None]:
+    """End a child process that a skill has forked and that has come out of the skill: the worker's code is not its."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)
+
+
+class OwnedTask(asyncio.Task[Any]):
+    """A task that a skill can cancel only when it has started it."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], **rest: Any) -> None:
+        context: contextvars.Context | None = rest.get("context")
+        self._owner = _owner.get() if context is None else context.get(_owner)
+        super().__init__(coro, **rest)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel it, unless it belongs to somebody else than the skill that asks."""
+        caller = _owner.get()
+        if caller is None or caller is self._owner:
+            return super().cancel(msg)
+        _log.warning(
+            "a skill tried to cancel what it has not started: %s", self.get_name(), extra={"action": "skill_contained"}
+        )
+        return False
+
+
+def contained_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
+    """Make an event loop which skills cannot stop, and whose tasks belong to who starts them."""
+    base: Any = type(probe := make())
+    probe.close()
+    loop = cast("asyncio.AbstractEventLoop", _contained(base)())
+    loop.set_task_factory(_new_task)
+    return loop
+
+
+def run_to_end(
+    loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, _T], context: contextvars.Context | None = None
+) -> _T:
+    """Run ``main`` to its end, whatever else on the loop raises meanwhile; return what it returns, or raise it."""
+    task = loop.create_task(main, context=context)
+    running = contextvars.Context()  # of the worker, wherever this is called
+    while not task.done():
+        try:
+            running.run(loop.run_until_complete, task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if not task.done():
+                _log.warning(
+                    "%s was raised on the event loop; it ends the task or callback that has raised it",
+                    type(error).__name__,
+                    exc_info=error,
+                    extra={"action": "skill_contained"},
+                )
+        except RuntimeError:
+            if task.done():
+                raise
+            _log.warning("the event loop was stopped; it goes on", extra={"action": "skill_contained"})
+    return task.result()
+
+
+def _new_task(loop: asyncio.AbstractEventLoop, coro: Any, **rest: Any) -> OwnedTask:
+    return OwnedTask(coro, loop=loop, **rest)
+
+
+def _contained(base: type[Any]) -> type[Any]:
+    return type("ContainedLoop", (base,), {name: _refusing(base, name) for name in _REFUSED})
+
+
+def _refusing(base: type[Any], name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _owner.get() is not None:
+            raise RuntimeError(f"a skill must not call {name}() of the worker's event loop")
+        return getattr(base, name)(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
