@@ -29,7 +29,7 @@ from avtomatika_worker.files.names import confined
 from avtomatika_worker.protocol import replies
 from avtomatika_worker.protocol.dialects import DIALECTS
 from avtomatika_worker.protocol.replies import Response
-from avtomatika_worker.protocol.signing import Signer, verify_message, verify_task
+from avtomatika_worker.protocol.signing import Signer, verified_task, verify_message
 from avtomatika_worker.skills.validation import Schema
 from fuzz.server import Server
 
@@ -73,7 +73,7 @@ def task(data: bytes) -> None:
         if isinstance(raw, dict):
             for dialect in DIALECTS:
                 with contextlib.suppress(UnsendableValueError):
-                    assert not verify_task(raw, _SIGNER, dialect)
+                    assert verified_task(raw, _SIGNER, dialect) is None
                     assert not verify_message(raw, _SIGNER, dialect)
 
 
