@@ -120,7 +120,7 @@ def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirro
 def has_pattern(schema: object) -> bool:
     """Whether a pattern stands anywhere in a schema."""
     if isinstance(schema, list):
-        return any(map(has_pattern, cast("list[Any]", schema)))
+        return any(has_pattern(each) for each in schema)  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(schema, dict):
         return False
     members = cast("dict[str, Any]", schema)
