@@ -14,10 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-import click
-
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker.cli.app import UsageProblem
+from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.cli.watching import changes
 from avtomatika_worker.worker.process import ignore_late_signals
 
@@ -179,4 +178,4 @@ def _exit_code(process: subprocess.Popen[bytes]) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(f"worker: {text}", err=True)
+    echo(f"worker: {text}", err=True)

@@ -89,7 +89,7 @@ class Link:
         self, settings: LinkSettings, worker_id: str, transport: HttpTransport, telemetry: Telemetry = OFF
     ) -> None:
         self.settings = settings
-        self.label: str = urlsplit(settings.url).netloc
+        self.label: str = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.telemetry: Telemetry = telemetry
         self.faults: Repeats = Repeats()
         self.event_pace: Pace = Pace(settings.event_rate)

@@ -119,12 +119,10 @@ def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirro
 
 def has_pattern(schema: object) -> bool:
     """Whether a pattern stands anywhere in a schema."""
-    if isinstance(schema, list):
-        return any(has_pattern(each) for each in schema)  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(schema, dict):
-        return False
-    members = cast("dict[str, Any]", schema)
-    return isinstance(members.get("pattern"), str) or any(map(has_pattern, members.values()))
+    if isinstance(schema, dict):
+        members = cast("dict[str, object]", schema)
+        return isinstance(members.get("pattern"), str) or any(map(has_pattern, members.values()))
+    return isinstance(schema, list) and any(map(has_pattern, cast("list[object]", schema)))
 
 
 def _converted(value: object, tp: Any, compiled: Schema) -> Any:
