@@ -6,6 +6,7 @@ What each parser may raise is what its docstring says; the target lets that pass
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import math
 import tempfile
@@ -21,16 +22,20 @@ from avtomatika_worker.errors import (
     MalformedMessageError,
     RejectedError,
     TaskError,
+    TransportError,
     UnsafeNameError,
     UnsendableValueError,
+    UntrustedTaskError,
 )
 from avtomatika_worker.files.location import locate
 from avtomatika_worker.files.names import confined
 from avtomatika_worker.protocol import replies
-from avtomatika_worker.protocol.dialects import DIALECTS
+from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST, choose
 from avtomatika_worker.protocol.replies import Response
-from avtomatika_worker.protocol.signing import Signer, verify_message, verify_task
+from avtomatika_worker.protocol.signing import Signer, verified_task, verify_message
+from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.skills.validation import Schema
+from fuzz.raw import RawServer
 from fuzz.server import Server
 
 SECRET: Final = "a-token-that-no-error-may-tell"  # noqa: S105 - of no use anywhere
@@ -73,14 +78,17 @@ def task(data: bytes) -> None:
         if isinstance(raw, dict):
             for dialect in DIALECTS:
                 with contextlib.suppress(UnsendableValueError):
-                    assert not verify_task(raw, _SIGNER, dialect)
+                    assert verified_task(raw, _SIGNER, dialect) is None
                     assert not verify_message(raw, _SIGNER, dialect)
 
 
 def answers(data: bytes) -> None:
     """Read the answer to any call, with any status; the first byte picks both."""
     status = _STATUSES[data[0] % len(_STATUSES)] if data else 200
-    answer = _answer(data[1:], status)
+    _read_as_everything(_answer(data[1:], status))
+
+
+def _read_as_everything(answer: Response) -> None:
     for read in (
         replies.decode_task,
         replies.decode_registration,
@@ -91,6 +99,31 @@ def answers(data: bytes) -> None:
     ):
         with contextlib.suppress(MalformedMessageError, RejectedError):
             read(answer)
+
+
+def http(data: bytes) -> None:
+    """Answer a call with the bytes, status line, headers and framing included, and read what the transport returns."""
+    found = RawServer.shared().call(data)
+    if isinstance(found, TransportError):
+        assert str(found)
+        return
+    for value in found.headers.values():
+        assert value.isascii()
+        assert value.isprintable()
+    _read_as_everything(found)
+    if found.version is not None:
+        assert choose(found.version).dialect.version.isprintable()
+    with contextlib.suppress(UntrustedTaskError, RejectedError):
+        assert TaskGuard(SECRET).admit(found, NEWEST) is None
+
+
+def websocket(data: bytes) -> None:
+    """Send the bytes to the listener: as frames after a good handshake, or (an even first byte) as the handshake."""
+    found = RawServer.shared().messages(data[1:], upgrade=bool(data) and data[0] % 2 == 1)
+    if not isinstance(found, TransportError):
+        for each in found:
+            with contextlib.suppress(MalformedMessageError):
+                replies.decode_command(each)
 
 
 def command(data: bytes) -> None:
@@ -198,6 +231,8 @@ _TASK: Final = (
     b'"policy":{"allowed_skills":["echo"]},"sig":"00","signer_id":"o","security":{"identity_chain":["a"]}}'
 )
 
+_TWO_BYTES: Final = b"Content-Length: 2\r\n\r\n{}"
+
 TARGETS: Final = (
     Target("task", "a task, decoded and verified", task, (_TASK, b"", b"null", b'{"job_id":"j","task_id":5}')),
     Target(
@@ -209,6 +244,32 @@ TARGETS: Final = (
             b'\x00{"access_token":"a","expires_in":3600,"refresh_token":"b"}',
             b'\x03{"error":"no such worker"}',
             b"\x08<html>",
+        ),
+    ),
+    Target(
+        "http",
+        "whole HTTP answers: status line, headers, framing, encodings",
+        http,
+        (
+            b"HTTP/1.1 200 OK\r\nX-RXON-Version: 1.0b17\r\nDate: Mon, 23 Nov 2026 12:00:30 GMT\r\n" + _TWO_BYTES,
+            b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 12\r\n\r\n" + b'{"error":"x"}',
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-T: a\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 22\r\n\r\n" + gzip.compress(b"{}", mtime=0),
+            b"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:1/\r\nSet-Cookie: a=b\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nDate: caf\xe9\r\nX-RXON-Version: \xff\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+    ),
+    Target(
+        "websocket",
+        "the commands' WebSocket: its handshake, or its frames",
+        websocket,
+        (
+            b'\x01\x81\x2b{"command":"cancel_task","task_id":"t-0001"}\x88\x02\x03\xe8',
+            b"\x01\x01\x01{\x80\x01}\x89\x00\x8a\x00\x82\x7e\x00\x02{}\x88\x00",
+            b"\x01\xc1\x04\x81\x82\x00\x00",
+            b"\x00HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+            b"\x00HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
         ),
     ),
     Target("command", "commands of the WebSocket", command, (b'{"command":"cancel_task","task_id":"t","job_id":"j"}',)),

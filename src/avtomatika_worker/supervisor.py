@@ -1,7 +1,7 @@
 """Starts the services, watches them, and takes them down in a written sequence.
 
 Two threads, a loop each: the main loop runs polls, skills and first deliveries; the link thread runs what must stay
-alive whatever a skill does (heartbeats, commands, retries, health).
+alive while a skill blocks (heartbeats, commands, retries, health).
 """
 
 from __future__ import annotations

@@ -343,6 +343,6 @@ def test_a_taken_port_is_told_before_resources_are_made(project, options):
 def test_dev_prints_its_token(project):
     directory = project(main=APP.replace("EXECUTOR", "None"))
     with running(worker("dev", "--app", "main:worker", "--port", "0"), directory, "Stop with") as (process, lines):
-        assert any("Token for workers: dev-token" in line for line in lines)
+        assert any("Token for workers: " in line for line in lines)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0

@@ -7,7 +7,7 @@ import pytest
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.protocol.dialects import DIALECTS
 from avtomatika_worker.protocol.messages import SkillInfo
-from avtomatika_worker.protocol.signing import Signer, verify_task
+from avtomatika_worker.protocol.signing import Signer, verified_task
 from devserver.support import ECHO, Start, resigned
 
 VERSIONS = [dialect.version for dialect in DIALECTS]
@@ -62,8 +62,8 @@ async def test_tasks_look_as_the_release_writes_them(start: Start, version: str)
     assert ("sig" in task) is (version == "1.0b17")
     if "sig" in task:
         assert task["step"] == 1
-        assert verify_task(task, Signer("secret"), worker.dialect)
-        assert not verify_task({**task, "params": {"x": 2}}, Signer("secret"), worker.dialect)
+        assert verified_task(task, Signer("secret"), worker.dialect)
+        assert not verified_task({**task, "params": {"x": 2}}, Signer("secret"), worker.dialect)
 
 
 @every_version

@@ -98,6 +98,8 @@ async def test_health_tells_ready_only_with_a_registered_link(orchestrator, work
         async with client.get(base + "/health") as probe:
             facts = await probe.json()
         assert (facts["live"], facts["ready"], facts["links"][0]["state"]) == (True, True, "registered")
+        assert facts["links"][0]["orchestrator"] == f"127.0.0.1:{orchestrator.port}"
+        assert "://" not in str(facts)
         for path in ("/live", "/ready"):
             async with client.get(base + path) as probe:
                 assert probe.status == 200

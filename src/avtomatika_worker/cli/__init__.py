@@ -110,20 +110,21 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, member:
     "--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="The orchestrator's port; 0 for any."
 )
 @click.option("--protocol", default=None, metavar="VERSION", help="Protocol version to speak, such as 1.0b7.")
+@click.option("--token", default=None, help="The token that workers need; without it, another random one in each run.")
 @_RELOAD
-def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> None:
+def dev(app: str, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
     """Run a worker together with an orchestrator for development.
 
     It serves a console for the browser, to try skills by hand; tasks can be sent with curl, too. The orchestrator is in
-    memory and keeps nothing. Its token, for another worker's WORKER_TOKEN, is printed. Exit code 2 when the port is
-    taken: nothing is made before it is had.
+    memory and keeps nothing. Its token, for another worker's WORKER_TOKEN, is printed. With ORCHESTRATOR_SECRET_KEY set
+    it signs its tasks with that key. Exit code 2 when the port is taken: nothing is made before it is had.
 
     With --reload every directory below this one that can be read is watched. A signal, and the end of the process that
     watches, ends the worker, too.
     """
     from avtomatika_worker.cli.dev import dev_command
 
-    dev_command(app, host=host, port=port, protocol=protocol, reload=reload)
+    dev_command(app, host=host, port=port, protocol=protocol, token=token, reload=reload)
 
 
 @main.command()

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.config import Settings, read_env_file, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.processes.imports import modules_in
@@ -44,7 +45,7 @@ class UsageProblem(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Write the line."""
-        click.echo(f"worker: {self.message}", err=True, file=file)
+        echo(f"worker: {self.message}", err=True, file=file)
 
 
 class _Explained(UsageProblem):
@@ -89,7 +90,7 @@ def load_app(path: str) -> Worker:
 def load_settings(worker: Worker, **overrides: str) -> Settings:
     """Return the worker's settings from the environment; ``overrides`` are variables. Exits with code 2 when wrong."""
     for message in unknown_variables(os.environ):
-        click.echo(f"worker: {message}", err=True)
+        echo(f"worker: {message}", err=True)
     try:
         return worker.load_settings({**os.environ, **overrides})
     except ConfigError as error:

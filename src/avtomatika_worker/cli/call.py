@@ -19,9 +19,10 @@ from rich.text import Text
 
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import hear_signals
+from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.cli.dev import local_environment
-from avtomatika_worker.cli.machines import write
+from avtomatika_worker.cli.machines import write_json
 from avtomatika_worker.devserver import Change, Subscription
 from avtomatika_worker.files.offload import Place, replaced, texts
 from avtomatika_worker.observability.logging import configure_logging
@@ -55,7 +56,7 @@ def call_command(app: str, call: Call) -> None:
     params = read_params(call.params, call.file, call.fields)
     metadata = _object(call.metadata, "--metadata") if call.metadata is not None else None
     worker = load_app(app)
-    settings = load_settings(worker, **local_environment("http://127.0.0.1:1"))
+    settings = load_settings(worker, **local_environment("http://127.0.0.1:1", "not-used"))
     load_skills(worker, settings)
     _check_skill(worker, call.skill)
     level = settings.log_level.value if os.environ.get("LOG_LEVEL") else "WARNING"
@@ -133,14 +134,14 @@ async def _run(
         except (ValueError, OSError) as error:
             raise UsageProblem(f"the task: {error}") from error
         changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
-        console = Console(highlight=False, soft_wrap=True, quiet=call.as_json)
+        console = terminal.console(highlight=False, soft_wrap=True, quiet=call.as_json)
         watching = asyncio.create_task(_watch(changes, console))
         _cancel_on_interrupt(task)
         result = await task.result(timeout=None)
         changes.close()
         await watching
     if call.as_json:
-        write(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        write_json(result.to_json())
     else:
         _print(result, console)
     return result

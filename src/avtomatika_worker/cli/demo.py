@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import secrets
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -19,9 +20,10 @@ from rich.text import Text
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import SIGNALLED, hear_signals
+from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
-from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
+from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
@@ -49,7 +51,7 @@ def demo_command(output: str) -> None:
         raise UsageProblem(f"--output {output}: {error.strerror}; choose another directory") from error
     configure_logging("text", os.environ.get("LOG_LEVEL", "CRITICAL"))
     with tempfile.TemporaryDirectory() as no_skills:
-        code = asyncio.run(_until_interrupted(_run(Path(output), Console(), no_skills)))
+        code = asyncio.run(_until_interrupted(_run(Path(output), terminal.console(), no_skills)))
     leave(code)
 
 
@@ -73,11 +75,13 @@ async def _until_interrupted(demo: Coroutine[Any, Any, int]) -> int:
 async def _run(output: Path, console: Console, skills_dir: str) -> int:
     from avtomatika_worker.cli.demo_app.app import worker
 
-    async with EmbeddedOrchestrator(token=DEV_TOKEN) as orchestrator:
+    token = secrets.token_urlsafe(16)
+    async with EmbeddedOrchestrator(token=token) as orchestrator:
         # Nothing of a skills directory that happens to be here, and of the environment the object store only: it is
         # always the same demo.
         fixed = {"WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1", "WORKER_SKILLS_DIR": skills_dir}
-        settings = worker.load_settings({**_object_store(), **local_environment(orchestrator.url), **fixed})
+        here = local_environment(orchestrator.url, token)
+        settings = worker.load_settings({**_object_store(), **here, **fixed})
         pictures = await _stored_pictures(settings)
         thread = WorkerThread(worker, settings)
         thread.start()

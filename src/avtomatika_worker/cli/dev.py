@@ -7,40 +7,43 @@ import errno
 import importlib.util
 import json
 import logging
+import secrets
 import shlex
 import shutil
 import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-import click
+from typing import Any, Final, cast
 
 from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.reload import reload_command
+from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, TaskLogs
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.host import listener_at
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.protocol.dialects import NEWEST
+from avtomatika_worker.protocol.dialects import NEWEST, choose
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import longest_shutdown, run_process
 from avtomatika_worker.worker.thread import WorkerThread
 
-DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator listens on loopback and keeps nothing
+_NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE": ""}
 
 
-def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload: bool) -> None:
+def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
     """Run both until a signal comes."""
     hear_signals(end_well)
     if reload:
         reload_command()
     worker = load_app(app)
-    settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}"))
+    token = token or secrets.token_urlsafe(16)
+    # Releases that sign no tasks would have all of theirs refused by a worker that has a key.
+    unsigned = {} if choose(protocol or NEWEST.version).dialect.signed_tasks else _NO_SIGNATURES
+    settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}", token), **unsigned)
     load_skills(worker, settings)
     configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
     logs = TaskLogs()
@@ -51,7 +54,12 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     console = Console(logs=logs, file_room=file_room, contracts=worker.skills.contracts())
     try:
         orchestrator = EmbeddedOrchestrator(
-            version=protocol or NEWEST.version, host=host, port=port, token=DEV_TOKEN, console=console
+            version=protocol or NEWEST.version,
+            host=host,
+            port=port,
+            token=token,
+            secret_key=settings.orchestrators[0].secret_key,
+            console=console,
         )
     except ValueError as error:
         directory.cleanup()
@@ -60,12 +68,12 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     run_process(session, session.main)
 
 
-def local_environment(url: str) -> dict[str, str]:
+def local_environment(url: str, token: str) -> dict[str, str]:
     """Return the variables that point a worker at an embedded orchestrator, whatever the environment says."""
     return {
         "ORCHESTRATOR_URL": url,
         "ORCHESTRATORS_CONFIG": "",
-        "WORKER_TOKEN": DEV_TOKEN,
+        "WORKER_TOKEN": token,
         "WORKER_INDIVIDUAL_TOKEN": "",
         "WORKER_ENABLE_WEBSOCKETS": "true",
         "WORKER_RESULT_DURABILITY": "off",  # the orchestrator forgets everything when it ends
@@ -130,7 +138,7 @@ class _Session:
                 self._thread.request_shutdown()
             ended = asyncio.ensure_future(self._thread.ended())
             if await self._registered(ended):
-                click.echo(banner(self._worker, settings, self._orchestrator.console_url))
+                echo(banner(self._worker, settings, self._orchestrator.console_url))
             await ended
         finally:
             await self._orchestrator.stop()
@@ -154,7 +162,7 @@ def banner(worker: Worker, settings: Settings, console_url: str | None = None) -
         "",
         f"  Orchestrator for development at {url} (in memory only)",
         f"  Worker {settings.worker_id}",
-        f"  Token for workers: {DEV_TOKEN} (as WORKER_TOKEN)",
+        f"  Token for workers: {settings.orchestrators[0].token} (as WORKER_TOKEN)",
         *_skills([contract.name for contract in contracts]),
     ]
     if console_url is not None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import platformdirs
-from rich.console import Console
 
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._version import __version__
+from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.app import UsageProblem, load_app, read_dotenv
 from avtomatika_worker.cli.doctor_orchestrators import examine
 from avtomatika_worker.cli.doctor_store import examine_store
@@ -45,7 +45,7 @@ _METRICS: Final = "opentelemetry"
 
 def doctor_command(app: str | None, *, as_json: bool, own_id: bool) -> None:
     """Look at everything; the exit code is by the worst finding."""
-    console = Console(highlight=False, quiet=as_json)
+    console = terminal.console(highlight=False, quiet=as_json)
     sections: list[Section] = []
     for section in _sections(app, own_id=own_id):
         print_section(section, console)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from avtomatika_worker.cli.machines import write
+from avtomatika_worker.cli.machines import write_json
 
 
 class Severity(enum.IntEnum):
@@ -104,7 +103,7 @@ def print_json(sections: Iterable[Section]) -> None:
         for each in section.findings
     ]
     told = {"errors": errors, "warnings": warnings, "findings": findings}
-    write(json.dumps(told, indent=2, ensure_ascii=False))
+    write_json(told)
 
 
 def worst(sections: Iterable[Section]) -> Severity:

@@ -14,6 +14,7 @@ from typing import IO, Final
 from rich.console import Console
 from rich.text import Text
 
+from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.wheel import InstalledPackage
 
@@ -41,7 +42,7 @@ def init_command(name: str) -> None:
             package.write_wheel(file)
     except OSError as error:
         raise UsageProblem(f"{error.filename or name}: {error.strerror}; choose another place") from error
-    _show(target, [*texts, wheel], Console(highlight=False))
+    _show(target, [*texts, wheel], terminal.console(highlight=False))
 
 
 def _refuse_to_overwrite(target: Path, paths: Iterable[Path]) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from avtomatika_worker.observability.printable import printable, printable_json
+
 USAGE: Final = "USAGE_ERROR"
 """The code of what a user can correct: the command line, the configuration, the app."""
 
@@ -21,6 +23,15 @@ _kept: int | None = None
 
 def write(text: str) -> None:
     """Write a text, and the end of its line, to standard output; with ``--json`` to the one that is kept free."""
+    _write(printable(text))
+
+
+def write_json(value: object) -> None:
+    """Write a value as JSON; what could command a terminal stands in escapes."""
+    _write(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def _write(text: str) -> None:
     if _kept is None:
         click.echo(text)
         return
@@ -51,7 +62,7 @@ def run_for_machines(command: Callable[[], Any], *, as_json: bool) -> NoReturn:
         code = 1
     if as_json and problem is not None:
         error_of = {"code": problem[0], "message": problem[1]}
-        write(json.dumps({"ok": False, "error": error_of}, indent=2, ensure_ascii=False))
+        write_json({"ok": False, "error": error_of})
     sys.exit(code)
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-import click
-
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.app import UsageProblem
+from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.cli.watching import changes
 
 _FINISH: Final = 10.0
@@ -179,4 +178,4 @@ def _exit_code(process: subprocess.Popen[bytes]) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(f"worker: {text}", err=True)
+    echo(f"worker: {text}", err=True)

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import click
 import msgspec
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
-from avtomatika_worker.cli.machines import write
+from avtomatika_worker.cli.machines import write, write_json
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.skills.contract import JsonSchema, SkillContract
 
@@ -31,13 +31,13 @@ def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
     load_skills(worker, load_settings(worker))
     contracts = worker.skills.contracts()
     if as_json:
-        write(json.dumps({"skills": [msgspec.to_builtins(each) for each in contracts]}, indent=2))
+        write_json({"skills": [msgspec.to_builtins(each) for each in contracts]})
     elif markdown:
         write("\n".join(_markdown(contracts)))
     elif contracts:
-        _print(contracts, Console(highlight=False))
+        _print(contracts, terminal.console(highlight=False))
     else:
-        click.echo("This worker has no skills.")
+        terminal.echo("This worker has no skills.")
 
 
 @dataclass(frozen=True, slots=True)

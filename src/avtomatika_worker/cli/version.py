@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import platform
 
 import click
 
 from avtomatika_worker._version import __version__
-from avtomatika_worker.cli.machines import write
+from avtomatika_worker.cli.machines import write_json
 from avtomatika_worker.protocol.dialects import DIALECTS
 
 
@@ -23,4 +22,4 @@ def version_command(*, as_json: bool) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    write(json.dumps(facts, indent=2))
+    write_json(facts)

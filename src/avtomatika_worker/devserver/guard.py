@@ -16,7 +16,6 @@ from aiohttp import hdrs, web
 
 from avtomatika_worker.devserver.client_api import ClientError, json_answer
 
-_FOR_PEOPLE: Final = ("/api/", "/console")
 _LOCAL: Final = (".local", ".internal", ".lan", ".home.arpa")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,7 +34,9 @@ def is_loopback(host: str) -> bool:
 def is_local(host: str) -> bool:
     """Tell whether a name is an address, or one that the public DNS cannot give to somebody else's page."""
     name = host.strip("[]").lower().removesuffix(".")
-    if not name or is_loopback(name) or "." not in name or name.endswith(_LOCAL):
+    if not name:
+        return False
+    if is_loopback(name) or "." not in name or name.endswith(_LOCAL):
         return True
     try:
         ipaddress.ip_address(name)
@@ -59,16 +60,14 @@ class Guard:
         self._headers = headers
         self._loopback_only = is_loopback(bound_to)
 
-    def _answers_to(self, host: str, path: str) -> bool:
-        """Whether a request may come under this name. Workers bring a token; pages of others could do the rest."""
-        if self._loopback_only:
-            return is_loopback(host_name(host))
-        for_people = path == "/" or path.startswith(_FOR_PEOPLE)
-        return not for_people or is_local(host_name(host))
+    def _answers_to(self, host: str) -> bool:
+        """Whether a request may come under this name, whatever its path: a page of others knows all of them."""
+        name = host_name(host)
+        return is_loopback(name) if self._loopback_only else is_local(name)
 
     def _check(self, request: web.Request) -> None:
         host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
-        if not self._answers_to(host, request.path):
+        if not self._answers_to(host):
             allowed = (
                 "bound to loopback, only loopback names" if self._loopback_only else "only addresses and local names"
             )

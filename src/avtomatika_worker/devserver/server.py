@@ -59,8 +59,9 @@ class EmbeddedOrchestrator:
     certificate, where that asks for one, must have the worker's id as its common name.
     ``console`` adds the page to try skills and watch them, at `console_url`.
 
-    Bound to loopback it answers only requests whose ``Host`` is a loopback name or address, and never one that a page
-    of another origin makes: a web page cannot reach it through a name of its own. Its methods belong to the event loop
+    It answers only requests whose ``Host`` is a loopback name or address or, bound to more than loopback, an address or
+    a name that the public DNS cannot give to others; and none that a page of another origin makes. A web page cannot
+    reach it through a name of its own. Its methods belong to the event loop
     that `start` ran in.
     """
 
@@ -181,6 +182,10 @@ class EmbeddedOrchestrator:
         """Do to the workers what a restart does: they are unknown, and their WebSockets have ended."""
         self.forget_workers()
         self._worker_api.commands.close()
+
+    def sign_tasks(self, secret_key: str | None) -> None:
+        """Sign tasks with this key from now on; None for not at all. Releases before 1.0b17 sign none anyway."""
+        self._worker_api.task_signer = Signer(secret_key) if secret_key else None
 
     async def stop(self) -> None:
         """Stop listening; waiting polls get nothing, streams and WebSockets end. Jobs and workers are kept."""

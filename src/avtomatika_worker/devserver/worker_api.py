@@ -86,7 +86,7 @@ class WorkerApi:
         self._desk = desk
         self._limiter = limiter
         self._faults = faults
-        self._task_signer = task_signer
+        self.task_signer: Signer | None = task_signer
         self._clock = clock
         self._hub = hub
         self.answers: Answers = Answers(release, clock)
@@ -227,7 +227,7 @@ class WorkerApi:
         names = request.query.get("available_skills") if self._release.dialect.skill_names else None
         skills = None if names is None else [name for name in names.split(",") if name]
         job = await self.polls.next_task(worker_id, skills, self._options.poll_time)
-        return None if job is None else task_bytes(job, self._release, self._clock(), self._task_signer)
+        return None if job is None else task_bytes(job, self._release, self._clock(), self.task_signer)
 
     async def _heartbeat(self, request: web.Request, call: RecordedCall) -> _Body:
         reply = {"status": "ok", **self._orchestrator.heartbeat(self._message(request, call))}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*|\?\S*")
 _MOST_CLIENTS: Final = 32
 _RETRY_TIMEOUT: Final = timedelta(minutes=3)
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
@@ -261,9 +262,9 @@ class Stores:
                 return TransientError(f"{location.uri}: {self._told(error)}", facts)
 
     def _told(self, error: Exception) -> str:
-        """Return what an error says, without an answer's body, queries of URLs (they can be signed) and our keys."""
+        """Return what an error says, without an answer's body, our keys, and where the store is: URLs can be signed."""
         text = str(error).partition("\n")[0].partition("<")[0]
-        text = re.sub(r"\?\S*", "?…", text)
+        text = _URL.sub("the store", text)
         for secret in (self.settings.secret_key, self.settings.access_key):
             text = text.replace(secret, "***") if secret else text
         return text.strip()[:300] or type(error).__name__

@@ -25,6 +25,7 @@ from typing import Any, Final, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from avtomatika_worker.observability.contained import contain_handlers
+from avtomatika_worker.observability.printable import printable
 
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
@@ -306,8 +307,6 @@ _LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _COLORS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _DIM: Final = "\x1b[2m"
 _PLAIN: Final = "\x1b[0m"
-# All control characters but tab and line feed, and what turns lines around or starts new ones on some terminals.
-_UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _INDENT: Final = "\n    "
 _TASK_LABELS: Final = (("task", "task_id"), ("job", "job_id"))
 _ALL_LABELS: Final = (("worker", "worker_id"), *_TASK_LABELS)
@@ -330,7 +329,7 @@ class TextLogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of the record, without the last line's end."""
-        first, newline, rest = _safe(record.getMessage()).partition("\n")
+        first, newline, rest = printable(record.getMessage()).partition("\n")
         context = _text_context(record, self._labels)
         line = f"{self._time(record)} {self._level(record.levelname)} {_shown_name(record.name)}  {first}"
         if context:
@@ -360,7 +359,7 @@ class TextLogFormatter(logging.Formatter):
             return []
         text = self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
         parts = [part for part in (text, record.stack_info or "") if part]
-        return _safe("\n".join(parts)).split("\n") if parts else []
+        return printable("\n".join(parts)).split("\n") if parts else []
 
     def _painted(self, color: str, text: str) -> str:
         return f"{color}{text}{_PLAIN}" if self._color and color else text
@@ -377,13 +376,7 @@ def _shown_name(name: str) -> str:
     return _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
 
 
-def _safe(text: str) -> str:
-    if text.isprintable():  # nothing in there can be unsafe, and asking is cheap
-        return text
-    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
-
-
 def _one_line(text: str) -> str:
     if text.isprintable():
         return text
-    return _safe(text).replace("\n", "\\n")
+    return printable(text).replace("\n", "\\n")

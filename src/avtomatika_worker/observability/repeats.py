@@ -21,9 +21,19 @@ class Repeats:
         self._told: dict[Hashable, tuple[float, int]] = {}
 
     def tell(
-        self, log: logging.Logger, level: int, message: str, *args: Any, action: str, kind: Hashable = None
+        self,
+        log: logging.Logger,
+        level: int,
+        message: str,
+        *args: Any,
+        action: str,
+        kind: Hashable = None,
+        error: BaseException | None = None,
     ) -> None:
-        """Log a fault; ``action`` and ``kind`` say which it is. Told too often, it goes to DEBUG and is counted."""
+        """Log a fault; ``action`` and ``kind`` say which it is. Told too often, it goes to DEBUG and is counted.
+
+        The traceback of ``error`` goes with it, but not to DEBUG.
+        """
         now, key = self._clock(), (action, kind)
         with self._lock:
             told_at, silent = self._told.get(key, (now - EVERY, 0))
@@ -34,4 +44,4 @@ class Repeats:
         elif silent:
             message += " (%d more since the last such line, %.0f s ago)"
             args = (*args, silent, now - told_at)
-        log.log(level, message, *args, extra={"action": action})
+        log.log(level, message, *args, exc_info=None if quiet else error, extra={"action": action})

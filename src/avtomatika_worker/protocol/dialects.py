@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-_VERSION = re.compile(r"^1\.0b(\d{1,4})$")
+_VERSION = re.compile(r"1\.0b([0-9]{1,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def choose(version: str) -> Choice:
     A version between two known ones gets the older one's dialect under its own name; an older one the oldest's; a newer
     or an unreadable one the newest's.
     """
-    match = _VERSION.match(version)
+    match = _VERSION.fullmatch(version)
     if match is None:
         return Choice(NEWEST, exact=False)
     number = int(match[1])

@@ -61,7 +61,10 @@ def verify_message(
     return signer.verify(signed_bytes(message, dialect, ignored), signature)
 
 
-def verify_task(task: dict[str, Any], signer: Signer, dialect: Dialect) -> bool:
-    """Tell whether a task, as it was sent, carries the right ``sig``."""
-    unsigned = {key: value for key, value in task.items() if key not in TASK_SIGNATURE_FIELDS}
-    return signer.verify(canonical_bytes(unsigned, dialect), task.get("sig"))
+def verified_task(task: dict[str, Any], signer: Signer, dialect: Dialect) -> bytes | None:
+    """Return the bytes of a task that its ``sig`` signs, None when that is not the right one.
+
+    Raises `UnsendableValueError` for a task whose canonical form does not exist.
+    """
+    data = canonical_bytes({key: value for key, value in task.items() if key not in TASK_SIGNATURE_FIELDS}, dialect)
+    return data if signer.verify(data, task.get("sig")) else None

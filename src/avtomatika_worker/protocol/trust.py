@@ -10,13 +10,19 @@ import msgspec
 from avtomatika_worker.errors import MalformedMessageError, UnsendableValueError, UntrustedTaskError
 from avtomatika_worker.protocol import dialects
 from avtomatika_worker.protocol.dialects import Dialect
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.replies import DECODE_ERRORS, Response, decode_task, raise_for_status, salvage_ids
-from avtomatika_worker.protocol.signing import Signer, verify_task
+from avtomatika_worker.protocol.signing import Signer, verified_task
 
 UNSIGNED: Final = "unsigned"
 BAD_SIGNATURE: Final = "bad_signature"
 NOT_ALLOWED: Final = "not_allowed"
+
+_REFUSALS: Final = {
+    UNSIGNED: "it is not signed",
+    BAD_SIGNATURE: "its signature is not the orchestrator's (is ORCHESTRATOR_SECRET_KEY the very key over there?)",
+}
 
 DEFAULT_NESTING: Final = 100
 
@@ -49,42 +55,39 @@ class TaskGuard:
         """Return the task of an answer, None when there was none.
 
         Raises `UntrustedTaskError` for a task that must not run, else what `decode_task` raises. ``dialect`` is the
-        link's; an answer that announces another version is checked in that one's.
+        link's; an answer that announces another version is checked in that one's, and refused when that one signs none.
         """
-        if self._signer is None:
-            task = decode_task(response)
-        else:
-            raise_for_status(response)
-            if response.status == 204:
-                return None
-            task = self._verified(response, self._signer, _signing_dialect(response, dialect))
+        raise_for_status(response)
+        if self._signer is not None and response.status != 204:
+            response = Response(response.status, response.headers, self._trusted(response, self._signer, dialect))
+        task = decode_task(response)
         if task is None:
             return None
         self._check_nesting(task, response.body)
         _check_policy(task)
         return task
 
-    def _verified(self, response: Response, signer: Signer, dialect: Dialect) -> Task | None:
-        """Return the task after its signature was checked. It is made of the very values that were signed."""
+    def _trusted(self, response: Response, signer: Signer, link_dialect: Dialect) -> bytes:
+        """Return the bytes to make the task of: exactly those that were signed.
+
+        The canonical form leaves out what anyone on the way could add (members that are null, another way to write a
+        number, a key that stands twice), so the bytes that came are not looked at again.
+        """
+        dialect = dialects.choose(response.version or link_dialect.version).dialect
         try:
-            raw: Any = msgspec.json.decode(response.body)
-            signed = isinstance(raw, dict) and cast("dict[str, Any]", raw).get("sig") is not None
-            right = signed and verify_task(cast("dict[str, Any]", raw), signer, dialect)
+            raw: object = msgspec.json.decode(response.body)
+            fields = as_object(raw)
+            signed = fields.get("sig") is not None
+            verified = verified_task(fields, signer, dialect) if signed and dialect.signed_tasks else None
         except (*DECODE_ERRORS, UnsendableValueError):
             raise _untrusted(response, BAD_SIGNATURE, "its signature cannot be checked: it is malformed") from None
-        if signed and not right:
-            text = "its signature is not the orchestrator's (is ORCHESTRATOR_SECRET_KEY the very key over there?)"
-            raise _untrusted(response, BAD_SIGNATURE, text)
-        if not signed and self._required:
-            text = "it is not signed"
-            if not dialect.signed_tasks:
-                text += f"; orchestrators of protocol {dialect.version} sign none"
-            raise _untrusted(response, UNSIGNED, text)
-        try:
-            return msgspec.convert(raw, Task)
-        except DECODE_ERRORS as error:
-            job_id, task_id = salvage_ids(response.body)
-            raise MalformedMessageError(f"not a task: {error}", job_id=job_id, task_id=task_id) from None
+        if verified is not None:
+            return verified
+        if not signed and not self._required:
+            return response.body
+        reason = BAD_SIGNATURE if signed else UNSIGNED
+        too_old = "" if dialect.signed_tasks else f"; orchestrators of protocol {dialect.version} sign none"
+        raise _untrusted(response, reason, _REFUSALS[reason] + too_old)
 
     def _check_nesting(self, task: Task, body: bytes) -> None:
         # Counting brackets is quick, and nearly always enough.
@@ -118,12 +121,6 @@ def _is_deeper(values: list[Any], levels: int) -> bool:
 
 def _children(container: Any) -> Iterable[Any]:
     return cast("dict[str, Any]", container).values() if isinstance(container, dict) else container
-
-
-def _signing_dialect(response: Response, dialect: Dialect) -> Dialect:
-    """Return the dialect that a signature is checked in."""
-    version = response.version
-    return dialect if version is None or version == dialect.version else dialects.choose(version).dialect
 
 
 def _untrusted(response: Response, reason: str, text: str) -> UntrustedTaskError:

@@ -26,6 +26,7 @@ from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.services.clock import NOISE
+from avtomatika_worker.services.containment import keep_running
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.link import Link, delay_after, kind_of
 from avtomatika_worker.services.usage import UsageMonitor
@@ -76,7 +77,7 @@ class Heartbeats:
     async def run(self) -> None:
         """Keep contact, until the orchestrator is told "offline"."""
         async with asyncio.TaskGroup() as group:
-            self._contact = group.create_task(self._keep_contact())
+            self._contact = group.create_task(keep_running(self._link, self._keep_contact))
 
     async def _keep_contact(self) -> None:
         """Register, send heartbeats until contact breaks, and begin again; for ever."""

@@ -33,6 +33,7 @@ from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, 
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.services.clock import Clock, steady
+from avtomatika_worker.services.containment import contained
 from avtomatika_worker.services.credentials import Credentials
 from avtomatika_worker.services.crossing import Board, Gate
 from avtomatika_worker.services.silence import SILENT_AFTER, Silence
@@ -88,7 +89,7 @@ class Link:
         self, settings: LinkSettings, worker_id: str, transport: HttpTransport, telemetry: Telemetry = OFF
     ) -> None:
         self.settings = settings
-        self.label: str = urlsplit(settings.url).netloc
+        self.label: str = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.telemetry: Telemetry = telemetry
         self.faults: Repeats = Repeats()
         self.event_pace: Pace = Pace(settings.event_rate)
@@ -235,6 +236,7 @@ class Link:
 
     # ------------------------------------------------------------------------------------------------------ calls
 
+    @contained
     async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> tuple[Task | None, Response]:
         """Ask for a task, and return it with the answer it came in; None when there was none in time.
 
@@ -268,10 +270,12 @@ class Link:
             self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
         return task, response
 
+    @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
         return replies.decode_result(await self.ask(lambda: self.codec.result(result, self.dialect, self.now())))
 
+    @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed anew. Raises as `send_result`."""
         return replies.decode_event(await self.ask(lambda: self.codec.event(event, self.dialect, self.now())))
@@ -289,6 +293,7 @@ class Link:
             response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
         return response
 
+    @contained
     async def call(
         self,
         request: Request,
@@ -339,10 +344,12 @@ class Link:
             self.contact_broken()
         return renewed
 
+    @contained
     async def renew_token(self, used: str | None) -> bool:
         """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
         return await self.credentials.renew(used, self._exchange)
 
+    @contained
     async def obtain_token(self) -> None:
         """Ask for an access token where a certificate tells who the worker is; not to get one is no fault."""
         if not self.settings.has_certificate or self.credentials.has_access_token:

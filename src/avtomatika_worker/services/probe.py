@@ -48,7 +48,7 @@ class Probe:
             },
             "links": [
                 {
-                    "url": link.url,
+                    "orchestrator": link.label,
                     "state": link.state.value,
                     "protocol": link.dialect.version,
                     "outbox": outbox.backlog(link),

@@ -93,18 +93,36 @@ def _no_schema(name: str, error: TypeError) -> str:
 
 def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
     """``given``: a type, or the record that an object's fields are."""
-    mirrors = Mirrors(_default_as_json, output=output)
-    mirror = mirrors.of_record(given) if isinstance(given, Record) else mirrors.of(given)
+    mirrors, mirror = _mirrored(given, output=output)
     schema = _unfold(_dedented(msgspec.json.schema(mirror, schema_hook=_schema_hook)))
     schema, _ = announceable(schema if output else take_numbers_for_decimals(schema))
     compiled = written_schema(schema)
+    # The validator tries patterns in linear time. Python's ``re``, which msgspec uses, may take years for one text.
+    patterns = has_pattern(schema)
+    if patterns:
+        mirrors, mirror = _mirrored(given, output=output, patterns=False)
     finish = mirrors.made if mirror is not given else None
 
     def convert(value: object) -> Any:
+        if patterns:
+            compiled.check(value)
         converted = _converted(value, mirror, compiled)
         return converted if finish is None else finish(converted)
 
     return TypeContract(schema, convert)
+
+
+def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirrors, Any]:
+    mirrors = Mirrors(_default_as_json, output=output, patterns=patterns)
+    return mirrors, mirrors.of_record(given) if isinstance(given, Record) else mirrors.of(given)
+
+
+def has_pattern(schema: object) -> bool:
+    """Whether a pattern stands anywhere in a schema."""
+    if isinstance(schema, dict):
+        members = cast("dict[str, object]", schema)
+        return isinstance(members.get("pattern"), str) or any(map(has_pattern, members.values()))
+    return isinstance(schema, list) and any(map(has_pattern, cast("list[object]", schema)))
 
 
 def _converted(value: object, tp: Any, compiled: Schema) -> Any:

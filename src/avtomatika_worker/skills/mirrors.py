@@ -38,9 +38,11 @@ def _absent() -> _Absent:
 class Mirrors:
     """The mirrors of one type, and the way back."""
 
-    def __init__(self, write_default: WriteDefault, *, output: bool = False) -> None:
+    def __init__(self, write_default: WriteDefault, *, output: bool = False, patterns: bool = True) -> None:
+        """``patterns``: whether msgspec is to try those of its constraints, which it does with Python's ``re``."""
         self._write_default = write_default
         self._output = output
+        self._patterns = patterns
         self._known: list[tuple[Any, Any]] = []
         self._records: dict[type, tuple[Record, tuple[bool, ...]]] = {}
         self._open: list[Any] = []
@@ -116,8 +118,10 @@ class Mirrors:
         for meaning in stands_for(annotation):
             return self._instead(annotation, meaning)
         if origin is Annotated:
-            inner = self.of(args[0])
-            return annotation if inner is args[0] else Annotated[(inner, *annotation.__metadata__)]
+            inner, given = self.of(args[0]), annotation.__metadata__
+            kept = given if self._patterns else tuple(map(_without_pattern, given))
+            same = inner is args[0] and all(new is old for new, old in zip(kept, given, strict=True))
+            return annotation if same else Annotated[(inner, *kept)]
         if origin is None or origin is Literal:
             return annotation
         inner = tuple(each if each is ... else self.of(each) for each in args)
@@ -170,6 +174,12 @@ class Mirrors:
         except _Refused as error:
             error.path.append(key)
             raise
+
+
+def _without_pattern(constraint: Any) -> Any:
+    if not isinstance(constraint, msgspec.Meta) or constraint.pattern is None:
+        return constraint
+    return msgspec.Meta(**{name: value for name, value in constraint.__rich_repr__() if name != "pattern"})
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module

@@ -131,6 +131,8 @@ class WorkerHarness:
         overrides = {**_SETTINGS, **self._settings, **dict.fromkeys(_ELSEWHERE), **here}
         settings = self.worker.load_settings({"WORKER_ID": "test-worker", **self._environ}, overrides)
         self._worker_id = settings.worker_id
+        if self._owned:
+            self.orchestrator.sign_tasks(settings.orchestrators[0].secret_key)
         self._storage = self._storage or Storage(settings.file_store_root)
         if "file_store_root" not in self._settings:
             settings = dataclasses.replace(settings, file_store_root=self._storage.root)

@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import Final
 
 from avtomatika_worker._atexit import give_native_threads_time
-from avtomatika_worker.errors import AnswerTooLongError, CallTimedOutError, ConfigError, ConnectionFailedError
+from avtomatika_worker.errors import (
+    AnswerTooLongError,
+    CallTimedOutError,
+    ConfigError,
+    ConnectionFailedError,
+    TransportError,
+)
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.allocator import lean_allocator
@@ -97,6 +103,8 @@ class HttpTransport:
                 builder = builder.header("content-type", "application/json").body_bytes(request.body)
             async with builder.build_streamed() as response:
                 body = await self._body(response)
+        except TransportError:
+            raise
         except PyreqwestError as error:
             # The library calls whatever happens to a URL with "timeout" in it a timeout, and every poll's has it
             # (observed with 0.15: a refused connection).
@@ -105,11 +113,13 @@ class HttpTransport:
             if isinstance(error, ConnectTimeoutError) and time.monotonic() - began >= self._connect_timeout:
                 raise ConnectionFailedError(f"no connection within {self._connect_timeout:g} s") from error
             raise ConnectionFailedError(_reason(error)) from error
+        except Exception as error:  # the library's own are not all that it raises for what is no HTTP
+            raise ConnectionFailedError(f"{type(error).__name__}: {error}") from error
         finally:
             # pyreqwest 0.15 swallows a cancellation that comes when the answer does (observed: 1 in 3 at that moment).
             if caller is not None and caller.cancelling() > cancelled_before:
                 raise asyncio.CancelledError
-        found = {name: value for name in _WANTED_HEADERS if (value := response.get_header(name)) is not None}
+        found = {name: value for name in _WANTED_HEADERS if (value := _header(response, name)) is not None}
         return Response(response.status, found, body)
 
     async def _body(self, response: StreamedResponse) -> bytes:
@@ -127,6 +137,15 @@ class HttpTransport:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def _header(response: StreamedResponse, name: str) -> str | None:
+    """Return a header of the answer; one that is not printable ASCII counts as absent."""
+    try:
+        value = response.get_header(name)
+    except ValueError:
+        return None
+    return value if value is not None and value.isascii() and value.isprintable() else None
 
 
 @functools.lru_cache(maxsize=16)  # the same few, thousands of times a second

@@ -41,6 +41,7 @@ from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
 from avtomatika_worker.protocol.trust import TaskGuard
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
+from avtomatika_worker.services.containment import keep_running
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.services.health import HealthServer
@@ -164,18 +165,24 @@ def assemble(
     watch_slots(telemetry.metrics, slots, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
-    services: list[Service] = [outbox.run, watchdog.run, usage.run, *(TokenRenewal(link).run for link in links)]
+    services: list[Service] = [
+        outbox.run,
+        watchdog.run,
+        usage.run,
+        *(partial(keep_running, link, TokenRenewal(link).run) for link in links),
+    ]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
         services.append(_tuning(settings, tasks).run)
     if settings.enable_websockets:
+        most = settings.max_response_bytes
         services += [
-            Commands(link, wiring.on_cancel, tls=wiring.tls, max_message=settings.max_response_bytes).run
-            for link in links
+            _kept(link, Commands(link, wiring.on_cancel, tls=wiring.tls, max_message=most).run) for link in links
         ]
     if wiring.tls != TlsFiles():
         services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
-        services += _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+        services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
     health = None
     if health_check:
         facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
@@ -205,6 +212,11 @@ def assemble(
         store_required=settings.state_dir is not None,
         loop_factory=loop_factory(),
     )
+
+
+def _kept(link: Link, service: Service) -> Service:
+    """Return the service of a link, which no fault ends."""
+    return partial(keep_running, link, service)
 
 
 def announce(

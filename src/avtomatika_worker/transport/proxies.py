@@ -1,0 +1,42 @@
+"""The proxy that the environment names, for what the HTTP library does not call itself."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+_SPOKEN: Final = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, its credentials apart: a URL is repeated in errors."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """Return the proxy for an ``http(s)://`` URL (``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
+
+    Credentials are those in the proxy's own URL: ``~/.netrc`` is not read. Raises ValueError for a proxy that is not
+    ``http(s)://``.
+    """
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    named = getproxies()
+    text = named.get(parts.scheme) or named.get("all")
+    if not text:
+        return None
+    proxy = urlsplit(text if "://" in text else f"http://{text}")
+    if proxy.scheme not in _SPOKEN:
+        raise ValueError(f"the environment names a {proxy.scheme}:// proxy; WebSockets go through http:// ones only")
+    credentials, _, place = proxy.netloc.rpartition("@")
+    if not credentials:
+        return Proxy(f"{proxy.scheme}://{place}")
+    basic = base64.b64encode(unquote(credentials).encode()).decode()
+    return Proxy(f"{proxy.scheme}://{place}", {"Proxy-Authorization": f"Basic {basic}"})
