@@ -22,8 +22,8 @@ from avtomatika_worker.cli.dev import DEV_TOKEN, local_environment
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.worker.assembly import make_files
 from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_OK
+from avtomatika_worker.worker.storage import make_files, with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
@@ -57,6 +57,8 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
         # always the same demo.
         fixed = {"WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1", "WORKER_SKILLS_DIR": skills_dir}
         settings = worker.load_settings({**_object_store(), **local_environment(orchestrator.url), **fixed})
+        if settings.s3_default_bucket is not None:
+            settings = with_own_files(settings, None)
         pictures = await _stored_pictures(settings)
         thread = WorkerThread(worker, settings)
         thread.start()

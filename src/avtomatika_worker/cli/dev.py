@@ -26,6 +26,7 @@ from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import run_process
+from avtomatika_worker.worker.storage import with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
 
 DEV_TOKEN = "dev-token"  # noqa: S105 - it protects nothing: the orchestrator listens on loopback and keeps nothing
@@ -52,7 +53,7 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     except ValueError as error:
         directory.cleanup()
         raise UsageProblem(f"--protocol: {error}") from error
-    session = _Session(worker, replace(settings, file_store_root=root), orchestrator, directory)
+    session = _Session(worker, with_own_files(settings, root), orchestrator, directory)
     run_process(session, session.main)
 
 
