@@ -20,6 +20,7 @@ from avtomatika_worker.files.workspaces import Workspaces
 class Files:
     """Makes `TaskFiles` for tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them.
 
+    ``otherwise`` takes the place of ``directory`` where that is another user's.
     ``most_bytes`` and ``most_objects`` are what one task may download.
     """
 
@@ -28,6 +29,7 @@ class Files:
         directory: Path,
         stores: StoreSettings,
         *,
+        otherwise: Path | None = None,
         cache_dir: Path | None = None,
         cache_limit: int = 0,
         notice_after: float = 5.0,
@@ -38,7 +40,7 @@ class Files:
         self._most = (most_bytes, most_objects)
         watching = observer or Observer()
         self._disk = Disk()
-        self._workspaces = Workspaces(directory)
+        self._workspaces = Workspaces(directory, otherwise)
         cache = BlobCache(cache_dir, cache_limit, self._disk) if cache_dir is not None else None
         self._transfers = Transfers(
             Stores(stores, self._disk, watching), self._disk, watching, cache, notice_after=notice_after

@@ -20,6 +20,7 @@ from typing import IO, Final
 
 from avtomatika_worker.errors import InternalError, UnsafeNameError
 from avtomatika_worker.files.names import check_key
+from avtomatika_worker.files.ownership import is_ours, private_directory, safe_directory
 from avtomatika_worker.files.removal import remove_tree
 
 _log: Final = logging.getLogger("avtomatika_worker.files")
@@ -41,31 +42,13 @@ def try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def private_directory(path: Path) -> Path:
-    """Make a directory that only this user can enter, if there is none, and return its resolved path.
-
-    Raises OSError, also for one that somebody else could replace things in.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return safe_directory(path)
-
-
-def safe_directory(path: Path) -> Path:
-    """Return a directory's resolved path. Raises OSError as `private_directory`, and where there is none."""
-    if sys.platform != "win32":
-        status = path.stat()
-        foreign = status.st_uid not in {0, os.geteuid()}
-        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-        if foreign or shared:
-            raise PermissionError(f"{path} is {'of another user' if foreign else 'writable by others'}")
-    return path.resolve()
-
-
 class Workspaces:
     """Makes and removes them. All of it blocks: call it in a thread."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, otherwise: Path | None = None) -> None:
+        """``otherwise`` is used in place of ``base`` where that is another user's: for a default that anybody knows."""
         self._base = base
+        self._otherwise = otherwise
         self._guard = threading.Lock()
         self._run: Path | None = None
         self._runs: dict[Path, IO[bytes]] = {}
@@ -92,9 +75,13 @@ class Workspaces:
 
     def clean_up(self) -> None:
         """Remove what processes that have crashed left behind. Raises nothing: what cannot be removed stays."""
+        for base in (self._base, self._otherwise):
+            if base is not None:
+                self._clean_up(base)
+
+    def _clean_up(self, base: Path) -> None:
         try:
-            base = safe_directory(self._base)
-            locks = sorted(base.glob(f"{_RUN}*{_LOCK}"))
+            locks = sorted(safe_directory(base).glob(f"{_RUN}*{_LOCK}"))
         except OSError:
             return  # there is none yet, or it is not ours: `make` says which
         for lock in locks:
@@ -116,6 +103,8 @@ class Workspaces:
 
     def _remove_leftover(self, lock: Path) -> None:
         leftover = lock.with_suffix("")
+        if os.path.lexists(leftover) and not is_ours(leftover):
+            return  # others may put things into a shared directory
         if leftover.is_symlink() or leftover.exists():
             _log.info("removing %s: its worker is gone", leftover, extra={"action": "workspace_leftover"})
             self.remove(leftover)
@@ -143,7 +132,7 @@ class Workspaces:
     def _directory(self) -> Path:
         with self._guard:
             if self._run is None:
-                base = private_directory(self._base)
+                base = self._usable_base()
                 # The lock first: a directory that has none yet would look like a leftover without an owner.
                 descriptor, name = tempfile.mkstemp(prefix=_RUN, suffix=_LOCK, dir=base)
                 lock = os.fdopen(descriptor, "wb")
@@ -153,6 +142,21 @@ class Workspaces:
                 run.mkdir(mode=0o700)
                 self._run = run
             return self._run
+
+    def _usable_base(self) -> Path:
+        try:
+            return private_directory(self._base)
+        except PermissionError as error:
+            if self._otherwise is None:
+                raise
+            base = private_directory(self._otherwise)
+            _log.warning(
+                "%s; files of tasks are in %s: set TASK_FILES_DIR to choose a place",
+                error,
+                base,
+                extra={"action": "task_files_elsewhere"},
+            )
+            return base
 
 
 def _lock_of(run: Path) -> Path:

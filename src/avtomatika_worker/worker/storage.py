@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import platformdirs
+
 from avtomatika_worker.config import Settings
+from avtomatika_worker.config.settings import DEFAULT_TASK_FILES_DIR
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
@@ -49,6 +52,7 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
     return Files(
         settings.task_files_dir,
         store_settings(settings),
+        otherwise=_own_directory() if settings.task_files_dir == DEFAULT_TASK_FILES_DIR else None,
         cache_dir=settings.blob_cache_dir,
         cache_limit=settings.blob_cache_max_bytes,
         notice_after=settings.transfer_notice_after,
@@ -56,3 +60,8 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
         most_objects=settings.task_files_max_objects,
         observer=StorageWatch(telemetry) if telemetry is not OFF else None,
     )
+
+
+def _own_directory() -> Path:
+    """Return the directory for files that is this user's in any case; no other user can have planted it unseen."""
+    return platformdirs.user_runtime_path("avtomatika-worker", appauthor=False) / "payloads"
