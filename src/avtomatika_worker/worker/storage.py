@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
-
-import platformdirs
 
 from avtomatika_worker.config import Settings
 from avtomatika_worker.config.settings import DEFAULT_TASK_FILES_DIR
@@ -63,5 +64,9 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
 
 
 def _own_directory() -> Path:
-    """Return the directory for files that is this user's in any case; no other user can have planted it unseen."""
-    return platformdirs.user_runtime_path("avtomatika-worker", appauthor=False) / "payloads"
+    """Return a directory for files that is this user's: what another user has planted there is refused in any case."""
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if runtime.is_absolute():
+        return runtime / "avtomatika-worker" / "payloads"
+    user = "" if sys.platform == "win32" else f"-{os.geteuid()}"  # there, temporary files are every user's own
+    return Path(tempfile.gettempdir()) / f"avtomatika-worker{user}" / "payloads"
