@@ -2,7 +2,7 @@
 
     python -m bench.fleet measure --workers 500     # → bench/results/fleet.json; some minutes
     python -m bench.fleet simulate                  # from the figures there → bench/results/stampede.json
-    python -m bench.fleet plot                      # → docs/images/*.svg; needs the extra [plots]
+    python -m bench.fleet plot                      # → docs/images/*.svg; needs the dependency group plots
 
 The workers are real ones, fifty to a process; the orchestrators, Redis and the fleet share this machine.
 """

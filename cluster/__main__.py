@@ -23,6 +23,7 @@ from cluster.environments import InstallationError
 from cluster.faults import schedule
 from cluster.jobs import Outcome, client_of, run_jobs
 from cluster.processes import ProcessError
+from cluster.redis_server import RedisMissingError
 from cluster.system import CLIENT_TOKEN, ORCHESTRATOR, Cluster, ClusterError, running
 
 console = Console(highlight=False, soft_wrap=True)
@@ -140,7 +141,7 @@ def main() -> int:
             console.print("Running; Ctrl-C ends everything.")
             while True:  # not signal.pause(): a signal that another thread gets would not end that
                 time.sleep(0.5)
-    except (ClusterError, InstallationError, ProcessError) as error:
+    except (ClusterError, InstallationError, ProcessError, RedisMissingError) as error:
         console.print(str(error), style="red", markup=False)
         return 2
     except KeyboardInterrupt:

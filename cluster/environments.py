@@ -32,7 +32,7 @@ def python_of(version: str, *extras: str) -> Path:
     """
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    name = "-".join((version, *extras))
+    name = "-".join((version, *extras, "py{}.{}".format(*sys.version_info)))
     directory = cache / name
     requirement = f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}"
     with locked(cache / f"{name}.lock"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from cluster.environments import python_of
 from cluster.processes import ManagedProcess, ProcessError, free_port
+from cluster.redis_server import READY, close_connections, redis_command
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 ORCHESTRATOR = "1.0b30"
@@ -146,15 +145,7 @@ class Cluster:
 
     def cut_redis(self) -> int:
         """Close every connection to Redis from its side; return how many there were."""
-        port = self.redis.url.rpartition(":")[2]
-        done = subprocess.run(
-            ["redis-cli", "-p", port, "CLIENT", "KILL", "TYPE", "normal"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        return int(done.stdout)
+        return close_connections(int(self.redis.url.rpartition(":")[2]))
 
     def _keep(self) -> None:
         while not self._ending.wait(POLLED):
@@ -173,7 +164,7 @@ def running(
 ) -> Iterator[Cluster]:
     """Provide a running cluster; nothing of it is left behind but ``directory``. ``engine_env`` adds to the engines'.
 
-    Raises `ClusterError` when something has to be installed first, `ProcessError` when a member does not start.
+    Raises `RedisMissingError` when a server has to be installed first, `ProcessError` when a member does not start.
     """
     cluster = Cluster(directory, engines=engines, workers=workers, engine_env=engine_env)
     try:
@@ -184,18 +175,11 @@ def running(
 
 
 def _redis(directory: Path) -> Member:
-    program = shutil.which("redis-server")
-    if program is None or shutil.which("redis-cli") is None:
-        raise ClusterError(
-            "redis-server is not installed, and two orchestrators need it to be one system.\n"
-            "Debian and Ubuntu: apt-get install redis-server. Fedora: dnf install redis. macOS: brew install redis."
-        )
     port = free_port()
     home = directory / "redis"
     # Every write is on disk before it is answered: a restart forgets no job.
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", "", "--appendonly", "yes"]
-    command = [program, *options, "--appendfsync", "always", "--daemonize", "no"]
-    return Member("redis", f"redis://127.0.0.1:{port}", command, {}, home, "Ready to accept connections")
+    command = redis_command(port, home, "--appendonly", "yes", "--appendfsync", "always")
+    return Member("redis", f"redis://127.0.0.1:{port}", command, {}, home, READY)
 
 
 def _s3(directory: Path) -> Member:

@@ -170,7 +170,12 @@ in the working directory: [configuration.md](configuration.md).
 
 - **Errors** are one line on standard error with what to do about it, and exit code 2.
 - **Colors** are written to a terminal only; `NO_COLOR=1` turns them off there, too.
-- **Machines** read what `--json` writes: `call`, `skills`, `doctor`, `version`.
+- **Machines** read what `--json` writes: `call`, `skills`, `doctor`, `version`. Standard output is one JSON value and
+  nothing else: what the app, its libraries and its processes print goes to standard error. What the user can correct is
+  `{"ok": false, "error": {"code": "USAGE_ERROR", "message": "…"}}` with exit code 2; `CRASHED` comes with exit code 1.
+- **The project's directory** is put into Python's path when the app is imported, by `--reload` and `--workers` too.
+  Before, all that the worker needs is loaded: a `queue.py` or an `aiohttp/` in the project does not take a library's
+  place, and `import queue` in the app is the standard library's, as the worker has loaded it.
 - **Shell completion** for Bash (4.4 or newer), Zsh and Fish; one of these lines in the shell's start-up file:
 
 ```sh

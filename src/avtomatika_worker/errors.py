@@ -29,7 +29,7 @@
         ├── ConnectionFailedError       no connection, or it ended in the middle
         ├── CallTimedOutError           no answer in time
         ├── AnswerTooLongError          an answer longer than MAX_RESPONSE_BYTES
-        └── RejectedError               an answer with an HTTP status of 400 or more
+        └── RejectedError               an answer with an HTTP status other than 2xx
 
 Nothing decides by the words of a message: facts are attributes.
 """
@@ -37,7 +37,7 @@ Nothing decides by the words of a message: facts are attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class WorkerError(Exception):
@@ -276,14 +276,25 @@ class AnswerTooLongError(TransportError):
     maybe_processed = True
 
 
-class RejectedError(TransportError):
-    """An answer with an HTTP status of 400 or more. ``detail`` is what it said, shortened, for people only."""
+_ABOUT_THE_MESSAGE: Final = frozenset({400, 413})
+"""Statuses by which orchestrators refuse a message for good: it is malformed, or too large (1.0b21, 1.0b30: tried)."""
 
-    def __init__(self, status: int, detail: str = "", *, retry_after: float | None = None) -> None:
+
+class RejectedError(TransportError):
+    """An answer with an HTTP status other than 2xx. ``detail`` is what it said, shortened, for people only.
+
+    ``from_orchestrator``: it announced the protocol's version, as every answer of an orchestrator to a message does;
+    proxies, captive portals and servers that are starting do not. Only such an answer can be final (not ``retryable``).
+    """
+
+    def __init__(
+        self, status: int, detail: str = "", *, retry_after: float | None = None, from_orchestrator: bool = False
+    ) -> None:
         self.status: int = status  # pyright: ignore[reportIncompatibleVariableOverride] - here it is never None
         self.detail = detail
         self.retry_after = retry_after
-        self.retryable: bool = status in {408, 425, 429} or status >= 500
+        self.from_orchestrator = from_orchestrator
+        self.retryable: bool = not (from_orchestrator and status in _ABOUT_THE_MESSAGE)
         self.maybe_processed: bool = status >= 500
         super().__init__(f"HTTP {status}" + (f": {detail}" if detail else ""))
 

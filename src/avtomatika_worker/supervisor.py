@@ -25,6 +25,7 @@ from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.lifecycle import Phase, Signal, step
 from avtomatika_worker.protocol.messages import WorkerStatus
+from avtomatika_worker.services.health import HealthServer
 from avtomatika_worker.services.heartbeats import Heartbeats
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
@@ -92,6 +93,9 @@ class LinkThread:
         either: set[asyncio.Future[Any]] = {answered, ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            answered.cancel()  # nobody asks what becomes of it
+            raise
         finally:
             ended.cancel()
         if not answered.done():
@@ -157,6 +161,7 @@ class Parts:
     resource_thread: OneThread
     files: Files
     telemetry: Telemetry
+    health: HealthServer | None
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 
@@ -198,6 +203,10 @@ class Supervisor:
         """Whether the running task ``task_id`` should stop."""
         return self._parts.tasks.is_cancelled(task_id)
 
+    async def prestart(self) -> None:
+        """Start the first process for skills, if there is none. Raises what keeps it from starting."""
+        await self._parts.processes.prestart()
+
     async def stopped(self) -> None:
         """Wait until everything has stopped."""
         await self._stopped.wait()
@@ -209,6 +218,8 @@ class Supervisor:
         """
         ended_by: BaseException | None = None
         try:
+            if self._parts.health is not None:  # a port that is taken is known before anything is made
+                self._parts.health.open()
             self._parts.outbox.open(self._parts.links, required=self._store_required)
             for link in self._parts.links:
                 link.open()
@@ -348,6 +359,8 @@ class Supervisor:
             service.cancel()
         await _settle(self._services)
         await self._link_thread.stop()
+        if self._parts.health is not None:
+            await asyncio.to_thread(self._parts.health.close)
         for link in self._parts.links:
             await link.close()
         self._parts.outbox.close()

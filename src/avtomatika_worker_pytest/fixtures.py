@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_asyncio
+
+from avtomatika_worker_pytest.loops import check_loop, loop_for
 
 if TYPE_CHECKING:
     from avtomatika_worker import Worker
@@ -14,24 +17,28 @@ if TYPE_CHECKING:
 
 
 @pytest_asyncio.fixture
-async def worker_harness() -> AsyncIterator[StartHarness]:
+async def worker_harness(request: pytest.FixtureRequest) -> AsyncIterator[StartHarness]:
     """Start workers: ``h = await worker_harness(worker, settings={…})``; they stop when the test ends.
 
-    It takes the arguments of `avtomatika_worker.testing.WorkerHarness`.
+    It takes the arguments of `avtomatika_worker.testing.WorkerHarness`. Fails the test when that does not run in the
+    event loop of fixtures.
     """
+    loop = loop_for(request)
     from avtomatika_worker.testing import WorkerHarness
 
     async with AsyncExitStack() as stack:
 
         async def start(worker: Worker, **options: Any) -> WorkerHarness:
+            check_loop("worker_harness", loop)
             return await stack.enter_async_context(WorkerHarness(worker, **options))
 
         yield start
 
 
 @pytest_asyncio.fixture
-async def orchestrator() -> AsyncIterator[EmbeddedOrchestrator]:
-    """Run an embedded orchestrator on a port of its own, as long as the test runs."""
+async def orchestrator(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedOrchestrator]:
+    """Run an embedded orchestrator on a port of its own, as long as the test runs, in the event loop of fixtures."""
+    loop_for(request)
     from avtomatika_worker.testing import EmbeddedOrchestrator
 
     async with EmbeddedOrchestrator() as started:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 import pytest
 
+from avtomatika_worker.cli.watching import directories_below
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 
 APP = """
@@ -65,6 +67,11 @@ class Reloaded:
         with pytest.raises(ProcessLookupError):
             os.killpg(self.process.pid, 0)
         return code
+
+    async def left(self):
+        """Wait until no process is left that writes its output: an orphan is reaped by somebody else."""
+        async with asyncio.timeout(30):
+            self.lines.append((await self.process.stdout.read()).decode())
 
     @property
     def output(self):
@@ -257,3 +264,93 @@ async def slow_task(orchestrator):
     job = orchestrator.submit("slow")
     await orchestrator.wait_for(lambda: job.progress.message == "begun")
     return job
+
+
+# ------------------------------------------------------------------------------------------- what is watched
+
+
+def without_privileges():
+    """Return what to put before a command so that a directory without permissions cannot be read, as root neither."""
+    if os.geteuid() != 0:
+        return ()
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("root reads every directory, and there is no setpriv")
+    return (setpriv, "--bounding-set=-dac_override,-dac_read_search")
+
+
+async def test_what_cannot_be_watched_is_left_out(project, orchestrator):
+    closed = project / "closed"
+    closed.mkdir()
+    (project / "dangling").symlink_to(project / "nowhere")
+    (project / "back").symlink_to(project)
+    closed.chmod(0)
+    try:
+        async with reloaded(project, "run", url=orchestrator.url, prefix=without_privileges()) as worker:
+            await worker.ready()
+            edit(project, '"version": 1', '"version": 2')
+            await worker.wait_for("my_app.py changed: starting again")
+            assert (await run_version(orchestrator))["version"] == 2
+            worker.process.terminate()
+            assert await worker.end() == 0
+    finally:
+        closed.chmod(0o700)
+
+
+async def test_directories_come_and_go(project, orchestrator):
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        new = project / "package"
+        new.mkdir()
+        (new / "inner.py").write_text("N = 1", "utf-8")
+        await worker.wait_for("inner.py changed: starting again")
+        await worker.ready()
+        shutil.rmtree(new)
+        await worker.wait_for("changed: starting again")
+        await worker.ready()
+        edit(project, '"version": 1', '"version": 2')
+        await worker.wait_for("my_app.py changed: starting again")
+        await worker.ready()
+        worker.process.terminate()
+        assert await worker.end() == 0
+
+
+def test_trees_of_other_peoples_code_are_not_watched(tmp_path):
+    for name in ("src/app", ".venv/lib", "node_modules/a", "environment/lib"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "environment" / "pyvenv.cfg").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert directories_below(str(tmp_path)) == [str(tmp_path), str(tmp_path / "src"), str(tmp_path / "src" / "app")]
+
+
+# ------------------------------------------------------------------------------------------- its own end
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
+async def test_the_worker_does_not_outlive_it(project, orchestrator, number):
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.ready()
+        worker.process.send_signal(number)
+        await worker.left()
+        assert "shutting down" in worker.output
+
+
+async def test_a_worker_that_imports_for_long_does_not_outlive_it(project, orchestrator):
+    edit(project, "import asyncio, os", "import asyncio, os, time; print('importing'); time.sleep(300)")
+    async with reloaded(project, "run", url=orchestrator.url) as worker:
+        await worker.wait_for("importing")
+        worker.process.kill()
+        await worker.left()
+
+
+async def test_without_its_package_the_extra_that_has_it_is_named(tmp_path):
+    (tmp_path / "app.py").write_text(APP, "utf-8")
+    program = "import sys; sys.modules['watchfiles'] = None; from avtomatika_worker.cli.__main__ import start; start()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, "dev", "--app", "app:worker", "--reload"),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, problem = await process.communicate()
+    assert process.returncode == 2
+    assert "install the extra [reload]" in " ".join(problem.decode().split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from avtomatika_worker.config.settings import setting_fields
 from avtomatika_worker.skills.skill import CANCEL_GRACE
 from avtomatika_worker.supervisor import FLUSH_TIMEOUT, REPORT_TIMEOUT, TELL_TIMEOUT
+from needs import program, why_missing
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -45,10 +46,14 @@ def compose() -> dict[str, Any]:
 
 
 def kustomized(variant: str) -> list[dict[str, Any]]:
-    """Return what kustomize makes of a variant. Skips the test where it is not installed."""
-    kubectl = shutil.which("kubectl")
+    """Return what kustomize makes of a variant. Skips the test where it is not installed, or too old."""
+    kubectl = program("kubectl")
     if kubectl is None:
-        pytest.skip("kubectl is not installed: nothing renders deploy/kubernetes")
+        pytest.skip(why_missing("kubectl"))
+    asking = [kubectl, "version", "--client", "--output=json"]
+    version = subprocess.run(asking, capture_output=True, text=True, timeout=60, check=False)
+    if "kustomizeVersion" not in json.loads(version.stdout):
+        pytest.skip("kubectl is older than 1.24: its kustomize knows no labels")
     command = [kubectl, "kustomize", str(DEPLOY / "kubernetes" / variant)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

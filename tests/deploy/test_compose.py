@@ -11,18 +11,21 @@ import pytest
 
 from cluster import system
 from deploy.manifests import DEPLOY, compose, default, longest_shutdown, settings
+from needs import needs
 
 SERVICES = compose()["services"]
 WORKERS = {name: service for name, service in SERVICES.items() if name.startswith("worker-")}
 ENGINES = {name: service for name, service in SERVICES.items() if name.startswith("orchestrator-")}
 
 
+@needs("check_jsonschema")
 def test_it_is_valid_by_the_schema_of_compose():
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*command, str(DEPLOY / "compose.yaml")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(600)  # only the first run needs them: it installs the orchestrator
 def test_it_has_as_many_orchestrators_and_workers_as_make_cluster(tmp_path):
     cluster = system.Cluster(tmp_path)
     assert len(ENGINES) == len(cluster.engines) == 2
@@ -87,7 +90,7 @@ def test_prometheus_fetches_from_every_worker():
     assert set(re.findall(r'"([\w-]+):8083"', text)) == WORKERS.keys()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed")
+@needs("promtool")
 def test_promtool_accepts_prometheus_configuration(tmp_path: Path):
     for name in ("prometheus.yaml", "alerts.yaml"):
         shutil.copy(DEPLOY / "prometheus" / name, tmp_path)

@@ -1,9 +1,7 @@
 """The Dockerfiles; scripts/build_in_chroot.py runs their steps where there is no engine."""
 
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,22 +9,18 @@ import pytest
 from build_in_chroot import instructions
 from cluster.system import ORCHESTRATOR
 from deploy.manifests import default, longest_shutdown, settings
+from needs import needs, program
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = (ROOT / "Dockerfile", ROOT / "deploy" / "orchestrator" / "Dockerfile")
 WORKER = list(instructions(DOCKERFILES[0].read_text()))
 
 
-def hadolint() -> str | None:
-    return shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-
-
-@pytest.mark.skipif(hadolint() is None, reason="hadolint is not installed")
+@needs("hadolint")
 @pytest.mark.parametrize("path", DOCKERFILES, ids=str)
 def test_hadolint_accepts_it(path):
-    done = subprocess.run(
-        [hadolint(), "--failure-threshold", "style", path], capture_output=True, text=True, check=False
-    )
+    command = [program("hadolint"), "--failure-threshold", "style", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

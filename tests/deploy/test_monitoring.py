@@ -2,14 +2,12 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from avtomatika_worker.observability.metrics import METRICS, Kind
 from generate_docs import prometheus_name
+from needs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "deploy" / "grafana" / "worker.json"
@@ -62,7 +60,7 @@ def test_alerts_name_only_metrics_that_there_are():
     assert found <= NAMES.keys()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed")
+@needs("promtool")
 def test_promtool_accepts_the_alerts():
     done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout

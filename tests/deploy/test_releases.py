@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import avtomatika_worker
+from needs import GROUPS, PROGRAMS, needs
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -55,6 +56,7 @@ def test_the_same_source_gives_the_same_bytes(built, tmp_path):
     assert digests(build(tmp_path)) == digests(built)
 
 
+@needs("twine")
 def test_twine_accepts_both(built):
     command = [sys.executable, "-m", "twine", "check", "--strict", *built]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -77,6 +79,7 @@ def test_what_tests_need_is_in_the_sdist(built):
     assert needed <= names
 
 
+@needs("check_jsonschema")
 def test_the_workflow_is_valid_by_githubs_schema():
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -91,6 +94,29 @@ def test_the_workflow_runs_verbs_of_the_makefile_on_each_supported_python():
     assert {"check", "test", "dist"} <= set(used) <= verbs
     named = {f"Programming Language :: Python :: {each}" for each in jobs["test"]["strategy"]["matrix"]["python"]}
     assert named == {each for each in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", each)}
+
+
+def test_ci_installs_every_program_that_tests_need():
+    text = (ROOT / ".ci" / "run").read_text()
+    programs, packages = (
+        re.search(rf"^{name}=\((.*)\)$", text, re.MULTILINE)[1].split() for name in ("programs", "packages")
+    )
+    assert dict(zip(programs, packages, strict=True)) == {
+        name: package for name, package in PROGRAMS.items() if package
+    }
+    assert "make setup" in text
+
+
+def test_contributors_can_read_which_tests_are_skipped_without_what():
+    rows = re.findall(r"^  \| (.+) \| .+ \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    named = set(re.findall(r"`([a-z]+)`", "".join(rows)))
+    assert named == {*PROGRAMS, *GROUPS.values()}
+
+
+def test_each_group_is_one_that_a_verb_installs():
+    makefile = (ROOT / "Makefile").read_text()
+    used = set(re.findall(r"group-([a-z]+)", makefile))
+    assert used | {"plots"} == PROJECT["dependency-groups"].keys()
 
 
 def test_the_newest_version_of_the_changelog_is_that_of_the_code():

@@ -11,6 +11,8 @@ from typing import Any, Final
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
+from needs import why_missing
+
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -18,7 +20,7 @@ def chromium() -> str:
     """Return the path of a Chromium; skip the test where there is none."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
-        pytest.skip("there is no Chromium: apt-get install chromium, or name one in CHROMIUM")
+        pytest.skip(f"{why_missing('chromium')}; CHROMIUM may name one")
     return found
 
 

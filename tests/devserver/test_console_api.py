@@ -14,6 +14,7 @@ import pytest
 
 from avtomatika_worker.devserver import Console, FileRoom, TaskLogs
 from avtomatika_worker.protocol.messages import SkillInfo, WorkerStatus
+from avtomatika_worker.protocol.stored import storable_schema
 from avtomatika_worker.skills.contract import SkillContract
 from devserver.support import ECHO, Start, WorkerClient
 
@@ -267,9 +268,11 @@ async def test_the_stream_tells_of_heartbeats_calls_problems_and_faults(start: S
     await stream.until(lambda _, news: news.get("problems"))
 
 
-async def test_a_skill_has_its_fields_in_their_authors_order(start: Start, follow: Get) -> None:
-    written = {"type": "object", "properties": {"z": {"default": None}, "a": {"type": "string"}}, "required": ["z"]}
-    announced = {"properties": {"a": {"type": "string"}, "z": {}}, "required": ["z"], "type": "object"}
+@pytest.mark.parametrize("anything", [{"default": None}, {}], ids=["a default that is not sent", "no empty schema"])
+async def test_a_skill_has_its_fields_in_their_authors_order(start: Start, follow: Get, anything: Any) -> None:
+    written = {"type": "object", "properties": {"z": anything, "a": {"type": "string"}}, "required": ["z"]}
+    sent = {} if anything else storable_schema({})
+    announced = {"properties": {"a": {"type": "string"}, "z": sent}, "required": ["z"], "type": "object"}
     contracts = [SkillContract(name="echo", type="echo", input_schema=written)]
     echo = SkillInfo(name="echo", type="echo", input_schema=announced)
     _, worker = await start(console=Console(contracts=contracts), skills=(echo,))

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import pairwise
 
 import click
 
@@ -155,8 +156,11 @@ def check_worker(arguments: list[str]) -> None:
 
 
 def _check_pip(arguments: list[str]) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
     assert arguments[0] == "install", arguments
+    groups = {group for option, group in pairwise(arguments) if option == "--group"}
+    assert groups <= project["dependency-groups"].keys(), f"no such groups: {groups}"
     for each in arguments:
         if match := re.fullmatch(r"(?:(?:\.\./)?avtomatika-worker|\.)\[([\w,]+)\]", each):
             unknown = set(match[1].split(",")) - extras.keys()

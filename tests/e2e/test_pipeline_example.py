@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +12,11 @@ import pytest
 
 from cluster.environments import ROOT, InstallationError, python_of
 from cluster.processes import ManagedProcess, free_port
+from cluster.redis_server import READY, redis_command
 
 PIPELINE = ROOT / "examples" / "pipeline"
 TEXT = "the cat and the dog\nand the bird\nsaw a cat\n" * 5
 START_TIMEOUT = 30.0
-
-pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def test_a_job_goes_through_all_steps_and_what_waits_outlives_the_orchestrator(
     texts = [tmp_path / "one.txt", tmp_path / "two.txt", tmp_path / "short.txt"]
     for path, text in zip(texts, ("the cat and the dog", "and the bird saw the cat", "hello"), strict=True):
         path.write_text(text, "utf-8")
-    start("redis", "redis-server", "--port", str(redis_port), "--save", "", ready="Ready to accept connections")
+    start("redis", *redis_command(redis_port, tmp_path), ready=READY)
     orchestrator_env = {
         "API_PORT": str(port),
         "REDIS_PORT": str(redis_port),

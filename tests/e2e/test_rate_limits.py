@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import pytest
 
@@ -36,7 +35,7 @@ async def test_all_results_arrive_although_calls_are_refused(
     strict.process.kill()
 
 
-@pytest.mark.skipif(not os.environ.get("AVTOMATIKA_E2E_SLOW"), reason="takes minutes: AVTOMATIKA_E2E_SLOW=1 runs it")
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_hundred_and_fifty_tasks_are_done_within_the_limits_of_a_default_orchestrator(fleet: Fleet) -> None:
     """60 polls and 100 results a minute, as released orchestrators allow when nobody says otherwise."""

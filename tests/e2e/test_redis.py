@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,17 @@ import pytest
 
 from cluster.environments import InstallationError
 from cluster.processes import ManagedProcess, free_port
+from cluster.redis_server import READY, redis_command
 from e2e.client import client_of
 from e2e.fleet import Fleet, Orchestrator
-
-pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 
 
 @pytest.fixture
 def orchestrator(fleet: Fleet, tmp_path: Path) -> Iterator[Orchestrator]:
     port = free_port()
-    redis = ManagedProcess("redis", ["redis-server", "--port", str(port), "--save", ""], env={}, cwd=tmp_path)
+    redis = ManagedProcess("redis", redis_command(port, tmp_path), env={}, cwd=tmp_path)
     try:
-        redis.wait_for_line(lambda line: "Ready to accept connections" in line, timeout=30)
+        redis.wait_for_line(lambda line: READY in line, timeout=30)
         orchestrator = fleet.start_orchestrator("1.0b30", env={"REDIS": str(port)}, extras=("redis",))
         yield orchestrator
         orchestrator.process.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.environments import cache_directory, locked
+from needs import program, why_missing
 
 INSTALL_TIMEOUT = 240.0
 START_TIMEOUT = 30.0
@@ -21,9 +21,9 @@ START_TIMEOUT = 30.0
 
 def binary(package: str, version: str, name: str) -> Path:
     """Return a command of a package of npm's. Skips the test where it cannot be had."""
-    npm = shutil.which("npm")
+    npm = program("npm")
     if npm is None:
-        pytest.skip(f"npm is not installed; it is needed for {package}")
+        pytest.skip(why_missing("npm"))
     directory = cache_directory().parent / "npm" / f"{package}-{version}"
     directory.mkdir(parents=True, exist_ok=True)
     command = directory / "node_modules" / ".bin" / name

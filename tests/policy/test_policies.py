@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker.policy import lifecycle, link_state
-from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
+from avtomatika_worker.policy.backoff import LONGEST_WAIT, Backoff, BackoffPolicy
 from avtomatika_worker.policy.heartbeat import Catalogue, HeartbeatMemory, WorkerState, bounded_interval
 from avtomatika_worker.policy.pollers import PollDemand
 from avtomatika_worker.policy.slots import Slots
@@ -22,8 +22,16 @@ def test_delays_stay_within_their_bounds(attempt, jitter, initial, maximum):
 
 
 @given(st.integers(1, 100), st.floats(0, 0.999), st.floats(0, 3600))
-def test_what_the_other_side_asked_for_is_a_floor(attempt, jitter, asked):
-    assert BackoffPolicy().delay(attempt, jitter, retry_after=asked) >= asked
+def test_what_the_other_side_asked_for_is_a_floor_up_to_some_minutes(attempt, jitter, asked):
+    assert BackoffPolicy().delay(attempt, jitter, retry_after=asked) >= (asked if asked <= LONGEST_WAIT else 0)
+
+
+@given(st.integers(1, 100), st.floats(0, 0.999), st.floats(0, allow_infinity=True))
+def test_nobody_can_ask_for_more_than_some_minutes(attempt, jitter, asked):
+    policy = BackoffPolicy()
+    assert policy.delay(attempt, jitter, retry_after=asked) <= LONGEST_WAIT + policy.maximum
+    wait = policy.delay(attempt, jitter, retry_after=asked, rate_limited=True)
+    assert min(asked, policy.rate_limit_floor) <= wait <= LONGEST_WAIT + policy.maximum
 
 
 def test_a_bare_429_waits_out_the_window_of_a_minute():

@@ -1,11 +1,19 @@
 """How skills in processes end: crashes, kills, and what is left then."""
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any
 
+import psutil
 import pytest
 
+from avtomatika_worker.execution.processes.process import Process
+from avtomatika_worker.execution.processes.recipe import Recipe
 from avtomatika_worker.testing import WorkerHarness
 from processes.conftest import gone, until
 
@@ -133,3 +141,33 @@ async def test_no_more_processes_than_the_setting_says_and_tasks_wait(worker):
         assert not waiting.job.state.final
         first.cancel()
         assert (await waiting.result(5)).data["total"] == 5
+
+
+class SlowSpawner(Executor):
+    """Does what it is given when it is let, as a thread on a busy machine would."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.calls.append(partial(fn, *args, **kwargs))
+        return Future()
+
+
+async def test_a_process_that_comes_up_after_its_worker_has_ended_is_killed_and_reaped():
+    spawner = SlowSpawner()
+
+    recipe = Recipe(worker_id="w", skills={}, resources={}, given=b"", packages={})
+
+    async def give_up() -> None:
+        starting = asyncio.create_task(Process(lambda _: None).start(recipe, spawner))
+        await until(lambda: spawner.calls)
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+
+    await asyncio.to_thread(asyncio.run, give_up())
+    before = set(psutil.Process().children())
+    (spawn,) = spawner.calls
+    spawn()
+    await until(lambda: set(psutil.Process().children()) <= before)  # a zombie would still be one

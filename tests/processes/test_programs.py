@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -205,7 +206,7 @@ def test_max_tasks_per_child_is_a_count_and_for_processes(most):
         Worker().skill(max_tasks_per_child=2)(undecorated)
 
 
-async def test_a_module_that_cannot_be_imported_in_the_process_ends_the_start(tmp_path, monkeypatch, caplog):
+async def test_a_module_that_cannot_be_imported_in_the_process_is_named(tmp_path, monkeypatch, caplog):
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "only_once.py"
     head = "from avtomatika_worker import SkillBlueprint\nbp = SkillBlueprint()\n"
@@ -216,13 +217,15 @@ async def test_a_module_that_cannot_be_imported_in_the_process_ends_the_start(tm
     module.write_text(head + "import not_installed\n" + body, "utf-8")
     worker = Worker()
     worker.include_blueprint(only_once.bp)
-    with pytest.raises(SkillDefinitionError, match="'once': it cannot be imported in a process: ModuleNotFoundError"):
-        await WorkerHarness(worker).start()
+    async with WorkerHarness(worker) as h:
+        with pytest.raises(SkillDefinitionError, match="'once': it cannot be imported in a process: ModuleNotFoundE"):
+            await h.run("once")
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "skill_process_import_failed"]
     assert "import not_installed" in failed.exc_text
     module.write_text("import os\nos._exit(7)\n", "utf-8")
-    with pytest.raises(ProcessStartError, match="ended before it was ready: exit code 7"):
-        await WorkerHarness(worker).start()
+    async with WorkerHarness(worker) as h:
+        with pytest.raises(ProcessStartError, match="ended before it was ready: exit code 7"):
+            await h.run("once")
 
 
 async def test_a_process_that_can_no_longer_start_fails_tasks_that_are_tried_again(tmp_path, monkeypatch, caplog):
@@ -238,6 +241,7 @@ async def test_a_process_that_can_no_longer_start_fails_tasks_that_are_tried_aga
     worker = Worker()
     worker.include_blueprint(for_a_while.bp)
     async with WorkerHarness(worker) as h:
+        await worker.prestart()
         module.write_text("raise OSError('the disk is gone')\n", "utf-8")
         assert (await h.run("end")).error.code == "TRANSIENT_ERROR"
         error = (await h.run("end")).error
@@ -269,3 +273,94 @@ async def test_a_shutdown_while_a_process_starts_waits_for_nothing(tmp_path, mon
     worker.request_shutdown()
     await asyncio.wait_for(main, 5)
     assert gone(int(mark.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+async def test_a_harness_starts_a_process_when_a_task_needs_one(worker, own_thread):
+    def processes():
+        return {each.pid for each in psutil.Process().children(recursive=True)}
+
+    before = processes()
+    async with WorkerHarness(worker, own_thread=own_thread) as h:
+        assert processes() == before
+        pid = (await h.run("add_up", {"numbers": [1]})).data["pid"]
+        assert processes() - before == {pid}
+
+
+SURROUNDED = """
+import asyncio, atexit, logging.config, os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from avtomatika_worker import SkillBlueprint
+logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
+bp = SkillBlueprint()
+
+class Beat:
+    ticks = 0
+
+@bp.resource
+async def beat() -> AsyncIterator[Beat]:
+    made = Beat()
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            made.ticks += 1
+    async with asyncio.TaskGroup() as group:
+        ticking = group.create_task(tick())
+        yield made
+        ticking.cancel()
+    Path(os.environ["SURROUNDED"], "closed").touch()
+
+@bp.skill(executor="process")
+def ticks(beat: Beat) -> int:
+    return beat.ticks
+
+@bp.skill(executor="process")
+def loud() -> int:
+    raise ValueError("boom")
+
+def leave() -> None:
+    if "SURROUNDED" in os.environ:
+        Path(os.environ["SURROUNDED"], f"left-{os.getpid()}").touch()
+
+atexit.register(leave)
+"""
+
+
+@pytest.fixture
+def surrounded(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SURROUNDED", str(tmp_path))
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    (tmp_path / "surrounded.py").write_text(SURROUNDED, "utf-8")
+    handlers, level = list(logging.root.handlers), logging.root.level
+    import surrounded
+
+    logging.root.handlers[:], logging.root.level = handlers, level
+    for each in loggers:
+        each.disabled = False
+    worker = Worker()
+    worker.include_blueprint(surrounded.bp)
+    yield worker
+    sys.modules.pop("surrounded")
+
+
+async def test_what_a_resource_does_beside_goes_on_between_the_tasks_of_a_process(surrounded):
+    async with WorkerHarness(surrounded) as h:
+        before = (await h.run("ticks")).data["result"]
+        await asyncio.sleep(1)  # what goes on meanwhile is what is asked for
+        assert (await h.run("ticks")).data["result"] > before + 10
+
+
+async def test_a_process_that_ends_in_order_closes_its_resources_and_runs_what_atexit_knows(surrounded, tmp_path):
+    async with WorkerHarness(surrounded) as h:
+        await h.run("ticks")
+    assert (tmp_path / "closed").exists()
+    (left,) = tmp_path.glob("left-*")
+    assert left.name != f"left-{os.getpid()}"
+
+
+async def test_a_dict_config_in_the_program_silences_no_process(surrounded, caplog):
+    async with WorkerHarness(surrounded) as h:
+        await h.run("loud")
+    assert any("boom" in (each.exc_text or "") for each in caplog.records)

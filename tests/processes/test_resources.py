@@ -414,8 +414,12 @@ async def test_a_replacement_that_cannot_travel_is_a_clear_error(worker, app):
 async def test_one_that_a_process_cannot_make_ends_the_start(app, caplog):
     worker = Worker()
     worker.include_blueprint(app.broken_resource)
-    with pytest.raises(ResourceError, match=r"'no_model': it cannot be made: FileNotFoundError: weights.bin"):
-        await WorkerHarness(worker).start()
+    async with EmbeddedOrchestrator() as orchestrator:
+        environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token}
+        settings = worker.load_settings(environment, {"result_durability": "off"})
+        with pytest.raises(ResourceError, match=r"'no_model': it cannot be made: FileNotFoundError: weights.bin"):
+            await worker.main(settings, health_check=False)
+        assert not orchestrator.workers
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "resource_failed"]
     assert "in no_model" in failed.exc_text
 

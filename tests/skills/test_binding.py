@@ -492,3 +492,68 @@ def test_a_positional_only_argument_is_held_to_it_as_well() -> None:
         return priority
 
     assert "its type hint str contradicts" in definition_error(func)
+
+
+# ------------------------------------------------------------------------------------------------------ partials
+
+
+def search(term: str, /, unit: str = "px", *, api_key: str, files: Files, **rest: Any) -> object:
+    return term, unit, api_key, files, rest
+
+
+class Searching:
+    def search(self, term: str, *, api_key: str) -> object:
+        return term, api_key
+
+    bound = functools.partialmethod(search, api_key="S3CRET")
+    __call__ = functools.partialmethod(search, api_key="S3CRET")
+
+
+def decorated(func: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+    return wrapper
+
+
+_KEYED = functools.partial(lambda term, *, api_key: (term, api_key), api_key="S3CRET")
+_KEYED.func.__annotations__["term"] = str
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        _KEYED,
+        functools.partial(_KEYED),
+        decorated(_KEYED),
+        functools.partial(decorated(_KEYED)),
+        Searching().bound,
+        Searching(),
+    ],
+    ids=["partial", "partial of it", "decorated", "partial of a decorated", "partialmethod", "callable object"],
+)
+def test_what_a_partial_has_bound_is_no_param(func: Callable[..., Any]) -> None:
+    assert call(func, {"term": "x", "api_key": "the caller's"}, name="search") == ("x", "S3CRET")
+    contract = skill(func, name="search").contract
+    assert (contract.input_schema or {})["properties"].keys() == {"term"}
+    assert "S3CRET" not in str(contract)
+
+
+def test_what_a_partial_has_bound_is_not_injected_either() -> None:
+    mine = Files()
+    func = functools.partial(search, "x", api_key="k", files=mine, task_id="own")
+    term, unit, api_key, files, rest = call(func, {"unit": "em", "files": 1, "task_id": "forged"}, name="search")
+    assert (term, unit, api_key, files) == ("x", "em", "k", mine)
+    assert rest.pop("task_id") == "own"
+    assert rest.keys() == set(INJECTED_NAMES) - {"task_id"}
+    assert Files not in skill(func, name="search").injects
+    assert (skill(func, name="search").contract.input_schema or {})["properties"].keys() == {"unit"}
+
+
+def test_params_that_a_partial_has_bound_come_from_nobody_else() -> None:
+    def resize(params: Size, width: int) -> object:
+        return params, width
+
+    bound = Size(width=5)
+    assert call(functools.partial(resize, params=bound), {"width": 1}, name="resize") == (bound, 1)

@@ -182,3 +182,65 @@ def test_a_package_that_cannot_be_imported_is_told_too(tmp_path: Path) -> None:
     assert load_directory(directory, on_error="skip", on_problem=problems.append) == LoadedSkills()
     assert problems[0].path == str(directory / "__init__.py")
     assert "my_skills" not in sys.modules
+
+
+# ------------------------------------------------------------------------------------------- inside of a package
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory in the import path."""
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        yield tmp_path
+
+
+@pytest.mark.parametrize("with_init", [True, False], ids=["package", "namespace"])
+def test_in_a_package_modules_have_their_real_names_and_relative_imports_work(root: Path, with_init: bool) -> None:
+    write(root / "my_project", models="NAME = 'helped'")
+    directory = write(
+        root / "my_project" / "skills",
+        a="from ..models import NAME\nfrom avtomatika_worker import SkillBlueprint\nbp = SkillBlueprint(NAME)",
+    )
+    if with_init:
+        write(root / "my_project", __init__="")
+    loaded = load(directory)
+    assert loaded.modules == ["my_project.skills", "my_project.skills.a"]
+    assert loaded.blueprints == [importlib.import_module("my_project.skills.a").bp]
+    assert loaded.made is None
+
+
+def test_a_module_that_the_program_imports_itself_is_loaded_once(root: Path) -> None:
+    write(root / "my_project", __init__="")
+    directory = write(root / "my_project" / "skills", a=BLUEPRINT.format(name="first"))
+    imported = importlib.import_module("my_project.skills.a")
+    assert load(directory).blueprints == [imported.bp]
+    assert [name for name, each in sys.modules.items() if getattr(each, "__file__", None) == imported.__file__] == [
+        "my_project.skills.a"
+    ]
+
+
+def test_a_package_that_cannot_be_imported_names_its_own_init(root: Path) -> None:
+    write(root / "my_project", __init__="raise RuntimeError('no GPU')")
+    directory = write(root / "my_project" / "skills", a=BLUEPRINT.format(name="first"))
+    with pytest.raises(SkillLoadError, match="no GPU") as caught:
+        load(directory)
+    assert caught.value.path == str(root / "my_project" / "__init__.py")
+
+
+def test_a_package_of_that_name_elsewhere_is_not_mistaken_for_the_directory(tmp_path: Path) -> None:
+    directory = write(tmp_path / "json" / "tool", a=BLUEPRINT.format(name="first"))
+    loaded = load(directory)
+    assert skills(loaded) == ["first"]
+    assert not loaded.modules[0].startswith("json")
+
+
+def test_modules_of_one_name_in_nested_directories_are_both_loaded(root: Path) -> None:
+    for each in ("images", "texts"):
+        write(
+            root / "my_project" / "skills" / each,
+            __init__="from .convert import bp",
+            convert=BLUEPRINT.format(name=each),
+        )
+    write(root / "my_project", __init__="")
+    assert skills(load(root / "my_project" / "skills")) == ["images", "texts"]

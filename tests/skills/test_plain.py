@@ -180,7 +180,7 @@ def test_a_model_that_cannot_be_dumped_says_why() -> None:
 
     with pytest.raises(UnsendableValueError, match="Opaque") as caught:
         to_plain({"m": [Holder(inside=Opaque())]})
-    assert caught.value.path == "$.m[0]"
+    assert caught.value.path == "$.m[0].inside"
 
 
 def test_numpy_values_are_known_by_their_module_alone() -> None:

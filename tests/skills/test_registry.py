@@ -125,3 +125,10 @@ def test_freezing_twice_keeps_the_skills() -> None:
     before = registry.get("first")
     registry.freeze()
     assert registry.get("first") is before
+
+
+def test_one_definition_counts_once() -> None:
+    registry, definition = SkillRegistry(Injectables()), define(first)
+    registry.add(definition)
+    registry.add(definition)
+    assert registry.names() == ("first",)

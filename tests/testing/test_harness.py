@@ -279,3 +279,15 @@ async def test_what_released_orchestrators_refuse_for_its_size_is_refused(worker
     assert (large.status, len(large.events)) == ("failure", 0)
     assert "413" in large.error.message
     assert refused == [("event", 413), ("result", 413)]
+
+
+def test_in_another_loop_than_its_own_it_says_so_and_does_not_hang():
+    worker = Worker(worker_type="test", skills_dir=None)
+    worker.skill("one")(lambda: 1)
+    harness = WorkerHarness(worker, own_thread=True)
+    with asyncio.Runner() as runner:
+        runner.run(harness.start())
+        for call in (lambda: harness.run("one"), harness.stop):
+            with pytest.raises(RuntimeError, match="asyncio_default_test_loop_scope"):
+                asyncio.run(call())
+        runner.run(harness.stop())

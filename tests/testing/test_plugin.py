@@ -58,7 +58,7 @@ def test_it_says_what_is_missing(worker_harness): ...
 def run_pytest(tmp_path):
     def run(text, *arguments):
         if "no:asyncio" not in arguments:
-            arguments = (*arguments, "-o", "asyncio_default_fixture_loop_scope=function")
+            arguments = ("-o", "asyncio_default_fixture_loop_scope=function", *arguments)
         (tmp_path / "my_worker.py").write_text(WORKER, "utf-8")
         (tmp_path / "test_it.py").write_text(text, "utf-8")
         options = ("-q", "-W", "error", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
@@ -96,3 +96,37 @@ def test_without_pytest_asyncio_it_says_what_is_missing(run_pytest):
     done = run_pytest(WITHOUT, "-p", "no:asyncio")
     assert done.returncode == 1
     assert "the fixture worker_harness needs pytest-asyncio" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("tests", "fixtures"), [("session", "function"), ("module", "function"), ("function", "session")]
+)
+def test_where_tests_have_another_loop_than_fixtures_both_settings_are_named(run_pytest, tests, fixtures):
+    scopes = ("-o", f"asyncio_default_test_loop_scope={tests}", "-o", f"asyncio_default_fixture_loop_scope={fixtures}")
+    done = run_pytest(USED, "-o", "asyncio_mode=auto", *scopes)
+    assert done.returncode == 1
+    assert "2 errors" in done.stdout
+    assert f"asyncio_default_fixture_loop_scope={fixtures}" in done.stdout
+    assert f"asyncio_default_test_loop_scope={tests}" in done.stdout
+
+
+@pytest.mark.parametrize("scope", ["function", "module", "session"])
+def test_where_tests_and_fixtures_share_a_loop_they_work(run_pytest, scope):
+    scopes = ("-o", f"asyncio_default_test_loop_scope={scope}", "-o", f"asyncio_default_fixture_loop_scope={scope}")
+    done = run_pytest(USED, "-o", "asyncio_mode=auto", *scopes)
+    assert "2 passed" in done.stdout, done.stdout
+
+
+def test_a_mark_that_gives_a_test_another_loop_is_named(run_pytest):
+    text = f'import pytest\npytestmark = pytest.mark.asyncio(loop_scope="session")\n{USED}'
+    done = run_pytest(text.replace("@pytest.mark.asyncio\n", ""), "-o", "asyncio_mode=strict")
+    assert 'mark asyncio(loop_scope="session")' in done.stdout
+
+
+def test_anyios_mark_works_in_strict_mode_and_is_refused_in_auto_mode(run_pytest):
+    text = (
+        "import pytest\npytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n" + USED
+    )
+    text = text.replace("@pytest.mark.asyncio\n", "")
+    assert "2 passed" in run_pytest(text, "-o", "asyncio_mode=strict").stdout
+    assert "set asyncio_mode=strict" in run_pytest(text, "-o", "asyncio_mode=auto").stdout

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import gzip
 import random
+import socket
+import sys
 
 import pytest
 from aiohttp import web
@@ -142,3 +144,22 @@ async def test_what_is_over_the_limit_is_not_even_received(bounded):
     with pytest.raises(AnswerTooLongError):
         await bounded.send(Request("GET", f"/?size={3000 * LIMIT}&form=chunked"), {}, 20)
     assert len(bounded.sent) < 15_000  # of 30,000 pieces
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's queue of connections is filled")
+@pytest.mark.parametrize("path", ["/", "/?timeout=30"])
+async def test_a_host_that_does_not_take_the_connection_is_named_so(path):
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        transport = HttpTransport(url, user_agent="test", connect_timeout=0.3)
+        transport.open()
+        with pytest.raises(ConnectionFailedError, match=r"^no connection within 0\.3 s$"):
+            await transport.send(Request("GET", path, None), {}, 20)
+        await transport.close()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from needs import needs
+
 SAMPLES = Path(__file__).parent / "samples"
 WRONG = SAMPLES / "wrong.py"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -48,7 +50,7 @@ def pyright(_cache: Path) -> Findings:
     }
 
 
-@pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
+@pytest.fixture(scope="module", params=[pytest.param(each, marks=needs(each.__name__)) for each in (mypy, pyright)])
 def findings(request, tmp_path_factory) -> Findings:
     checker: Callable[[Path], Findings] = request.param
     return checker(tmp_path_factory.mktemp("cache"))
@@ -66,6 +68,7 @@ def test_each_mistake_is_reported_where_it_is(findings):
     assert reported.keys() == expected, reported
 
 
+@needs("mypy")
 def test_the_examples_are_typed_as_strictly(tmp_path):
     files = [*EXAMPLES.glob("[!t]*.py"), EXAMPLES / "transcode.py", *EXAMPLES.glob("pipeline/[!o]*.py")]
     assert len(files) >= 7
@@ -73,6 +76,7 @@ def test_the_examples_are_typed_as_strictly(tmp_path):
     assert output == "", output
 
 
+@needs("pyright")
 def test_every_public_name_has_a_complete_type_and_a_docstring():
     report = json.loads(run("pyright", "--verifytypes", "avtomatika_worker", "--ignoreexternal", "--outputjson"))
     completeness = report["typeCompleteness"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -27,6 +29,16 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
 
 class _Commands(click.Group):
     """The commands in the order in which one meets them."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        """Run a command; with ``--json`` or ``--markdown`` nothing else goes to standard output."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        if not {"--json", "--markdown"}.isdisjoint(arguments):
+            from avtomatika_worker.cli.machines import run_for_machines
+
+            extra["standalone_mode"] = False
+            run_for_machines(lambda: super(_Commands, self).main(args, *more, **extra), as_json="--json" in arguments)
+        return super().main(args, *more, **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write a section for each stage of a worker's life."""
@@ -81,7 +93,7 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, member:
     Exit codes:
       0  orderly shutdown
       1  the worker crashed; the traceback is in the log
-      2  the configuration, the command or a skill is wrong
+      2  the configuration, the command or a skill is wrong, or the port is taken
       3  a second signal cut the shutdown short
       4  results were lost: they could neither be delivered nor stored
     """
@@ -102,7 +114,11 @@ def dev(app: str, host: str, port: int, protocol: str | None, reload: bool) -> N
     """Run a worker together with an orchestrator for development.
 
     It serves a console for the browser, to try skills by hand; tasks can be sent with curl, too. The orchestrator is in
-    memory and keeps nothing.
+    memory and keeps nothing. Its token, for another worker's WORKER_TOKEN, is printed. Exit code 2 when the port is
+    taken: nothing is made before it is had.
+
+    With --reload every directory below this one that can be read is watched. A signal, and the end of the process that
+    watches, ends the worker, too.
     """
     from avtomatika_worker.cli.dev import dev_command
 
@@ -141,7 +157,8 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
     The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
     middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
     task as an orchestrator would. Files of the result are kept in a temporary directory, unless a store is configured.
-    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
+    Logs go to standard error; LOG_LEVEL is WARNING here unless you set it. With --json, all else goes there too:
+    standard output is one JSON value, also of a failure or a mistake.
 
     \b
     worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.machinery
 import inspect
 import os
 import sys
 import traceback
+from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from avtomatika_worker.config import Settings, read_env_file, unknown_variables
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.processes.imports import modules_in
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain
+
+_LOADED_LATE: Final = (
+    "aiohttp",
+    "avtomatika_worker.observability.otel",
+    "ctypes",
+    "jsonschema_rs",
+    "obstore.exceptions",
+    "obstore.store",
+    "pyreqwest.client",
+    "pyreqwest.exceptions",
+    "traceback",
+    "uvloop",
+)
+"""What our modules import only when they need it: the libraries, and what those import."""
 
 
 class UsageProblem(click.ClickException):
@@ -27,6 +45,27 @@ class UsageProblem(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Write the line."""
         click.echo(f"worker: {self.message}", err=True, file=file)
+
+
+class _Explained(UsageProblem):
+    """What the package itself found wrong, written as `explain` writes it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("; ".join(error.problems) if isinstance(error, ConfigError) else str(error))
+        self._error = error
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - as click calls it
+        """Write a line for each problem."""
+        explain(self._error)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Generator[None]:
+    """Turn what is wrong with a configuration, a skill or a resource into a `UsageProblem`: exit code 2."""
+    try:
+        yield
+    except USAGE_ERRORS as error:
+        raise _Explained(error) from error
 
 
 def load_app(path: str) -> Worker:
@@ -78,13 +117,13 @@ def read_dotenv() -> None:
 
 
 def _exit(error: Exception) -> NoReturn:
-    explain(error)
-    sys.exit(EXIT_USAGE)
+    raise _Explained(error) from error
 
 
 def _import(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
+        _load_our_own(here)
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
@@ -101,6 +140,25 @@ def _import(name: str) -> ModuleType:
         raise UsageProblem(f"--app: importing {name} ended the process, exit code {error.code} ({hint})") from error
     except Exception as error:
         raise _broken(name, error) from error
+
+
+def _load_our_own(directory: str) -> None:
+    """Load now what the worker would load later, if a module of the user's directory is called like one of a library.
+
+    With the directory first in the import path, an ``aiohttp.py`` there would be taken for the library.
+    """
+    if not any(_belongs_to_a_library(name, file) for name, file in modules_in(directory)):
+        return
+    for name in _LOADED_LATE:
+        with contextlib.suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(name)
+
+
+def _belongs_to_a_library(name: str, file: str) -> bool:
+    if name in sys.stdlib_module_names:
+        return True
+    spec = importlib.machinery.PathFinder.find_spec(name)
+    return spec is not None and spec.origin is not None and os.path.realpath(spec.origin) != os.path.realpath(file)
 
 
 def _broken(name: str, error: Exception) -> UsageProblem:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-import click
 from rich.console import Console
 from rich.text import Text
 
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.cli.dev import local_environment
+from avtomatika_worker.cli.machines import write
 from avtomatika_worker.devserver import Change, Subscription
 from avtomatika_worker.files.offload import Place, replaced, texts
 from avtomatika_worker.observability.logging import configure_logging
@@ -63,7 +63,8 @@ def call_command(app: str, call: Call) -> None:
     overrides: dict[str, Any] = {}
     if settings.file_store_root is None:  # files of the result stay there: made when there is the first
         overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
-    result = asyncio.run(_run(worker, call, params, metadata, overrides))
+    with usage_errors():
+        result = asyncio.run(_run(worker, call, params, metadata, overrides))
     sys.exit(EXIT_OK if result.ok else EXIT_CRASHED)
 
 
@@ -139,7 +140,7 @@ async def _run(
         changes.close()
         await watching
     if call.as_json:
-        click.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        write(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         _print(result, console)
     return result

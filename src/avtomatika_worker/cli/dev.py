@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.util
 import json
 import logging
@@ -21,6 +22,7 @@ from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, TaskLogs
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.observability.host import listener_on
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.supervisor import Ending
@@ -106,8 +108,11 @@ class _Session:
         try:
             await self._orchestrator.start()
         except OSError as error:
-            reason = f"the embedded orchestrator cannot listen: {error.strerror or error}"
-            raise ConfigError([f"{reason}; choose another --port or --host"]) from error
+            port = self._orchestrator.port
+            owner = listener_on(port) if error.errno == errno.EADDRINUSE else None
+            reason = f"--port {port}: the embedded orchestrator cannot listen: {(error.strerror or str(error)).lower()}"
+            by = f" by {owner}" if owner else ""
+            raise ConfigError([f"{reason}{by}; choose another --port or --host"]) from error
         try:
             settings = replace(self._settings, orchestrator_url=self._orchestrator.url)  # now the port is known
             self._thread = WorkerThread(self._worker, settings)
@@ -140,6 +145,7 @@ def banner(worker: Worker, settings: Settings, console_url: str | None = None) -
         "",
         f"  Orchestrator for development at {url} (in memory only)",
         f"  Worker {settings.worker_id}",
+        f"  Token for workers: {DEV_TOKEN} (as WORKER_TOKEN)",
         *_skills([contract.name for contract in contracts]),
     ]
     if console_url is not None:

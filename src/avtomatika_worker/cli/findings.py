@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import click
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from avtomatika_worker.cli.machines import write
 
 
 class Severity(enum.IntEnum):
@@ -103,7 +104,7 @@ def print_json(sections: Iterable[Section]) -> None:
         for each in section.findings
     ]
     told = {"errors": errors, "warnings": warnings, "findings": findings}
-    click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    write(json.dumps(told, indent=2, ensure_ascii=False))
 
 
 def worst(sections: Iterable[Section]) -> Severity:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ import click
 
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker.cli.app import UsageProblem
+from avtomatika_worker.cli.watching import changes
 from avtomatika_worker.worker.process import ignore_late_signals
 
 _FINISH: Final = 10.0
@@ -25,13 +27,13 @@ _FINISH: Final = 10.0
 _FORCED: Final = 5.0
 """Seconds that a shutdown cut short may take before the process is killed."""
 
-_LOOK: Final = 500
-"""Milliseconds after which it is noticed that the process has ended by itself."""
-
 _PATIENCE: Final = 3
 """The how manyth signal kills the process: the first lets tasks finish, the second cuts that short."""
 
-_WE_ENDED_IT: Final = {-signal.SIGINT, -signal.SIGTERM}
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_WE_ENDED_IT: Final = {-number for number in _SIGNALS}
+
+_CHILD: Final = "from avtomatika_worker.cli.reload import reloaded; reloaded()"
 
 
 def reload_command() -> NoReturn:
@@ -39,42 +41,73 @@ def reload_command() -> NoReturn:
     if importlib.util.find_spec("watchfiles") is None:
         raise UsageProblem(f"--reload needs watchfiles; {install_hint('reload')}")
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-    # -B: byte code of a file edited twice within a second would be taken for that of its newest text.
-    reloader = Reloader([sys.executable, "-B", "-m", "avtomatika_worker.cli", *arguments], Path.cwd())
-    sys.exit(reloader.run())
+    sys.exit(Reloader(arguments, Path.cwd()).run())
+
+
+def reloaded() -> None:
+    """Be the process that `Reloader` starts: the command, which does not outlive the process that watches the files."""
+    from avtomatika_worker.cli.__main__ import start
+
+    descriptor, parent = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+    if descriptor >= 0:
+        os.set_inheritable(descriptor, False)
+        threading.Thread(target=_end_with, args=(descriptor,), name="reload", daemon=True).start()
+        if sys.platform == "linux":  # the kernel's signal comes while an import holds up every thread, too
+            import ctypes
+
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            sys.exit(0)
+    start()
+
+
+def _end_with(descriptor: int) -> None:
+    """End this process when the other end of a pipe is closed: politely, then cut short, then by force."""
+    while os.read(descriptor, 1):
+        pass
+    if sys.platform != "linux":
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_FINISH)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_FORCED)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Reloader:
-    """Keeps a command running while the Python files below a directory change."""
+    """Keeps a command of ours running while the Python files below a directory change."""
 
-    def __init__(self, command: Sequence[str], directory: Path) -> None:
-        self._command = tuple(command)
+    def __init__(self, arguments: Sequence[str], directory: Path) -> None:
+        self._arguments = tuple(arguments)
         self._directory = directory
+        self._life: tuple[int, int] | None = None
         self._stop = threading.Event()
         self._signals = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._end_told = False
 
     def run(self) -> int:
-        """Run until SIGINT or SIGTERM, which the command gets too. Return the exit code of its last process."""
-        from watchfiles import PythonFilter, watch
+        """Run until a signal, which the command gets too. Return the exit code of its last process.
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        No process is left when this returns or raises; should this process be killed, the other one ends by itself.
+        """
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, self._on_signal)
+        try:
+            return self._run()
+        except BaseException:
+            if self._process is not None:
+                self._end(self._process)
+            raise
+
+    def _run(self) -> int:
         process = self._start()
-        changed = watch(
-            self._directory,
-            watch_filter=PythonFilter(extra_extensions=(".env",)),
-            stop_event=self._stop,
-            rust_timeout=_LOOK,
-            yield_on_timeout=True,
-        )
-        for changes in changed:
-            if changes:
+        for files in changes(str(self._directory), self._stop, _say):
+            if files:
                 self._end(process)
                 if self._stop.is_set():
                     break
-                _say(f"{self._names([path for _, path in changes])} changed: starting again")
+                _say(f"{self._names(files)} changed: starting again")
                 process = self._start()
             elif process.poll() is not None and not self._end_told:
                 _say(f"ended with exit code {_exit_code(process)}; it starts again when a Python file changes")
@@ -83,7 +116,14 @@ class Reloader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._end_told = False
-        self._process = process = subprocess.Popen(self._command)  # noqa: S603 - our own command line
+        # The child holds the reading end; the other one is closed when this process ends, whatever ends it.
+        self._life = self._life or (os.pipe() if sys.platform != "win32" else (-1, -1))
+        reading = self._life[0]
+        # -B: byte code of a file edited twice within a second would be taken for that of its newest text.
+        options = (sys.executable, "-B", "-P", "-c", _CHILD, str(reading), str(os.getpid()))
+        self._process = process = subprocess.Popen(  # noqa: S603 - our own command line
+            (*options, *self._arguments), pass_fds=(reading,) if reading >= 0 else ()
+        )
         if self._stop.is_set():  # a signal came before there was a process to pass it on to
             process.terminate()
         return process
@@ -113,7 +153,9 @@ class Reloader:
             return
         if self._signals >= _PATIENCE:
             process.kill()
-        elif not (number == signal.SIGINT and _typed_at_the_terminal()):
+        elif number != signal.SIGINT:
+            process.terminate()
+        elif not _typed_at_the_terminal():
             process.send_signal(number)
 
     def _names(self, paths: Collection[str]) -> str:

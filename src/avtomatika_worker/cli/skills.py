@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.machines import write
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.skills.contract import JsonSchema, SkillContract
 
@@ -30,9 +31,9 @@ def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
     load_skills(worker, load_settings(worker))
     contracts = worker.skills.contracts()
     if as_json:
-        click.echo(json.dumps({"skills": [msgspec.to_builtins(each) for each in contracts]}, indent=2))
+        write(json.dumps({"skills": [msgspec.to_builtins(each) for each in contracts]}, indent=2))
     elif markdown:
-        click.echo("\n".join(_markdown(contracts)))
+        write("\n".join(_markdown(contracts)))
     elif contracts:
         _print(contracts, Console(highlight=False))
     else:

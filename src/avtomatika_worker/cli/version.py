@@ -8,6 +8,7 @@ import platform
 import click
 
 from avtomatika_worker._version import __version__
+from avtomatika_worker.cli.machines import write
 from avtomatika_worker.protocol.dialects import DIALECTS
 
 
@@ -22,4 +23,4 @@ def version_command(*, as_json: bool) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    click.echo(json.dumps(facts, indent=2))
+    write(json.dumps(facts, indent=2))

@@ -34,7 +34,7 @@ def run_workers(app: str, count: int, environ: Mapping[str, str], *, health_chec
     if sys.platform == "win32":
         raise UsageProblem("--workers needs signals and sockets of POSIX; start several workers instead")
     _log_like_the_members()
-    command = (sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", app)
+    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", "--app", app)
     plan = Plan(command, environ, count, base_id=str(uuid.uuid4()), health_check=health_check)
     try:
         code = asyncio.run(run_fleet(plan))

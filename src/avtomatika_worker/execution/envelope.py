@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import inspect
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, cast
 
 import msgspec
@@ -49,18 +49,21 @@ _FAILED: Final = "the skill reported a failure"
 _CANCELLED: Final = "the skill ended the task as cancelled"
 
 
-def from_value(value: object, contract: ResultContract = _UNKNOWN) -> Outcome:
+def from_value(
+    value: object, contract: ResultContract = _UNKNOWN, write: Callable[[object], Any] = to_plain
+) -> Outcome:
     """Turn what was returned into an outcome.
 
     An outcome stays what it is, an envelope is opened; anything else is the data: a dict as it is, a model or dataclass
-    as its fields, None as no data, any other value as ``{"result": value}``. Raises `ContractViolationError` for a
-    value that cannot be sent, a broken envelope, and a status that the skill does not declare.
+    as its fields, None as no data, any other value as ``{"result": value}``. ``write`` makes JSON of the data. Raises
+    `ContractViolationError` for a value that cannot be sent, a broken envelope, and a status that the skill does not
+    declare.
     """
     if isinstance(value, OUTCOMES):
         return _checked(value, contract)
     if not contract.is_data and (fields := _fields_of(value)) is not None and _is_envelope(fields, contract):
-        return _from_envelope(fields, contract)
-    return Succeeded(data=_as_data(_plain(value)))
+        return _from_envelope(fields, contract, write)
+    return Succeeded(data=_as_data(_plain(value, write)))
 
 
 def _fields_of(value: object) -> Mapping[Any, object] | None:
@@ -92,16 +95,17 @@ def _status(fields: Mapping[Any, object]) -> object:
     return status.value if isinstance(status, enum.Enum) else status
 
 
-def _from_envelope(fields: Mapping[Any, object], contract: ResultContract) -> Outcome:
+def _from_envelope(fields: Mapping[Any, object], contract: ResultContract, write: Callable[[object], Any]) -> Outcome:
     status, error, message = _checked_status(fields, contract), fields.get("error"), fields.get("message")
     read = {"status", "error"}
     if status == CANCELLED:
         read |= set() if error else {"message"}
         _warn_of_dropped(fields, read, status, contract)
         return Cancelled(CancelReason.REQUESTED, _reason(error or message) or _CANCELLED)
-    given = {key: fields[key] for key in ("data", "metadata", "costs") if key in fields}
+    given = {key: fields[key] for key in ("metadata", "costs") if key in fields}
     plain = cast("dict[str, Any]", _plain(given))
-    data, metadata = _as_data(plain.get("data")), _optional_object(plain.get("metadata"), "metadata")
+    data = _as_data(_plain_data(fields.get("data"), write))
+    metadata = _optional_object(plain.get("metadata"), "metadata")
     costs = _optional_object(plain.get("costs"), "costs") or {}
     read |= {"data", "metadata", "costs"}
     outcome: Outcome = Succeeded(data, status, metadata, costs)
@@ -204,13 +208,19 @@ def _reason(error: object) -> str:
     return bounded_text(msgspec.json.encode(plain).decode("utf-8", "replace")) if plain else ""
 
 
-def _plain(value: object) -> Any:
+def _plain_data(data: object, write: Callable[[object], Any]) -> Any:
+    """Return an envelope's data as JSON; the path in an error starts at the envelope."""
+    return None if data is None else _plain(data, write, "$.data")
+
+
+def _plain(value: object, write: Callable[[object], Any] = to_plain, root: str = "$") -> Any:
     try:
-        return to_plain(value)
+        return write(value)
     except UnsendableValueError as error:
         if inspect.iscoroutine(value):
             value.close()  # else Python warns that nobody awaited it
-        raise ContractViolationError(f"the result cannot be sent: {error}", {"path": error.path}) from error
+        path = root + error.path.removeprefix("$")
+        raise ContractViolationError(f"the result cannot be sent: {path}: {error.problem}", {"path": path}) from error
 
 
 def _as_data(plain: Any) -> dict[str, Any]:

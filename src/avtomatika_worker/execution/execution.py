@@ -100,7 +100,7 @@ class Pipeline:
             value = await run_skill(skill, ctx, self._runners, self._tracing)
             if ctx.used_files is not None and not skill.options.in_process:  # a process has said it itself
                 ctx.used_files.note_returned(map(str, paths_in(value)))
-            outcome = from_value(value, skill.results)
+            outcome = from_value(value, skill.results, skill.write)
             if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
                 skill.check_output(outcome.data)  # have data of their own shape
         except asyncio.CancelledError:
@@ -142,7 +142,7 @@ class Execution:
         """
         if self.ctx.cancel_reason is not None:
             return Cancelled(self.ctx.cancel_reason)
-        if self._deadline is not None and self._deadline <= time.monotonic():
+        if self._is_too_late():
             return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
@@ -199,7 +199,12 @@ class Execution:
         async with turn:
             return await self._run_in_time()
 
+    def _is_too_late(self) -> bool:
+        return self._deadline is not None and self._deadline <= time.monotonic()
+
     async def _run_in_time(self) -> Outcome:
+        if self._is_too_late():  # it waited for its turn, or the loop was blocked: the timer has not run yet
+            return Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start")
         self.started = time.monotonic()
         options = self._pipeline.options(self.ctx.skill)
         if options is not None and options.timeout is not None:

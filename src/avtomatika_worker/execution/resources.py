@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import ResourceError
+from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.skills.binding import Injectables, underlying
 from avtomatika_worker.skills.resource import Resource
 
@@ -19,10 +20,19 @@ _log: Final = logging.getLogger("avtomatika_worker.resources")
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that all resources of a process together get to be closed."""
 
+_RESERVE: Final = 0.5
+"""Seconds of them that are kept for each resource which has yet to be closed while one takes its time."""
+
+_CANCEL_TIMEOUT: Final = 0.1
+"""Seconds that a close which was given up gets to end."""
+
 _END: Final = object()
 
 RunPlain = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a plain function of the user's, and waits for it."""
+
+_End = Callable[[], "asyncio.Task[bool]"]
+"""Begins to close a resource; the task returns False when it yielded a second time."""
 
 
 class OneThread:
@@ -45,6 +55,67 @@ async def run_here(func: Callable[[], Any]) -> Any:
     return func()
 
 
+class _Keeper:
+    """Opens and closes an async generator in one task, to which a cancel scope belongs that it holds open."""
+
+    def __init__(self, name: str, generator: AsyncGenerator[Any, Any]) -> None:
+        self._name = name
+        self._generator = generator
+        self._ending = asyncio.Event()
+        self._opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[bool] = asyncio.create_task(self._keep(), name=f"resource {name}")
+
+    async def open(self) -> Any:
+        """Return what the generator yields first, `_END` when that is nothing. Raises what it raises."""
+        first: set[asyncio.Future[Any]] = {self._opened, self._task}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await _give_up(self._task)
+            raise
+        if not self._opened.done():
+            if self._task.cancelled():
+                raise RuntimeError("it was cancelled by itself")
+            self._task.result()
+            return _END
+        self._task.add_done_callback(self._note_early_end)
+        return self._opened.result()
+
+    def end(self) -> asyncio.Task[bool]:
+        """Resume the generator."""
+        self._ending.set()
+        return self._task
+
+    async def _keep(self) -> bool:
+        try:
+            value = await anext(self._generator, _END)
+            if value is _END:
+                return True
+            self._opened.set_result(value)
+            try:
+                await self._ending.wait()
+            except asyncio.CancelledError as error:  # by a scope of its own: a background task of it failed
+                await self._generator.athrow(error)
+                return False
+            ended = await anext(self._generator, _END) is _END
+            await self._generator.aclose()
+        except StopAsyncIteration:
+            return True
+        except SystemExit as error:  # out of a task it would end the event loop
+            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
+        return ended
+
+    def _note_early_end(self, task: asyncio.Task[bool]) -> None:
+        if self._ending.is_set():
+            return
+        _log.error(
+            "resource %s ended by itself; skills that use it will fail until the worker is started again",
+            self._name,
+            exc_info=None if task.cancelled() else task.exception(),
+            extra={"action": "resource_ended", "resource": self._name},
+        )
+
+
 class Resources:
     """The resources of one process. ``given`` are values that are there already, by type: they are not made."""
 
@@ -59,7 +130,7 @@ class Resources:
         self._wanted = [each for each in wanted if each.kind not in self.values]
         self._injectables = injectables
         self._run_plain = run_plain
-        self._open: list[tuple[Resource, Callable[[], Awaitable[bool]]]] = []
+        self._open: list[tuple[Resource, _End]] = []
 
     async def open(self) -> None:
         """Make all, in order. Raises `ResourceError` for the first that cannot be made; those before are closed."""
@@ -67,6 +138,7 @@ class Resources:
             for resource in self._wanted:
                 began = time.monotonic()
                 await self._make(resource)
+                restore_logging()
                 seconds = round(time.monotonic() - began, 3)
                 _log.info(
                     "resource %s is ready after %.3f s",
@@ -79,25 +151,25 @@ class Resources:
             raise
 
     async def close(self) -> None:
-        """Close those that were generators, the last made first. One that fails, which is logged, stops no other."""
+        """Close those that were generators, the last made first, in `CLOSE_TIMEOUT` seconds.
+
+        One that fails or does not end, which is logged, keeps none of the others from being closed.
+        """
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         while self._open:
             resource, end = self._open.pop()
-            try:
-                ended = await end()
-            except Exception:  # noqa: BLE001 - the user's code may raise anything, and the others are to be closed too
-                _log.error(
-                    "resource %s failed while it was closed",
-                    resource.name,
-                    exc_info=True,
-                    extra={"action": "resource_close_failed", "resource": resource.name},
-                )
-            else:
-                if not ended:
-                    _log.error(
-                        "resource %s yielded a second time; what follows there is not run",
-                        resource.name,
-                        extra={"action": "resource_close_failed", "resource": resource.name},
-                    )
+            seconds = max(deadline - time.monotonic() - _RESERVE * len(self._open), _RESERVE)
+            closing = end()
+            await asyncio.wait({closing}, timeout=seconds)
+            if not closing.done():
+                await _give_up(closing)
+                _log_close(resource, f"was not closed within {seconds:.1f} s and is given up")
+            elif closing.cancelled():
+                _log_close(resource, "was cancelled while it was closed")
+            elif (error := closing.exception()) is not None:
+                _log_close(resource, "failed while it was closed", error)
+            elif not closing.result():
+                _log_close(resource, "yielded a second time; what follows there is not run")
         self.values.clear()
 
     async def _make(self, resource: Resource) -> None:
@@ -105,30 +177,44 @@ class Resources:
         func, plain = resource.definition.func, underlying(resource.definition.func)
         try:
             if inspect.isasyncgenfunction(plain):
-                generator: AsyncGenerator[Any, Any] = func(**needed)
-                value = await anext(generator, _END)
-                self._open.append((resource, lambda: _end_async(generator)))
+                keeper = _Keeper(resource.name, func(**needed))
+                value = await keeper.open()
+                self._open.append((resource, keeper.end))
             elif inspect.isgeneratorfunction(plain):
                 steps: Generator[Any, Any, Any] = func(**needed)
                 value = await self._run_plain(lambda: next(steps, _END))
-                self._open.append((resource, lambda: self._end(steps)))
+                self._open.append((resource, lambda: asyncio.create_task(self._end(steps))))
             elif inspect.iscoroutinefunction(plain):
                 value = await func(**needed)
             else:
                 value = await self._run_plain(lambda: func(**needed))
-        except Exception as error:  # the user's code may raise anything: the start fails, and says with what
+        except (Exception, SystemExit) as error:  # the user's code may raise anything: the start fails, and says why
             raise ResourceError(resource.name, f"it cannot be made: {type(error).__name__}: {error}") from error
         if value is _END:
             raise ResourceError(resource.name, "it cannot be made: it ended without a yield")
         self.values[resource.kind] = value
 
     async def _end(self, steps: Generator[Any, Any, Any]) -> bool:
-        ended = await self._run_plain(lambda: next(steps, _END) is _END)
-        await self._run_plain(steps.close)
+        try:
+            ended = await self._run_plain(lambda: next(steps, _END) is _END)
+            await self._run_plain(steps.close)
+        except SystemExit as error:  # out of a task it would end the event loop
+            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
         return cast("bool", ended)
 
 
-async def _end_async(generator: AsyncGenerator[Any, Any]) -> bool:
-    ended = await anext(generator, _END) is _END
-    await generator.aclose()
-    return ended
+async def _give_up(task: asyncio.Task[bool]) -> None:
+    """Cancel a task, and do not wait for it for long."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else looks at it
+
+
+def _log_close(resource: Resource, problem: str, error: BaseException | None = None) -> None:
+    _log.error(
+        "resource %s %s",
+        resource.name,
+        problem,
+        exc_info=error,
+        extra={"action": "resource_close_failed", "resource": resource.name},
+    )

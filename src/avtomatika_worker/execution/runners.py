@@ -12,6 +12,7 @@ from typing import Any
 
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
 from avtomatika_worker.execution.processes.pool import Processes
+from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.skill import Skill
 
@@ -77,3 +78,5 @@ async def run_skill(skill: Skill, ctx: TaskContext, runners: Runners, tracing: T
             return await value if inspect.iscoroutine(value) else value
     except TaskCancelledError as error:
         raise asyncio.CancelledError(*error.args) from None
+    finally:
+        restore_logging()

@@ -34,6 +34,7 @@ class Control(Stoppable):
         self._socket = socket.socket(fileno=membership.control)
         self._thread = threading.Thread(target=self._listen, name="fleet", daemon=True)
         self._guard = threading.Lock()
+        self._go = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Stoppable | None = None
         self._drain_limit = 0.0
@@ -48,10 +49,11 @@ class Control(Stoppable):
         self._thread.start()
 
     def greet(self, hello: Hello) -> None:
-        """Tell the fleet who this is."""
+        """Tell the fleet who this is, and wait for its word to begin."""
         self._drain_limit = hello.drain_limit
         with contextlib.suppress(OSError):  # the fleet is gone: the thread knows
             self._socket.sendall(msgspec.json.encode(hello) + b"\n")
+        self._go.wait()
 
     async def run(self, worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
         """Run ``worker``, by ``main``, under the fleet's orders."""
@@ -87,6 +89,9 @@ class Control(Stoppable):
     def _listen(self) -> None:
         with self._socket.makefile("rb") as orders:
             for line in orders:
+                if line == Order.GO.value:
+                    self._go.set()
+                    continue
                 self._obey(2 if line == Order.FORCE.value else 1)
         self._orphaned = True
         self._obey(1)

@@ -68,6 +68,7 @@ class Fleet:
         self._first_hello: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
         self._stop, self._force, self._kill = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._roll = asyncio.Event()
+        self._may_begin = asyncio.Event()
         self._verdict: int | None = None
         self._codes: set[int] = set()
 
@@ -112,10 +113,13 @@ class Fleet:
         """Answer on the port that the first member's settings name."""
         hello = await asyncio.shield(self._first_hello)
         if not self._plan.health_check:
+            self._may_begin.set()
             return
         health = FleetHealth(self._seats, self._stop.is_set)
         server = HealthServer(hello.health_host, hello.port, health, health.scrape if hello.metrics else None)
         try:
+            server.open()
+            self._may_begin.set()
             await server.run()
         except ConfigError as error:
             explain(error)
@@ -182,6 +186,8 @@ class Fleet:
             process.pid,
             extra={"action": "process_started", "worker_id": seat.name, "pid": process.pid},
         )
+        await self._may_begin.wait()
+        process.order(Order.GO)
 
     async def _wait_to_restart(self, seat: Seat, code: int, ran_for: float) -> None:
         delay = seat.restarts.ended(ran_for, random.random())

@@ -13,6 +13,9 @@ import msgspec
 class Order(enum.Enum):
     """What the fleet tells a member."""
 
+    GO = b"go\n"
+    """Begin: the fleet has the port."""
+
     DRAIN = b"drain\n"
     """Shut down in order; told again, it changes nothing."""
 

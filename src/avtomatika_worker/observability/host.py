@@ -36,6 +36,17 @@ class HostFacts:
     devices: tuple[HardwareDevice, ...] = ()
 
 
+def listener_on(port: int) -> str | None:
+    """Return which process listens on a TCP port, as its id and name; None when the system does not say."""
+    try:
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr[1] == port and each.pid:
+                return f"process {each.pid} ({psutil.Process(each.pid).name()})"
+    except (psutil.Error, OSError):  # only root may ask, on some systems
+        pass
+    return None
+
+
 def detect_host(group: ControlGroup | None = None) -> HostFacts:
     """Find out about this machine. Does not raise; what cannot be found out has a harmless value."""
     share = group or ControlGroup()

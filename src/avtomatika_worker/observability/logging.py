@@ -16,7 +16,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -28,6 +28,11 @@ CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
 TASK_FINISHED: Final = "task_finished"
 """The ``action`` of the one record that every task makes (services/tasks.py)."""
+
+_OWN: Final = "avtomatika_worker"
+_own_logger: Final = logging.getLogger(_OWN)
+_set_up: Callable[[], logging.Handler] | None = None
+_in_effect: logging.Handler | None = None
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
@@ -170,22 +175,70 @@ def configure_logging(
     """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
 
     ``worker_id`` is what records carry that are made outside of any context; text shows it when ``show_worker`` says
-    that others write there, too. Called again, it replaces what it set up
-    before; other handlers are left alone. Raises ValueError for an unknown format or level.
+    that others write there, too. Called again, it replaces what it set up before.
+
+    Where the program has set up a handler that writes to the console, no record is written twice: ``text`` leaves the
+    console to that handler, which is returned; ``json``, which somebody has asked for, takes its place. Other handlers
+    are left alone. The worker's own loggers are enabled, whatever a ``dictConfig`` has disabled; `restore_logging` does
+    all that again. Raises ValueError for an unknown format or level.
     """
     target = sys.stderr if stream is None else stream
     handler = _Handler(target)
     handler.setFormatter(_formatter(format, target, show_worker=show_worker))
     handler.addFilter(TaskContextFilter(worker_id=worker_id or ""))
-    root = logging.getLogger()
-    root.setLevel(level)
-    for old in [each for each in root.handlers if isinstance(each, _Handler)]:
-        root.removeHandler(old)
-    root.addHandler(handler)
-    logging.captureWarnings(True)
-    # One record per probe of the health server says nothing.
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    return handler
+    logging.Handler().setLevel(level)  # raises ValueError before anything has changed
+
+    def set_up() -> logging.Handler:
+        root = logging.getLogger()
+        root.setLevel(level)
+        for old in [each for each in root.handlers if isinstance(each, _Handler)]:
+            root.removeHandler(old)
+        theirs = [each for each in root.handlers if _writes_to_console(each)] if _is_console(target) else []
+        if format == "text" and theirs:
+            return theirs[0]
+        for each in theirs:
+            root.removeHandler(each)
+        root.addHandler(handler)
+        logging.captureWarnings(True)
+        # One record per probe of the health server says nothing.
+        logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+        return handler
+
+    disabled = logging.root.manager.disable
+    if disabled >= logging.getLevelNamesMapping()[level]:
+        print(f"worker: logging.disable({disabled}) is in force: only records above that are logged", file=target)
+    return keep_logging(set_up)
+
+
+def keep_logging(set_up: Callable[[], logging.Handler]) -> logging.Handler:
+    """Set logs up for the process by ``set_up``, which returns its handler, and have `restore_logging` repeat that."""
+    global _set_up, _in_effect
+    _set_up = set_up
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == _OWN:
+            logger.disabled = False
+    _in_effect = set_up()
+    return _in_effect
+
+
+def restore_logging() -> None:
+    """Set up logs again where user code has undone that: by ``dictConfig`` or ``fileConfig``, or without a handler.
+
+    Called after user code has run. A program that embeds a worker, and has its own logging, is left alone.
+    """
+    if _set_up is not None and (_own_logger.disabled or _in_effect not in logging.root.handlers):
+        keep_logging(_set_up)
+
+
+def _is_console(stream: object) -> bool:
+    return any(stream is each for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    """Whether a handler, a ``StreamHandler`` or one of rich, writes to standard output or standard error."""
+    console: Any = getattr(handler, "console", None)
+    stream: Any = getattr(handler, "stream", None) or getattr(console, "file", None)
+    return stream is not None and _is_console(stream)
 
 
 def _formatter(format_name: str, stream: TextIO, *, show_worker: bool) -> logging.Formatter:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+LONGEST_WAIT: Final = 300.0
+"""Seconds that the other side can ask to be left alone for. More is not believed: it would silence a worker."""
+
 _MAX_DOUBLINGS: Final = 60  # beyond this the ceiling has long been reached; keeps 2**n small
 
 
@@ -31,10 +34,10 @@ class BackoffPolicy:
         """Return the delay after failed attempt ``attempt``; ``jitter`` is a random number in [0, 1).
 
         What the other side asked for (``retry_after``) is a floor, spread by at most a quarter of the ceiling so that
-        everybody who was told the same does not come back at once.
+        everybody who was told the same does not come back at once. More than `LONGEST_WAIT` counts as not asked for.
         """
         ceiling = self.ceiling(attempt)
-        if retry_after is not None:
+        if retry_after is not None and retry_after <= LONGEST_WAIT:
             return retry_after + jitter * ceiling / 4
         if rate_limited:
             return self.rate_limit_floor + jitter * ceiling / 4

@@ -1,6 +1,6 @@
 """Replies to values: the reading half of the codec (RXON.md, "Transport").
 
-Every function takes a `Response` and returns a message, or raises `RejectedError` (a status of 400 or more) or
+Every function takes a `Response` and returns a message, or raises `RejectedError` (a status other than 2xx) or
 `MalformedMessageError`. None of them raises anything else, whatever the bytes.
 """
 
@@ -33,6 +33,7 @@ _T = TypeVar("_T")
 _VERSION_HEADER: Final = VERSION_HEADER.lower()
 _DETAIL_LIMIT: Final = 200
 _ID_LIMIT: Final = 256
+_DIGITS: Final = 12  # of seconds: more is longer than anybody waits
 # The standard library's parser of dates imports sockets, and the other one is bound to the locale.
 _HTTP_DATE: Final = re.compile(
     r", (?P<day>[0-9]{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>[0-9]{4}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT$"
@@ -55,6 +56,15 @@ class Response(msgspec.Struct, frozen=True):
         """The protocol version that the orchestrator announces, if it does."""
         return self.headers.get(_VERSION_HEADER)
 
+    @property
+    def from_orchestrator(self) -> bool:
+        """Whether it announces the protocol's version, as each answer of an orchestrator to a message does.
+
+        Those of its HTTP server (404 and 405 for a route that does not exist, 417), of proxies and portals do not:
+        tried with 1.0b21 and 1.0b30.
+        """
+        return self.version is not None
+
 
 _task_decoder: Final = msgspec.json.Decoder(Task)
 _registration_decoder: Final = msgspec.json.Decoder(RegistrationReply)
@@ -71,7 +81,7 @@ def decode_task(response: Response) -> Task | None:
     answered with a failure.
     """
     raise_for_status(response)
-    if response.status == 204 or not response.body:
+    if response.status == 204:
         return None
     try:
         return _task_decoder.decode(response.body)
@@ -83,6 +93,8 @@ def decode_task(response: Response) -> Task | None:
 def decode_registration(response: Response) -> RegistrationReply:
     """Read the answer to a registration."""
     reply = _decode(_registration_decoder, response, "the answer to a registration")
+    if reply.status != "registered":
+        raise MalformedMessageError(f"not a registration's answer: status {reply.status!r:.100}")
     if reply.access_token:
         _check_token(reply.access_token, "the answer to a registration")
     return reply
@@ -91,7 +103,7 @@ def decode_registration(response: Response) -> RegistrationReply:
 def decode_heartbeat(response: Response) -> HeartbeatReply:
     """Read the answer to a heartbeat.
 
-    A field of the wrong type counts as absent: the contact itself is what matters.
+    Its status must be "ok": anybody may answer with an object. Any other field of the wrong type counts as absent.
     """
     raise_for_status(response)
     try:
@@ -99,8 +111,8 @@ def decode_heartbeat(response: Response) -> HeartbeatReply:
     except DECODE_ERRORS as error:
         raise MalformedMessageError(f"not the answer to a heartbeat: {error}") from None
     fields = as_object(raw)
-    if not isinstance(raw, dict):
-        raise MalformedMessageError("not the answer to a heartbeat: it should be an object")
+    if fields.get("status") != "ok":
+        raise MalformedMessageError('not the answer to a heartbeat: it should be an object whose status is "ok"')
     return HeartbeatReply(
         cancel_ids=as_texts(fields.get("cancel_task_ids")),
         jitter_ms=as_number(fields.get("next_heartbeat_jitter_ms")) or 0.0,
@@ -110,12 +122,18 @@ def decode_heartbeat(response: Response) -> HeartbeatReply:
 
 def decode_result(response: Response) -> ResultReply:
     """Read the answer to a result."""
-    return _decode(_result_decoder, response, "the answer to a result")
+    reply = _decode(_result_decoder, response, "the answer to a result")
+    if not reply.final:
+        raise MalformedMessageError(f"not the answer to a result: status {reply.status!r:.100}")
+    return reply
 
 
 def decode_event(response: Response) -> EventReply:
-    """Read the answer to an event."""
-    return _decode(_event_decoder, response, "the answer to an event")
+    """Read the answer to an event. A refusal counts only where the orchestrator announces itself."""
+    reply = _decode(_event_decoder, response, "the answer to an event")
+    if reply.accepted or (reply.status == "error" and response.from_orchestrator):
+        return reply
+    raise MalformedMessageError(f"not the answer to an event: status {reply.status!r:.100}")
 
 
 def decode_token(response: Response) -> TokenReply:
@@ -134,10 +152,15 @@ def decode_command(data: bytes | str) -> Command:
 
 
 def raise_for_status(response: Response) -> None:
-    """Raise `RejectedError` for a status of 400 or more, and for a redirect (RXON knows none)."""
-    if response.status >= 300:
+    """Raise `RejectedError` for every status but 2xx; RXON knows no redirects."""
+    if not 200 <= response.status < 300:
         retry_after = parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
-        raise RejectedError(response.status, _detail(response), retry_after=retry_after)
+        raise RejectedError(
+            response.status,
+            _detail(response),
+            retry_after=retry_after,
+            from_orchestrator=response.from_orchestrator,
+        )
 
 
 def parse_retry_after(value: str | None, date: str | None = None) -> float | None:
@@ -149,7 +172,7 @@ def parse_retry_after(value: str | None, date: str | None = None) -> float | Non
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return float(text) if len(text) <= 9 else None
+        return float(text[-_DIGITS:]) if len(text.lstrip("0")) <= _DIGITS else 10.0**_DIGITS
     until, now = parse_http_date(text), parse_http_date(date)
     if until is None or now is None:
         return None

@@ -55,7 +55,7 @@ class TaskGuard:
             task = decode_task(response)
         else:
             raise_for_status(response)
-            if response.status == 204 or not response.body:
+            if response.status == 204:
                 return None
             task = self._verified(response, self._signer, _signing_dialect(response, dialect))
         if task is None:

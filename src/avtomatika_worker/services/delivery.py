@@ -19,13 +19,14 @@ from avtomatika_worker.execution.report import replace_refused, replace_unsendab
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.services.clock import steady
 from avtomatika_worker.services.keeping import Keeper
 from avtomatika_worker.services.link import Link, delay_after, kind_of
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
-_WAIT: Final = frozenset({401, 403, 404, 408, 425, 429})
-"""Refusals that time may heal: a token is rotated, a proxy comes back, a minute passes. 5xx too."""
+REPLAYS_DOUBTED: Final = 2
+"""Registrations that must be accepted while an event is refused, before that counts as a replay."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +34,9 @@ class Delivery:
     """A result or event on its way. Each attempt is signed anew (RXON.md, "Signing").
 
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
-    is stored; ``doubtful``: an attempt may have arrived although its answer did not; ``restored``: a former run of the
-    worker left it behind; ``discarded``: nobody wants it any more.
+    is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
+    answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
+    ``created`` is in Unix seconds, ``since`` in those of `steady`.
     """
 
     link: Link
@@ -42,8 +44,12 @@ class Delivery:
     backoff: Backoff
     lane: Hashable
     created: float = field(default_factory=time.time)
+    since: float = field(default_factory=steady)
     next_delay: float = 0.0
     row: int | None = None
+    size: int = 0
+    forbidden: int = 0
+    forbidden_in: int = -1
     doubtful: bool = False
     restored: bool = False
     discarded: bool = False
@@ -51,8 +57,8 @@ class Delivery:
 
     @property
     def age(self) -> float:
-        """Seconds since it was made."""
-        return max(0.0, time.time() - self.created)
+        """Seconds since it was made, whatever the machine's clock is set to meanwhile."""
+        return max(0.0, steady() - self.since)
 
     @property
     def name(self) -> str:
@@ -71,41 +77,60 @@ async def keep(delivery: Delivery, keeper: Keeper) -> None:
 async def attempt(delivery: Delivery, keeper: Keeper) -> float | None:
     """Try once; return the seconds to wait before the next attempt, None when there shall be none."""
     try:
-        problem = await _send(delivery)
+        await _send(delivery)
     except UnsendableValueError as error:
         return await _unsendable(delivery, keeper, error)
     except RejectedError as error:
-        if isinstance(delivery.message, Event) and error.status == 403 and delivery.doubtful:
+        if _is_replay(delivery, error):
             _count(delivery, "delivered")
-            return None  # refused as a replay: the attempt whose reply was lost had arrived (RXON.md, "Signing")
+            text = "%s counts as delivered to %s: it is refused as a replay, and an answer was lost before"
+            _log.info(text, delivery.name, delivery.link.url, extra={"action": "event_replayed"})
+            return None
         delivery.doubtful = delivery.doubtful or error.maybe_processed
-        if error.status >= 500 or error.status in _WAIT:
+        if error.retryable:
             return _failed(delivery, error)
         return await _refused(delivery, keeper, error)
     except (TransportError, MalformedMessageError) as error:
-        delivery.doubtful = True
+        delivery.doubtful, delivery.forbidden = True, 0
         return _failed(delivery, error)
-    return _failed(delivery, problem) if problem is not None else None
+    return None
 
 
-async def _send(delivery: Delivery) -> WorkerError | None:
-    """Send it; return what is wrong with the answer. Raises what `Link.send_result` raises."""
+def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
+    """Whether an event is refused because an attempt whose answer was lost had arrived (RXON.md, "Signing").
+
+    A wrong token or a skewed clock is answered with 403, too. So that counts only when it goes on while registrations,
+    which are signed alike, are accepted in between.
+    """
+    if not isinstance(delivery.message, Event) or not delivery.doubtful or not delivery.link.dialect.replay_nonces:
+        return False
+    if error.status != 403 or not error.from_orchestrator:
+        delivery.forbidden = 0
+        return False
+    link = delivery.link
+    if delivery.forbidden == 0 or delivery.forbidden_in != link.contacts.version:
+        delivery.forbidden, delivery.forbidden_in = delivery.forbidden + 1, link.contacts.version
+    if delivery.forbidden > REPLAYS_DOUBTED:
+        return True
+    link.contact_broken()
+    return False
+
+
+async def _send(delivery: Delivery) -> None:
+    """Send it. Raises what `Link.send_result` raises."""
     if isinstance(delivery.message, Event):
         answer = await delivery.link.send_event(delivery.message)
         if answer.accepted:
             _count(delivery, "delivered")
         else:
             _refused_event(delivery, f"{answer.code}: {answer.message}")
-        return None
+        return
     reply = await delivery.link.send_result(delivery.message)
-    if not reply.final:
-        return MalformedMessageError(f"an unknown answer to a result: {reply.status!r}")
     _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
     delivery.link.telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
     if reply.status == "ignored":
         reason = reply.reason or reply.message
         _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})
-    return None
 
 
 async def _unsendable(delivery: Delivery, keeper: Keeper, error: UnsendableValueError) -> float | None:

@@ -18,7 +18,7 @@ from avtomatika_worker.execution.payloads import unsendable
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
 from avtomatika_worker.services.link import Link, delay_after
-from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.outbox import FLUSH_TIMEOUT, Outbox
 
 _log: Final = logging.getLogger("avtomatika_worker.events")
 
@@ -26,9 +26,6 @@ _QUEUE_LIMIT: Final = 1_000
 """Events of one task that may wait; a skill that sends faster waits for room."""
 
 _LAST_PROGRESS_ATTEMPTS: Final = 5
-
-FLUSH_TIMEOUT: Final = 5.0
-"""Seconds that a task's result waits for its last events; afterwards they follow it."""
 
 
 class TaskEvents:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.observability.host import listener_on
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
@@ -69,9 +70,12 @@ class HealthServer:
         self._probe = probe
         self._scrape = scrape
         self.bound_port: int | None = None
+        self._opened: tuple[_Server, socket.socket, threading.Thread] | None = None
 
-    async def run(self) -> None:
-        """Serve until cancelled. Raises `ConfigError` when the port cannot be had."""
+    def open(self) -> None:
+        """Listen and answer from now on. Raises `ConfigError` when the port cannot be had."""
+        if self._opened is not None:
+            return
         try:
             server = _server(self._host, self._port, self.answer)
         except OSError as error:
@@ -79,15 +83,27 @@ class HealthServer:
         stop, told_to_stop = socket.socketpair()
         thread = threading.Thread(target=server.serve_until, args=(told_to_stop,), name="health", daemon=True)
         thread.start()
-        try:
-            if not isinstance(server, _UnixServer):
-                self.bound_port = server.server_address[1]
-                _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
-            await asyncio.Event().wait()
-        finally:
+        self._opened = server, stop, thread
+        if not isinstance(server, _UnixServer):
+            self.bound_port = server.server_address[1]
+            _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
+
+    def close(self) -> None:
+        """Answer no more."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            server, stop, thread = opened
             stop.close()
             thread.join()
             server.server_close()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises `ConfigError` when the port cannot be had."""
+        self.open()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.close()
 
     def answer(self, path: str) -> Answer:
         """Return what a request for ``path`` is answered with. Called in any thread."""
@@ -215,4 +231,6 @@ def _explained(error: OSError, host: str, port: int) -> str:
     at = f"the health server cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"WORKER_HEALTH_HOST={host}: {at}; name an address of this machine, 0.0.0.0 for all of them"
-    return f"WORKER_PORT={port}: {at}; choose another port, 0 for any, or --no-health-check"
+    owner = listener_on(port) if error.errno == errno.EADDRINUSE else None
+    by = f" by {owner}" if owner else ""
+    return f"WORKER_PORT={port}: {at}{by}; choose another port, 0 for any, or --no-health-check"

@@ -20,7 +20,7 @@ from avtomatika_worker.errors import (
     WorkerError,
 )
 from avtomatika_worker.observability import metrics
-from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
@@ -35,6 +35,12 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 _HALF_LEASE: Final = 30.0
 """Seconds without an accepted heartbeat after which the orchestrator may have given the worker up."""
 
+
+_STEADY: Final = 10.0
+"""Seconds for which contact must last, without a poll that was answered, to be more than a flicker ..."""
+
+_FLICKER: Final = 15.0
+"""... and the longest pause before the next registration while it is none, in seconds."""
 
 _NOT_AUTHENTIC: Final = frozenset({401, 403})
 
@@ -74,11 +80,16 @@ class Heartbeats:
 
     async def _keep_contact(self) -> None:
         """Register, send heartbeats until contact breaks, and begin again; for ever."""
+        initial = self._link.settings.registration.initial
+        pauses = Backoff(BackoffPolicy(initial, max(initial, _FLICKER)))
         while True:
             await self._register()
+            began = time.monotonic()
             await self._beat()
+            if self._link.polled or time.monotonic() - began >= _STEADY:
+                pauses.succeeded()  # not where each registration is followed by a poll that fails
             # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
-            await asyncio.sleep(random.random() * self._link.settings.registration.initial)
+            await asyncio.sleep(pauses.failed(random.random()))
 
     async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
         """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever."""
@@ -137,10 +148,10 @@ class Heartbeats:
         response = await self._ask_for_registration(_announce(self._announcement.registration, state))
         reply = replies.decode_registration(response)
         version = reply.version or response.version
-        if reply.status != "registered" or version is None:
-            raise MalformedMessageError(f"not a registration's answer: status {reply.status!r}, version {version!r}")
+        if version is None:
+            raise MalformedMessageError("not a registration's answer: no version")
         again = link.known.is_open
-        link.registered(version, reply.tokens)
+        link.registered(version, reply.tokens, announced=response.from_orchestrator)
         await link.obtain_token()
         now = self._last_contact = time.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)

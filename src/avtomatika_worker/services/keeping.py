@@ -15,6 +15,8 @@ from avtomatika_worker.services.store import Kind, Message, Store
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
+_ENCODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+
 REMIND_EVERY: Final = 60.0
 """Seconds between two error lines about a disk that goes on failing."""
 
@@ -63,7 +65,7 @@ class Keeper:
         except StoreError as error:
             self._failed(error)
             return None
-        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+        except _ENCODE_ERRORS:
             return None  # a value that cannot be sent either: the attempt finds it and a failure takes its place
         self._recovered()
         return row
@@ -74,7 +76,7 @@ class Keeper:
             return False
         try:
             self._store.put(encode(url, message, created)).result()
-        except (StoreError, msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+        except (StoreError, *_ENCODE_ERRORS):
             return False
         return True
 
@@ -115,6 +117,14 @@ def encode(url: str, message: TaskResult | Event, created: float) -> Message:
     else:
         kind, task_id = Kind.EVENT, message.origin_task_id or ""
     return Message(url, kind, task_id, msgspec.msgpack.encode(message), created)
+
+
+def size_of(message: TaskResult | Event) -> int:
+    """Return how many bytes a message takes; 0 for one that cannot be encoded, and so cannot be sent either."""
+    try:
+        return len(msgspec.msgpack.encode(message))
+    except _ENCODE_ERRORS:
+        return 0
 
 
 def decode(message: Message) -> TaskResult | Event:

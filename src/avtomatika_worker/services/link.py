@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
@@ -23,7 +24,7 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.repeats import Repeats
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
-from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
+from avtomatika_worker.policy.backoff import LONGEST_WAIT, Backoff, BackoffPolicy
 from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
 from avtomatika_worker.policy.pace import Pace
 from avtomatika_worker.protocol import dialects, replies
@@ -31,9 +32,10 @@ from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.trust import TaskGuard
-from avtomatika_worker.services.clock import Clock
+from avtomatika_worker.services.clock import Clock, steady
 from avtomatika_worker.services.credentials import Credentials
 from avtomatika_worker.services.crossing import Board, Gate
+from avtomatika_worker.services.silence import SILENT_AFTER, Silence
 from avtomatika_worker.transport.http import HttpTransport
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
@@ -46,9 +48,6 @@ POLL_MARGIN: Final = 90.0
 
 
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
-
-UNREACHABLE_AFTER: Final = 3.0
-"""Seconds without contact after which an orchestrator counts as unreachable, if no attempt has failed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,8 @@ class Link:
     """One orchestrator as this worker sees it.
 
     ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
-    ``contacts`` is touched by each registration. ``label`` names the orchestrator in metrics.
+    ``contacts`` is touched by each registration; ``breaks`` counts the breaks of contact, ``polled`` is whether a poll
+    was answered since the last registration. ``label`` names the orchestrator in metrics.
 
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
     what they share is guarded by a lock that is never held while waiting.
@@ -99,6 +99,11 @@ class Link:
         self.broken: Gate = Gate()
         self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
+        self.breaks: int = 0
+        self.polled: bool = False
+        self._silence = Silence()
+        self._announces = True
+        self._registrations = 0
         self._transport = transport
         self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
         nonces = _nonces()
@@ -123,10 +128,10 @@ class Link:
 
     @property
     def reachable(self) -> bool:
-        """Whether there is contact, or may be in a moment: a break is not taken for an outage at once."""
+        """Whether there is contact, or may be in a moment: a break is not taken for an outage at once, silence is."""
         if self.ready.is_open:
-            return True
-        return not self._registration_failed and time.monotonic() - self._lost_at < UNREACHABLE_AFTER
+            return not self._silence.lasts
+        return not self._registration_failed and time.monotonic() - self._lost_at < SILENT_AFTER
 
     @property
     def codec(self) -> Codec:
@@ -156,10 +161,11 @@ class Link:
 
     # ------------------------------------------------------------------------------------------------------ state
 
-    def registered(self, version: str, tokens: TokenReply | None = None) -> None:
+    def registered(self, version: str, tokens: TokenReply | None = None, *, announced: bool = True) -> None:
         """Take note of an accepted registration: from now on the link speaks the orchestrator's dialect.
 
-        ``tokens`` are what it brought; without any, those of a former registration are forgotten.
+        ``tokens`` are what it brought; without any, those of a former registration are forgotten. ``announced``:
+        its header named the version; where a proxy strips that, the link does without.
         """
         if tokens is None:
             self.credentials.forget_granted()
@@ -176,7 +182,9 @@ class Link:
                     extra={"action": "protocol_version_unknown"},
                 )
             self.dialect = choice.dialect
-            self._announced = version
+            self._announced, self._announces = version, announced
+            self.polled = False
+            self._registrations += 1  # before the first poll can go out
             self._state = step(self._state, LinkEvent.REGISTRATION_ACCEPTED)
             opened = self._state is LinkState.REGISTERED
             self._registration_failed = False
@@ -192,7 +200,8 @@ class Link:
             if self._state is LinkState.CLOSED:
                 return
             if self._state is LinkState.REGISTERED:
-                self._lost_at = time.monotonic()
+                self.breaks += 1
+                self._lost_at = self._silence.answered_at if self._silence.lasts else time.monotonic()
             self._state = step(self._state, LinkEvent.CONTACT_BROKEN)
         self.ready.close()
         self.broken.open()
@@ -239,7 +248,10 @@ class Link:
                 timeout=wish + POLL_MARGIN,
                 breaks_on_500=True,
             )
+            if response.status == 204 and self._announces and not response.from_orchestrator:
+                raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
             task = self.settings.guard.admit(response, self.dialect)
+            self.polled = True
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
             outcome = "malformed"
@@ -289,15 +301,23 @@ class Link:
 
         A 500 breaks contact only where it cannot be about the message itself: a result that the orchestrator cannot
         digest is answered with 500 for ever. ``configured_token``: authenticate with that one, not an access token.
+        A call from before the last registration breaks nothing: that came after it, and was answered.
         """
         headers = self._headers(self.credentials.configured) if configured_token else self.headers()
-        try:
-            response = await self._transport.send(request, headers, timeout)
-        except TransportError:
-            self.contact_broken()
-            raise
-        self._learn(response)
-        if response.status > 500 or (response.status == 500 and breaks_on_500):
+        registrations, asked = self._registrations, steady()
+        # A poll is held for as long as the orchestrator likes.
+        waiting = self._silence.asking() if timeout <= CALL_TIMEOUT else contextlib.nullcontext()
+        with waiting:
+            try:
+                response = await self._transport.send(request, headers, timeout)
+            except TransportError:
+                if registrations == self._registrations:
+                    self.contact_broken()
+                raise
+        self._silence.answered()
+        self._learn(response, asked)
+        broken = response.status > 500 or (response.status == 500 and breaks_on_500)
+        if broken and registrations == self._registrations:
             self.contact_broken()
         return response
 
@@ -342,7 +362,7 @@ class Link:
             requests.append(self.codec.access_token())
         for request in requests:
             response = await self.call(request, configured_token=True)
-            if response.status in _TRY_AGAIN or response.status >= 500:
+            if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:
                 replies.raise_for_status(response)
             if response.status < 300:
                 reply = replies.decode_token(response)
@@ -350,13 +370,17 @@ class Link:
                 return reply
         return None
 
-    def _learn(self, response: Response) -> None:
+    def _learn(self, response: Response, asked: float) -> None:
         """Learn the clock's offset, and whether the orchestrator was replaced by one of another version."""
         text, version = response.headers.get("date"), response.version
+        if "retry-after" in response.headers:
+            self._report_long_wait(response)
+        if version is None and self._announces and self.known.is_open:
+            return  # a proxy's clock is not the orchestrator's
         if text != self._date_header:  # another second
             self._date_header = text
             if (date := replies.parse_http_date(text)) is not None:
-                self.clock.learn(date)
+                self.clock.learn(date, asked)
         if version is not None and self._announced is not None and version != self._announced:
             _log.info(
                 "%s now speaks protocol version %s instead of %s",
@@ -367,6 +391,12 @@ class Link:
             )
             self._announced = version
             self.contact_broken()
+
+    def _report_long_wait(self, response: Response) -> None:
+        wished = replies.parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
+        if response.status >= 400 and wished is not None and wished > LONGEST_WAIT:
+            text = "%s asks to be left alone for %.0f s (Retry-After): more than %.0f s counts as no time given"
+            self.faults.tell(_log, logging.WARNING, text, self.url, wished, LONGEST_WAIT, action="retry_after_ignored")
 
 
 def kind_of(error: WorkerError) -> Hashable:

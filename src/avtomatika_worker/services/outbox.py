@@ -21,7 +21,7 @@ from avtomatika_worker.observability import metrics
 from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.delivery import Delivery, attempt, delivery_of, events_lane, keep, result_lane
-from avtomatika_worker.services.keeping import Keeper, decode
+from avtomatika_worker.services.keeping import Keeper, decode, size_of
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.store import Message
 
@@ -29,6 +29,18 @@ _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
 RETRIES_IN_FLIGHT: Final = 20
 """Calls to one orchestrator that retries make side by side: what piled up in an outage must not be the next one."""
+
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that a task's result waits for its last events; afterwards they follow it."""
+
+BACKLOG_LIMIT: Final = 1_000
+"""Undelivered results and events of an orchestrator beyond which it is asked for no more tasks ..."""
+
+BACKLOG_BYTES: Final = 64 * 2**20
+"""... or their bytes."""
+
+RESTORED_FOR: Final = 3600.0
+"""Seconds for which what a former run left is tried at least, however old the machine's clock says it is."""
 
 _NONCE_LIFE: Final = 70.0
 """Seconds for which an orchestrator remembers an event it has seen (65), and a little more."""
@@ -58,6 +70,7 @@ class Outbox:
         self._lanes: dict[Hashable, deque[Delivery]] = {}
         self._new_lanes: deque[Hashable] = deque()
         self._backlog: Counter[Link] = Counter()
+        self._bytes: Counter[Link] = Counter()
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
         self.expired: int = 0
@@ -80,6 +93,10 @@ class Outbox:
     def backlog(self, link: Link) -> int:
         """Return how many results and events wait for ``link``."""
         return self._backlog[link]
+
+    def is_full(self, link: Link) -> bool:
+        """Whether so much waits for ``link`` that it should be asked for no more tasks."""
+        return self._backlog[link] >= BACKLOG_LIMIT or self._bytes[link] >= BACKLOG_BYTES
 
     def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
         """Return the result of a task that still waits for its delivery."""
@@ -181,23 +198,39 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------------------ first attempts
 
-    async def deliver(self, link: Link, result: TaskResult) -> None:
-        """Deliver a result, or take it over: on return it is the outbox's. Called on the main loop."""
-        await self._first(delivery_of(link, result))
+    async def secure(self, delivery: Delivery) -> None:
+        """Put a delivery on disk before its first attempt, where that is wanted."""
+        if self._store_first:
+            await keep(delivery, self._keeper)
+
+    async def deliver(self, delivery: Delivery, *, at_once: bool = True) -> None:
+        """Deliver, or take over: on return it is the outbox's. Called on the main loop.
+
+        Without ``at_once`` no attempt is made here.
+        """
+        await self._first(delivery, at_once=at_once)
 
     async def deliver_event(self, link: Link, event: Event) -> None:
         """Deliver an event, or take it over; events of a task stay in order. Called on the main loop."""
-        await self._first(delivery_of(link, event))
+        delivery = delivery_of(link, event)
+        try:
+            await self.secure(delivery)
+        except BaseException:
+            self.set_aside(delivery)
+            raise
+        await self._first(delivery)
 
     def take_over(self, link: Link, message: TaskResult | Event) -> None:
         """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
-        self._wait_in_lane(delivery_of(link, message))
+        self.set_aside(delivery_of(link, message))
 
-    async def _first(self, delivery: Delivery) -> None:
+    def set_aside(self, delivery: Delivery) -> None:
+        """Take a delivery over without an attempt, as `take_over`."""
+        self._wait_in_lane(delivery)
+
+    async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
         try:
-            if self._store_first:
-                await keep(delivery, self._keeper)
-            if not self._must_wait(delivery):
+            if at_once and not self._must_wait(delivery):
                 delay = await attempt(delivery, self._keeper)
                 if delay is None:
                     self._keeper.forget(delivery.row)
@@ -218,8 +251,10 @@ class Outbox:
             return any(not each.discarded for each in self._lanes.get(delivery.lane, ()))
 
     def _wait_in_lane(self, delivery: Delivery) -> None:
+        delivery.size = delivery.size or size_of(delivery.message)
         with self._lock:
             self._backlog[delivery.link] += 1
+            self._bytes[delivery.link] += delivery.size
             lane = self._lanes.get(delivery.lane)
             if lane is None:
                 self._lanes[delivery.lane] = deque([delivery])
@@ -236,7 +271,11 @@ class Outbox:
             return False
         delivery = delivery_of(link, message)
         delivery.created, delivery.row, delivery.restored = stored.created, row, True
-        delivery.doubtful = delivery.age < _NONCE_LIFE
+        delivery.size = len(stored.body)
+        # The clock may have been set since; what it says is believed as far as that loses nothing at once.
+        oldest = self._max_age - min(self._max_age, RESTORED_FOR)
+        delivery.since -= min(max(0.0, time.time() - stored.created), oldest)
+        delivery.doubtful = time.time() - stored.created < _NONCE_LIFE
         self._wait_in_lane(delivery)
         return True
 
@@ -250,6 +289,7 @@ class Outbox:
             with self._lock:
                 done = waiting.popleft()
                 self._backlog[done.link] -= 1
+                self._bytes[done.link] -= done.size
                 if not waiting:
                     del self._lanes[lane]
             self._keeper.forget(done.row)
@@ -260,6 +300,9 @@ class Outbox:
     async def _retry(self, delivery: Delivery) -> None:
         """Try until the delivery is settled."""
         link = delivery.link
+        if delivery.restored and isinstance(delivery.message, TaskResult):  # its events left in order before it
+            await link.known.wait(timeout=self._max_age)
+            await self.events_settled(link, delivery.message.task_id, FLUSH_TIMEOUT)
         delay: float | None = delivery.next_delay
         while delay is not None and not delivery.discarded:
             # Only then the dialect is known, and the orchestrator knows the worker.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,19 +46,23 @@ is first in line for one where all run tasks.
 LOOK_AGAIN: Final = 0.25
 """Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
 
+STALE: Final = 8
+"""Polls beyond two for each slot that one orchestrator may leave unanswered before it is sent no more."""
+
 TASK_FIRST: Final = 0.001
 """Seconds that the next poll leaves to a task which has just come: making one takes as long as running a short task."""
 
-BACKLOG_LIMIT: Final = 1_000
-"""Undelivered results and events of an orchestrator beyond which it is asked for no more tasks."""
+OVERDUE: Final = 5.0
+"""Seconds beyond the wished time after which a poll that waits is no reason not to send another one."""
 
 
 @dataclass(slots=True, eq=False)
 class _Poll:
-    """A poll in flight. One that has ``lent`` its slot holds none."""
+    """A poll in flight. One that has ``lent`` its slot holds none. ``breaks``: the link's, when it was sent."""
 
     sent: float
     skills: tuple[str, ...]
+    breaks: int
     lent: bool = False
 
     def asks_for(self, skills: tuple[str, ...]) -> bool:
@@ -68,31 +73,85 @@ class _Poll:
 class _Source:
     """One orchestrator as the poller sees it. Only the poller changes it."""
 
-    __slots__ = ("backoff", "demand", "link", "not_before", "polls")
+    __slots__ = ("backoff", "breaks", "demand", "failed_at", "limited_until", "link", "most", "not_before", "polls")
 
     def __init__(self, link: Link, slots: int) -> None:
         self.link = link
+        self.breaks = 0
         self.demand = PollDemand(slots)
         self.backoff = Backoff(link.settings.calls)
         self.not_before = 0.0
+        self.limited_until = 0.0
+        self.failed_at = 0.0
+        self.most = 2 * slots + STALE
         self.polls: dict[_Poll, None] = {}  # the oldest first
+
+    def stale(self, now: float) -> list[_Poll]:
+        """Return the polls that are listened to, and not counted on.
+
+        They are from before a break of contact (a proxy may hold their connections, and the orchestrator know nothing
+        of them) or wait for longer than orchestrators do.
+        """
+        stale: list[_Poll] = []
+        overdue = now - self.link.settings.poll_timeout - OVERDUE
+        for poll in tuple(self.polls):
+            if poll.breaks == self.link.breaks and poll.sent > overdue:
+                break  # those that follow are younger
+            stale.append(poll)
+        return stale
+
+    def live(self, now: float) -> list[_Poll]:
+        """Return the polls that are counted on, the oldest first."""
+        return [*self.polls][len(self.stale(now)) :]
 
     def wants(self, skills: tuple[str, ...], now: float) -> bool:
         """Whether another poll for ``skills`` makes sense, as far as its tasks go.
 
         A poll from a time with less room leaves some skills out, and does not count.
         """
-        oldest = next(iter(self.polls), None)
-        if oldest is None or (len(self.polls) < self.demand.target and now - oldest.sent <= LEND_AFTER):
-            return True  # whatever they ask for
+        live = self.live(now)
+        if not live:
+            return len(self.polls) < self.most
+        if len(live) < self.demand.target and now - live[0].sent <= LEND_AFTER:
+            return len(self.polls) < self.most  # whatever they ask for
         by_name = self.link.dialect.skill_names
         asking = 0
-        for poll in self.polls:
+        for poll in live:
             if not by_name or poll.asks_for(skills):
                 if now - poll.sent > LEND_AFTER:
                     return False  # one that waits shows that there is nothing to be had
                 asking += 1
-        return asking < self.demand.target
+        return asking < self.demand.target and len(self.polls) < self.most
+
+    def contact_is_back(self, now: float) -> None:
+        """Forget failures, but not that the orchestrator asked to wait. After a break, begin with one poll.
+
+        Those from before may still bring tasks.
+        """
+        if self.breaks != self.link.breaks:
+            self.breaks = self.link.breaks
+            self.demand.failed()
+        self.backoff.succeeded()
+        self.failed_at = now
+        self.not_before = self.limited_until
+
+    def failed(self, poll: _Poll, error: WorkerError, now: float) -> float | None:
+        """Slow down; return the seconds until the next poll, None for a failure that is part of a former one.
+
+        Polls that were in flight together fail together: that is one failure.
+        """
+        if poll.sent > self.failed_at:
+            self.failed_at = now
+            self.demand.failed()
+            delay = delay_after(self.backoff, error)
+        elif isinstance(error, RejectedError) and error.rate_limited:  # it may name another time
+            delay = self.backoff.policy.delay(1, random.random(), retry_after=error.retry_after, rate_limited=True)
+        else:
+            return None
+        self.not_before = max(self.not_before, now + delay)
+        if isinstance(error, RejectedError) and error.rate_limited:
+            self.limited_until = self.not_before
+        return delay
 
 
 class Poller:
@@ -109,6 +168,7 @@ class Poller:
         self._stopped = False
         self._wake = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Poll until cancelled; polls in flight are then dropped, so that is for the last step of shutting down."""
@@ -116,16 +176,18 @@ class Poller:
         self._presence.on_change(self._wake.set)
         async with asyncio.TaskGroup() as group:
             for source in self._sources:
-                group.create_task(self._wake_on_contact(source.link))
+                group.create_task(self._wake_on_contact(source))
             while True:
                 self._wake.clear()
                 now = time.monotonic()
                 skills = self._presence.startable_skills
+                self._lend_stale(now)
                 while (chosen := self._next(now, skills)) is not None:
-                    poll = _Poll(now, skills)
+                    poll = _Poll(now, skills, chosen.link.breaks)
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                self._look_when_overdue(now)
                 pause = self._pause(now)
                 if pause is None:
                     await self._wake.wait()
@@ -171,6 +233,14 @@ class Poller:
             return self._sources[chosen]
         return None
 
+    def _lend_stale(self, now: float) -> None:
+        """Free the slots of polls that are not counted on any more."""
+        for source in self._sources:
+            for poll in source.stale(now):
+                if not poll.lent:
+                    poll.lent = True
+                    self._tasks.release_slot()
+
     def _borrow(self, now: float, lenders: Sequence[_Source]) -> bool:
         """Free the slot of a poll that has long been waiting; return whether there was one."""
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
@@ -200,7 +270,7 @@ class Poller:
             Candidate(
                 wants=self._wants(source, now, skills),
                 reachable=source.link.reachable,
-                in_flight=len(source.polls),
+                in_flight=len(source.live(now)),
             )
             for source in self._sources
         ]
@@ -210,14 +280,14 @@ class Poller:
         return (
             source.link.ready.is_open
             and source.not_before <= now
-            and self._outbox.backlog(source.link) < BACKLOG_LIMIT
+            and not self._outbox.is_full(source.link)
             and source.wants(skills, now)
         )
 
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to look again although nothing has happened."""
         waits = [source.not_before - now for source in self._sources if source.not_before > now]
-        if len(self._sources) > 1 or self._outbox.depth >= BACKLOG_LIMIT:
+        if len(self._sources) > 1 or any(self._outbox.is_full(source.link) for source in self._sources):
             waits.append(LOOK_AGAIN)
         return min(waits, default=None)
 
@@ -230,10 +300,24 @@ class Poller:
         self._soon = None
         self._wake.set()
 
-    async def _wake_on_contact(self, link: Link) -> None:
+    def _look_when_overdue(self, now: float) -> None:
+        """See to it that a poll which waits for too long is noticed. One timer at a time: it seldom fires."""
+        if self._overdue is not None:
+            return
+        waiting = [(source, live[0]) for source in self._sources if (live := source.live(now))]
+        if waiting:
+            due = min(poll.sent + source.link.settings.poll_timeout + OVERDUE for source, poll in waiting)
+            self._overdue = asyncio.get_running_loop().call_later(due - now + LOOK_AGAIN, self._wake_overdue)
+
+    def _wake_overdue(self) -> None:
+        self._overdue = None
+        self._wake.set()
+
+    async def _wake_on_contact(self, source: _Source) -> None:
         seen = -1
         while True:
-            seen = await link.contacts.changed(seen, None)
+            seen = await source.link.contacts.changed(seen, None)
+            source.contact_is_back(time.monotonic())
             self._wake.set()
 
     # ------------------------------------------------------------------------------------------------ polling
@@ -254,7 +338,7 @@ class Poller:
         except (MalformedMessageError, UntrustedTaskError) as error:
             taken = self._refuse(source, poll, error)
         except TransportError as error:
-            self._failed(source, error)
+            self._failed(source, poll, error)
         finally:
             source.polls.pop(poll, None)
             if taken:
@@ -275,23 +359,24 @@ class Poller:
             link.faults.tell(_log, logging.ERROR, "%s sent what is %s", link.url, error, action="task_malformed")
             outcome = Failed(InvalidInputError.code, f"the task is malformed: {error}")
         if error.job_id is None or error.task_id is None:
-            self._failed(source, error)
+            self._failed(source, poll, error)
             return False
         if self._tasks.is_busy_with(link, error.task_id):
-            self._failed(source, error)
+            self._failed(source, poll, error)
             return False  # an answer would be taken for that of the good task of the same id
         task = Task(job_id=error.job_id, task_id=error.task_id, type="")
         self._tasks.answer(link, task, outcome, reserved=not poll.lent)
         return True
 
-    def _failed(self, source: _Source, error: WorkerError) -> None:
+    def _failed(self, source: _Source, poll: _Poll, error: WorkerError) -> None:
         """Slow down. While contact is broken, polls wait for the registration anyway."""
-        source.demand.failed()
-        delay = delay_after(source.backoff, error)
-        source.not_before = max(source.not_before, time.monotonic() + delay)
-        if isinstance(error, RejectedError) and error.status in _UNKNOWN_HERE:
-            source.link.contact_broken()
+        delay = source.failed(poll, error, time.monotonic())
+        if delay is None:
+            _log.debug("poll at %s failed as others did: %s", source.link.url, error)
+            return
         limited = isinstance(error, RejectedError) and error.rate_limited
+        if isinstance(error, RejectedError) and not limited and _may_be_healed(error):
+            source.link.contact_broken()
         source.link.faults.tell(
             _log,
             logging.DEBUG if limited else logging.WARNING,
@@ -302,3 +387,8 @@ class Poller:
             action="poll_failed",
             kind=kind_of(error),
         )
+
+
+def _may_be_healed(error: RejectedError) -> bool:
+    """Whether registering may help: the worker is not known, or it is not the orchestrator that answers."""
+    return error.status in _UNKNOWN_HERE or not error.from_orchestrator

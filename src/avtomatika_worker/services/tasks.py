@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from avtomatika_worker.errors import ContractViolationError
@@ -27,6 +28,7 @@ from avtomatika_worker.services.capacity import Admission, Turn
 from avtomatika_worker.services.contexts import Contexts
 from avtomatika_worker.services.duplicates import RecentResults, is_retried
 from avtomatika_worker.services.events import TaskEvents
+from avtomatika_worker.services.handover import Handover
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.presence import Presence
@@ -84,6 +86,7 @@ class Tasks:
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
+        self._handover = Handover(outbox)
         self._presence = presence
         strict = settings.strict_events
         self._contexts = Contexts(settings.worker_id, pipeline, presence.hot, files, telemetry, strict_events=strict)
@@ -254,29 +257,34 @@ class Tasks:
             if execution.lingers:
                 await self._linger(execution)
         finally:
-            if running.turn is not None:
-                running.turn.end()
-            if running.has_slot:
-                self._free()
+            self._let_go(running)
+
+    def _let_go(self, running: Running) -> None:
+        """Give a task's turn and slot to others."""
+        if running.turn is not None:
+            running.turn.end()
+        if running.has_slot:
+            running.has_slot = False
+            self._free()
 
     async def _run_to_delivery(self, running: Running, events: TaskEvents) -> None:
         try:
-            result = await self._execute(running, events)
+            result = await self._execute(running)
             running.finished = True
             self._recent.remember(running.link.url, running.task, result)
             with self._telemetry.tracing.span("deliver"):
-                await self._outbox.deliver(running.link, result)
+                # A skill that was given up keeps its slot until it has ended.
+                free = None if running.execution.lingers else partial(self._let_go, running)
+                await self._handover.deliver(running.link, result, free=free, before=events.close)
         finally:
             self._reported(running)
 
-    async def _execute(self, running: Running, events: TaskEvents) -> TaskResult:
+    async def _execute(self, running: Running) -> TaskResult:
         """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
-        outcome: Outcome = Cancelled(CancelReason.SHUTDOWN)
         try:
             outcome = await running.execution.run()
-            await events.close()
         except asyncio.CancelledError:
-            self._outbox.take_over(running.link, self._result(running, outcome))
+            self._outbox.take_over(running.link, self._result(running, Cancelled(CancelReason.SHUTDOWN)))
             raise
         return self._result(running, outcome)
 
@@ -311,12 +319,17 @@ class Tasks:
         _log.info(
             "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
         )
+        slots = [self._free] if has_slot else []
+
+        def free() -> None:
+            while slots:
+                slots.pop()()
+
         try:
-            await self._outbox.deliver(link, result)
+            await self._handover.deliver(link, result, free=free)
         finally:
             self._one_reported()
-            if has_slot:
-                self._free()
+            free()
 
     async def _linger(self, execution: Execution) -> None:
         """Keep the slot until a skill that was given up has truly ended."""

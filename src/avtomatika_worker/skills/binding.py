@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
@@ -13,9 +13,9 @@ from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.bare import mentions
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.hints import MISSING, name_of
+from avtomatika_worker.skills.engines import TypeContract
+from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, name_of
 from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
-from avtomatika_worker.skills.schema import TypeContract, UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue, describe
 
 _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -141,7 +141,8 @@ def compile_plan(
     Raises `SkillDefinitionError` naming an argument that nobody can fill, `UnresolvedReferenceError` for hints that
     cannot be resolved yet.
     """
-    parameters = _parameters(skill, func)
+    bound_before = _bound_names(func)
+    parameters = {name: each for name, each in _parameters(skill, func).items() if name not in bound_before}
     hints = type_hints(skill, func, localns)
     annotations = {name: hints.get(name, MISSING) for name in parameters}
     takes_params = "params" in parameters
@@ -176,7 +177,7 @@ def compile_plan(
     inferred = _inferred(skill, func, annotations.get("params", MISSING), own)
     contract = _combined(inferred, given) if given is not None else inferred
     bound = {name for name, _ in keywords} | {name for name, _, _ in positional}
-    bound |= {"params"} & parameters.keys()
+    bound |= ({"params"} & parameters.keys()) | bound_before
     return BindingPlan(
         positional=tuple(positional),
         keywords=tuple(keywords),
@@ -191,9 +192,7 @@ def compile_plan(
 
 def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) -> dict[str, Any]:
     """Return the hints of a function or callable object, resolved. Raises `UnresolvedReferenceError`."""
-    target: Any = inspect.unwrap(underlying(func))
-    if not inspect.isroutine(target):
-        target = type(target).__call__
+    *_, target = _wrapped(func)
     try:
         return typing.get_type_hints(target, localns=localns, include_extras=True)
     except NameError as error:
@@ -214,6 +213,32 @@ def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(func, functools.partial):
         func = func.func
     return func
+
+
+_PARTIALS: Final = (functools.partial, functools.partialmethod)
+
+
+def _wrapped(func: Any) -> Iterator[Any]:
+    """Yield ``func`` and, from the outside in, what it calls as a partial, a wrapper or a callable object."""
+    while func is not None:
+        yield func
+        if isinstance(func, _PARTIALS):
+            func = cast("Any", func).func
+        elif hasattr(func, "__wrapped__"):
+            func = func.__wrapped__
+        elif inspect.isroutine(func):
+            return
+        else:
+            func = inspect.getattr_static(cast("Any", type(func)), "__call__", None)
+
+
+def _bound_names(func: Callable[..., Any]) -> frozenset[str]:
+    """Return the arguments that partials have bound by keyword: nobody else is to fill or to see them."""
+    names: set[str] = set()
+    for each in _wrapped(func):
+        if isinstance(each, _PARTIALS):
+            names.update(cast("Any", each).keywords)
+    return frozenset(names)
 
 
 def local_names(func: Callable[..., Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import sys
 import types
 import typing
@@ -21,6 +22,10 @@ _SAYS_NOTHING: Final = frozenset(
     {MISSING, None, types.NoneType, Never, NoReturn, Any, object, dict, Mapping, typing.Dict, typing.Mapping}  # noqa: UP006
 )
 _PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
+
+
+class UnsupportedTypeError(TypeError):
+    """A type that no schema can be made of; the message says why."""
 
 
 def says_nothing(annotation: Any) -> bool:
@@ -65,6 +70,11 @@ def for_pydantic(annotation: Any, above: tuple[Any, ...] = ()) -> Any:
     return origin[converted_args[0] if len(converted_args) == 1 else converted_args]
 
 
+def union_of(members: tuple[Any, ...]) -> Any:
+    """Return the union of types."""
+    return Union[members]  # noqa: UP007 - their number is not known
+
+
 def members_of(annotation: Any) -> tuple[Any, ...]:
     """Return the members of a union; any other type is its only one."""
     return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
@@ -74,10 +84,64 @@ def field_types(annotation: Any) -> dict[str, Any]:
     """Return the fields of a class that has typed fields, else nothing."""
     if not isinstance(annotation, type):
         return {}
-    marks = ("__dataclass_fields__", "__struct_fields__", "__total__", "_fields", "model_fields")
+    marks = ("__dataclass_fields__", "__struct_fields__", "__total__", "_fields", "model_fields", "__attrs_attrs__")
     if not any(hasattr(annotation, mark) for mark in marks):
         return {}
     return typing.get_type_hints(annotation, include_extras=True)
+
+
+def class_hints(annotation: Any) -> dict[str, Any]:
+    """Return the type hints of a class, those of a generic one with its arguments. Raises NameError, TypeError."""
+    cls: Any = get_origin(annotation) or annotation
+    scopes: dict[Any, dict[Any, Any]] = {}
+    _collect_arguments(annotation, {}, scopes)
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if own := inspect.get_annotations(base):
+            resolved = typing.get_type_hints(base, include_extras=True)
+            hints.update({name: _substituted(resolved[name], scopes.get(base, {})) for name in own})
+    return hints
+
+
+def _collect_arguments(annotation: Any, scope: dict[Any, Any], scopes: dict[Any, dict[Any, Any]]) -> None:
+    """Find what stands for the type variables of a class and of each of its bases."""
+    cls: Any = get_origin(annotation) or annotation
+    if cls in scopes or not isinstance(cls, type) or cls is typing.Generic:
+        return
+    args = (_substituted(each, scope) for each in get_args(annotation))
+    scopes[cls] = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        _collect_arguments(base, scopes[cls], scopes)
+
+
+def _substituted(tp: Any, scope: Mapping[Any, Any]) -> Any:
+    if isinstance(tp, typing.TypeVar):
+        return scope.get(tp, tp)
+    parameters = () if hasattr(tp, "__mro__") and get_origin(tp) is None else getattr(tp, "__parameters__", ())
+    return tp[tuple(scope.get(each, each) for each in parameters)] if parameters and scope else tp
+
+
+def admits_none(annotation: Any) -> bool:
+    """Whether None is a value of a type."""
+    if annotation in (Any, object, None, types.NoneType):
+        return True
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return admits_none(args[0])
+    if origin is Literal:
+        return None in args
+    if origin in {Union, types.UnionType}:
+        return any(map(admits_none, args))
+    if isinstance(annotation, typing.TypeVar):
+        return admits_none(Any if annotation.__bound__ is None else annotation.__bound__)
+    return any(map(admits_none, stands_for(annotation)))
+
+
+def is_named_tuple(value: object) -> bool:
+    """Whether ``value`` is a NamedTuple, or its class."""
+    return hasattr(value, "_fields") and (
+        isinstance(value, tuple) or (isinstance(value, type) and issubclass(value, tuple))
+    )
 
 
 def without_requiredness(annotation: Any) -> Any:
@@ -119,15 +183,19 @@ def mentions(annotation: Any, test: Callable[[Any], bool]) -> bool:
             todo.extend(part.__metadata__)
         todo.extend(get_args(part))
         # the class of a generic one, what a NewType or a ``type`` statement stands for
-        todo.extend(each for each in (get_origin(part), *_stands_for(part)) if each is not None)
+        todo.extend(each for each in (get_origin(part), *stands_for(part)) if each is not None)
         todo.extend(field_types(part).values())
         todo.extend(field.default for field in getattr(part, "__dataclass_fields__", {}).values())
     return False
 
 
-def _stands_for(annotation: Any) -> tuple[Any, ...]:
+def stands_for(annotation: Any) -> tuple[Any, ...]:
+    """Return what a NewType or a ``type`` statement is a name of."""
     if isinstance(annotation, type):
         return ()
+    alias: Any = get_origin(annotation)
+    if hasattr(alias, "__value__"):  # a generic one
+        return (_substituted(alias.__value__, dict(zip(alias.__type_params__, get_args(annotation), strict=False))),)
     return tuple(getattr(annotation, name) for name in ("__supertype__", "__value__") if hasattr(annotation, name))
 
 

@@ -21,12 +21,12 @@ from avtomatika_worker.skills.blueprint import SkillBlueprint
 
 @dataclass(slots=True)
 class LoadedSkills:
-    """What a directory held."""
+    """What a directory held. ``made`` is the package's name where it could not be imported as any other is."""
 
     blueprints: list[SkillBlueprint] = field(default_factory=list[SkillBlueprint])
     setups: list[Callable[[Any], object]] = field(default_factory=list[Callable[[Any], object]])
     modules: list[str] = field(default_factory=list[str])
-    package: str | None = None
+    made: str | None = None
 
 
 def load_directory(
@@ -34,21 +34,24 @@ def load_directory(
 ) -> LoadedSkills:
     """Import every module of ``path``, by name, and return their blueprints and ``setup`` functions.
 
-    The directory becomes a package of its own name, with or without ``__init__.py``, so that its modules can import
-    each other; names with a leading underscore are for that only and are not scanned. A module that cannot be imported
-    raises `SkillLoadError`, or with ``on_error="skip"`` is told to ``on_problem``. A directory that does not exist
-    holds nothing.
+    The directory is imported under its real name, such as ``app.skills``, where the import path leads to it; elsewhere
+    it becomes a package of its own name, with or without ``__init__.py``. So its modules can import each other; names
+    with a leading underscore are for that only and are not scanned. A module that cannot be imported raises
+    `SkillLoadError`, or with ``on_error="skip"`` is told to ``on_problem``. A directory that does not exist holds
+    nothing.
     """
     loaded = LoadedSkills()
     directory = path.resolve()
     if not directory.is_dir():
         return loaded
+    name = _importable_name(directory)
     try:
-        package = _package(directory)
+        package = importlib.import_module(name) if name else make_package(_own_name(directory), directory)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's __init__.py may raise anything
-        _problem(directory / "__init__.py", error, on_error, on_problem)
+        _problem(_broken_init(directory, name), error, on_error, on_problem)
         return loaded
-    loaded.package = package.__name__
+    if name is None:
+        loaded.made = package.__name__
     _take(package, loaded)
     for info in sorted(pkgutil.iter_modules([str(directory)]), key=lambda each: each.name):
         if info.name.startswith("_"):
@@ -73,11 +76,6 @@ def _problem(
     on_problem(problem)
 
 
-def _package(directory: Path) -> ModuleType:
-    """Import the directory as a package."""
-    return make_package(_package_name(directory), directory)
-
-
 def make_package(name: str, directory: Path) -> ModuleType:
     """Import a directory as the package ``name``, which may be there already."""
     present = sys.modules.get(name)
@@ -100,20 +98,57 @@ def make_package(name: str, directory: Path) -> ModuleType:
     return module
 
 
-def _package_name(directory: Path) -> str:
+def _importable_name(directory: Path) -> str | None:
+    """Return the name under which any other module would import the directory; None when there is none.
+
+    The directory above the outermost ``__init__.py`` counts, else the nearest one in the import path.
+    """
+    top = directory.parent
+    while top != top.parent and (top / "__init__.py").is_file():
+        top = top.parent
+    for root in [top, *directory.parents]:
+        name = ".".join(directory.relative_to(root).parts)
+        if all(part.isidentifier() for part in name.split(".")) and _leads_to(name, directory):
+            return name
+    return None
+
+
+def _leads_to(name: str, directory: Path) -> bool:
+    """Whether importing ``name`` imports the directory. No code of the user's is run for this."""
+    parts = name.split(".")
+    paths: list[str] = []
+    for end, part in enumerate(parts, 1):
+        present = sys.modules.get(".".join(parts[:end]))
+        if present is not None:
+            paths = list(getattr(present, "__path__", []))
+        else:
+            # By its own name alone: a package's full name would need the packages above it to be loaded.
+            find = importlib.machinery.PathFinder.find_spec
+            spec = find(part, paths) if end > 1 else importlib.util.find_spec(part)
+            paths = list((spec and spec.submodule_search_locations) or [])
+        if not paths:
+            return False
+    return directory in [Path(each).resolve() for each in paths]
+
+
+def _broken_init(directory: Path, name: str | None) -> Path:
+    """Return the ``__init__.py`` that cannot be imported: the outermost that is not loaded."""
+    parts = (name or "").split(".")
+    for end in range(1, len(parts)):
+        if ".".join(parts[:end]) not in sys.modules:
+            return directory.parents[len(parts) - end - 1] / "__init__.py"
+    return directory / "__init__.py"
+
+
+def _own_name(directory: Path) -> str:
     """Return the directory's own name; a unique one when that is no identifier or belongs to something else."""
     name = re.sub(r"\W", "_", directory.name)
     name = f"_{name}" if not name or name[0].isdigit() else name
     present = sys.modules.get(name)
     if present is not None:
-        mine = str(directory) in [str(Path(each).resolve()) for each in getattr(present, "__path__", [])]
+        mine = directory in [Path(each).resolve() for each in getattr(present, "__path__", [])]
         return name if mine else _unique(name, directory)
-    found = importlib.util.find_spec(name)
-    if found is None or str(directory) in [
-        str(Path(each).resolve()) for each in found.submodule_search_locations or []
-    ]:
-        return name
-    return _unique(name, directory)
+    return _unique(name, directory) if importlib.util.find_spec(name) is not None else name
 
 
 def _unique(name: str, directory: Path) -> str:

@@ -6,57 +6,200 @@ import dataclasses
 import enum
 import inspect
 import io
+import marshal
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Final, cast
 
 import msgspec
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.skills.hints import is_named_tuple
+from avtomatika_worker.skills.validation import said
 
 _CANNOT: Final = (TypeError, ValueError, RecursionError, AttributeError)
 _TEXTS: Final = {None: "null", True: "true", False: "false"}
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_DEEPEST: Final = 200
+"""Containers in one another; no orchestrator takes more than 100."""
+_LONGEST_PATH: Final = 200
+_ARRAYS: Final = (list, tuple, set, frozenset, deque)
 
 
 def to_plain(value: object) -> Any:
     """Return ``value`` as plain JSON-able values.
 
-    Models, dataclasses and Structs become dicts of their fields (a pydantic model's by their aliases, as in its
-    schema), and so does a NamedTuple (inside of something else it is an array, as its schema says); enums their value;
+    Dataclasses, Structs and attrs objects become dicts of their fields, and so does a NamedTuple (inside of something
+    else it is an array, as its schema says); pydantic's values are written by pydantic; enums become their value;
     dates, UUIDs, decimals and paths texts; bytes base64; sets lists; NumPy's numbers and arrays numbers and lists. Keys
     become texts. Raises `UnsendableValueError` naming the path of what is none of these, or contains itself.
     """
     if is_named_tuple(value) and not isinstance(value, type):
         value = cast("Any", value)._asdict()
     try:
-        return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode)
-    except _CANNOT:  # the slow way says where, and knows more kinds of keys
+        marshal.dumps(cast("Any", value))  # knows Python's own types only, and fails at once for any other
+        return msgspec.to_builtins(value, str_keys=True)
+    except _CANNOT:  # the slow way knows more types, and says where what nobody knows is
         pass
     try:
-        return _walk(value, "$", frozenset())
+        return _walk(value, set())
+    except _Unsendable as found:
+        path = "$" + "".join(reversed(found.path))
+        raise UnsendableValueError(path[:_LONGEST_PATH], found.problem) from found.__cause__
     except RecursionError:
         raise UnsendableValueError("$", f"{_kind(value)} is nested too deep") from None
 
 
-def is_named_tuple(value: object) -> bool:
-    """Whether ``value`` is a NamedTuple, or its class."""
-    return hasattr(value, "_fields") and (
-        isinstance(value, tuple) or (isinstance(value, type) and issubclass(value, tuple))
-    )
+class _Unsendable(Exception):  # noqa: N818 - never leaves this module
+    """A value that is no JSON; on its way up each container adds its step."""
+
+    def __init__(self, problem: str, *path: str) -> None:
+        self.problem: str = problem
+        self.path: list[str] = [*path]
 
 
-def _encode(value: object) -> Any:
+def _walk(value: object, above: set[int]) -> Any:
+    """``above``: the ids of the containers that ``value`` is in. Raises `_Unsendable`."""
+    if type(value) in _SCALARS:
+        return value
+    itself, number = value, id(value)
+    if number in above:
+        raise _Unsendable(f"{_kind(value)} contains itself")
+    if len(above) >= _DEEPEST:
+        raise _Unsendable(f"{_kind(value)} is nested too deep")
+    above.add(number)
+    try:
+        if isinstance(value, Mapping):
+            fields = cast("Mapping[object, object]", value).items()
+            return _object(((_key(key), item) for key, item in fields), above)
+        if isinstance(value, _ARRAYS):
+            return _array(cast("Collection[Any]", value), above)
+        return _other(value, above)
+    except (_Unsendable, RecursionError):
+        raise
+    except Exception as error:
+        raise _Unsendable(f"{_kind(itself)} cannot be read: {said(error)}") from error
+    finally:
+        above.discard(number)
+
+
+def _object(fields: Iterable[tuple[str, Any]], above: set[int]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, item in fields:
+        try:
+            plain[name] = item if type(item) in _SCALARS else _walk(item, above)
+        except _Unsendable as found:
+            found.path.append(f".{name}"[:200])
+            raise
+    return plain
+
+
+def _array(items: Collection[Any], above: set[int]) -> list[Any]:
+    if _SCALARS.issuperset(map(type, items)):
+        return list(items)
+    plain: list[Any] = []
+    for index, item in enumerate(items):
+        try:
+            plain.append(item if type(item) in _SCALARS else _walk(item, above))
+        except _Unsendable as found:
+            found.path.append(f"[{index}]")
+            raise
+    return plain
+
+
+def _other(value: Any, above: set[int]) -> Any:
+    """Return what is no container of the standard library's, one level of it at a time."""
+    writer = None if isinstance(value, type) else _pydantic_writer(value)
+    if writer is not None:
+        try:
+            return _walk(writer(value), above)
+        except UnsendableValueError as error:
+            raise _Unsendable(error.problem, error.path[1:]) from error
+    if isinstance(value, msgspec.Struct):
+        return _struct(value, above)
+    if not isinstance(value, type) and (named := _fields(value)) is not None:
+        return _object(named, above)
+    try:
+        return msgspec.to_builtins(value, str_keys=True)
+    except _CANNOT:
+        pass
+    try:
+        inner = value.value if isinstance(value, enum.Enum) else _encode(value)
+    except _CANNOT as error:
+        why = "" if type(error) is TypeError else f": {error}"[:200]
+        raise _Unsendable(f"{_kind(value)} is not JSON-able{why or _remedy(value)}") from None
+    return _walk(inner, above)
+
+
+def _pydantic_writer(value: object) -> Callable[[Any], Any] | None:
+    """Return what writes a value of pydantic's, None for any other value."""
+    kind = type(value)
+    serializer = kind.__dict__.get("__pydantic_serializer__")
+    if serializer is None:
+        if kind.__module__.partition(".")[0] not in _PYDANTIC and not hasattr(kind, "__get_pydantic_core_schema__"):
+            return None
+        return _by_type(cast("Any", kind))
+    from avtomatika_worker.skills import pydantic_engine
+
+    return lambda value: pydantic_engine.written(serializer, value)
+
+
+_PYDANTIC: Final = frozenset({"pydantic", "pydantic_core"})
+
+
+@lru_cache(256)
+def _by_type(kind: Any) -> Callable[[Any], Any] | None:
+    if issubclass(kind, str | PurePath):  # texts by themselves
+        return None
+    from avtomatika_worker.skills import pydantic_engine
+
+    try:
+        return pydantic_engine.PydanticType(kind).write
+    except Exception:  # noqa: BLE001 - a type of the user's may raise anything: then it is written as others are
+        return None
+
+
+def _struct(value: msgspec.Struct, above: set[int]) -> Any:
+    """Write a Struct as msgspec does, and know the path."""
+    config = value.__struct_config__
+    names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+    fields = [(written, getattr(value, name, msgspec.UNSET)) for written, name in names]
+    if config.omit_defaults:
+        infos = msgspec.structs.fields(value)
+        fields = [each for each, info in zip(fields, infos, strict=True) if not _is_default(each[1], info)]
+    if config.array_like:
+        return _array([*([config.tag] if config.tag is not None else []), *(item for _, item in fields)], above)
+    tag: list[tuple[str, Any]] = [(config.tag_field, config.tag)] if config.tag_field else []
+    return _object(tag + [(name, item) for name, item in fields if item is not msgspec.UNSET], above)
+
+
+def _is_default(value: Any, info: msgspec.structs.FieldInfo) -> bool:
+    if info.default_factory in (list, dict, set):
+        return type(value) is info.default_factory and not value
+    same_scalar = type(value) in _SCALARS and type(value) is type(info.default) and value == info.default
+    return value is info.default or same_scalar
+
+
+def _fields(value: Any) -> Iterator[tuple[str, Any]] | None:
+    """Return the fields of a dataclass or an attrs object that have a value, None for anything else."""
+    if dataclasses.is_dataclass(value):
+        names = [each.name for each in dataclasses.fields(value)]
+    elif hasattr(value, "__attrs_attrs__"):
+        names = [each.name for each in value.__attrs_attrs__]
+    else:
+        return None
+    return ((name, item) for name in names if (item := getattr(value, name, msgspec.UNSET)) is not msgspec.UNSET)
+
+
+def _encode(value: Any) -> Any:
     """Encode what msgspec does not know. Raises TypeError for what nobody knows."""
     if isinstance(value, PurePath | str):  # msgspec takes no subclass of str
         return str(value)
-    if isinstance(value, Mapping):
-        return dict(cast("Any", value))
-    if isinstance(value, deque):
-        return list(cast("Any", value))
-    dump = getattr(value, "model_dump", None)  # pydantic
-    if callable(dump) and not isinstance(value, type):
-        return dump(mode="json", by_alias=True)
+    for kind in (bool, int, float):  # nor of these
+        if isinstance(value, kind):
+            return kind(value)
     if type(value).__module__.partition(".")[0] == "numpy":
         convert = getattr(value, "tolist", None) or getattr(value, "item", None)
         if callable(convert):
@@ -64,61 +207,29 @@ def _encode(value: object) -> Any:
     raise TypeError(f"{_kind(value)} is not JSON-able")
 
 
-def _walk(value: object, path: str, above: frozenset[int]) -> Any:
-    """Do in Python what msgspec could not do, and know the path. Raises `UnsendableValueError`."""
-    if id(value) in above:
-        raise UnsendableValueError(path[:200], f"{_kind(value)} contains itself")
-    inside = above | {id(value)}
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[object, object]", value).items()
-        return {(text := _key(key, path)): _walk(item, f"{path}.{text}", inside) for key, item in fields}
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        items = cast("Iterable[object]", value)
-        return [_walk(item, f"{path}[{index}]", inside) for index, item in enumerate(items)]
-    named = _fields(value)
-    if named is not None:
-        return {name: _walk(item, f"{path}.{name}", inside) for name, item in named if item is not msgspec.UNSET}
-    try:
-        return msgspec.to_builtins(value, str_keys=True, enc_hook=_encode)
-    except _CANNOT:
-        pass
-    try:
-        inner = value.value if isinstance(value, enum.Enum) else _encode(value)
-    except _CANNOT as error:
-        why = "" if type(error) is TypeError else f": {error}"[:200]
-        raise UnsendableValueError(path, f"{_kind(value)} is not JSON-able{why or _remedy(value)}") from None
-    return _walk(inner, path, inside)
+_NO_KEYS: Final = (Mapping, tuple)
 
 
-def _fields(value: object) -> list[tuple[str, object]] | None:
-    """Return the fields of a Struct or dataclass as msgspec would write them, None for anything else."""
-    if isinstance(value, msgspec.Struct):
-        config = value.__struct_config__
-        tag: list[tuple[str, object]] = [(config.tag_field, config.tag)] if config.tag_field else []
-        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
-        return tag + [(written, getattr(value, name, msgspec.UNSET)) for written, name in names]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(each.name, getattr(value, each.name, msgspec.UNSET)) for each in dataclasses.fields(value)]
-    return None
-
-
-def _key(key: Any, path: str) -> str:
+def _key(key: object) -> str:
     """Return a dict's key as a text, as JSON writes it."""
+    if type(key) is str:
+        return key
     if isinstance(key, enum.Enum):
         key = key.value
     if key is None or isinstance(key, bool):
         return _TEXTS[key]
     try:
-        plain = msgspec.to_builtins(key, enc_hook=_encode)
-    except _CANNOT:
+        plain = None if issubclass(type(key), _NO_KEYS) else _walk(key, set())
+    except (_Unsendable, RecursionError):
         plain = None
     if isinstance(plain, str | int | float):
         return str(plain)
-    raise UnsendableValueError(path, f"the key {repr(key)[:100]} ({_kind(key)}) is not JSON-able")
+    raise _Unsendable(f"the key {repr(key)[:100]} ({_kind(key)}) is not JSON-able")
 
 
 def _kind(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    kind: type = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 def _remedy(value: object) -> str:

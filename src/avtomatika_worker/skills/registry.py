@@ -21,8 +21,10 @@ class SkillRegistry:
         self._known = 0
 
     def add(self, definition: SkillDefinition) -> None:
-        """Register and compile. Raises `SkillDefinitionError`, also for a name that is taken."""
+        """Register and compile. Raises `SkillDefinitionError`, also for a name that another definition has taken."""
         taken = self._definitions.get(definition.name)
+        if taken is definition:  # of a blueprint that was included, and found in the skills directory
+            return
         if taken is not None:
             places = f"{taken.place} and {definition.place}"
             raise SkillDefinitionError(definition.name, f"the name is taken twice, by {places}")

@@ -105,6 +105,8 @@ class ResourceRegistry:
         """Register a resource; from now on arguments of its type are filled. Raises `ResourceError`."""
         resource = definition.compile()
         taken = self._resources.get(resource.kind)
+        if taken is not None and taken.definition is definition:
+            return
         if taken is not None:
             both = f"{taken.definition.place} and {definition.place}"
             raise ResourceError(resource.name, f"{name_of(resource.kind)} is made twice, by {both}")

@@ -1,71 +1,61 @@
-"""From type hints to JSON Schemas and converters.
-
-Two engines: msgspec for what it can represent faithfully, pydantic where the types hold pydantic models or constraints
-that msgspec would silently ignore. What neither can do is an error at registration.
-"""
+"""From type hints to the contracts of params, results and events."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import inspect
 import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final, NotRequired, Required, TypedDict, cast, get_args, get_origin
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, NotRequired, Required, cast, get_args, get_origin
 
 import msgspec
 
-from avtomatika_worker._extras import install_hint
-from avtomatika_worker.errors import UnsendableValueError
-from avtomatika_worker.protocol.canonical import canonical_bytes
-from avtomatika_worker.protocol.dialects import NEUTRAL
-from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
-from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.skills.announced import announceable
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
+from avtomatika_worker.skills.engines import (
+    TypeContract,
+    by_engine,
+    or_with_pydantic,
+    with_msgspec,
+    with_pydantic,
+    written_schema,
+)
 from avtomatika_worker.skills.hints import (
     MISSING,
+    UnsupportedTypeError,
     field_types,
     for_pydantic,
-    is_msgspec_constraint,
+    is_named_tuple,
     members_of,
-    mentions,
     name_of,
     needs_pydantic,
     says_nothing,
     typed_dict_for_pydantic,
+    union_of,
     without_requiredness,
 )
-from avtomatika_worker.skills.plain import is_named_tuple, to_plain
-from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, json_path, shorten
+from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.records import Field, Record, record_of
+from avtomatika_worker.skills.validation import shorten
 
 Fields = Mapping[str, tuple[Any, Any]]
 """Field name → type and default (`MISSING` when it is required)."""
 
-_MOST: Final = 20
-_PATH_SCHEMA: Final = {"type": "string", "format": "path"}
+_JSON_TYPES: Final = frozenset({str, int, float, bool, list, dict})
 
 
-class UnsupportedTypeError(TypeError):
-    """A type that no engine can make a schema of; the message says why."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TypeContract:
-    """A type as a JSON Schema and a converter. ``convert`` raises `InvalidValue`."""
+@dataclass(frozen=True, slots=True)
+class OutputContract:
+    """The data that a function returns: their schema, and what writes them. ``write`` raises `UnsendableValueError`."""
 
     schema: JsonSchema
-    convert: Callable[[object], Any]
-    inferred: JsonSchema | None = None
-    """What the type hints say, where the user wrote another schema."""
+    write: Callable[[object], Any] = to_plain
 
 
 def infer_input(annotation: Any) -> TypeContract | None:
     """Return the contract of an argument's type, None when the type says nothing. Raises `UnsupportedTypeError`."""
     if says_nothing(annotation):
         return None
-    contract = _fields_of_named_tuple(annotation) if is_named_tuple(annotation) else _by_engine(annotation)
+    contract = _fields_of_named_tuple(annotation) if is_named_tuple(annotation) else by_engine(annotation)
     if not _may_be_object(contract.schema):
         advice = "give the argument another name than params, and it is a field of them"
         raise UnsupportedTypeError(f"params are always an object, but {name_of(annotation)} is none; {advice}")
@@ -73,37 +63,63 @@ def infer_input(annotation: Any) -> TypeContract | None:
 
 
 def infer_fields(name: str, fields: Fields) -> TypeContract:
-    """Return the contract of an object with these fields; ``convert`` returns a dict of those that were given."""
-    plain_types = {field: tp for field, (tp, _) in fields.items()}
-    pydantic = any(needs_pydantic(tp) for tp in plain_types.values())
+    """Return the contract of an object with these fields; ``convert`` returns a dict of those that were given.
+
+    One that may be None and has no default is None when it was not given.
+    """
+    if not any(needs_pydantic(tp) for tp, _ in fields.values()):
+        own = tuple(Field(each, each, tp, default is MISSING, default) for each, (tp, default) in fields.items())
+        return or_with_pydantic(
+            name,
+            lambda: with_msgspec(Record(name, own, dict)),
+            lambda: _fields_with_pydantic(name, fields),
+        )
+    return _fields_with_pydantic(name, fields)
+
+
+def _fields_with_pydantic(name: str, fields: Fields) -> TypeContract:
     hints = {
-        field: Required[tp] if fields[field][1] is MISSING else NotRequired[tp] for field, tp in plain_types.items()
+        field: Required[for_pydantic(tp)] if default is MISSING else NotRequired[for_pydantic(tp)]
+        for field, (tp, default) in fields.items()
     }
-    contract = _by_engine(_typed_dict(name, hints, pydantic=pydantic))
-    properties = cast("dict[str, Any]", contract.schema.get("properties", {}))
-    for field, (_, default) in fields.items():
-        if default is not MISSING and field in properties:
-            with contextlib.suppress(UnsendableValueError):  # a default that is no JSON is just not announced
-                properties[field] = {**properties[field], "default": _sendable(to_plain(default))}
-    return contract
+    defaults = {field: (tp, default) for field, (tp, default) in fields.items() if default is not MISSING}
+    return with_pydantic(typed_dict_for_pydantic(name, hints), output=False, defaults=defaults)
 
 
-def infer_output(annotation: Any, *, enveloped: bool = False) -> JsonSchema | None:
-    """Return the schema of the data that a function with this return type produces, None when nothing is known.
+def infer_output(annotation: Any, *, enveloped: bool = False) -> OutputContract | None:
+    """Return the contract of the data that a function with this return type produces, None when nothing is known.
 
     ``enveloped``: it is the type of an envelope's ``data``. Raises `UnsupportedTypeError`.
     """
     members = [member for member in members_of(annotation) if member is not types.NoneType]
     if not members or any(says_nothing(member) for member in members):
         return None
-    if len(members) == 1:
-        schema = _data_schema(members[0], enveloped=enveloped)
+    contracts = [_data_contract(member, enveloped=enveloped) for member in members]
+    known = [each for each in contracts if each is not None]
+    if len(known) < len(contracts):
+        return None
+    schema = known[0].schema if len(known) == 1 else _any_of([each.schema for each in known])
+    write = known[0].write if len(known) == 1 else _writer(members, known)
+    if len(members) < len(members_of(annotation)):  # None is no data
+        schema = _any_of([schema, {"type": "object", "maxProperties": 0}])
+    return OutputContract(schema, write)
+
+
+def _writer(members: Sequence[Any], contracts: Sequence[OutputContract]) -> Callable[[object], Any]:
+    """Return what writes a value of one of several types: pydantic knows which of its own it is."""
+    own = [tp for tp, each in zip(members, contracts, strict=True) if each.write is not to_plain]
+    if not own:
+        return to_plain
+    if len(own) == 1:
+        chosen = next(each.write for each in contracts if each.write is not to_plain)
     else:
-        schemas = [_data_schema(member, enveloped=enveloped) for member in members]
-        schema = None if any(each is None for each in schemas) else _any_of(cast("list[JsonSchema]", schemas))
-    if schema is None or len(members) == len(members_of(annotation)):
-        return schema
-    return _any_of([schema, {"type": "object", "maxProperties": 0}])  # None is no data
+        chosen = with_pydantic(union_of(tuple(own)), output=True).write or to_plain
+    others = tuple(
+        tp
+        for each, contract in zip(members, contracts, strict=True)
+        if contract.write is to_plain and isinstance(tp := get_origin(each) or each, type) and tp not in _JSON_TYPES
+    )
+    return lambda value: to_plain(value) if isinstance(value, others) else chosen(value)
 
 
 def explicit_input(given: Any) -> TypeContract | None:
@@ -112,7 +128,7 @@ def explicit_input(given: Any) -> TypeContract | None:
         raise UnsupportedTypeError(f"it must be a JSON Schema (a dict) or a type, not the text {shorten(given)!r}")
     if not isinstance(given, Mapping):
         return infer_input(given)
-    schema = _written(cast("Mapping[str, Any]", given))
+    schema = written_schema(cast("Mapping[str, Any]", given))
 
     def check(value: object) -> object:
         schema.check(value)
@@ -121,18 +137,20 @@ def explicit_input(given: Any) -> TypeContract | None:
     return TypeContract(schema.json, check)
 
 
-def explicit_output(given: Any) -> JsonSchema | None:
-    """Return the schema of the data that the user wrote: a JSON Schema, or a type."""
-    return _written(cast("Mapping[str, Any]", given)).json if isinstance(given, Mapping) else infer_output(given)
+def explicit_output(given: Any) -> OutputContract | None:
+    """Return the contract of the data that the user wrote: a JSON Schema, or a type."""
+    if isinstance(given, Mapping):
+        return OutputContract(written_schema(cast("Mapping[str, Any]", given)).json)
+    return infer_output(given)
 
 
 def explicit_event(given: Any) -> JsonSchema:
     """Return the schema of an event that the user wrote: a JSON Schema, or a type."""
     if isinstance(given, Mapping):
-        return _written(cast("Mapping[str, Any]", given)).json
+        return written_schema(cast("Mapping[str, Any]", given)).json
     if says_nothing(given):
         return {"type": "object"}
-    schema = _fields_of_named_tuple(given).schema if is_named_tuple(given) else _by_engine(given, output=True).schema
+    schema = _fields_of_named_tuple(given).schema if is_named_tuple(given) else by_engine(given, output=True).schema
     if not _may_be_object(schema):
         raise UnsupportedTypeError(f"an event's payload is always an object, but {name_of(given)} is none")
     return schema
@@ -140,14 +158,6 @@ def explicit_event(given: Any) -> JsonSchema:
 
 def _may_be_object(schema: JsonSchema) -> bool:
     return schema.get("type", "object") == "object" and schema.keys().isdisjoint({"enum", "const"})
-
-
-def _written(schema: Mapping[str, Any]) -> Schema:
-    try:
-        return Schema(dict(schema))
-    except ValueError as error:
-        reason = str(error).partition("\n")[0]
-        raise UnsupportedTypeError(f"not a JSON Schema: {shorten(reason)}") from None
 
 
 # ------------------------------------------------------------------------------------------------------ output
@@ -184,18 +194,35 @@ def _is_envelope_type(fields: Mapping[str, Any]) -> bool:
     return bool(fields) and fields.keys() <= ENVELOPE_KEYS and not fields.keys().isdisjoint(ENVELOPE_MARKS)
 
 
-def _data_schema(annotation: Any, *, enveloped: bool) -> JsonSchema | None:
+def _data_contract(annotation: Any, *, enveloped: bool) -> OutputContract | None:
     fields = _typed_dict_fields(annotation)
     if _is_envelope_type(fields) and not enveloped:
         return infer_output(without_requiredness(fields["data"]), enveloped=True) if "data" in fields else None
     if is_named_tuple(annotation) and not enveloped:  # inside of the envelope it is an array, see `to_plain`
-        return _fields_of_named_tuple(annotation).schema
-    schema = _by_engine(annotation, output=True).schema
+        return _of_named_tuple(annotation)
+    contract = by_engine(annotation, output=True)
+    write = contract.write or to_plain
+    schema = contract.schema
     if schema.get("type") == "object":
-        return schema
+        return OutputContract(schema, write)
+    if not schema:  # a serializer does not say what it returns
+        return OutputContract({"type": "object"}, write)
     definitions = schema.pop("$defs", None)
     wrapped: JsonSchema = {"type": "object", "properties": {"result": schema}, "required": ["result"]}
-    return {**wrapped, "$defs": definitions} if definitions else wrapped
+    wrapped, _ = announceable({**wrapped, "$defs": definitions} if definitions else wrapped)
+    return OutputContract(wrapped, write)
+
+
+def _of_named_tuple(annotation: Any) -> OutputContract:
+    contract = _fields_of_named_tuple(annotation, output=True)
+    write = contract.write
+    if write is None:
+        return OutputContract(contract.schema)
+
+    def write_fields(value: Any) -> Any:
+        return write(value._asdict() if is_named_tuple(value) else value)
+
+    return OutputContract(contract.schema, write_fields)
 
 
 def _any_of(schemas: list[JsonSchema]) -> JsonSchema:
@@ -220,172 +247,15 @@ def _renamed(schema: JsonSchema, old: str, new: str) -> JsonSchema:
     return renamed
 
 
-# ------------------------------------------------------------------------------------------------------ engines
-
-
-def _by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
+def _fields_of_named_tuple(annotation: Any, *, output: bool = False) -> TypeContract:
+    """Return the contract of a NamedTuple as an object."""
+    record = record_of(annotation)
+    assert record is not None  # noqa: S101 - the caller has looked
     if needs_pydantic(annotation):
-        return _with_pydantic(annotation, output=output)
-    try:
-        return _with_msgspec(annotation)
-    except TypeError as error:
-        try:
-            return _with_pydantic(annotation, output=output)
-        except UnsupportedTypeError:
-            raise UnsupportedTypeError(_no_schema(annotation, error)) from error
+        contract = infer_fields(record.name, {each.name: (each.type, each.default) for each in record.fields})
 
+        def convert(value: object) -> Any:
+            return record.make(**contract.convert(value))
 
-def _no_schema(annotation: Any, error: TypeError) -> str:
-    """Say which type no schema can be made of: msgspec names it in its last line, behind advice on its own API."""
-    lines = str(error).splitlines()
-    reason = lines[-1] if len(lines) > 1 else lines[0]
-    advice = "use a dataclass, TypedDict, NamedTuple, Struct or pydantic model, or annotate it as Any"
-    return f"no schema can be made of {name_of(annotation)}: {reason}; {advice}"
-
-
-def _with_msgspec(annotation: Any) -> TypeContract:
-    schema = _announceable(_unfold(_dedented(msgspec.json.schema(annotation, schema_hook=_schema_hook))))
-    compiled = _written(schema)
-
-    def convert(value: object) -> Any:
-        try:
-            return msgspec.convert(value, annotation, dec_hook=_dec_hook)
-        except msgspec.ValidationError as error:
-            # The schema's validator names every problem and its path; msgspec only the first, inside its message.
-            raise InvalidValue(compiled.problems(value) or (_problem_of(error),)) from None
-
-    return TypeContract(schema, convert)
-
-
-def _with_pydantic(annotation: Any, *, output: bool) -> TypeContract:
-    try:
-        import pydantic
-    except ImportError:
-        raise UnsupportedTypeError(f"{name_of(annotation)} needs pydantic; {install_hint('pydantic')}") from None
-    if mentions(annotation, is_msgspec_constraint):
-        raise UnsupportedTypeError(f"{name_of(annotation)} mixes msgspec's types with pydantic's; use one of them")
-    try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
-        schema = _announceable(_unfold(adapter.json_schema(mode="serialization" if output else "validation")))
-    except pydantic.errors.PydanticUserError as error:
-        if error.code == "class-not-fully-defined":
-            raise NameError(error.message.partition(";")[0]) from None
-        raise UnsupportedTypeError(f"no schema can be made of {name_of(annotation)}: {error.message}") from error
-
-    def convert(value: object) -> Any:
-        try:
-            return adapter.validate_python(value)
-        except pydantic.ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-            problems = {_pydantic_problem(each["loc"], each["msg"], each["type"], value): None for each in found}
-            raise InvalidValue(list(problems)[:_MOST]) from None
-
-    return TypeContract(schema, convert)
-
-
-def _pydantic_problem(location: Sequence[int | str], message: str, kind: str, value: Any) -> Problem:
-    """Leave out of the location what is no part of the data: the names of unions' members and of functions."""
-    path: list[int | str] = []
-    for part in location:
-        item = _item(value, part)
-        if item is not MISSING:
-            value = item
-            path.append(part)
-    if kind == "missing":
-        path.append(location[-1])
-    return Problem(json_path(path), shorten(message))
-
-
-def _item(value: Any, part: int | str) -> Any:
-    if isinstance(value, str):
-        return MISSING
-    try:
-        return value[part]
-    except (KeyError, IndexError, TypeError):
-        return MISSING
-
-
-def _problem_of(error: msgspec.ValidationError) -> Problem:
-    text, _, path = str(error).partition(" - at `")
-    return Problem(path.rstrip("`") or "$", text)
-
-
-def _schema_hook(tp: type) -> JsonSchema:
-    if issubclass(tp, Path):
-        return dict(_PATH_SCHEMA)
-    if issubclass(tp, S3Uri):
-        return dict(URI_SCHEMA)
-    raise NotImplementedError
-
-
-def _dec_hook(tp: type, value: object) -> object:
-    if issubclass(tp, Path | S3Uri) and isinstance(value, str):
-        return tp(value)
-    raise msgspec.ValidationError(f"Expected `{tp.__name__}`, got `{type(value).__name__}`")
-
-
-def _dedented(schema: JsonSchema) -> JsonSchema:
-    """Take the indentation out of what classes' docstrings say: msgspec, unlike pydantic, leaves it in."""
-    definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
-    for definition in definitions.values():
-        if "description" in definition:
-            definition["description"] = inspect.cleandoc(definition["description"])
-    return schema
-
-
-def _announceable(schema: JsonSchema) -> JsonSchema:
-    """Take out the defaults that cannot be sent, such as infinity: a worker that announced them would stay unknown."""
-    return cast("JsonSchema", _without_unsendable_defaults(schema))
-
-
-def _without_unsendable_defaults(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_without_unsendable_defaults(each) for each in node]  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(node, dict):
-        return node
-    fields = {key: _without_unsendable_defaults(each) for key, each in cast("dict[str, Any]", node).items()}
-    if "default" in fields:
-        try:
-            _sendable(fields["default"])
-        except UnsendableValueError:
-            del fields["default"]
-    return fields
-
-
-def _sendable(value: Any) -> Any:
-    """Return ``value``. Raises `UnsendableValueError` when no orchestrator could digest it."""
-    canonical_bytes({"value": value}, NEUTRAL)
-    return value
-
-
-def _unfold(schema: JsonSchema) -> JsonSchema:
-    """Put the definition that a schema's top refers to at the top, where readers and forms look."""
-    reference = schema.get("$ref")
-    definitions = schema.get("$defs")
-    if not isinstance(reference, str) or not isinstance(definitions, dict):
-        return schema
-    name = reference.rpartition("/")[2]
-    rest = {key: value for key, value in cast("dict[str, Any]", definitions).items() if key != name}
-    top = cast("dict[str, Any]", definitions[name])
-    body = {**top, **{key: value for key, value in schema.items() if key not in {"$ref", "$defs"}}}
-    if f'"{reference}"' in msgspec.json.encode(definitions).decode():
-        rest[name] = top  # it is recursive
-    return {**body, "$defs": rest} if rest else body
-
-
-# ---------------------------------------------------------------------------------------------- looking at types
-
-
-def _fields_of_named_tuple(annotation: Any) -> TypeContract:
-    hints = typing.get_type_hints(annotation, include_extras=True)
-    defaults = annotation._field_defaults
-    fields = {name: (hints.get(name, Any), defaults.get(name, MISSING)) for name in annotation._fields}
-    contract = infer_fields(annotation.__name__, fields)
-    return TypeContract(contract.schema, lambda value: annotation(**contract.convert(value)))
-
-
-def _typed_dict(name: str, hints: dict[str, Any], *, pydantic: bool) -> Any:
-    if pydantic:
-        return typed_dict_for_pydantic(name, {field: for_pydantic(tp) for field, tp in hints.items()})
-    make: Any = TypedDict
-    return make(name, hints)
+        return replace(contract, convert=convert)
+    return with_msgspec(replace(record, array=False, closed=False), output=output)

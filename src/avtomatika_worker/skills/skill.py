@@ -25,12 +25,13 @@ from avtomatika_worker.skills.binding import (
     underlying,
     unresolved,
 )
-from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
-from avtomatika_worker.skills.hints import MISSING, says_nothing
+from avtomatika_worker.skills.contract import ResultContract, SkillContract
+from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, says_nothing
 from avtomatika_worker.skills.options import DECLARED, metadata_of
-from avtomatika_worker.skills.schema import UnsupportedTypeError
+from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.strays import refusing_strays
-from avtomatika_worker.skills.validation import Schema, describe
+from avtomatika_worker.skills.validation import Schema, describe, without_nulls
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ class SkillDefinition:
         told = self.declaration
         given = self._read(schema.explicit_input, told.input_schema, "the schema of its input")
         plan = compile_plan(self.name, self.func, injectables, self.localns, given)
-        output = self._output_schema()
+        output = self._output()
         events = {
             name: self._read(schema.explicit_event, event, f"the schema of its event {name!r}")
             for name, event in (told.events or {}).items()
@@ -106,18 +107,19 @@ class SkillDefinition:
             description=told.description if told.description is not None else _docstring(self.func),
             version=told.version if told.version is not None else _module_version(self.func),
             input_schema=plan.input.schema if plan.input is not None else None,
-            output_schema=output,
+            output_schema=output.schema if output is not None else None,
             events_schema=events or None,
             output_statuses=tuple(told.output_statuses or ()),
             properties=dict(told.properties),
         )
         _check_sendable(contract)
         try:
-            return Skill(contract, self.func, plan, self.options, returns_data=self._returns_data())
+            write = output.write if output is not None else to_plain
+            return Skill(contract, self.func, plan, self.options, write, returns_data=self._returns_data())
         except ValueError as error:  # a pattern that is none in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _output_schema(self) -> JsonSchema | None:
+    def _output(self) -> OutputContract | None:
         given = self.declaration.output_schema
         if given is not None:
             return self._read(schema.explicit_output, given, "the schema of its output")
@@ -153,6 +155,7 @@ class Skill:
         "is_async",
         "options",
         "results",
+        "write",
     )
 
     def __init__(
@@ -161,14 +164,17 @@ class Skill:
         func: Callable[..., Any],
         plan: BindingPlan,
         options: SkillOptions,
+        write: Callable[[object], Any] = to_plain,
         *,
         returns_data: bool = False,
     ) -> None:
+        """``write`` makes JSON of the data that ``func`` returns. It raises `UnsendableValueError`."""
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
         self.options: SkillOptions = options
         self.is_async: bool = is_async(func)
         self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
+        self.write: Callable[[object], Any] = write
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)
@@ -206,8 +212,8 @@ class Skill:
         return self._plan.untyped
 
     def check_output(self, data: dict[str, Any]) -> None:
-        """Raise `ContractViolationError` when the data break the output schema."""
-        problems = self._output.problems(data) if self._output is not None else ()
+        """Raise `ContractViolationError` when the data, as they are sent, break the output schema."""
+        problems = self._output.problems(without_nulls(data)) if self._output is not None else ()
         if problems:
             raise ContractViolationError(
                 f"the result breaks the output schema: {describe(problems, 'data')}",
@@ -224,7 +230,7 @@ class Skill:
             return None
         declared = self._events.get(name)
         if declared is not None:
-            problems = declared.problems(payload)
+            problems = declared.problems(without_nulls(payload))
             return f"it breaks its schema: {describe(problems, 'payload')}" if problems else None
         if self._events and strict:
             return f"it is not declared (declared are {', '.join(sorted(self._events))})"

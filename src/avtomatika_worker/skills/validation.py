@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from avtomatika_worker.skills.contract import JsonSchema
 
@@ -99,6 +99,16 @@ def json_path(parts: Sequence[Any]) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{shorten(str(part))}" for part in parts)
 
 
+def without_nulls(value: Any) -> Any:
+    """Return ``value`` without the nulls in its objects: on the wire there are none."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value).items()
+        return {key: without_nulls(each) for key, each in fields if each is not None}
+    if isinstance(value, list):
+        return [without_nulls(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
 def shorten(text: str) -> str:
     """Cut a text that repeats a user's huge value."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
@@ -107,3 +117,11 @@ def shorten(text: str) -> str:
 def describe(problems: Sequence[Problem], root: str) -> str:
     """Write all problems in one line."""
     return "; ".join(problem.text(root) for problem in problems)
+
+
+def said(error: BaseException) -> str:
+    """Return what an exception of the user's says."""
+    text = str(error)
+    if isinstance(error, ValueError) and text:
+        return shorten(text)
+    return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__)

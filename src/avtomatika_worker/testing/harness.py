@@ -57,15 +57,16 @@ class WorkerHarness:
     ``async def`` skill that blocks does not block the orchestrator.
 
     ``resources`` are values in place of the worker's resources, by type, as in ``{Model: FakeModel()}``: those are then
-    not made. For skills with ``executor="process"`` they are pickled.
+    not made. For skills with ``executor="process"`` they are pickled. A process for those is started when the first of
+    them is run: `run` raises what keeps it from starting, before the task begins.
 
     A file goes to a task as a `Path` in its params, or as the URI that `store` returns, and comes back in the result's
     ``files``: a temporary directory is the object store (this needs the extra ``[s3]``, and no server). It is there as
     long as the harness or one of its results is.
 
-    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or `ProcessStartError` as
-    a start of the worker would. What still runs at the end is cancelled. A worker may have one harness after another,
-    not two at the same time.
+    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError` or `ResourceError` as a start of the worker
+    would. What still runs at the end is cancelled. A worker may have one harness after another, not two at the same
+    time; it is used in the event loop that it was started in, else its methods raise RuntimeError.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class WorkerHarness:
         self._own_thread = own_thread
         self._resources = dict(resources or {})
         self._running: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], None] = worker.request_shutdown
+        self._prestart: Callable[[], Coroutine[Any, Any, None]] = worker.prestart
         self._worker_id = ""
         self._storage: Storage | None = None
 
@@ -96,6 +99,7 @@ class WorkerHarness:
         """Start both, and wait until tasks can come. Prefer ``async with``."""
         if self._running is not None:
             raise RuntimeError("it runs already")
+        self._loop = asyncio.get_running_loop()
         if self._owned:
             await self.orchestrator.start()
         try:
@@ -107,6 +111,7 @@ class WorkerHarness:
 
     async def stop(self) -> None:
         """Shut the worker down, and the orchestrator if it is the harness' own. Raises what crashed the worker."""
+        self._check_loop()
         running = self._running
         await self._end()
         if running is not None and not running.cancelled():
@@ -133,11 +138,13 @@ class WorkerHarness:
         if "file_sources" not in self._settings and settings.file_store_root is not None:
             settings = with_own_files(settings, settings.file_store_root)
         if self._own_thread:
-            thread = WorkerThread(self.worker, settings, resources=self._resources)
-            self._stop = thread.request_shutdown
+            thread = WorkerThread(self.worker, settings, resources=self._resources, prestart=False)
+            self._stop, self._prestart = thread.request_shutdown, thread.prestart
             thread.start()
             return asyncio.ensure_future(thread.ended())
-        return asyncio.ensure_future(self.worker.main(settings, health_check=False, resources=self._resources))
+        return asyncio.ensure_future(
+            self.worker.main(settings, health_check=False, resources=self._resources, prestart=False)
+        )
 
     def _ready(self) -> WorkerRecord | None:
         worker = self.orchestrator.workers.get(self._worker_id)
@@ -173,9 +180,13 @@ class WorkerHarness:
 
         ``params`` are a mapping, or a model or dataclass of the skill's; a `Path` of a file in them is a file that the
         task gets. ``deadline_in`` is in seconds from now.
-        Raises ValueError for a skill that the worker does not have, TimeoutError after ``timeout`` seconds, and what
-        crashed the worker, should it crash. A cancelled call cancels the task.
+        Raises ValueError for a skill that the worker does not have, TimeoutError after ``timeout`` seconds,
+        `SkillDefinitionError`, `ResourceError` or `ProcessStartError` for a skill whose process does not start, and
+        what crashed the worker, should it crash. A cancelled call cancels the task.
         """
+        self._check_loop()
+        if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
+            await self._unless_ended(self._prestart())  # it is not part of the task's time
         task = self.submit(skill, params, deadline_in=deadline_in, priority=priority, metadata=metadata)
         try:
             return await task.result(timeout)
@@ -229,6 +240,14 @@ class WorkerHarness:
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
             raise ValueError(f"the worker has no skill {skill!r}; {hint}")
         return storage
+
+    def _check_loop(self) -> None:
+        """Refuse to wait in another loop, where nothing would ever wake the caller."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "the harness was started in another event loop than this code runs in: with pytest-asyncio, give "
+                "asyncio_default_fixture_loop_scope and asyncio_default_test_loop_scope the same value"
+            )
 
     async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns. Raises what ended the worker when that comes first."""

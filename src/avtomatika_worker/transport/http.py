@@ -20,11 +20,11 @@ from avtomatika_worker.transport.tls import TlsFiles
 with lean_allocator():
     from pyreqwest.client import Client, ClientBuilder
     from pyreqwest.client.types import TlsVersion
-    from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+    from pyreqwest.exceptions import ConnectTimeoutError, DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
     from pyreqwest.response import Response as StreamedResponse
 
 _WANTED_HEADERS: Final = (VERSION_HEADER.lower(), "date", "retry-after")
-_CONNECT_TIMEOUT: Final = timedelta(seconds=10)
+_CONNECT_TIMEOUT: Final = 10.0
 _KEEPALIVE: Final = timedelta(seconds=30)  # finds a dead peer under a long poll
 DEFAULT_MAX_ANSWER: Final = 64 * 2**20
 _MIN_TLS: Final[TlsVersion] = "TLSv1.2"
@@ -38,12 +38,19 @@ class HttpTransport:
     """
 
     def __init__(
-        self, base_url: str, *, user_agent: str, tls: TlsFiles | None = None, max_answer: int = DEFAULT_MAX_ANSWER
+        self,
+        base_url: str,
+        *,
+        user_agent: str,
+        tls: TlsFiles | None = None,
+        max_answer: int = DEFAULT_MAX_ANSWER,
+        connect_timeout: float = _CONNECT_TIMEOUT,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._user_agent = user_agent
         self._tls = tls or TlsFiles()
         self._max_answer = max_answer
+        self._connect_timeout = connect_timeout
         self._client: Client | None = None
 
     def open(self) -> None:
@@ -56,7 +63,7 @@ class HttpTransport:
             ClientBuilder()
             .user_agent(self._user_agent)
             .follow_redirects(enable=False)
-            .connect_timeout(_CONNECT_TIMEOUT)
+            .connect_timeout(timedelta(seconds=self._connect_timeout))
             .tcp_keepalive(_KEEPALIVE)
             .min_tls_version(_MIN_TLS)
             .brotli(enable=False)  # each is named in every request, and aiohttp's servers compress with gzip
@@ -95,6 +102,8 @@ class HttpTransport:
             # (observed with 0.15: a refused connection).
             if isinstance(error, RequestTimeoutError) and time.monotonic() - began >= timeout:
                 raise CallTimedOutError(f"no answer within {timeout:g} s") from error
+            if isinstance(error, ConnectTimeoutError) and time.monotonic() - began >= self._connect_timeout:
+                raise ConnectionFailedError(f"no connection within {self._connect_timeout:g} s") from error
             raise ConnectionFailedError(_reason(error)) from error
         finally:
             # pyreqwest 0.15 swallows a cancellation that comes when the answer does (observed: 1 in 3 at that moment).

@@ -29,7 +29,7 @@ from avtomatika_worker.observability.usage import UsageMeter
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import Catalogue, WorkerState
-from avtomatika_worker.policy.rotation import Rotation
+from avtomatika_worker.policy.rotation import Mode, Rotation
 from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.canonical import canonical_bytes
@@ -68,6 +68,9 @@ UNVERSIONED: Final = "1.0.0"
 """Announced for a skill without a version: orchestrators 1.0b26 to 1.0b29 hand branches of parallel jobs only to skills
 of this one, unless the blueprint names another (observed)."""
 
+FAILOVER_HEARTBEAT: Final = 2.0
+"""Seconds between heartbeats to an orchestrator that another one stands in for: its silence is to be noticed soon."""
+
 Service = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -101,6 +104,7 @@ def assemble(
     provision: Provision,
     *,
     health_check: bool,
+    prestart: bool = True,
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
     telemetry = set_up(
@@ -111,7 +115,8 @@ def assemble(
     )
     board = Board(WorkerState())
     threads = Threads(settings.skill_threads or settings.max_concurrent_tasks)
-    processes = Processes(provision.recipe, settings.skill_processes or settings.max_concurrent_tasks)
+    most = settings.skill_processes or settings.max_concurrent_tasks
+    processes = Processes(provision.recipe, most, prestart=prestart)
     files = make_files(settings, telemetry)
     outbox = _outbox(settings)
     slots = Slots(settings.max_concurrent_tasks)
@@ -169,10 +174,12 @@ def assemble(
         services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
         services += _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+    health = None
     if health_check:
         facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
         probe = Probe(links, outbox, board, watchdog, facts)
-        services.append(HealthServer(settings.health_host, settings.port, probe, telemetry.scrape).run)
+        health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape)
+        services.append(health.run)
     parts = Parts(
         links=links,
         heartbeats=heartbeats,
@@ -187,6 +194,7 @@ def assemble(
         resource_thread=provision.thread,
         telemetry=telemetry,
         files=files,
+        health=health,
         link_services=tuple(services),
     )
     return Supervisor(
@@ -268,7 +276,7 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         token=orchestrator.token,
         token_fallback=orchestrator.token_fallback,
         has_certificate=settings.tls_cert_path is not None,
-        heartbeat_interval=settings.heartbeat_interval,
+        heartbeat_interval=_heartbeat_interval(orchestrator, settings),
         poll_timeout=settings.task_poll_timeout,
         registration=BackoffPolicy(
             settings.registration_retry_initial_delay, settings.registration_retry_max_delay, settings.rate_limit_wait
@@ -286,6 +294,11 @@ def _link(orchestrator: OrchestratorSettings, wiring: Wiring) -> Link:
         max_answer=settings.max_response_bytes,
     )
     return Link(link_settings, settings.worker_id, transport, wiring.telemetry)
+
+
+def _heartbeat_interval(orchestrator: OrchestratorSettings, settings: Settings) -> float:
+    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator is not settings.orchestrators[-1]
+    return min(settings.heartbeat_interval, FAILOVER_HEARTBEAT) if watched else settings.heartbeat_interval
 
 
 def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuard:

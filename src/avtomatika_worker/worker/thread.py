@@ -17,8 +17,16 @@ from avtomatika_worker.worker.assembly import loop_factory
 class WorkerThread:
     """Runs ``worker.main`` in a thread of its own."""
 
-    def __init__(self, worker: Worker, settings: Settings, *, resources: Mapping[Any, object] | None = None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        settings: Settings,
+        *,
+        resources: Mapping[Any, object] | None = None,
+        prestart: bool = True,
+    ) -> None:
         self._resources = resources
+        self._prestart = prestart
         self._worker = worker
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -36,6 +44,11 @@ class WorkerThread:
         """Ask it to shut down; asked a second time, to cut that short."""
         if self._loop is not None and not self._ended.done():
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
+
+    async def prestart(self) -> None:
+        """Start the first process for skills, as `Worker.prestart` does."""
+        if self._loop is not None and not self._ended.done():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._worker.prestart(), self._loop))
 
     async def ended(self) -> None:
         """Wait until it has ended. Raises what ended it, if that was an error."""
@@ -56,4 +69,4 @@ class WorkerThread:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._up.set)
-        await self._worker.main(self._settings, health_check=False, resources=self._resources)
+        await self._worker.main(self._settings, health_check=False, resources=self._resources, prestart=self._prestart)

@@ -16,7 +16,7 @@ from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.imports import in_skill_process
-from avtomatika_worker.observability.logging import configure_logging, log_context
+from avtomatika_worker.observability.logging import configure_logging, log_context, restore_logging
 from avtomatika_worker.services.capacity import CapacityChecker
 from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
@@ -34,6 +34,7 @@ from avtomatika_worker.worker.arguments import (
 from avtomatika_worker.worker.assembly import Policies, assemble
 from avtomatika_worker.worker.process import EXIT_USAGE, explain, run_process
 from avtomatika_worker.worker.provision import Provision, provide
+from avtomatika_worker.worker.twice import find_twin
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
@@ -178,12 +179,14 @@ class Worker(SkillDecorator):
         *,
         health_check: bool = True,
         resources: Mapping[Any, object] | None = None,
+        prestart: bool = True,
     ) -> None:
         """Run until `shutdown`, or until cancelled: both let running tasks finish first.
 
         ``settings`` default to the environment's; ``resources`` are values in place of those that would be made, by
-        type. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or `ProcessStartError`
-        before the worker registers; later only what is a bug of the worker itself.
+        type. Without ``prestart`` the first process for skills is started by the first task that needs one, or by
+        `prestart`. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
+        `ProcessStartError` before the worker registers; later only what is a bug of the worker itself.
         """
         if self._supervisor is not None:
             raise RuntimeError("this worker runs already: await worker.shutdown() first, or make another Worker")
@@ -191,10 +194,18 @@ class Worker(SkillDecorator):
             raise RuntimeError(_RUN_AGAIN)
         settings = settings or self.load_settings(os.environ)
         self.load_skills(settings)
+        restore_logging()
+        self._check_twin()
         with log_context(worker_id=settings.worker_id):
             provision = self._provide(settings.worker_id, resources or {})
             self._supervisor = assemble(
-                settings, self._registry, self._middlewares, self._policies, provision, health_check=health_check
+                settings,
+                self._registry,
+                self._middlewares,
+                self._policies,
+                provision,
+                health_check=health_check,
+                prestart=prestart,
             )
             if not len(self._registry):
                 _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
@@ -209,6 +220,15 @@ class Worker(SkillDecorator):
         if self._supervisor is not None:
             self._supervisor.shutdown()
             await self._supervisor.stopped()
+
+    async def prestart(self) -> None:
+        """Start the first process for skills, if some run in one and there is none. Called on the main loop.
+
+        Does nothing when the worker does not run. Raises `SkillDefinitionError`, `ResourceError` or
+        `ProcessStartError`.
+        """
+        if self._supervisor is not None:
+            await self._supervisor.prestart()
 
     def request_shutdown(self) -> None:
         """Begin to shut down; asked a second time, cut it short. Called on the main loop, by signal handlers."""
@@ -226,6 +246,22 @@ class Worker(SkillDecorator):
 
     # ------------------------------------------------------------------------------------------ inside
 
+    def _check_twin(self) -> None:
+        """Raise `ConfigError` when skills, resources or middlewares went to another worker of the same file."""
+        twin = find_twin(self)
+        if twin is None:
+            return
+        other: Worker = twin.value
+        skills = [name for name in other.skills.names() if name not in self.skills.names()]
+        lacks = [", ".join(skills)] if skills else []
+        lacks += ["resources"] if set(other._resources.kinds) - set(self._resources.kinds) else []
+        lacks += ["middlewares"] if len(other._middlewares) > len(self._middlewares) else []
+        if not lacks:
+            _log.warning("%s", twin.explain("has all that the other has"), extra={"action": "imported_twice"})
+            return
+        has = "does not have" if len(self.skills) else "has no skills, not"
+        raise ConfigError([twin.explain(f"{has} the other's {' and '.join(lacks)}")])
+
     def _provide(self, worker_id: str, given: Mapping[Any, object]) -> Provision:
         return provide(worker_id, self._registry, self._resources, self._injectables, self._packages, given)
 
@@ -238,8 +274,8 @@ class Worker(SkillDecorator):
             return
         skip = settings.skills_on_error is SkillsOnError.SKIP
         loaded = load_directory(path, on_error="skip" if skip else "stop", on_problem=_skipped)
-        if loaded.package is not None:
-            self._packages[loaded.package] = path.resolve()
+        if loaded.made is not None:
+            self._packages[loaded.made] = path.resolve()
         for blueprint in loaded.blueprints:  # any of them may ask for the resources of any other
             for resource in blueprint.resources:
                 self._resources.add(resource)

@@ -1,17 +1,17 @@
 """The commands of the page make the certificates that its Python names."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from docs.blocks import blocks_of
+from needs import program, why_missing
 
 
 def before():
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+    if program("openssl") is None:
+        pytest.skip(why_missing("openssl"))
     script = next(block for block in blocks_of("docs/howto/mtls.md") if block.language == "bash")
     subprocess.run(["bash", "-eu", "-c", script.text], check=True, capture_output=True)
     return {}

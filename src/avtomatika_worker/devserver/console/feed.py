@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.console.logs import TaskLogs
@@ -18,7 +18,9 @@ from avtomatika_worker.devserver.faults import FaultBook
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.records import RecordedCall
 from avtomatika_worker.devserver.sse import EventStream
+from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
 from avtomatika_worker.skills.contract import SkillContract
+from avtomatika_worker.skills.validation import without_nulls
 
 _TOGETHER: Final = 0.05
 """Seconds in which changes are gathered into one message."""
@@ -29,7 +31,6 @@ _LOOK: Final = 0.25
 _BACK_AFTER: Final = 0.5
 """Seconds: ``worker dev --reload`` is back that soon."""
 
-_ORDERED: Final = ("input_schema", "output_schema", "events_schema", "properties")
 _JOBS: Final = 300
 _CALLS: Final = 60
 _PROBLEMS: Final = 50
@@ -56,10 +57,7 @@ class Feed:
         self._logs = logs
         self._clock = clock
         self._about = about
-        self._written = {
-            contract.name: {name: _without_nulls(getattr(contract, name)) for name in _ORDERED}
-            for contract in contracts
-        }
+        self._written = {contract.name: _as_announced(contract) for contract in contracts}
 
     async def write(self, stream: EventStream) -> None:
         """Write until the page is closed or the orchestrator stops."""
@@ -138,14 +136,17 @@ class Feed:
         return self._logs.newest
 
 
-def _without_nulls(value: Any) -> Any:
-    """Return a copy without the nulls in objects: most releases do not send them."""
-    if isinstance(value, Mapping):
-        members = cast("Mapping[str, Any]", value).items()
-        return {name: _without_nulls(each) for name, each in members if each is not None}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in cast("Iterable[Any]", value)]
-    return value
+def _as_announced(contract: SkillContract) -> dict[str, Any]:
+    """Return what is sent of a contract, its fields in the order that their author gave them."""
+    announced: dict[str, Any] = without_nulls(
+        {
+            "input_schema": storable_schema(contract.input_schema),
+            "output_schema": storable_schema(contract.output_schema),
+            "events_schema": storable_schemas(contract.events_schema),
+            "properties": dict(contract.properties),
+        }
+    )
+    return announced
 
 
 class _Glance:

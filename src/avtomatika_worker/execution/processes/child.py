@@ -7,6 +7,7 @@ process does not outlive the worker: on Linux the kernel sees to that, and every
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import faulthandler
@@ -14,7 +15,6 @@ import inspect
 import logging
 import os
 import pickle
-import queue
 import signal
 import socket
 import sys
@@ -36,7 +36,7 @@ from avtomatika_worker.execution.processes.logs import forward_logs
 from avtomatika_worker.execution.processes.remote import Remote
 from avtomatika_worker.execution.processes.wire import Message, encode_outcome
 from avtomatika_worker.execution.resources import Resources
-from avtomatika_worker.observability.logging import bind_log_context, log_context
+from avtomatika_worker.observability.logging import bind_log_context, log_context, restore_logging
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
 from avtomatika_worker.skills.strays import paths_in
@@ -62,7 +62,9 @@ def main() -> None:
     child = Child(connection, setup[1])
     threading.Thread(target=child.listen, name="worker", daemon=True).start()
     code = child.run()
-    exit_at_once(code)  # threads that a skill has left behind do not hold it up
+    # Python's own exit would first wait for every thread that a skill has left behind. The worker bounds this one.
+    atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what Python calls
+    exit_at_once(code)
 
 
 class Child:
@@ -72,7 +74,9 @@ class Child:
         self._connection = connection
         self._setup = setup
         self._remote = Remote(connection)
-        self._inbox: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._runner = asyncio.Runner()
+        self._loop = self._runner.get_loop()
+        self._inbox: asyncio.Queue[tuple[int, dict[str, Any]] | None] = asyncio.Queue()
         self._injectables = injectables()
         self._skills: dict[str, Skill] = {}
         self._ctx: TaskContext | None = None
@@ -82,26 +86,31 @@ class Child:
         """Get ready, run tasks until the end, close everything; return the exit code."""
         forward_logs(self._connection, self._setup["log_levels"], self._setup["worker_id"])
         bind_log_context(worker_id=self._setup["worker_id"])
-        with asyncio.Runner() as runner:
+        with self._runner as runner:
             try:
                 resources = self._prepare()
+                restore_logging()
                 runner.run(resources.open())
             except _STARTUP_ERRORS as error:
                 self._complain(error)
                 return 1
             self._connection.send("ready")
-            while (task := self._inbox.get()) is not None:
+            # The loop runs until the next task comes, so that what a resource does beside does go on.
+            while (task := runner.run(self._next_task())) is not None:
                 self._run_task(*task, runner, resources)
             runner.run(resources.close())
         return 0
 
     # -------------------------------------------------------------------------------------------------- getting ready
 
+    async def _next_task(self) -> tuple[int, dict[str, Any]] | None:
+        return await self._inbox.get()
+
     def _prepare(self) -> Resources:
         """Import everything. Raises what keeps the process from its work."""
         setup = self._setup
         try:
-            prepare_imports(setup["path"], setup["python_path"], setup["main"])
+            prepare_imports(setup["path"], setup["shadowed"], setup["main"])
             for name, directory in setup["packages"].items():
                 import_package(name, directory)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
@@ -172,12 +181,14 @@ class Child:
                 value = runner.run(self._cancellable(value), context=contextvars.copy_context())
             if paths := list(map(str, paths_in(value))):
                 self._remote.tell(number, "returned", paths)
-            return from_value(value, skill.results), False
+            return from_value(value, skill.results, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
             return from_exception(error), isinstance(error, MemoryError)
+        finally:
+            restore_logging()
 
     async def _cancellable(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._coroutine = asyncio.current_task()
@@ -200,13 +211,16 @@ class Child:
     def _take(self, message: Message) -> None:
         verb, *told = message
         if verb == "task":
-            self._inbox.put((told[0], told[1]))
+            self._put((told[0], told[1]))
         elif verb == "cancel":
             self._cancel(CancelReason(told[0]))
         elif verb == "answer":
             self._remote.answered(told[0], told[2], good=told[1])
         else:
-            self._inbox.put(None)
+            self._put(None)
+
+    def _put(self, task: tuple[int, dict[str, Any]] | None) -> None:
+        self._loop.call_soon_threadsafe(self._inbox.put_nowait, task)
 
     def _cancel(self, reason: CancelReason) -> None:
         ctx = self._ctx

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, encode
-from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.observability.logging import TaskContextFilter, keep_logging
 
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 _KEPT: Final = (
@@ -35,10 +35,15 @@ def forward_logs(connection: Connection, levels: Mapping[str, int], worker_id: s
     """Send what is logged from now on to the worker, as far as it would write it."""
     handler = _Forward(connection)
     handler.addFilter(TaskContextFilter(worker_id=worker_id))
-    logging.root.handlers[:] = [handler]
-    for name, level in levels.items():
-        logging.getLogger(name or None).setLevel(level)
-    logging.captureWarnings(True)
+
+    def set_up() -> logging.Handler:
+        logging.root.handlers[:] = [handler]
+        for name, level in levels.items():
+            logging.getLogger(name or None).setLevel(level)
+        logging.captureWarnings(True)
+        return handler
+
+    keep_logging(set_up)
 
 
 class _Forward(logging.Handler):

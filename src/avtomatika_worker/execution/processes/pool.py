@@ -21,10 +21,14 @@ _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 
 class Processes:
-    """At most ``size`` processes, each with one task at a time. Without a recipe no skill needs any."""
+    """At most ``size`` processes, each with one task at a time. Without a recipe no skill needs any.
 
-    def __init__(self, recipe: Recipe | None, size: int) -> None:
+    With ``prestart`` the first one is started by `open`, else by the first task that needs it.
+    """
+
+    def __init__(self, recipe: Recipe | None, size: int, *, prestart: bool = True) -> None:
         self._recipe = recipe
+        self._prestart = prestart
         self._size = size
         self._spawner: ThreadPoolExecutor | None = None
         self._all: set[Process] = set()
@@ -33,9 +37,10 @@ class Processes:
         self._ending: set[asyncio.Task[None]] = set()
         self._waiting: deque[asyncio.Future[Process]] = deque()
         self._closed = False
+        self._prestarting = asyncio.Lock()
 
     async def open(self) -> None:
-        """Start the first process: it shows whether skills and resources work there.
+        """Get ready, and start the first process, unless that is left to the first task.
 
         Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
@@ -44,8 +49,17 @@ class Processes:
         if sys.platform == "win32":
             raise ProcessStartError("skills with executor='process' need a Unix system")
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
-        process = await self._start()
-        self._idle.append(process)
+        if self._prestart:
+            await self.prestart()
+
+    async def prestart(self) -> None:
+        """Start the first process, if there is none: it shows whether skills and resources work there.
+
+        Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
+        """
+        async with self._prestarting:
+            if self._spawner is not None and not self._all and not self._starting:
+                self._offer(await self._start())
 
     async def run(self, skill: Skill, ctx: TaskContext) -> Outcome:
         """Run a task in a process. Raises a `TaskError` when there is none, or it ends, and ``CancelledError``."""

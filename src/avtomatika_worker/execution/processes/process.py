@@ -35,7 +35,12 @@ from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, Message, d
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
-_PROGRAM: Final = "from avtomatika_worker.execution.processes.child import main; main()"
+_PROGRAM: Final = """
+import sys
+sys.path += [each for each in sys.argv.pop().splitlines() if each not in sys.path]
+from avtomatika_worker.execution.processes.child import main
+main()
+"""
 
 KILL_TIMEOUT: Final = 1.0
 """Seconds in which a process that was killed is expected to be gone."""
@@ -53,6 +58,7 @@ class Process:
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._popen: subprocess.Popen[bytes] | None = None
+        self._given_up = False
         self._channel: Channel | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._exited: asyncio.Future[int] = self._loop.create_future()
@@ -83,16 +89,17 @@ class Process:
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        spawning = self._loop.run_in_executor(spawner, _spawn, theirs)
+        spawning = self._loop.run_in_executor(spawner, self._spawn, theirs)
         try:
-            self._popen = await asyncio.shield(spawning)
+            await asyncio.shield(spawning)
         except BaseException as error:
             ours.close()
-            spawning.add_done_callback(_kill_late)
+            self._up.cancel()
+            self._given_up = True
+            self.kill()
             if isinstance(error, OSError):
                 raise ProcessStartError(f"a process for skills cannot be started: {error}") from error
             raise
-        threading.Thread(target=self._reap, args=(self._popen,), name=f"reap {self.pid}", daemon=True).start()
         channel = self._channel = Channel(self._take, self._hear_no_more)
         try:
             await self._loop.create_unix_connection(lambda: channel, sock=ours)
@@ -101,6 +108,14 @@ class Process:
         except BaseException:
             await self.put_down()
             raise
+
+    def _spawn(self, theirs: socket.socket) -> None:
+        """Start it, in a thread that the loop may not outlive: whoever starts a process sees to its end."""
+        popen = _start_interpreter(theirs)
+        threading.Thread(target=self._reap, args=(popen,), name=f"reap {popen.pid}", daemon=True).start()
+        self._popen = popen
+        if self._given_up:  # read after the line above, and set before the other side reads that one
+            self.kill()
 
     async def end(self, timeout: float) -> None:
         """Let it close its resources and exit; kill it when it has not after so many seconds."""
@@ -275,26 +290,18 @@ class Process:
             self._on_exit(self)
 
 
-def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+def _start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that holds the other end of the socket pair."""
     with theirs:
-        # The package is found there as here; the process puts the variable back.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path)}  # noqa: PTH109
+        # The package is found there as here; but what it imports itself is never a file of the project's that is called
+        # like a module of the standard library.
+        path = "\n".join(each or os.getcwd() for each in sys.path)  # noqa: PTH109
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env=environment,
             process_group=0,  # it can be killed with all that it starts, and Ctrl+C at the terminal is the worker's
         )
-
-
-def _kill_late(spawning: asyncio.Future[subprocess.Popen[bytes]]) -> None:
-    """Kill what was started for somebody who no longer waits."""
-    if not spawning.cancelled() and spawning.exception() is None:
-        popen = spawning.result()
-        _kill_group(popen.pid)
-        threading.Thread(target=popen.wait, name=f"reap {popen.pid}", daemon=True).start()
 
 
 def _kill_group(pid: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker.errors import ResourceError, SkillDefinitionError
+from avtomatika_worker.execution.processes.imports import shadowed_modules
 from avtomatika_worker.skills.binding import underlying
 from avtomatika_worker.skills.hints import name_of
 from avtomatika_worker.skills.resource import Resource
@@ -44,7 +44,7 @@ class Recipe:
             "given": self.given,
             "packages": dict(self.packages),
             "path": list(sys.path),
-            "python_path": os.environ.get("PYTHONPATH"),
+            "shadowed": shadowed_modules(sys.path),
             "main": _main_module() if self._names_main() else None,
             "log_levels": _log_levels(),
         }

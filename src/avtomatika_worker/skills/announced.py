@@ -1,0 +1,90 @@
+"""What a schema made from type hints says once it is announced: what can truly arrive, and what can truly be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.dialects import NEUTRAL
+from avtomatika_worker.skills.contract import JsonSchema
+from avtomatika_worker.skills.validation import Schema, without_nulls
+
+_MAPS: Final = ("properties", "patternProperties", "$defs", "dependentSchemas")
+_LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE: Final = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
+
+
+def announceable(schema: JsonSchema) -> tuple[JsonSchema, frozenset[str]]:
+    """Correct ``schema`` in place; return it, and the names of the fields that it no longer requires.
+
+    There are no nulls in objects on the wire: a field that may be null is one that may be absent. A default that cannot
+    be sent, breaks its own schema or hides a secret is taken out: a worker that announced the first would stay unknown,
+    and orchestrators fill params in with the others.
+    """
+    definitions = cast("dict[str, Any]", schema.get("$defs", {}))
+    relaxed: set[str] = set()
+    for node in list(_schemas(schema)):
+        if "default" in node:
+            node["default"] = without_nulls(node["default"])
+            if not _is_true_default(node, definitions):
+                del node["default"]
+        properties = cast("dict[str, Any]", node.get("properties", {}))
+        required = cast("list[str]", node.get("required", []))
+        nullable = {name for name in required if _takes_null(properties.get(name), definitions)}
+        if nullable:
+            node["required"] = [name for name in required if name not in nullable]
+            relaxed |= nullable
+    return schema, frozenset(relaxed)
+
+
+def take_numbers_for_decimals(schema: JsonSchema) -> JsonSchema:
+    """Let ``schema`` say that a decimal may come as a number, too; return it."""
+    for node in list(_schemas(schema)):
+        if node.get("format") == "decimal" and node.get("type") == "string":
+            node["type"] = ["string", "number"]
+    return schema
+
+
+def _schemas(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield a schema and all inside of it."""
+    if not isinstance(node, dict):
+        return
+    schema = cast("dict[str, Any]", node)
+    yield schema
+    inner: list[Any] = [schema.get(key) for key in _SINGLE]
+    for key in _MAPS:
+        inner.extend(cast("dict[str, Any]", schema.get(key) or {}).values())
+    for key in _LISTS:
+        inner.extend(cast("list[Any]", schema.get(key) or ()))
+    for each in inner:
+        yield from _schemas(each)
+
+
+def _is_true_default(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
+    default = node["default"]
+    if default is None or node.get("writeOnly"):
+        return False
+    try:
+        canonical_bytes({"default": default}, NEUTRAL)
+    except UnsendableValueError:
+        return False
+    return _is_valid(default, node, definitions)
+
+
+def _takes_null(node: Any, definitions: Mapping[str, Any]) -> bool:
+    if not isinstance(node, dict) or "const" in node:
+        return node is True
+    kind = cast("dict[str, Any]", node).get("type")
+    if isinstance(kind, str):
+        return kind == "null"
+    return _is_valid(None, cast("dict[str, Any]", node), definitions)
+
+
+def _is_valid(value: Any, node: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
+    alone = {key: each for key, each in node.items() if key != "default"}
+    try:
+        return not Schema({**alone, "$defs": definitions}).problems(value)
+    except ValueError:  # what is wrong with the schema is said where the whole of it is compiled
+        return True

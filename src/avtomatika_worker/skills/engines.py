@@ -1,0 +1,215 @@
+"""From types to JSON Schemas, and what reads and writes their values.
+
+Two engines: msgspec for what it can represent faithfully, pydantic where the types hold pydantic models or constraints
+that msgspec would silently ignore. What neither can do is an error at registration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+
+from avtomatika_worker._extras import install_hint
+from avtomatika_worker.errors import TaskError, UnsendableValueError
+from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
+from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.skills.announced import announceable, take_numbers_for_decimals
+from avtomatika_worker.skills.contract import JsonSchema
+from avtomatika_worker.skills.hints import (
+    MISSING,
+    UnsupportedTypeError,
+    is_msgspec_constraint,
+    is_named_tuple,
+    mentions,
+    name_of,
+    needs_pydantic,
+)
+from avtomatika_worker.skills.mirrors import Mirrors
+from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.records import Record
+from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, said, shorten
+
+_PATH_SCHEMA: Final = {"type": "string", "format": "path"}
+
+
+@dataclass(frozen=True, slots=True)
+class TypeContract:
+    """A type as a JSON Schema and a converter. ``convert`` raises `InvalidValue`."""
+
+    schema: JsonSchema
+    convert: Callable[[object], Any]
+    inferred: JsonSchema | None = None
+    """What the type hints say, where the user wrote another schema."""
+    write: Callable[[object], Any] | None = None
+    """What writes the type's values as JSON, where that is not `to_plain`. Raises `UnsendableValueError`."""
+
+
+def written_schema(schema: Mapping[str, Any]) -> Schema:
+    try:
+        return Schema(dict(schema))
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise UnsupportedTypeError(f"not a JSON Schema: {shorten(reason)}") from None
+
+
+def by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
+    if needs_pydantic(annotation):
+        return with_pydantic(annotation, output=output)
+    return or_with_pydantic(
+        name_of(annotation),
+        lambda: with_msgspec(annotation, output=output),
+        lambda: with_pydantic(annotation, output=output),
+    )
+
+
+def or_with_pydantic(
+    name: str, msgspecs: Callable[[], TypeContract], pydantics: Callable[[], TypeContract]
+) -> TypeContract:
+    """Return what msgspec makes of a type, or what pydantic does where msgspec cannot."""
+    try:
+        return msgspecs()
+    except UnsupportedTypeError:
+        raise
+    except TypeError as error:
+        try:
+            return pydantics()
+        except UnsupportedTypeError:
+            raise UnsupportedTypeError(_no_schema(name, error)) from error
+
+
+def _no_schema(name: str, error: TypeError) -> str:
+    """Say which type no schema can be made of: msgspec names it in its last line, behind advice on its own API."""
+    lines = str(error).splitlines()
+    reason = lines[-1] if len(lines) > 1 else lines[0]
+    advice = "use a dataclass, TypedDict, NamedTuple, Struct or pydantic model, or annotate it as Any"
+    return f"no schema can be made of {name}: {reason}; {advice}"
+
+
+def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
+    """``given``: a type, or the record that an object's fields are."""
+    mirrors = Mirrors(_default_as_json, output=output)
+    mirror = mirrors.of_record(given) if isinstance(given, Record) else mirrors.of(given)
+    schema = _unfold(_dedented(msgspec.json.schema(mirror, schema_hook=_schema_hook)))
+    schema, _ = announceable(schema if output else take_numbers_for_decimals(schema))
+    compiled = written_schema(schema)
+    finish = mirrors.made if mirror is not given else None
+
+    def convert(value: object) -> Any:
+        converted = _converted(value, mirror, compiled)
+        return converted if finish is None else finish(converted)
+
+    return TypeContract(schema, convert)
+
+
+def _converted(value: object, tp: Any, compiled: Schema) -> Any:
+    try:
+        return msgspec.convert(value, tp, str_keys=True, dec_hook=_dec_hook)
+    except msgspec.ValidationError as error:
+        # The schema's validator names every problem and its path; msgspec only the first, inside its message.
+        problems = compiled.problems(value)
+        if not problems and (integral := _integral(value)) is not value:
+            return _converted(integral, tp, compiled)
+        raise InvalidValue(problems or (_problem_of(error),)) from None
+    except TaskError:  # the user's own word on how the task ends
+        raise
+    except Exception as error:  # the user's classes may raise anything
+        raise InvalidValue([Problem("$", said(error))]) from error
+
+
+def _integral(value: Any) -> Any:
+    """Return ``value`` with integers for numbers that have no fraction: JSON Schema's integers are those, too."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        changed = [_integral(each) for each in items]
+        return changed if any(new is not old for new, old in zip(changed, items, strict=True)) else items
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        replaced = {key: _integral(each) for key, each in fields.items()}
+        return replaced if any(replaced[key] is not fields[key] for key in fields) else fields
+    return value
+
+
+def _default_as_json(value: Any) -> Any:
+    if value is msgspec.UNSET:
+        return MISSING
+    try:
+        return to_plain(value) if not is_named_tuple(value) else to_plain([value])[0]
+    except UnsendableValueError:  # it is just not announced
+        return MISSING
+
+
+def with_pydantic(
+    annotation: Any, *, output: bool, defaults: Mapping[str, tuple[Any, Any]] | None = None
+) -> TypeContract:
+    """Return what pydantic makes of a type; ``defaults``: types and defaults of the fields that have one."""
+    try:
+        import pydantic
+    except ImportError:
+        raise UnsupportedTypeError(f"{name_of(annotation)} needs pydantic; {install_hint('pydantic')}") from None
+    from avtomatika_worker.skills.pydantic_engine import PydanticType
+
+    if mentions(annotation, is_msgspec_constraint):
+        raise UnsupportedTypeError(f"{name_of(annotation)} mixes msgspec's types with pydantic's; use one of them")
+    try:
+        known = PydanticType(annotation)
+        schema = _unfold(known.schema(output=output))
+        for field, (tp, default) in (defaults or {}).items():
+            with contextlib.suppress(UnsendableValueError):  # a default that is no JSON is just not announced
+                schema["properties"][field]["default"] = PydanticType(tp).write(default)
+    except pydantic.errors.PydanticUserError as error:
+        if error.code == "class-not-fully-defined":
+            raise NameError(error.message.partition(";")[0]) from None
+        raise UnsupportedTypeError(f"no schema can be made of {name_of(annotation)}: {error.message}") from error
+    schema, nullable = announceable(schema)
+    return TypeContract(schema, known.reader(nullable), write=known.write)
+
+
+def _problem_of(error: msgspec.ValidationError) -> Problem:
+    text, _, path = str(error).partition(" - at `")
+    return Problem(path.rstrip("`") or "$", text)
+
+
+def _schema_hook(tp: type) -> JsonSchema:
+    if issubclass(tp, Path):
+        return dict(_PATH_SCHEMA)
+    if issubclass(tp, S3Uri):
+        return dict(URI_SCHEMA)
+    raise NotImplementedError
+
+
+def _dec_hook(tp: type, value: object) -> object:
+    if issubclass(tp, Path | S3Uri) and isinstance(value, str):
+        return tp(value)
+    raise msgspec.ValidationError(f"Expected `{tp.__name__}`, got `{type(value).__name__}`")
+
+
+def _dedented(schema: JsonSchema) -> JsonSchema:
+    """Take the indentation out of what classes' docstrings say: msgspec, unlike pydantic, leaves it in."""
+    definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
+    for definition in definitions.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return schema
+
+
+def _unfold(schema: JsonSchema) -> JsonSchema:
+    """Put the definition that a schema's top refers to at the top, where readers and forms look."""
+    reference = schema.get("$ref")
+    definitions = schema.get("$defs")
+    if not isinstance(reference, str) or not isinstance(definitions, dict):
+        return schema
+    name = reference.rpartition("/")[2]
+    rest = {key: value for key, value in cast("dict[str, Any]", definitions).items() if key != name}
+    top = cast("dict[str, Any]", definitions[name])
+    body = {**top, **{key: value for key, value in schema.items() if key not in {"$ref", "$defs"}}}
+    if f'"{reference}"' in msgspec.json.encode(definitions).decode():
+        rest[name] = top  # it is recursive
+    return {**body, "$defs": rest} if rest else body

@@ -1,0 +1,180 @@
+"""Objects made by their own constructors.
+
+msgspec makes objects without calling their constructors: fields that have their default are not set on a dataclass,
+``init=False`` is not known, ``InitVar`` not supported. So it converts into mirrors instead: Structs of the same fields,
+of which the objects are made afterwards, from the inside out.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
+
+import msgspec
+
+from avtomatika_worker.errors import TaskError
+from avtomatika_worker.skills.hints import MISSING, admits_none, stands_for, union_of
+from avtomatika_worker.skills.records import Field, Record, record_of
+from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
+
+WriteDefault = Callable[[Any], Any]
+"""Returns a default as JSON, `MISSING` for one that cannot be announced."""
+
+
+class _Absent:
+    """A field that was not sent."""
+
+
+_ABSENT: Final = _Absent()
+_ARRAYS: Final = frozenset({list, tuple, set, frozenset})
+
+
+def _absent() -> _Absent:
+    return _ABSENT
+
+
+class Mirrors:
+    """The mirrors of one type, and the way back."""
+
+    def __init__(self, write_default: WriteDefault, *, output: bool = False) -> None:
+        self._write_default = write_default
+        self._output = output
+        self._known: list[tuple[Any, Any]] = []
+        self._records: dict[type, tuple[Record, tuple[bool, ...]]] = {}
+        self._open: list[Any] = []
+
+    def of(self, annotation: Any) -> Any:
+        """Return the type with a mirror in place of each class with fields. Raises TypeError, NameError."""
+        for known, mirror in self._known:
+            if known is annotation or known == annotation:
+                return mirror
+        record = record_of(annotation, output=self._output)
+        if record is not None:
+            return self.of_record(record, annotation)
+        if annotation in self._open:  # an alias that stands for itself
+            return annotation
+        self._open.append(annotation)
+        try:
+            return self._rewritten(annotation)
+        finally:
+            self._open.pop()
+
+    def of_record(self, record: Record, annotation: Any = _ABSENT) -> type:
+        """Return the mirror of a record."""
+        optional = [not each.required or self._may_be_absent(record, each) for each in record.fields]
+        fields: list[tuple[str, Any, Any]] = [
+            (f"f{index}", Any, msgspec.field(name=each.written, **({"default_factory": _absent} if absent else {})))
+            for index, (each, absent) in enumerate(zip(record.fields, optional, strict=True))
+        ]
+        mirror = msgspec.defstruct(
+            record.name,
+            fields,
+            namespace={"__qualname__": self._own_name(record), "__doc__": record.doc},
+            module=record.module,
+            frozen=True,
+            kw_only=True,
+            array_like=record.array,
+            forbid_unknown_fields=record.closed,
+            **record.tag,
+        )
+        if annotation is not _ABSENT:
+            self._known.append((annotation, mirror))
+        self._records[mirror] = (record, ())
+        inner = [self.of(each.type) for each in record.fields]
+        mirror.__annotations__ = {
+            f"f{index}": self._announced(each, tp)
+            for index, (each, tp) in enumerate(zip(record.fields, inner, strict=True))
+        }
+        done = tuple(tp is each.type for each, tp in zip(record.fields, inner, strict=True))
+        self._records[mirror] = (record, done)
+        return mirror
+
+    def _own_name(self, record: Record) -> str:
+        """Return a name that no other mirror has: two local classes may be called alike."""
+        name = record.qualname or record.name
+        alike = sum(
+            each.qualname == record.qualname and each.module == record.module for each, _ in self._records.values()
+        )
+        return f"{name}_{alike + 1}" if alike else name
+
+    def made(self, value: Any) -> Any:
+        """Return ``value`` with the objects in place of their mirrors. Raises `InvalidValue`, `TaskError`."""
+        try:
+            return self._made(value)
+        except _Refused as error:
+            raise InvalidValue([Problem(json_path(error.path[::-1]), error.problem)]) from None
+
+    # ---------------------------------------------------------------------------------------------------- types
+
+    def _rewritten(self, annotation: Any) -> Any:
+        origin, args = get_origin(annotation), get_args(annotation)
+        if isinstance(annotation, typing.TypeVar):
+            bound = annotation.__bound__
+            return annotation if bound is None else self._instead(annotation, bound)
+        for meaning in stands_for(annotation):
+            return self._instead(annotation, meaning)
+        if origin is Annotated:
+            inner = self.of(args[0])
+            return annotation if inner is args[0] else Annotated[(inner, *annotation.__metadata__)]
+        if origin is None or origin is Literal:
+            return annotation
+        inner = tuple(each if each is ... else self.of(each) for each in args)
+        if all(new is old for new, old in zip(inner, args, strict=True)):
+            return annotation
+        return union_of(inner) if origin in {Union, types.UnionType} else origin[inner]
+
+    def _instead(self, name: Any, meaning: Any) -> Any:
+        inner = self.of(meaning)
+        return name if inner is meaning else inner
+
+    def _may_be_absent(self, record: Record, each: Field) -> bool:
+        return not record.array and admits_none(each.type)
+
+    def _announced(self, each: Field, tp: Any) -> Any:
+        default = MISSING if each.default is MISSING else self._write_default(each.default)
+        if default is MISSING:
+            return tp
+        return Annotated[tp, msgspec.Meta(extra_json_schema={"default": default})]
+
+    # ---------------------------------------------------------------------------------------------------- values
+
+    def _made(self, value: Any) -> Any:
+        kind = cast("Any", type(value))
+        if kind in _ARRAYS:
+            return kind([self._inside(index, each) for index, each in enumerate(value)])
+        if issubclass(kind, dict):
+            return {self._made(key): self._inside(key, each) for key, each in value.items()}
+        known = self._records.get(kind)
+        return value if known is None else self._constructed(value, *known)
+
+    def _constructed(self, value: Any, record: Record, done: tuple[bool, ...]) -> Any:
+        given: dict[str, Any] = {}
+        for index, (each, as_it_is) in enumerate(zip(record.fields, done, strict=True)):
+            item = getattr(value, f"f{index}")
+            if item is not _ABSENT:
+                given[each.name] = item if as_it_is else self._inside(index if record.array else each.written, item)
+            elif each.required:
+                given[each.name] = None
+        try:
+            return record.make(**given)
+        except TaskError:  # the user's own word on how the task ends
+            raise
+        except Exception as error:  # the user's constructor may raise anything
+            raise _Refused(said(error)) from error
+
+    def _inside(self, key: Any, value: Any) -> Any:
+        try:
+            return self._made(value)
+        except _Refused as error:
+            error.path.append(key)
+            raise
+
+
+class _Refused(Exception):  # noqa: N818 - never leaves this module
+    """A value that its constructor refuses; on its way up each container adds its key."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem: str = problem
+        self.path: list[Any] = []

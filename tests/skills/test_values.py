@@ -1,0 +1,731 @@
+"""Params become objects as their constructors make them, and what is sent of them fits what is announced."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import json
+import sys
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+
+import attrs
+import jsonschema_rs
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, RootModel, SecretStr, computed_field
+
+from avtomatika_worker.errors import TransientError, UnsendableValueError
+from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, admits_none
+from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.validation import InvalidValue, without_nulls
+
+T = TypeVar("T")
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass
+class Base:
+    ident: int
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Full(Base):
+    _: KW_ONLY
+    color: Color = Color.RED
+    wait: dt.timedelta = dt.timedelta(seconds=5)
+    price: decimal.Decimal = decimal.Decimal("1.50")
+    raw: bytes = b"\xff"
+    at: Path = Path("x/y")
+    seed: InitVar[int] = 3
+    total: int = field(init=False)
+    unit: str = field(init=False, default="px")
+
+    def __post_init__(self, seed: int) -> None:
+        self.total = self.ident + seed
+
+
+@dataclass(slots=True, frozen=True)
+class Slots:
+    a: int
+    b: str | None
+    c: int = 3
+
+
+@dataclass
+class Tree:
+    value: int
+    above: Tree | None
+    children: list[Tree] = field(default_factory=list)
+
+
+@dataclass
+class Holder:
+    one: Slots
+    many: list[Slots]
+    named: dict[str, Slots]
+    pair: tuple[Slots, int]
+    either: Slots | int
+    maybe: Slots | None
+    some: frozenset[Slots] = frozenset()
+    more: Slots = Slots(1, "x")
+
+
+class Tagged(msgspec.Struct, tag="one", rename="camel", forbid_unknown_fields=True):
+    my_slots: Slots
+    note: str | None
+    unset: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Other(msgspec.Struct, tag="two"):
+    x: int = 1
+
+
+@dataclass
+class Union:
+    it: Tagged | Other
+
+
+class Row(NamedTuple):
+    x: int
+    slots: Slots = Slots(1, None)
+
+
+@dataclass
+class Rows:
+    rows: list[Row]
+
+
+class Typed(TypedDict):
+    a: int
+    b: str | None
+    c: NotRequired[Slots]
+
+
+@attrs.define
+class Attrs:
+    a: int
+    _private: int = 3
+    items: list[int] = attrs.field(factory=list)
+    made: int = attrs.field(init=False, default=4)
+    next: int = attrs.field(default=attrs.Factory(lambda self: self.a + 1, takes_self=True))
+
+
+@dataclass
+class Of(Generic[T]):
+    item: T
+    items: list[T]
+
+
+@dataclass
+class OfInt(Of[int], Generic[T]):
+    own: T | None = None
+
+
+@dataclass
+class OwnConstructor:
+    a: int
+    double: int = 0
+
+    def __init__(self, a: int) -> None:
+        self.a, self.double = a, 2 * a
+
+
+def made(annotation: Any, params: dict[str, Any]) -> Any:
+    """What a skill gets for these params, which fit what is announced."""
+    contract = schema.infer_input(annotation)
+    assert contract is not None
+    jsonschema_rs.validator_for(contract.schema).validate(params)
+    return contract.convert(params)
+
+
+def sent(annotation: Any, value: object) -> Any:
+    """What goes out for a value of this return type, and fits what is announced."""
+    contract = schema.infer_output(annotation)
+    assert contract is not None
+    data = without_nulls(contract.write(value))
+    jsonschema_rs.validator_for(contract.schema).validate(data)
+    return data
+
+
+MADE: list[tuple[Any, dict[str, Any], Any]] = [
+    (Base, {"ident": 1}, Base(1)),
+    (Full, {"ident": 1}, Full(1)),
+    (Full, {"ident": 1, "seed": 9, "price": 2.5, "total": 5}, Full(1, seed=9, price=decimal.Decimal("2.5"))),
+    (Slots, {"a": 1}, Slots(1, None)),
+    (Tree, {"value": 1, "above": {"value": 2}, "children": [{"value": 3}]}, Tree(1, Tree(2, None), [Tree(3, None)])),
+    (
+        Holder,
+        {"one": {"a": 1}, "many": [{"a": 2}], "named": {"k": {"a": 3}}, "pair": [{"a": 4}, 5], "either": {"a": 6}},
+        Holder(Slots(1, None), [Slots(2, None)], {"k": Slots(3, None)}, (Slots(4, None), 5), Slots(6, None), None),
+    ),
+    (Union, {"it": {"type": "one", "mySlots": {"a": 1}}}, Union(Tagged(Slots(1, None), None))),
+    (Union, {"it": {"type": "two"}}, Union(Other())),
+    (Row, {"x": 1}, Row(1)),
+    (Rows, {"rows": [[1], [2, {"a": 3}]]}, Rows([Row(1), Row(2, Slots(3, None))])),
+    (Typed, {"a": 1}, {"a": 1, "b": None}),
+    (Typed, {"a": 1, "c": {"a": 2}}, {"a": 1, "b": None, "c": Slots(2, None)}),
+    (Attrs, {"a": 1}, Attrs(1)),
+    (Attrs, {"a": 1, "_private": 5}, Attrs(1, private=5)),
+    (Of[Slots], {"item": {"a": 1}, "items": [{"a": 2}]}, Of(Slots(1, None), [Slots(2, None)])),
+    (OfInt[str], {"item": 1, "items": [2], "own": "x"}, OfInt(1, [2], "x")),
+    (OwnConstructor, {"a": 2}, OwnConstructor(2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("annotation", "params", "expected"), MADE, ids=lambda each: str(each)[:50])
+def test_params_are_what_their_constructor_makes(annotation: Any, params: dict[str, Any], expected: Any) -> None:
+    value = made(annotation, params)
+    assert value == expected
+    assert getattr(value, "__dict__", None) == getattr(expected, "__dict__", None)
+
+
+@pytest.mark.parametrize("annotation", [each[0] for each in MADE], ids=str)
+def test_plain_types_need_no_pydantic(annotation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)  # as when it is not installed
+    assert schema.infer_input(annotation) is not None
+    assert schema.infer_output(annotation) is not None
+
+
+@pytest.mark.parametrize(("annotation", "params", "expected"), MADE, ids=lambda each: str(each)[:50])
+def test_all_fields_of_an_object_are_sent(annotation: Any, params: dict[str, Any], expected: Any) -> None:
+    assert sent(annotation, made(annotation, params)) == without_nulls(to_plain(expected))
+
+
+def test_a_field_that_the_constructor_leaves_to_the_class_is_sent() -> None:
+    assert sent(Full, Full(1))["unit"] == "px"
+
+
+def test_two_classes_of_one_name_stay_apart() -> None:
+    def local(default: int) -> Any:
+        @dataclass
+        class Same:
+            size: int = default
+
+        return Same
+
+    both = dataclasses.make_dataclass("Both", [("a", local(1)), ("b", local(2))])
+    value = made(both, {"a": {}, "b": {}})
+    assert (value.a.size, value.b.size) == (1, 2)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement came with Python 3.12")
+def test_a_type_statement_hides_no_class() -> None:
+    namespace: dict[str, Any] = {"Slots": Slots, "dataclass": dataclass, "__name__": __name__}
+    source = (
+        "type Alias = Slots\ntype Many[T] = list[T]\n@dataclass\nclass Named:\n    one: Alias\n    many: Many[Slots]\n"
+    )
+    code = compile(source, "<test>", "exec", dont_inherit=True)  # its hints are no texts
+    exec(code, namespace)  # noqa: S102 - a syntax that older versions do not have
+    value = made(namespace["Named"], {"one": {"a": 1}, "many": [{"a": 2}]})
+    assert (value.one, value.many) == (Slots(1, None), [Slots(2, None)])
+
+
+@dataclass
+class Refusing:
+    a: int
+
+    def __post_init__(self) -> None:
+        if self.a == 1:
+            raise ValueError("no ones")
+        if self.a == 2:
+            raise KeyError("two")
+        if self.a == 3:
+            raise TransientError("the table of threes is gone")
+
+
+@dataclass
+class Refused:
+    all: list[Refusing]
+
+
+@pytest.mark.parametrize(("a", "text"), [(1, "$.all[1]: no ones"), (2, "$.all[1]: KeyError: 'two'")])
+def test_what_a_constructor_refuses_is_named_with_its_path(a: int, text: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        made(Refused, {"all": [{"a": 0}, {"a": a}]})
+    assert str(caught.value) == text
+
+
+def test_a_constructor_may_say_itself_how_the_task_ends() -> None:
+    with pytest.raises(TransientError):
+        made(Refused, {"all": [{"a": 3}]})
+
+
+def test_a_constructor_that_wants_what_is_no_field_is_an_error_at_registration() -> None:
+    @dataclass
+    class Odd:
+        a: int
+
+        def __init__(self, a: int, hidden: int) -> None: ...
+
+    with pytest.raises(UnsupportedTypeError, match="hidden"):
+        schema.infer_input(Odd)
+
+
+# ------------------------------------------------------------------------------------------------------ null
+
+
+class Nullable(BaseModel):
+    a: int
+    b: str | None
+    c: str | None = Field(alias="C")
+
+
+class NullableHolder(BaseModel):
+    one: Nullable
+    many: list[Nullable]
+    named: dict[str, Nullable | int]
+
+
+class OnlyA(BaseModel, extra="forbid"):
+    kind: Literal["a"]
+    x: int | None
+
+
+class OnlyB(BaseModel, extra="forbid"):
+    kind: Literal["b"]
+    y: int | None
+
+
+class Either(BaseModel):
+    smart: OnlyA | OnlyB
+    told: Annotated[OnlyA | OnlyB, Field(discriminator="kind")]
+
+
+def test_an_absent_field_that_may_be_null_is_null_at_any_depth() -> None:
+    none = Nullable(a=1, b=None, C=None)
+    given = {"one": {"a": 1}, "many": [{"a": 1}, {"a": 1, "b": "x"}], "named": {"k": {"a": 1}, "n": 2}}
+    expected = NullableHolder(one=none, many=[none, Nullable(a=1, b="x", C=None)], named={"k": none, "n": 2})
+    assert made(NullableHolder, given) == expected
+
+
+def test_a_null_for_one_member_of_a_union_is_none_for_another() -> None:
+    value = made(Either, {"smart": {"kind": "a"}, "told": {"kind": "b"}})
+    assert value == Either(smart=OnlyA(kind="a", x=None), told=OnlyB(kind="b", y=None))
+
+
+def test_only_what_may_be_null_may_be_absent() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        made_anyway(NullableHolder, {"one": {}, "many": [{"b": "x"}]})
+    assert {each.path for each in caught.value.problems} == {"$.one.a", "$.many[0].a", "$.named"}
+
+
+def made_anyway(annotation: Any, params: dict[str, Any]) -> Any:
+    contract = schema.infer_input(annotation)
+    assert contract is not None
+    return contract.convert(params)
+
+
+@pytest.mark.parametrize("annotation", [Slots, Typed, Nullable, pydantic.TypeAdapter], ids=str)
+def test_what_may_be_null_is_not_announced_as_required(annotation: Any) -> None:
+    if annotation is pydantic.TypeAdapter:  # arguments of a function
+        announced = [schema.infer_fields("f", {"a": (int, MISSING), "b": (str | None, MISSING)}).schema]
+    else:
+        given, returned = schema.infer_input(annotation), schema.infer_output(annotation)
+        assert given is not None
+        assert returned is not None
+        announced = [given.schema, returned.schema]
+    assert [each["required"] for each in announced] == [["a"]] * len(announced)
+
+
+@pytest.mark.parametrize("tp", [str | None, Annotated[str | None, Field(max_length=3)], Any], ids=str)
+def test_an_argument_that_may_be_none_gets_it(tp: Any) -> None:
+    contract = schema.infer_fields("f", {"a": (int, MISSING), "b": (tp, MISSING)})
+    assert contract.convert({"a": 1}) == {"a": 1, "b": None}
+
+
+# ------------------------------------------------------------------------------------------------------ pydantic
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(strict=True)
+    number: int
+    day: dt.date
+    color: Color
+    pair: tuple[int, str]
+    some: set[int]
+    raw: bytes
+    exact: decimal.Decimal
+    many: frozenset[Color] = frozenset()
+
+
+class Loose(BaseModel):
+    strict: StrictModel
+    only: dt.date = Field(strict=True)
+
+
+STRICT = {"number": 1, "day": "2020-01-02", "color": "red", "pair": [1, "a"], "some": [1], "raw": "é", "exact": 1.5}
+
+
+def test_strict_models_take_the_json_that_they_describe() -> None:
+    value = made(Loose, {"strict": STRICT, "only": "2020-01-02"})
+    assert value == Loose.model_validate_json(json.dumps({"strict": STRICT, "only": "2020-01-02"}))
+    with pytest.raises(InvalidValue, match=r"strict\.number"):
+        made_anyway(Loose, {"strict": {**STRICT, "number": "1"}, "only": "2020-01-02"})
+
+
+class Root(RootModel[dict[str, Nullable]]):
+    pass
+
+
+class Item(BaseModel, Generic[T]):
+    item: T
+    none: T | None
+
+
+@pydantic.dataclasses.dataclass
+class Given:
+    a: int = Field(validation_alias=AliasChoices("first", "a"), serialization_alias="A")
+    made: int = field(init=False, default=3)
+
+
+class Written(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    size: int = Field(alias="Size")
+    hidden: int = Field(1, exclude=True)
+    url: HttpUrl = HttpUrl("http://a.example/")
+
+    @pydantic.field_serializer("size")
+    def write(self, size: int) -> str:
+        return f"{size} px"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def double(self) -> int | None:
+        return None if self.size == 0 else 2 * self.size
+
+
+class Unsaid(BaseModel):
+    """Its serializers do not say what they return."""
+
+    size: int
+
+    @pydantic.field_serializer("size")
+    def write_size(self, size: int):  # type: ignore[no-untyped-def]
+        return f"{size} px"
+
+
+class UnsaidWhole(BaseModel):
+    size: int
+
+    @pydantic.model_serializer
+    def write(self):  # type: ignore[no-untyped-def]
+        return {"Size": self.size}
+
+
+@dataclass
+class Plain:
+    url: HttpUrl
+    seed: InitVar[int] = 1
+    made: int = field(init=False, default=3)
+
+
+PYDANTIC: list[tuple[Any, dict[str, Any], Any]] = [
+    (Root, {"k": {"a": 1}}, {"k": {"a": 1}}),
+    (Item[int], {"item": 1}, {"item": 1}),
+    (Given, {"first": 1}, {"A": 1, "made": 3}),
+    (Written, {"Size": 2}, {"Size": "2 px", "url": "http://a.example/", "double": 4}),
+    (Written, {"Size": 0}, {"Size": "0 px", "url": "http://a.example/"}),
+    (Unsaid, {"size": 1}, {"size": "1 px"}),
+    (UnsaidWhole, {"size": 1}, {"Size": 1}),
+    (Plain, {"url": "http://a.example/"}, {"url": "http://a.example/", "made": 3}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "params", "data"), PYDANTIC, ids=lambda each: str(each)[:40])
+def test_what_pydantic_describes_pydantic_reads_and_writes(annotation: Any, params: Any, data: Any) -> None:
+    value = made(annotation, params)
+    assert sent(annotation, value) == data
+    assert without_nulls(to_plain({"in": [value]})) == {"in": [data]}
+
+
+def test_values_of_pydantic_are_written_as_it_does_wherever_they_are() -> None:
+    value = {"url": HttpUrl("http://a.example/"), "secret": SecretStr("x"), "in": Of(Written(Size=1), [])}
+    assert to_plain(value) == {
+        "url": "http://a.example/",
+        "secret": "**********",
+        "in": {"item": {"Size": "1 px", "url": "http://a.example/", "double": 2}, "items": []},
+    }
+
+
+def test_a_result_is_written_by_its_type_where_that_does_not_say_what_it_writes() -> None:
+    price = Annotated[float, pydantic.PlainSerializer(lambda value: f"{value:.2f}")]
+    contract = schema.infer_output(price)
+    assert contract is not None
+    assert contract.write(1.5) == "1.50"
+    assert contract.schema == {"type": "object"}
+
+
+@pytest.mark.parametrize("annotation", [Plain, Given], ids=str)
+def test_what_a_dataclass_does_not_take_is_no_param(annotation: Any) -> None:
+    contract = schema.infer_input(annotation)
+    assert contract is not None
+    assert "made" not in contract.schema["properties"]
+
+
+class Raising(BaseModel):
+    number: int
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def check(cls, number: int) -> int:
+        if number == 1:
+            raise ZeroDivisionError
+        return number
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def inverse(self) -> float:
+        return 1 / self.number
+
+
+def test_a_validator_that_raises_refuses_the_params() -> None:
+    with pytest.raises(InvalidValue, match="ZeroDivisionError"):
+        made_anyway(Raising, {"number": 1})
+
+
+@pytest.mark.parametrize("annotation", [list[Raising], None])
+def test_a_property_that_raises_is_named_with_its_path(annotation: Any) -> None:
+    contract = schema.infer_output(annotation)
+    write = contract.write if contract is not None else to_plain
+    with pytest.raises(UnsendableValueError) as caught:
+        write([Raising(number=2), Raising(number=0)])
+    assert caught.value.path == "$[1].inverse"
+
+
+def test_a_property_of_a_mapping_that_raises_is_named_with_its_path() -> None:
+    class Lazy(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError("closed")
+
+    with pytest.raises(UnsendableValueError, match="closed") as caught:
+        to_plain({"a": [Lazy(x=1)]})
+    assert caught.value.path == "$.a[0]"
+
+
+@pytest.mark.parametrize("value", [Slots(1, None), Written(Size=1), {"Size": "1 px", "url": "x"}], ids=repr)
+def test_a_union_of_both_kinds_is_written_by_its_member(value: Any) -> None:
+    contract = schema.infer_output(Slots | Written | None)
+    assert contract is not None
+    assert contract.write(value) == to_plain(value)
+
+
+# ------------------------------------------------------------------------------------------------------ defaults, order
+
+
+@dataclass
+class Defaults:
+    z: dt.timedelta = dt.timedelta(days=1)
+    y: decimal.Decimal = decimal.Decimal("1.50")
+    x: dt.datetime = dt.datetime(2020, 1, 2, tzinfo=dt.UTC)
+    w: Color = Color.RED
+    v: frozenset[int] = frozenset({1})
+    u: bytes = b"\xff"
+    t: Path = Path("a/b")
+    s: Slots = Slots(1, "b")
+    r: int = None  # type: ignore[assignment]
+    q: int = "many"  # type: ignore[assignment]
+    p: list[int] = field(default_factory=list)
+    o: list[int] = field(default_factory=lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    n: Any = dataclasses.field(default=object())
+
+
+ANNOUNCED = {
+    "z": "P1D", "y": "1.50", "x": "2020-01-02T00:00:00Z", "w": "red", "v": [1], "u": "/w==", "t": "a/b",
+    "s": {"a": 1, "b": "b", "c": 3}, "p": [],
+}  # fmt: skip
+
+
+def test_defaults_are_announced_as_json_of_their_schema_or_not_at_all() -> None:
+    contract = schema.infer_input(Defaults)
+    assert contract is not None
+    fields = contract.schema["properties"]
+    assert {name: each["default"] for name, each in fields.items() if "default" in each} == ANNOUNCED
+    jsonschema_rs.validator_for(contract.schema).validate(ANNOUNCED)
+    # An orchestrator fills params in with them.
+    assert contract.convert({**ANNOUNCED, "o": []}) == Defaults(o=[])
+
+
+def test_defaults_of_arguments_too_whoever_knows_their_types() -> None:
+    def announced(tp: Any, default: Any) -> Any:
+        return schema.infer_fields("f", {"a": (tp, default)}).schema["properties"]["a"].get("default", MISSING)
+
+    assert announced(dt.timedelta, dt.timedelta(days=1)) == "P1D"
+    assert announced(Slots, Slots(1, None)) == {"a": 1, "c": 3}
+    assert announced(Row, Row(1, Slots(2, "b"))) == [1, {"a": 2, "b": "b", "c": 3}]
+    assert announced(HttpUrl, HttpUrl("http://a.example/")) == "http://a.example/"
+    assert announced(Given, Given(a=1)) is MISSING  # it is written by another name than it is read by
+    assert announced(SecretStr, SecretStr("x")) is MISSING
+    assert announced(int, "many") is MISSING
+
+
+class Later(BaseModel):
+    zebra: int
+    apple: int = 1
+    mango: str | None
+
+
+@pytest.mark.parametrize("annotation", [Full, Holder, Typed, Row, Attrs, Defaults, Later, OfInt[str]], ids=str)
+def test_fields_are_announced_in_the_order_of_their_declaration(annotation: Any) -> None:
+    declared = {
+        Full: ["ident", "tags", "color", "wait", "price", "raw", "at", "seed"],
+        Holder: ["one", "many", "named", "pair", "either", "maybe", "some", "more"],
+        Typed: ["a", "b", "c"],
+        Row: ["x", "slots"],
+        Attrs: ["a", "_private", "items", "next"],
+        Defaults: list("zyxwvutsrqpon"),
+        Later: ["zebra", "apple", "mango"],
+        OfInt[str]: ["item", "items", "own"],
+    }
+    contract = schema.infer_input(annotation)
+    assert contract is not None
+    assert list(contract.schema["properties"]) == declared[annotation]
+
+
+def test_arguments_are_announced_in_their_order() -> None:
+    contract = schema.infer_fields("f", {"z": (int, 1), "a": (str, MISSING), "m": (Slots, MISSING)})
+    assert list(contract.schema["properties"]) == ["z", "a", "m"]
+
+
+# ------------------------------------------------------------------------------------------------------ numbers, keys
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1, "1"), (1.10, "1.1"), (0.1, "0.1"), ("1.10", "1.10"), (2**70, str(2**70))]
+)
+@pytest.mark.parametrize(
+    "annotation", [decimal.Decimal, Annotated[decimal.Decimal, Field(gt=0)]], ids=["msgspec", "pydantic"]
+)
+def test_decimals_come_as_numbers_and_as_texts(annotation: Any, number: Any, text: str) -> None:
+    contract = schema.infer_fields("f", {"price": (annotation, MISSING)})
+    jsonschema_rs.validator_for(contract.schema).validate({"price": number})
+    assert str(contract.convert({"price": number})["price"]) == text
+
+
+@dataclass
+class Numbers:
+    count: int
+    by: dict[int, Slots]
+    colors: dict[Color, int]
+
+
+def test_what_json_writes_otherwise_is_understood() -> None:
+    value = made(Numbers, {"count": 2.0, "by": {"1": {"a": 1}}, "colors": {"red": 1}})
+    assert value == Numbers(2, {1: Slots(1, None)}, {Color.RED: 1})
+
+
+# ------------------------------------------------------------------------------------------------------ properties
+
+_SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(-(2**53), 2**53),
+    str: st.text(max_size=5),
+    bool: st.booleans(),
+    float: st.floats(allow_nan=False, allow_infinity=False, width=32),
+    Color: st.sampled_from(Color),
+    dt.date: st.dates(),
+    dt.timedelta: st.timedeltas(dt.timedelta(), dt.timedelta(days=99)),
+    decimal.Decimal: st.decimals(-1000, 1000, places=2),
+    bytes: st.text(max_size=5).map(str.encode),
+}
+
+
+@st.composite
+def typed_values(draw: st.DrawFn, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]:
+    """A type, and what its values are drawn from."""
+    kinds = ["simple", "list", "dict", "none"] + (["class"] if depth else [])
+    kind = draw(st.sampled_from(kinds))
+    if kind == "class":
+        return draw(classes(depth=depth - 1))
+    tp = draw(st.sampled_from(list(_SIMPLE)))
+    values = _SIMPLE[tp]
+    if kind == "list":
+        return list[tp], st.lists(values, max_size=2)
+    if kind == "dict":
+        return dict[str, tp], st.dictionaries(st.text(max_size=3), values, max_size=2)
+    if kind == "none":
+        return tp | None, st.none() | values
+    return tp, values
+
+
+@st.composite
+def classes(draw: st.DrawFn, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]:
+    """A dataclass or a pydantic model with fields of all kinds, and what its objects are drawn from."""
+    fields = draw(st.lists(typed_values(depth=depth), min_size=1, max_size=4))
+    names = [f"f{index}" for index in range(len(fields))]
+    values = st.fixed_dictionaries({name: strategy for name, (_, strategy) in zip(names, fields, strict=True)})
+    optional = {
+        name: None if admits_none(tp) else draw(strategy)  # None cannot be sent where it is not the default
+        for name, (tp, strategy) in zip(names, fields, strict=True)
+        if draw(st.booleans())
+    }
+    if draw(st.booleans()):
+        cls: Any = pydantic.create_model(
+            f"Model{depth}", **{n: (tp, optional.get(n, ...)) for n, (tp, _) in zip(names, fields, strict=True)}
+        )
+    else:
+        made_of: list[Any] = []
+        for name, (tp, _) in zip(names, fields, strict=True):
+            default = {"default_factory": functools.partial(_same, optional[name])} if name in optional else {}
+            made_of.append((name, tp, field(kw_only=True, **default)))
+        cls = dataclasses.make_dataclass(f"Data{depth}", made_of, slots=draw(st.booleans()))
+    return cls, values.map(lambda given: cls(**given))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@given(st.data())
+def test_a_value_goes_out_and_comes_back_as_itself(data: st.DataObject) -> None:
+    cls, values = data.draw(classes())
+    value = data.draw(values)
+    params = sent(cls, value)
+    assert made(cls, params) == value
+    if issubclass(cls, BaseModel):
+        assert params == without_nulls(json.loads(value.model_dump_json(by_alias=True)))
+    elif not any(issubclass(type(each), BaseModel) for each in _inside(value)):
+        assert params == without_nulls(json.loads(msgspec.json.encode(value)))
+
+
+def _inside(value: Any) -> list[Any]:
+    found = [value]
+    for each in getattr(value, "__dataclass_fields__", {}):
+        found += _inside(getattr(value, each))
+    return found
+
+
+@given(st.data())
+def test_params_without_what_has_a_default_are_what_the_constructor_makes(data: st.DataObject) -> None:
+    cls, values = data.draw(classes(depth=0))
+    value = data.draw(values)
+    params: dict[str, Any] = sent(cls, value)
+    contract = schema.infer_input(cls)
+    assert contract is not None
+    needed = {name: each for name, each in params.items() if name in contract.schema.get("required", ())}
+    kept = {name: getattr(value, name) for name in needed}
+    nullable = {name: None for name in _fields(cls) if name not in needed and _has_no_default(cls, name)}
+    assert made(cls, needed) == cls(**kept, **nullable)
+
+
+def _fields(cls: Any) -> list[str]:
+    return list(getattr(cls, "model_fields", None) or cls.__dataclass_fields__)
+
+
+def _has_no_default(cls: Any, name: str) -> bool:
+    if issubclass(cls, BaseModel):
+        return cls.model_fields[name].is_required()
+    found = cls.__dataclass_fields__[name]
+    return bool(found.default is MISSING and found.default_factory is MISSING)
