@@ -16,12 +16,13 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --no-create-home --home-dir /srv/worker worker \
-    && install -d -o worker -g worker /srv/worker /srv/worker/state /srv/worker/files
+    && install -d /srv/worker \
+    && install -d -m 700 -o worker -g worker /srv/worker/state /srv/worker/files
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /srv/worker
 COPY deploy/worker/app.py app.py
 
-# Everything the worker writes is below these two: the root file system may be read-only.
+# Everything the worker writes is below these two; its code belongs to root. The root file system may be read-only.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

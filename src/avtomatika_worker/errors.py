@@ -162,6 +162,10 @@ class UnsafeNameError(SecurityError):
         super().__init__(f"unsafe name {name!r:.300}: {problem}", {"name": name[:300], "problem": problem})
 
 
+class SourceRefusedError(UnsafeNameError):
+    """An object that tasks of this worker may not read or write: see ``WORKER_FILE_SOURCES``."""
+
+
 class DependencyError(TaskError):
     """Something the task depends on is broken for good: the orchestrator quarantines the job at once."""
 

@@ -57,3 +57,15 @@ def test_it_asks_the_health_server_and_says_how_long_a_shutdown_takes():
 
 def test_the_orchestrator_is_the_release_that_make_cluster_runs():
     assert f"=={ORCHESTRATOR}'" in DOCKERFILES[1].read_text()
+
+
+def test_the_worker_cannot_write_to_its_code():
+    (install,) = [rest for name, rest in WORKER if name == "RUN" and "useradd" in rest]
+    owned = re.findall(r"install -d [^&]*-o worker[^&]*", install)
+    assert [each.split()[-2:] for each in owned] == [["/srv/worker/state", "/srv/worker/files"]]
+
+
+def test_workflows_leave_no_credentials_in_the_checkout():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text()
+        assert text.count("actions/checkout@") == text.count("persist-credentials: false")

@@ -160,3 +160,25 @@ def test_the_root_file_system_is_read_only_and_what_the_worker_writes_is_mounted
 def test_a_gpu_worker_asks_for_a_gpu_and_gives_the_old_one_up_first():
     assert container("gpu")["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert rendered("gpu")["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_orchestrator_is_reached_by_https_and_its_tasks_are_verified(variant):
+    assert rendered(variant)["ConfigMap"]["data"]["ORCHESTRATOR_URL"].startswith("https://")
+    (key,) = [each for each in container(variant)["env"] if each["name"] == "ORCHESTRATOR_SECRET_KEY"]
+    assert "optional" not in key["valueFrom"]["secretKeyRef"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_volumes_have_sizes_and_the_image_a_tag_that_is_not_moved(variant):
+    assert all(volume["emptyDir"].get("sizeLimit") for volume in pod(variant)["spec"]["volumes"])
+    tag = container(variant)["image"].rpartition(":")[2]
+    assert tag not in {"latest", container(variant)["image"]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_worker_writes_to_directories_of_its_own_in_the_volumes(variant):
+    data = rendered(variant)["ConfigMap"]["data"]
+    mounted = {each["mountPath"] for each in container(variant)["volumeMounts"]}
+    for variable in ("TASK_FILES_DIR", "WORKER_STATE_DIR"):
+        assert data[variable].rpartition("/")[0] in mounted

@@ -232,12 +232,13 @@ def told(work):
     except Exception as error: print(str(error))
 from typing import Annotated
 import annotated_types
+from pathlib import Path
 worker = Worker()
 def a(thing: Annotated[int, annotated_types.Gt(0)]): ...
 told(lambda: worker.skill(a))
 good = Worker()
 @good.skill
-def b(file: str): ...
+def b(file: Path): ...
 async def main(**settings):
     async with WorkerHarness(good, settings=settings) as h:
         print((await h.run("b", {"file": "s3://bucket/key"})).error.message)
@@ -384,7 +385,7 @@ def skills() -> Worker:
 
     @worker.skill
     async def forgets(files: TaskFiles):
-        return str(await files.path_to("nothing.txt"))
+        return await files.path_to("nothing.txt")
 
     @worker.skill
     async def blocks(files: TaskFiles):
@@ -419,6 +420,16 @@ async def test_what_goes_wrong_in_tasks_is_listed(tmp_path):
     with pytest.raises(RuntimeError) as caught:
         h.submit("number")
     assert listed(str(caught.value)), str(caught.value)
+    async with WorkerHarness(worker, settings={"task_files_max_bytes": 3, "task_files_max_objects": 2}) as h:
+        small, large = h.store("a", "a"), h.store("b", "four")
+        (tmp_path / "many").mkdir()
+        for number in range(3):
+            (tmp_path / "many" / str(number)).touch()
+        many = h.store("many", tmp_path / "many")
+        for uri in ("gs://b/k", large, many):
+            error = (await h.run("opens", {"file": uri})).error
+            assert listed(error.message), error
+        assert (await h.run("opens", {"file": small})).error is None
     (tmp_path / "file").touch()
     async with WorkerHarness(worker, settings={"task_files_dir": tmp_path / "file"}) as h:
         error = (await h.run("stores")).error

@@ -167,8 +167,10 @@ async def test_an_upload_that_fails_for_good_says_so(files: FilesOfTasks, proxy:
         await task.upload_file("big")
 
 
-async def test_a_bucket_that_is_not_there_is_told_as_such(files: FilesOfTasks) -> None:
-    task = files.task()
+async def test_a_bucket_that_is_not_there_is_told_as_such(
+    make_files: Callable[..., FilesOfTasks], bucket: Bucket
+) -> None:
+    task = make_files(store_settings(bucket.server.url, bucket.name, sources=("s3://never-made/",))).task()
     await task.write("a", "x")
     with pytest.raises(DependencyError, match="no such bucket"):
         await task.upload_file("a", "s3://never-made/a")
@@ -228,7 +230,7 @@ async def test_a_listing_of_2500_keys_comes_whole_page_by_page(bucket: Bucket, p
     await asyncio.to_thread(bucket.server.put_many, bucket.name, keys, b"x")
     disk = Disk()
     stores = Stores(store_settings(proxy.url, bucket.name), disk, Observer())
-    found = await stores.list(await stores.locate(bucket.uri("many/")))
+    found = await stores.list(await stores.locate(bucket.uri("many/")), lambda _: None)
     disk.close()
     assert sorted(found) == sorted(key.removeprefix("many/") for key in keys)
     assert {info.size for info in found.values()} == {1}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from avtomatika_worker import TaskError, UnsafeNameError
 from avtomatika_worker.files.location import locate
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
-from files.conftest import Bucket, FilesOfTasks
+from files.conftest import Bucket, FilesOfTasks, store_settings
 
 SECRET = "do not read"
 
@@ -181,11 +181,11 @@ async def test_links_that_lead_out_are_refused_in_trees_too(offline: FilesOfTask
 
 
 async def test_a_download_goes_through_no_link_that_leads_out(
-    files: FilesOfTasks, bucket: Bucket, tmp_path: Path
+    make_files: Callable[..., FilesOfTasks], bucket: Bucket, tmp_path: Path
 ) -> None:
     bucket.put("tree/sub/deep/a", b"x")
     (tmp_path / "outside").mkdir()
-    task = files.task()
+    task = make_files(store_settings(bucket.server.url, bucket.name, sources=(bucket.uri("tree/"),))).task()
     await task.path_to("d/x")
     (await task.get_root() / "d" / "sub").symlink_to(tmp_path / "outside")
     with pytest.raises(UnsafeNameError, match="leads out"):

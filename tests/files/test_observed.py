@@ -19,7 +19,7 @@ worker = Worker(worker_type="observed", worker_id="w1")
 @worker.skill
 async def shout(text: Path, files: TaskFiles):
     await files.write("loud.txt", text.read_text().upper())
-    return {"loud": str(await files.path_to("loud.txt"))}
+    return {"loud": await files.path_to("loud.txt")}
 """
 
 

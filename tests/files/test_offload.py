@@ -25,10 +25,15 @@ def run(worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_
     """Run a task of the worker to its end and return the job."""
 
     async def run(
-        skill: str, params: dict[str, Any], *, settings: Mapping[str, Any] | None = None, **submitted: Any
+        skill: str,
+        params: dict[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        others: Mapping[str, Any] = {},
+        **submitted: Any,
     ) -> JobRecord:
         told = (
-            worker_settings(bucket, tmp_path)
+            worker_settings(bucket, tmp_path, **others)
             if settings is None
             else {"task_files_dir": tmp_path / "payloads", **settings}
         )
@@ -42,6 +47,9 @@ def run(worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_
     return run
 
 
+UNTYPED = {"untyped_files": True}
+
+
 def error(job: JobRecord) -> dict[str, Any]:
     assert job.error is not None, job.describe()
     return job.error
@@ -51,7 +59,9 @@ def etag(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()  # noqa: S324 - what S3 makes of an object in one part
 
 
-async def test_objects_anywhere_in_params_are_local_files(worker: Worker, bucket: Bucket, run: Any) -> None:
+async def test_objects_anywhere_in_untyped_params_are_local_files_where_the_setting_says_so(
+    worker: Worker, bucket: Bucket, run: Any
+) -> None:
     @worker.skill
     def gather(params: dict[str, Any]) -> dict[str, Any]:
         paths = [params["one"], params["deep"]["list"][0], params["deep"]["list"][1]]
@@ -63,7 +73,7 @@ async def test_objects_anywhere_in_params_are_local_files(worker: Worker, bucket
         }
 
     one, two = bucket.put("a/same.txt", b"one"), bucket.put("b/same.txt", b"two")
-    job = await run("gather", {"one": one, "deep": {"list": [two, one]}, "other": "not s3://x/y"})
+    job = await run("gather", {"one": one, "deep": {"list": [two, one]}, "other": "not s3://x/y"}, others=UNTYPED)
     assert job.result == {
         "texts": ["one", "two", "one"],
         "names": ["same.txt"] * 3,
@@ -126,7 +136,7 @@ async def test_typed_arguments_and_optional_uris_work_as_well(worker: Worker, bu
 async def test_a_schema_of_ones_own_can_ask_for_uris(worker: Worker, bucket: Bucket, run: Any) -> None:
     schema = {
         "type": "object",
-        "properties": {"bare": {"$ref": "#/$defs/u"}},
+        "properties": {"bare": {"$ref": "#/$defs/u"}, "file": {"type": "string", "format": "path"}},
         "$defs": {"u": {"type": "string", "format": "s3-uri"}},
     }
 
@@ -147,7 +157,7 @@ async def test_a_prefix_is_a_directory_with_its_tree(worker: Worker, bucket: Buc
         names = await files.list(where, recursive=True)
         return {"name": where.name, "files": {name: await files.read(where / name) for name in names}}
 
-    job = await run("tree", {"where": bucket.uri("set/")})
+    job = await run("tree", {"where": bucket.uri("set/")}, others={"file_sources": (bucket.uri("set/"),)})
     expected = {name: f"set/{name}" for name in ("a.txt", "sub/b.txt", "sub/deep/c.txt")}
     assert job.result == {"name": "set", "files": expected}
 
@@ -158,7 +168,7 @@ async def test_files_in_results_are_uploaded_and_described(worker: Worker, bucke
         one = await files.write("one.txt", "1")
         await files.write("d/x.txt", "x")
         await files.write("d/e/y.txt", "yy")
-        return {"one": one, "list": [{"again": str(one)}], "dir": await files.path_to("d"), "text": "d/x.txt"}
+        return {"one": one, "list": [{"again": one}], "dir": await files.path_to("d"), "text": "d/x.txt"}
 
     job = await run("make", {})
     base = bucket.uri(f"{job.job_id}/{job.task_id}")
@@ -208,8 +218,8 @@ async def test_a_skill_downloads_on_its_own(worker: Worker, bucket: Bucket, run:
 @pytest.fixture
 def reader(worker: Worker) -> Worker:
     @worker.skill
-    def read(params: dict[str, Any]) -> dict[str, Any]:
-        return {"text": Path(params["file"]).read_text()}
+    def read(file: Path) -> dict[str, Any]:
+        return {"text": file.read_text()}
 
     return worker
 
@@ -278,7 +288,7 @@ async def test_a_result_whose_file_leads_out_is_a_security_error(worker: Worker,
     def leak(files: TaskFiles) -> dict[str, Any]:
         link = files.sync.get_root() / "link"
         link.symlink_to(tmp_path / "secret")
-        return {"file": str(link)}
+        return {"file": link}
 
     job = await run("leak", {})
     assert error(job)["code"] == "SECURITY_ERROR"
@@ -323,8 +333,8 @@ async def test_middlewares_see_uris_on_both_sides(worker: Worker, bucket: Bucket
         return outcome
 
     @worker.skill
-    def copy(params: dict[str, Any], ctx: TaskContext) -> dict[str, Any]:
-        return {"file": ctx.files.sync.write("copy", Path(params["file"]).read_bytes())}
+    def copy(file: Path, ctx: TaskContext) -> dict[str, Any]:
+        return {"file": ctx.files.sync.write("copy", file.read_bytes())}
 
     worker.add_middleware(look)
     uri = bucket.put("a", b"x")

@@ -47,7 +47,7 @@ async def test_the_largest_values_go_to_the_store_and_the_others_stay(worker, bu
 async def test_files_of_the_result_are_still_uploaded_and_described(worker, bucket, run, tmp_path):
     @worker.skill
     async def both(files: TaskFiles) -> dict[str, object]:
-        return {"file": str(await files.write("out.txt", "hello")), "text": "x" * 30_000}
+        return {"file": await files.write("out.txt", "hello"), "text": "x" * 30_000}
 
     job = await run("both")
     assert bucket.get(job.result["file"].removeprefix(f"s3://{bucket.name}/")) == b"hello"

@@ -243,20 +243,20 @@ def with_files(files: TaskFiles) -> dict[str, Any]:
     return {
         "uri": uri,
         "read": again.read_text("utf-8"),
-        "path": str(path),
+        "path": path,
         "listed": files.sync.list("", recursive=True),
     }
 
 
 @skills.skill(executor="process")
-async def with_files_async(files: TaskFiles, source: str) -> dict[str, Any]:
+async def with_files_async(files: TaskFiles, source: Path) -> dict[str, Any]:
     """Read what was brought, and return a file."""
-    path = await files.write("copy.txt", Path(source).read_text("utf-8").upper())  # noqa: ASYNC240 - nobody waits here
+    path = await files.write("copy.txt", source.read_text("utf-8").upper())  # noqa: ASYNC240 - nobody waits here
     try:
         await files.upload_file("missing.txt")
     except FileNotFoundError as error:
         missing = str(error)
-    return {"copy": str(path), "missing": missing}
+    return {"copy": path, "missing": missing}
 
 
 @skills.skill(executor="process", cancel_grace=0.2)

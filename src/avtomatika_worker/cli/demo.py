@@ -27,8 +27,8 @@ from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.worker.assembly import make_files
 from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
+from avtomatika_worker.worker.storage import make_files, with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
@@ -82,6 +82,8 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
         fixed = {"WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1", "WORKER_SKILLS_DIR": skills_dir}
         here = local_environment(orchestrator.url, token)
         settings = worker.load_settings({**_object_store(), **here, **fixed})
+        if settings.s3_default_bucket is not None:
+            settings = with_own_files(settings, None)
         pictures = await _stored_pictures(settings)
         thread = WorkerThread(worker, settings)
         thread.start()

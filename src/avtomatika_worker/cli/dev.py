@@ -29,6 +29,7 @@ from avtomatika_worker.protocol.dialects import NEWEST, choose
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import longest_shutdown, run_process
+from avtomatika_worker.worker.storage import with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
 
 _NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE": ""}
@@ -64,7 +65,7 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: 
     except ValueError as error:
         directory.cleanup()
         raise UsageProblem(f"--protocol: {error}") from error
-    session = _Session(worker, replace(settings, file_store_root=root), orchestrator, directory)
+    session = _Session(worker, with_own_files(settings, root), orchestrator, directory)
     run_process(session, session.main)
 
 

@@ -36,8 +36,8 @@ from avtomatika_worker.cli.findings import (
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.assembly import store_settings
 from avtomatika_worker.worker.process import USAGE_ERRORS
+from avtomatika_worker.worker.storage import store_settings
 
 _LITTLE_SPACE: Final = 200 * 2**20
 _METRICS: Final = "opentelemetry"

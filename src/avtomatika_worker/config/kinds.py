@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from avtomatika_worker.protocol.uris import S3Uri
 
 _BOOLEANS: Final = {
     "true": True,
@@ -192,6 +194,24 @@ def path() -> Kind:
         return Path(value)
 
     return Kind(parse, (Path,))
+
+
+def object_uris() -> Kind:
+    """URIs of objects and prefixes, separated by spaces or commas."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        return tuple(value.replace(",", " ").split())
+
+    def check(value: tuple[str, ...]) -> None:
+        for each in value:
+            uri = S3Uri(each)
+            if not uri.scheme or bool(uri.bucket) == (uri.scheme == "file"):
+                raise ValueError(f"{each!r:.200} must be a URI such as s3://bucket/prefix/ or file:///directory/")
+            parts = uri.key.removesuffix("/").split("/")
+            if uri.key and any(unquote(part) in {"", ".", ".."} for part in parts):
+                raise ValueError(f"{each!r:.200} must have no segments that are empty, '.' or '..'")
+
+    return Kind(parse, (tuple,), check)
 
 
 def readable_file() -> Kind:

@@ -78,6 +78,34 @@ class SecuritySettings:
         default=1024 * 1024 - 64 * 1024,
         unit="bytes",
     )
+    file_sources: tuple[str, ...] | None = _setting(
+        "WORKER_FILE_SOURCES",
+        kinds.object_uris(),
+        "Buckets and prefixes that tasks may read, as URIs with spaces between them: `s3://payloads/in/ s3://models/`."
+        " Whatever else a task names is refused, and so is every kind of store that is not in the list.",
+        default=None,
+        unset="the place for results, but neither its root nor the results of other jobs",
+    )
+    untyped_files: bool = _setting(
+        "WORKER_UNTYPED_FILES",
+        kinds.boolean(),
+        "For skills with untyped `params: dict`, as in the official SDK: download every URI in their params, and upload"
+        " every path in their results. What may be read is the same.",
+        default=False,
+    )
+    task_files_max_bytes: int = _setting(
+        "WORKER_TASK_FILES_MAX_BYTES",
+        kinds.integer(least=1),
+        "Bytes that one task may download.",
+        default=10 * 1024**3,
+        unit="bytes",
+    )
+    task_files_max_objects: int = _setting(
+        "WORKER_TASK_FILES_MAX_OBJECTS",
+        kinds.integer(least=1),
+        "Objects that one task may download, those below prefixes included.",
+        default=10_000,
+    )
     max_event_rate: float = _setting(
         "MAX_EVENT_RATE",
         kinds.number(above=0),

@@ -23,6 +23,7 @@ from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 EXTRA_PREFIX: Final = "WORKER_EXTRA_"
+DEFAULT_TASK_FILES_DIR: Final = Path("/tmp/payloads")  # noqa: S108 - the documented one; whose it is, is checked
 DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
 
 
@@ -191,8 +192,9 @@ class Settings(ScalingSettings, SecuritySettings):
     task_files_dir: Path = _setting(
         "TASK_FILES_DIR",
         kinds.path(),
-        "Directory for the temporary files of tasks.",
-        default=Path("/tmp/payloads"),  # noqa: S108 - the documented default; the directory is made private
+        "Directory for the temporary files of tasks. The default is used where it is this user's; where another has"
+        " made it, one in the user's own runtime directory (`XDG_RUNTIME_DIR`) is.",
+        default=DEFAULT_TASK_FILES_DIR,
     )
     skills_dir: Path = _setting(
         "WORKER_SKILLS_DIR", kinds.path(), "Directory whose modules are loaded as skills.", default=Path("skills")

@@ -22,6 +22,7 @@ from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, SkillOptions
+from avtomatika_worker.skills.strays import paths_in
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
@@ -97,7 +98,10 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            outcome = from_value(await run_skill(skill, ctx, self._runners, self._tracing), skill.results, skill.write)
+            value = await run_skill(skill, ctx, self._runners, self._tracing)
+            if ctx.used_files is not None and not skill.options.in_process:  # a process has said it itself
+                ctx.used_files.note_returned(map(str, paths_in(value)))
+            outcome = from_value(value, skill.results, skill.write)
             if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
                 skill.check_output(outcome.data)  # have data of their own shape
         except asyncio.CancelledError:

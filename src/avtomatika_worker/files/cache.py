@@ -27,7 +27,8 @@ from weakref import WeakValueDictionary
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import ObjectInfo
-from avtomatika_worker.files.workspaces import private_directory, try_lock
+from avtomatika_worker.files.ownership import private_directory
+from avtomatika_worker.files.workspaces import try_lock
 
 _log: Final = logging.getLogger("avtomatika_worker.files")
 

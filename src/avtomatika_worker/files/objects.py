@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from avtomatika_worker.files.permit import Permit
 from avtomatika_worker.files.progress import Notify
 from avtomatika_worker.protocol.messages import FileMetadata
 
@@ -31,12 +32,18 @@ class Objects(Protocol):
     """Moves files from and to object stores. Its methods raise a `TaskError` that says what cannot be done."""
 
     async def fetch(
-        self, uri: str, directory: Path, name: str | None, notify: Notify, expect: Expect = expect_anything
+        self,
+        uri: str,
+        directory: Path,
+        name: str | None,
+        notify: Notify,
+        permit: Permit,
+        expect: Expect = expect_anything,
     ) -> Path:
         """Download an object, or a prefix as a directory, into ``directory``, as ``name``; return its path."""
         ...
 
-    async def store(self, files: Mapping[str, Path], uri: str, notify: Notify) -> FileMetadata:
+    async def store(self, files: Mapping[str, Path], uri: str, notify: Notify, permit: Permit) -> FileMetadata:
         """Upload files, named relative to ``uri``, and return what is stored."""
         ...
 

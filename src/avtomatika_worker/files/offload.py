@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -28,9 +27,9 @@ def may_name_objects(value: Any) -> bool:
     return isinstance(value, list) and any(map(may_name_objects, cast("Sequence[Any]", value)))
 
 
-def uris_in(params: Mapping[str, Any], bare: AbstractSet[Place]) -> dict[Place, str]:
-    """Return every object's URI in the params, and where it is; those at ``bare`` places stay what they are."""
-    return {place: value for place, value in texts(params) if is_object_uri(value) and place not in bare}
+def uris_in(params: Mapping[str, Any]) -> dict[Place, str]:
+    """Return every object's URI in the params, and where it is."""
+    return {place: value for place, value in texts(params) if is_object_uri(value)}
 
 
 def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
@@ -106,14 +105,18 @@ def _facts(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def paths_in(data: Mapping[str, Any], root: Path) -> dict[Place, str]:
-    """Return every text in the data that is a path in the task's directory, relative to it, and where it is.
+    """Return every text in the data that is a path in the task's directory, and where it is."""
+    prefix = f"{root}{os.sep}"
+    return {place: text for place, text in texts(data) if text == str(root) or text.startswith(prefix)}
+
+
+def existing(found: Mapping[Place, str], root: Path) -> dict[Place, str]:
+    """Return paths in the task's directory relative to it.
 
     Raises `PermanentError` for one where nothing is: with the directory it would be gone. Blocks.
     """
-    prefix = f"{root}{os.sep}"
-    found = {place: text for place, text in texts(data) if text == str(root) or text.startswith(prefix)}
     for place, text in found.items():
         if "\0" in text or not os.path.lexists(text):
             where = name_of(place)
             raise PermanentError(f"data.{where} names a file that does not exist: {text!r:.300}", {"path": where})
-    return {place: text[len(prefix) :] for place, text in found.items()}
+    return {place: text[len(f"{root}{os.sep}") :] for place, text in found.items()}

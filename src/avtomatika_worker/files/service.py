@@ -8,6 +8,7 @@ from pathlib import Path
 from avtomatika_worker.files.cache import BlobCache
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.observer import Observer
+from avtomatika_worker.files.permit import DEFAULT_BYTES, DEFAULT_OBJECTS, Permit
 from avtomatika_worker.files.progress import Notify
 from avtomatika_worker.files.stores import Stores, StoreSettings
 from avtomatika_worker.files.task_files import TaskFiles
@@ -17,21 +18,29 @@ from avtomatika_worker.files.workspaces import Workspaces
 
 
 class Files:
-    """Makes `TaskFiles` for tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them."""
+    """Makes `TaskFiles` for tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them.
+
+    ``otherwise`` takes the place of ``directory`` where that is another user's.
+    ``most_bytes`` and ``most_objects`` are what one task may download.
+    """
 
     def __init__(
         self,
         directory: Path,
         stores: StoreSettings,
         *,
+        otherwise: Path | None = None,
         cache_dir: Path | None = None,
         cache_limit: int = 0,
         notice_after: float = 5.0,
         observer: Observer | None = None,
+        most_bytes: int = DEFAULT_BYTES,
+        most_objects: int = DEFAULT_OBJECTS,
     ) -> None:
+        self._most = (most_bytes, most_objects)
         watching = observer or Observer()
         self._disk = Disk()
-        self._workspaces = Workspaces(directory)
+        self._workspaces = Workspaces(directory, otherwise)
         cache = BlobCache(cache_dir, cache_limit, self._disk) if cache_dir is not None else None
         self._transfers = Transfers(
             Stores(stores, self._disk, watching), self._disk, watching, cache, notice_after=notice_after
@@ -45,7 +54,8 @@ class Files:
         ``loop`` is where threads have transfers done; without one they cannot ask for any.
         """
         workspace = Workspace(task_id, self._workspaces)
-        parts = (workspace, self._disk, self._transfers)
+        permit = Permit(job_id, *self._most)
+        parts = (workspace, self._disk, self._transfers, permit)
         return TaskFiles(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
 
     async def clean_up(self) -> None:

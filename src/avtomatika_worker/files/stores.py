@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -26,6 +27,7 @@ from avtomatika_worker.files.location import FILE, Location, locate
 from avtomatika_worker.files.names import resolved
 from avtomatika_worker.files.objects import ObjectInfo
 from avtomatika_worker.files.observer import Observer
+from avtomatika_worker.files.sources import Sources
 from avtomatika_worker.policy.backoff import BackoffPolicy
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ _T = TypeVar("_T")
 
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*|\?\S*")
 _MOST_CLIENTS: Final = 32
+_LISTING_TIMEOUT: Final = 600.0
+"""Seconds for all pages of a listing: a store may have no last one."""
 _RETRY_TIMEOUT: Final = timedelta(minutes=3)
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
 """Of one request, which moves one part at most."""
@@ -46,7 +50,8 @@ _CLOUDS: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 class StoreSettings:
     """How stores are reached. Without keys, the store's own chain finds some (environment, web identity, role).
 
-    ``part_size`` is in bytes. ``attempts``: how often one request is tried. ``concurrency``: parts in flight.
+    ``sources``: what tasks may read, None for the default (see `Sources`). ``part_size`` is in bytes.
+    ``attempts``: how often one request is tried. ``concurrency``: parts in flight.
     """
 
     endpoint_url: str | None = None
@@ -55,6 +60,7 @@ class StoreSettings:
     region: str = "us-east-1"
     default_bucket: str | None = None
     file_root: Path | None = None
+    sources: tuple[str, ...] | None = None
     ca_path: Path | None = None
     part_size: int = 8 * 1024 * 1024
     concurrency: int = 8
@@ -66,6 +72,14 @@ class StoreSettings:
         """Whether anything says that there is an S3 store."""
         return any((self.endpoint_url, self.access_key, self.default_bucket))
 
+    @property
+    def results_uri(self) -> str | None:
+        """The prefix below which results go, None where there is none. Blocks: it looks at the disk for a root."""
+        bucket, root = self.default_bucket, self.file_root
+        if bucket is not None:
+            return f"{bucket.rstrip('/')}/" if "://" in bucket else f"s3://{bucket.rstrip('/')}/"
+        return None if root is None else f"{FILE}://{root.resolve().as_posix().rstrip('/')}/"
+
 
 class Stores:
     """The stores of a worker, one client a bucket."""
@@ -76,6 +90,7 @@ class Stores:
         self._disk = disk
         self._clients: dict[tuple[str, str, bool], ObjectStore] = {}
         self._file_root: Path | None = None
+        self._sources: Sources | None = None
 
     async def locate(self, uri: str) -> Location:
         """Take a URI apart and check it; for ``file://`` that looks at the disk. Raises a `TaskError`."""
@@ -92,13 +107,36 @@ class Stores:
         if location.scheme == FILE and root is not None:
             await self._disk.run(resolved, root, root / location.key, location.uri)
 
+    def check_source(self, location: Location, job_id: str) -> None:
+        """Check what a task names, which has been located.
+
+        Raises `DependencyMissingError` when this worker has no such store, `SourceRefusedError` for what a task of this
+        job may neither read nor write.
+        """
+        if location.scheme == "s3" and not self.settings.has_s3:
+            raise DependencyMissingError(
+                f"{location.uri:.300}: no S3 store is configured (S3_ENDPOINT_URL, S3_ACCESS_KEY, S3_DEFAULT_BUCKET)"
+            )
+        if self._sources is None:
+            listed = self.settings.sources
+            known = None if listed is None else [each for uri in listed if (each := self._source(uri)) is not None]
+            place = self.settings.results_uri
+            self._sources = Sources(known, self._source(place) if place is not None else None)
+        self._sources.check(location, job_id)
+
+    def _source(self, uri: str) -> Location | None:
+        """Return a place that is configured; None for ``file://`` while nothing has named any yet."""
+        root = self._file_root or self.settings.file_root
+        try:
+            return locate(uri, root.resolve() if root is not None else None)
+        except TaskError as error:
+            raise DependencyMissingError(f"{uri:.300} cannot be used: {error}") from None
+
     def target(self, key: str) -> str:
         """Return the URI of ``key`` where results go. Raises `DependencyMissingError` when there is no such place."""
-        bucket, root = self.settings.default_bucket, self.settings.file_root
-        if bucket is not None:
-            return f"{bucket.rstrip('/')}/{key}" if "://" in bucket else f"s3://{bucket}/{key}"
-        if root is not None:
-            return f"{FILE}://{root.resolve().as_posix()}/{key}"
+        place = self.settings.results_uri
+        if place is not None:
+            return place + key
         raise DependencyMissingError(
             "a file of the task is to be stored, but there is no place for it: S3_DEFAULT_BUCKET is not set"
         )
@@ -108,15 +146,22 @@ class Stores:
         client = await self._client(location)
         return await self._call("head", location, lambda obstore: obstore.head_async(client, location.key), _info)
 
-    async def list(self, location: Location) -> dict[str, ObjectInfo]:
-        """Return all objects below a prefix, by their names relative to it. Raises a `TaskError`."""
+    async def list(self, location: Location, check: Callable[[int], None]) -> dict[str, ObjectInfo]:
+        """Return all objects below a prefix, by their names relative to it. Raises a `TaskError`.
+
+        ``check`` is given their number after each page, and may raise: a listing need not end.
+        """
         client = await self._client(location)
         skip = len(location.key) + 1 if location.key else 0
 
         async def pages(obstore: Any) -> dict[str, ObjectInfo]:
             found: dict[str, ObjectInfo] = {}
-            async for page in obstore.list(client, prefix=f"{location.key}/" if location.key else None):
-                found.update({each["path"][skip:]: _info(each) for each in page})
+            count = 0
+            async with asyncio.timeout(_LISTING_TIMEOUT):
+                async for page in obstore.list(client, prefix=f"{location.key}/" if location.key else None):
+                    count += len(page)  # not of those found: the same page may come again and again
+                    check(count)
+                    found.update({each["path"][skip:]: _info(each) for each in page})
             return found
 
         found: dict[str, ObjectInfo] = await self._call("list", location, pages, lambda value: value)
@@ -135,13 +180,26 @@ class Stores:
             meta = _info(result.meta)
             if meta.size != info.size or (meta.etag != info.etag):  # there are stores that ignore If-Match
                 raise ObjectChangedError(f"{location.uri} was replaced while it was read")
-            return await result.bytes_async()
+            return await self._body(location, result, end - start)
 
         content = await self._call("get", location, read, lambda value: value)
         if len(content) != end - start:
             raise TransientError(f"{location.uri}: {len(content)} bytes came instead of {end - start}")
         self._observer.moved("get", len(content))
         return content
+
+    async def _body(self, location: Location, result: Any, size: int) -> Any:
+        """Return the body of an answer, which is read no further than a little beyond ``size`` bytes."""
+        parts: list[Any] = []
+        length = 0
+        async for part in result.stream(min_chunk_size=max(size, 1)):
+            parts.append(part)
+            length += len(part)
+            if length > size:
+                raise TransientError(
+                    f"{location.uri:.300}: the store sends more than the {size} bytes it was asked for"
+                )
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def put(self, location: Location, content: Path | AsyncIterable[bytes], part_size: int) -> str | None:
         """Store a small file, or parts of a large one, which go out side by side, and return its etag.
@@ -173,10 +231,6 @@ class Stores:
         """Return the client of a bucket; only one that is to send parts ``retries`` itself."""
         key = (location.scheme, location.bucket, retries)
         if key not in self._clients:
-            if location.scheme == "s3" and not self.settings.has_s3:
-                raise DependencyMissingError(
-                    f"{location.uri}: no S3 store is configured (S3_ENDPOINT_URL, S3_ACCESS_KEY, S3_DEFAULT_BUCKET)"
-                )
             if len(self._clients) >= _MOST_CLIENTS:
                 self._clients.clear()
             self._clients[key] = await self._disk.run(self._connect, location, retries)

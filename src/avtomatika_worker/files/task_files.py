@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO, Any, Final, Literal, TypeVar, overload
 
@@ -11,8 +12,9 @@ from avtomatika_worker.errors import UnsafeNameError
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.names import check_given, check_key
 from avtomatika_worker.files.objects import Expect, Objects, expect_anything
-from avtomatika_worker.files.offload import Place, paths_in
+from avtomatika_worker.files.offload import Place, existing, paths_in
 from avtomatika_worker.files.open_file import OpenFile
+from avtomatika_worker.files.permit import Permit
 from avtomatika_worker.files.progress import Notify
 from avtomatika_worker.files.workspace import Name, Names, Workspace
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -37,6 +39,7 @@ class TaskFiles:
         workspace: Workspace,
         disk: Disk,
         objects: Objects,
+        permit: Permit,
         *,
         job_id: str,
         task_id: str,
@@ -46,7 +49,9 @@ class TaskFiles:
         self._workspace = workspace
         self._disk = disk
         self._objects = objects
+        self._permit = permit
         self._ids = (job_id, task_id)
+        self._returned: frozenset[str] = frozenset()
         self._notify = notify
         self._stored: dict[str, FileMetadata] = {}
         self._downloads = 0
@@ -127,7 +132,7 @@ class TaskFiles:
         """
         if name is not None:
             path = await self.path_to(name)
-            return await self._objects.fetch(uri, path.parent, path.name, self._notify)
+            return await self._objects.fetch(uri, path.parent, path.name, self._notify, self._permit)
         return await self.bring(uri)
 
     @property
@@ -155,11 +160,21 @@ class TaskFiles:
         """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""
         self._downloads += 1
         directory = await self.path_to(f"{INPUT}/{self._downloads}")
-        return await self._objects.fetch(uri, directory, None, self._notify, expect)
+        return await self._objects.fetch(uri, directory, None, self._notify, self._permit, expect)
 
-    async def paths_in(self, data: dict[str, Any]) -> dict[Place, str]:
-        """Return which texts in the data are paths of this task's, as names, and where. Raises `PermanentError`."""
-        return await self._disk.run(paths_in, data, await self.get_root())
+    def note_returned(self, paths: Iterable[str]) -> None:
+        """Remember which texts in the data of the result were paths when the skill returned them."""
+        self._returned = frozenset(paths)
+
+    async def paths_in(
+        self, data: dict[str, Any], typed: AbstractSet[Place], *, untyped: bool
+    ) -> tuple[dict[Place, str], tuple[Place, ...]]:
+        """Return which files of this task's the data name, as names, and where; and where there are texts only.
+
+        Files are what the skill returned as paths, what is at the ``typed`` places, and ``untyped`` every path. Raises
+        `PermanentError` for one where nothing is.
+        """
+        return await self._disk.run(_files_in, data, await self.get_root(), typed, None if untyped else self._returned)
 
     async def upload(self, name: Name) -> S3Uri:
         """Upload a file or a directory, whichever it is."""
@@ -183,7 +198,7 @@ class TaskFiles:
 
     async def _upload(self, found: Mapping[str, Path], target: str) -> S3Uri:
         uri = target if is_object_uri(target) else self._objects.target(self._key(target))
-        metadata = await self._objects.store(found, uri, self._notify)
+        metadata = await self._objects.store(found, uri, self._notify, self._permit)
         self._stored[metadata.uri] = metadata
         return S3Uri(metadata.uri)
 
@@ -198,6 +213,14 @@ class TaskFiles:
             if len(check_key(each, each)) != 1:
                 raise UnsafeNameError(each, "an id has no slash")
         return "/".join((*self._ids, *below)) + ("/" if name.endswith("/") else "")
+
+
+def _files_in(
+    data: Mapping[str, Any], root: Path, typed: AbstractSet[Place], returned: AbstractSet[str] | None
+) -> tuple[dict[Place, str], tuple[Place, ...]]:
+    found = paths_in(data, root)
+    files = {place: text for place, text in found.items() if returned is None or place in typed or text in returned}
+    return existing(files, root), tuple(place for place in found if place not in files)
 
 
 class SyncTaskFiles:

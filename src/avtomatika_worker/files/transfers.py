@@ -10,6 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,6 +22,7 @@ from avtomatika_worker.files.location import Location
 from avtomatika_worker.files.names import check_part, resolved
 from avtomatika_worker.files.objects import Expect, ObjectInfo, expect_anything, plain_etag
 from avtomatika_worker.files.observer import Observer
+from avtomatika_worker.files.permit import Permit
 from avtomatika_worker.files.progress import Notify, Progress
 from avtomatika_worker.files.stores import Stores
 from avtomatika_worker.policy.backoff import Backoff
@@ -74,20 +76,28 @@ class Transfers:
     # ------------------------------------------------------------------------------------------ down
 
     async def fetch(
-        self, uri: str, directory: Path, name: str | None, notify: Notify, expect: Expect = expect_anything
+        self,
+        uri: str,
+        directory: Path,
+        name: str | None,
+        notify: Notify,
+        permit: Permit,
+        expect: Expect = expect_anything,
     ) -> Path:
         """Download an object, or a prefix with its tree, into ``directory``; return its path.
 
         It is called ``name``, or as the object is. Raises a `TaskError`; then nothing of an object is left.
         """
         location = await self._stores.locate(uri)
+        await self._disk.run(self._stores.check_source, location, permit.job_id)
         name = name or location.name or location.bucket or "files"
         path = directory / check_part(name, uri)
         if location.is_prefix:
-            await self._fetch_tree(location, path, notify)
+            await self._fetch_tree(location, path, notify, permit)
             return path
         info = await self._retried(location, lambda: self._stores.head(location))
         expect(info)
+        permit.take(uri, info.size)
         with (
             self._observer.transfer(),
             Progress("download", uri, info.size, notify, after=self._notice_after) as progress,
@@ -96,15 +106,19 @@ class Transfers:
             await self._fetch_object(location, info, path, progress)
         return path
 
-    async def _fetch_tree(self, location: Location, path: Path, notify: Notify) -> None:
-        found = await self._retried(location, lambda: self._stores.list(location))
+    async def _fetch_tree(self, location: Location, path: Path, notify: Notify, permit: Permit) -> None:
+        check = partial(permit.check_count, location.uri)
+        found = await self._retried(location, lambda: self._stores.list(location, check))
         objects = _without_markers(found)
         if not objects:
             raise InvalidInputError(f"{location.uri}: there is no object below it", {"uri": location.uri[:300]})
         each = {name: location.below(name) for name in objects}  # all are checked before the first is written
+        for one in each.values():
+            self._stores.check_source(one, permit.job_id)
         directories = {(path / name).parent for name in objects}
         await self._disk.run(_make_tree, path, directories)
         total = sum(info.size for info in objects.values())
+        permit.take(location.uri, total, len(objects))
         with (
             self._observer.transfer(),
             Progress("download", location.uri, total, notify, after=self._notice_after) as progress,
@@ -156,13 +170,14 @@ class Transfers:
 
     # ------------------------------------------------------------------------------------------ up
 
-    async def store(self, files: Mapping[str, Path], uri: str, notify: Notify) -> FileMetadata:
+    async def store(self, files: Mapping[str, Path], uri: str, notify: Notify, permit: Permit) -> FileMetadata:
         """Upload files and return what is stored.
 
         ``files`` are named relative to ``uri``, which ends in ``/``; one that has no name gets ``uri`` as it is.
         Raises a `TaskError`.
         """
         location = await self._stores.locate(uri)
+        await self._disk.run(self._stores.check_source, location, permit.job_id)
         sizes = await self._disk.run(lambda: {name: path.stat().st_size for name, path in files.items()})
         etags: dict[str, str | None] = {}
         with (
@@ -172,6 +187,7 @@ class Transfers:
 
             async def upload(name: str) -> None:
                 target = location.below(name) if location.is_prefix else location
+                self._stores.check_source(target, permit.job_id)
                 await self._stores.check(target)
                 etags[name] = await self._upload(target, files[name], sizes[name], progress)
 

@@ -92,6 +92,8 @@ class BindingPlan:
     """The contract of the input, None when nothing is known of it."""
     injects: frozenset[Any]
     """The types that arguments are filled by."""
+    untyped: bool
+    """Whether the params come as they were sent: no type hint says what is in them."""
     spread: bool
     """Whether the input's fields are arguments of their own."""
     takes_params: bool
@@ -172,7 +174,8 @@ def compile_plan(
             own[name] = (Any if annotations[name] is MISSING else annotations[name], default)
         elif parameter.default is parameter.empty:
             raise SkillDefinitionError(skill, _nobody_fills(name, injectables, takes_params=takes_params))
-    contract = _input_contract(skill, func, annotations.get("params", MISSING), own, given)
+    inferred = _inferred(skill, func, annotations.get("params", MISSING), own)
+    contract = _combined(inferred, given) if given is not None else inferred
     bound = {name for name, _ in keywords} | {name for name, _, _ in positional}
     bound |= ({"params"} & parameters.keys()) | bound_before
     return BindingPlan(
@@ -181,6 +184,7 @@ def compile_plan(
         rest=tuple(name for name in INJECTED_NAMES if name not in bound) if rest else (),
         input=contract,
         injects=frozenset(map(injectables.key_for, annotations.values())) - {None},
+        untyped=contract is None or (contract is not inferred and contract.inferred is None),
         spread=bool(own),
         takes_params=takes_params,
     )
@@ -261,18 +265,20 @@ def _by_name(name: str) -> Provider | None:
     return lambda source: cast("BindingSource", source).injected(name)
 
 
-def _input_contract(
-    skill: str, func: Callable[..., Any], params: Any, own: dict[str, tuple[Any, Any]], given: TypeContract | None
+def _inferred(
+    skill: str, func: Callable[..., Any], params: Any, own: dict[str, tuple[Any, Any]]
 ) -> TypeContract | None:
     try:
-        inferred = schema.infer_fields(getattr(func, "__name__", skill), own) if own else schema.infer_input(params)
+        return schema.infer_fields(getattr(func, "__name__", skill), own) if own else schema.infer_input(params)
     except NameError as error:
         raise unresolved(skill, error) from None
     except UnsupportedTypeError as error:
         hint = "if it is a resource, register that before the skill"
         raise SkillDefinitionError(skill, f"its input: {error} ({hint})") from error
-    if given is None:
-        return inferred
+
+
+def _combined(inferred: TypeContract | None, given: TypeContract) -> TypeContract:
+    """Return the contract of a schema that the user wrote, with the conversion to the type hints."""
     check, convert = given.convert, inferred.convert if inferred is not None else None
 
     def check_and_convert(value: object) -> Any:

@@ -14,7 +14,7 @@ from avtomatika_worker.errors import ContractViolationError, SkillDefinitionErro
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import PATHS, URIS, Place, places
+from avtomatika_worker.skills.bare import PATHS, URIS, Place, mentions, places
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -200,6 +200,16 @@ class Skill:
     def path_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants a file, a `Path`."""
         return frozenset(place for schema in self._with_paths for place in places(schema, params, PATHS))
+
+    def result_places(self, data: dict[str, Any]) -> frozenset[Place]:
+        """Return where in a result's data the output schema says that a text is a file."""
+        schema = self.contract.output_schema
+        return places(schema, data, PATHS) if schema is not None and mentions(schema, PATHS) else frozenset()
+
+    @property
+    def untyped(self) -> bool:
+        """Whether no type hint says what is in its params."""
+        return self._plan.untyped
 
     def check_output(self, data: dict[str, Any]) -> None:
         """Raise `ContractViolationError` when the data, as they are sent, break the output schema."""

@@ -18,6 +18,7 @@ from avtomatika_worker.skills.plain import to_plain
 from avtomatika_worker.testing.result import SeenEvent, SkillResult, events_of, progress_of, result_of
 from avtomatika_worker.testing.storage import Storage
 from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.storage import with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
 
 _T = TypeVar("_T")
@@ -136,6 +137,8 @@ class WorkerHarness:
         self._storage = self._storage or Storage(settings.file_store_root)
         if "file_store_root" not in self._settings:
             settings = dataclasses.replace(settings, file_store_root=self._storage.root)
+        if "file_sources" not in self._settings and settings.file_store_root is not None:
+            settings = with_own_files(settings, settings.file_store_root)
         if self._own_thread:
             thread = WorkerThread(self.worker, settings, resources=self._resources, prestart=False)
             self._stop, self._prestart = thread.request_shutdown, thread.prestart

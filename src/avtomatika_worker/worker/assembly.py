@@ -23,10 +23,8 @@ from avtomatika_worker.execution.offload import Offload
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.execution.runners import Runners, Threads
-from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.host import HostFacts, detect_host
-from avtomatika_worker.observability.telemetry import OFF, Telemetry, set_up
+from avtomatika_worker.observability.telemetry import Telemetry, set_up
 from avtomatika_worker.observability.usage import UsageMeter
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.capacity import Limits
@@ -53,7 +51,6 @@ from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.probe import Probe
 from avtomatika_worker.services.renewal import TokenRenewal
-from avtomatika_worker.services.storage_watch import StorageWatch
 from avtomatika_worker.services.store import Store
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
 from avtomatika_worker.services.tls_watch import TlsWatch
@@ -66,6 +63,7 @@ from avtomatika_worker.supervisor import Parts, Supervisor
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.worker.provision import Provision
+from avtomatika_worker.worker.storage import make_files
 
 UNVERSIONED: Final = "1.0.0"
 """Announced for a skill without a version: orchestrators 1.0b26 to 1.0b29 hand branches of parallel jobs only to skills
@@ -135,7 +133,7 @@ def assemble(
         slots,
         Pipeline(
             registry,
-            (*middlewares, Offload(registry, telemetry.tracing)),
+            (*middlewares, Offload(registry, telemetry.tracing, untyped=settings.untyped_files)),
             Runners(threads, processes),
             telemetry.tracing,
             provision.resources.values,
@@ -338,35 +336,6 @@ def _outbox(settings: Settings) -> Outbox:
         Keeper(None if off else Store(directory, settings.worker_id, temporary=settings.worker_id_is_random)),
         max_age=settings.result_max_age,
         store_first=settings.result_durability is ResultDurability.ALWAYS,
-    )
-
-
-def store_settings(settings: Settings) -> StoreSettings:
-    """Return how object stores are reached."""
-    return StoreSettings(
-        endpoint_url=settings.s3_endpoint_url,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key,
-        region=settings.s3_region,
-        default_bucket=settings.s3_default_bucket,
-        file_root=settings.file_store_root,
-        ca_path=settings.tls_ca_path,
-        part_size=settings.transfer_part_size,
-        concurrency=settings.transfer_concurrency,
-        attempts=settings.transfer_attempts,
-        backoff=BackoffPolicy(settings.transfer_retry_initial_delay, settings.transfer_retry_max_delay),
-    )
-
-
-def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
-    """Return what makes the tasks' files."""
-    return Files(
-        settings.task_files_dir,
-        store_settings(settings),
-        cache_dir=settings.blob_cache_dir,
-        cache_limit=settings.blob_cache_max_bytes,
-        notice_after=settings.transfer_notice_after,
-        observer=StorageWatch(telemetry) if telemetry is not OFF else None,
     )
 
 

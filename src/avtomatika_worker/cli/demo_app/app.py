@@ -12,7 +12,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext, TaskFiles, Worker
+from avtomatika_worker import (
+    DependencyMissingError,
+    InvalidInputError,
+    PermanentError,
+    S3Uri,
+    TaskContext,
+    TaskFiles,
+    Worker,
+)
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker.cli.demo_app.invoice import as_money, totals
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
@@ -40,7 +48,7 @@ class ThumbnailParams:
 class Thumbnail:
     """The file that was written, and its colors as ``#rrggbb``; the palette begins with the most frequent."""
 
-    path: str
+    path: Path
     width: int
     height: int
     bytes: int
@@ -56,7 +64,7 @@ def thumbnail(params: ThumbnailParams, files: TaskFiles | None = None) -> Thumbn
     except ImportError as error:
         hint = f"thumbnails need Pillow; {install_hint('demo')}"
         raise DependencyMissingError(hint, {"package": "pillow"}) from error
-    source = _existing_file("source", params.source)
+    source = _existing_file("source", params.source, files)
     try:
         small = pictures.shrink(source, params.width)
     except pictures.NotAPictureError as error:
@@ -64,7 +72,7 @@ def thumbnail(params: ThumbnailParams, files: TaskFiles | None = None) -> Thumbn
     out_dir = _out_dir(params, files)
     path = pictures.save(small, out_dir, f"{pictures.safe_name(source.stem)}-{small.width}")
     return Thumbnail(
-        path=str(path),
+        path=path,
         width=small.width,
         height=small.height,
         bytes=path.stat().st_size,
@@ -94,23 +102,25 @@ class WordStatsParams:
 
 
 @worker.skill(category="text")
-def word_stats(params: WordStatsParams) -> WordStats:
+def word_stats(params: WordStatsParams, files: TaskFiles | None = None) -> WordStats:
     """Count the words and sentences of a text."""
-    return measure(_text(params), params.top)
+    return measure(_text(params, files), params.top)
 
 
-def _text(params: WordStatsParams) -> str:
+def _text(params: WordStatsParams, files: TaskFiles | None) -> str:
     if (params.text is None) == (params.path is None):
         raise InvalidInputError("params: give either text or path", {"path": "$"})
     if params.path is None:
         return params.text or ""
     try:
-        return _existing_file("path", params.path).read_text(encoding="utf-8-sig")
+        return _existing_file("path", params.path, files).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise PermanentError(f"{params.path} is not text in UTF-8: {error}") from error
 
 
-def _existing_file(field: str, path: str) -> Path:
+def _existing_file(field: str, path: str, files: TaskFiles | None) -> Path:
+    if files is not None and S3Uri(path).scheme:
+        return files.sync.download_file(path)
     if not Path(path).is_file():
         raise InvalidInputError(f"params.{field}: there is no file {path}", {"path": f"$.{field}"})
     return Path(path)

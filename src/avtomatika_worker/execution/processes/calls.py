@@ -34,12 +34,18 @@ async def _download(ctx: TaskContext, uri: str, name: str | None) -> str:
     return str(await ctx.files.download_file(uri, name))
 
 
+def _note_returned(ctx: TaskContext, paths: list[str]) -> None:
+    if ctx.used_files is not None:
+        ctx.used_files.note_returned(paths)
+
+
 _TOLD: Final[dict[str, Callable[..., object]]] = {
     "progress": TaskContext.send_progress,
     "message": TaskContext.tell,
     "cost": TaskContext.add_cost,
     "hot": TaskContext.add_to_hot_cache,
     "cold": TaskContext.remove_from_hot_cache,
+    "returned": _note_returned,
 }
 _ASKED: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     "event": TaskContext.relay_event,

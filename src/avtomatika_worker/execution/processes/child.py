@@ -42,6 +42,7 @@ from avtomatika_worker.execution.resources import Resources
 from avtomatika_worker.observability.logging import bind_log_context, log_context, restore_logging
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
+from avtomatika_worker.skills.strays import paths_in
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
@@ -165,14 +166,16 @@ class Child:
         ctx = self._remote.context(number, facts, self._setup["worker_id"], resources.values)
         with log_context(task_id=ctx.task_id, job_id=ctx.job_id):
             self._ctx = ctx
-            outcome, spent = self._outcome(self._skills[ctx.skill], ctx, runner)
+            outcome, spent = self._outcome(number, self._skills[ctx.skill], ctx, runner)
             self._ctx = None
             if outcome is None:
                 self._connection.send("cancelled", number)
             else:
                 self._connection.write(encode_outcome(number, outcome, spent=spent))
 
-    def _outcome(self, skill: Skill, ctx: TaskContext, runner: asyncio.Runner) -> tuple[Outcome | None, bool]:
+    def _outcome(
+        self, number: int, skill: Skill, ctx: TaskContext, runner: asyncio.Runner
+    ) -> tuple[Outcome | None, bool]:
         """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
         try:
             args, kwargs = skill.bind(ctx)
@@ -181,6 +184,8 @@ class Child:
                 if inspect.iscoroutine(value):
                     # The runner's own context is that of its start: it knows no task.
                     value = run_to_end(runner.get_loop(), self._cancellable(value), contextvars.copy_context())
+            if paths := list(map(str, paths_in(value))):
+                self._remote.tell(number, "returned", paths)
             return from_value(value, skill.results, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)

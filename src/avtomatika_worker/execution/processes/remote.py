@@ -17,6 +17,7 @@ from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.wire import error_from
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import Objects
+from avtomatika_worker.files.permit import Permit
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.files.workspace import Name, Workspace
 from avtomatika_worker.protocol.dialects import OLDEST
@@ -152,6 +153,7 @@ class _Files(TaskFiles):
             Workspace(ctx.task_id, _Directories(ask)),
             disk,
             cast("Objects", None),  # whatever would need them is overridden
+            Permit(ctx.job_id),
             job_id=ctx.job_id,
             task_id=ctx.task_id,
             notify=ctx.tell,

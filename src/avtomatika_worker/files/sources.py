@@ -1,0 +1,85 @@
+"""What tasks may read from object stores, and where they may write: the rule, apart from any store.
+
+Without a list it is the place of results, and there neither its root nor the results of other jobs. Those lie at
+``<job_id>/<task_id>/…``, and a job's id may be any name: so whatever is three or more segments deep counts as a result
+of the job that its first segment names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from avtomatika_worker.errors import SourceRefusedError
+from avtomatika_worker.files.location import Location
+
+_RESULT_DEPTH: Final = 3
+"""Segments that the key of a result has at least: job, task and name."""
+
+_ORCHESTRATORS: Final = "jobs"
+"""Where an orchestrator keeps what belongs to a job: ``jobs/<job_id>/`` (RXON.md, Behaviour 16)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """``listed``: what may be read, None for the default. ``results``: where results go, None for nowhere."""
+
+    listed: Sequence[Location] | None
+    results: Location | None
+
+    def check(self, location: Location, job_id: str) -> None:
+        """Raise `SourceRefusedError` for what a task of this job may neither read nor write."""
+        if any(_is_ambiguous(part) for part in _parts(location)):
+            raise SourceRefusedError(location.uri, "a segment of its key stands for '.', '..' or a slash when decoded")
+        if self._is_own(location, job_id):
+            return
+        if self.listed is not None:
+            if any(_below(location, each) is not None for each in self.listed):
+                return
+        elif self.results is not None and (below := _below(location, self.results)) is not None:
+            if not below:
+                raise self._refused(location, "the root of the place for results cannot be read as a whole")
+            # Of a prefix, every object that is found below it is checked like this again.
+            if len(below) + location.is_prefix < _RESULT_DEPTH:
+                return
+            raise self._refused(location, "what is that deep in the place for results belongs to another job")
+        raise self._refused(location, "it is none of the sources that tasks of this worker may read")
+
+    def _is_own(self, location: Location, job_id: str) -> bool:
+        below = _below(location, self.results) if self.results is not None else None
+        return below is not None and (below[:1] == (job_id,) or below[:2] == (_ORCHESTRATORS, job_id))
+
+    def _refused(self, location: Location, problem: str) -> SourceRefusedError:
+        if self.listed is not None:
+            allowed = ", ".join(each.uri for each in self.listed) or "nothing"
+        elif self.results is not None:
+            allowed = f"{self.results.uri}<name> and {self.results.uri}<directory>/<name>"
+        else:
+            allowed = "nothing"
+        own = ", and results of its own job" if self.results is not None else ""
+        return SourceRefusedError(
+            location.uri, f"{problem}; a task may read {allowed}{own} (WORKER_FILE_SOURCES lists others)"
+        )
+
+
+def _parts(location: Location) -> tuple[str, ...]:
+    return tuple(location.key.split("/")) if location.key else ()
+
+
+def _below(location: Location, source: Location) -> tuple[str, ...] | None:
+    """Return the segments of a key below a source, () for the source itself; None for what is elsewhere."""
+    if (location.scheme, location.bucket) != (source.scheme, source.bucket):
+        return None
+    parts, start = _parts(location), _parts(source)
+    return parts[len(start) :] if parts[: len(start)] == start else None
+
+
+def _is_ambiguous(part: str) -> bool:
+    """Whether a segment means another place to whoever decodes it, however often."""
+    while (decoded := unquote(part)) != part:
+        part = decoded
+        if part in {".", ".."} or "/" in part or "\\" in part or "\0" in part:
+            return True
+    return "\\" in part
