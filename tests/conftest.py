@@ -1,10 +1,24 @@
-"""For all tests: a state directory of their own, and hypothesis measures no time on shared, noisy machines."""
+"""For all tests: signals as usual, a state directory of their own, and Hypothesis without time limits.
+
+Machines are shared and noisy. A suite that runs in the background of a shell, or under nohup, has signals ignored, and
+every process that it starts would inherit that.
+"""
+
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(autouse=True)

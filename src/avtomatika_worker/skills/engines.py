@@ -51,6 +51,7 @@ class TypeContract:
 
 
 def written_schema(schema: Mapping[str, Any]) -> Schema:
+    """Compile a JSON Schema that the user wrote. Raises `UnsupportedTypeError` for what is not one."""
     try:
         return Schema(dict(schema))
     except ValueError as error:
@@ -59,6 +60,7 @@ def written_schema(schema: Mapping[str, Any]) -> Schema:
 
 
 def by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
+    """Return the contract of a type, by the library that knows it. Raises `UnsupportedTypeError`."""
     if needs_pydantic(annotation):
         return with_pydantic(annotation, output=output)
     return or_with_pydantic(
