@@ -134,11 +134,12 @@ def assemble(
         slots,
         Pipeline(
             registry,
-            (*middlewares, Offload(registry, telemetry.tracing)),
+            middlewares,
             Runners(threads, processes),
             telemetry.tracing,
             provision.resources.values,
             ResultBound(settings.max_result_bytes),
+            files=Offload(registry, telemetry.tracing),
         ),
         outbox,
         presence,
