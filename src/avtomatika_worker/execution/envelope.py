@@ -65,12 +65,15 @@ def from_value(
     """
     if isinstance(value, OUTCOMES):
         return _checked(value, contract)
-    if not contract.is_data and isinstance(value, Mapping):
-        fields = cast("Mapping[Any, object]", value)
+    if not contract.is_data and (fields := _fields_of(value)) is not None:
         if _is_envelope(fields, contract):
             return _from_envelope(fields, contract, write)
         _warn_of_status(fields, contract)
     return Succeeded(data=_as_data(_plain(value, write)))
+
+
+def _fields_of(value: object) -> Mapping[Any, object] | None:
+    return cast("Mapping[Any, object]", value) if isinstance(value, Mapping) else None
 
 
 def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:

@@ -128,7 +128,7 @@ class Mirrors:
             return annotation if inner is args[0] else Annotated[(inner, *annotation.__metadata__)]
         if origin is None or origin is Literal:
             return annotation
-        if isinstance(origin, type) and issubclass(origin, Mapping) and args and not _can_be_key(args[0]):
+        if args and _is_mapping(origin) and not _can_be_key(args[0]):
             raise TypeError(f"keys of type {name_of(args[0])} are not supported")
         inner = tuple(each if each is ... else self.of(each) for each in args)
         if all(new is old for new, old in zip(inner, args, strict=True)):
@@ -180,6 +180,10 @@ class Mirrors:
         except _Refused as error:
             error.path.append(key)
             raise
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _can_be_key(annotation: Any) -> bool:
