@@ -280,6 +280,7 @@ def test_a_failure_with_what_cannot_be_sent_stays_the_failure_it_is(part, value)
         (Succeeded({}, data_metadata={"x": 5}), "data_metadata must map names to FileMetadata"),
         (Succeeded([1]), "data of Succeeded must be a dict, not list"),
         (Succeeded({}, status=5), "status 5 is none of success"),
+        (Succeeded({}, status=["success"]), r"status \['success'\] is none of success"),
         (Cancelled("because"), "must be a CancelReason, not 'because'"),
     ],
     ids=repr,
@@ -292,6 +293,12 @@ def test_an_outcome_that_no_result_can_carry_says_what_is_wrong(returned, proble
 def test_the_values_of_an_outcome_are_written_as_those_of_a_dict():
     outcome = from_value(Succeeded({"by": Word.CANCELLED, "at": (1, Reason("a", "b"))}, costs={"n": Status.FAILURE}))
     assert outcome == Succeeded({"by": "cancelled", "at": [1, {"code": "a", "message": "b"}]}, costs={"n": "failure"})
+
+
+@pytest.mark.parametrize("error", ["caf\udce9", {"message": "caf\udce9"}], ids=["text", "object"])
+def test_a_reason_that_is_no_unicode_is_repaired_as_that_of_an_exception(error):
+    assert from_value({"status": "failure", "error": error}).message == "caf?"
+    assert from_exception(ValueError("caf\udce9")).message == "ValueError: caf?"
 
 
 @pytest.mark.parametrize("part", [None, 5, "", {"a": 1}, 3j, "\ud800"], ids=repr)

@@ -80,10 +80,10 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
     """Hold an outcome that user code made against what it may be. Raises `ContractViolationError`."""
     if isinstance(outcome, Succeeded):
         status = _text_of(outcome.status)
+        if not isinstance(status, str) or status not in contract.statuses:
+            raise _unknown_status(status, contract)
         if status in {FAILURE, CANCELLED}:
             raise ContractViolationError(f"Succeeded has the status {status!r}: return Failed or Cancelled")
-        if not isinstance(status, str) or (status != SUCCESS and status not in contract.declared):
-            raise _unknown_status(status, contract)
         if not isinstance(cast("object", outcome.data), Mapping):
             raise ContractViolationError(f"the data of Succeeded must be a dict, not {type(outcome.data).__name__}")
         return _sendable(replace(outcome, status=str(status)))

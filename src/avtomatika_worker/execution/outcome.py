@@ -148,7 +148,7 @@ def plain_detail(value: object) -> Any:
         plain = to_plain(value)
         canonical_bytes({"error": {"details": {"value": plain}}}, NEUTRAL)
     except UnsendableValueError:
-        return bounded_text(_representation(value))
+        return bounded_text(value if isinstance(value, str) else _representation(value))
     return plain
 
 
