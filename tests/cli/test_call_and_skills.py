@@ -143,6 +143,8 @@ def test_ctrl_c_cancels_the_task(project):
         (("resize", "-p", "width"), "write it as name=value"),
         (("resize", "-f", "nowhere.json"), "nowhere.json: it cannot be read: No such file"),
         (("resize", '{"url": "\\ud800"}'), "the task: it cannot be sent to a worker"),
+        (("resize", '{"url": "x", "sizes": [NaN]}'), "it cannot be sent to a worker: $.params.sizes[0]: nan does not"),
+        (("resize", '{"url": "x", "width": 1e400}'), "it cannot be sent to a worker: $.params.width: inf does not"),
     ],
 )
 def test_what_was_typed_wrong_is_one_line_and_exit_code_2(command, arguments, message):

@@ -252,3 +252,94 @@ def read(returned):
         return from_value(returned, REVIEWED)
     except ContractViolationError as error:
         return from_exception(error)
+
+
+# ---------------------------------------------------------------------------------------------- what cannot be sent
+
+
+@pytest.mark.parametrize("part", ["data", "metadata", "costs"])
+@pytest.mark.parametrize("value", [{"x": 3j}, {"x": {1: {3j}}}], ids=["complex", "nested"])
+def test_a_failure_with_what_cannot_be_sent_stays_the_failure_it_is(part, value):
+    envelope = {"status": "failure", "error": {"code": "PERMANENT_ERROR", "message": "disk full"}, part: value}
+    for returned in (envelope, Failed("PERMANENT_ERROR", "disk full", **{part: value})):
+        outcome = from_value(returned)
+        assert outcome.code == "PERMANENT_ERROR"
+        assert outcome.message.startswith("disk full (what came with it is dropped: ")
+        assert f"$.{part}.x" in outcome.message
+        assert (outcome.data, outcome.metadata, outcome.costs) == ({}, None, {})
+
+
+@pytest.mark.parametrize(
+    ("returned", "problem"),
+    [
+        (Succeeded({"x": 3j}), r"\$\.data\.x: complex is not JSON-able"),
+        (Succeeded({}, metadata={"x": 3j}), r"\$\.metadata\.x"),
+        (Succeeded({}, costs={"x": 3j}), r"\$\.costs\.x"),
+        (Succeeded({}, metadata=[1]), "metadata must be an object, not list"),
+        (Succeeded({}, costs="3 EUR"), "costs must be an object, not str"),
+        (Succeeded({}, data_metadata={"x": 5}), "data_metadata must map names to FileMetadata"),
+        (Succeeded([1]), "data of Succeeded must be a dict, not list"),
+        (Succeeded({}, status=5), "status 5 is none of success"),
+        (Succeeded({}, status=["success"]), r"status \['success'\] is none of success"),
+        (Cancelled("because"), "must be a CancelReason, not 'because'"),
+    ],
+    ids=repr,
+)
+def test_an_outcome_that_no_result_can_carry_says_what_is_wrong(returned, problem):
+    with pytest.raises(ContractViolationError, match=problem):
+        from_value(returned)
+
+
+def test_the_values_of_an_outcome_are_written_as_those_of_a_dict():
+    outcome = from_value(Succeeded({"by": Word.CANCELLED, "at": (1, Reason("a", "b"))}, costs={"n": Status.FAILURE}))
+    assert outcome == Succeeded({"by": "cancelled", "at": [1, {"code": "a", "message": "b"}]}, costs={"n": "failure"})
+
+
+@pytest.mark.parametrize("error", ["caf\udce9", {"message": "caf\udce9"}], ids=["text", "object"])
+def test_a_reason_that_is_no_unicode_is_repaired_as_that_of_an_exception(error):
+    assert from_value({"status": "failure", "error": error}).message == "caf?"
+    assert from_exception(ValueError("caf\udce9")).message == "ValueError: caf?"
+
+
+@pytest.mark.parametrize("part", [None, 5, "", {"a": 1}, 3j, "\ud800"], ids=repr)
+def test_a_failure_made_of_anything_is_a_failure(part):
+    outcome = from_value(Failed(part, part, part, data=part, metadata=part, costs=part, data_metadata=part))
+    assert isinstance(outcome, Failed)
+    assert outcome.code
+    assert outcome.message
+    (outcome.code + outcome.message).encode()
+
+
+# ---------------------------------------------------------------------------------------------- statuses in data
+
+
+def statuses_in_data(caplog):
+    return [each.getMessage() for each in caplog.records if getattr(each, "action", "") == "status_in_data"]
+
+
+def test_a_status_that_is_data_is_named_in_one_warning_each(caplog):
+    contract = ResultContract("rate", ("needs_review",))
+    for _ in range(2):
+        for status in ("failed", "done"):
+            returned = {"status": status, "message": "disk full"}
+            assert from_value(returned, contract) == Succeeded(returned)
+    first, second = statuses_in_data(caplog)
+    assert "skill rate " in first
+    assert "'failed'" in first
+    assert "'done'" in second
+    assert all(each in first for each in ("success", "failure", "cancelled", "needs_review", "raise an error"))
+
+
+def test_statuses_in_data_are_not_named_without_end(caplog):
+    contract = ResultContract("rate")
+    for number in range(1000):
+        from_value({"status": f"order {number}", "n": number}, contract)
+    assert len(statuses_in_data(caplog)) == 20
+
+
+@pytest.mark.parametrize(
+    ("returned", "is_data"), [(Reason("status", "failed"), False), ({"status": "open", "title": "x"}, True)], ids=repr
+)
+def test_the_status_of_a_type_is_nothing_to_warn_of(returned, is_data, caplog):
+    from_value(returned, ResultContract("rate", is_data=is_data))
+    assert statuses_in_data(caplog) == []

@@ -143,3 +143,4 @@ def test_the_only_error_of_a_group_is_what_the_task_ends_with():
     assert from_exception(group) == Failed("PERMANENT_ERROR", "never")
     two = from_exception(ExceptionGroup("both", [PermanentError("a"), PermanentError("b")]))
     assert two.code == "TRANSIENT_ERROR"
+    assert "PermanentError: a; PermanentError: b" in two.message

@@ -44,7 +44,7 @@ async def test_the_largest_values_go_to_the_store_and_the_others_stay(worker, bu
         assert job.data_metadata[key]["size"] == len(content)
 
 
-async def test_files_of_the_result_are_still_uploaded_and_described(worker, bucket, run, tmp_path):
+async def test_files_of_the_result_are_still_uploaded_and_described(worker, bucket, run, tmp_path, caplog):
     @worker.skill
     async def both(files: TaskFiles) -> dict[str, object]:
         return {"file": await files.write("out.txt", "hello"), "text": "x" * 30_000}
@@ -52,6 +52,13 @@ async def test_files_of_the_result_are_still_uploaded_and_described(worker, buck
     job = await run("both")
     assert bucket.get(job.result["file"].removeprefix(f"s3://{bucket.name}/")) == b"hello"
     assert set(job.data_metadata) == {"file", "text"}
+    assert [each.getMessage().rpartition(": ")[2] for each in caplog.records if is_too_large(each)] == [
+        "text went to the object store"
+    ]
+
+
+def is_too_large(record):
+    return getattr(record, "action", "") == "result_too_large"
 
 
 async def test_what_cannot_get_small_enough_fails_before_anything_is_stored(worker, bucket, run):

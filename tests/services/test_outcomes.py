@@ -211,6 +211,89 @@ async def test_a_middleware_cannot_make_up_a_status():
         assert (await h.run("fine")).error.code == "CONTRACT_VIOLATION_ERROR"
 
 
+async def puts_in(ctx, call_next):
+    outcome = await call_next(ctx)
+    outcome.data["model"] = object()
+    return outcome
+
+
+async def makes(ctx, call_next):
+    return Succeeded({"model": object()})
+
+
+async def makes_costs(ctx, call_next):
+    return Succeeded({}, costs={"model": object()})
+
+
+async def returns_dict(ctx, call_next):
+    return {"model": object()}
+
+
+@pytest.mark.parametrize("middleware", [puts_in, makes, makes_costs, returns_dict])
+async def test_a_middleware_that_puts_in_what_is_no_json_fails_its_task_only(middleware):
+    worker, on = Worker(), [True]
+
+    @worker.add_middleware
+    async def sometimes(ctx, call_next):
+        return await (middleware(ctx, call_next) if on else call_next(ctx))
+
+    @worker.skill
+    async def fine():
+        return {"a": 1}
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("fine")
+        on.clear()
+        assert (await h.run("fine")).data == {"a": 1}
+    assert result.error.code == "CONTRACT_VIOLATION_ERROR"
+    assert "test_outcomes.test_a_middleware" in result.error.message
+    assert "model: object is not JSON-able" in result.error.message
+
+
+@pytest.mark.parametrize("executor", [None, "process"])
+async def test_a_skill_that_makes_an_outcome_of_what_is_no_json_fails_its_task_only(executor):
+    worker = Worker()
+    worker.skill("makes", executor=executor)(outcome_of)
+    async with WorkerHarness(worker) as h:
+        broken = await h.run("makes", {"broken": True})
+        assert (await h.run("makes", {"broken": False})).data == {"at": [1, 2]}
+    assert broken.error.code == "CONTRACT_VIOLATION_ERROR"
+    assert "$.data.at[0]: object is not JSON-able" in broken.error.message
+
+
+def outcome_of(broken: bool):
+    return Succeeded({"at": (object(),) if broken else (1, 2)})
+
+
+@pytest.mark.parametrize("unsendable", [float("nan"), 2**70, "\ud800"], ids=["nan", "integer", "surrogate"])
+async def test_a_failure_keeps_its_reason_whatever_it_carries(unsendable):
+    worker = Worker()
+
+    @worker.skill
+    async def fails():
+        error = {"code": "PERMANENT_ERROR", "message": "disk full", "details": {"disk": "sda"}}
+        return {"status": "failure", "error": error, "data": {"done": [unsendable]}}
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("fails")
+    assert result.error.code == "PERMANENT_ERROR"
+    assert result.error.message.startswith("disk full (what came with it is dropped: ")
+    assert "$.data.done[0]" in result.error.message
+    assert result.error.details == {"disk": "sda"}
+    assert result.data == {}
+
+
+async def test_a_number_that_is_none_in_json_is_named_where_there_is_a_schema():
+    worker = Worker()
+
+    @worker.skill
+    async def mean() -> float:
+        return float("nan")
+
+    async with WorkerHarness(worker) as h:
+        assert "$.data.result: nan does not exist in JSON" in (await h.run("mean")).error.message
+
+
 async def test_what_an_inner_middleware_raises_is_an_outcome_for_the_outer_ones():
     worker, seen = Worker(), []
 

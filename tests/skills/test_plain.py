@@ -112,7 +112,7 @@ def test_fields_beside_an_unusual_key_are_written_as_ever() -> None:
 
 
 def test_a_named_tuple_inside_of_something_is_an_array() -> None:
-    assert list(to_plain({"at": Point(1, 2)})["at"]) == [1, 2]
+    assert to_plain({"at": Point(1, 2)})["at"] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,38 @@ _plain = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
+
+
+_own_keys = st.text() | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.binary()
+_hashable = st.none() | st.integers() | st.text() | st.tuples(st.integers(), st.text())
+_own = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(_own_keys, inner)
+        | st.sets(_hashable)
+        | st.frozensets(_hashable)
+    ),
+    max_leaves=20,
+)
+
+
+@given(_own)
+def test_pythons_own_values_are_written_alike_with_and_without_others_beside_them(value: object) -> None:
+    alone = to_plain([value])
+    beside = to_plain([value, PurePosixPath("p")])  # what msgspec does not know: the whole is walked
+    assert repr([*alone, "p"]) == repr(beside)  # equal, and of the same types
+
+
+def test_an_enums_value_is_written_as_any_other() -> None:
+    kinds = enum.Enum("Kinds", {"PAIR": (1, PurePosixPath("a")), "FILE": PurePosixPath("b")})
+    assert to_plain(list(kinds)) == [[1, "a"], "b"]
+
+
+def test_an_error_that_is_returned_says_that_it_is_to_be_raised() -> None:
+    with pytest.raises(UnsendableValueError, match="raise it"):
+        to_plain({"error": KeyError("x")})
 
 
 @given(_plain)

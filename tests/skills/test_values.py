@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import ipaddress
 import json
 import sys
 from dataclasses import KW_ONLY, InitVar, dataclass, field
@@ -220,6 +221,41 @@ def test_two_classes_of_one_name_stay_apart() -> None:
     both = dataclasses.make_dataclass("Both", [("a", local(1)), ("b", local(2))])
     value = made(both, {"a": {}, "b": {}})
     assert (value.a.size, value.b.size) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "read"),
+    [
+        (Path, "a/b", Path("a/b")),
+        (ipaddress.IPv4Address, "10.0.0.1", ipaddress.IPv4Address("10.0.0.1")),
+        (bool, "true", True),
+        (int, "1", 1),
+        (int | None, "1", 1),
+        (Annotated[int, msgspec.Meta(ge=1)], "1", 1),
+        (Color, "red", Color.RED),
+        (Literal["x"], "x", "x"),
+        (dt.date, "2024-01-01", dt.date(2024, 1, 1)),
+        (Any, "1", "1"),
+    ],
+    ids=str,
+)
+def test_keys_of_an_object_are_of_their_type(key: Any, text: str, read: Any) -> None:
+    contract = schema.infer_fields("f", {"named": (dict[key, int], MISSING)})
+    assert contract.convert({"named": {text: 1}}) == {"named": {read: 1}}
+
+
+def test_keys_of_a_type_that_nobody_knows_are_an_error_at_registration() -> None:
+    class Own:
+        pass
+
+    with pytest.raises(UnsupportedTypeError, match="keys of type Own are not supported"):
+        schema.infer_fields("f", {"named": (dict[Own, int], MISSING)})
+
+
+def test_what_is_wrong_with_a_key_is_said_of_the_key() -> None:
+    contract = schema.infer_fields("f", {"named": (dict[int, int], MISSING)})
+    with pytest.raises(InvalidValue, match=r"\$\.named: in a key: "):
+        contract.convert({"named": {"one": 1}})
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement came with Python 3.12")

@@ -7,9 +7,9 @@ import itertools
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -94,7 +94,9 @@ class JobBook:
         try:
             if not all(math.isfinite(values[name] or 0) for name in ("priority", "deadline")):
                 raise ValueError("priority and deadline must be finite numbers")
-            plain: dict[str, Any] = orjson.loads(orjson.dumps(values, default=dict))
+            written = orjson.dumps(values, default=dict)
+            _check_finite(values, "$")  # it was written as nothing: a default would take its place
+            plain: dict[str, Any] = orjson.loads(written)
             if not self._release.tasks_keep_nulls:
                 canonical_bytes(plain, self._release.dialect)
         except (TypeError, OverflowError, UnsendableValueError) as error:
@@ -164,3 +166,15 @@ class JobBook:
     def resume(self, job: JobRecord) -> None:
         """Queue a job whose retry delay is over."""
         self._queue.push(job)
+
+
+def _check_finite(value: object, path: str) -> None:
+    """Raise `UnsendableValueError` for NaN and infinities, which orjson writes as nulls."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UnsendableValueError(path, f"{value} does not exist in JSON")
+    if isinstance(value, Mapping):
+        for key, item in cast("Mapping[object, object]", value).items():
+            _check_finite(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(cast("Sequence[object]", value)):
+            _check_finite(item, f"{path}[{index}]")

@@ -47,25 +47,26 @@ class ResultBound:
         size = _size(outcome)
         if size is None or size <= self.limit:
             return outcome
-        _log.warning(
-            "the result of task %s is %d bytes long, over MAX_RESULT_BYTES=%d",
-            ctx.task_id,
-            size,
-            self.limit,
-            extra={"action": "result_too_large", "skill": ctx.skill, "bytes": size},
-        )
         if isinstance(outcome, Failed):
             text = f"{outcome.message} (its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped)"
             return replace(outcome, message=text, data={}, details={}, metadata=None, data_metadata={})
         try:
-            return await self._offloaded(ctx, outcome, skill, size)
+            stored = await self._offloaded(ctx, outcome, skill, size)
         except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
             return from_exception(error)
         finally:
             if ctx.used_files is not None:
                 await ctx.used_files.remove()
+        _log.warning(
+            "the result is %d bytes long, over MAX_RESULT_BYTES=%d: %s went to the object store",
+            size,
+            self.limit,
+            ", ".join(key for key in stored.data if stored.data[key] is not outcome.data[key]),
+            extra={"action": "result_too_large", "skill": ctx.skill, "bytes": size},
+        )
+        return stored
 
-    async def _offloaded(self, ctx: TaskContext, outcome: Succeeded, skill: Skill | None, size: int) -> Outcome:
+    async def _offloaded(self, ctx: TaskContext, outcome: Succeeded, skill: Skill | None, size: int) -> Succeeded:
         """Put the largest values of the data into the store, as many as have to go."""
         checked = skill is not None and outcome.status == SUCCESS and skill.allows_output(outcome.data)
         data, known = dict(outcome.data), dict(outcome.data_metadata)

@@ -15,7 +15,8 @@ import enum
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, cast
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -31,6 +32,7 @@ from avtomatika_worker.execution.outcome import (
     plain_detail,
     plain_details,
 )
+from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.skills.contract import (
     CANCELLED,
     ENVELOPE_KEYS,
@@ -46,23 +48,27 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 OUTCOMES: Final = (Succeeded, Failed, Cancelled)
 _UNKNOWN: Final = ResultContract()
 _FAILED: Final = "the skill reported a failure"
+_LONGEST_STATUS: Final = 100
+_Told = TypeVar("_Told", Succeeded, Failed)
 _CANCELLED: Final = "the skill ended the task as cancelled"
 
 
 def from_value(
     value: object, contract: ResultContract = _UNKNOWN, write: Callable[[object], Any] = to_plain
 ) -> Outcome:
-    """Turn what was returned into an outcome.
+    """Turn what was returned into an outcome that can be sent, as far as its values' types go.
 
     An outcome stays what it is, an envelope is opened; anything else is the data: a dict as it is, a model or dataclass
     as its fields, None as no data, any other value as ``{"result": value}``. ``write`` makes JSON of the data. Raises
-    `ContractViolationError` for a value that cannot be sent, a broken envelope, and a status that the skill does not
-    declare.
+    `ContractViolationError` for a success that cannot be sent, a broken envelope, and a status that the skill does not
+    declare. A failure stays one, whatever is in it: what of it cannot be sent is dropped, and named in its message.
     """
     if isinstance(value, OUTCOMES):
         return _checked(value, contract)
-    if not contract.is_data and (fields := _fields_of(value)) is not None and _is_envelope(fields, contract):
-        return _from_envelope(fields, contract, write)
+    if not contract.is_data and (fields := _fields_of(value)) is not None:
+        if _is_envelope(fields, contract):
+            return _from_envelope(fields, contract, write)
+        _warn_of_status(fields, contract)
     return Succeeded(data=_as_data(_plain(value, write)))
 
 
@@ -73,25 +79,63 @@ def _fields_of(value: object) -> Mapping[Any, object] | None:
 def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
     """Hold an outcome that user code made against what it may be. Raises `ContractViolationError`."""
     if isinstance(outcome, Succeeded):
-        if outcome.status in {FAILURE, CANCELLED}:
-            raise ContractViolationError(f"Succeeded has the status {outcome.status!r}: return Failed or Cancelled")
-        if outcome.status != SUCCESS and outcome.status not in contract.declared:
-            raise _unknown_status(outcome.status, contract)
-        if not isinstance(cast("object", outcome.data), dict):
+        status = _text_of(outcome.status)
+        if not isinstance(status, str) or status not in contract.statuses:
+            raise _unknown_status(status, contract)
+        if status in {FAILURE, CANCELLED}:
+            raise ContractViolationError(f"Succeeded has the status {status!r}: return Failed or Cancelled")
+        if not isinstance(cast("object", outcome.data), Mapping):
             raise ContractViolationError(f"the data of Succeeded must be a dict, not {type(outcome.data).__name__}")
-    return outcome
+        return _sendable(replace(outcome, status=str(status)))
+    if isinstance(outcome, Failed):
+        code, message, details = _error_parts(
+            {"code": outcome.code, "message": outcome.message, "details": outcome.details}
+        )
+        told = outcome.traceback if isinstance(cast("object", outcome.traceback), str) else ""
+        failure = replace(outcome, code=code, message=message or _FAILED, details=details, traceback=told)
+        return _sendable_failure(failure)
+    if outcome.reason not in tuple(CancelReason):
+        raise ContractViolationError(f"the reason of Cancelled must be a CancelReason, not {outcome.reason!r:.80}")
+    return replace(outcome, reason=CancelReason(outcome.reason), message=_reason(outcome.message))
+
+
+def _sendable(outcome: _Told, write: Callable[[object], Any] = to_plain) -> _Told:
+    """Make what an outcome carries plain. Raises `ContractViolationError`."""
+    files: object = outcome.data_metadata
+    return replace(
+        outcome,
+        data=_as_data(_plain(outcome.data, write, "$.data")),
+        metadata=_optional_object(_plain(outcome.metadata, root="$.metadata"), "metadata"),
+        costs=_optional_object(_plain(outcome.costs, root="$.costs"), "costs") or {},
+        data_metadata=_files(_plain(files, root="$.data_metadata")) if files else {},
+    )
+
+
+def _sendable_failure(failure: Failed, write: Callable[[object], Any] = to_plain) -> Failed:
+    """Make what a failure carries plain; what cannot be sent must not keep its reason from arriving."""
+    try:
+        return _sendable(failure, write)
+    except ContractViolationError as error:
+        message = bounded_text(f"{failure.message} (what came with it is dropped: {error.message})")
+        return replace(failure, message=message, data={}, metadata=None, costs={}, data_metadata={})
+
+
+def _files(plain: Any) -> dict[str, FileMetadata]:
+    try:
+        return msgspec.convert(plain, dict[str, FileMetadata])
+    except msgspec.ValidationError as error:
+        raise ContractViolationError(f"the data_metadata must map names to FileMetadata: {error}") from None
 
 
 def _is_envelope(fields: Mapping[Any, object], contract: ResultContract) -> bool:
-    status = _status(fields)
+    status = _text_of(fields.get("status"))
     if isinstance(status, str) and (status in contract.statuses or "error" in fields or "data" in fields):
         return True
     keys = fields.keys()
     return keys <= ENVELOPE_KEYS and not keys.isdisjoint(ENVELOPE_MARKS)
 
 
-def _status(fields: Mapping[Any, object]) -> object:
-    status = fields.get("status")
+def _text_of(status: object) -> object:
     return status.value if isinstance(status, enum.Enum) else status
 
 
@@ -102,30 +146,27 @@ def _from_envelope(fields: Mapping[Any, object], contract: ResultContract, write
         read |= set() if error else {"message"}
         _warn_of_dropped(fields, read, status, contract)
         return Cancelled(CancelReason.REQUESTED, _reason(error or message) or _CANCELLED)
-    given = {key: fields[key] for key in ("metadata", "costs") if key in fields}
-    plain = cast("dict[str, Any]", _plain(given))
-    data = _as_data(_plain_data(fields.get("data"), write))
-    metadata = _optional_object(plain.get("metadata"), "metadata")
-    costs = _optional_object(plain.get("costs"), "costs") or {}
     read |= {"data", "metadata", "costs"}
-    outcome: Outcome = Succeeded(data, status, metadata, costs)
+    given = cast("Any", [fields.get(key) for key in ("data", "metadata", "costs")])
     if status == FAILURE:
         code, reason, details = _error_parts(error)
         read |= set() if reason else {"message"}
-        outcome = Failed(code, reason or _reason(message) or _FAILED, details, data, metadata, costs)
+        failure = Failed(code, reason or _reason(message) or _FAILED, details, *given)
+        outcome: Outcome = _sendable_failure(failure, write)
+    else:
+        data, metadata, costs = given
+        outcome = _sendable(Succeeded(data, status, metadata, costs), write)
     _warn_of_dropped(fields, read, status, contract)
     return outcome
 
 
 def _checked_status(fields: Mapping[Any, object], contract: ResultContract) -> str:
     """Return an envelope's status. Raises `ContractViolationError` for none of the allowed ones, and contradictions."""
-    status, error = _status(fields), fields.get("error")
+    status, error = _text_of(fields.get("status")), fields.get("error")
     if status is None:
         failed = bool(error) or (error is not None and "data" not in fields)
         return FAILURE if failed else SUCCESS
-    if not isinstance(status, str):
-        raise ContractViolationError(f"the result's status must be a string, not {type(status).__name__}")
-    if status not in contract.statuses:
+    if not isinstance(status, str) or status not in contract.statuses:
         raise _unknown_status(status, contract, error)
     if error and status not in {FAILURE, CANCELLED}:
         raise ContractViolationError(
@@ -142,19 +183,34 @@ def _warn_of_dropped(
     keys = [key for key, value in fields.items() if key not in read and value is not None]
     if keys:
         _log.warning(
-            "skill %s returned an envelope with status %s: its keys %s are dropped; what is to be sent belongs in data",
+            "skill %s returned an envelope with status %s: its keys %s are dropped%s",
             contract.skill,
             status,
             bounded_text(", ".join(map(repr, keys))),
+            "" if status == CANCELLED else "; what is to be sent belongs in data",
             extra={"action": "result_keys_dropped", "skill": contract.skill},
         )
 
 
-def _unknown_status(status: str, contract: ResultContract, error: object = None) -> ContractViolationError:
+def _warn_of_status(fields: Mapping[Any, object], contract: ResultContract) -> None:
+    """Say once that a dict which may be meant as a failure is data: its status is none of the skill's."""
+    status = _text_of(fields.get("status"))
+    if isinstance(status, str) and contract.is_new(status[:_LONGEST_STATUS]):
+        _log.warning(
+            "skill %s returned a dict with the status %r: it is data, and the task a success; to report a failure, "
+            "raise an error or return {'status': 'failure', 'error': …}; the statuses are %s",
+            contract.skill,
+            status[:_LONGEST_STATUS],
+            ", ".join(contract.statuses),
+            extra={"action": "status_in_data", "skill": contract.skill},
+        )
+
+
+def _unknown_status(status: object, contract: ResultContract, error: object = None) -> ContractViolationError:
     """Return the error for a status that is none; the reason that came with it is not lost."""
-    allowed = ", ".join(contract.statuses)
-    text = f"the result's status {status[:100]!r} is none of {allowed} (a skill declares others with output_statuses=)"
-    details: dict[str, Any] = {"status": status[:100], "allowed": list(contract.statuses)}
+    shown, allowed = bounded_text(f"{status!r:.{_LONGEST_STATUS}}"), ", ".join(contract.statuses)
+    text = f"the result's status {shown} is none of {allowed} (a skill declares others with output_statuses=)"
+    details: dict[str, Any] = {"status": plain_detail(status), "allowed": list(contract.statuses)}
     if error:
         text += f"; its error: {_reason(error)}"
         details["error"] = plain_detail(_error_fields(error))
@@ -180,7 +236,7 @@ def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
         if code is not None:
             details.setdefault("code", code)
         code = TransientError.code
-    return code, _reason(message), details
+    return bounded_text(code), _reason(message), details
 
 
 def _error_fields(error: object) -> object:
@@ -206,11 +262,6 @@ def _reason(error: object) -> str:
     if plain is None or isinstance(plain, str):
         return bounded_text(plain or "")
     return bounded_text(msgspec.json.encode(plain).decode("utf-8", "replace")) if plain else ""
-
-
-def _plain_data(data: object, write: Callable[[object], Any]) -> Any:
-    """Return an envelope's data as JSON; the path in an error starts at the envelope."""
-    return None if data is None else _plain(data, write, "$.data")
 
 
 def _plain(value: object, write: Callable[[object], Any] = to_plain, root: str = "$") -> Any:

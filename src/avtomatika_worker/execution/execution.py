@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from avtomatika_worker.errors import ContractViolationError, DependencyMissingError
+from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.context import TaskContext
@@ -41,14 +41,17 @@ class Pipeline:
         tracing: Tracing,
         resources: Mapping[Any, object],
         bound: ResultBound | None = None,
+        *,
+        files: Middleware,
     ) -> None:
+        """``files`` is the innermost middleware, and one of ours: what it returns is trusted."""
         self.resources: Mapping[Any, object] = resources
         self._registry = registry
         self._tracing = tracing
         self._runners = runners
         self._bound = bound or ResultBound()
         self._labels: dict[tuple[str, str | None], tuple[str, ...]] = {}
-        self._handler: Handler = compose(middlewares, self._run_skill, self._read)
+        self._handler: Handler = compose(middlewares, compose((files,), self._run_skill, _as_it_is), self._read)
 
     def skill(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
@@ -80,11 +83,7 @@ class Pipeline:
 
     async def __call__(self, ctx: TaskContext) -> Outcome:
         """Run the task. Raises nothing but ``CancelledError``."""
-        try:
-            outcome = self._read(ctx, await self._handler(ctx))
-        except ContractViolationError as error:  # a middleware's outcome that no result may carry
-            outcome = from_exception(error)
-        return await self._bound(ctx, outcome, self._registry.get(ctx.skill))
+        return await self._bound(ctx, await self._handler(ctx), self._registry.get(ctx.skill))
 
     def _read(self, ctx: TaskContext, returned: object) -> Outcome:
         skill = self._registry.get(ctx.skill)
@@ -109,6 +108,10 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
             return from_exception(error)
         return outcome
+
+
+def _as_it_is(_: TaskContext, returned: object) -> Outcome:
+    return cast("Outcome", returned)
 
 
 def _grace(options: SkillOptions | None) -> float:

@@ -24,7 +24,10 @@ Failures are outcomes, not exceptions; a cancelled task passes through as ``Canc
 
 
 Reader = Callable[[TaskContext, object], Outcome]
-"""Turns a dict that a middleware returned into an outcome, as one that the task's skill returned."""
+"""Turns what a middleware returned, an outcome or a dict, into an outcome that can be sent.
+
+Raises `ContractViolationError`.
+"""
 
 _WANTED: Final = "it must return an outcome: that of `await call_next(ctx)`, or Succeeded, Failed or Cancelled"
 
@@ -43,16 +46,17 @@ def _wrap(middleware: Middleware, call_next: Handler, read: Reader) -> Handler:
     async def handler(ctx: TaskContext) -> Outcome:
         try:
             returned = cast("object", await middleware(ctx, call_next))
-            if isinstance(returned, OUTCOMES):
-                return returned
-            if isinstance(returned, Mapping):
-                return read(ctx, cast("object", returned))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a middleware raises ends this task only
             return from_exception(error)
-        problem = f"middleware {name_of(middleware)} returned {_what(returned)}: {_WANTED}"
-        return from_exception(ContractViolationError(problem))
+        try:
+            if isinstance(returned, (*OUTCOMES, Mapping)):
+                return read(ctx, cast("object", returned))
+            problem, details = f"{_what(returned)}: {_WANTED}", dict[str, Any]()
+        except ContractViolationError as error:
+            problem, details = f"what no result may be: {error.message}", error.details
+        return from_exception(ContractViolationError(f"middleware {name_of(middleware)} returned {problem}", details))
 
     return handler
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -23,6 +23,8 @@ from avtomatika_worker.skills.contract import SUCCESS
 from avtomatika_worker.skills.plain import to_plain
 
 _MESSAGE_LIMIT: Final = 2_000
+_MOST_NAMED: Final = 5
+"""Errors of a group that its message names."""
 
 
 class CancelReason(enum.StrEnum):
@@ -88,24 +90,36 @@ Outcome = Succeeded | Failed | Cancelled
 def from_exception(error: BaseException) -> Failed:
     """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message.
 
-    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself. The frames that the exception holds
-    are released: its traceback is in the outcome, as text.
+    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself; several are named. The frames that
+    the exception holds are released: its traceback is in the outcome, as text.
     """
-    caught = error
-    whole = error.original if isinstance(error, ExitedError) else error
-    error = _the_one(whole)
+    outcome = _failure_of(error.original if isinstance(error, ExitedError) else error)
+    release_frames(error)
+    return outcome
+
+
+def _failure_of(whole: BaseException) -> Failed:
+    errors = list(_in_group(whole))
+    error = errors[0] if len(errors) == 1 else whole
     if isinstance(error, TaskError):
-        outcome = _expected(error)
-        release_frames(caught)
-        return outcome
+        return _expected(error)
     name, text = type(error).__name__, _message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
     if isinstance(error, MemoryError):
         code, message = ResourceExhaustedError.code, f"out of memory: {text}" if text else "out of memory"
+    elif len(errors) > 1:
+        message += ": " + "; ".join(f"{type(each).__name__}: {_message_of(each)}" for each in errors[:_MOST_NAMED])
     details: dict[str, Any] = {"exception": name}
-    outcome = Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
-    release_frames(caught)
-    return outcome
+    return Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
+
+
+def _in_group(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors in a group, those in its groups too; another error is its only one."""
+    if issubclass(type(error), ExceptionGroup):  # not isinstance: a class may pretend
+        for each in cast("ExceptionGroup[Exception]", error).exceptions:
+            yield from _in_group(each)
+    else:
+        yield error
 
 
 def _expected(error: TaskError) -> Failed:
@@ -124,11 +138,6 @@ def _message_of(error: object) -> str:
         return f"(its text cannot be read: {type(problem).__name__})"
 
 
-def _the_one(error: BaseException) -> BaseException:
-    inner: tuple[Exception, ...] = getattr(error, "exceptions", ()) if issubclass(type(error), ExceptionGroup) else ()
-    return _the_one(inner[0]) if len(inner) == 1 else error
-
-
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
     return {bounded_text(str(key)): plain_detail(value) for key, value in details.items()}
@@ -140,7 +149,7 @@ def plain_detail(value: object) -> Any:
         plain = to_plain(value)
         canonical_bytes({"error": {"details": {"value": plain}}}, NEUTRAL)
     except UnsendableValueError:
-        return bounded_text(_representation(value))
+        return bounded_text(value if isinstance(value, str) else _representation(value))
     return plain
 
 

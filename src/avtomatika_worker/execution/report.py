@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from avtomatika_worker.errors import (
     ContractViolationError,
     InternalError,
@@ -93,11 +95,20 @@ def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) ->
 
 
 def replace_unsendable(result: TaskResult, error: UnsendableValueError) -> TaskResult:
-    """Return the failure that takes the place of a result which the orchestrator could not digest."""
+    """Return the failure that takes the place of a result which the orchestrator could not digest.
+
+    A failure keeps its reason: what came with it is dropped.
+    """
     path = error.path.encode("utf-8", "replace").decode()
+    text = f"the result cannot be sent: {path}: {error.problem}"
+    if result.error is not None and not error.path.startswith("$.error"):
+        reason = msgspec.structs.replace(
+            result.error, message=f"{result.error.message} (what came with it is dropped: {text})"
+        )
+        return _failure_instead_of(result, reason)
     problem = ResultError(
         code=ContractViolationError.code,
-        message=f"the result cannot be sent: {path}: {error.problem}",
+        message=text,
         details={"path": path},
     )
     return _failure_instead_of(result, problem)

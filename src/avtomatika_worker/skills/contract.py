@@ -40,6 +40,8 @@ SUCCESS: Final = "success"
 FAILURE: Final = "failure"
 CANCELLED: Final = "cancelled"
 
+_MOST_SEEN: Final = 20
+
 
 @dataclass(frozen=True, slots=True)
 class ResultContract:
@@ -48,8 +50,16 @@ class ResultContract:
     skill: str = ""
     declared: tuple[str, ...] = ()
     is_data: bool = False
+    _seen: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
 
     @property
     def statuses(self) -> tuple[str, ...]:
         """Every status that a result may have."""
         return (SUCCESS, FAILURE, CANCELLED, *self.declared)
+
+    def is_new(self, status: str) -> bool:
+        """Whether a status that is none of these is seen for the first time; no more than 20 are."""
+        if not self.skill or status in self._seen or len(self._seen) >= _MOST_SEEN:
+            return False
+        self._seen.add(status)
+        return True

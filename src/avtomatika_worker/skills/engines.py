@@ -194,7 +194,8 @@ def with_pydantic(
 
 def _problem_of(error: msgspec.ValidationError) -> Problem:
     text, _, path = str(error).partition(" - at `")
-    return Problem(path.rstrip("`") or "$", text)
+    _, of_key, inside = path.partition("key` in `")
+    return Problem((inside or path).rstrip("`") or "$", f"in a key: {text}" if of_key else text)
 
 
 def _schema_hook(tp: type) -> JsonSchema:

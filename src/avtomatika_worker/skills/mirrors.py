@@ -7,15 +7,19 @@ of which the objects are made afterwards, from the inside out.
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import enum
 import types
 import typing
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
 import msgspec
 
 from avtomatika_worker.errors import TaskError
-from avtomatika_worker.skills.hints import MISSING, admits_none, stands_for, union_of
+from avtomatika_worker.skills.hints import MISSING, admits_none, name_of, stands_for, union_of
 from avtomatika_worker.skills.records import Field, Record, record_of
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
 
@@ -29,6 +33,10 @@ class _Absent:
 
 _ABSENT: Final = _Absent()
 _ARRAYS: Final = frozenset({list, tuple, set, frozenset})
+_KEYS: Final = frozenset(
+    {str, int, float, bytes, decimal.Decimal, uuid.UUID, dt.datetime, dt.date, dt.time, dt.timedelta, Any, object}
+)
+"""What msgspec makes of the keys of objects; others it would refuse, or silently leave as texts."""
 
 
 def _absent() -> _Absent:
@@ -124,6 +132,8 @@ class Mirrors:
             return annotation if same else Annotated[(inner, *kept)]
         if origin is None or origin is Literal:
             return annotation
+        if args and _is_mapping(origin) and not _can_be_key(args[0]):
+            raise TypeError(f"keys of type {name_of(args[0])} are not supported")
         inner = tuple(each if each is ... else self.of(each) for each in args)
         if all(new is old for new, old in zip(inner, args, strict=True)):
             return annotation
@@ -180,6 +190,23 @@ def _without_pattern(constraint: Any) -> Any:
     if not isinstance(constraint, msgspec.Meta) or constraint.pattern is None:
         return constraint
     return msgspec.Meta(**{name: value for name, value in constraint.__rich_repr__() if name != "pattern"})
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _can_be_key(annotation: Any) -> bool:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in {Union, types.UnionType}:
+        return all(each is types.NoneType or _can_be_key(each) for each in args)
+    if origin is Annotated:
+        return _can_be_key(args[0])
+    if origin is Literal or isinstance(annotation, typing.TypeVar):
+        return True
+    if meanings := stands_for(annotation):
+        return all(map(_can_be_key, meanings))
+    return annotation in _KEYS or (isinstance(annotation, type) and issubclass(annotation, enum.Enum))
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module

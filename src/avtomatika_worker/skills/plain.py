@@ -19,13 +19,16 @@ from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.skills.hints import is_named_tuple
 from avtomatika_worker.skills.validation import said
 
-_CANNOT: Final = (TypeError, ValueError, RecursionError, AttributeError)
+_CANNOT: Final = (TypeError, ValueError, OverflowError, RecursionError, AttributeError)
 _TEXTS: Final = {None: "null", True: "true", False: "false"}
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _DEEPEST: Final = 200
 """Containers in one another; no orchestrator takes more than 100."""
 _LONGEST_PATH: Final = 200
 _ARRAYS: Final = (list, tuple, set, frozenset, deque)
+_WITH_TUPLES: Final = 2
+"""The last version of marshal's format in which every tuple begins with the same byte."""
+_TUPLE: Final = b"("
 
 
 def to_plain(value: object) -> Any:
@@ -39,8 +42,7 @@ def to_plain(value: object) -> Any:
     if is_named_tuple(value) and not isinstance(value, type):
         value = cast("Any", value)._asdict()
     try:
-        marshal.dumps(cast("Any", value))  # knows Python's own types only, and fails at once for any other
-        return msgspec.to_builtins(value, str_keys=True)
+        return _at_once(value)
     except _CANNOT:  # the slow way knows more types, and says where what nobody knows is
         pass
     try:
@@ -50,6 +52,14 @@ def to_plain(value: object) -> Any:
         raise UnsendableValueError(path[:_LONGEST_PATH], found.problem) from found.__cause__
     except RecursionError:
         raise UnsendableValueError("$", f"{_kind(value)} is nested too deep") from None
+
+
+def _at_once(value: Any) -> Any:
+    """Do what `_walk` does, in C, for Python's own types. Raises one of `_CANNOT` for others, and in doubt."""
+    dumped = marshal.dumps(value, _WITH_TUPLES)  # knows Python's own types only, and fails at once for any other
+    if _TUPLE in dumped:  # msgspec would leave a tuple one; this makes lists of them
+        value = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
+    return msgspec.to_builtins(value, str_keys=True)
 
 
 class _Unsendable(Exception):  # noqa: N818 - never leaves this module
@@ -121,12 +131,14 @@ def _other(value: Any, above: set[int]) -> Any:
         return _struct(value, above)
     if not isinstance(value, type) and (named := _fields(value)) is not None:
         return _object(named, above)
+    if isinstance(value, enum.Enum):
+        return _walk(value.value, above)
     try:
         return msgspec.to_builtins(value, str_keys=True)
     except _CANNOT:
         pass
     try:
-        inner = value.value if isinstance(value, enum.Enum) else _encode(value)
+        inner = _encode(value)
     except _CANNOT as error:
         why = "" if type(error) is TypeError else f": {error}"[:200]
         raise _Unsendable(f"{_kind(value)} is not JSON-able{why or _remedy(value)}") from None
@@ -234,6 +246,8 @@ def _kind(value: object) -> str:
 
 def _remedy(value: object) -> str:
     """Return what to do about a value that is not JSON-able, as the end of a sentence."""
+    if isinstance(value, BaseException):
+        return ": raise it"
     if isinstance(value, type):
         return f": it is the class {value.__qualname__}; return an object of it"
     if isinstance(value, io.IOBase):

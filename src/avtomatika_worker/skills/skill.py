@@ -215,6 +215,7 @@ class Skill:
         """Raise `ContractViolationError` when the data, as they are sent, break the output schema."""
         problems = self._output.problems(without_nulls(data)) if self._output is not None else ()
         if problems:
+            _check_numbers(data)
             raise ContractViolationError(
                 f"the result breaks the output schema: {describe(problems, 'data')}",
                 {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
@@ -301,6 +302,15 @@ def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, 
         raise SkillDefinitionError(
             skill, "a generator cannot be a skill: return the result, and send_event what comes before"
         )
+
+
+def _check_numbers(data: dict[str, Any]) -> None:
+    """Raise `ContractViolationError` for what no JSON can hold: a schema's validator takes NaN for a null."""
+    try:
+        canonical_bytes({"data": data}, NEUTRAL)
+    except UnsendableValueError as error:
+        text = f"the result cannot be sent: {error.path}: {error.problem}"
+        raise ContractViolationError(text, {"path": error.path}) from None
 
 
 def _is_generator(func: Any) -> bool:

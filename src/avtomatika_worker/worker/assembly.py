@@ -133,11 +133,12 @@ def assemble(
         slots,
         Pipeline(
             registry,
-            (*middlewares, Offload(registry, telemetry.tracing, untyped=settings.untyped_files)),
+            middlewares,
             Runners(threads, processes),
             telemetry.tracing,
             provision.resources.values,
             ResultBound(settings.max_result_bytes),
+            files=Offload(registry, telemetry.tracing, untyped=settings.untyped_files),
         ),
         outbox,
         presence,
