@@ -153,7 +153,7 @@ def banner(worker: Worker, settings: Settings, console_url: str | None = None) -
         body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {}) or {}})
         # On two lines: it can be copied whole from a narrow terminal.
         lines += ["", "  Send it a task:", f"    curl {url}/api/jobs \\", f"      -d {shlex.quote(body)}"]
-        lines += ["  See what came of the last one:", f"    curl '{url}/api/jobs?limit=1'"]
+        lines += ["  See the last result:", f"    curl '{url}/api/jobs?limit=1'"]
     return "\n".join([*lines, "", "  Stop with Ctrl+C", ""])
 
 
