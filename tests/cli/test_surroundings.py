@@ -359,3 +359,10 @@ def test_dev_prints_its_token(project):
         assert any("Token for workers: dev-token" in line for line in lines)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6")
+def test_dev_listens_on_ipv6(project):
+    command = worker("dev", "--app", "main:worker", "--host", "::1", "--port", "0")
+    with running(command, project(main=APP.replace("EXECUTOR", "None")), "Stop with") as (_, lines):
+        assert any("Console: http://[::1]:" in line for line in lines)

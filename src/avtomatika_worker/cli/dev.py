@@ -38,7 +38,7 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, reload:
     if reload:
         reload_command()
     worker = load_app(app)
-    settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}"))
+    settings = load_settings(worker, **local_environment("http://127.0.0.1:1"))  # until the port is known
     load_skills(worker, settings)
     configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
     logs = TaskLogs()
