@@ -139,7 +139,7 @@ async def test_the_worker_is_registered_with_all_of_its_skills(client: Client, w
     skills = {skill["name"].removeprefix(worker.prefix): skill for skill in record["supported_skills"]}
     assert set(skills) == {
         *("echo", "crowd", "count", "review", "typed", "strict", "permanent", "flaky", "slow", "block", "narrow"),
-        *("shout", "traced", "large"),
+        *("shout", "traced", "large", "values"),
     }  # fmt: skip
     assert (record["worker_type"], record["status"]) == ("e2e", "idle")
     assert skills["echo"]["description"] == "Return the params."
