@@ -19,7 +19,7 @@ JOBS ?= 3
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(addprefix $(VENV)/.,extra-dev group-check group-coverage group-dist group-docs group-examples) ## make .venv and install all that the verbs need, but fuzz
+setup: $(addprefix $(VENV)/.,extra-dev group-check group-coverage group-dist group-docs group-examples) ## make .venv and install all that the verbs need, except for fuzz
 
 demo: $(VENV)/.extra-demo ## run the example worker with an embedded orchestrator
 	$(BIN)/worker demo

@@ -58,6 +58,7 @@ def test_a_project_is_made_beside_what_is_there_already(command, tmp_path):
     for path in others.values():
         path.write_text("mine", "utf-8")
     done = command("init", ".")
+    assert "  cd " not in done.stdout
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "app" / "main.py").exists()
     assert [path.read_text("utf-8") for path in others.values()] == ["mine"] * len(others)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
+from importlib.machinery import BuiltinImporter, PathFinder
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -78,7 +80,15 @@ def running(command, directory, until, **environment):
 
 # ------------------------------------------------------------------------------------------- names of libraries
 
-LIBRARIES = ("queue", "token", "types", "logging", "select", "random", "platform", "calendar", "pickle", "click")
+NOT_OURS = {"antigravity", "this", "sitecustomize", "usercustomize"}
+"""What is imported at Python's start, or opens a browser."""
+LIBRARIES = sorted(
+    name
+    for name in {*sys.stdlib_module_names, *packages_distributions()} - NOT_OURS
+    if name.isidentifier() and (found := PathFinder.find_spec(name) or BuiltinImporter.find_spec(name))
+    # Python itself prefers a module to a namespace package, wherever it is.
+    if found.loader is not None and not name.startswith(("avtomatika_worker", "__"))
+)
 SHADOWS = dict.fromkeys((*LIBRARIES, "aiohttp____init__"), 'raise RuntimeError("this is not the library")\n')
 
 
@@ -290,11 +300,14 @@ NOISY = """
         (("call", "--app", "nowhere:worker", "here", "--json"), 2, "USAGE_ERROR"),
         (("skills", "--app", "main:worker", "--json"), 0, None),
         (("skills", "--app", "nowhere:worker", "--json"), 2, "USAGE_ERROR"),
+        (("skills", "--app", "ending:worker", "--json"), 2, "USAGE_ERROR"),
+        (("skills", "--app", "cancelled:worker", "--json"), 1, "CRASHED"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, tuple) else None,
 )
 def test_with_json_standard_output_is_one_json_value(project, arguments, code, error):
-    ended = finished(worker(*arguments), project(main=NOISY))
+    others = {"ending": "raise SystemExit(3)", "cancelled": "import asyncio\nraise asyncio.CancelledError"}
+    ended = finished(worker(*arguments), project(main=NOISY, **others))
     told = json.loads(ended.stdout)
     assert (told.get("error") or {}).get("code") == error
     assert ended.returncode == code
@@ -346,3 +359,10 @@ def test_dev_prints_its_token(project):
         assert any("Token for workers: " in line for line in lines)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6")
+def test_dev_listens_on_ipv6(project):
+    command = worker("dev", "--app", "main:worker", "--host", "::1", "--port", "0")
+    with running(command, project(main=APP.replace("EXECUTOR", "None")), "Stop with") as (_, lines):
+        assert any("Console: http://[::1]:" in line for line in lines)

@@ -33,6 +33,6 @@ def test_help_fits_and_no_summary_is_cut_off(tmp_path, command):
 def test_the_demo_tells_each_task_on_a_line_of_its_own(tmp_path):
     written = lines("demo", cwd=tmp_path)
     assert [line for line in written if len(line) > COLUMNS] == []
-    outcomes = written[written.index("What came of it") :]
+    outcomes = written[written.index("Results") :]
     told = [line for line in outcomes if re.search(r"\d\.\d\d s  (finished|failed, as it should)$", line)]
     assert len(told) == 8, "\n".join(written)

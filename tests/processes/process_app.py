@@ -34,7 +34,7 @@ class Numbers:
 
 @dataclass
 class Sum:
-    """What came of it."""
+    """The outcome."""
 
     total: int
     pid: int

@@ -150,6 +150,7 @@ async def test_an_error_of_a_store_does_not_say_where_it_is(tmp_path):
         endpoint_url="http://127.0.0.1:1/inner",
         access_key="AK",
         secret_key="SK",
+        default_bucket="bucket",
         attempts=1,
         backoff=BackoffPolicy(0.1),
     )

@@ -27,6 +27,7 @@ _LOADED_LATE: Final = (
     "aiohttp",
     "avtomatika_worker.observability.otel",
     "ctypes",
+    "encodings.idna",
     "jsonschema_rs",
     "obstore.exceptions",
     "obstore.store",
@@ -39,7 +40,7 @@ _LOADED_LATE: Final = (
 
 
 class UsageProblem(click.ClickException):
-    """Something the user can mend. Written as ``worker: …``; exit code 2."""
+    """Something the user can correct. Written as ``worker: …``; exit code 2."""
 
     exit_code = EXIT_USAGE
 

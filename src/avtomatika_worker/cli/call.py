@@ -1,4 +1,4 @@
-"""``worker call``: one task through the whole pipeline, and what came of it."""
+"""``worker call``: one task through the whole pipeline, and its result."""
 
 from __future__ import annotations
 

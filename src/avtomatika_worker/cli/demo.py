@@ -147,7 +147,7 @@ def _print_outcomes(jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> 
     """Print two lines for each job: a table would leave no room for the results in a terminal of 80 columns."""
     title = max(len(job.title) for job, _ in jobs)
     skill = max(len(job.skill) for job, _ in jobs)
-    console.print("\n[bold]What came of it[/]\n")
+    console.print("\n[bold]Results[/]\n")
     for job, record in jobs:
         expected = _as_expected(job, record)
         seconds = (record.finished_at or 0) - (record.handed_out_at or 0)

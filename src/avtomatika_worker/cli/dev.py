@@ -44,7 +44,8 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: 
     token = token or secrets.token_urlsafe(16)
     # Releases that sign no tasks would have all of theirs refused by a worker that has a key.
     unsigned = {} if choose(protocol or NEWEST.version).dialect.signed_tasks else _NO_SIGNATURES
-    settings = load_settings(worker, **local_environment(f"http://{host}:{port or 1}", token), **unsigned)
+    # The address is replaced once the port is known.
+    settings = load_settings(worker, **local_environment("http://127.0.0.1:1", token), **unsigned)
     load_skills(worker, settings)
     configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
     logs = TaskLogs()
@@ -172,7 +173,7 @@ def banner(worker: Worker, settings: Settings, console_url: str | None = None) -
         body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {}) or {}})
         # On two lines: it can be copied whole from a narrow terminal.
         lines += ["", "  Send it a task:", f"    curl {url}/api/jobs \\", f"      -d {shlex.quote(body)}"]
-        lines += ["  See what came of the last one:", f"    curl '{url}/api/jobs?limit=1'"]
+        lines += ["  See the last result:", f"    curl '{url}/api/jobs?limit=1'"]
     return "\n".join([*lines, "", "  Stop with Ctrl+C", ""])
 
 

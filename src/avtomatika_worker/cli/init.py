@@ -82,13 +82,13 @@ def _filled(text: str, values: dict[str, str]) -> str:
 def _show(target: Path, written: Iterable[Path], console: Console) -> None:
     for path in written:
         console.print(Text.assemble(("  + ", "green"), str(target / path)))
-    steps = (
+    steps = [
         (f"cd {shlex.quote(str(target))}", ""),
         ("pip install -r requirements-dev.txt", ""),
         ("pytest", "its tests pass"),
         ("worker call --app app.main:worker greet -p name=Ada", ""),
         ("worker dev --app app.main:worker --reload", ""),
-    )
+    ]
     console.print("\nNext:")
-    for command, remark in steps:
+    for command, remark in steps[target == Path() :]:
         console.print(Text.assemble("  ", (command, "bold"), (f"   # {remark}" if remark else "", "dim")))

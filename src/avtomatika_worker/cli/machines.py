@@ -54,7 +54,9 @@ def run_for_machines(command: Callable[[], Any], *, as_json: bool) -> NoReturn:
     except click.Abort:
         problem = CRASHED, "interrupted"
         code = 1
-    except Exception as error:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last boundary: reported with its traceback and the exit code
         import traceback
 
         traceback.print_exception(error)

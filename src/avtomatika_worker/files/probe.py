@@ -23,7 +23,7 @@ _SIZE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoreProbe:
-    """What came of it. ``failed`` are the steps that failed, each with its error; ``seconds`` is for all."""
+    """The outcome. ``failed`` are the steps that failed, each with its error; ``seconds`` is for all."""
 
     uri: str
     failed: dict[Step, TaskError]

@@ -178,7 +178,7 @@ class WorkerHarness:
         priority: float = 0.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> SkillResult:
-        """Run one task and return what came of it: a failure is a result, too.
+        """Run one task and return its result: a failure is a result, too.
 
         ``params`` are a mapping, or a model or dataclass of the skill's; a `Path` of a file in them is a file that the
         task gets. ``deadline_in`` is in seconds from now.
@@ -315,7 +315,7 @@ class RunningTask:
         return self._orchestrator.cancel(self.job.job_id)
 
     async def result(self, timeout: float | None = RUN_TIMEOUT) -> SkillResult:
-        """Wait for the task's end and return what came of it.
+        """Wait for the task's end and return its result.
 
         A cancelled task has ended when its skill has. Raises TimeoutError that says where the task stands.
         """

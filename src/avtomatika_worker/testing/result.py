@@ -1,4 +1,4 @@
-"""What came of a task, as a value that tests read."""
+"""The result of a task, as a value that tests read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SeenError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkillResult:
-    """What came of a task.
+    """The result of a task.
 
     ``status`` is "success", one of the skill's own statuses, "failure" or "cancelled"; ``data`` is what the skill
     returned, empty unless it came to an end of its own; ``error`` is there for a failure. ``events`` (the skill's own)
