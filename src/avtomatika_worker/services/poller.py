@@ -21,6 +21,7 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.execution.outcome import Failed
 from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.policy.empty_polls import EmptyPolls
 from avtomatika_worker.policy.pollers import PollDemand
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
@@ -68,14 +69,21 @@ class _Poll:
 class _Source:
     """One orchestrator as the poller sees it. Only the poller changes it."""
 
-    __slots__ = ("backoff", "demand", "link", "not_before", "polls")
+    __slots__ = ("backoff", "demand", "empty", "link", "not_before", "polls")
 
     def __init__(self, link: Link, slots: int) -> None:
         self.link = link
         self.demand = PollDemand(slots)
+        self.empty = EmptyPolls()
         self.backoff = Backoff(link.settings.calls)
         self.not_before = 0.0
         self.polls: dict[_Poll, None] = {}  # the oldest first
+
+    def came_empty(self, poll: _Poll, now: float) -> None:
+        """Take note of a poll that brought nothing."""
+        self.demand.came_empty()
+        pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
+        self.not_before = max(self.not_before, now + pause)
 
     def wants(self, skills: tuple[str, ...], now: float) -> bool:
         """Whether another poll for ``skills`` makes sense, as far as its tasks go.
@@ -245,10 +253,11 @@ class Poller:
             task, _ = await link.poll(poll.skills, self._presence.hot_skills)
             source.backoff.succeeded()
             if task is None:
-                source.demand.came_empty()
+                source.came_empty(poll, time.monotonic())
             else:
                 taken = True
                 source.demand.got_task()
+                source.empty.got_task()
                 self._rotation.got_task(self._sources.index(source))
                 self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll))
         except (MalformedMessageError, UntrustedTaskError) as error:
