@@ -12,11 +12,15 @@ import functools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 _PAUSE: Final = 0.1
+
+_FLUSH_TIMEOUT: Final = 3.0
+"""Seconds that a full pipe behind the output may keep the process."""
 
 
 @functools.cache
@@ -46,8 +50,18 @@ def run_program(main: Callable[[], object]) -> None:
 
 
 def exit_at_once(code: int) -> NoReturn:
-    """End the process with its output flushed, and nothing else done."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End the process with its output flushed, as far as anybody takes it, and nothing else done."""
+    flushing = threading.Thread(target=_flush, daemon=True)
+    try:
+        flushing.start()
+    except RuntimeError:  # too late for threads
+        _flush()
+    else:
+        flushing.join(_FLUSH_TIMEOUT)
     os._exit(code)
+
+
+def _flush() -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

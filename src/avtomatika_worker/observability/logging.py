@@ -24,6 +24,8 @@ from typing import Any, Final, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from avtomatika_worker.observability.writer import Writer
+
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
 TASK_FINISHED: Final = "task_finished"
@@ -98,11 +100,13 @@ class _Handler(logging.StreamHandler[TextIO]):
     """The one handler that ``configure_logging`` installs; known by its type when it is called again.
 
     The line that tells a task's end is written with those of all tasks that end in the same turn of the event loop:
-    writing each costs more than all else about it. Every other line is written at once, after those that wait.
+    writing each costs more than all else about it. Every other line is written at once, after those that wait; with a
+    ``writer``, by that.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, writer: Writer | None = None) -> None:
         super().__init__(stream)
+        self._writer = writer
         self._waiting: list[str] = []
         self._written_by: asyncio.AbstractEventLoop | None = None
 
@@ -110,18 +114,34 @@ class _Handler(logging.StreamHandler[TextIO]):
         try:
             self._waiting.append(self.format(record) + self.terminator)
             if getattr(record, "action", None) != TASK_FINISHED or not self._is_written_later():
-                self.flush()
+                self._write_lines()
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001 - what logging's own handlers do: a log that fails stops nothing
             self.handleError(record)
 
     def flush(self) -> None:
+        """Write what waits; a stream that takes nothing any more is not waited for, where there is a ``writer``."""
+        self._write_lines()
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Let the writer end, if there is one."""
+        self._write_lines()
+        if self._writer is not None:
+            self._writer.close()
+        super().close()
+
+    def _write_lines(self) -> None:
         with self.lock or contextlib.nullcontext():
             lines, self._waiting, self._written_by = self._waiting, [], None
-            if lines:
-                self.stream.write("".join(lines))
-            super().flush()
+            if self._writer is None:
+                if lines:
+                    self.stream.write("".join(lines))
+                super().flush()
+            elif lines:
+                self._writer.write("".join(lines))
 
     def _is_written_later(self) -> bool:
         try:
@@ -135,7 +155,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def _flush_late(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the stream is closed
-            self.flush()
+            self._write_lines()
 
 
 def configure_logging(
@@ -145,26 +165,37 @@ def configure_logging(
     *,
     worker_id: str | None = None,
     show_worker: bool = False,
+    background: bool = False,
 ) -> logging.Handler:
     """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
 
     ``worker_id`` is what records carry that are made outside of any context; text shows it when ``show_worker`` says
-    that others write there, too. Called again, it replaces what it set up
-    before; other handlers are left alone. Raises ValueError for an unknown format or level.
+    that others write there, too. With ``background`` a thread writes: a full pipe stops nobody who logs, and what finds
+    no room is dropped, counted and reported. Called again, it replaces what it set up before; other handlers are left
+    alone. Raises ValueError for an unknown format or level.
     """
     target = sys.stderr if stream is None else stream
-    handler = _Handler(target)
-    handler.setFormatter(_formatter(format, target, show_worker=show_worker))
+    formatter = _formatter(format, target, show_worker=show_worker)
+    logging.getLogger().setLevel(level)  # raises for a wrong one, before a thread is started
+    handler = _Handler(target, Writer(target) if background and _has_descriptor(target) else None)
+    handler.setFormatter(formatter)
     handler.addFilter(TaskContextFilter(worker_id=worker_id or ""))
     root = logging.getLogger()
-    root.setLevel(level)
     for old in [each for each in root.handlers if isinstance(each, _Handler)]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     logging.captureWarnings(True)
     # One record per probe of the health server says nothing.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     return handler
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError, AttributeError):  # a stream in memory
+        return False
 
 
 def _formatter(format_name: str, stream: TextIO, *, show_worker: bool) -> logging.Formatter:

@@ -169,7 +169,9 @@ class Worker(SkillDecorator):
         """Run as `run` does, with settings at hand."""
         if in_skill_process():  # before `run_process` makes it an exit code
             raise RuntimeError(_RUN_AGAIN)
-        configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+        configure_logging(
+            settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id, background=True
+        )
         run_process(self, lambda: self.main(settings, health_check=health_check))
 
     async def main(
