@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -14,6 +15,7 @@ from avtomatika_worker.errors import (
     TransientError,
     UnsendableValueError,
 )
+from avtomatika_worker.files.disk import EXHAUSTED
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -21,6 +23,7 @@ from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS
 from avtomatika_worker.skills.plain import to_plain
 
 _MESSAGE_LIMIT: Final = 2_000
+_MOST_CAUSES: Final = 100
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
@@ -112,10 +115,33 @@ def from_exception(error: BaseException) -> Failed:
     if isinstance(error, TaskError):
         return Failed(error.code, _text(error.message or type(error).__name__), _plain_details(error.details))
     name = type(error).__name__
-    if isinstance(error, MemoryError):
-        message = f"out of memory: {error}" if str(error) else "out of memory"
+    exhausted = next((each for each in _causes(error) if _is_exhausted(each)), None)
+    if isinstance(exhausted, MemoryError):
+        message = f"out of memory: {exhausted}" if str(exhausted) else "out of memory"
         return Failed(ResourceExhaustedError.code, _text(message), {"exception": name}, expected=False)
+    if exhausted is not None:
+        return Failed(ResourceExhaustedError.code, _text(str(exhausted)), {"exception": name}, expected=False)
     return Failed(TransientError.code, _text(f"{name}: {error}"), {"exception": name}, expected=False)
+
+
+def _is_exhausted(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from or while handling, and what is in groups; each once, and not too many."""
+    waiting, seen = deque([error]), set[int]()
+    while waiting and len(seen) < _MOST_CAUSES:
+        each = waiting.popleft()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        context = None if each.__suppress_context__ else each.__context__
+        inner: tuple[BaseException, ...] = (
+            getattr(each, "exceptions", ()) if isinstance(each, BaseExceptionGroup) else ()
+        )
+        waiting.extend(cause for cause in (each.__cause__, context, *inner) if cause is not None)
 
 
 def _the_one(error: BaseException) -> BaseException:

@@ -127,10 +127,11 @@ class Outbox:
         with self._lock:
             left = [each for lane in self._lanes.values() for each in lane]
         rest = [each for each in left if not each.discarded]
+        on_disk = bool(rest) and self._keeper.check()
         for delivery in left:
             if delivery.discarded:
                 self._keeper.forget(delivery.row)
-            elif delivery.row is None and not self._keeper.keep_at_once(
+            elif (delivery.row is None or not on_disk) and not self._keeper.keep_at_once(
                 delivery.link.url, delivery.message, delivery.created
             ):
                 self.lost += 1

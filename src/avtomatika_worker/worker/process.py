@@ -134,7 +134,20 @@ async def _main(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
             loop.add_signal_handler(number, worker.request_shutdown)
         except NotImplementedError:  # Windows
             signal.signal(number, ask)
+    _drain_on_hangup(loop, worker)
     await main()
+
+
+def _drain_on_hangup(loop: asyncio.AbstractEventLoop, worker: Stoppable) -> None:
+    """Have SIGHUP shut down in order, once: another one cuts nothing short. Under nohup it stays ignored."""
+    if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return
+
+    def drain() -> None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        worker.request_shutdown()
+
+    loop.add_signal_handler(signal.SIGHUP, drain)
 
 
 def _exit(code: int) -> NoReturn:
