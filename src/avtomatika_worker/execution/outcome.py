@@ -138,9 +138,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         context = None if each.__suppress_context__ else each.__context__
-        inner: tuple[BaseException, ...] = (
-            getattr(each, "exceptions", ()) if isinstance(each, BaseExceptionGroup) else ()
-        )
+        is_group = issubclass(type(each), BaseExceptionGroup)
+        inner: tuple[BaseException, ...] = getattr(each, "exceptions", ()) if is_group else ()
         waiting.extend(cause for cause in (each.__cause__, context, *inner) if cause is not None)
 
 
