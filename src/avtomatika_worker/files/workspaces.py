@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import IO, Final
 
 from avtomatika_worker.errors import InternalError, UnsafeNameError
 from avtomatika_worker.files.names import check_key
+from avtomatika_worker.files.removal import remove_tree
 
 _log: Final = logging.getLogger("avtomatika_worker.files")
 
@@ -47,6 +47,11 @@ def private_directory(path: Path) -> Path:
     Raises OSError, also for one that somebody else could replace things in.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return safe_directory(path)
+
+
+def safe_directory(path: Path) -> Path:
+    """Return a directory's resolved path. Raises OSError as `private_directory`, and where there is none."""
     if sys.platform != "win32":
         status = path.stat()
         foreign = status.st_uid not in {0, os.geteuid()}
@@ -63,14 +68,14 @@ class Workspaces:
         self._base = base
         self._guard = threading.Lock()
         self._run: Path | None = None
-        self._lock: IO[bytes] | None = None
+        self._runs: dict[Path, IO[bytes]] = {}
 
     def make(self, task_id: str) -> Path:
         """Make a directory for a task, mode 0700. Raises `UnsafeNameError` for an id that cannot be a name."""
         if len(check_key(task_id, task_id)) != 1:
             raise UnsafeNameError(task_id, "an id has no slash")
         try:
-            return Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=self._directory()))
+            return self._made(task_id)
         except OSError as error:
             problem = f"no directory can be made there for files: {(error.strerror or str(error)).lower()}"
             advice = "name a directory that the worker's user may write to"
@@ -78,35 +83,62 @@ class Workspaces:
 
     @staticmethod
     def remove(path: Path) -> None:
-        """Remove a task's directory and all in it, however it was locked up."""
-        shutil.rmtree(path, onerror=_open_up)
-        if path.exists():
-            _log.warning("files of a task stay behind in %s", path, extra={"action": "workspace_left"})
+        """Remove a task's directory and all in it, however it was locked up. Raises nothing: what stays is logged."""
+        problem = remove_tree(path)
+        if problem is not None:
+            _log.warning(
+                "files of a task stay behind in %s: %s", path, problem.strerror, extra={"action": "workspace_left"}
+            )
 
     def clean_up(self) -> None:
-        """Remove what processes that have crashed left behind."""
+        """Remove what processes that have crashed left behind. Raises nothing: what cannot be removed stays."""
         try:
-            locks = list(self._base.glob(f"{_RUN}*{_LOCK}"))
+            base = safe_directory(self._base)
+            locks = sorted(base.glob(f"{_RUN}*{_LOCK}"))
         except OSError:
-            return
+            return  # there is none yet, or it is not ours: `make` says which
         for lock in locks:
-            with contextlib.suppress(OSError), lock.open("rb") as file:
+            with contextlib.suppress(OSError), _opened_lock(lock) as file:
                 if try_lock(file):
-                    leftover = lock.with_suffix("")
-                    _log.info("removing %s: its worker is gone", leftover, extra={"action": "workspace_leftover"})
-                    self.remove(leftover)
-                    lock.unlink()
+                    self._remove_leftover(lock)
 
     def close(self) -> None:
         """Remove what is empty of this process's; what a skill still works in stays for the next `clean_up`."""
         with self._guard:
-            if self._run is None or self._lock is None:
-                return
-            with contextlib.suppress(OSError):
-                self._run.rmdir()
-                self._run.with_name(self._run.name + _LOCK).unlink()
-            self._lock.close()
-            self._run = self._lock = None
+            for run, lock in self._runs.items():
+                with contextlib.suppress(OSError):
+                    with contextlib.suppress(FileNotFoundError):
+                        run.rmdir()
+                    _lock_of(run).unlink()
+                lock.close()
+            self._run = None
+            self._runs.clear()
+
+    def _remove_leftover(self, lock: Path) -> None:
+        leftover = lock.with_suffix("")
+        if leftover.is_symlink() or leftover.exists():
+            _log.info("removing %s: its worker is gone", leftover, extra={"action": "workspace_leftover"})
+            self.remove(leftover)
+        if not (leftover.is_symlink() or leftover.exists()):  # else another start tries again
+            lock.unlink()
+
+    def _made(self, task_id: str) -> Path:
+        try:
+            return Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=self._directory()))
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            with self._guard:
+                if self._run is None:
+                    raise  # there is no place for any
+                gone, self._run = self._run, None  # its lock is kept: tasks may still be at work there
+            path = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=self._directory()))
+            _log.warning(
+                "%s cannot be used any more (%s): files are now in %s",
+                gone,
+                (error.strerror or str(error)).lower(),
+                path.parent,
+                extra={"action": "workspaces_replaced"},
+            )
+            return path
 
     def _directory(self) -> Path:
         with self._guard:
@@ -114,19 +146,26 @@ class Workspaces:
                 base = private_directory(self._base)
                 # The lock first: a directory that has none yet would look like a leftover without an owner.
                 descriptor, name = tempfile.mkstemp(prefix=_RUN, suffix=_LOCK, dir=base)
-                self._lock = os.fdopen(descriptor, "wb")
-                try_lock(self._lock)
-                self._run = Path(name).with_suffix("")
-                self._run.mkdir(mode=0o700)
+                lock = os.fdopen(descriptor, "wb")
+                try_lock(lock)
+                run = Path(name).with_suffix("")
+                self._runs[run] = lock
+                run.mkdir(mode=0o700)
+                self._run = run
             return self._run
 
 
-def _open_up(func: object, path: str, _: object) -> None:
-    """Give ourselves the right to remove what a skill has made read-only, and try again."""
-    if not callable(func):
-        return
-    with contextlib.suppress(OSError):
-        for directory in (Path(path).parent, Path(path)):
-            if directory.is_dir() and not directory.is_symlink():
-                directory.chmod(0o700)
-        func(path)
+def _lock_of(run: Path) -> Path:
+    return run.with_name(run.name + _LOCK)
+
+
+def _opened_lock(path: Path) -> IO[bytes]:
+    """Open the lock of a leftover. Raises OSError for what is no file of ours: others may have put it there."""
+    # Without O_NONBLOCK, a FIFO would be waited for.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or (sys.platform != "win32" and status.st_uid != os.geteuid()):
+        file.close()
+        raise PermissionError(f"{path} is not a file of this user")
+    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -15,6 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from avtomatika_worker.errors import (
+    AnswerTooLongError,
     MalformedMessageError,
     RejectedError,
     TransportError,
@@ -32,6 +34,7 @@ from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.protocol.width import MOST_VALUES, is_too_wide
 from avtomatika_worker.services.clock import Clock, steady
 from avtomatika_worker.services.credentials import Credentials
 from avtomatika_worker.services.crossing import Board, Gate
@@ -46,6 +49,8 @@ CALL_TIMEOUT: Final = 30.0
 POLL_MARGIN: Final = 90.0
 """Seconds a poll may take beyond the wished time: the orchestrator has its own, and a dropped poll can lose a task."""
 
+_LONG: Final = 256 * 2**10
+"""Bytes of an answer to a poll from which on it is read in a thread."""
 
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
@@ -115,6 +120,7 @@ class Link:
         self._results_held_until = 0.0
         self._lost_at = 0.0
         self._registration_failed = False
+        self._reading = asyncio.Lock()
 
     @property
     def url(self) -> str:
@@ -250,7 +256,7 @@ class Link:
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
-            task = self.settings.guard.admit(response, self.dialect)
+            task = await self._admitted(response)
             self.polled = True
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
@@ -267,6 +273,13 @@ class Link:
             self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
             self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
         return task, response
+
+    async def _admitted(self, response: Response) -> Task | None:
+        """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
+        if len(response.body) <= _LONG:
+            return self.settings.guard.admit(response, self.dialect)
+        async with self._reading:
+            return await asyncio.to_thread(self.settings.guard.admit, response, self.dialect)
 
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
@@ -316,6 +329,8 @@ class Link:
                 raise
         self._silence.answered()
         self._learn(response, asked)
+        if is_too_wide(response.body):
+            raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
         broken = response.status > 500 or (response.status == 500 and breaks_on_500)
         if broken and registrations == self._registrations:
             self.contact_broken()
