@@ -33,7 +33,9 @@ async def test_cancellations_without_end_change_nothing(worker, orchestrator, ca
         before = len([call for call in orchestrator.requests if call.call == "heartbeat"])
         for _ in range(10):
             await finished(orchestrator)
-        heartbeats = Fault("heartbeat", "body", body=json.dumps({"cancel_task_ids": ids(100_000)}).encode(), times=3)
+        heartbeats = Fault(
+            "heartbeat", "body", body=json.dumps({"status": "ok", "cancel_task_ids": ids(100_000)}).encode(), times=3
+        )
         orchestrator.inject(heartbeats)
         await orchestrator.wait_for(lambda: heartbeats.used == 3)
         await finished(orchestrator)
@@ -62,7 +64,7 @@ async def test_cancellations_cross_to_a_blocked_loop_in_one_step_and_the_newest_
 
 async def test_polls_that_come_back_empty_at_once_become_few(worker, orchestrator):
     echo(worker)
-    nothing = Fault("poll", "body", body=b"", times=None)
+    nothing = Fault("poll", status=204, headers={"X-RXON-Version": "1.0b17"}, times=None)
     orchestrator.inject(nothing)
     async with running(worker, orchestrator, task_poll_timeout=10.0):
         await orchestrator.wait_for(lambda: nothing.used > 5)

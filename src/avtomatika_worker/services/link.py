@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -120,7 +121,7 @@ class Link:
         self._results_held_until = 0.0
         self._lost_at = 0.0
         self._registration_failed = False
-        self._reading = asyncio.Lock()
+        self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
 
     @property
     def url(self) -> str:
@@ -237,6 +238,7 @@ class Link:
         with self._lock:
             self._state = step(self._state, LinkEvent.CLOSE)
         self.ready.close()
+        self._reading.shutdown(wait=False)
         await self._transport.close()
 
     # ------------------------------------------------------------------------------------------------------ calls
@@ -278,8 +280,8 @@ class Link:
         """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
         if len(response.body) <= _LONG:
             return self.settings.guard.admit(response, self.dialect)
-        async with self._reading:
-            return await asyncio.to_thread(self.settings.guard.admit, response, self.dialect)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading, self.settings.guard.admit, response, self.dialect)
 
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
