@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import logging.config
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.observability import configure_logging
+from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.writer import FLUSH_TIMEOUT, MOST_WAITING
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
@@ -86,6 +88,19 @@ def test_nobody_waits_for_a_full_pipe_and_what_was_dropped_is_counted(pipe: Pipe
     assert (report["level"], report["action"]) == ("WARNING", "log_dropped")
     marks = sum(record["message"] == "mark" for record in got)
     assert int(report["message"].split()[0]) >= count - len(numbers) - marks > 0
+
+
+def test_nobody_waits_either_once_a_configuration_has_closed_all_handlers(pipe: Pipe) -> None:
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # which it does
+    restore_logging()
+    filling = threading.Thread(target=log.info, args=("x" * 1_000_000,), daemon=True)
+    filling.start()
+    filling.join(10)
+    assert not filling.is_alive()
+    restored = logging.getLogger().handlers[-1]
+    logging.getLogger().removeHandler(restored)
+    pipe.read()
+    restored.close()
 
 
 def test_a_flush_waits_for_what_is_read_and_not_for_what_is_not(pipe: Pipe) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import sys
+import time
 from collections.abc import AsyncGenerator
 
 import aiohttp
@@ -125,6 +128,31 @@ async def test_a_head_may_come_in_pieces() -> None:
             await asyncio.sleep(0.005)
         assert b'{"status":"ok"}' in await reader.read()
         writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads, which users' code does, too
+async def test_a_child_that_is_forked_meanwhile_holds_neither_the_connection_nor_the_port() -> None:
+    async with serving(WELL) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\n")
+        await raw(port, b"GET /live HTTP/1.1\r\n\r\n")  # so the connection before it has been accepted, too
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        child.start()
+        try:
+            writer.write(b"\r\n")
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                assert (await reader.read()).startswith(b"HTTP/1.0 200 ")
+            writer.close()
+        except BaseException:
+            child.kill()
+            raise
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
+    finally:
+        child.kill()
+        child.join()
 
 
 async def test_a_taken_port_is_a_configuration_error() -> None:
