@@ -136,7 +136,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="bench-") as state, open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.environ.update(WORKER_TOKEN=TOKEN, WORKER_STATE_DIR=state)
-        handler = configure_logging("text", "INFO", nowhere)
+        handler = configure_logging("text", "INFO", nowhere, background=True)
         uvloop.run(measure(worker, cProfile.Profile() if told.profile else None))
         logging.getLogger().removeHandler(handler)
 

@@ -26,7 +26,7 @@ _log: Final = logging.getLogger("avtomatika_worker")
 EXIT_TIMEOUT: Final = 5.0
 """Seconds that threads and ``atexit`` functions get when a process ends; then it ends without them."""
 
-_FLUSH_TIMEOUT: Final = 1.0
+_FLUSH_TIMEOUT: Final = 3.0
 """Seconds for output to be written that nobody may read."""
 
 _PAUSE: Final = 0.1

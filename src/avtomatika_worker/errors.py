@@ -271,7 +271,7 @@ class CallTimedOutError(TransportError):
 
 
 class AnswerTooLongError(TransportError):
-    """An answer that was not read to its end: it is longer than ``MAX_RESPONSE_BYTES``, decompressed."""
+    """An answer that is not read: over ``MAX_RESPONSE_BYTES``, decompressed, or of more than a million values."""
 
     maybe_processed = True
 

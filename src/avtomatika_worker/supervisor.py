@@ -377,7 +377,7 @@ class Supervisor:
         await _settle(self._services)
         await self._link_thread.stop()
         if self._parts.health is not None:
-            await asyncio.to_thread(self._parts.health.close)
+            await _in_thread(self._parts.health.close)
         for link in self._parts.links:
             await link.close()
         self._parts.outbox.close()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import errno
 import math
 from typing import NamedTuple
 
@@ -144,3 +145,36 @@ def test_the_only_error_of_a_group_is_what_the_task_ends_with():
     two = from_exception(ExceptionGroup("both", [PermanentError("a"), PermanentError("b")]))
     assert two.code == "TRANSIENT_ERROR"
     assert "PermanentError: a; PermanentError: b" in two.message
+
+
+def from_cause():
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device", "out.bin")
+    except OSError as error:
+        raise RuntimeError("could not write") from error
+
+
+def while_handling():
+    try:
+        raise MemoryError
+    except MemoryError:
+        raise ValueError("and then") from ExceptionGroup("several", [KeyError("a"), OSError(errno.EDQUOT, "quota")])
+
+
+def in_a_group():
+    raise ExceptionGroup(
+        "two", [ValueError("a"), ExceptionGroup("more", [KeyError("b"), OSError(errno.ENOSPC, "full")])]
+    )
+
+
+@pytest.mark.parametrize("build", [from_cause, while_handling, in_a_group])
+def test_a_full_disk_or_memory_is_named_however_it_is_wrapped(build):
+    with pytest.raises(Exception) as caught:
+        build()
+    assert from_exception(caught.value).code == "RESOURCE_EXHAUSTED_ERROR"
+
+
+def test_a_missing_file_is_no_exhaustion_and_a_ring_of_causes_ends():
+    first, second = ValueError("a"), OSError(errno.ENOENT, "gone")
+    first.__cause__, second.__cause__ = second, first
+    assert from_exception(first).code == "TRANSIENT_ERROR"

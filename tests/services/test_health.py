@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import sys
+import time
 from collections.abc import AsyncGenerator
 
 import aiohttp
 import pytest
 
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.services.health import MOST_REQUESTS, Health, HealthServer
+from avtomatika_worker.services.health import MOST_REQUESTS, REQUEST_TIMEOUT, Health, HealthServer
 
 
 @contextlib.asynccontextmanager
@@ -88,6 +91,34 @@ async def test_clients_that_say_nothing_do_not_keep_probes_out() -> None:
             writer.close()
 
 
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /live HTTP/1.0\r\nX: "])
+async def test_a_probe_is_answered_within_a_second_beside_hundreds_of_idle_connections(sent: bytes) -> None:
+    async with serving(WELL) as port:
+        idle = []
+        for _ in range(400):
+            idle.append(await asyncio.open_connection("127.0.0.1", port))
+            idle[-1][1].write(sent)
+        for _ in range(3):
+            async with asyncio.timeout(1):
+                assert b'{"status":"ok"}' in await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
+        assert await idle[0][0].read() == b""  # the oldest made room
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_a_client_that_sends_byte_after_byte_has_no_longer_than_others() -> None:
+    async with serving(WELL) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        began = asyncio.get_running_loop().time()
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof() and asyncio.get_running_loop().time() - began < 3 * REQUEST_TIMEOUT:
+                writer.write(b"G")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(1), 0.2)
+        assert asyncio.get_running_loop().time() - began < 2 * REQUEST_TIMEOUT
+        writer.close()
+
+
 async def test_a_head_may_come_in_pieces() -> None:
     async with serving(WELL) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -97,6 +128,31 @@ async def test_a_head_may_come_in_pieces() -> None:
             await asyncio.sleep(0.005)
         assert b'{"status":"ok"}' in await reader.read()
         writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads, which users' code does, too
+async def test_a_child_that_is_forked_meanwhile_holds_neither_the_connection_nor_the_port() -> None:
+    async with serving(WELL) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\n")
+        await raw(port, b"GET /live HTTP/1.1\r\n\r\n")  # so the connection before it has been accepted, too
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        child.start()
+        try:
+            writer.write(b"\r\n")
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                assert (await reader.read()).startswith(b"HTTP/1.0 200 ")
+            writer.close()
+        except BaseException:
+            child.kill()
+            raise
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
+    finally:
+        child.kill()
+        child.join()
 
 
 async def test_a_taken_port_is_a_configuration_error() -> None:

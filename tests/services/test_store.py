@@ -1,9 +1,12 @@
 """The file in which undelivered results wait: what happens to it when the machine, the disk or a person misbehaves."""
 
+import contextlib
 import logging
 import os
 import resource
+import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -179,3 +182,73 @@ def test_an_empty_file_of_a_random_id_is_not_left_behind(tmp_path):
         assert store.path.exists()
         store.close()
         assert store.path.exists() is bool(rows)
+
+
+def wrong_shape(path, statements):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+    path.chmod(0o600)
+
+
+PLANTED = {
+    "another table": lambda path: wrong_shape(path, "CREATE TABLE other (a); PRAGMA user_version=1"),
+    "other columns": lambda path: wrong_shape(path, "CREATE TABLE waiting (id, body); PRAGMA user_version=1"),
+    "no version": lambda path: wrong_shape(path, "CREATE TABLE waiting (id, body)"),
+    "an odd version": lambda path: wrong_shape(path, "PRAGMA user_version=-7"),
+    "a directory": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a link": lambda path: path.symlink_to(path.parent / "elsewhere"),
+    "a second name": lambda path: (path.touch(mode=0o600), (path.parent / "second").hardlink_to(path)),
+    "a file that others may write to": lambda path: (path.touch(), path.chmod(0o666)),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
+def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, plant):
+    store = Store(tmp_path, "w1")
+    plant(store.path)
+    assert store.open() == []
+    store.put(message("t1")).result()
+    assert [record.action for record in caplog.records] == ["store_corrupt"]
+    assert caplog.records[0].exc_info is None
+    assert len(list(tmp_path.glob("*.corrupt-*"))) >= 1
+    assert not (tmp_path / "elsewhere").exists()
+    assert [each.task_id for _, each in reopened(store)] == ["t1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
+    store = Store(tmp_path, "w1")
+    store.path.touch(mode=0o600)
+    os.chown(store.path, 12_345, 12_345)
+    assert store.open() == []
+    store.close()
+    assert "another user" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o644])
+def test_a_file_of_ours_is_made_private_and_writable(tmp_path, mode):
+    store = Store(tmp_path, "w1")
+    store.path.touch()
+    store.path.chmod(mode)
+    assert store.open() == []
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    store.close()
+
+
+@pytest.mark.parametrize("look", [lambda store: store.check(), lambda store: store.put(message("t2")).result()])
+def test_a_directory_that_disappears_is_made_again_with_all_that_was_in_it(store, caplog, look):
+    row = store.put(message("t1")).result()
+    shutil.rmtree(store.path.parent)
+    assert look(store)
+    assert [record.action for record in caplog.records] == ["store_made_again"]
+    assert reopened(store)[0] == (row, message("t1"))
+
+
+def test_what_cannot_be_made_again_is_not_called_stored(store):
+    store.put(message("t1")).result()
+    shutil.rmtree(store.path.parent)
+    store.path.parent.touch()  # no directory can be made there
+    assert not store.check()
+    with pytest.raises(StoreError):
+        store.put(message("t2")).result()

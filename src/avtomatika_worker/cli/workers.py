@@ -55,7 +55,11 @@ def run_member(app: str, member: str) -> NoReturn:
     settings = _settings(worker, membership)
     load_skills(worker, settings)
     configure_logging(
-        settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id, show_worker=True
+        settings.log_format.value,
+        settings.log_level.value,
+        worker_id=settings.worker_id,
+        show_worker=True,
+        background=True,
     )
     control.greet(_hello(worker, settings))
     private = dataclasses.replace(settings, health_host=f"{UNIX_PREFIX}{membership.socket}")
@@ -87,6 +91,6 @@ def _log_like_the_members() -> None:
     try:
         settings = load_from(os.environ)
     except ConfigError:
-        configure_logging()
+        configure_logging(background=True)
     else:
-        configure_logging(settings.log_format.value, settings.log_level.value)
+        configure_logging(settings.log_format.value, settings.log_level.value, background=True)

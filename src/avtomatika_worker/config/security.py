@@ -59,8 +59,9 @@ class SecuritySettings:
     max_response_bytes: int = _setting(
         "MAX_RESPONSE_BYTES",
         kinds.integer(least=1024),
-        "Longest answer of an orchestrator that is read, counted after decompression.",
-        default=64 * 1024 * 1024,
+        "Longest answer of an orchestrator that is read, counted after decompression; twice as much of long answers is"
+        " in memory at the same time.",
+        default=8 * 1024 * 1024,
         unit="bytes",
     )
     max_task_nesting: int = _setting(

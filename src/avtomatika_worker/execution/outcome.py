@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -16,6 +17,7 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.tracebacks import folded_traceback
+from avtomatika_worker.files.disk import EXHAUSTED
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -25,6 +27,7 @@ from avtomatika_worker.skills.plain import to_plain
 _MESSAGE_LIMIT: Final = 2_000
 _MOST_NAMED: Final = 5
 """Errors of a group that its message names."""
+_MOST_CAUSES: Final = 100
 
 
 class CancelReason(enum.StrEnum):
@@ -105,8 +108,9 @@ def _failure_of(whole: BaseException) -> Failed:
         return _expected(error)
     name, text = type(error).__name__, _message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
-    if isinstance(error, MemoryError):
-        code, message = ResourceExhaustedError.code, f"out of memory: {text}" if text else "out of memory"
+    exhausted = next((each for each in _causes(whole) if _is_exhausted(each)), None)
+    if exhausted is not None:
+        code, message = ResourceExhaustedError.code, _shortage(exhausted)
     elif len(errors) > 1:
         message += ": " + "; ".join(f"{type(each).__name__}: {_message_of(each)}" for each in errors[:_MOST_NAMED])
     details: dict[str, Any] = {"exception": name}
@@ -136,6 +140,34 @@ def _message_of(error: object) -> str:
         return str(error)
     except Exception as problem:  # noqa: BLE001 - the user's own __str__ may raise anything
         return f"(its text cannot be read: {type(problem).__name__})"
+
+
+def _is_exhausted(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return isinstance(error.errno, int) and error.errno in EXHAUSTED  # users' code may put anything there
+    return isinstance(error, MemoryError)
+
+
+def _shortage(error: BaseException) -> str:
+    text = _message_of(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {text}" if text else "out of memory"
+    return text
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from or while handling, and what is in groups; each once, and not too many."""
+    waiting, seen = deque([error]), set[int]()
+    while waiting and len(seen) < _MOST_CAUSES:
+        each = waiting.popleft()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        context = None if each.__suppress_context__ else each.__context__
+        is_group = issubclass(type(each), BaseExceptionGroup)
+        inner: tuple[BaseException, ...] = getattr(each, "exceptions", ()) if is_group else ()
+        waiting.extend(cause for cause in (each.__cause__, context, *inner) if cause is not None)
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

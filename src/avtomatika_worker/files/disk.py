@@ -17,7 +17,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _THREADS: Final = 8
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""What the system answers when a disk or quota is full, or memory or descriptors have run out."""
 
 
 class Disk:
@@ -53,7 +54,7 @@ def _call(func: Callable[[], _T]) -> _T:
     try:
         return func()
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in EXHAUSTED:
             text = f"{os.strerror(error.errno or 0)}: {error.filename or 'files of the task'}"
             raise ResourceExhaustedError(text, {"errno": error.errno}) from error
         raise

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker.fleet.membership import Hello, Membership, Order
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker.process import EXIT_FORCED, EXIT_OK, Stoppable
@@ -106,7 +107,7 @@ class Control(Stoppable):
         self._orphaned = True
         self._obey(1)
         time.sleep(self._drain_limit)
-        os._exit(EXIT_FORCED)  # the main loop is blocked; nobody else would end this process
+        exit_at_once(EXIT_FORCED)  # the main loop is blocked; nobody else would end this process
 
     def _obey(self, times: int) -> None:
         with self._guard:

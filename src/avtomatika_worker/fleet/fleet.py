@@ -177,7 +177,7 @@ class Fleet:
         if seat.state is SeatState.STARTING:
             seat.state = SeatState.RUNNING
         if not self._first_hello.done():
-            configure_logging(hello.log_format, hello.log_level)
+            configure_logging(hello.log_format, hello.log_level, background=True)
             _log.info("keeping %d worker processes", self._plan.workers, extra={"action": "fleet_started"})
             self._first_hello.set_result(hello)
         _log.info(

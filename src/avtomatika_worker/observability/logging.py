@@ -26,6 +26,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from avtomatika_worker.observability.contained import contain_handlers
 from avtomatika_worker.observability.printable import printable
+from avtomatika_worker.observability.writer import Writer
 
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
@@ -127,11 +128,14 @@ class _Handler(logging.StreamHandler[TextIO]):
     """The one handler that ``configure_logging`` installs; known by its type when it is called again.
 
     The line that tells a task's end is written with those of all tasks that end in the same turn of the event loop:
-    writing each costs more than all else about it. Every other line is written at once, after those that wait.
+    writing each costs more than all else about it. Every other line is written at once, after those that wait; with a
+    ``writer``, by that.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, writer: Writer | None = None) -> None:
         super().__init__(stream)
+        self._writer = writer
+        self.closed = False
         self._waiting: list[str] = []
         self._written_by: asyncio.AbstractEventLoop | None = None
 
@@ -139,18 +143,35 @@ class _Handler(logging.StreamHandler[TextIO]):
         try:
             self._waiting.append(self.format(record) + self.terminator)
             if getattr(record, "action", None) != TASK_FINISHED or not self._is_written_later():
-                self.flush()
+                self._write_lines()
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001 - what logging's own handlers do: a log that fails stops nothing
             self.handleError(record)
 
     def flush(self) -> None:
+        """Write what waits; a stream that takes nothing any more is not waited for, where there is a ``writer``."""
+        self._write_lines()
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Let the writer end, if there is one."""
+        self._write_lines()
+        self.closed = True
+        if self._writer is not None:
+            self._writer.close()
+        super().close()
+
+    def _write_lines(self) -> None:
         with self.lock or contextlib.nullcontext():
             lines, self._waiting, self._written_by = self._waiting, [], None
-            if lines:
-                self.stream.write("".join(lines))
-            super().flush()
+            if self._writer is None:
+                if lines:
+                    self.stream.write("".join(lines))
+                super().flush()
+            elif lines:
+                self._writer.write("".join(lines))
 
     def _is_written_later(self) -> bool:
         try:
@@ -164,7 +185,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def _flush_late(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the stream is closed
-            self.flush()
+            self._write_lines()
 
 
 def configure_logging(
@@ -174,11 +195,13 @@ def configure_logging(
     *,
     worker_id: str | None = None,
     show_worker: bool = False,
+    background: bool = False,
 ) -> logging.Handler:
     """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
 
     ``worker_id`` is what records carry that are made outside of any context; text shows it when ``show_worker`` says
-    that others write there, too. Called again, it replaces what it set up before.
+    that others write there, too. With ``background`` a thread writes: a full pipe stops nobody who logs, and what finds
+    no room is dropped, counted and reported. Called again, it replaces what it set up before.
 
     Where the program has set up a handler that writes to the console, no record is written twice: ``text`` leaves the
     console to that handler, which is returned; ``json``, which somebody has asked for, takes its place. Other handlers
@@ -186,9 +209,7 @@ def configure_logging(
     all that again. Raises ValueError for an unknown format or level.
     """
     target = sys.stderr if stream is None else stream
-    handler = _Handler(target)
-    handler.setFormatter(_formatter(format, target, show_worker=show_worker))
-    handler.addFilter(TaskContextFilter(worker_id=worker_id or ""))
+    formatter = _formatter(format, target, show_worker=show_worker)
     logging.Handler().setLevel(level)  # raises ValueError before anything has changed
 
     def set_up() -> logging.Handler:
@@ -196,11 +217,15 @@ def configure_logging(
         root.setLevel(level)
         for old in [each for each in root.handlers if isinstance(each, _Handler)]:
             root.removeHandler(old)
+            old.close()
         theirs = [each for each in root.handlers if _writes_to_console(each)] if _is_console(target) else []
         if format == "text" and theirs:
             return theirs[0]
         for each in theirs:
             root.removeHandler(each)
+        handler = _Handler(target, Writer(target) if background and _has_descriptor(target) else None)
+        handler.setFormatter(formatter)
+        handler.addFilter(TaskContextFilter(worker_id=worker_id or ""))
         root.addHandler(handler)
         contain_handlers()
         logging.captureWarnings(True)
@@ -230,7 +255,10 @@ def restore_logging() -> None:
 
     Called after user code has run. A program that embeds a worker, and has its own logging, is left alone.
     """
-    if _set_up is not None and (_own_logger.disabled or _in_effect not in logging.root.handlers):
+    if _set_up is None:
+        return
+    closed = isinstance(_in_effect, _Handler) and _in_effect.closed
+    if closed or _own_logger.disabled or _in_effect not in logging.root.handlers:
         keep_logging(_set_up)
 
 
@@ -243,6 +271,13 @@ def _writes_to_console(handler: logging.Handler) -> bool:
     console: Any = getattr(handler, "console", None)
     stream: Any = getattr(handler, "stream", None) or getattr(console, "file", None)
     return stream is not None and _is_console(stream)
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError, AttributeError):  # a stream in memory
+        return False
 
 
 def _formatter(format_name: str, stream: TextIO, *, show_worker: bool) -> logging.Formatter:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
 from avtomatika_worker.errors import MalformedMessageError, TransportError
 from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.policy.pace import Pace
 from avtomatika_worker.protocol.codec import commands_path
 from avtomatika_worker.protocol.messages import CANCEL_TASK, Command
 from avtomatika_worker.protocol.replies import decode_command
 from avtomatika_worker.services.link import Link, delay_after
 from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.transport.websocket import MAX_MESSAGE, listen
+
+COMMANDS_PER_SECOND: Final = 1_000
+"""Commands that are read, in the long run; an orchestrator that sends more has to wait with them."""
+
+_REST: Final = 0.1
+"""Seconds that reading rests, at least, once there are too many."""
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
@@ -37,6 +45,7 @@ class Commands:
         self._max_message = min(max_message, MAX_MESSAGE)
         self.connected: bool = False
         self._shown: str | None = None
+        self._pace = Pace(COMMANDS_PER_SECOND)
 
     async def run(self) -> None:
         """Keep a WebSocket open while the link is registered, for ever."""
@@ -82,10 +91,17 @@ class Commands:
         listening = listen(url, self._link.headers(), tls=self._tls, max_message=self._max_message, on_open=opened)
         async with aclosing(listening) as messages:
             async for message in messages:
-                try:
-                    self._take(decode_command(message))
-                except MalformedMessageError as error:
-                    _log.warning("%s sent what is %s", self._link.url, error, extra={"action": "command_malformed"})
+                self._read(message)
+                if (wait := self._pace.take(time.monotonic())) > 0:
+                    await asyncio.sleep(wait + _REST)
+
+    def _read(self, message: str | bytes) -> None:
+        try:
+            self._take(decode_command(message))
+        except MalformedMessageError as error:
+            self._link.faults.tell(
+                _log, logging.WARNING, "%s sent what is %s", self._link.url, error, action="command_malformed"
+            )
 
     def _take(self, command: Command) -> None:
         ids = tuple(i for i in (command.task_id, command.job_id) if i)
@@ -93,4 +109,6 @@ class Commands:
             # The task id is the precise one; the job id would also stop the other branches of a parallel job.
             self._on_cancel(self._link, ids[:1])
         else:
-            _log.info("command %r ignored: not known here", command.command, extra={"action": "command_unknown"})
+            self._link.faults.tell(
+                _log, logging.INFO, "command %.100r ignored: not known here", command.command, action="command_unknown"
+            )

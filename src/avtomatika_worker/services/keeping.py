@@ -85,6 +85,10 @@ class Keeper:
         if self._store is not None and row is not None:
             self._store.forget(row)
 
+    def check(self) -> bool:
+        """Return whether what was stored is still on disk."""
+        return self._store is not None and self._store.check()
+
     def close(self) -> None:
         """Let go of the file."""
         if self._store is not None:

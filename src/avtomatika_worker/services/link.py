@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -10,11 +11,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
 from avtomatika_worker.errors import (
+    AnswerTooLongError,
     MalformedMessageError,
     RejectedError,
     TransportError,
@@ -32,6 +35,7 @@ from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.protocol.width import MOST_VALUES, is_too_wide
 from avtomatika_worker.services.clock import Clock, steady
 from avtomatika_worker.services.containment import contained
 from avtomatika_worker.services.credentials import Credentials
@@ -47,6 +51,8 @@ CALL_TIMEOUT: Final = 30.0
 POLL_MARGIN: Final = 90.0
 """Seconds a poll may take beyond the wished time: the orchestrator has its own, and a dropped poll can lose a task."""
 
+_LONG: Final = 256 * 2**10
+"""Bytes of an answer to a poll from which on it is read in a thread."""
 
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
@@ -116,6 +122,7 @@ class Link:
         self._results_held_until = 0.0
         self._lost_at = 0.0
         self._registration_failed = False
+        self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
 
     @property
     def url(self) -> str:
@@ -232,6 +239,7 @@ class Link:
         with self._lock:
             self._state = step(self._state, LinkEvent.CLOSE)
         self.ready.close()
+        self._reading.shutdown(wait=False)
         await self._transport.close()
 
     # ------------------------------------------------------------------------------------------------------ calls
@@ -252,7 +260,7 @@ class Link:
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
-            task = self.settings.guard.admit(response, self.dialect)
+            task = await self._admitted(response)
             self.polled = True
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
@@ -269,6 +277,13 @@ class Link:
             self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
             self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
         return task, response
+
+    async def _admitted(self, response: Response) -> Task | None:
+        """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
+        if len(response.body) <= _LONG:
+            return self.settings.guard.admit(response, self.dialect)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading, self.settings.guard.admit, response, self.dialect)
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
@@ -321,6 +336,8 @@ class Link:
                 raise
         self._silence.answered()
         self._learn(response, asked)
+        if is_too_wide(response.body):
+            raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
         broken = response.status > 500 or (response.status == 500 and breaks_on_500)
         if broken and registrations == self._registrations:
             self.contact_broken()

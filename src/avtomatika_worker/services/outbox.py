@@ -75,7 +75,7 @@ class Outbox:
         self._closed = False
         self._on_its_way: set[Delivery] = set()
         self._ending = threading.Lock()
-        self._stored_at_end: set[Delivery] = set()
+        self._settled_at_end: set[Delivery] = set()
         self.expired: int = 0
         self.lost: int = 0
 
@@ -165,15 +165,18 @@ class Outbox:
             waiting = [each for lane in self._lanes.values() for each in lane]
             left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
         with self._ending:  # both the loop and the last resort may come here
+            rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
+            on_disk = bool(rest) and self._keeper.check()
             for delivery in left:
                 if delivery.discarded:
                     self._keeper.forget(delivery.row)
-                elif delivery.row is None and delivery not in self._stored_at_end:
+            for delivery in rest:
+                self._settled_at_end.add(delivery)
+                if delivery.row is None or not on_disk:
                     self._store_at_end(delivery)
         return sum(not each.discarded for each in left)
 
     def _store_at_end(self, delivery: Delivery) -> None:
-        self._stored_at_end.add(delivery)
         if not self._keeper.keep_at_once(delivery.link.url, delivery.message, delivery.created):
             self.lost += 1
             _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})

@@ -22,6 +22,7 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.execution.outcome import Failed
 from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.policy.empty_polls import EmptyPolls
 from avtomatika_worker.policy.pollers import PollDemand
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
@@ -73,12 +74,24 @@ class _Poll:
 class _Source:
     """One orchestrator as the poller sees it. Only the poller changes it."""
 
-    __slots__ = ("backoff", "breaks", "demand", "failed_at", "limited_until", "link", "most", "not_before", "polls")
+    __slots__ = (
+        "backoff",
+        "breaks",
+        "demand",
+        "empty",
+        "failed_at",
+        "limited_until",
+        "link",
+        "most",
+        "not_before",
+        "polls",
+    )
 
     def __init__(self, link: Link, slots: int) -> None:
         self.link = link
         self.breaks = 0
         self.demand = PollDemand(slots)
+        self.empty = EmptyPolls()
         self.backoff = Backoff(link.settings.calls)
         self.not_before = 0.0
         self.limited_until = 0.0
@@ -103,6 +116,12 @@ class _Source:
     def live(self, now: float) -> list[_Poll]:
         """Return the polls that are counted on, the oldest first."""
         return [*self.polls][len(self.stale(now)) :]
+
+    def came_empty(self, poll: _Poll, now: float) -> None:
+        """Take note of a poll that brought nothing."""
+        self.demand.came_empty()
+        pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
+        self.not_before = max(self.not_before, now + pause)
 
     def wants(self, skills: tuple[str, ...], now: float) -> bool:
         """Whether another poll for ``skills`` makes sense, as far as its tasks go.
@@ -329,10 +348,11 @@ class Poller:
             task, _ = await link.poll(poll.skills, self._presence.hot_skills)
             source.backoff.succeeded()
             if task is None:
-                source.demand.came_empty()
+                source.came_empty(poll, time.monotonic())
             else:
                 taken = True
                 source.demand.got_task()
+                source.empty.got_task()
                 self._rotation.got_task(self._sources.index(source))
                 self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll))
         except (MalformedMessageError, UntrustedTaskError) as error:

@@ -11,6 +11,8 @@ import logging
 import os
 import queue
 import sqlite3
+import stat
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -72,7 +74,21 @@ class _Forget:
 WRITE_TIMEOUT: Final = 5.0
 """Seconds that the disk has for what is written at the very end."""
 
-_Write = _Put | _Forget | None  # None: no more follow
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    done: Future[bool]
+
+
+_Write = _Put | _Forget | _Check | None  # None: no more follow
+_COLUMNS: Final = ["id", "url", "kind", "task_id", "message", "created"]
+_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at whether the file is still there, while nothing is written."""
+
+
+class _Unusable(Exception):  # noqa: N818 - never leaves this module
+    """What is at the store's place is not a store of ours."""
 
 
 class Store:
@@ -86,20 +102,16 @@ class Store:
         self._writes: queue.SimpleQueue[_Write] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
 
     def open(self) -> list[tuple[int, Message]]:
         """Take the file, made with mode 0600 if need be, and return what waits in it, each with its row.
 
-        A file that SQLite cannot read is set aside, loudly. Raises `ConfigError` when another process has it, and
-        `StoreError` when the directory cannot be used.
+        What SQLite cannot read, what is no store of ours, or not this user's alone, is set aside, loudly. Raises
+        `ConfigError` when another process has it, and `StoreError` when the directory cannot be used.
         """
         try:
-            self._connection = self._connect()
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode not in _CORRUPT:
-                raise self._explained(error) from error
-            self._set_aside(error)
-            self._connection = self._connect()
+            self._connection = self._open_or_replace()
         except OSError as error:
             problem = f"{self.path.parent} cannot be used for results: {(error.strerror or str(error)).lower()}"
             raise StoreError(f"{problem}; name a directory that this user may write to") from error
@@ -115,6 +127,20 @@ class Store:
     def forget(self, row: int) -> None:
         """Remove a message that needs no storing any more."""
         self._writes.put(_Forget(row))
+
+    def check(self) -> bool:
+        """Return whether what was stored is on disk now; a file that has disappeared is written again if possible.
+
+        A disk that does not answer within `WRITE_TIMEOUT` has what it has taken.
+        """
+        if self._connection is None:
+            return False
+        done: Future[bool] = Future()
+        self._writes.put(_Check(done))
+        try:
+            return done.result(WRITE_TIMEOUT)
+        except TimeoutError:
+            return True
 
     def close(self) -> None:
         """Write what waits to be written, and let go of the file."""
@@ -132,6 +158,42 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ opening
 
+    def _open_or_replace(self) -> sqlite3.Connection:
+        """Connect; what cannot be a store is set aside first. Raises OSError, `ConfigError` and `StoreError`."""
+        try:
+            self._check_files()
+            return self._connect()
+        except _Unusable as error:
+            self._set_aside(error)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in _CORRUPT:
+                raise self._explained(error) from error
+            self._set_aside(error)
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
+    def _check_files(self) -> None:
+        """Look at the files before SQLite opens them. Raises `_Unusable` for what somebody else may have made."""
+        for path in (Path(f"{self.path}{suffix}") for suffix in _SUFFIXES):
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise _Unusable(f"{path.name} is no regular file")
+            if sys.platform == "win32":
+                continue
+            if status.st_uid != os.geteuid():
+                raise _Unusable(f"{path.name} belongs to another user")
+            if status.st_nlink > 1:
+                raise _Unusable(f"{path.name} has other links")
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise _Unusable(f"others may write to {path.name}")
+            if stat.S_IMODE(status.st_mode) != 0o600:
+                path.chmod(0o600)
+
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -145,6 +207,7 @@ class Store:
             connection.execute("BEGIN EXCLUSIVE")
             self._prepare(connection)
             connection.execute("COMMIT")
+            self._identity = self._found()
         except BaseException:
             connection.close()
             raise
@@ -157,9 +220,42 @@ class Store:
         problem: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise _corrupt(problem)
-        if version == 0:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(waiting)")]
+        if version == 0 and not columns:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        elif version != _SCHEMA_VERSION or columns != _COLUMNS:
+            raise _Unusable(f"it is no outbox: version {version}, columns {', '.join(columns) or 'none'}")
+
+    def _found(self) -> tuple[int, int] | None:
+        """Return which file is at the store's place."""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _make_again(self) -> None:
+        """Write all that is stored to a new file when the old one has disappeared. Raises OSError and `StoreError`.
+
+        The old one is open still: that is where the messages are.
+        """
+        old = self._connection
+        if old is None or self._found() == self._identity:
+            return
+        rows = old.execute("SELECT id, url, kind, task_id, message, created FROM waiting").fetchall()
+        new = self._open_or_replace()
+        new.execute("BEGIN IMMEDIATE")
+        new.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?)", rows)
+        new.execute("COMMIT")
+        self._connection = new
+        old.close()
+        _log.error(
+            "%s disappeared and was made again; %d results and events are in it",
+            self.path,
+            len(rows),
+            extra={"action": "store_made_again"},
+        )
 
     def _explained(self, error: sqlite3.DatabaseError) -> Exception:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
@@ -167,13 +263,13 @@ class Store:
             return ConfigError([f"{problem}; give each worker an id of its own, or stop the other one"])
         return StoreError(f"{self.path} cannot be used for results: {error}")
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _set_aside(self, error: Exception) -> None:
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in _SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
         _log.error(
-            "%s is damaged (%s): set aside as %s; the results in it are not sent",
+            "%s cannot be used (%s): set aside as %s; the results in it are not sent",
             self.path,
             error,
             aside.name,
@@ -188,6 +284,10 @@ class Store:
             (row, Message(url, Kind(kind), task_id, body, created))
             for row, url, kind, task_id, body, created in rows
             if kind in known
+            and isinstance(url, str)
+            and isinstance(task_id, str)
+            and isinstance(body, bytes)
+            and isinstance(created, int | float)
         ]
 
     # ------------------------------------------------------------------------------------------------ writing
@@ -195,7 +295,11 @@ class Store:
     def _write_all(self) -> None:
         """Write until told to end; the one place that touches the file after `open`."""
         while True:
-            batch = [self._writes.get()]
+            try:
+                batch = [self._writes.get(timeout=_LOOK_EVERY)]
+            except queue.Empty:
+                self._look()
+                continue
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _BATCH:
                     batch.append(self._writes.get_nowait())
@@ -203,17 +307,33 @@ class Store:
             writes = [
                 each
                 for each in batch
-                if each is not None and (isinstance(each, _Forget) or each.done.set_running_or_notify_cancel())
+                if isinstance(each, _Forget) or (isinstance(each, _Put) and each.done.set_running_or_notify_cancel())
             ]
             if writes:
                 self._write(writes)
+            for each in batch:
+                if isinstance(each, _Check):
+                    each.done.set_result(self._look())
             if None in batch:
                 return
 
+    def _look(self) -> bool:
+        """Return whether the file is there, or was made again just now."""
+        try:
+            self._make_again()
+        except (OSError, sqlite3.Error, StoreError, ConfigError):
+            return False
+        return True
+
     def _write(self, writes: list[_Put | _Forget]) -> None:
-        connection = self._connection
-        if connection is None:
+        if self._connection is None:
             raise RuntimeError("the store is not open")
+        try:
+            self._make_again()
+        except (OSError, sqlite3.Error, StoreError, ConfigError) as error:
+            self._refuse(writes, error)
+            return
+        connection = self._connection
         stored: list[tuple[_Put, int]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -22,6 +22,7 @@ from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.logging import TracebackLogger, bind_log_context
 from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.policy.recent import Recent
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.services.capacity import Admission, Turn
@@ -38,6 +39,9 @@ _traced: Final = TracebackLogger(_log)
 
 EARLY_CANCEL: Final = 5.0
 """Seconds for which a cancellation that names no running task is remembered."""
+
+EARLY_CANCELS: Final = 10_000
+"""How many of them are remembered; of more, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Tasks:
         self._unreported = 0
         self._in_line: deque[tuple[Running, asyncio.Future[None]]] = deque()
         self._recent = RecentResults()
-        self._cancelled_early: dict[str, float] = {}
+        self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
         self._group = asyncio.TaskGroup()
         self._refused: CancelReason | None = None
         self._slot_freed: list[Callable[[], None]] = []
@@ -176,7 +180,8 @@ class Tasks:
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self._running[link, task.task_id] = running
-        if self._was_cancelled_early(task):
+        ids = [(link, task.task_id), (link, task.job_id)]
+        if len(self._cancelled_early) and self._cancelled_early.take(ids, time.monotonic()):
             self._cancel_some([running], CancelReason.REQUESTED)
         self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
 
@@ -188,11 +193,16 @@ class Tasks:
     # ------------------------------------------------------------------------------------------------ cancelling
 
     def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
-        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names."""
-        self._remember_early(ids)
-        self._cancel_some(
-            (each for each in self._running.values() if each.link is link and not _ids(each).isdisjoint(ids)), reason
-        )
+        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.
+
+        Ids that name no task yet are remembered: over the WebSocket, a cancellation can overtake the task itself.
+        """
+        running = [each for each in self._running.values() if each.link is link]
+        known = set[str]().union(*map(_ids, running))
+        self._cancelled_early.remember(((link, each) for each in ids if each not in known), time.monotonic())
+        if not known.isdisjoint(ids):
+            wanted = frozenset(ids)
+            self._cancel_some((each for each in running if not wanted.isdisjoint(_ids(each))), reason)
 
     def cancel_all(self, reason: CancelReason, link: Link | None = None) -> None:
         """Stop every task, or every one of ``link``."""
@@ -214,19 +224,6 @@ class Tasks:
     def longest_grace(self) -> float:
         """Seconds that the tasks which run now may need to end once they are cancelled."""
         return max((running.execution.grace for running in self._running.values()), default=0.0)
-
-    def _remember_early(self, ids: tuple[str, ...]) -> None:
-        """Remember ids that name no task yet: over the WebSocket, a cancellation can overtake the task itself."""
-        now = time.monotonic()
-        self._cancelled_early = {each: until for each, until in self._cancelled_early.items() if until > now}
-        known = set[str]().union(*map(_ids, self._running.values()))
-        self._cancelled_early.update({each: now + EARLY_CANCEL for each in ids if each not in known})
-
-    def _was_cancelled_early(self, task: Task) -> bool:
-        if not self._cancelled_early:
-            return False
-        now = time.monotonic()
-        return any(self._cancelled_early.pop(each, 0.0) > now for each in (task.task_id, task.job_id))
 
     # ------------------------------------------------------------------------------------------------ figures
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -20,6 +21,7 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.protocol.codec import VERSION_HEADER, Request
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.allocator import lean_allocator
+from avtomatika_worker.transport.budget import Budget
 from avtomatika_worker.transport.scheduling import threads_that_do_not_preempt
 from avtomatika_worker.transport.tls import TlsFiles
 
@@ -32,15 +34,21 @@ with lean_allocator():
 _WANTED_HEADERS: Final = (VERSION_HEADER.lower(), "date", "retry-after")
 _CONNECT_TIMEOUT: Final = 10.0
 _KEEPALIVE: Final = timedelta(seconds=30)  # finds a dead peer under a long poll
-DEFAULT_MAX_ANSWER: Final = 64 * 2**20
+DEFAULT_MAX_ANSWER: Final = 8 * 2**20
+_SMALL: Final = 64 * 2**10
+"""Bytes up to which an answer is read without asking whether there is room for it."""
+_PIECE: Final = 256 * 2**10
+_LONG_AT_ONCE: Final = 2
+"""How many of the longest answers may be in memory at the same time."""
 _MIN_TLS: Final[TlsVersion] = "TLSv1.2"
 
 
 class HttpTransport:
     """A pool of connections to one orchestrator.
 
-    Answers are at most ``max_answer`` bytes long, decompressed. May be used from several event loops at once. Redirects
-    are not followed: the token must not go elsewhere.
+    Answers are at most ``max_answer`` bytes long, decompressed; those that are being read hold at most twice as much
+    together, and further ones wait. May be used from several event loops at once. Redirects are not followed: the token
+    must not go elsewhere.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class HttpTransport:
         self._tls = tls or TlsFiles()
         self._max_answer = max_answer
         self._connect_timeout = connect_timeout
+        self._budget = Budget(_LONG_AT_ONCE * max_answer)
         self._client: Client | None = None
 
     def open(self) -> None:
@@ -102,7 +111,7 @@ class HttpTransport:
             if request.body is not None:
                 builder = builder.header("content-type", "application/json").body_bytes(request.body)
             async with builder.build_streamed() as response:
-                body = await self._body(response)
+                body = await self._body(response, began + timeout)
         except TransportError:
             raise
         except PyreqwestError as error:
@@ -122,15 +131,39 @@ class HttpTransport:
         found = {name: value for name in _WANTED_HEADERS if (value := _header(response, name)) is not None}
         return Response(response.status, found, body)
 
-    async def _body(self, response: StreamedResponse) -> bytes:
+    async def _body(self, response: StreamedResponse, until: float) -> bytes:
         """Read the body as it is after decompression. Raises `AnswerTooLongError`."""
-        reader, most = response.body_reader, self._max_answer
-        body = bytes(await reader.read(most + 1) or b"")
-        while len(body) <= most and (more := await reader.read(most + 1 - len(body))):
-            body += bytes(more)
-        if len(body) > most:
-            raise AnswerTooLongError(f"the answer is longer than MAX_RESPONSE_BYTES={most}")
-        return body
+        expected = _length(response)
+        if expected is not None and expected > self._max_answer:
+            raise self._too_long()
+        first = bytes(await response.body_reader.read(_SMALL) or b"")
+        if len(first) == (expected or 0):
+            return first  # the usual case
+        pieces = [first, *[piece async for piece in self._pieces(response, _SMALL - len(first))]]
+        if sum(map(len, pieces)) <= _SMALL:
+            return b"".join(pieces)
+        wait = max(0.0, until - time.monotonic())
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(wait):
+                    await stack.enter_async_context(self._budget.reserved(expected or self._max_answer))
+            except TimeoutError:
+                raise CallTimedOutError("no room in memory for a long answer: others are being read") from None
+            pieces += [piece async for piece in self._pieces(response, self._max_answer - sum(map(len, pieces)))]
+            if sum(map(len, pieces)) > self._max_answer:
+                raise self._too_long()
+            return b"".join(pieces)
+
+    @staticmethod
+    async def _pieces(response: StreamedResponse, most: int) -> AsyncGenerator[bytes]:
+        """Yield what is left of the body, up to the first byte over ``most``."""
+        size = 0
+        while size <= most and (piece := await response.body_reader.read(min(_PIECE, most + 1 - size))):
+            size += len(piece)
+            yield bytes(piece)
+
+    def _too_long(self) -> AnswerTooLongError:
+        return AnswerTooLongError(f"the answer is longer than MAX_RESPONSE_BYTES={self._max_answer}")
 
     async def close(self) -> None:
         """Close the connections. Calls in flight fail."""
@@ -151,6 +184,12 @@ def _header(response: StreamedResponse, name: str) -> str | None:
 @functools.lru_cache(maxsize=16)  # the same few, thousands of times a second
 def _seconds(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
+
+
+def _length(response: StreamedResponse) -> int | None:
+    """Return how long the body says it is; None where that is unknown, as it is compressed or comes in chunks."""
+    text = response.get_header("content-length") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _reason(error: PyreqwestError) -> str:

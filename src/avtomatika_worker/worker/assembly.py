@@ -37,6 +37,7 @@ from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
 from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
 from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.services.cancels import Cancels
 from avtomatika_worker.services.capacity import Admission, CapacityChecker
 from avtomatika_worker.services.commands import Commands
 from avtomatika_worker.services.containment import keep_running
@@ -355,14 +356,9 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
     return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types)
 
 
-def _cancel_on_main_loop(tasks: Tasks) -> Callable[[Link, tuple[str, ...]], None]:
+def _cancel_on_main_loop(tasks: Tasks) -> Cancels:
     """Return what the link thread calls to cancel tasks: they live on the main loop."""
-    loop = asyncio.get_running_loop()
-
-    def cancel(link: Link, ids: tuple[str, ...]) -> None:
-        loop.call_soon_threadsafe(tasks.cancel, link, ids, CancelReason.REQUESTED)
-
-    return cancel
+    return Cancels(asyncio.get_running_loop(), partial(tasks.cancel, reason=CancelReason.REQUESTED))
 
 
 def _tuning(settings: Settings, tasks: Tasks) -> Tuning:

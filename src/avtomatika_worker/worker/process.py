@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import gc
 import logging
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,9 @@ _KEEP_EVERY: Final = 1.0
 
 _PATIENCE: Final = 2
 """Signals that shut down in order, the second one faster; one more ends the process at once."""
+
+_HANG_UP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
+"""Asks for an orderly shutdown as often as it comes: it cuts nothing short."""
 
 _GC_THRESHOLD: Final = 5_000
 """New objects after which the youngest generation is looked through; Python's own 700 is a few tasks."""
@@ -144,10 +148,13 @@ class _Stopping:
         finally:
             keeping.cancel()
 
-    def heard(self, _number: int, times: int) -> None:
+    def heard(self, number: int, _times: int) -> None:
         """Take a signal. Called in the thread that hears them."""
         if self._loop is None:
             exit_at_once(EXIT_OK)  # nothing has begun
+        if self._asked and number == _HANG_UP:  # a terminal that is closed sends several
+            return
+        times = self._asked + 1
         if times > _PATIENCE:
             self._give_up()
         self._asked = times

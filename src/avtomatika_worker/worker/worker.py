@@ -178,7 +178,9 @@ class Worker(SkillDecorator):
         if in_skill_process():  # before `run_process` makes it an exit code
             raise RuntimeError(_RUN_AGAIN)
         reaped = leave_first_process()
-        configure_logging(settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id)
+        configure_logging(
+            settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id, background=True
+        )
         if not reaped:
             _log.warning(_NOT_REAPED, extra={"action": "first_process"})
         try:

@@ -1,0 +1,40 @@
+"""When to poll again where polls come back empty at once, although they asked to be held: slower and slower.
+
+An orchestrator holds a poll until there is a task, or the time is up. One that answers "nothing" at once would be asked
+thousands of times a second. A task, or a poll that was held, ends the slow-down: while tasks flow nothing is paced.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+HELD: Final = 0.5
+"""Seconds after which an empty answer counts as held, or half of the wished time where that is shorter."""
+
+FREE: Final = 5
+"""Empty answers in a row that slow nothing down."""
+
+FIRST_PAUSE: Final = 0.02
+LONGEST_PAUSE: Final = 1.0
+
+
+class EmptyPolls:
+    """The pauses at one orchestrator, in seconds."""
+
+    __slots__ = ("_early",)
+
+    def __init__(self) -> None:
+        self._early = 0
+
+    def got_task(self) -> None:
+        """There is work: no pause."""
+        self._early = 0
+
+    def came_empty(self, after: float, wish: float) -> float:
+        """Count an empty answer, ``after`` so many seconds of ``wish``; return the pause before the next poll."""
+        if after >= min(HELD, wish / 2):
+            self._early = 0
+            return 0.0
+        self._early += 1
+        doublings = self._early - FREE - 1
+        return 0.0 if doublings < 0 else min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(doublings, 10))

@@ -1,0 +1,29 @@
+"""What is remembered for a short time: no longer, and no more of it than the bound."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtomatika_worker.policy.recent import Recent
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 3)), max_size=100))
+def test_it_is_what_a_list_of_the_newest_would_be(steps):
+    recent, now, model = Recent(5.0, 10), 100.0, {}
+    for key, gap in steps:
+        now += gap
+        model.pop(key, None)
+        model[key] = now + 5.0
+        recent.remember([key], now)
+        model = dict(list(model.items())[-10:])
+        assert len(recent) <= 10
+    for key in range(21):
+        assert recent.take([key], now) == (model.get(key, 0.0) > now)
+        assert not recent.take([key], now)
+
+
+def test_any_number_costs_no_more_than_the_bound():
+    recent = Recent(5.0, 100)
+    recent.remember(range(1_000_000), 1.0)
+    assert len(recent) == 100
+    assert recent.take([999_999], 2.0)
+    assert not recent.take([0], 2.0)
