@@ -86,11 +86,12 @@ async def test_the_timeout_of_a_skill_counts_from_its_start_not_from_its_turn(or
 
 
 async def test_check_for_cancellation_answers_for_the_running_task(orchestrator, worker):
-    seen = []
+    seen, begun = [], asyncio.Event()
 
     @worker.skill
     async def watch(task_id: str):
         seen.append(await worker.check_for_cancellation(task_id))
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -99,6 +100,7 @@ async def test_check_for_cancellation_answers_for_the_running_task(orchestrator,
 
     async with running(worker, orchestrator, heartbeat_interval=0.2):
         job = await started(orchestrator, "watch")
+        await begun.wait()  # a task that is cancelled before its first line never runs
         orchestrator.cancel(job.job_id)
         await orchestrator.wait_for(lambda: job.cancel_confirmed)
         assert not await worker.check_for_cancellation("no such task")
