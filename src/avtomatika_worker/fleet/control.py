@@ -46,7 +46,8 @@ class Control(Stoppable):
     def start(self) -> None:
         """Listen. Until the worker runs, an order or the fleet's death ends this process at once."""
         self._socket.set_inheritable(False)
-        _set_signal_at_parents_death(signal.SIGTERM)  # importing an app may hold up every thread of Python's
+        # Importing an app may hold up every thread of Python's, and so the handlers of all other signals.
+        _set_signal_at_parents_death(signal.SIGKILL)
         self._thread.start()
 
     def greet(self, hello: Hello) -> None:
@@ -58,7 +59,7 @@ class Control(Stoppable):
 
     async def run(self, worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:
         """Run ``worker``, by ``main``, under the fleet's orders."""
-        # The kernel sends it as each of the fleet's threads dies (observed), and a second SIGTERM cuts tasks short.
+        # The kernel sends it as each of the fleet's threads dies (observed).
         _set_signal_at_parents_death(0)
         with self._guard:
             self._worker, self._loop = worker, asyncio.get_running_loop()
