@@ -48,6 +48,9 @@ class Control(Stoppable):
         self._socket.set_inheritable(False)
         # Importing an app may hold up every thread of Python's, and so the handlers of all other signals.
         _set_signal_at_parents_death(signal.SIGKILL)
+        with contextlib.suppress(BlockingIOError):
+            if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):  # it died before that line
+                os._exit(EXIT_OK)
         self._thread.start()
 
     def greet(self, hello: Hello) -> None:
