@@ -23,8 +23,10 @@ Answer = Callable[[str], tuple[str, bytes, int]]
 async def store(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
     """Serve, and yield the address, and the bytes of all bodies that were sent."""
     sent = [0]
+    writers = set[asyncio.StreamWriter]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
         try:
             while request := (await reader.readuntil(b"\r\n\r\n")).decode():
                 head, piece, times = answer(request)
@@ -39,8 +41,13 @@ async def store(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1")
-    async with server:
+    try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
+    finally:
+        server.close()
+        for writer in writers:  # from Python 3.12 on the server waits for them
+            writer.close()
+        await server.wait_closed()
 
 
 @pytest.fixture
