@@ -83,9 +83,10 @@ def open_standard_streams() -> None:
 
 
 def write_error(text: str) -> None:
-    """Write a line to standard error, if somebody reads it."""
+    """Write a line to standard error, if somebody reads it: in one piece, since threads may write there as well."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def exit_in_time(code: int) -> NoReturn:

@@ -211,14 +211,16 @@ async def _stragglers_end() -> bool:
 
 
 def explain(error: Exception) -> None:
-    """Write what is wrong with a configuration or a skill, a line for each problem."""
-    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-    for problem in problems:
-        write_error(f"worker: {problem}")
+    """Write what is wrong with a configuration or a skill, a line for each problem, after all that was logged."""
+    lines = [f"worker: {each}" for each in (error.problems if isinstance(error, ConfigError) else (str(error),))]
     if error.__cause__ is not None and isinstance(error, SkillLoadError | ResourceError):
         import traceback
 
-        traceback.print_exception(error.__cause__)
+        lines.append("".join(traceback.format_exception(error.__cause__)).rstrip("\n"))
+    for handler in logging.root.handlers:
+        with contextlib.suppress(Exception):  # handlers are users' code
+            handler.flush()
+    write_error("\n".join(lines))
 
 
 def spare_the_collector() -> None:
