@@ -26,7 +26,7 @@ from avtomatika_worker.execution.context import Sent, TaskCancelledError, TaskCo
 from avtomatika_worker.execution.middleware import Handler, Middleware
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
 from avtomatika_worker.files.task_files import SyncTaskFiles, TaskFiles
-from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.protocol.uris import S3Uri

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from avtomatika_worker.devserver import TaskLogs
-from avtomatika_worker.observability.logging import log_context
+from avtomatika_worker.observability.log_context import log_context
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from avtomatika_worker.cli import terminal
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
-from avtomatika_worker.observability.logging import JsonLogFormatter, TextLogFormatter
+from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.printable import printable, printable_json
 
 EVIL = "x\x1b[2J\x1b]0;PWNED\x07\x1b]52;c;cm0K\x07\x9b31m\u202eevil\u2066\u2028y\x08\x7f\u200f\u061c"

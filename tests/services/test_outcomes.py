@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from avtomatika_worker import ConfigError, Failed, PermanentError, Succeeded, Worker
-from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.testing import WorkerHarness
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from avtomatika_worker import PermanentError, TaskContext, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
-from avtomatika_worker.observability.logging import current_log_context
+from avtomatika_worker.observability.log_context import current_log_context
 from avtomatika_worker.protocol.dialects import DIALECTS
 from services.conftest import running
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from avtomatika_worker.observability.logging import (
+from avtomatika_worker.observability.log_context import (
     TaskContextFilter,
     bind_log_context,
-    configure_logging,
     current_log_context,
     log_context,
     reset_log_context,
 )
+from avtomatika_worker.observability.logging import configure_logging
 
 __all__ = [
     "TaskContextFilter",

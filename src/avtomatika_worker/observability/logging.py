@@ -1,34 +1,23 @@
-"""Logs: every record made while a task runs carries worker_id, task_id and job_id, user code's records included.
+"""Sets up logs for a process, and keeps them set up.
 
-The context lives in one context variable. Tasks of asyncio and the worker's threads run in copies of their parent's
-context, so nothing leaks from one task to another. Importing this module and making a worker touch no logger; the CLI
-calls ``configure_logging``, and a program that embeds a worker adds ``TaskContextFilter`` to handlers of its own.
+Importing this module and making a worker touch no logger; the CLI calls ``configure_logging``, and a program that
+embeds a worker adds ``TaskContextFilter`` to handlers of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import json
 import logging
-import math
 import os
-import re
 import sys
-from collections.abc import Callable, Generator, Mapping
-from contextvars import ContextVar, Token
-from datetime import UTC, datetime
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TextIO
 
-from pythonjsonlogger.json import JsonFormatter
-
 from avtomatika_worker.observability.contained import contain_handlers
-from avtomatika_worker.observability.printable import printable
+from avtomatika_worker.observability.log_context import TaskContextFilter
+from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.writer import Writer
-
-CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
 TASK_FINISHED: Final = "task_finished"
 """The ``action`` of the one record that every task makes (services/tasks.py)."""
@@ -37,70 +26,6 @@ _OWN: Final = "avtomatika_worker"
 _own_logger: Final = logging.getLogger(_OWN)
 _set_up: Callable[[], logging.Handler] | None = None
 _in_effect: logging.Handler | None = None
-
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-_CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
-
-LogContextToken = Token[Mapping[str, str]]
-
-
-def current_log_context() -> Mapping[str, str]:
-    """Return the fields that records made here and now carry."""
-    return _CONTEXT.get()
-
-
-def bind_log_context(**fields: str) -> LogContextToken:
-    """Add ``fields`` to every record made from now on in this context and in those copied from it.
-
-    Fields bound before stay. Returns what ``reset_log_context`` takes to undo it.
-    """
-    return _CONTEXT.set(MappingProxyType({**_CONTEXT.get(), **fields}))
-
-
-def reset_log_context(token: LogContextToken) -> None:
-    """Undo one ``bind_log_context``. Raises ValueError in another context than the one that was bound in."""
-    _CONTEXT.reset(token)
-
-
-@contextlib.contextmanager
-def log_context(**fields: str) -> Generator[None, None, None]:
-    """Add ``fields`` to every record made inside of the block."""
-    token = bind_log_context(**fields)
-    try:
-        yield
-    finally:
-        reset_log_context(token)
-
-
-class TaskContextFilter(logging.Filter):
-    """Set the context's fields on every record that passes; add it to a handler, not to a logger.
-
-    ``defaults`` hold where the context has nothing, in threads that user code started itself, for example. worker_id,
-    task_id and job_id are always set, to the empty text when unknown, so formats may name them; trace_id and span_id
-    are set inside of a span of OpenTelemetry. What the record
-    brings itself (``extra=``) stays.
-    """
-
-    def __init__(self, **defaults: str) -> None:
-        super().__init__()
-        self._defaults = dict.fromkeys(CONTEXT_FIELDS, "") | defaults
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Set the fields and let the record pass."""
-        fields = record.__dict__
-        for source in (_current_span(), _CONTEXT.get(), self._defaults):
-            for name, value in source.items():
-                fields.setdefault(name, value)
-        return True
-
-
-def _current_span() -> dict[str, str]:
-    """Return trace_id and span_id of the span that is open here and now; nothing where nobody traces."""
-    otel: Any = sys.modules.get("opentelemetry.trace")  # never imported for this
-    span = otel.get_current_span().get_span_context() if hasattr(otel, "get_current_span") else None
-    if span is None or not span.is_valid:
-        return {}
-    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
 
 
 class TracebackLogger:
@@ -291,127 +216,3 @@ def _formatter(format_name: str, stream: TextIO, *, show_worker: bool) -> loggin
 def _wants_color(stream: TextIO) -> bool:
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not plain
-
-
-class JsonLogFormatter(JsonFormatter):
-    """One JSON object per record: timestamp, level, logger, message, action, the context, extras, exception.
-
-    Every record makes a line of valid JSON: values that JSON does not have are written as their ``repr``.
-    """
-
-    _ORDER: Final = ("timestamp", "level", "logger", "message", "action", *CONTEXT_FIELDS, "trace_id", "span_id")
-
-    def __init__(self) -> None:
-        super().__init__(  # pyright: ignore[reportUnknownMemberType] - the library types its hooks loosely
-            "%(message)s",
-            rename_fields={"exc_info": "exception", "stack_info": "stack"},
-            json_serializer=functools.partial(json.dumps, allow_nan=False),
-        )
-
-    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        """Collect the fields in a fixed order, without the empty ones of the context."""
-        found: dict[str, Any] = {}
-        super().add_fields(found, record, message_dict)
-        found["timestamp"] = _iso_utc(record.created)
-        found["level"], found["logger"] = record.levelname, record.name
-        for name in CONTEXT_FIELDS:
-            if found.get(name) == "":
-                del found[name]
-        log_data.update({name: found.pop(name) for name in self._ORDER if name in found})
-        log_data.update(found)
-
-    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """Return the line."""
-        try:
-            return super().jsonify_log_record(log_data)
-        except (TypeError, ValueError, RecursionError):
-            return json.dumps({str(name): _plain(value) for name, value in log_data.items()})
-
-
-def _plain(value: object) -> str | int | float | None:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)
-    return value if value is None or isinstance(value, str | int) else repr(value)
-
-
-def _iso_utc(created: float) -> str:
-    return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-_LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "CRIT"}
-_COLORS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
-_DIM: Final = "\x1b[2m"
-_PLAIN: Final = "\x1b[0m"
-_INDENT: Final = "\n    "
-_TASK_LABELS: Final = (("task", "task_id"), ("job", "job_id"))
-_ALL_LABELS: Final = (("worker", "worker_id"), *_TASK_LABELS)
-
-
-class TextLogFormatter(logging.Formatter):
-    """One line per record for people; further lines of a message and tracebacks are indented.
-
-    The worker's id is shown only on request: where one worker writes, it would be the same on every line.
-
-    Control characters are escaped and only our own lines start at the margin, so nobody's input can forge a record.
-    """
-
-    def __init__(self, *, color: bool = False, show_worker: bool = False) -> None:
-        super().__init__(datefmt="%H:%M:%S")
-        self._color = color
-        self._labels = _ALL_LABELS if show_worker else _TASK_LABELS
-        self._clock = (-1, "")
-        self._levels: dict[str, str] = {}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of the record, without the last line's end."""
-        first, newline, rest = printable(record.getMessage()).partition("\n")
-        context = _text_context(record, self._labels)
-        line = f"{self._time(record)} {self._level(record.levelname)} {_shown_name(record.name)}  {first}"
-        if context:
-            line += "  " + self._painted(_DIM, context)
-        more = [*(rest.split("\n") if newline else ()), *self._traceback(record)]
-        return _INDENT.join([line, *more]) if more else line
-
-    def _level(self, name: str) -> str:
-        """Return a level's name, as wide as all and in its colour."""
-        known = self._levels.get(name)
-        if known is None:
-            known = self._levels[name] = self._painted(_COLORS.get(name, ""), _LEVELS.get(name, name).ljust(5))
-        return known
-
-    def _time(self, record: logging.LogRecord) -> str:
-        """Return the time of day; it is written anew only once a second."""
-        second = int(record.created)
-        known, text = self._clock
-        if known != second:
-            text = self.formatTime(record, self.datefmt)
-            self._clock = (second, text)
-        return text
-
-    def _traceback(self, record: logging.LogRecord) -> list[str]:
-        """Return the lines of the exception and of the stack."""
-        if not (record.exc_info or record.exc_text or record.stack_info):
-            return []
-        text = self.formatException(record.exc_info) if record.exc_info else (record.exc_text or "")
-        parts = [part for part in (text, record.stack_info or "") if part]
-        return printable("\n".join(parts)).split("\n") if parts else []
-
-    def _painted(self, color: str, text: str) -> str:
-        return f"{color}{text}{_PLAIN}" if self._color and color else text
-
-
-def _text_context(record: logging.LogRecord, labels: tuple[tuple[str, str], ...]) -> str:
-    """Return the context as ``task=… job=…``."""
-    fields = record.__dict__
-    return " ".join([f"{label}={_one_line(str(fields[name]))}" for label, name in labels if fields.get(name)])
-
-
-@functools.lru_cache(maxsize=256)
-def _shown_name(name: str) -> str:
-    return _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
-
-
-def _one_line(text: str) -> str:
-    if text.isprintable():
-        return text
-    return printable(text).replace("\n", "\\n")

@@ -20,7 +20,8 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result, log_end
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
-from avtomatika_worker.observability.logging import TracebackLogger, bind_log_context
+from avtomatika_worker.observability.log_context import bind_log_context
+from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.recent import Recent
 from avtomatika_worker.policy.slots import Slots

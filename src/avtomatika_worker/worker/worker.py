@@ -17,7 +17,8 @@ from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.imports import in_skill_process
-from avtomatika_worker.observability.logging import configure_logging, log_context, restore_logging
+from avtomatika_worker.observability.log_context import log_context
+from avtomatika_worker.observability.logging import configure_logging, restore_logging
 from avtomatika_worker.services.capacity import CapacityChecker
 from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator

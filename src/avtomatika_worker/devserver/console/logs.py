@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from typing import Any, Final
 
-from avtomatika_worker.observability.logging import TaskContextFilter
+from avtomatika_worker.observability.log_context import TaskContextFilter
 
 _LINES_OF_A_JOB: Final = 500
 _JOBS: Final = 500

@@ -39,7 +39,8 @@ from avtomatika_worker.execution.processes.logs import forward_logs
 from avtomatika_worker.execution.processes.remote import Remote
 from avtomatika_worker.execution.processes.wire import Message, encode_outcome
 from avtomatika_worker.execution.resources import Resources
-from avtomatika_worker.observability.logging import bind_log_context, log_context, restore_logging
+from avtomatika_worker.observability.log_context import bind_log_context, log_context
+from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
 from avtomatika_worker.skills.strays import paths_in

@@ -9,7 +9,9 @@ from typing import Any, Final
 from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, encode
-from avtomatika_worker.observability.logging import TaskContextFilter, TextLogFormatter, keep_logging
+from avtomatika_worker.observability.log_context import TaskContextFilter
+from avtomatika_worker.observability.log_formats import TextLogFormatter
+from avtomatika_worker.observability.logging import keep_logging
 
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 _KEPT: Final = (

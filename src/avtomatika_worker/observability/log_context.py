@@ -1,0 +1,81 @@
+"""The context of log records: every record made while a task runs carries worker_id, task_id and job_id.
+
+It lives in one context variable. Tasks of asyncio and the worker's threads run in copies of their parent's context, so
+nothing leaks from one task to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Generator, Mapping
+from contextvars import ContextVar, Token
+from types import MappingProxyType
+from typing import Any, Final
+
+CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
+
+LogContextToken = Token[Mapping[str, str]]
+
+
+def current_log_context() -> Mapping[str, str]:
+    """Return the fields that records made here and now carry."""
+    return _CONTEXT.get()
+
+
+def bind_log_context(**fields: str) -> LogContextToken:
+    """Add ``fields`` to every record made from now on in this context and in those copied from it.
+
+    Fields bound before stay. Returns what ``reset_log_context`` takes to undo it.
+    """
+    return _CONTEXT.set(MappingProxyType({**_CONTEXT.get(), **fields}))
+
+
+def reset_log_context(token: LogContextToken) -> None:
+    """Undo one ``bind_log_context``. Raises ValueError in another context than the one that was bound in."""
+    _CONTEXT.reset(token)
+
+
+@contextlib.contextmanager
+def log_context(**fields: str) -> Generator[None, None, None]:
+    """Add ``fields`` to every record made inside of the block."""
+    token = bind_log_context(**fields)
+    try:
+        yield
+    finally:
+        reset_log_context(token)
+
+
+class TaskContextFilter(logging.Filter):
+    """Set the context's fields on every record that passes; add it to a handler, not to a logger.
+
+    ``defaults`` hold where the context has nothing, in threads that user code started itself, for example. worker_id,
+    task_id and job_id are always set, to the empty text when unknown, so formats may name them; trace_id and span_id
+    are set inside of a span of OpenTelemetry. What the record
+    brings itself (``extra=``) stays.
+    """
+
+    def __init__(self, **defaults: str) -> None:
+        super().__init__()
+        self._defaults = dict.fromkeys(CONTEXT_FIELDS, "") | defaults
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Set the fields and let the record pass."""
+        fields = record.__dict__
+        for source in (_current_span(), _CONTEXT.get(), self._defaults):
+            for name, value in source.items():
+                fields.setdefault(name, value)
+        return True
+
+
+def _current_span() -> dict[str, str]:
+    """Return trace_id and span_id of the span that is open here and now; nothing where nobody traces."""
+    otel: Any = sys.modules.get("opentelemetry.trace")  # never imported for this
+    span = otel.get_current_span().get_span_context() if hasattr(otel, "get_current_span") else None
+    if span is None or not span.is_valid:
+        return {}
+    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
