@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -25,6 +25,7 @@ from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.cli.machines import write_json
 from avtomatika_worker.devserver import Change, Subscription
 from avtomatika_worker.files.offload import Place, replaced, texts
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import is_object_uri
@@ -98,9 +99,9 @@ def _object(text: str, what: str) -> dict[str, Any]:
     except ValueError as error:
         hint = """quote it for the shell: '{"width": 100}', or use --param width=100"""
         raise UsageProblem(f"{what}: not JSON: {error} ({hint})") from None
-    if not isinstance(value, dict):
+    if not is_dict(value):
         raise UsageProblem(f"""{what}: it should be an object such as '{{"width": 100}}'""")
-    return cast("dict[str, Any]", value)
+    return value
 
 
 def _loose(text: str) -> Any:
@@ -156,7 +157,7 @@ def with_files(worker: Worker, skill: str, params: Mapping[str, Any]) -> dict[st
     wanted = found.path_places(dict(params)) if found is not None else frozenset[Place]()
     named = {place: text for place, text in texts(params) if place in wanted and not is_object_uri(text)}
     paths = {place: Path(text).absolute() for place, text in named.items() if os.path.exists(text)}  # noqa: PTH110
-    return cast("dict[str, Any]", replaced(params, paths))
+    return as_object(replaced(params, paths))
 
 
 def _cancel_on_interrupt(task: RunningTask) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
@@ -26,6 +26,7 @@ from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.host import listener_at
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST, choose
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import longest_shutdown, run_process
@@ -198,17 +199,21 @@ def example(schema: dict[str, Any], root: dict[str, Any] | None = None, depth: i
     for key in ("anyOf", "oneOf", "allOf"):
         if schema.get(key):
             return example(schema[key][0], root, depth + 1)
-    if schema.get("type") == "array":
-        item = cast("dict[str, Any]", schema.get("items") or {})
-        return [example(item, root, depth + 1)] * int(schema.get("minItems", 0)) if depth < _DEEPEST else []
-    if "properties" in schema or schema.get("type") == "object":
-        properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
-        required = [name for name in schema.get("required", ()) if depth < _DEEPEST]
-        return {name: example(properties.get(name, {}), root, depth + 1) for name in required}
+    if schema.get("type") == "array" or "properties" in schema or schema.get("type") == "object":
+        return _container(schema, root, depth)
     return _scalar(schema)
 
 
 _DEEPEST = 8
+
+
+def _container(schema: dict[str, Any], root: dict[str, Any], depth: int) -> Any:
+    if schema.get("type") == "array":
+        item = as_object(schema.get("items"))
+        return [example(item, root, depth + 1)] * int(schema.get("minItems", 0)) if depth < _DEEPEST else []
+    properties = as_object(schema.get("properties"))
+    required = schema.get("required", ()) if depth < _DEEPEST else ()
+    return {name: example(properties.get(name, {}), root, depth + 1) for name in required}
 
 
 def _scalar(schema: dict[str, Any]) -> Any:

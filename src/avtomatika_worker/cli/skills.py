@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.text import Text
 from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.machines import write, write_json
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.skills.contract import JsonSchema, SkillContract
 
@@ -55,7 +56,7 @@ def params_of(schema: JsonSchema | None) -> list[Param]:
     """Return the fields that an object's schema names."""
     whole = schema or {}
     top = _resolved(whole, whole)
-    required = cast("Sequence[str]", top.get("required") or ())
+    required = top.get("required") or ()
     return [
         Param(
             name=name,
@@ -64,7 +65,7 @@ def params_of(schema: JsonSchema | None) -> list[Param]:
             default=_default(field),
             description=str(_resolved(field, whole).get("description") or ""),
         )
-        for name, field in cast("dict[str, JsonSchema]", top.get("properties") or {}).items()
+        for name, field in as_object(top.get("properties")).items()
     ]
 
 
@@ -80,13 +81,11 @@ def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
     if "const" in found or "enum" in found:
         return " or ".join(json.dumps(each, ensure_ascii=False) for each in found.get("enum", [found.get("const")]))
     kind = found.get("type")
-    if isinstance(kind, list):
-        return " or ".join(cast("list[str]", kind))
+    if is_list(kind):
+        return " or ".join(kind)
     if kind == "array":
         items = found.get("items")
-        return (
-            f"array of {type_of(cast('JsonSchema', items), whole, depth + 1)}" if isinstance(items, dict) else "array"
-        )
+        return f"array of {type_of(items, whole, depth + 1)}" if is_dict(items) else "array"
     text = str(kind or "any")
     return text + _bounds(found)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker.config.declaring import Setting
 from avtomatika_worker.config.settings import EXTRA_PREFIX, Settings, setting_fields
 from avtomatika_worker.config.structured import loose_json
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.narrowing import is_mapping
 
 _SHOWN: Final = 120  # characters of a wrong value that are worth showing
 _EXTRA: Final = "extra_capabilities"
@@ -138,7 +139,7 @@ def _presentable(value: object) -> str:
 
 
 def _frozen(value: Any) -> Any:
-    return MappingProxyType(dict(cast("Mapping[str, Any]", value))) if isinstance(value, Mapping) else value
+    return MappingProxyType(dict(value)) if is_mapping(value) else value
 
 
 def _extra(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -152,29 +153,49 @@ def _extra(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
     """Return what is wrong with settings that are right one by one; pairs with a ``broken`` one are left alone."""
-    problems: list[str] = []
+    return [
+        *_delay_problems(settings, broken),
+        *_pair_problems(settings, broken),
+        *_slot_problems(settings, broken),
+        *_signature_problems(settings, broken),
+        *_lease_problems(settings, broken),
+    ]
+
+
+def _delay_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     for initial, longest in _DELAYS:
         if broken.isdisjoint((initial, longest)) and getattr(settings, longest) < getattr(settings, initial):
             least = f"{_variable(initial)}, which is {getattr(settings, initial):g}"
-            problems.append(f"{_variable(longest)}={getattr(settings, longest):g}: must be at least {least}")
+            yield f"{_variable(longest)}={getattr(settings, longest):g}: must be at least {least}"
+
+
+def _pair_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     for pair in _TOGETHER:
         missing = [name for name in pair if getattr(settings, name) is None]
         if broken.isdisjoint(pair) and len(missing) == 1:
             other = pair[0] if missing[0] == pair[1] else pair[1]
-            problems.append(f"{_variable(missing[0])} is not set: must be set together with {_variable(other)}")
+            yield f"{_variable(missing[0])} is not set: must be set together with {_variable(other)}"
+
+
+def _slot_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     fewest, most = settings.slot_tuner_min_slots, settings.max_concurrent_tasks
     if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
         at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
-        problems.append(f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}")
+        yield f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}"
+
+
+def _signature_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
     if settings.require_task_signature and keyless and broken.isdisjoint(_KEYS):
         name, key = _variable("require_task_signature"), _variable("orchestrator_secret_key")
-        problems.append(f"{name}=true: needs a key to check with, {key}; there is none for {', '.join(keyless)}")
+        yield f"{name}=true: needs a key to check with, {key}; there is none for {', '.join(keyless)}"
+
+
+def _lease_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     lease, beat = settings.lease_lost_after, 2 * settings.heartbeat_interval
     if lease is not None and lease < beat and broken.isdisjoint(("lease_lost_after", "heartbeat_interval")):
         least = f"twice {_variable('heartbeat_interval')}, which makes {beat:g}"
-        problems.append(f"{_variable('lease_lost_after')}={lease:g}: must be at least {least}")
-    return problems
+        yield f"{_variable('lease_lost_after')}={lease:g}: must be at least {least}"
 
 
 def _variable(name: str) -> str:

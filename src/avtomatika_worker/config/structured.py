@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker.config.kinds import Kind, check_token, parse_url
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 _ORCHESTRATOR_KEYS: Final = "url, priority, weight, token, token_fallback, secret_key"
@@ -35,9 +36,9 @@ class _Reader:
     """Takes the keys of one JSON object, one by one; what is left over is a problem."""
 
     def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
+        if not is_dict(value):
             raise ValueError(f"{where} must be an object")
-        self._rest: dict[str, Any] = dict(cast("dict[str, Any]", value))
+        self._rest: dict[str, Any] = dict(value)
         self._where = where
 
     def take(self, key: str, default: Any, check: Callable[[Any], bool], allowed: str) -> Any:

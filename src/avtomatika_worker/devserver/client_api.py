@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs, web
@@ -30,6 +30,7 @@ from avtomatika_worker.devserver.openapi import description
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.records import JobRecord
 from avtomatika_worker.devserver.sse import EventStream
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.loose import as_number, as_object, as_text
 from avtomatika_worker.skills.validation import describe
 
@@ -135,9 +136,9 @@ class ClientApi:
             fields = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ClientError(400, f"the body is not JSON: {error}") from None
-        if not isinstance(fields, dict):
+        if not is_dict(fields):
             raise ClientError(400, 'the body should be an object such as {"skill": "echo", "params": {}}')
-        given = {name: value for name, value in cast("dict[str, Any]", fields).items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         if unknown := sorted(given.keys() - _FIELDS):
             raise ClientError(400, f"unknown field {unknown[0]!r}; known fields: {', '.join(sorted(_FIELDS))}")
         skill = as_text(given.get("skill"))

@@ -7,10 +7,11 @@ Data and events that do are not taken, as released orchestrators do not take the
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.loose import as_object, as_texts
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 from avtomatika_worker.skills.validation import Problem as Complaint
@@ -85,9 +86,8 @@ class Contracts:
     def _schema(self, schema: object) -> Schema | None:
         if schema is None:
             return None
-        if not isinstance(schema, dict):
+        if not is_dict(schema):
             raise ValueError("it should be an object")
-        schema = cast("dict[str, Any]", schema)
         key = orjson.dumps(schema)
         compiled = self._compiled.get(key)
         if compiled is None:

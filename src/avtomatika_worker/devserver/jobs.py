@@ -7,9 +7,9 @@ import itertools
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 
@@ -18,6 +18,7 @@ from avtomatika_worker.devserver.job_queue import JobQueue
 from avtomatika_worker.devserver.records import JobRecord, JobState, Progress
 from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import is_list, is_mapping, is_tuple
 from avtomatika_worker.protocol.canonical import canonical_bytes
 
 
@@ -172,9 +173,9 @@ def _check_finite(value: object, path: str) -> None:
     """Raise `UnsendableValueError` for NaN and infinities, which orjson writes as nulls."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UnsendableValueError(path, f"{value} does not exist in JSON")
-    if isinstance(value, Mapping):
-        for key, item in cast("Mapping[object, object]", value).items():
+    if is_mapping(value):
+        for key, item in value.items():
             _check_finite(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(cast("Sequence[object]", value)):
+    elif is_list(value) or is_tuple(value):
+        for index, item in enumerate(value):
             _check_finite(item, f"{path}[{index}]")

@@ -7,7 +7,7 @@ Every method is synchronous and takes effect at once; messages were verified bef
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -295,25 +295,29 @@ class Orchestrator:
         job = self.book.jobs.get(job_id) if job_id else self.book.by_task.get(task_id or "")
         if job is None and (job_id or task_id):
             return "job_not_found"
-        worker = self.workers.get(message["worker_id"])
-        skill = worker.skills.get(job.skill) if worker and job else None
-        problems = self.contracts.event_problems(skill, message)
-        for text in problems:
-            self.problem("event", message["worker_id"], 200, text)
+        problems = self._event_problems(job, message)
         if problems and message["event_type"] != PROGRESS_EVENT:
             return "contract_violation_error"
         now = self._clock()
         if job is not None:
             job.add_event(message)
             if message["event_type"] == PROGRESS_EVENT and job.state is JobState.RUNNING:
-                payload = as_object(message.get("payload"))
-                job.progress = Progress(
-                    as_number(payload.get("progress")) or 0.0, as_text(payload.get("message")) or ""
-                )
-                self.book.changed(job, "progress", now)
+                self._progressed(job, as_object(message.get("payload")), now)
                 return "event_accepted"
         self._hub.publish("event", now, lambda: message, job=job, worker_id=message["worker_id"])
         return "event_accepted"
+
+    def _event_problems(self, job: JobRecord | None, message: dict[str, Any]) -> Sequence[str]:
+        worker = self.workers.get(message["worker_id"])
+        skill = worker.skills.get(job.skill) if worker and job else None
+        problems = self.contracts.event_problems(skill, message)
+        for text in problems:
+            self.problem("event", message["worker_id"], 200, text)
+        return problems
+
+    def _progressed(self, job: JobRecord, payload: Mapping[str, Any], now: float) -> None:
+        job.progress = Progress(as_number(payload.get("progress")) or 0.0, as_text(payload.get("message")) or "")
+        self.book.changed(job, "progress", now)
 
     # ------------------------------------------------------------------------------------------- time
 

@@ -10,13 +10,14 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 
 from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.devserver.shapes import shape_problems
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.loose import as_number, as_object, as_text
 from avtomatika_worker.protocol.signing import NOTHING, Signer, verify_message
 
@@ -242,6 +243,6 @@ def _parsed(body: bytes) -> dict[str, Any]:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(400, f"the body is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
+    if not is_dict(parsed):
         raise Refusal(400, "the body should be a JSON object")
-    return cast("dict[str, Any]", parsed)
+    return parsed

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
+
+from avtomatika_worker.narrowing import is_dict, is_list
 
 
 def as_object(value: object) -> dict[str, Any]:
     """Return ``value`` when it is a JSON object, else an empty one."""
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return value if is_dict(value) else {}
 
 
 def as_texts(value: object) -> tuple[str, ...]:
     """Return the strings of a JSON array; anything else counts as absent."""
-    return (
-        tuple(item for item in cast("list[object]", value) if isinstance(item, str)) if isinstance(value, list) else ()
-    )
+    return tuple(item for item in value if isinstance(item, str)) if is_list(value) else ()
 
 
 def as_text(value: object) -> str | None:

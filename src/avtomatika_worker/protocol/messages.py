@@ -8,10 +8,11 @@ Times are Unix seconds, identifiers match ``[A-Za-z0-9_-]{1,128}``.
 from __future__ import annotations
 
 import enum
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
+from avtomatika_worker.narrowing import is_list
 from avtomatika_worker.protocol.loose import as_texts
 
 
@@ -208,7 +209,7 @@ class Task(msgspec.Struct, kw_only=True):
     def chain_through(self, worker_id: str) -> tuple[str, ...] | None:
         """Return whom the task went through, ``worker_id`` the last; None when it came without such a chain."""
         chain: object = (self.security or {}).get("identity_chain")
-        return None if not isinstance(chain, list) else (*as_texts(cast("object", chain)), worker_id)
+        return None if not is_list(chain) else (*as_texts(chain), worker_id)
 
 
 class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,10 @@ nothing announced holds an empty object where the orchestrator reads one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Mapping
+from typing import Any, Final
+
+from avtomatika_worker.narrowing import is_dict, is_list
 
 _ANYTHING: Final = "anything"
 _MAPS: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -34,13 +36,12 @@ def storable_schemas(schemas: Mapping[str, Mapping[str, Any]] | None) -> dict[st
 def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for keyword, value in schema.items():
-        if value == {} and isinstance(value, dict) and keyword in _MAPS | _OTHER_MAPS:
+        if keyword in _MAPS | _OTHER_MAPS and is_dict(value) and not value:
             continue
         if keyword == "default" and _has_empty_object(value):
             continue  # the orchestrator fills params in with it; the worker fills in its own
-        if keyword in _MAPS and isinstance(value, dict):
-            named = cast("dict[str, Any]", value)
-            kept[keyword] = {name: _storable(each) for name, each in named.items()}
+        if keyword in _MAPS and is_dict(value):
+            kept[keyword] = {name: _storable(each) for name, each in value.items()}
         else:
             kept[keyword] = value if keyword in _DATA else _storable(value)
     # A comment allows everything, as the empty schema does.
@@ -48,14 +49,14 @@ def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _storable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return _schema(cast("dict[str, Any]", value))
-    if isinstance(value, list):
-        return [_storable(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    if is_dict(value):
+        return _schema(value)
+    if is_list(value):
+        return [_storable(each) for each in value]
     return value
 
 
 def _has_empty_object(value: Any) -> bool:
-    if isinstance(value, dict):
-        return not value or any(map(_has_empty_object, cast("dict[str, Any]", value).values()))
-    return isinstance(value, list) and any(map(_has_empty_object, cast("Sequence[Any]", value)))
+    if is_dict(value):
+        return not value or any(map(_has_empty_object, value.values()))
+    return is_list(value) and any(map(_has_empty_object, value))

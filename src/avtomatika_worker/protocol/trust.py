@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from avtomatika_worker.errors import MalformedMessageError, UnsendableValueError, UntrustedTaskError
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol import dialects
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.loose import as_object
@@ -104,7 +105,7 @@ def _check_policy(task: Task) -> None:
     allowed: object = (task.policy or {}).get("allowed_skills")
     if allowed is None:
         return
-    names = cast("list[object]", allowed) if isinstance(allowed, list) else []
+    names = allowed if is_list(allowed) else []
     if task.type not in names:
         text = f"its policy does not allow the skill {task.type!r:.140}"
         raise UntrustedTaskError(NOT_ALLOWED, text, job_id=task.job_id, task_id=task.task_id)
@@ -120,7 +121,7 @@ def _is_deeper(values: list[Any], levels: int) -> bool:
 
 
 def _children(container: Any) -> Iterable[Any]:
-    return cast("dict[str, Any]", container).values() if isinstance(container, dict) else container
+    return container.values() if is_dict(container) else container
 
 
 def _untrusted(response: Response, reason: str, text: str) -> UntrustedTaskError:

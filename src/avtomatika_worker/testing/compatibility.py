@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol.loose import as_object
 
 _Schema = Mapping[str, Any]
@@ -139,9 +140,9 @@ class _Comparison:
     def _compare_further(self, wide: _Schema, narrow: _Schema, path: str) -> Iterator[str]:
         """Compare what is said of fields that have no name."""
         ours, theirs = wide.get("additionalProperties", True), narrow.get("additionalProperties", True)
-        if isinstance(theirs, dict):
+        if is_dict(theirs):
             if ours is not False:
-                yield from self._compare(_schema(ours), _schema(cast("object", theirs)), f"{path}.*")
+                yield from self._compare(_schema(ours), theirs, f"{path}.*")
         elif theirs is False and ours is not False and self._reads:
             yield f"{path}: fields that are not known are refused now"
 
@@ -152,11 +153,11 @@ def _alternatives(schema: _Schema, whole: _Schema) -> list[_Schema]:
     for key in ("anyOf", "oneOf"):
         if key in schema:
             rest = {name: value for name, value in schema.items() if name != key}
-            options = [_resolved(_schema(each), whole) for each in cast("list[object]", schema[key])]
+            options = [_resolved(_schema(each), whole) for each in schema[key]]
             return [found for each in options for found in _alternatives({**rest, **each}, whole)]
     kinds = schema.get("type")
-    if isinstance(kinds, list):
-        return [{**schema, "type": kind} for kind in cast("list[str]", kinds)]
+    if is_list(kinds):
+        return [{**schema, "type": kind} for kind in kinds]
     return [schema]
 
 
@@ -173,7 +174,7 @@ def _resolved(schema: _Schema, whole: _Schema) -> _Schema:
 
 def _schema(value: object) -> _Schema:
     """Read a schema; ``true`` and what is missing allow anything."""
-    return cast("_Schema", value) if isinstance(value, dict) else _ANYTHING
+    return value if is_dict(value) else _ANYTHING
 
 
 def _type_fits(wide: _Schema, narrow: _Schema) -> bool:
@@ -201,7 +202,7 @@ def _json_type(value: object) -> str:
 def _values(schema: _Schema) -> list[Any] | None:
     if "const" in schema:
         return [schema["const"]]
-    return cast("list[Any] | None", schema.get("enum"))
+    return schema.get("enum")
 
 
 def _bound(schema: _Schema, inclusive: str, exclusive: str, sign: int) -> tuple[float, bool] | None:

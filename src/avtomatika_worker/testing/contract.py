@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.loose import as_object, as_texts
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.testing.compatibility import input_breaks, output_breaks
@@ -60,9 +61,9 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise AssertionError(f"there is no contract {file}: to write it, {_HOW}, and commit it") from None
     except ValueError as error:
         raise AssertionError(f"{file} is no contract: {error}") from None
-    if not isinstance(skills, dict):
+    if not is_dict(skills):
         raise AssertionError(f"{file} is no contract: it has no object called skills")
-    return cast("dict[str, Any]", skills)
+    return skills
 
 
 def _breaks(name: str, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> Iterator[str]:

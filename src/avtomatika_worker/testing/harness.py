@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar, cast
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress, WorkerRecord
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.plain import to_plain
@@ -208,12 +209,12 @@ class WorkerHarness:
         """Begin a task and return it, to watch it, cancel it or wait for it. Raises ValueError as `run` does."""
         storage = self._check_skill(skill)
         plain = to_plain(params if params is not None else {})
-        if not isinstance(plain, dict):
+        if not is_dict(plain):
             raise ValueError(f"params must be a mapping, a model or a dataclass, not {type(params).__name__}")
         now = self.orchestrator.now()
         job = self.orchestrator.submit(
             skill,
-            storage.with_uris(params, cast("dict[str, Any]", plain)),
+            storage.with_uris(params, plain),
             deadline=None if deadline_in is None else now + deadline_in,
             priority=priority,
             metadata=metadata,

@@ -9,9 +9,10 @@ import uuid
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker.files.offload import name_of, replaced, texts
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.strays import paths_in
 
@@ -56,7 +57,7 @@ class Storage:
             return plain
         uris = {text: str(self.put(path.name, path)) for text, path in files.items()}
         wanted = {place: uris[text] for place, text in texts(plain) if text in uris}
-        return cast("dict[str, Any]", replaced(plain, wanted))
+        return as_object(replaced(plain, wanted))
 
     def files_in(self, data: Mapping[str, Any]) -> dict[str, Path]:
         """Return the stored files and directories that ``data`` name, by where they are named."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.middleware import Middleware, name_of
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.skill import is_async
 
 F = TypeVar("F")
@@ -19,7 +20,7 @@ def checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
     problems = [
         f"skill_type_limits: {kind!r} must have a positive integer, not {most!r}"
         for kind, most in limits.items()
-        if isinstance(most, bool) or not isinstance(cast("object", most), int) or most < 1
+        if isinstance(most, bool) or not isinstance(as_any(most), int) or most < 1
     ]
     if problems:
         raise ConfigError(problems)
@@ -32,7 +33,7 @@ def checked_dependencies(dependencies: Mapping[str, Sequence[str]]) -> dict[str,
     problems = [
         f"skill_dependencies: {skill!r} must have a list of names, not {needs!r}"
         for skill, needs in dependencies.items()
-        if isinstance(needs, str) or not all(isinstance(each, str) for each in cast("Sequence[object]", needs))
+        if isinstance(needs, str) or not all(isinstance(each, str) for each in as_any(needs))
     ]
     if problems:
         raise ConfigError(problems)

@@ -32,6 +32,7 @@ from avtomatika_worker.devserver.console.views import fault_views, job_details
 from avtomatika_worker.devserver.faults import Fault, FaultBook, FaultCall, FaultKind
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.sse import EventStream
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.loose import as_number, as_text
 from avtomatika_worker.skills.contract import SkillContract
 
@@ -168,12 +169,11 @@ def _static() -> Traversable:
 def _fault(body: bytes) -> Fault:
     """Read a fault. Raises `ClientError`."""
     try:
-        fields: Any = orjson.loads(body)
+        given: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ClientError(400, f"the body is not JSON: {error}") from None
-    if not isinstance(fields, dict):
+    if not is_dict(given):
         raise ClientError(400, 'the body should be an object such as {"call": "result", "kind": "drop_after"}')
-    given = cast("dict[str, Any]", fields)
     call, kind = cast("FaultCall", as_text(given.get("call"))), cast("FaultKind", as_text(given.get("kind")))
     if call not in _CALLS:
         raise ClientError(400, f"call should be one of {', '.join(sorted(_CALLS))}")
