@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeGuard
 
 
@@ -24,6 +24,11 @@ def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
     """Whether a value is a mapping, of any keys."""
     return isinstance(value, Mapping)
+
+
+def is_collection(value: object) -> TypeGuard[Collection[Any]]:
+    """Whether a value can be iterated over any number of times, and has a length."""
+    return isinstance(value, Collection)
 
 
 def as_any(value: object) -> Any:

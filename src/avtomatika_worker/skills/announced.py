@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.validation import Schema, without_nulls
 
@@ -23,15 +25,15 @@ def announceable(schema: JsonSchema) -> tuple[JsonSchema, frozenset[str]]:
     be sent, breaks its own schema or hides a secret is taken out: a worker that announced the first would stay unknown,
     and orchestrators fill params in with the others.
     """
-    definitions = cast("dict[str, Any]", schema.get("$defs", {}))
+    definitions = as_object(schema.get("$defs"))
     relaxed: set[str] = set()
     for node in list(_schemas(schema)):
         if "default" in node:
             node["default"] = without_nulls(node["default"])
             if not _is_true_default(node, definitions):
                 del node["default"]
-        properties = cast("dict[str, Any]", node.get("properties", {}))
-        required = cast("list[str]", node.get("required", []))
+        properties = as_object(node.get("properties"))
+        required: list[str] = node.get("required", [])
         nullable = {name for name in required if _takes_null(properties.get(name), definitions)}
         if nullable:
             node["required"] = [name for name in required if name not in nullable]
@@ -49,15 +51,14 @@ def take_numbers_for_decimals(schema: JsonSchema) -> JsonSchema:
 
 def _schemas(node: Any) -> Iterator[dict[str, Any]]:
     """Yield a schema and all inside of it."""
-    if not isinstance(node, dict):
+    if not is_dict(node):
         return
-    schema = cast("dict[str, Any]", node)
-    yield schema
-    inner: list[Any] = [schema.get(key) for key in _SINGLE]
+    yield node
+    inner: list[Any] = [node.get(key) for key in _SINGLE]
     for key in _MAPS:
-        inner.extend(cast("dict[str, Any]", schema.get(key) or {}).values())
+        inner.extend(as_object(node.get(key)).values())
     for key in _LISTS:
-        inner.extend(cast("list[Any]", schema.get(key) or ()))
+        inner.extend(node.get(key) or ())
     for each in inner:
         yield from _schemas(each)
 
@@ -74,12 +75,12 @@ def _is_true_default(node: Mapping[str, Any], definitions: Mapping[str, Any]) ->
 
 
 def _takes_null(node: Any, definitions: Mapping[str, Any]) -> bool:
-    if not isinstance(node, dict) or "const" in node:
+    if not is_dict(node) or "const" in node:
         return node is True
-    kind = cast("dict[str, Any]", node).get("type")
+    kind = node.get("type")
     if isinstance(kind, str):
         return kind == "null"
-    return _is_valid(None, cast("dict[str, Any]", node), definitions)
+    return _is_valid(None, node, definitions)
 
 
 def _is_valid(value: Any, node: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import FORMAT
 from avtomatika_worker.skills.contract import JsonSchema
@@ -42,10 +43,9 @@ def places(schema: JsonSchema, value: Any, formats: frozenset[str]) -> frozenset
     seen: set[tuple[int, Place]] = set()
     todo: list[tuple[Any, Any, Place]] = [(schema, value, ())]
     while todo:
-        told, item, place = todo.pop()
-        if not isinstance(told, dict) or (id(cast("object", told)), place) in seen:
+        fields, item, place = todo.pop()
+        if not is_dict(fields) or (id(fields), place) in seen:
             continue  # recursive types come back to where they were
-        fields = cast("dict[str, Any]", told)
         seen.add((id(fields), place))
         if _is_text(item) and fields.get("format") in formats:
             found.add(place)
@@ -62,9 +62,9 @@ def _is_text(value: object) -> bool:
 
 def _format_of_keys(fields: Mapping[str, Any], root: JsonSchema) -> object:
     names = fields.get("propertyNames")
-    while isinstance(names, dict) and "$ref" in names:
-        names = _referred(cast("dict[str, Any]", names)["$ref"], root)
-    return cast("dict[str, Any]", names).get("format") if isinstance(names, dict) else None
+    while is_dict(names) and "$ref" in names:
+        names = _referred(names["$ref"], root)
+    return names.get("format") if is_dict(names) else None
 
 
 def _alternatives(fields: Mapping[str, Any], root: JsonSchema) -> Iterator[Any]:
@@ -84,11 +84,10 @@ def _referred(reference: object, root: JsonSchema) -> Any:
     found: Any = root
     for part in reference.removeprefix("#").split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict):
-            found = cast("dict[str, Any]", found).get(name)
-        elif isinstance(found, list) and name.isdecimal():
-            items = cast("list[Any]", found)  # type: ignore[redundant-cast] # pyright wants it
-            found = items[int(name)] if int(name) < len(items) else None
+        if is_dict(found):
+            found = found.get(name)
+        elif is_list(found) and name.isdecimal():
+            found = found[int(name)] if int(name) < len(found) else None
         else:
             return None
     return found
@@ -96,14 +95,14 @@ def _referred(reference: object, root: JsonSchema) -> Any:
 
 def _children(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[str | int, Any, Any]]:
     """Yield the values inside, each with its key and its schema."""
-    if isinstance(value, dict):
+    if is_dict(value):
         known: Mapping[str, Any] = schema.get("properties", {})
         patterns: Mapping[str, Any] = schema.get("patternProperties", {})
-        for key, item in cast("dict[str, Any]", value).items():
+        for key, item in value.items():
             yield key, item, known.get(key, schema.get("additionalProperties"))
             for pattern in patterns.values():  # whichever matches: to take one more for a path does no harm
                 yield key, item, pattern
-    elif isinstance(value, list):
+    elif is_list(value):
         first: Sequence[Any] = schema.get("prefixItems", ())
-        for index, item in enumerate(cast("Sequence[Any]", value)):
+        for index, item in enumerate(value):
             yield index, item, first[index] if index < len(first) else schema.get("items")

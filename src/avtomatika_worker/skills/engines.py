@@ -11,12 +11,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker.errors import TaskError, UnsendableValueError
+from avtomatika_worker.narrowing import is_dict, is_list
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.announced import announceable, take_numbers_for_decimals
@@ -121,10 +123,9 @@ def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirro
 
 def has_pattern(schema: object) -> bool:
     """Whether a pattern stands anywhere in a schema."""
-    if isinstance(schema, dict):
-        members = cast("dict[str, object]", schema)
-        return isinstance(members.get("pattern"), str) or any(map(has_pattern, members.values()))
-    return isinstance(schema, list) and any(map(has_pattern, cast("list[object]", schema)))
+    if is_dict(schema):
+        return isinstance(schema.get("pattern"), str) or any(map(has_pattern, schema.values()))
+    return is_list(schema) and any(map(has_pattern, schema))
 
 
 def _converted(value: object, tp: Any, compiled: Schema) -> Any:
@@ -146,14 +147,12 @@ def _integral(value: Any) -> Any:
     """Return ``value`` with integers for numbers that have no fraction: JSON Schema's integers are those, too."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        changed = [_integral(each) for each in items]
-        return changed if any(new is not old for new, old in zip(changed, items, strict=True)) else items
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        replaced = {key: _integral(each) for key, each in fields.items()}
-        return replaced if any(replaced[key] is not fields[key] for key in fields) else fields
+    if is_list(value):
+        changed = [_integral(each) for each in value]
+        return changed if any(new is not old for new, old in zip(changed, value, strict=True)) else value
+    if is_dict(value):
+        replaced = {key: _integral(each) for key, each in value.items()}
+        return replaced if any(replaced[key] is not value[key] for key in value) else value
     return value
 
 
@@ -225,11 +224,11 @@ def _unfold(schema: JsonSchema) -> JsonSchema:
     """Put the definition that a schema's top refers to at the top, where readers and forms look."""
     reference = schema.get("$ref")
     definitions = schema.get("$defs")
-    if not isinstance(reference, str) or not isinstance(definitions, dict):
+    if not isinstance(reference, str) or not is_dict(definitions):
         return schema
     name = reference.rpartition("/")[2]
-    rest = {key: value for key, value in cast("dict[str, Any]", definitions).items() if key != name}
-    top = cast("dict[str, Any]", definitions[name])
+    rest = {key: value for key, value in definitions.items() if key != name}
+    top = as_object(definitions[name])
     body = {**top, **{key: value for key, value in schema.items() if key not in {"$ref", "$defs"}}}
     if f'"{reference}"' in msgspec.json.encode(definitions).decode():
         rest[name] = top  # it is recursive

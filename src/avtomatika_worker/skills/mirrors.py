@@ -126,10 +126,7 @@ class Mirrors:
         for meaning in stands_for(annotation):
             return self._instead(annotation, meaning)
         if origin is Annotated:
-            inner, given = self.of(args[0]), annotation.__metadata__
-            kept = given if self._patterns else tuple(map(_without_pattern, given))
-            same = inner is args[0] and all(new is old for new, old in zip(kept, given, strict=True))
-            return annotation if same else Annotated[(inner, *kept)]
+            return self._annotated(annotation)
         if origin is None or origin is Literal:
             return annotation
         if args and _is_mapping(origin) and not _can_be_key(args[0]):
@@ -138,6 +135,12 @@ class Mirrors:
         if all(new is old for new, old in zip(inner, args, strict=True)):
             return annotation
         return union_of(inner) if origin in {Union, types.UnionType} else origin[inner]
+
+    def _annotated(self, annotation: Any) -> Any:
+        base, given = get_args(annotation)[0], annotation.__metadata__
+        inner, kept = self.of(base), given if self._patterns else tuple(map(_without_pattern, given))
+        same = inner is base and all(new is old for new, old in zip(kept, given, strict=True))
+        return annotation if same else Annotated[(inner, *kept)]
 
     def _instead(self, name: Any, meaning: Any) -> Any:
         inner = self.of(meaning)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.narrowing import is_mapping
+from avtomatika_worker.protocol.loose import as_object
 
 DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
 """Options that say what is announced, and are read one by one."""
@@ -46,16 +47,16 @@ def metadata_of(skill: str, given: dict[str, Any]) -> dict[str, Any]:
             raise SkillDefinitionError(skill, f"{holder} and other arguments both say {twice}: say it once")
         found.update(values)
     try:
-        return cast("dict[str, Any]", msgspec.to_builtins(found))
+        return as_object(msgspec.to_builtins(found))
     except (TypeError, ValueError, RecursionError) as error:
         names = ", ".join(found)
         raise SkillDefinitionError(skill, f"the metadata ({names}) must be JSON-able: {error}") from error
 
 
 def _held(skill: str, holder: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in cast("Mapping[object, Any]", value)):
+    if not is_mapping(value) or not all(isinstance(key, str) for key in value):
         raise SkillDefinitionError(skill, f"{holder} must be a dict such as {{'price': 0.5}}, not {value!r:.80}")
-    return dict(cast("Mapping[str, Any]", value))
+    return dict(value)
 
 
 def _check_spelling(skill: str, name: str) -> None:

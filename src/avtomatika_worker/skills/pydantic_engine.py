@@ -5,14 +5,16 @@ Imported only where a type needs it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pydantic
 import pydantic.json_schema
 import pydantic_core
 
 from avtomatika_worker.errors import TaskError, UnsendableValueError
+from avtomatika_worker.narrowing import is_dict, is_list, is_tuple
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.hints import MISSING, for_pydantic
 from avtomatika_worker.skills.plain import to_plain
@@ -147,12 +149,12 @@ def _item(value: Any, part: int | str) -> Any:
 def _with(value: Any, path: Sequence[int | str], fields: dict[str, Any]) -> Any:
     """Return a copy of ``value`` in which the object at ``path`` has other fields; `MISSING` takes one out."""
     if path:
-        copied: Any = {**cast("dict[str, Any]", value)} if isinstance(value, dict) else [*value]
+        copied = copy.copy(value)
         copied[path[0]] = _with(value[path[0]], path[1:], fields)
         return copied
-    if not isinstance(value, dict):  # a NamedTuple's array: what is missing there is missing
+    if not is_dict(value):  # a NamedTuple's array: what is missing there is missing
         return value
-    return {name: each for name, each in {**cast("dict[str, Any]", value), **fields}.items() if each is not MISSING}
+    return {name: each for name, each in {**value, **fields}.items() if each is not MISSING}
 
 
 # ------------------------------------------------------------------------------------------------------ writing
@@ -195,10 +197,10 @@ def _parts(value: object) -> dict[Any, object]:
     """Return what ``value`` consists of; nothing where it is too much to look at each."""
     kind: Any = type(value)
     parts: dict[Any, object] = {}
-    if isinstance(value, dict):
-        parts.update(cast("dict[Any, object]", value))
-    elif isinstance(value, list | tuple):
-        parts.update(enumerate(cast("Sequence[object]", value)))
+    if is_dict(value):
+        parts.update(value)
+    elif is_list(value) or is_tuple(value):
+        parts.update(enumerate(value))
     else:
         fields = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", {})
         names = [*fields, *getattr(kind, "__pydantic_computed_fields__", {})]

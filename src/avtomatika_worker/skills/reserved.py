@@ -6,10 +6,11 @@ import inspect
 import typing
 from dataclasses import dataclass
 from types import NoneType
-from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
+from avtomatika_worker.narrowing import is_list
 from avtomatika_worker.skills.hints import MISSING, members_of, name_of
 
 
@@ -86,6 +87,10 @@ def _takes(annotation: Any, samples: tuple[object, ...]) -> bool:
         return False
     if kind is Any or not isinstance(kind, type):
         return True  # what nobody can decide
+    return _is_one(kind, samples)
+
+
+def _is_one(kind: type, samples: tuple[object, ...]) -> bool:
     if getattr(kind, "_is_protocol", False) and callable(samples[0]):
         return any("__call__" in vars(base) for base in kind.__mro__)
     try:
@@ -99,8 +104,8 @@ def _asks_more(part: object) -> bool:
     if isinstance(part, msgspec.Meta):
         return any(getattr(part, name) is not None for name in _CONSTRAINTS)
     constraints = getattr(part, "metadata", None)  # those of pydantic's Field
-    if isinstance(constraints, list):
-        return bool(cast("list[object]", constraints))
+    if is_list(constraints):
+        return bool(constraints)
     return type(part).__module__.partition(".")[0] in {"annotated_types", "pydantic", "pydantic_core"}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, NotRequired, Required, cast, get_args, get_origin
+from typing import Annotated, Any, Final, NotRequired, Required, get_args, get_origin
 
 import msgspec
 
+from avtomatika_worker.narrowing import is_mapping
+from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.skills.announced import announceable
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
 from avtomatika_worker.skills.engines import (
@@ -126,9 +128,9 @@ def explicit_input(given: Any) -> TypeContract | None:
     """Return the contract of an input schema that the user wrote: a JSON Schema, or a type."""
     if isinstance(given, str):
         raise UnsupportedTypeError(f"it must be a JSON Schema (a dict) or a type, not the text {shorten(given)!r}")
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         return infer_input(given)
-    schema = written_schema(cast("Mapping[str, Any]", given))
+    schema = written_schema(given)
 
     def check(value: object) -> object:
         schema.check(value)
@@ -139,15 +141,15 @@ def explicit_input(given: Any) -> TypeContract | None:
 
 def explicit_output(given: Any) -> OutputContract | None:
     """Return the contract of the data that the user wrote: a JSON Schema, or a type."""
-    if isinstance(given, Mapping):
-        return OutputContract(written_schema(cast("Mapping[str, Any]", given)).json)
+    if is_mapping(given):
+        return OutputContract(written_schema(given).json)
     return infer_output(given)
 
 
 def explicit_event(given: Any) -> JsonSchema:
     """Return the schema of an event that the user wrote: a JSON Schema, or a type."""
-    if isinstance(given, Mapping):
-        return written_schema(cast("Mapping[str, Any]", given)).json
+    if is_mapping(given):
+        return written_schema(given).json
     if says_nothing(given):
         return {"type": "object"}
     schema = _fields_of_named_tuple(given).schema if is_named_tuple(given) else by_engine(given, output=True).schema
@@ -231,7 +233,7 @@ def _any_of(schemas: list[JsonSchema]) -> JsonSchema:
     alternatives: list[JsonSchema] = []
     for schema in schemas:
         body = schema
-        for name, definition in cast("dict[str, Any]", schema.get("$defs", {})).items():
+        for name, definition in as_object(schema.get("$defs")).items():
             if definitions.get(name, definition) != definition:
                 body = _renamed(body, name, f"{name}_{len(definitions)}")
         definitions.update(body.get("$defs", {}))
@@ -242,7 +244,7 @@ def _any_of(schemas: list[JsonSchema]) -> JsonSchema:
 
 def _renamed(schema: JsonSchema, old: str, new: str) -> JsonSchema:
     text = msgspec.json.encode(schema).decode().replace(f'"#/$defs/{old}"', f'"#/$defs/{new}"')
-    renamed = cast("JsonSchema", msgspec.json.decode(text))
+    renamed: JsonSchema = msgspec.json.decode(text)
     renamed["$defs"][new] = renamed["$defs"].pop(old)
     return renamed
 

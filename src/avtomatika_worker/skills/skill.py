@@ -6,11 +6,12 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
+from avtomatika_worker.narrowing import is_collection
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
@@ -279,6 +280,30 @@ def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, 
     kind = told["type"]
     if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
         raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
+    _check_function(skill, func)
+    _check_events(skill, told)
+    for name in ("description", "version"):
+        if not isinstance(told[name], str | None):
+            raise SkillDefinitionError(skill, f"{name} must be a string, not {told[name]!r:.80}")
+    statuses = told["output_statuses"]
+    if statuses is not None and (
+        isinstance(statuses, str)
+        or not is_collection(statuses)
+        or not all(isinstance(each, str) and each for each in statuses)
+    ):
+        raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
+
+
+def _check_function(skill: str, func: Callable[..., Any]) -> None:
+    if inspect.isclass(func):
+        raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
+    if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
+        raise SkillDefinitionError(
+            skill, "a generator cannot be a skill: return the result, and send_event what comes before"
+        )
+
+
+def _check_events(skill: str, told: Mapping[str, Any]) -> None:
     if told["events"] is not None and told["events_schema"] is not None:
         raise SkillDefinitionError(skill, "events and events_schema are the same: give one of them")
     for name in ("events", "events_schema"):
@@ -286,22 +311,6 @@ def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, 
             raise SkillDefinitionError(
                 skill, f"{name} must map names of events to their schemas, as {{'alert': Alert}}"
             )
-    if inspect.isclass(func):
-        raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
-    for name in ("description", "version"):
-        if not isinstance(told[name], str | None):
-            raise SkillDefinitionError(skill, f"{name} must be a string, not {told[name]!r:.80}")
-    statuses = told["output_statuses"]
-    if statuses is not None and (
-        isinstance(statuses, str)
-        or not isinstance(statuses, Collection)
-        or not all(isinstance(each, str) and each for each in cast("Collection[object]", statuses))
-    ):
-        raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
-    if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
-        raise SkillDefinitionError(
-            skill, "a generator cannot be a skill: return the result, and send_event what comes before"
-        )
 
 
 def _check_numbers(data: dict[str, Any]) -> None:

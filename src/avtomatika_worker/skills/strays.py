@@ -6,12 +6,13 @@ Where files are is known from the schema, before anything is converted (`places`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker.narrowing import is_collection, is_dict, is_list, is_mapping
 from avtomatika_worker.skills.bare import PATHS, Place, places
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path
@@ -56,12 +57,14 @@ def paths_in(value: object) -> Iterator[PurePath]:
             todo.extend(_inside(each))
 
 
+_COLLECTIONS: Final = (list, tuple, set, frozenset)
+
+
 def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[object, object]", value)
-        return [*fields, *fields.values()]
-    if isinstance(value, list | tuple | set | frozenset):
-        return cast("Iterable[object]", value)
+    if is_mapping(value):
+        return [*value, *value.values()]
+    if is_collection(value) and isinstance(value, _COLLECTIONS):
+        return value
     if isinstance(value, msgspec.Struct):
         return [getattr(value, name, None) for name in value.__struct_fields__]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -72,9 +75,9 @@ def _inside(value: object) -> Iterable[object]:
 def _texts(value: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
     if isinstance(value, str):
         yield place, value
-    elif isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
+    elif is_dict(value):
+        for key, item in value.items():
             yield from _texts(item, (*place, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("Iterable[object]", value)):
+    elif is_list(value):
+        for index, item in enumerate(value):
             yield from _texts(item, (*place, index))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.skills.contract import JsonSchema
 
 if TYPE_CHECKING:
@@ -101,11 +102,10 @@ def json_path(parts: Sequence[Any]) -> str:
 
 def without_nulls(value: Any) -> Any:
     """Return ``value`` without the nulls in its objects: on the wire there are none."""
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value).items()
-        return {key: without_nulls(each) for key, each in fields if each is not None}
-    if isinstance(value, list):
-        return [without_nulls(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    if is_dict(value):
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+    if is_list(value):
+        return [without_nulls(each) for each in value]
     return value
 
 
