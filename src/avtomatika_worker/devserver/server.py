@@ -24,7 +24,7 @@ from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.listening import listening_socket, stop_accepting
 from avtomatika_worker.devserver.orchestrator import Orchestrator, Rules
 from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
-from avtomatika_worker.devserver.releases import release
+from avtomatika_worker.devserver.releases import Release, release
 from avtomatika_worker.devserver.verification import RateLimiter, TokenDesk, Verifier
 from avtomatika_worker.devserver.worker_api import WorkerApi, WorkerApiOptions
 from avtomatika_worker.protocol.dialects import NEWEST
@@ -112,23 +112,15 @@ class EmbeddedOrchestrator:
         )
         self._orchestrator = Orchestrator(facts, rules, self.now, self._hub)
         self._orchestrator.book.when_scheduled = self._wake.set
-        self._worker_api = WorkerApi(
-            facts,
-            WorkerApiOptions(
-                poll_time=poll_time,
-                heartbeat_jitter_ms=heartbeat_jitter_ms,
-                issue_tokens=issue_tokens,
-                max_message=max_message,
-            ),
-            self._orchestrator,
-            Verifier(facts, token, individual_tokens or {}, self._desk, access_tokens_required=issue_tokens),
-            self._desk,
-            RateLimiter(rate_limits or {}),
-            self._faults,
-            Signer(secret_key) if secret_key else None,
-            self.now,
-            self._hub,
+        options = WorkerApiOptions(
+            poll_time=poll_time,
+            heartbeat_jitter_ms=heartbeat_jitter_ms,
+            issue_tokens=issue_tokens,
+            max_message=max_message,
         )
+        verifier = Verifier(facts, token, individual_tokens or {}, self._desk, access_tokens_required=issue_tokens)
+        signer = Signer(secret_key) if secret_key else None
+        self._worker_api = self._make_worker_api(facts, options, verifier, RateLimiter(rate_limits or {}), signer)
         page = "/console/" if console is not None else None
         self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version, page)
         self._console = console
@@ -136,6 +128,22 @@ class EmbeddedOrchestrator:
         self._listening: socket.socket | None = None
         self._take_back: Callable[[], None] = lambda: None
         self._housekeeper: asyncio.Task[None] | None = None
+
+    def _make_worker_api(
+        self, facts: Release, options: WorkerApiOptions, verifier: Verifier, limiter: RateLimiter, signer: Signer | None
+    ) -> WorkerApi:
+        return WorkerApi(
+            facts,
+            options,
+            self._orchestrator,
+            verifier,
+            self._desk,
+            limiter,
+            self._faults,
+            signer,
+            self.now,
+            self._hub,
+        )
 
     # ------------------------------------------------------------------------------------------- life
 

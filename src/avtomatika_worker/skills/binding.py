@@ -145,49 +145,77 @@ def compile_plan(
     parameters = {name: each for name, each in _parameters(skill, func).items() if name not in bound_before}
     hints = type_hints(skill, func, localns)
     annotations = {name: hints.get(name, MISSING) for name in parameters}
-    takes_params = "params" in parameters
-    positional: list[tuple[str, Provider | None, Any]] = []
-    keywords: list[tuple[str, Provider]] = []
-    own: dict[str, tuple[Any, Any]] = {}
-    rest = False
+    arguments = _Arguments(skill, injectables, takes_params="params" in parameters)
     for name, parameter in parameters.items():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            raise SkillDefinitionError(skill, f"*{name} cannot be filled: name the arguments")
-        if parameter.kind is parameter.VAR_KEYWORD:
-            rest = True
-            continue
-        provider = injectables.provider_for(annotations[name])
-        if provider is None:
-            provider = _by_name(name)
-            if problem := contradiction(name, annotations[name], parameter.default):
-                raise SkillDefinitionError(skill, problem)
-        if name == "params":
-            provider = None
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append((name, provider, parameter.default))
-        elif provider is not None:
-            keywords.append((name, provider))
-        if name == "params" or provider is not None:
-            continue
-        if not takes_params and not (annotations[name] is MISSING and parameter.default is parameter.empty):
-            default = MISSING if parameter.default is parameter.empty else parameter.default
-            own[name] = (Any if annotations[name] is MISSING else annotations[name], default)
-        elif parameter.default is parameter.empty:
-            raise SkillDefinitionError(skill, _nobody_fills(name, injectables, takes_params=takes_params))
-    inferred = _inferred(skill, func, annotations.get("params", MISSING), own)
+        arguments.add(name, parameter, annotations[name])
+    inferred = _inferred(skill, func, annotations.get("params", MISSING), arguments.own)
     contract = _combined(inferred, given) if given is not None else inferred
-    bound = {name for name, _ in keywords} | {name for name, _, _ in positional}
-    bound |= ({"params"} & parameters.keys()) | bound_before
+    bound = arguments.bound | ({"params"} & parameters.keys()) | bound_before
     return BindingPlan(
-        positional=tuple(positional),
-        keywords=tuple(keywords),
-        rest=tuple(name for name in INJECTED_NAMES if name not in bound) if rest else (),
+        positional=tuple(arguments.positional),
+        keywords=tuple(arguments.keywords),
+        rest=tuple(name for name in INJECTED_NAMES if name not in bound) if arguments.rest else (),
         input=contract,
         injects=frozenset(map(injectables.key_for, annotations.values())) - {None},
         untyped=contract is None or (contract is not inferred and contract.inferred is None),
-        spread=bool(own),
-        takes_params=takes_params,
+        spread=bool(arguments.own),
+        takes_params=arguments.takes_params,
     )
+
+
+class _Arguments:
+    """The arguments of a skill, sorted by what fills them: what is injected, or the params' fields (``own``).
+
+    ``rest``: the skill takes any keywords. Raises `SkillDefinitionError` for an argument that nobody can fill.
+    """
+
+    def __init__(self, skill: str, injectables: Injectables, *, takes_params: bool) -> None:
+        self.takes_params = takes_params
+        self.positional: list[tuple[str, Provider | None, Any]] = []
+        self.keywords: list[tuple[str, Provider]] = []
+        self.own: dict[str, tuple[Any, Any]] = {}
+        self.rest = False
+        self._skill = skill
+        self._injectables = injectables
+
+    @property
+    def bound(self) -> set[str]:
+        """The names that are filled without the params' fields."""
+        return {name for name, _ in self.keywords} | {name for name, _, _ in self.positional}
+
+    def add(self, name: str, parameter: inspect.Parameter, annotation: Any) -> None:
+        """Sort one in; `MISSING` is the annotation of one without."""
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise SkillDefinitionError(self._skill, f"*{name} cannot be filled: name the arguments")
+        if parameter.kind is parameter.VAR_KEYWORD:
+            self.rest = True
+            return
+        provider = self._provider(name, parameter, annotation)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            self.positional.append((name, provider, parameter.default))
+        elif provider is not None:
+            self.keywords.append((name, provider))
+        if name != "params" and provider is None:
+            self._add_own(name, parameter, annotation)
+
+    def _provider(self, name: str, parameter: inspect.Parameter, annotation: Any) -> Provider | None:
+        provider = self._injectables.provider_for(annotation)
+        if provider is None:
+            provider = _by_name(name)
+            if problem := contradiction(name, annotation, parameter.default):
+                raise SkillDefinitionError(self._skill, problem)
+        return None if name == "params" else provider
+
+    def _add_own(self, name: str, parameter: inspect.Parameter, annotation: Any) -> None:
+        required = parameter.default is parameter.empty
+        if not self.takes_params and not (annotation is MISSING and required):
+            self.own[name] = (
+                Any if annotation is MISSING else annotation,
+                MISSING if required else parameter.default,
+            )
+        elif required:
+            text = _nobody_fills(name, self._injectables, takes_params=self.takes_params)
+            raise SkillDefinitionError(self._skill, text)
 
 
 def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) -> dict[str, Any]:
