@@ -54,11 +54,11 @@ async def transcode(
 
 async def duration(source: Path) -> float:
     """Return the length in seconds. Raises InvalidInputError for what is no video, or has no length."""
-    told: list[str] = []
+    lines: list[str] = []
     entries = ("-select_streams", "v", "-show_entries", "stream=codec_type:format=duration", "-of", "csv=p=0")
-    await run("ffprobe", *entries, source, on_line=told.append)
+    await run("ffprobe", *entries, source, on_line=lines.append)
     with suppress(ValueError, IndexError):
-        if told[0].startswith("video") and (seconds := float(told[-1])) > 0:
+        if lines[0].startswith("video") and (seconds := float(lines[-1])) > 0:
             return seconds
     raise InvalidInputError(f"{source.name} is no video with a length")
 

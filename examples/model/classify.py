@@ -56,7 +56,7 @@ def classifier() -> Classifier:
 
 @worker.skill(executor="process", timeout=10)
 def classify(params: Flower, model: Classifier) -> Answer:
-    """Tell the kind of an iris by the measures of its leaves."""
+    """Classify an iris by the measures of its leaves."""
     flower = [[params.sepal_length, params.sepal_width, params.petal_length, params.petal_width]]
     certainty = model.predict_proba(flower)[0]
     best = certainty.argmax()

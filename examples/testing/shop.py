@@ -23,7 +23,7 @@ class Price:
 
 @worker.skill(events={"discount": {"type": "object"}})
 async def price(params: Order, ctx: TaskContext) -> Price:
-    """Tell what an order costs."""
+    """Return what an order costs."""
     if params.article not in PRICES:
         raise InvalidInputError(f"there is no article {params.article!r}", {"article": params.article})
     cents = PRICES[params.article] * params.pieces
