@@ -35,8 +35,12 @@ GROUPS: Final[Mapping[str, str]] = {
     "pyright": "check",
     "sklearn": "examples",
     "twine": "dist",
+    "zizmor": "check",
 }
-"""Modules, and a program, of the dependency groups that have them: ``make setup`` installs those."""
+"""Modules and programs of the dependency groups that have them: ``make setup`` installs those."""
+
+NO_MODULES: Final = ("hadolint", "zizmor")
+"""Those of the groups that are programs."""
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
@@ -59,4 +63,4 @@ def program(name: str) -> str | None:
 
 
 def _installed(name: str) -> bool:
-    return (find_spec(name) if name in GROUPS and name != "hadolint" else program(name)) is not None
+    return (find_spec(name) if name in GROUPS and name not in NO_MODULES else program(name)) is not None
