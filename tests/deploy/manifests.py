@@ -45,6 +45,12 @@ def compose() -> dict[str, Any]:
     return document
 
 
+def manifest(name: str) -> dict[str, Any]:
+    """Return a file of ``deploy/kubernetes`` as it is written."""
+    document: dict[str, Any] = yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())
+    return document
+
+
 def kustomized(variant: str) -> list[dict[str, Any]]:
     """Return what kustomize makes of a variant. Skips the test where it is not installed, or too old."""
     kubectl = program("kubectl")

@@ -97,3 +97,20 @@ def test_promtool_accepts_prometheus_configuration(tmp_path: Path):
     command = ["promtool", "check", "config", str(tmp_path / "prometheus.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", [*WORKERS, *ENGINES])
+def test_what_we_build_runs_without_privileges_on_a_read_only_root(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"] == ["/tmp"]
+
+
+def test_images_have_tags_that_are_not_latest_and_ports_are_this_machines_only():
+    for service in SERVICES.values():
+        if "build" not in service:
+            assert re.fullmatch(r"[\w./-]+:[\w.-]+", service["image"])
+            assert not service["image"].endswith(":latest")
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))

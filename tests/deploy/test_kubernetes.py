@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from avtomatika_worker.observability.metrics import METRICS
-from deploy.manifests import default, kustomized, longest_shutdown, settings
+from deploy.manifests import default, kustomized, longest_shutdown, manifest, settings
 from generate_docs import prometheus_name
 from needs import needs
 
@@ -182,3 +182,63 @@ def test_the_worker_writes_to_directories_of_its_own_in_the_volumes(variant):
     mounted = {each["mountPath"] for each in container(variant)["volumeMounts"]}
     for variable in ("TASK_FILES_DIR", "WORKER_STATE_DIR"):
         assert data[variable].rpartition("/")[0] in mounted
+
+
+# Without kubectl: the manifests as they are written. The variant may change nothing of what is looked at here.
+
+
+def written(name: str = "base") -> dict[str, Any]:
+    """Return the pod's specification in a directory's deployment.yaml."""
+    spec: dict[str, Any] = manifest(f"{name}/deployment.yaml")["spec"]["template"]["spec"]
+    return spec
+
+
+def test_pods_run_without_root_privileges_or_credentials_of_the_cluster():
+    spec = written()
+    assert spec["automountServiceAccountToken"] is False
+    own = spec["securityContext"]
+    assert own["runAsNonRoot"] is True
+    assert own["runAsUser"] > 0
+    assert own["runAsGroup"] > 0
+    assert own["seccompProfile"] == {"type": "RuntimeDefault"}
+    (only,) = spec["containers"]
+    assert only["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_pods_have_the_image_of_a_tag_or_a_digest_that_is_not_moved():
+    for name in ("base", "gpu"):
+        (image,) = manifest(f"{name}/kustomization.yaml")["images"]
+        assert image["name"] == written()["containers"][0]["image"]
+        assert image.get("digest") or image["newTag"] != "latest"
+
+
+def test_every_volume_of_a_pod_has_a_size_and_memory_a_limit():
+    spec = written()
+    volumes = [volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"]]
+    assert len(volumes) == len(spec["containers"][0]["volumeMounts"]) > 0
+    assert spec["containers"][0]["resources"]["limits"]["memory"]
+
+
+def test_secrets_come_from_a_secret_and_the_orchestrator_is_asked_by_https():
+    (generated,) = manifest("base/kustomization.yaml")["configMapGenerator"]
+    literals = dict(each.split("=", 1) for each in generated["literals"])
+    assert literals["ORCHESTRATOR_URL"].startswith("https://")
+    assert not any(re.search("TOKEN|SECRET|PASSWORD|KEY", name) for name in literals)
+    env = {each["name"]: each for each in written()["containers"][0]["env"]}
+    (source,) = env["ORCHESTRATOR_SECRET_KEY"]["valueFrom"].values()
+    assert source == {"name": "worker-secrets", "key": "ORCHESTRATOR_SECRET_KEY"}
+    assert not any("value" in each for each in env.values())
+
+
+def test_the_variant_with_a_gpu_loosens_nothing():
+    patch = written("gpu")
+    assert patch.keys() == {"terminationGracePeriodSeconds", "tolerations", "containers"}
+    assert [each.keys() for each in patch["containers"]] == [{"name", "resources"}]
+    targets = [each["target"]["kind"] for each in manifest("gpu/kustomization.yaml")["patches"] if "target" in each]
+    assert targets == ["ScaledObject"]
+    (merged,) = manifest("gpu/kustomization.yaml")["configMapGenerator"]
+    assert "ORCHESTRATOR_URL" not in "".join(merged["literals"])
