@@ -2,7 +2,11 @@
 #   docker build -t my-worker .
 #   docker run -e ORCHESTRATOR_URL=… -e WORKER_TOKEN=… my-worker worker run --app app:worker
 
-FROM python:3.12-slim AS build
+# A tag can be moved. For builds that can be repeated name a digest:
+#   docker build --build-arg BASE_IMAGE=python:3.12-slim@sha256:… -t my-worker .
+ARG BASE_IMAGE=python:3.12-slim
+
+FROM ${BASE_IMAGE} AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
 COPY pyproject.toml README.md LICENSE ./
@@ -10,7 +14,7 @@ COPY src src
 RUN /opt/venv/bin/pip install --no-cache-dir --no-compile '.[s3,pydantic,metrics]' \
     && /opt/venv/bin/pip uninstall --yes pip
 
-FROM python:3.12-slim
+FROM ${BASE_IMAGE}
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test coverage check fmt bench docs fuzz dist clean
+.PHONY: help setup demo cluster test coverage image check fmt bench docs fuzz dist clean
 # Two installations into one environment would be in each other's way.
 .NOTPARALLEL:
 
@@ -35,6 +35,9 @@ coverage: $(VENV)/.extra-dev $(VENV)/.group-coverage ## run all tests; fail when
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+image: $(VENV)/.extra-dev ## build the container images with buildah, as root, and try them
+	AVTOMATIKA_IMAGES=1 $(BIN)/pytest tests/deploy/test_image.py $(ARGS)
 
 check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layers, generated documents
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from avtomatika_worker.testing import EmbeddedOrchestrator
-from build_in_chroot import instructions
+from dockerfile import instructions
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,18 +1,24 @@
-"""The Dockerfiles; scripts/build_in_chroot.py runs their steps where there is no engine."""
+"""The Dockerfiles as they are written; test_image.py builds and runs them."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from build_in_chroot import instructions
 from cluster.system import ORCHESTRATOR
 from deploy.manifests import default, longest_shutdown, settings
+from dockerfile import instructions
 from needs import needs, program
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCKERFILES = (ROOT / "Dockerfile", ROOT / "deploy" / "orchestrator" / "Dockerfile")
+DOCKERFILES = (
+    ROOT / "Dockerfile",
+    ROOT / "deploy" / "orchestrator" / "Dockerfile",
+    ROOT / "src" / "avtomatika_worker" / "cli" / "template" / "Dockerfile.tmpl",
+)
+WORKERS = (DOCKERFILES[0], DOCKERFILES[2])
 WORKER = list(instructions(DOCKERFILES[0].read_text()))
 
 
@@ -35,10 +41,28 @@ def test_what_is_copied_is_there_and_sent_to_the_engine():
         assert any(source == each or source.startswith(f"{each}/") for each in sent), source
 
 
-def test_the_worker_is_no_root_and_gets_signals_itself():
-    assert [int(rest) > 0 for name, rest in WORKER if name == "USER"] == [True]
-    (command,) = [rest for name, rest in WORKER if name == "CMD"]
-    assert command.startswith("[")
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_it_runs_as_a_number_that_is_not_root(path):
+    users = [rest for name, rest in instructions(path.read_text()) if name == "USER"]
+    assert [int(user) > 0 for user in users] == [True]
+
+
+@pytest.mark.parametrize("path", WORKERS, ids=str)
+def test_an_init_is_process_1_and_passes_signals_on(path):
+    commands = {
+        name: json.loads(rest) for name, rest in instructions(path.read_text()) if name in {"ENTRYPOINT", "CMD"}
+    }
+    assert commands["ENTRYPOINT"] == ["tini", "--"]
+    assert commands["CMD"][:2] == ["worker", "run"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_its_base_image_has_a_tag_and_can_be_given_as_a_digest(path):
+    steps = list(instructions(path.read_text()))
+    (name, default_image), *_ = steps
+    assert name == "ARG"
+    assert re.fullmatch(r"BASE_IMAGE=[a-z]+:\d[\w.-]*(@sha256:[0-9a-f]{64})?", default_image)
+    assert {rest.split()[0] for name, rest in steps if name == "FROM"} == {"${BASE_IMAGE}"}
 
 
 def test_it_sets_only_settings_that_there_are():
@@ -59,13 +83,11 @@ def test_the_orchestrator_is_the_release_that_make_cluster_runs():
     assert f"=={ORCHESTRATOR}'" in DOCKERFILES[1].read_text()
 
 
-def test_the_worker_cannot_write_to_its_code():
-    (install,) = [rest for name, rest in WORKER if name == "RUN" and "useradd" in rest]
+@pytest.mark.parametrize("path", WORKERS, ids=str)
+def test_the_worker_owns_its_two_volumes_and_nothing_else(path):
+    steps = list(instructions(path.read_text()))
+    (install,) = [rest for name, rest in steps if name == "RUN" and "useradd" in rest]
     owned = re.findall(r"install -d [^&]*-o worker[^&]*", install)
-    assert [each.split()[-2:] for each in owned] == [["/srv/worker/state", "/srv/worker/files"]]
-
-
-def test_workflows_leave_no_credentials_in_the_checkout():
-    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
-        text = path.read_text()
-        assert text.count("actions/checkout@") == text.count("persist-credentials: false")
+    (volumes,) = [json.loads(rest) for name, rest in steps if name == "VOLUME"]
+    assert [each.split()[-2:] for each in owned] == [volumes]
+    assert not any("chown" in rest or "chmod" in rest for _, rest in steps)
