@@ -91,14 +91,20 @@ def _debootstrap(step: str, tree: Path, failure: type[Exception]) -> None:
 
 
 @contextmanager
-def image(context: Path, tag: str) -> Iterator[str]:
-    """Build the Dockerfile of a directory, as it is; remove the image at the end. Raises AssertionError."""
+def built(context: Path, tag: str) -> Iterator[Container]:
+    """Build the Dockerfile of a directory, as it is, and give a container of it; remove both at the end.
+
+    Raises AssertionError.
+    """
     with tempfile.TemporaryDirectory() as directory:
         volumes = [f"--volume={path}:{target}:ro" for path, target in _for_pip(Path(directory)).items()]
         buildah("bud", "--pull-never", "--format=docker", *volumes, "--tag", tag, context)
+    working = buildah("from", "--pull-never", tag)
     try:
-        yield tag
+        config = json.loads(buildah("inspect", "--type=image", tag))["Docker"]["config"]
+        yield Container(config, Path(buildah("mount", working)))
     finally:
+        buildah("rm", working)
         buildah("rmi", "--force", tag)
 
 
@@ -117,9 +123,9 @@ def _for_pip(directory: Path) -> dict[Path, str]:
 class Container:
     """A container of an image, hardened as deploy/ asks an engine to: see `start`."""
 
-    def __init__(self, tag: str) -> None:
-        self.config: dict[str, Any] = json.loads(buildah("inspect", "--type=image", tag))["Docker"]["config"]
-        self._tag = tag
+    def __init__(self, config: Mapping[str, Any], root: Path) -> None:
+        self.config = config
+        self._root = root
 
     @contextmanager
     def start(
@@ -129,23 +135,18 @@ class Container:
 
         It has no capabilities and gains none, /tmp of its own, and volumes that begin with what the image has there.
         """
-        working = buildah("from", "--pull-never", self._tag)
-        try:
-            with tempfile.TemporaryDirectory() as volumes:
-                root = Path(buildah("mount", working))
-                steps = [*self._mounts(root, Path(volumes)), f"mount -o remount,bind,{'ro' if read_only else 'rw'} ."]
-                steps.append('exec chroot . "$@"')
-                begun = [*(self.config["Entrypoint"] or []), *(command or self.config["Cmd"])]
-                process = subprocess.Popen(
-                    [*_APART, "sh", "-ec", "\n".join(steps), "-", *self._as_user(begun, environ or {})],
-                )
-                try:
-                    yield process
-                finally:
-                    process.kill()
-                    process.wait()
-        finally:
-            buildah("rm", working)
+        with tempfile.TemporaryDirectory() as volumes:
+            steps = [*self._mounts(Path(volumes)), f"mount -o remount,bind,{'ro' if read_only else 'rw'} ."]
+            steps.append('exec chroot . "$@"')
+            begun = [*(self.config["Entrypoint"] or []), *(command or self.config["Cmd"])]
+            process = subprocess.Popen(
+                [*_APART, "sh", "-ec", "\n".join(steps), "-", *self._as_user(begun, environ or {})],
+            )
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
 
     def first_process(self, process: subprocess.Popen[bytes]) -> int:
         """Return the id, on this machine, of process 1 of a container that runs."""
@@ -182,13 +183,13 @@ class Container:
         clean = ["env", "-i", f"--chdir={self.config['WorkingDir']}", *variables]
         return ["setpriv", *own, "--no-new-privs", *clean, *command]
 
-    def _mounts(self, root: Path, volumes: Path) -> list[str]:
-        place = shlex.quote(str(root))
+    def _mounts(self, volumes: Path) -> list[str]:
+        place = shlex.quote(str(self._root))
         steps = ["mount --make-rprivate /", f"mount --bind {place} {place}", f"cd {place}"]
         steps += ["mount -t proc proc proc", "mount --rbind /dev dev", "mount -t tmpfs tmpfs tmp"]
         for number, volume in enumerate(self.config["Volumes"] or ()):
             # As an engine does: a new volume begins as a copy of what the image has there, its owner included.
             begun = volumes / str(number)
-            _run(["cp", "--archive", str(root / volume[1:]), str(begun)])
+            _run(["cp", "--archive", str(self._root / volume[1:]), str(begun)])
             steps.append(f"mount --bind {shlex.quote(str(begun))} {shlex.quote(volume[1:])}")
         return steps

@@ -14,7 +14,7 @@ import pytest
 
 from avtomatika_worker.testing import EmbeddedOrchestrator, JobState
 from cluster.redis_server import redis_command
-from deploy.images import CACHE, ROOT, Container, MirrorUnreachableError, image, make_base_image, why_not
+from deploy.images import CACHE, ROOT, Container, MirrorUnreachableError, built, make_base_image, why_not
 
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark.timeout(1800)]
 
@@ -39,15 +39,11 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, C
     directory = tmp_path_factory.mktemp("init")
     subprocess.run([sys.executable, "-m", "avtomatika_worker.cli", "init", "project"], cwd=directory, check=True)
     with (
-        image(ROOT, "avtomatika-test-repository") as repository,
-        image(directory / "project", "avtomatika-test-project") as project,
-        image(ROOT / "deploy" / "orchestrator", "avtomatika-test-orchestrator") as orchestrator,
+        built(ROOT, "avtomatika-test-repository") as repository,
+        built(directory / "project", "avtomatika-test-project") as project,
+        built(ROOT / "deploy" / "orchestrator", "avtomatika-test-orchestrator") as orchestrator,
     ):
-        yield {
-            "repository": Container(repository),
-            "project": Container(project),
-            "orchestrator": Container(orchestrator),
-        }
+        yield dict(zip(NAMES, (repository, project, orchestrator), strict=True))
 
 
 @asynccontextmanager
