@@ -15,6 +15,7 @@ from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.services.storage_watch import StorageWatch
+from avtomatika_worker.transport.proxies import proxy_for
 
 
 def store_settings(settings: Settings) -> StoreSettings:
@@ -28,6 +29,7 @@ def store_settings(settings: Settings) -> StoreSettings:
         file_root=settings.file_store_root,
         sources=settings.file_sources,
         ca_path=settings.tls_ca_path,
+        proxy_for=proxy_for,
         part_size=settings.transfer_part_size,
         concurrency=settings.transfer_concurrency,
         attempts=settings.transfer_attempts,
