@@ -451,7 +451,7 @@ class _FromClient(asyncio.Protocol):
         host, port = authority
         bracketed = f"[{host}]" if ":" in host else host
         allowed = route.allowed
-        tls = allowed.tls if allowed is not None and authority == allowed.store else None
+        tls = allowed.tls if allowed is not None and authority == allowed.store and not request.is_tunnel else None
         tunnel = tls is not None or request.is_tunnel
         proxy = self._proxy_for(f"{'https' if tunnel else 'http'}://{bracketed}:{port}/")
         up = _FromHost(self, request.is_tunnel)

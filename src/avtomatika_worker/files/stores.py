@@ -290,7 +290,7 @@ class Stores:
         try:
             url = self._store_url(location)
             if url.scheme == "http" and not self._allows_http(location.scheme):
-                raise ValueError("plain HTTP is not allowed")
+                raise ValueError(f"plain HTTP is allowed with {_CLOUDS[location.scheme]}_ALLOW_HTTP=true only")
             route = Route(self._allowed(location, url))
             keys: dict[str, Any] = {_ENDPOINTS[location.scheme]: url._replace(scheme="http").geturl()}
             if self._has_keys(location):
@@ -377,8 +377,8 @@ class Stores:
         """Whether plain HTTP may be spoken. obstore's own variables for that have no effect beside other options."""
         if scheme == "s3" and self.settings.endpoint_url is not None:
             return self.settings.endpoint_url.startswith("http://")
-        variable = f"{_CLOUDS[scheme]}_ALLOW_HTTP"
-        return os.environ.get(variable, "").lower() in {"1", "true", "yes", "on"}
+        variables = [f"{_CLOUDS[scheme]}_ALLOW_HTTP", *(["AZURE_STORAGE_USE_EMULATOR"] if scheme == "az" else [])]
+        return any(os.environ.get(each, "").lower() in {"1", "true", "yes", "on"} for each in variables)
 
     async def _call(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from avtomatika_worker.config import Settings
 from avtomatika_worker.config.settings import DEFAULT_TASK_FILES_DIR
+from avtomatika_worker.files.ownership import check_private
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
@@ -48,6 +49,16 @@ def with_own_files(settings: Settings, root: Path | None) -> Settings:
     wide = settings.file_sources if settings.file_sources is not None else (store.results_uri,)
     here = replace(store, default_bucket=None).results_uri
     return replace(settings, file_sources=tuple(dict.fromkeys(each for each in (*wide, here) if each is not None)))
+
+
+def task_files_directory(settings: Settings) -> Path:
+    """Return where files of tasks go: the default is replaced where it is another user's. Blocks, and makes nothing."""
+    if settings.task_files_dir == DEFAULT_TASK_FILES_DIR:
+        try:
+            check_private(settings.task_files_dir)
+        except PermissionError:
+            return _own_directory()
+    return settings.task_files_dir
 
 
 def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
