@@ -42,16 +42,16 @@ class Server:
     url: str = ""
     requests: list[str] = field(default_factory=list[str])
     sent: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
 
 
 @asynccontextmanager
 async def serving(answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Server]:
     """Serve HTTP; requests' bodies are taken and dropped."""
     kept = Server()
-    writers = set[asyncio.StreamWriter]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
+        kept.writers.add(writer)
         with suppress(OSError, asyncio.IncompleteReadError):
             while request := (await reader.readuntil(b"\r\n\r\n")).decode():
                 kept.requests.append(request)
@@ -73,7 +73,7 @@ async def serving(answer: Answer, tls: ssl.SSLContext | None = None, host: str =
         yield kept
     finally:
         server.close()
-        for writer in writers:
+        for writer in kept.writers:
             writer.transport.abort()
         await asyncio.sleep(0)
 
@@ -265,6 +265,85 @@ async def test_an_answer_that_is_compressed_is_not_unpacked(task_of: Callable[[s
         with suppress(TaskError):
             path = await task.download_file("s3://b/k")
             assert path.stat().st_size == len(bomb)
+
+
+LENGTH = "Content-Length: 4"
+OBJECT = "Content-Range: bytes 0-3/4"
+
+
+HEADS = {
+    "interim, then a redirect": f"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:9/\r\n{LENGTH}",
+    "interim, then an answer": f"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 206 OK\r\n{OBJECT}\r\n{LENGTH}",
+    "two lengths": f"HTTP/1.1 206 OK\r\n{OBJECT}\r\n{LENGTH}\r\nContent-Length: {ENDLESS}",
+    "length and encoding": f"HTTP/1.1 206 OK\r\n{OBJECT}\r\n{LENGTH}\r\nTransfer-Encoding: chunked",
+    "two encodings": "HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    "negative": f"HTTP/1.1 206 OK\r\n{OBJECT}\r\nContent-Length: -4",
+    "not a number": f"HTTP/1.1 206 OK\r\n{OBJECT}\r\nContent-Length: 4e0",
+    "list of numbers": f"HTTP/1.1 400 Bad\r\n{OBJECT}\r\nContent-Length: {ENDLESS}, {ENDLESS}",
+    "overflow": f"HTTP/1.1 400 Bad\r\nContent-Length: {2**64 - 1}",
+    "empty length": f"HTTP/1.1 206 OK\r\n{OBJECT}\r\nContent-Length: ",
+    "too short": f"HTTP/1.1 206 OK\r\n{OBJECT}\r\nContent-Length: 3",
+    "space before the colon": f"HTTP/1.1 400 Bad\r\nContent-Length : {ENDLESS}",
+    "folded": f"HTTP/1.1 400 Bad\r\nA: b\r\n Content-Length: {ENDLESS}",
+    "bare line feeds": f"HTTP/1.1 400 Bad\nContent-Length: {ENDLESS}\n",
+    "a bare line feed": f"HTTP/1.1 400 Bad\r\nA: b\nContent-Length: {ENDLESS}",
+    "an end of bare line feeds": f"HTTP/1.1 400 Bad\nContent-Length: {ENDLESS}\n\nHTTP/1.1 206 OK",
+    "bare carriage returns": f"HTTP/1.1 400 Bad\rContent-Length: {ENDLESS}\r\nA: b",
+    "leading empty lines": f"\r\n\r\nHTTP/1.1 400 Bad\r\nContent-Length: {ENDLESS}",
+    "leading line feeds": f"\n\nHTTP/1.1 400 Bad\r\nContent-Length: {ENDLESS}",
+    "long": "HTTP/1.1 206 OK\r\nA: " + "a" * 100_000,
+    "many": "HTTP/1.1 206 OK" + "\r\nA: b" * 5_000,
+    "other version": "HTTP/2 206",
+    "no status": "HTTP/1.1",
+    "nothing": "",
+    "no text": "\x00\x01\x02",
+    "short status": "HTTP/1.1 20 OK",
+    "a request": "GET / HTTP/1.1",
+    "unknown status": f"HTTP/1.1 999 X\r\n{LENGTH}",
+    "switching": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x",
+    "none": f"HTTP/1.1 204 No Content\r\n{LENGTH}",
+    "a chunk without end": f"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n{'f' * 15}\r\nx",
+    "no chunk": "HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+async def test_whatever_a_store_answers_ends_in_a_documented_error(task_of: Callable[[str], TaskFiles], head: str):
+    def answer(request: str) -> tuple[str, bytes, int]:
+        if request.startswith("HEAD"):
+            return f"HTTP/1.1 200 OK\r\n{FACTS}{LENGTH}\r\n", b"", 0
+        for writer in store.writers:  # nothing follows
+            asyncio.get_running_loop().call_later(0.2, writer.close)
+        return f"{head}\r\n{FACTS}", b"good", 1
+
+    async with serving(answer) as store:
+        task = task_of(store.url)
+        with pytest.raises(TaskError):
+            await task.download_file("s3://b/k")
+        assert await task.list(recursive=True) == []
+
+
+async def test_an_answer_that_comes_before_it_is_asked_for_answers_nothing(task_of: Callable[[str], TaskFiles]):
+    evil = f"HTTP/1.1 400 Bad\r\nContent-Length: {ENDLESS}\r\n\r\n".encode()
+
+    def answer(request: str) -> tuple[str, bytes, int]:
+        head = f"HTTP/1.1 200 OK\r\n{FACTS}{LENGTH}\r\n"
+        return (head, evil, 1) if request.startswith("HEAD") else (head + OBJECT + "\r\n", b"good", 1)
+
+    async with serving(answer) as store:
+        task = task_of(store.url)
+        with suppress(TransientError):
+            assert await task.read(await task.download_file("s3://b/k")) == "good"
+        assert store.requests
+
+
+async def test_a_store_with_a_wrong_certificate_is_asked_nothing(task_of: Callable[[str], TaskFiles]):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with serving(no_answer, context) as store:
+        with pytest.raises(TransientError, match="certificate is not trusted"):
+            await attempt(task_of(store.url), "get")
+        assert store.requests == []
 
 
 # ---------------------------------------------------------------------------------------------------- the proxies

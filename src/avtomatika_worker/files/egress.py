@@ -13,6 +13,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import re
 import secrets
 import ssl
 import threading
@@ -33,6 +34,9 @@ _LONGEST_HEAD: Final = 64 * 1024
 _IDLE_BYTES: Final = 64 * 1024
 """Bytes that may come through tunnels while nothing is asked for: the end of a TLS connection, for one."""
 
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
+_NUMBER: Final = re.compile("[0-9]{1,19}")
 _BODILESS: Final = frozenset({204, 304})
 
 _STORES_OWN: Final = frozenset({"x-amz-content-sha256", "x-amz-date", "x-ms-version", "range", "if-match"})
@@ -499,30 +503,35 @@ class _Answer:
 
 
 def _answer(head: bytes, method: str) -> _Answer:
-    """Take the head of an answer apart. Raises ValueError for what is none, or could be read in two ways."""
+    """Take the head of an answer apart, and write it again: obstore reads what was checked, in one way only.
+
+    Raises ValueError for what is no head, or could be read in two ways.
+    """
     first, *lines = head.decode("latin-1").split("\r\n")
-    version, code, *_ = first.split(" ")
-    if version not in {"HTTP/1.1", "HTTP/1.0"} or len(code) != 3 or not code.isdecimal() or not code.isascii():
-        raise ValueError("no answer of HTTP/1.1")
-    status = int(code)
-    if status < 200:
-        raise ValueError("an interim answer, which nobody has asked for")
-    pairs = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    lengths = {value for name, value in pairs if name == "content-length"}
-    has_encoding = any(name == "transfer-encoding" for name, _ in pairs)
+    found = _STATUS_LINE.fullmatch(first)
+    if found is None or int(found[1]) < 200:
+        raise ValueError("no final answer of HTTP/1.1")
+    status = int(found[1])
+    fields: list[tuple[str, str]] = []
+    for line in lines:
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            raise ValueError("a line of the head is no header")
+        fields.append((header[1].lower(), header[2]))
+    lengths = [value for name, value in fields if name == "content-length"]
+    encodings = [value.lower() for name, value in fields if name == "transfer-encoding"]
     if (
-        len(lengths) > 1
-        or (lengths and has_encoding)
-        or not all(each.isascii() and each.isdecimal() for each in lengths)
+        len(lengths) + len(encodings) > 1
+        or encodings not in ([], ["chunked"])
+        or not all(map(_NUMBER.fullmatch, lengths))
     ):
-        raise ValueError("an answer of two lengths, or none that is a number")
-    if method == "HEAD" or status in _BODILESS:
-        return _Answer(status, 0, head)
-    if lengths:
-        return _Answer(status, int(lengths.pop()), head)
-    # Its end is not looked for: without another request on this connection, nothing can follow that counts.
-    kept = [line for line in lines if not line.lower().startswith(("connection:", "keep-alive:"))]
-    return _Answer(status, None, "\r\n".join((first, *kept, "Connection: close")).encode("latin-1"))
+        raise ValueError("an answer of several lengths, or of one that is no number")
+    length = 0 if method == "HEAD" or status in _BODILESS else int(lengths[0]) if lengths else None
+    if length is None:
+        # Its end is not looked for: without another request on this connection, nothing can follow that counts.
+        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
+    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
+    return _Answer(status, length, "\r\n".join(written).encode("latin-1"))
 
 
 class _FromHost(asyncio.Protocol):
