@@ -12,18 +12,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
-import re
-import secrets
 import ssl
 import threading
-import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
+
+from avtomatika_worker.files.heads import Answer, Request, parse_answer, parse_request
+from avtomatika_worker.files.route import REDIRECTED, Authority, Route
 
 _CONNECT_TIMEOUT: Final = 10.0
 """Seconds for a connection to a host, as obstore's own."""
@@ -31,24 +29,6 @@ _CONNECT_TIMEOUT: Final = 10.0
 _START_TIMEOUT: Final = 10.0
 _HEAD_END: Final = b"\r\n\r\n"
 _LONGEST_HEAD: Final = 64 * 1024
-_IDLE_BYTES: Final = 64 * 1024
-"""Bytes that may come through tunnels while nothing is asked for: the end of a TLS connection, for one."""
-
-_STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
-_NUMBER: Final = re.compile("[0-9]{1,19}")
-_BODILESS: Final = frozenset({204, 304})
-
-_STORES_OWN: Final = frozenset({"x-amz-content-sha256", "x-amz-date", "x-ms-version", "range", "if-match"})
-"""Headers of requests to stores: a request with one of them that goes elsewhere was redirected."""
-
-_TOO_MUCH: Final = "it sends more than it was asked for"
-_REDIRECTED: Final = "it redirects, which is not followed; is it the store of this bucket and region?"
-
-_HOP: Final = frozenset({"proxy-authorization", "proxy-connection"})
-
-Authority = tuple[str, int]
-"""A host, in lower case and without brackets, and a port."""
 
 
 class UpstreamProxy(Protocol):
@@ -71,97 +51,6 @@ ProxyFor = Callable[[str], UpstreamProxy | None]
 
 def no_proxy(_url: str) -> None:
     """Name no proxy for any URL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """What a route leads to: the store itself, over ``tls`` if there is a context, and hosts that give credentials."""
-
-    store: Authority
-    tls: ssl.SSLContext | None = None
-    credentials: frozenset[Authority] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What obstore is not told by a proxy that closes a connection. ``passing``: whether it may pass."""
-
-    text: str
-    passing: bool
-    noted: float
-
-
-@dataclass(eq=False)
-class Route:
-    """What one client of a store may ask, and how much may be sent to it. Used by two threads.
-
-    ``allowed`` is None for a route that leads nowhere and only notes in ``asked`` what it was asked for.
-    """
-
-    allowed: Allowed | None = None
-    asked: list[tuple[str, Authority]] = field(default_factory=list[tuple[str, Authority]])
-    key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    _left: int = _IDLE_BYTES
-    _granted: int = 0
-    _problem: Problem | None = None
-    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @contextlib.contextmanager
-    def granting(self, size: int) -> Generator[Callable[[], None]]:
-        """Let hosts send ``size`` bytes while this lasts; what it yields grants them again.
-
-        All calls of a client share what is granted: which bytes are for which of them cannot be seen in a tunnel.
-        """
-        with self._guard:
-            self._granted += size
-            self._left += size
-
-        def again() -> None:
-            with self._guard:
-                self._left = min(self._left + size, self._granted + _IDLE_BYTES)
-
-        try:
-            yield again
-        finally:
-            with self._guard:
-                self._granted -= size
-                self._left = min(max(self._left, 0), self._granted + _IDLE_BYTES)
-
-    def spend(self, size: int) -> bool:
-        """Count bytes that a host has sent. Returns False when they are too many."""
-        with self._guard:
-            self._left -= size
-            if self._left >= 0:
-                return True
-        self.note(_TOO_MUCH, passing=True)
-        return False
-
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes may still come. What is announced is room that obstore makes at once."""
-        if size <= self._left:
-            return True
-        self.note(_TOO_MUCH, passing=True)
-        return False
-
-    def refusal(self, scheme: str, authority: Authority, headers: Mapping[str, str]) -> str | None:
-        """Return why a request is refused, None when it is not."""
-        if self.allowed is None:
-            self.asked.append((scheme, authority))
-            return "this route leads nowhere"
-        if authority == self.allowed.store and scheme == "http":
-            return None
-        if authority in self.allowed.credentials and not _STORES_OWN & headers.keys():
-            return None
-        return _REDIRECTED
-
-    def note(self, text: str, *, passing: bool) -> None:
-        """Note what went wrong, for whoever made the call."""
-        self._problem = Problem(text, passing, time.monotonic())
-
-    def problem_since(self, began: float) -> Problem | None:
-        """Return the last thing that went wrong after this reading of the monotonic clock, None if nothing has."""
-        problem = self._problem
-        return problem if problem is not None and problem.noted >= began else None
 
 
 class EgressProxy:
@@ -224,61 +113,6 @@ async def _end_all() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The head of a request, as a proxy gets it."""
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-
-    @property
-    def by_name(self) -> dict[str, str]:
-        """The headers by their names in lower case, the last of each."""
-        return {name.lower(): value for name, value in self.headers}
-
-    @property
-    def is_tunnel(self) -> bool:
-        """Whether it asks for a connection rather than for an answer."""
-        return self.method == "CONNECT"
-
-    @property
-    def authority(self) -> Authority:
-        """Whom it is for. Raises ValueError."""
-        parts = urlsplit(f"//{self.target}" if self.is_tunnel else self.target)
-        if not parts.hostname or parts.scheme not in ({""} if self.is_tunnel else {"http"}):
-            raise ValueError("the target of a request is no http:// URL")
-        return parts.hostname, parts.port or (443 if self.is_tunnel else 80)
-
-    @property
-    def length(self) -> int:
-        """Bytes of its body. Raises ValueError."""
-        named = self.by_name
-        if "transfer-encoding" in named:
-            raise ValueError("a request has a transfer encoding")
-        text = named.get("content-length", "0")
-        if not (text.isascii() and text.isdecimal()):
-            raise ValueError("a request has no length")
-        return int(text)
-
-    def head(self, proxy: UpstreamProxy | None) -> bytes:
-        """Return the head as the next one gets it: an origin, or another proxy."""
-        parts = urlsplit(self.target)
-        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        kept = [f"{name}: {value}" for name, value in self.headers if name.lower() not in _HOP]
-        more = [f"{name}: {value}" for name, value in proxy.headers.items()] if proxy is not None else []
-        target = path if proxy is None else self.target
-        return "\r\n".join((f"{self.method} {target} HTTP/1.1", *kept, *more, "", "")).encode("latin-1")
-
-
-def _parsed(head: bytes) -> _Request:
-    """Take a head apart. Raises ValueError."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    method, target, _version = first.split(" ")
-    headers = [line.partition(":") for line in lines if line]
-    return _Request(method, target, tuple((name.strip(), value.strip()) for name, _, value in headers))
 
 
 class _FromClient(asyncio.Protocol):
@@ -344,12 +178,12 @@ class _FromClient(asyncio.Protocol):
             return
         self._transport.write(data)
 
-    def begin(self, answer: _Answer) -> bool:
+    def begin(self, answer: Answer) -> bool:
         """Take the head of an answer, and return whether it may come."""
         if self._route is None:
             return False
         if 300 <= answer.status < 400:
-            self._route.note(_REDIRECTED, passing=False)
+            self._route.note(REDIRECTED, passing=False)
             return False
         return self._route.has_room(answer.length or 0)
 
@@ -388,7 +222,7 @@ class _FromClient(asyncio.Protocol):
                 return
             head, self._buffer = self._buffer[:end], self._buffer[end + len(_HEAD_END) :]
             try:
-                self._ask(_parsed(head))
+                self._ask(parse_request(head))
             except ValueError:
                 self._refuse("400 Bad Request")
             if self._connecting is not None or self._transport is None or self._transport.is_closing():
@@ -401,7 +235,7 @@ class _FromClient(asyncio.Protocol):
         if self._up is not None:
             self._up.write(piece)
 
-    def _ask(self, request: _Request) -> None:
+    def _ask(self, request: Request) -> None:
         route = self._route = self._route_of(request)
         if route is None:
             self._refuse("407 Proxy Authentication Required")
@@ -421,7 +255,7 @@ class _FromClient(asyncio.Protocol):
         else:
             self._refuse("400 Bad Request")
 
-    def _route_of(self, request: _Request) -> Route | None:
+    def _route_of(self, request: Request) -> Route | None:
         kind, _, text = request.by_name.get("proxy-authorization", "").partition(" ")
         try:
             key = base64.b64decode(text, validate=True).decode().partition(":")[2]
@@ -429,7 +263,7 @@ class _FromClient(asyncio.Protocol):
             return None
         return self._routes.get(key) if kind.lower() == "basic" else None
 
-    async def _connect(self, route: Route, request: _Request, authority: Authority) -> None:
+    async def _connect(self, route: Route, request: Request, authority: Authority) -> None:
         self.pause()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
@@ -450,7 +284,7 @@ class _FromClient(asyncio.Protocol):
         self._go_on()
 
     async def _connected(
-        self, route: Route, request: _Request, authority: Authority
+        self, route: Route, request: Request, authority: Authority
     ) -> tuple[UpstreamProxy | None, _FromHost]:
         host, port = authority
         bracketed = f"[{host}]" if ":" in host else host
@@ -476,10 +310,10 @@ class _FromClient(asyncio.Protocol):
             raise
         return None, up
 
-    def _send(self, request: _Request) -> None:
+    def _send(self, request: Request) -> None:
         self._body_left = request.length
         if self._up is not None:
-            self._up.ask(request.head(self._proxy), request.method)
+            self._up.ask(request.head(self._proxy.headers if self._proxy is not None else None), request.method)
 
     def refuse_answer(self) -> None:
         """Answer in place of a host."""
@@ -491,47 +325,6 @@ class _FromClient(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
             self._transport.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The head of an answer. ``length``: bytes of its body, None where only its end says so."""
-
-    status: int
-    length: int | None
-    head: bytes
-
-
-def _answer(head: bytes, method: str) -> _Answer:
-    """Take the head of an answer apart, and write it again: obstore reads what was checked, in one way only.
-
-    Raises ValueError for what is no head, or could be read in two ways.
-    """
-    first, *lines = head.decode("latin-1").split("\r\n")
-    found = _STATUS_LINE.fullmatch(first)
-    if found is None or int(found[1]) < 200:
-        raise ValueError("no final answer of HTTP/1.1")
-    status = int(found[1])
-    fields: list[tuple[str, str]] = []
-    for line in lines:
-        header = _HEADER.fullmatch(line)
-        if header is None:
-            raise ValueError("a line of the head is no header")
-        fields.append((header[1].lower(), header[2]))
-    lengths = [value for name, value in fields if name == "content-length"]
-    encodings = [value.lower() for name, value in fields if name == "transfer-encoding"]
-    if (
-        len(lengths) + len(encodings) > 1
-        or encodings not in ([], ["chunked"])
-        or not all(map(_NUMBER.fullmatch, lengths))
-    ):
-        raise ValueError("an answer of several lengths, or of one that is no number")
-    length = 0 if method == "HEAD" or status in _BODILESS else int(lengths[0]) if lengths else None
-    if length is None:
-        # Its end is not looked for: without another request on this connection, nothing can follow that counts.
-        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
-    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
-    return _Answer(status, length, "\r\n".join(written).encode("latin-1"))
 
 
 class _FromHost(asyncio.Protocol):
@@ -582,7 +375,7 @@ class _FromHost(asyncio.Protocol):
                 raise ValueError("the head of an answer is too long")
             if not end:
                 return
-            answer = _answer(head, self._method)
+            answer = parse_answer(head, self._method)
         except ValueError:
             self._client.abort()
             return

@@ -26,12 +26,13 @@ from avtomatika_worker.errors import (
     UnsafeNameError,
 )
 from avtomatika_worker.files.disk import Disk
-from avtomatika_worker.files.egress import Allowed, Authority, EgressProxy, Problem, ProxyFor, Route, no_proxy
+from avtomatika_worker.files.egress import EgressProxy, ProxyFor, no_proxy
 from avtomatika_worker.files.hosts import credential_hosts
 from avtomatika_worker.files.location import FILE, Location, locate
 from avtomatika_worker.files.names import resolved
 from avtomatika_worker.files.objects import ObjectInfo
 from avtomatika_worker.files.observer import Observer
+from avtomatika_worker.files.route import Allowed, Authority, Problem, Route
 from avtomatika_worker.files.sources import Sources
 from avtomatika_worker.policy.backoff import BackoffPolicy
 
