@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 
@@ -219,3 +220,20 @@ async def test_wrong_settings_and_a_wrong_app_are_findings_too(doctor):
     assert code == 2
     assert findings(printed, "Configuration")[0][1].startswith("WORKER_PORT='-1'")
     assert "it has a Worker called worker" in findings(printed, "Skills")[0][1]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(("variable", "name"), [("TASK_FILES_DIR", "files"), ("WORKER_STATE_DIR", "state")])
+@pytest.mark.parametrize("fault", ["of another user", "writable by others"])
+async def test_a_directory_that_is_not_this_users_alone_is_found(doctor, tmp_path, variable, name, fault):
+    directory = tmp_path / name
+    directory.mkdir()
+    if fault == "of another user":
+        os.chown(directory, 54321, 54321)
+    else:
+        directory.chmod(0o777)
+    code, out = await doctor("--json", **{variable: str(directory)})
+    assert code != 0
+    refused = [each for each in json.loads(out)["findings"] if "is refused" in each["text"]]
+    assert [(fault in each["text"], variable in (each["advice"] or "")) for each in refused] == [(True, True)]
+    assert list(directory.iterdir()) == []

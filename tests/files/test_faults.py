@@ -231,6 +231,7 @@ async def test_a_listing_of_2500_keys_comes_whole_page_by_page(bucket: Bucket, p
     disk = Disk()
     stores = Stores(store_settings(proxy.url, bucket.name), disk, Observer())
     found = await stores.list(await stores.locate(bucket.uri("many/")), lambda _: None)
+    stores.close()
     disk.close()
     assert sorted(found) == sorted(key.removeprefix("many/") for key in keys)
     assert {info.size for info in found.values()} == {1}

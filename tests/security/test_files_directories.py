@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from avtomatika_worker.config import load_settings
-from avtomatika_worker.errors import InternalError
+from avtomatika_worker.errors import InternalError, StoreError
 from avtomatika_worker.files.workspaces import Workspaces
+from avtomatika_worker.services.store import Store
 from avtomatika_worker.worker.storage import make_files
 
 OTHER = 54321
@@ -102,3 +103,35 @@ async def test_only_the_default_has_a_place_to_go_to(tmp_path: Path) -> None:
     with pytest.raises(InternalError, match="of another user"):
         await task.write("a", "x")
     files.close()
+
+
+def test_a_directory_on_the_way_that_is_replaced_gets_no_files(tmp_path: Path) -> None:
+    """Its owner allows others to rename what is in it: only what hangs on a descriptor is safe from them."""
+    spaces = Workspaces(tmp_path / "shared" / "payloads")
+    first = spaces.make("t1")
+    (first / "ours").touch()
+    (tmp_path / "shared" / "payloads").rename(tmp_path / "shared" / "moved")
+    planted = tmp_path / "shared" / "payloads" / first.parent.name
+    (planted / first.name).mkdir(parents=True)
+    (planted / first.name / "precious").touch()
+    spaces.remove(first)
+    assert (planted / first.name / "precious").exists()
+    assert not (tmp_path / "shared" / "moved" / first.parent.name / first.name).exists(), "ours is removed where it is"
+    second = spaces.make("t2")
+    assert second.parent != planted, "the path of the old run leads to theirs now"
+    assert list(planted.iterdir()) == [planted / first.name]
+    spaces.remove(second)
+    spaces.close()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_results_are_not_kept_in_a_directory_where_others_can_replace_them(tmp_path: Path, shared: bool) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    if shared:
+        directory.chmod(0o777)
+    else:
+        of_another_user(directory)
+    with pytest.raises(StoreError, match="writable by others" if shared else "another user"):
+        Store(directory, "w1").open()
+    assert list(directory.iterdir()) == []

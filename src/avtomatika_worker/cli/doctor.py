@@ -35,9 +35,10 @@ from avtomatika_worker.cli.findings import (
 )
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.files.ownership import check_private
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.process import USAGE_ERRORS
-from avtomatika_worker.worker.storage import store_settings
+from avtomatika_worker.worker.storage import store_settings, task_files_directory
 
 _LITTLE_SPACE: Final = 200 * 2**20
 _METRICS: Final = "opentelemetry"
@@ -147,7 +148,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     else:
         directory = settings.state_dir or platformdirs.user_state_path("avtomatika-worker", appauthor=False)
         yield from _directory("WORKER_STATE_DIR", directory)
-    yield from _directory("TASK_FILES_DIR", settings.task_files_dir)
+    yield from _directory("TASK_FILES_DIR", task_files_directory(settings))
 
 
 def _port(settings: Settings) -> Finding:
@@ -163,6 +164,13 @@ def _port(settings: Settings) -> Finding:
 
 def _directory(variable: str, directory: Path) -> Iterator[Finding]:
     """Look whether files can be made there; a directory that is missing is looked for further up, and not made."""
+    try:
+        check_private(directory)
+    except OSError as problem:
+        yield error(
+            f"{directory} is refused: {problem.strerror or problem}", f"set {variable} to a directory of this user's"
+        )
+        return
     place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=place) as file:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
+_DIRECTORY: Final = (
+    os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+)
 _MOST_LINKS: Final = 40
 """As many as the kernel follows."""
 
@@ -20,38 +24,122 @@ def private_directory(path: Path) -> Path:
 
     Raises OSError, also for one that somebody else could replace things in, or that another user's link leads to.
     """
+    directory = open_private_directory(path)
+    directory.close()
+    return directory.path
+
+
+def check_private(path: Path) -> None:
+    """Raise what `private_directory` would raise, and make nothing."""
     if os.path.lexists(path):
-        return safe_directory(path)
-    _check_way(path.absolute().parent, must_exist=False)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return safe_directory(path)
+        safe_directory(path)
+    else:
+        _check_way(path.absolute().parent, must_exist=False)
 
 
 def safe_directory(path: Path) -> Path:
-    """Return a directory's resolved path. Raises OSError as `private_directory`, and where there is none.
+    """Return the resolved path of a directory that is there. Raises OSError as `private_directory`."""
+    directory = open_safe_directory(path)
+    directory.close()
+    return directory.path
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDirectory:
+    """A directory that is worked in by its descriptor, which no renaming of anything on its way changes.
+
+    ``descriptor`` is None on Windows, where there are none; what is done there goes by the path.
+    """
+
+    path: Path
+    descriptor: int | None
+
+    def make(self, name: str) -> Path:
+        """Make a directory for this user only and return its path. Raises OSError, and PermissionError when that path
+        leads elsewhere: skills are given it.
+        """
+        os.mkdir(self._named(name), 0o700, dir_fd=self.descriptor)
+        path = self.path / name
+        if self.descriptor is not None and not os.path.samestat(path.lstat(), self.status(name)):
+            raise PermissionError(f"{path} is not what was made there: a directory on the way was replaced")
+        return path
+
+    def enter(self, name: str) -> OpenDirectory:
+        """Open a directory in it; a link is not followed. Raises OSError."""
+        if self.descriptor is None:
+            return OpenDirectory(self.path / name, None)
+        return OpenDirectory(self.path / name, os.open(name, _DIRECTORY, dir_fd=self.descriptor))
+
+    def open(self, name: str, flags: int) -> IO[bytes]:
+        """Open a file in it, for writing if ``flags`` say so; a link is not followed. Raises OSError."""
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(self._named(name), flags, 0o600, dir_fd=self.descriptor)
+        return os.fdopen(descriptor, "wb" if flags & os.O_WRONLY else "rb")
+
+    def names(self) -> list[str]:
+        """Return the names in it, sorted."""
+        with os.scandir(self.path if self.descriptor is None else self.descriptor) as entries:
+            return sorted(entry.name for entry in entries)
+
+    def status(self, name: str) -> os.stat_result:
+        """Return what is known of a name; a link is looked at itself. Raises FileNotFoundError."""
+        return os.stat(self._named(name), dir_fd=self.descriptor, follow_symlinks=False)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file. Raises OSError."""
+        os.unlink(self._named(name), dir_fd=self.descriptor)
+
+    def rmdir(self, name: str) -> None:
+        """Remove an empty directory. Raises OSError."""
+        os.rmdir(self._named(name), dir_fd=self.descriptor)
+
+    def again(self) -> OpenDirectory:
+        """Return the same, to be closed on its own."""
+        return OpenDirectory(self.path, os.dup(self.descriptor) if self.descriptor is not None else None)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+    def _named(self, name: str) -> str:
+        return name if self.descriptor is not None else str(self.path / name)
+
+
+def open_private_directory(path: Path) -> OpenDirectory:
+    """Open a directory, which is made if there is none. Raises OSError as `private_directory`."""
+    if not os.path.lexists(path):
+        _check_way(path.absolute().parent, must_exist=False)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return open_safe_directory(path)
+
+
+def open_safe_directory(path: Path) -> OpenDirectory:
+    """Open a directory that is there. Raises OSError as `private_directory`.
 
     The directory itself is checked by its descriptor, so that nothing can take its place between check and use.
     """
     if sys.platform == "win32":
         path.stat()
-        return path.resolve()
+        return OpenDirectory(path.resolve(), None)
     _check_way(path.absolute())
     real = path.resolve()
-    descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(real, _DIRECTORY)
     try:
         status = os.fstat(descriptor)
-    finally:
+        foreign = status.st_uid not in {0, os.geteuid()}
+        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+        if foreign or shared:
+            raise PermissionError(f"{path} is {'of another user' if foreign else 'writable by others'}")
+    except BaseException:
         os.close(descriptor)
-    foreign = status.st_uid not in {0, os.geteuid()}
-    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-    if foreign or shared:
-        raise PermissionError(f"{path} is {'of another user' if foreign else 'writable by others'}")
-    return real
+        raise
+    return OpenDirectory(real, descriptor)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether this user owns what is at ``path``; a link is looked at itself."""
-    return sys.platform == "win32" or path.lstat().st_uid == os.geteuid()
+def is_ours(status: os.stat_result) -> bool:
+    """Whether this user owns what was looked at."""
+    return sys.platform == "win32" or status.st_uid == os.geteuid()
 
 
 def _check_way(path: Path, *, must_exist: bool = True) -> None:

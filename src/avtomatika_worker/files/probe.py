@@ -36,13 +36,14 @@ async def probe_store(settings: StoreSettings) -> StoreProbe:
     Raises `DependencyMissingError` when there is no such place, or no client for it.
     """
     disk = Disk()
+    stores = Stores(settings, disk, Observer())
     try:
-        stores = Stores(settings, disk, Observer())
         uri = stores.target(f"{_PREFIX}/{secrets.token_hex(8)}")
         began = time.monotonic()
         failed = await _try(stores, await stores.locate(uri))
         return StoreProbe(uri, failed, time.monotonic() - began)
     finally:
+        stores.close()
         disk.close()
 
 

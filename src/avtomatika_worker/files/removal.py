@@ -35,7 +35,15 @@ def remove_tree(directory: Path) -> OSError | None:
         if not BY_DESCRIPTOR:
             return _remove_by_path(directory)
         with opened(directory.parent) as parent:
-            return _Removal(parent, directory.name).run()
+            return remove_tree_in(parent, directory.name)
+    except OSError as error:
+        return error
+
+
+def remove_tree_in(parent: int, name: str) -> OSError | None:
+    """Remove a directory in an open one, as `remove_tree` does."""
+    try:
+        return _Removal(parent, name).run()
     except OSError as error:
         return error
 

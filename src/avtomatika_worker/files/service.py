@@ -42,9 +42,8 @@ class Files:
         self._disk = Disk()
         self._workspaces = Workspaces(directory, otherwise)
         cache = BlobCache(cache_dir, cache_limit, self._disk) if cache_dir is not None else None
-        self._transfers = Transfers(
-            Stores(stores, self._disk, watching), self._disk, watching, cache, notice_after=notice_after
-        )
+        self._stores = Stores(stores, self._disk, watching)
+        self._transfers = Transfers(self._stores, self._disk, watching, cache, notice_after=notice_after)
 
     def for_task(
         self, job_id: str, task_id: str, notify: Notify, loop: asyncio.AbstractEventLoop | None = None
@@ -64,5 +63,6 @@ class Files:
 
     def close(self) -> None:
         """Let go of everything."""
+        self._stores.close()
         self._workspaces.close()
         self._disk.close()

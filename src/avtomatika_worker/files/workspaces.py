@@ -11,17 +11,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import stat
 import sys
-import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from avtomatika_worker.errors import InternalError, UnsafeNameError
 from avtomatika_worker.files.names import check_key
-from avtomatika_worker.files.ownership import is_ours, private_directory, safe_directory
-from avtomatika_worker.files.removal import remove_tree
+from avtomatika_worker.files.ownership import OpenDirectory, is_ours, open_private_directory, open_safe_directory
+from avtomatika_worker.files.removal import remove_tree, remove_tree_in
 
 _log: Final = logging.getLogger("avtomatika_worker.files")
 
@@ -42,134 +43,169 @@ def try_lock(file: IO[bytes]) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A directory of this process's tasks, the one that it is in, and its lock."""
+
+    base: OpenDirectory
+    directory: OpenDirectory
+    lock: IO[bytes]
+
+    @property
+    def name(self) -> str:
+        """Its name in the base."""
+        return self.directory.path.name
+
+    def close(self) -> None:
+        """Remove what is empty of it, and let go of the rest."""
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                self.base.rmdir(self.name)
+            self.base.unlink(self.name + _LOCK)
+        self.lock.close()
+        self.directory.close()
+        self.base.close()
+
+
 class Workspaces:
-    """Makes and removes them. All of it blocks: call it in a thread."""
+    """Makes and removes them, relative to descriptors of directories. All of it blocks: call it in a thread."""
 
     def __init__(self, base: Path, otherwise: Path | None = None) -> None:
         """``otherwise`` is used in place of ``base`` where that is another user's: for a default that anybody knows."""
         self._base = base
         self._otherwise = otherwise
         self._guard = threading.Lock()
-        self._run: Path | None = None
-        self._runs: dict[Path, IO[bytes]] = {}
+        self._run: _Run | None = None
+        self._runs: list[_Run] = []
 
     def make(self, task_id: str) -> Path:
         """Make a directory for a task, mode 0700. Raises `UnsafeNameError` for an id that cannot be a name."""
         if len(check_key(task_id, task_id)) != 1:
             raise UnsafeNameError(task_id, "an id has no slash")
         try:
-            return self._made(task_id)
+            return self._made(f"{task_id}-{secrets.token_hex(4)}")
         except OSError as error:
             problem = f"no directory can be made there for files: {(error.strerror or str(error)).lower()}"
             advice = "name a directory that the worker's user may write to"
             raise InternalError(f"TASK_FILES_DIR={self._base}: {problem}; {advice}") from error
 
-    @staticmethod
-    def remove(path: Path) -> None:
+    def remove(self, path: Path) -> None:
         """Remove a task's directory and all in it, however it was locked up. Raises nothing: what stays is logged."""
-        problem = remove_tree(path)
-        if problem is not None:
-            _log.warning(
-                "files of a task stay behind in %s: %s", path, problem.strerror, extra={"action": "workspace_left"}
-            )
+        with self._guard:
+            run = next((each for each in self._runs if each.directory.path == path.parent), None)
+            directory = run.directory.again() if run is not None else None
+        if directory is None:
+            _say_what_stays(path, remove_tree(path))
+            return
+        _say_what_stays(path, _removed(directory, path.name))
+        directory.close()
 
     def clean_up(self) -> None:
         """Remove what processes that have crashed left behind. Raises nothing: what cannot be removed stays."""
         for base in (self._base, self._otherwise):
             if base is not None:
-                self._clean_up(base)
-
-    def _clean_up(self, base: Path) -> None:
-        try:
-            locks = sorted(safe_directory(base).glob(f"{_RUN}*{_LOCK}"))
-        except OSError:
-            return  # there is none yet, or it is not ours: `make` says which
-        for lock in locks:
-            with contextlib.suppress(OSError), _opened_lock(lock) as file:
-                if try_lock(file):
-                    self._remove_leftover(lock)
+                with contextlib.suppress(OSError):  # there is none yet, or it is not ours: `make` says which
+                    _clean_up(base)
 
     def close(self) -> None:
         """Remove what is empty of this process's; what a skill still works in stays for the next `clean_up`."""
         with self._guard:
-            for run, lock in self._runs.items():
-                with contextlib.suppress(OSError):
-                    with contextlib.suppress(FileNotFoundError):
-                        run.rmdir()
-                    _lock_of(run).unlink()
-                lock.close()
+            for run in self._runs:
+                run.close()
             self._run = None
             self._runs.clear()
 
-    def _remove_leftover(self, lock: Path) -> None:
-        leftover = lock.with_suffix("")
-        if os.path.lexists(leftover) and not is_ours(leftover):
-            return  # others may put things into a shared directory
-        if leftover.is_symlink() or leftover.exists():
-            _log.info("removing %s: its worker is gone", leftover, extra={"action": "workspace_leftover"})
-            self.remove(leftover)
-        if not (leftover.is_symlink() or leftover.exists()):  # else another start tries again
-            lock.unlink()
-
-    def _made(self, task_id: str) -> Path:
+    def _made(self, name: str) -> Path:
         try:
-            return Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=self._directory()))
+            return self._directory().make(name)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             with self._guard:
                 if self._run is None:
                     raise  # there is no place for any
                 gone, self._run = self._run, None  # its lock is kept: tasks may still be at work there
-            path = Path(tempfile.mkdtemp(prefix=f"{task_id}-", dir=self._directory()))
+            path = self._directory().make(name)
             _log.warning(
                 "%s cannot be used any more (%s): files are now in %s",
-                gone,
+                gone.directory.path,
                 (error.strerror or str(error)).lower(),
                 path.parent,
                 extra={"action": "workspaces_replaced"},
             )
             return path
 
-    def _directory(self) -> Path:
+    def _directory(self) -> OpenDirectory:
         with self._guard:
             if self._run is None:
-                base = self._usable_base()
-                # The lock first: a directory that has none yet would look like a leftover without an owner.
-                descriptor, name = tempfile.mkstemp(prefix=_RUN, suffix=_LOCK, dir=base)
-                lock = os.fdopen(descriptor, "wb")
-                try_lock(lock)
-                run = Path(name).with_suffix("")
-                self._runs[run] = lock
-                run.mkdir(mode=0o700)
-                self._run = run
-            return self._run
+                self._run = _new_run(self._usable_base())
+                self._runs.append(self._run)
+            return self._run.directory
 
-    def _usable_base(self) -> Path:
+    def _usable_base(self) -> OpenDirectory:
         try:
-            return private_directory(self._base)
+            return open_private_directory(self._base)
         except PermissionError as error:
             if self._otherwise is None:
                 raise
-            base = private_directory(self._otherwise)
+            base = open_private_directory(self._otherwise)
             _log.warning(
                 "%s; files of tasks are in %s: set TASK_FILES_DIR to choose a place",
                 error,
-                base,
+                base.path,
                 extra={"action": "task_files_elsewhere"},
             )
             return base
 
 
-def _lock_of(run: Path) -> Path:
-    return run.with_name(run.name + _LOCK)
+def _new_run(base: OpenDirectory) -> _Run:
+    """Make a run's directory and take its lock. Raises OSError, and has closed ``base`` then."""
+    name = f"{_RUN}{secrets.token_hex(6)}"
+    with contextlib.ExitStack() as undo:
+        undo.callback(base.close)
+        # The lock first: a directory that has none yet would look like a leftover without an owner.
+        lock = base.open(name + _LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        undo.callback(lock.close)
+        try_lock(lock)
+        base.make(name)
+        run = _Run(base, base.enter(name), lock)
+        undo.pop_all()
+        return run
 
 
-def _opened_lock(path: Path) -> IO[bytes]:
-    """Open the lock of a leftover. Raises OSError for what is no file of ours: others may have put it there."""
-    # Without O_NONBLOCK, a FIFO would be waited for.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or (sys.platform != "win32" and status.st_uid != os.geteuid()):
-        file.close()
-        raise PermissionError(f"{path} is not a file of this user")
-    return file
+def _clean_up(path: Path) -> None:
+    base = open_safe_directory(path)
+    try:
+        for name in base.names():
+            if name.startswith(_RUN) and name.endswith(_LOCK):
+                # Without O_NONBLOCK, a FIFO would be waited for.
+                with contextlib.suppress(OSError), base.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as lock:
+                    status = os.fstat(lock.fileno())
+                    if stat.S_ISREG(status.st_mode) and is_ours(status) and try_lock(lock):
+                        _remove_leftover(base, name)
+    finally:
+        base.close()
+
+
+def _remove_leftover(base: OpenDirectory, lock: str) -> None:
+    name = lock.removesuffix(_LOCK)
+    with contextlib.suppress(FileNotFoundError):
+        if not is_ours(base.status(name)):
+            return  # others may put things into a shared directory
+        _log.info("removing %s: its worker is gone", base.path / name, extra={"action": "workspace_leftover"})
+        problem = _removed(base, name)
+        _say_what_stays(base.path / name, problem)
+        base.status(name)
+        return  # another start tries again
+    base.unlink(lock)
+
+
+def _removed(directory: OpenDirectory, name: str) -> OSError | None:
+    if directory.descriptor is None:
+        return remove_tree(directory.path / name)
+    return remove_tree_in(directory.descriptor, name)
+
+
+def _say_what_stays(path: Path, problem: OSError | None) -> None:
+    if problem is not None:
+        _log.warning(
+            "files of a task stay behind in %s: %s", path, problem.strerror, extra={"action": "workspace_left"}
+        )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from avtomatika_worker.errors import ConfigError, StoreError
+from avtomatika_worker.files.ownership import private_directory
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -195,7 +196,7 @@ class Store:
                 path.chmod(0o600)
 
     def _connect(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_directory(self.path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)

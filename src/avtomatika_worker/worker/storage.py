@@ -10,11 +10,13 @@ from pathlib import Path
 
 from avtomatika_worker.config import Settings
 from avtomatika_worker.config.settings import DEFAULT_TASK_FILES_DIR
+from avtomatika_worker.files.ownership import check_private
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.stores import StoreSettings
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.services.storage_watch import StorageWatch
+from avtomatika_worker.transport.proxies import proxy_for
 
 
 def store_settings(settings: Settings) -> StoreSettings:
@@ -28,6 +30,7 @@ def store_settings(settings: Settings) -> StoreSettings:
         file_root=settings.file_store_root,
         sources=settings.file_sources,
         ca_path=settings.tls_ca_path,
+        proxy_for=proxy_for,
         part_size=settings.transfer_part_size,
         concurrency=settings.transfer_concurrency,
         attempts=settings.transfer_attempts,
@@ -46,6 +49,16 @@ def with_own_files(settings: Settings, root: Path | None) -> Settings:
     wide = settings.file_sources if settings.file_sources is not None else (store.results_uri,)
     here = replace(store, default_bucket=None).results_uri
     return replace(settings, file_sources=tuple(dict.fromkeys(each for each in (*wide, here) if each is not None)))
+
+
+def task_files_directory(settings: Settings) -> Path:
+    """Return where files of tasks go: the default is replaced where it is another user's. Blocks, and makes nothing."""
+    if settings.task_files_dir == DEFAULT_TASK_FILES_DIR:
+        try:
+            check_private(settings.task_files_dir)
+        except PermissionError:
+            return _own_directory()
+    return settings.task_files_dir
 
 
 def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:

@@ -1,0 +1,113 @@
+"""Heads of HTTP messages, read in one way or not at all: what the proxy in front of stores passes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from avtomatika_worker.files.route import Authority
+
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
+_NUMBER: Final = re.compile("[0-9]{1,19}")
+_BODILESS: Final = frozenset({204, 304})
+_HOP: Final = frozenset({"proxy-authorization", "proxy-connection"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a request, as a proxy gets it."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+
+    @property
+    def by_name(self) -> dict[str, str]:
+        """The headers by their names in lower case, the last of each."""
+        return {name.lower(): value for name, value in self.headers}
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether it asks for a connection rather than for an answer."""
+        return self.method == "CONNECT"
+
+    @property
+    def authority(self) -> Authority:
+        """Whom it is for. Raises ValueError."""
+        parts = urlsplit(f"//{self.target}" if self.is_tunnel else self.target)
+        if not parts.hostname or parts.scheme not in ({""} if self.is_tunnel else {"http"}):
+            raise ValueError("the target of a request is no http:// URL")
+        return parts.hostname, parts.port or (443 if self.is_tunnel else 80)
+
+    @property
+    def length(self) -> int:
+        """Bytes of its body. Raises ValueError."""
+        named = self.by_name
+        if "transfer-encoding" in named:
+            raise ValueError("a request has a transfer encoding")
+        text = named.get("content-length", "0")
+        if not (text.isascii() and text.isdecimal()):
+            raise ValueError("a request has no length")
+        return int(text)
+
+    def head(self, more: Mapping[str, str] | None) -> bytes:
+        """Return the head as the next one gets it: an origin, or another proxy that is sent ``more`` headers."""
+        parts = urlsplit(self.target)
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        kept = [f"{name}: {value}" for name, value in self.headers if name.lower() not in _HOP]
+        added = [f"{name}: {value}" for name, value in (more or {}).items()]
+        target = path if more is None else self.target
+        return "\r\n".join((f"{self.method} {target} HTTP/1.1", *kept, *added, "", "")).encode("latin-1")
+
+
+def parse_request(head: bytes) -> Request:
+    """Take a head apart. Raises ValueError."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _version = first.split(" ")
+    headers = [line.partition(":") for line in lines if line]
+    return Request(method, target, tuple((name.strip(), value.strip()) for name, _, value in headers))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of an answer. ``length``: bytes of its body, None where only its end says so."""
+
+    status: int
+    length: int | None
+    head: bytes
+
+
+def parse_answer(head: bytes, method: str) -> Answer:
+    """Take the head of an answer apart, and write it again: obstore reads what was checked, in one way only.
+
+    Raises ValueError for what is no head, or could be read in two ways.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")
+    found = _STATUS_LINE.fullmatch(first)
+    if found is None or int(found[1]) < 200:
+        raise ValueError("no final answer of HTTP/1.1")
+    status = int(found[1])
+    fields: list[tuple[str, str]] = []
+    for line in lines:
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            raise ValueError("a line of the head is no header")
+        fields.append((header[1].lower(), header[2]))
+    lengths = [value for name, value in fields if name == "content-length"]
+    encodings = [value.lower() for name, value in fields if name == "transfer-encoding"]
+    if (
+        len(lengths) + len(encodings) > 1
+        or encodings not in ([], ["chunked"])
+        or not all(map(_NUMBER.fullmatch, lengths))
+    ):
+        raise ValueError("an answer of several lengths, or of one that is no number")
+    length = 0 if method == "HEAD" or status in _BODILESS else int(lengths[0]) if lengths else None
+    if length is None:
+        # Its end is not looked for: without another request on this connection, nothing can follow that counts.
+        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
+    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
+    return Answer(status, length, "\r\n".join(written).encode("latin-1"))
