@@ -36,6 +36,8 @@ CREATE TABLE waiting (
 )
 """
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PRIMARY: Final = 0xFF
+"""The bits of an extended error code of SQLite's that are the code it is a kind of."""
 _LOCK_TIMEOUT: Final = 2.0
 """Seconds that the process before may take to let go of the file."""
 _BATCH: Final = 500
@@ -81,7 +83,15 @@ class _Check:
 
 
 _Write = _Put | _Forget | _Check | None  # None: no more follow
-_COLUMNS: Final = ["id", "url", "kind", "task_id", "message", "created"]
+_COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, default, place in the key
+    ("id", "INTEGER", 0, None, 1),
+    ("url", "TEXT", 1, None, 0),
+    ("kind", "TEXT", 1, None, 0),
+    ("task_id", "TEXT", 1, None, 0),
+    ("message", "BLOB", 1, None, 0),
+    ("created", "REAL", 1, None, 0),
+]
+_OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at whether the file is still there, while nothing is written."""
@@ -103,6 +113,7 @@ class Store:
         self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._hangs = False
 
     def open(self) -> list[tuple[int, Message]]:
         """Take the file, made with mode 0600 if need be, and return what waits in it, each with its row.
@@ -135,23 +146,28 @@ class Store:
         """
         if self._connection is None:
             return False
+        try:
+            return self.probe().result(WRITE_TIMEOUT)
+        except TimeoutError:
+            self._hangs = True
+            return True
+
+    def probe(self) -> Future[bool]:
+        """Return what `check` does, as a future: it is done when all that was asked before is."""
         done: Future[bool] = Future()
         self._writes.put(_Check(done))
-        try:
-            return done.result(WRITE_TIMEOUT)
-        except TimeoutError:
-            return True
+        return done
 
     def close(self) -> None:
         """Write what waits to be written, and let go of the file."""
         if self._connection is None:
             return
         self._writes.put(None)
-        self._thread.join(WRITE_TIMEOUT)
+        self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)
         if self._thread.is_alive():  # the disk does not answer; what it has taken, it has
             return
         with contextlib.suppress(sqlite3.Error):
-            empty = not self._waiting(self._connection)
+            empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
             self._connection.close()
             if self._temporary and empty:
                 self.path.unlink(missing_ok=True)
@@ -166,7 +182,7 @@ class Store:
         except _Unusable as error:
             self._set_aside(error)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode not in _CORRUPT:
+            if _code_of(error) not in _CORRUPT:
                 raise self._explained(error) from error
             self._set_aside(error)
         try:
@@ -193,12 +209,16 @@ class Store:
                 raise _Unusable(f"others may write to {path.name}")
             if stat.S_IMODE(status.st_mode) != 0o600:
                 path.chmod(0o600)
+        log = Path(f"{self.path}-wal")
+        if _size_of(log) and not _size_of(self.path):  # SQLite would remove it, and what it holds
+            raise _Unusable(f"{log.name} is there without the file it belongs to")
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         try:
             # The lock is held until the file is closed, or the process has died: however that comes about.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -220,12 +240,14 @@ class Store:
         problem: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise _corrupt(problem)
-        columns = [row[1] for row in connection.execute("PRAGMA table_info(waiting)")]
-        if version == 0 and not columns:
+        objects = connection.execute(_OBJECTS).fetchall()
+        columns = [row[1:] for row in connection.execute("PRAGMA table_info(waiting)")]
+        if version == 0 and not objects:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        elif version != _SCHEMA_VERSION or columns != _COLUMNS:
-            raise _Unusable(f"it is no outbox: version {version}, columns {', '.join(columns) or 'none'}")
+        elif version != _SCHEMA_VERSION or objects != [("table", "waiting")] or columns != _COLUMNS:
+            holds = ", ".join(f"{kind} {name}" for kind, name in objects) or "nothing"
+            raise _Unusable(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
 
     def _found(self) -> tuple[int, int] | None:
         """Return which file is at the store's place."""
@@ -258,7 +280,7 @@ class Store:
         )
 
     def _explained(self, error: sqlite3.DatabaseError) -> Exception:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if _code_of(error) == sqlite3.SQLITE_BUSY:
             problem = f"WORKER_ID={self._worker_id}: another process with this id runs here and owns {self.path}"
             return ConfigError([f"{problem}; give each worker an id of its own, or stop the other one"])
         return StoreError(f"{self.path} cannot be used for results: {error}")
@@ -276,19 +298,28 @@ class Store:
             extra={"action": "store_corrupt"},
         )
 
-    @staticmethod
-    def _waiting(connection: sqlite3.Connection) -> list[tuple[int, Message]]:
+    def _waiting(self, connection: sqlite3.Connection) -> list[tuple[int, Message]]:
         rows = connection.execute("SELECT id, url, kind, task_id, message, created FROM waiting ORDER BY id")
-        known = set(Kind)
-        return [
-            (row, Message(url, Kind(kind), task_id, body, created))
-            for row, url, kind, task_id, body, created in rows
-            if kind in known
-            and isinstance(url, str)
-            and isinstance(task_id, str)
-            and isinstance(body, bytes)
-            and isinstance(created, int | float)
-        ]
+        known, found, unreadable = set(Kind), list[tuple[int, Message]](), 0
+        for row, url, kind, task_id, body, created in rows:
+            if (
+                kind in known
+                and isinstance(url, str)
+                and isinstance(task_id, str)
+                and isinstance(body, bytes)
+                and isinstance(created, int | float)
+            ):
+                found.append((row, Message(url, Kind(kind), task_id, body, created)))
+            else:
+                unreadable += 1
+        if unreadable:
+            _log.error(
+                "%d rows in %s are no results or events; they are not sent, and stay there",
+                unreadable,
+                self.path,
+                extra={"action": "store_unreadable"},
+            )
+        return found
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -357,6 +388,18 @@ class Store:
                 write.done.set_exception(problem)
 
 
+def _text(written: bytes) -> str:
+    """Read a text of the file: what is none must not keep the rest from being read."""
+    return written.decode("utf-8", "replace")
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
     if isinstance(write, _Forget):
         connection.execute("DELETE FROM waiting WHERE id = ?", (write.row,))
@@ -367,6 +410,10 @@ def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
         (message.url, message.kind.value, message.task_id, message.body, message.created),
     )
     return cursor.lastrowid or 0
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY  # errors of Python's own side have none
 
 
 def _corrupt(problem: str) -> sqlite3.DatabaseError:
