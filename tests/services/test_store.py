@@ -330,14 +330,17 @@ def test_a_text_that_is_none_keeps_nothing_from_being_read(store):
     assert [each.task_id for _, each in reopened(store)] == ["t1", "t2"]
 
 
-def test_what_belongs_to_a_file_without_a_crash_is_used(store):
+@pytest.mark.parametrize(("length", "aside"), [(5_000, 1), (20, 0)])
+def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, length, aside):
     store.put(message("t1")).result()
     store.close()
     Path(f"{store.path}-shm").write_bytes(os.urandom(32_768))
-    Path(f"{store.path}-wal").write_bytes(os.urandom(5_000))
+    Path(f"{store.path}-wal").write_bytes(b"no log" * (length // 6))
     for suffix in ("-shm", "-wal"):
         Path(f"{store.path}{suffix}").chmod(0o600)
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
+    assert [record.action for record in caplog.records] == ["store_corrupt"] * aside
+    assert len(list(store.path.parent.glob("*.corrupt-*-wal"))) == aside
 
 
 # ---------------------------------------------------------------------------------------------- a disk that hangs

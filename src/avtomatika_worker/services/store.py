@@ -11,16 +11,14 @@ import logging
 import os
 import queue
 import sqlite3
-import stat
-import sys
 import threading
-import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from avtomatika_worker.errors import ConfigError, StoreError
+from avtomatika_worker.services.store_files import UnusableFileError, check_files, set_aside
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -92,13 +90,8 @@ _COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, de
     ("created", "REAL", 1, None, 0),
 ]
 _OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at whether the file is still there, while nothing is written."""
-
-
-class _Unusable(Exception):  # noqa: N818 - never leaves this module
-    """What is at the store's place is not a store of ours."""
 
 
 class Store:
@@ -177,41 +170,18 @@ class Store:
     def _open_or_replace(self) -> sqlite3.Connection:
         """Connect; what cannot be a store is set aside first. Raises OSError, `ConfigError` and `StoreError`."""
         try:
-            self._check_files()
+            check_files(self.path)
             return self._connect()
-        except _Unusable as error:
-            self._set_aside(error)
+        except UnusableFileError as error:
+            set_aside(self.path, error)
         except sqlite3.DatabaseError as error:
             if _code_of(error) not in _CORRUPT:
                 raise self._explained(error) from error
-            self._set_aside(error)
+            set_aside(self.path, error)
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
-
-    def _check_files(self) -> None:
-        """Look at the files before SQLite opens them. Raises `_Unusable` for what somebody else may have made."""
-        for path in (Path(f"{self.path}{suffix}") for suffix in _SUFFIXES):
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                raise _Unusable(f"{path.name} is no regular file")
-            if sys.platform == "win32":
-                continue
-            if status.st_uid != os.geteuid():
-                raise _Unusable(f"{path.name} belongs to another user")
-            if status.st_nlink > 1:
-                raise _Unusable(f"{path.name} has other links")
-            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise _Unusable(f"others may write to {path.name}")
-            if stat.S_IMODE(status.st_mode) != 0o600:
-                path.chmod(0o600)
-        log = Path(f"{self.path}-wal")
-        if _size_of(log) and not _size_of(self.path):  # SQLite would remove it, and what it holds
-            raise _Unusable(f"{log.name} is there without the file it belongs to")
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -247,7 +217,7 @@ class Store:
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         elif version != _SCHEMA_VERSION or objects != [("table", "waiting")] or columns != _COLUMNS:
             holds = ", ".join(f"{kind} {name}" for kind, name in objects) or "nothing"
-            raise _Unusable(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
+            raise UnusableFileError(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
 
     def _found(self) -> tuple[int, int] | None:
         """Return which file is at the store's place."""
@@ -284,19 +254,6 @@ class Store:
             problem = f"WORKER_ID={self._worker_id}: another process with this id runs here and owns {self.path}"
             return ConfigError([f"{problem}; give each worker an id of its own, or stop the other one"])
         return StoreError(f"{self.path} cannot be used for results: {error}")
-
-    def _set_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        for suffix in _SUFFIXES:
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
-        _log.error(
-            "%s cannot be used (%s): set aside as %s; the results in it are not sent",
-            self.path,
-            error,
-            aside.name,
-            extra={"action": "store_corrupt"},
-        )
 
     def _waiting(self, connection: sqlite3.Connection) -> list[tuple[int, Message]]:
         rows = connection.execute("SELECT id, url, kind, task_id, message, created FROM waiting ORDER BY id")
@@ -391,13 +348,6 @@ class Store:
 def _text(written: bytes) -> str:
     """Read a text of the file: what is none must not keep the rest from being read."""
     return written.decode("utf-8", "replace")
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
