@@ -1,9 +1,11 @@
 """What a skill returned or raised, as the outcome of its task."""
 
+import contextlib
 import dataclasses
 import enum
 import errno
 import math
+import sqlite3
 from typing import NamedTuple
 
 import msgspec
@@ -167,7 +169,14 @@ def in_a_group():
     )
 
 
-@pytest.mark.parametrize("build", [from_cause, while_handling, in_a_group])
+def in_sqlite():
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA max_page_count=2")
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (zeroblob(100000))")
+
+
+@pytest.mark.parametrize("build", [from_cause, while_handling, in_a_group, in_sqlite])
 def test_a_full_disk_or_memory_is_named_however_it_is_wrapped(build):
     with pytest.raises(Exception) as caught:
         build()
@@ -178,3 +187,51 @@ def test_a_missing_file_is_no_exhaustion_and_a_ring_of_causes_ends():
     first, second = ValueError("a"), OSError(errno.ENOENT, "gone")
     first.__cause__, second.__cause__ = second, first
     assert from_exception(first).code == "TRANSIENT_ERROR"
+
+
+def raising(name, error=ValueError, base=Exception):
+    def raises(self):
+        raise error("its own")
+
+    return type(f"Bad{name}", (base,), {name: property(raises)})
+
+
+class EverythingError(Exception):
+    def __getattribute__(self, name):
+        raise SystemExit(name)
+
+
+class NamedBadly(type):
+    @property
+    def __name__(cls):
+        raise ValueError("no name")
+
+
+class NamelessError(Exception, metaclass=NamedBadly):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(raising(name) for name in ("__cause__", "__context__", "__suppress_context__", "__class__", "__traceback__")),
+        raising("__cause__", SystemExit),
+        raising("errno", base=OSError),
+        raising("code", base=PermanentError),
+        raising("exceptions", KeyboardInterrupt),
+        EverythingError,
+        NamelessError,
+    ],
+    ids=type.__dict__["__name__"].__get__,
+)
+def test_an_error_that_raises_when_it_is_looked_at_is_a_failure_that_names_it(kind):
+    outcome = from_exception(kind("x"))
+    assert outcome.code == "TRANSIENT_ERROR"
+    assert outcome.message.startswith(type.__dict__["__name__"].__get__(kind))
+
+
+@pytest.mark.parametrize("number", ["28", [28], None, object(), 10**30])
+def test_an_errno_that_is_no_number_of_the_systems_is_no_exhaustion(number):
+    error = OSError("x")
+    error.errno = number
+    assert from_exception(error).code == "TRANSIENT_ERROR"

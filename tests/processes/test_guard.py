@@ -1,12 +1,16 @@
 """What a skill in a process leaves behind, and what writes to its socket."""
 
+import asyncio
 import os
 import signal
+import socket
 import sys
 
 import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.execution.processes import wire
+from avtomatika_worker.execution.processes.channel import Channel
 from processes.conftest import gone, until
 from processes.test_programs import program
 
@@ -152,6 +156,38 @@ async def test_garbage_on_the_socket_fails_the_task_at_once(orchestrator, proces
     assert job.error["code"] == "TRANSIENT_ERROR"
     assert "wrote to the worker's socket" in job.error["message"]
     assert (await orchestrator.submit("who", {"seconds": 0}).done(10)).result["who"] == "the next task"
+
+
+@pytest.mark.parametrize(
+    "begun", [wire.HEAD.pack(wire.MARK, 1, 2**32 - 1) + b"x" * 100, b"\x93", wire.MARK + b"12345678"]
+)
+async def test_a_message_that_is_begun_and_not_ended_ends_its_process(begun):
+    taken, problems = [], asyncio.Queue()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(taken.append, lambda: None, on_garbled=problems.put_nowait, stalled_after=0.1)
+        await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+        theirs.sendall(wire.encode("ready") + begun)
+        problem = await asyncio.wait_for(problems.get(), 10)
+    assert taken == [["ready"]]
+    assert f"of which {len(begun)} bytes came" in problem
+    await channel.wait_closed(10)
+    assert channel.closed
+
+
+async def test_a_long_message_that_comes_in_pieces_is_taken():
+    taken = asyncio.Queue()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(taken.put_nowait, lambda: None, on_garbled=taken.put_nowait, stalled_after=0.5)
+        await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+        message = wire.encode("log", "x" * 1000)
+        for start in range(0, len(message), 100):  # longer in all than one may stall
+            theirs.sendall(message[start : start + 100])
+            await asyncio.sleep(0.06)
+        assert await asyncio.wait_for(taken.get(), 10) == ["log", "x" * 1000]
+        channel.close()
+        await channel.wait_closed(10)
 
 
 async def test_a_forked_child_that_falls_through_answers_no_other_task(orchestrator, process):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker.errors import UnsendableValueError
-from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.canonical import canonical_bytes, is_surely_sendable
 from avtomatika_worker.protocol.dialects import DIALECTS, choose
 from avtomatika_worker.protocol.signing import Signer, signed_bytes, verify_message
 
@@ -92,3 +92,27 @@ def test_a_signature_fits_its_message_and_no_other_key(message, dialect):
 
 def test_a_key_never_shows():
     assert "hunter2" not in repr(Signer("hunter2"))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**66), 2**66)
+    | st.floats()
+    | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(VALUES, st.integers(0, 40), st.sampled_from(DIALECTS))
+def test_what_is_surely_sendable_can_be_sent(value, levels, dialect):
+    for _ in range(levels):
+        value = [value]
+    message = {"data": {"x": value}}
+    if is_surely_sendable(message, [message["data"]], dialect, 1):
+        canonical_bytes(message, dialect)
+
+
+@pytest.mark.parametrize("value", [1, -5, 2**63, 0.5, 1e9, "text \u20ac \u02ff", [[{"a": None}]], {}, True])
+def test_everyday_values_are_surely_sendable(value):
+    assert is_surely_sendable({"data": {"x": value}}, [{"x": value}], DIALECTS[-1], 1)

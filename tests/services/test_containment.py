@@ -11,6 +11,7 @@ import pytest
 from avtomatika_worker import SkillBlueprint, TaskContext, Worker
 from avtomatika_worker.execution.containment import contained_loop, run_to_end
 from avtomatika_worker.observability.contained import contain_handlers
+from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.testing import WorkerHarness
 
 
@@ -188,6 +189,39 @@ def test_a_log_handler_that_raises_does_not_reach_who_logs_and_others_get_the_re
         logging.root.removeHandler(sound)
     assert sound.seen == ["one", "two"]
     assert capsys.readouterr().err.count(f"raised {raised.__name__}: oh") == 1  # once, not for each record
+
+
+@pytest.mark.parametrize("where", ["the factory of records", "a filter", "what records are made with"])
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_record_that_cannot_be_made_does_not_reach_who_logs(where, raised, capsys, monkeypatch):
+    kind = type("OfThisTest", (raised,), {})
+
+    def raises(*_args, **_kwargs):
+        raise kind("oh")
+
+    logger = logging.getLogger("avtomatika_worker.lost")
+    contain_handlers()
+    if where == "a filter":
+        monkeypatch.setattr(logger, "filters", [raises])
+    elif where == "the factory of records":
+        monkeypatch.setattr(logging, "_logRecordFactory", raises)
+    else:
+        monkeypatch.setattr(os, "getpid", raises)
+    logger.warning("one")
+    TracebackLogger(logger).log(logging.WARNING, "two", (), "a traceback", extra={})
+    monkeypatch.undo()
+    assert capsys.readouterr().err.count("a log record was lost: OfThisTest was raised") == 1  # once, not for each
+
+
+def test_a_record_names_its_caller_whoever_contains_its_logger(caplog):
+    logger = logging.getLogger("avtomatika_worker.caller")
+    contain_handlers()
+    logger.warning("one")
+    logger.log(logging.WARNING, "two")
+    TracebackLogger(logger).log(logging.WARNING, "three", (), "a traceback", extra={})
+    assert {(each.filename, each.funcName) for each in caplog.records} == {
+        ("test_containment.py", "test_a_record_names_its_caller_whoever_contains_its_logger")
+    }
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")

@@ -3,12 +3,15 @@
 import asyncio
 import json
 
+import pytest
+
 from avtomatika_worker import Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from avtomatika_worker.services.cancels import Cancels
 from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
 from services.conftest import actions, running
+from services.scripted import Answer, Scripted
 
 
 def echo(worker: Worker) -> None:
@@ -71,6 +74,37 @@ async def test_polls_that_come_back_empty_at_once_become_few(worker, orchestrato
         before = nothing.used
         await asyncio.sleep(1.0)  # the span in which polls are counted
         assert nothing.used - before < 20
+
+
+@pytest.mark.parametrize("state", ["running", "finished"])
+async def test_a_task_that_is_handed_out_again_and_again_is_run_once_and_polled_for_less_and_less(worker, state):
+    release, runs = asyncio.Event(), 0
+
+    @worker.skill
+    async def hold():
+        nonlocal runs
+        runs += 1
+        await release.wait()
+        return {}
+
+    task = {"task_id": "t", "job_id": "j", "type": "hold", "params": {}, "timestamp": 1.0}
+
+    def script(call):
+        return Answer(body=json.dumps(task).encode()) if call.kind == "poll" and offering else None
+
+    offering = True
+    async with Scripted(script) as server, running(worker, server, max_concurrent_tasks=4):
+        if state == "finished":
+            release.set()
+        await server.until(lambda: len(server.calls["poll"]) > 8)
+        before = len(server.calls["poll"])
+        await asyncio.sleep(1.0)  # the span in which polls are counted
+        assert len(server.calls["poll"]) - before < 20
+        offering = False
+        release.set()
+        await server.hand_out({"task_id": "next", "type": "hold"})
+        await server.until(lambda: {"t", "next"} <= server.results().keys())
+    assert runs == 2
 
 
 async def test_a_task_of_more_values_than_may_be_is_not_decoded(worker, caplog):

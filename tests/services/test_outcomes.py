@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -281,6 +282,79 @@ async def test_a_failure_keeps_its_reason_whatever_it_carries(unsendable):
     assert "$.data.done[0]" in result.error.message
     assert result.error.details == {"disk": "sda"}
     assert result.data == {}
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+UNSENDABLE = {
+    "nan": (float("nan"), "nan does not exist in JSON"),
+    "infinity": ([1, {"a": float("-inf")}], "inf does not exist in JSON"),
+    "integer": (2**70, "does not fit into 64 bits"),
+    "integer beyond 64 bits by one": (-(2**63) - 1, "does not fit into 64 bits"),
+    "float without a fraction": (1e20, "does not fit into 64 bits"),
+    "surrogate": ("a\ud800", "lone surrogate"),
+    "depth": (nested(40), "nested too deep"),
+}
+
+
+def untyped(params):
+    return {"x": UNSENDABLE[params["which"]][0]}
+
+
+async def untyped_later(params):
+    return untyped(params)
+
+
+@pytest.mark.parametrize("which", UNSENDABLE)
+@pytest.mark.parametrize(
+    ("skill", "executor"),
+    [(untyped, None), (untyped_later, None), (untyped, "process")],
+    ids=["thread", "loop", "process"],
+)
+async def test_what_no_orchestrator_could_digest_is_a_failure_before_the_log_says_how_the_task_ended(
+    which, skill, executor, caplog
+):
+    worker = Worker()
+    worker.skill("returns", executor=executor)(skill)
+    async with WorkerHarness(worker) as h:
+        result = await h.run("returns", {"which": which})
+    assert (result.status, result.error.code) == ("failure", "CONTRACT_VIOLATION_ERROR")
+    assert result.error.message.startswith(("the result cannot be sent: $.", "the result cannot leave its process: $."))
+    assert UNSENDABLE[which][1] in result.error.message
+    assert [(each.action, each.code) for each in ends(caplog)] == [("task_failed", "CONTRACT_VIOLATION_ERROR")]
+
+
+def fills_the_disk(params):
+    with Path("/dev/full").open("wb") as full:
+        full.write(b"x" * 10_000_000)
+
+
+async def fills_the_disk_later(params):
+    fills_the_disk(params)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full here")
+@pytest.mark.parametrize(
+    ("skill", "executor"),
+    [
+        (fills_the_disk, None),
+        (fills_the_disk_later, None),
+        (fills_the_disk, "process"),
+        (fills_the_disk_later, "process"),
+    ],
+    ids=["thread", "loop", "process", "process's loop"],
+)
+async def test_a_full_disk_is_named_as_such_wherever_the_skill_runs(skill, executor):
+    worker = Worker()
+    worker.skill("fills", executor=executor)(skill)
+    async with WorkerHarness(worker) as h:
+        error = (await h.run("fills")).error
+    assert (error.code, "No space left on device" in error.message) == ("RESOURCE_EXHAUSTED_ERROR", True)
 
 
 async def test_a_number_that_is_none_in_json_is_named_where_there_is_a_schema():

@@ -1,5 +1,6 @@
 """The file in which undelivered results wait: what happens to it when the machine, the disk or a person misbehaves."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -11,11 +12,16 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from avtomatika_worker.errors import StoreError
-from avtomatika_worker.services.store import Kind, Message, Store
+from avtomatika_worker.protocol.messages import TaskResult
+from avtomatika_worker.services.keeping import Keeper
+from avtomatika_worker.services.store import _SCHEMA, WRITE_TIMEOUT, Kind, Message, Store
 
 
 def message(task_id, body=b"body"):
@@ -190,11 +196,58 @@ def wrong_shape(path, statements):
     path.chmod(0o600)
 
 
+COLUMNS = "id, url, kind, task_id, message, created"
+
+
+def filled(path, rows=100):
+    store = Store(path.parent, "w1")
+    store.open()
+    for number in range(rows):
+        store.put(message(f"t{number}", os.urandom(500))).result()
+    return store
+
+
+def truncated(path, part):
+    filled(path).close()
+    os.truncate(path, int(path.stat().st_size * part))
+
+
+def log_alone(path, lose):
+    """Leave what a process that was killed has written to the log only, and lose the file."""
+    code = f"""
+        import os
+        from pathlib import Path
+        from avtomatika_worker.services.store import Kind, Message, Store
+        store = Store(Path({str(path.parent)!r}), "w1")
+        store.open()
+        store.put(Message("http://o.test", Kind.RESULT, "t", b"body", 0.0)).result()
+        os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    assert Path(f"{path}-wal").stat().st_size > 0
+    lose(path)
+
+
 PLANTED = {
     "another table": lambda path: wrong_shape(path, "CREATE TABLE other (a); PRAGMA user_version=1"),
     "other columns": lambda path: wrong_shape(path, "CREATE TABLE waiting (id, body); PRAGMA user_version=1"),
     "no version": lambda path: wrong_shape(path, "CREATE TABLE waiting (id, body)"),
     "an odd version": lambda path: wrong_shape(path, "PRAGMA user_version=-7"),
+    "a view": lambda path: wrong_shape(
+        path, f"CREATE VIEW waiting ({COLUMNS}) AS SELECT 1, 'u', 'result', 't', x'80', 1.0; PRAGMA user_version=1"
+    ),
+    "a trigger": lambda path: wrong_shape(
+        path,
+        f"{_SCHEMA}; CREATE TRIGGER no BEFORE INSERT ON waiting BEGIN SELECT RAISE(ABORT, 'no'); END;"
+        "PRAGMA user_version=1",
+    ),
+    "other types": lambda path: wrong_shape(path, f"CREATE TABLE waiting ({COLUMNS}); PRAGMA user_version=1"),
+    "more tables": lambda path: wrong_shape(path, f"{_SCHEMA}; CREATE TABLE other (a); PRAGMA user_version=1"),
+    "half a file": lambda path: truncated(path, 0.5),
+    "less than a page": lambda path: truncated(path, 0.01),
+    "a log without its file": lambda path: log_alone(path, Path.unlink),
+    "a log beside an empty file": lambda path: log_alone(path, lambda file: file.write_bytes(b"")),
+    "a directory for its log": lambda path: (path.touch(mode=0o600), Path(f"{path}-wal").mkdir()),
     "a directory": lambda path: path.mkdir(),
     "a pipe": os.mkfifo,
     "a link": lambda path: path.symlink_to(path.parent / "elsewhere"),
@@ -252,3 +305,84 @@ def test_what_cannot_be_made_again_is_not_called_stored(store):
     assert not store.check()
     with pytest.raises(StoreError):
         store.put(message("t2")).result()
+
+
+@pytest.mark.parametrize("column", ["kind = 'other'", "task_id = x'80'", "message = 'text'", "created = 'yesterday'"])
+def test_a_row_that_is_no_message_is_counted_and_the_others_are_sent(store, caplog, column):
+    for number in range(3):
+        store.put(message(f"t{number}")).result()
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE waiting SET {column} WHERE id = 2")  # noqa: S608 - of this test's own making
+    caplog.clear()
+    found = [each.task_id for _, each in reopened(store)]
+    assert found == ["t0", "t2"]
+    assert [record.action for record in caplog.records] == ["store_unreadable"]
+    assert "1 rows" in caplog.text
+
+
+def test_a_text_that_is_none_keeps_nothing_from_being_read(store):
+    store.put(message("t1")).result()
+    store.put(message("t2")).result()
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE waiting SET url = CAST(x'fffe' AS TEXT) WHERE id = 1")
+    assert [each.task_id for _, each in reopened(store)] == ["t1", "t2"]
+
+
+@pytest.mark.parametrize(("length", "aside"), [(5_000, 1), (20, 0)])
+def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, length, aside):
+    store.put(message("t1")).result()
+    store.close()
+    Path(f"{store.path}-shm").write_bytes(os.urandom(32_768))
+    Path(f"{store.path}-wal").write_bytes(b"no log" * (length // 6))
+    for suffix in ("-shm", "-wal"):
+        Path(f"{store.path}{suffix}").chmod(0o600)
+    assert [each.task_id for _, each in reopened(store)] == ["t1"]
+    assert [record.action for record in caplog.records] == ["store_corrupt"] * aside
+    assert len(list(store.path.parent.glob("*.corrupt-*-wal"))) == aside
+
+
+# ---------------------------------------------------------------------------------------------- a disk that hangs
+
+
+@contextlib.contextmanager
+def hanging(store):
+    """Hold up the thread that writes, as a disk that does not answer does."""
+    answers = threading.Event()
+    put = store.put(message("first"))
+    put.add_done_callback(lambda _: answers.wait())
+    store.forget(put.result())
+    try:
+        yield
+    finally:
+        answers.set()
+
+
+RESULT = TaskResult(job_id="j", task_id="t", worker_id="w1", origin_worker_id="w1", status="success")
+
+
+async def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answers(store, caplog):
+    keeper = Keeper(store)
+    with hanging(store):
+        began = time.monotonic()
+        rows = await asyncio.gather(*(keeper.keep("http://o.test", RESULT, 0.0) for _ in range(50)))
+        assert rows == [None] * 50
+        assert await keeper.keep("http://o.test", RESULT, 0.0) is None
+        assert time.monotonic() - began < 2 * WRITE_TIMEOUT
+        assert [record.action for record in caplog.records] == ["store_failed"]
+        assert "in memory only" in caplog.text
+    await asyncio.wrap_future(store.probe())
+    row = await keeper.keep("http://o.test", RESULT, 0.0)
+    assert row is not None
+    assert [record.action for record in caplog.records] == ["store_failed", "store_recovered"]
+    assert [found for found, _ in reopened(store)] == [row]  # nothing is there that nobody knows of
+
+
+def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
+    keeper = Keeper(store)
+    with hanging(store):
+        began = time.monotonic()
+        assert keeper.keep_at_end([message(f"t{n}") for n in range(50)], began + 0.2) == [False] * 50
+        assert time.monotonic() - began < WRITE_TIMEOUT
+    assert keeper.keep_at_end([message("last")], time.monotonic() + WRITE_TIMEOUT) == [True]

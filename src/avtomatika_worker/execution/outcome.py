@@ -17,7 +17,7 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.tracebacks import folded_traceback
-from avtomatika_worker.files.disk import EXHAUSTED
+from avtomatika_worker.files.disk import is_exhausted
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -28,6 +28,8 @@ _MESSAGE_LIMIT: Final = 2_000
 _MOST_NAMED: Final = 5
 """Errors of a group that its message names."""
 _MOST_CAUSES: Final = 100
+_SQLITE_EXHAUSTED: Final = frozenset({7, 13})
+"""SQLITE_NOMEM and SQLITE_FULL: a skill's own database on a full disk."""
 
 
 class CancelReason(enum.StrEnum):
@@ -96,9 +98,19 @@ def from_exception(error: BaseException) -> Failed:
     The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself; several are named. The frames that
     the exception holds are released: its traceback is in the outcome, as text.
     """
-    outcome = _failure_of(error.original if isinstance(error, ExitedError) else error)
-    release_frames(error)
+    whole = error.original if type(error) is ExitedError else error
+    try:
+        outcome = _failure_of(whole)
+        release_frames(error)
+    except BaseException as problem:  # noqa: BLE001 - what is in it is the user's code, and may raise anything
+        text = f"{_name_of(whole)}: (it cannot be read: {_name_of(problem)} was raised)"
+        return Failed(TransientError.code, bounded_text(text), {"exception": _name_of(whole)}, expected=False)
     return outcome
+
+
+def _name_of(error: BaseException) -> str:
+    name: str = type.__dict__["__name__"].__get__(type(error))  # a metaclass may have a __name__ of its own
+    return name
 
 
 def _failure_of(whole: BaseException) -> Failed:
@@ -144,8 +156,9 @@ def _message_of(error: object) -> str:
 
 def _is_exhausted(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return isinstance(error.errno, int) and error.errno in EXHAUSTED  # users' code may put anything there
-    return isinstance(error, MemoryError)
+        return is_exhausted(error)
+    code: object = getattr(error, "sqlite_errorcode", None)  # not imported for this
+    return isinstance(error, MemoryError) or (isinstance(code, int) and code & 0xFF in _SQLITE_EXHAUSTED)
 
 
 def _shortage(error: BaseException) -> str:

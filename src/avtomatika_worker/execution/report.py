@@ -18,6 +18,8 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
 from avtomatika_worker.observability.logging import TracebackLogger
+from avtomatika_worker.protocol.codec import check_result
+from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import FileMetadata, ResultError, Task, TaskResult
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE
 
@@ -92,6 +94,15 @@ def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) ->
         trace,
         extra={"action": "task_finished", **facts},
     )
+
+
+def sendable(result: TaskResult, dialect: Dialect) -> TaskResult:
+    """Return the result, or the failure that takes its place when an orchestrator could not digest it."""
+    try:
+        check_result(result, dialect)
+    except UnsendableValueError as error:
+        return replace_unsendable(result, error)
+    return result
 
 
 def replace_unsendable(result: TaskResult, error: UnsendableValueError) -> TaskResult:

@@ -17,8 +17,16 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _THREADS: Final = 8
-EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-"""What the system answers when a disk or quota is full, or memory or descriptors have run out."""
+EXHAUSTED: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE}
+)
+"""What the system answers when a disk, a quota or a file's limit is full, or memory or descriptors have run out."""
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether the system has run out of something. Users' code may put anything in an error's ``errno``."""
+    number: object = error.errno
+    return isinstance(number, int) and number in EXHAUSTED
 
 
 class Disk:
@@ -54,7 +62,7 @@ def _call(func: Callable[[], _T]) -> _T:
     try:
         return func()
     except OSError as error:
-        if error.errno in EXHAUSTED:
+        if is_exhausted(error):
             text = f"{os.strerror(error.errno or 0)}: {error.filename or 'files of the task'}"
             raise ResourceExhaustedError(text, {"errno": error.errno}) from error
         raise

@@ -1,23 +1,53 @@
-"""Keeps the worker's own log records from ending it: handlers are users' code, and may raise anything."""
+"""Keeps the worker's own log records from ending it: users' code may raise anything while one is made and handled.
+
+That is in handlers and filters, in the factory that makes records, and in whatever of the standard library a skill has
+replaced.
+"""
 
 from __future__ import annotations
 
 import logging
 import weakref
-from typing import Final
+from typing import Any, Final
 
 from avtomatika_worker._atexit import write_error
 
 _PACKAGE: Final = "avtomatika_worker"
+_CONTAINED: Final = frozenset({_PACKAGE, "asyncio", "concurrent"})
+"""Whose loggers the worker's event loops call, by the first part of their names."""
 _NAME: Final = f"{_PACKAGE} to root"
 
 
 def contain_handlers() -> None:
-    """Let records of the worker reach the root logger's handlers with whatever these raise caught."""
+    """Let records of the worker reach the root logger's handlers, and catch whatever is raised on the way."""
+    for name, each in list(logging.root.manager.loggerDict.items()):
+        if type(each) is logging.Logger and name.partition(".")[0] in _CONTAINED:
+            each.__class__ = ContainedLogger
     logger = logging.getLogger(_PACKAGE)
     if not any(each.get_name() == _NAME for each in logger.handlers):  # this module may have been imported again
         logger.addHandler(_ToRoot())
     logger.propagate = False
+
+
+_told: Final = set[type[BaseException]]()
+
+
+def record_lost(error: BaseException) -> None:
+    """Report on standard error that a record was lost: once for each kind of problem."""
+    if type(error) not in _told:
+        _told.add(type(error))
+        write_error(f"worker: a log record was lost: {type(error).__name__} was raised while it was made")
+
+
+class ContainedLogger(logging.Logger):
+    """A logger that raises nothing."""
+
+    def _log(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # this method is nobody's caller
+        try:
+            super()._log(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - a log record ends nothing
+            record_lost(error)
 
 
 class _ToRoot(logging.Handler):

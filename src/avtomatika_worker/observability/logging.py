@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TextIO
 
-from avtomatika_worker.observability.contained import contain_handlers
+from avtomatika_worker.observability.contained import contain_handlers, record_lost
 from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.writer import Writer
@@ -42,11 +42,14 @@ class TracebackLogger:
             self._logger.log(level, message, *args, extra=extra, stacklevel=2)
         elif self._logger.isEnabledFor(level):
             path, line, function, _ = self._logger.findCaller(stacklevel=2)
-            record = self._logger.makeRecord(
-                self._logger.name, level, path, line, message, args, None, function, dict(extra)
-            )
-            record.exc_text = traceback
-            self._logger.handle(record)
+            try:
+                record = self._logger.makeRecord(
+                    self._logger.name, level, path, line, message, args, None, function, dict(extra)
+                )
+                record.exc_text = traceback
+                self._logger.handle(record)
+            except BaseException as error:  # noqa: BLE001 - a log record ends nothing
+                record_lost(error)
 
 
 class _Handler(logging.StreamHandler[TextIO]):

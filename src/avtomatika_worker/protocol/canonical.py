@@ -8,9 +8,11 @@ the bytes that are sent: an orchestrator which canonicalises them again finds th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
+import msgspec
 import orjson
 
 from avtomatika_worker.errors import UnsendableValueError
@@ -22,6 +24,10 @@ _LARGE_FLOAT: Final = 1e16  # from here on orjson releases differ: 1e16 or 1e+16
 _SCALARS: Final = frozenset({str, bool})
 _TEXT_OR_BOOL: Final = (str, bool)  # written out, ``str | bool`` is made anew for every value
 _ARRAYS: Final = (list, tuple)
+_CONTAINERS: Final = (dict, list, tuple)
+_LARGE_NUMBER: Final = re.compile(rb"\xcb[\x43-\x7f\xc3-\xff]")
+"""In MessagePack: a float of 2**49 or more, an infinity, or NaN. Other bytes may look like one."""
+_CANNOT_ENCODE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
@@ -38,6 +44,30 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
         return orjson.dumps(cleaned, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
         raise UnsendableValueError(*_culprit(cleaned, ("$",)) or ("$", str(error))) from None
+
+
+def is_surely_sendable(message: object, parts: Iterable[object], dialect: Dialect, depth: int) -> bool:
+    """Whether nothing in ``message`` keeps it from being sent, as far as that can be found out at once.
+
+    False says nothing: `canonical_bytes` knows. Users' values are in the ``parts``, at most ``depth`` levels below the
+    root.
+    """
+    try:
+        body = msgspec.msgpack.encode(message)  # takes no lone surrogates, and no integers beyond 64 bits
+    except _CANNOT_ENCODE:
+        return False
+    if b"\xcb" in body and _LARGE_NUMBER.search(body):
+        return False
+    level: list[Any] = [each for each in parts if isinstance(each, _CONTAINERS)]
+    for _ in range(dialect.max_nesting - depth):
+        level = [each for container in level for each in _members(container) if isinstance(each, _CONTAINERS)]
+        if not level:
+            return True
+    return False
+
+
+def _members(container: Any) -> Iterable[Any]:
+    return cast("dict[str, Any]", container).values() if isinstance(container, dict) else container
 
 
 _Path = tuple[str | int, ...]

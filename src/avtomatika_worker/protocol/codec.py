@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.canonical import canonical_bytes, is_surely_sendable
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import Event, Heartbeat, TaskResult, WorkerRegistration, WorkerStatus
 from avtomatika_worker.protocol.signing import Signer
@@ -26,6 +26,9 @@ RESULT_PATH: Final = "/_worker/tasks/result"
 EVENT_PATH: Final = "/_worker/events"
 TOKEN_PATH: Final = "/_worker/auth/token"  # noqa: S105 - a path
 REFRESH_PATH: Final = "/_worker/auth/token/refresh"
+
+_DEEPEST_PART: Final = 3
+"""Levels below the root of a result that users' values stand at: ``data_metadata``, a file's name, ``metadata``."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -49,6 +52,25 @@ def poll_path(worker_id: str) -> str:
 def commands_path(worker_id: str) -> str:
     """Return the path of the commands' WebSocket."""
     return f"/_worker/ws/{worker_id}"
+
+
+def check_result(result: TaskResult, dialect: Dialect) -> None:
+    """Raise `UnsendableValueError` for a result that an orchestrator of this dialect could not digest."""
+    parts: list[object] = [result.data, result.metadata, result.costs]
+    if result.error is not None:
+        parts.append(result.error.details)
+    if result.data_metadata is not None:
+        parts.extend(each.metadata for each in result.data_metadata.values())
+    if not is_surely_sendable(result, parts, dialect, _DEEPEST_PART):
+        canonical_bytes(_result_message(result, dialect), dialect)
+
+
+def _result_message(result: TaskResult, dialect: Dialect) -> dict[str, Any]:
+    message: dict[str, Any] = msgspec.to_builtins(result)
+    del message["identity_chain"]
+    if not dialect.costs:
+        message["costs"] = None
+    return message
 
 
 class Codec:
@@ -113,11 +135,8 @@ class Codec:
 
     def result(self, result: TaskResult, dialect: Dialect, now: float) -> Request:
         """Write a result. Raises `UnsendableValueError` when the orchestrator could not digest it."""
-        message = msgspec.to_builtins(result)
-        chain = message.pop("identity_chain")
-        if not dialect.costs:
-            message["costs"] = None
-        return Request("POST", RESULT_PATH, self._sealed(message, dialect, now, chain=chain))
+        message = _result_message(result, dialect)
+        return Request("POST", RESULT_PATH, self._sealed(message, dialect, now, chain=result.identity_chain))
 
     def event(self, event: Event, dialect: Dialect, now: float) -> Request:
         """Write an event. Raises `UnsendableValueError` when the orchestrator could not digest it.

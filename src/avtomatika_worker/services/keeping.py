@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Final
 
 import msgspec
@@ -26,6 +28,7 @@ class Keeper:
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
+        self._hangs = False
         self._failing_since: float | None = None
         self._reminded = 0.0
 
@@ -57,28 +60,44 @@ class Keeper:
             return []
 
     async def keep(self, url: str, message: TaskResult | Event, created: float) -> int | None:
-        """Store a message and return its row; None when that is not possible now. ``created`` is in Unix seconds."""
-        if self._store is None:
+        """Store a message and return its row; None when that is not possible now. ``created`` is in Unix seconds.
+
+        A disk that does not answer is waited for once, for `WRITE_TIMEOUT`; then everything is in memory only until
+        it answers again.
+        """
+        if self._store is None or self._hangs:
             return None
         try:
-            row = await asyncio.wrap_future(self._store.put(encode(url, message, created)))
+            put = self._store.put(encode(url, message, created))
+        except _ENCODE_ERRORS:
+            return None  # a value that cannot be sent either: the attempt finds it and a failure takes its place
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                row = await asyncio.wrap_future(put)
         except StoreError as error:
             self._failed(error)
             return None
-        except _ENCODE_ERRORS:
-            return None  # a value that cannot be sent either: the attempt finds it and a failure takes its place
+        except TimeoutError:
+            self._give_up(put)
+            self._hangs = True
+            self._failed(StoreError(f"{self._store.path} has not been written for {WRITE_TIMEOUT:.0f} s"))
+            self._store.probe().add_done_callback(self._answers_again)
+            return None
+        except BaseException:
+            self._give_up(put)
+            raise
         self._recovered()
         return row
 
-    def keep_at_once(self, url: str, message: TaskResult | Event, created: float) -> bool:
-        """Store a message without waiting for the event loop; return whether it is safe. For the very last moment."""
+    def keep_at_end(self, messages: Sequence[Message], until: float) -> list[bool]:
+        """Store messages without the event loop, and wait until all are safe or it is ``until``, monotonic seconds.
+
+        Returns which are safe. For the very last moment.
+        """
         if self._store is None:
-            return False
-        try:
-            self._store.put(encode(url, message, created)).result(WRITE_TIMEOUT)
-        except (StoreError, TimeoutError, *_ENCODE_ERRORS):
-            return False
-        return True
+            return [False] * len(messages)
+        puts = [self._store.put(each) for each in messages]
+        return [_is_stored(put, until) for put in puts]
 
     def forget(self, row: int | None) -> None:
         """Remove a message that is settled."""
@@ -88,6 +107,21 @@ class Keeper:
     def check(self) -> bool:
         """Return whether what was stored is still on disk."""
         return self._store is not None and self._store.check()
+
+    def _give_up(self, put: Future[int]) -> None:
+        """See to it that nothing is stored that nobody knows of."""
+        if not put.cancel():
+            put.add_done_callback(self._forget_late)
+
+    def _forget_late(self, put: Future[int]) -> None:
+        if put.exception() is None:
+            self.forget(put.result())
+
+    def _answers_again(self, probe: Future[bool]) -> None:
+        """Take note, in the store's thread, that the disk has answered."""
+        self._hangs = False
+        if probe.result():
+            self._recovered()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -112,6 +146,14 @@ class Keeper:
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
             _log.warning("results are kept on disk again after %.0f s", seconds, extra={"action": "store_recovered"})
+
+
+def _is_stored(put: Future[int], until: float) -> bool:
+    try:
+        put.result(max(0.0, until - time.monotonic()))
+    except (StoreError, TimeoutError):
+        return False
+    return True
 
 
 def encode(url: str, message: TaskResult | Event, created: float) -> Message:

@@ -21,9 +21,9 @@ from avtomatika_worker.observability import metrics
 from avtomatika_worker.protocol.messages import Event, TaskResult
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.delivery import Delivery, attempt, delivery_of, events_lane, keep, result_lane
-from avtomatika_worker.services.keeping import Keeper, decode, size_of
+from avtomatika_worker.services.keeping import Keeper, decode, encode, size_of
 from avtomatika_worker.services.link import Link
-from avtomatika_worker.services.store import Message
+from avtomatika_worker.services.store import WRITE_TIMEOUT, Message
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -166,20 +166,21 @@ class Outbox:
             left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
         with self._ending:  # both the loop and the last resort may come here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
+            until = time.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
             on_disk = bool(rest) and self._keeper.check()
             for delivery in left:
                 if delivery.discarded:
                     self._keeper.forget(delivery.row)
-            for delivery in rest:
-                self._settled_at_end.add(delivery)
-                if delivery.row is None or not on_disk:
-                    self._store_at_end(delivery)
+            self._settled_at_end.update(rest)
+            self._store_at_end([each for each in rest if each.row is None or not on_disk], until)
         return sum(not each.discarded for each in left)
 
-    def _store_at_end(self, delivery: Delivery) -> None:
-        if not self._keeper.keep_at_once(delivery.link.url, delivery.message, delivery.created):
-            self.lost += 1
-            _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
+    def _store_at_end(self, deliveries: Sequence[Delivery], until: float) -> None:
+        messages = [encode(each.link.url, each.message, each.created) for each in deliveries]
+        for delivery, safe in zip(deliveries, self._keeper.keep_at_end(messages, until), strict=True):
+            if not safe:
+                self.lost += 1
+                _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
 
     def stop_sending(self) -> None:
         """Make no more first attempts: what comes now is stored."""

@@ -118,7 +118,7 @@ class _Source:
         return [*self.polls][len(self.stale(now)) :]
 
     def came_empty(self, poll: _Poll, now: float) -> None:
-        """Take note of a poll that brought nothing."""
+        """Take note of a poll that brought nothing, or nothing new."""
         self.demand.came_empty()
         pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
         self.not_before = max(self.not_before, now + pause)
@@ -351,10 +351,12 @@ class Poller:
                 source.came_empty(poll, time.monotonic())
             else:
                 taken = True
-                source.demand.got_task()
-                source.empty.got_task()
-                self._rotation.got_task(self._sources.index(source))
-                self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll))
+                if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
+                    source.demand.got_task()
+                    source.empty.got_task()
+                    self._rotation.got_task(self._sources.index(source))
+                else:
+                    source.came_empty(poll, time.monotonic())
         except (MalformedMessageError, UntrustedTaskError) as error:
             taken = self._refuse(source, poll, error)
         except TransportError as error:

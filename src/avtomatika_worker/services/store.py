@@ -11,10 +11,7 @@ import logging
 import os
 import queue
 import sqlite3
-import stat
-import sys
 import threading
-import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Final
 
 from avtomatika_worker.errors import ConfigError, StoreError
 from avtomatika_worker.files.ownership import private_directory
+from avtomatika_worker.services.store_files import UnusableFileError, check_files, set_aside
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -37,6 +35,8 @@ CREATE TABLE waiting (
 )
 """
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PRIMARY: Final = 0xFF
+"""The bits of an extended error code of SQLite's that are the code it is a kind of."""
 _LOCK_TIMEOUT: Final = 2.0
 """Seconds that the process before may take to let go of the file."""
 _BATCH: Final = 500
@@ -82,14 +82,17 @@ class _Check:
 
 
 _Write = _Put | _Forget | _Check | None  # None: no more follow
-_COLUMNS: Final = ["id", "url", "kind", "task_id", "message", "created"]
-_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+_COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, default, place in the key
+    ("id", "INTEGER", 0, None, 1),
+    ("url", "TEXT", 1, None, 0),
+    ("kind", "TEXT", 1, None, 0),
+    ("task_id", "TEXT", 1, None, 0),
+    ("message", "BLOB", 1, None, 0),
+    ("created", "REAL", 1, None, 0),
+]
+_OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at whether the file is still there, while nothing is written."""
-
-
-class _Unusable(Exception):  # noqa: N818 - never leaves this module
-    """What is at the store's place is not a store of ours."""
 
 
 class Store:
@@ -104,6 +107,7 @@ class Store:
         self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._hangs = False
 
     def open(self) -> list[tuple[int, Message]]:
         """Take the file, made with mode 0600 if need be, and return what waits in it, each with its row.
@@ -136,23 +140,28 @@ class Store:
         """
         if self._connection is None:
             return False
+        try:
+            return self.probe().result(WRITE_TIMEOUT)
+        except TimeoutError:
+            self._hangs = True
+            return True
+
+    def probe(self) -> Future[bool]:
+        """Return what `check` does, as a future: it is done when all that was asked before is."""
         done: Future[bool] = Future()
         self._writes.put(_Check(done))
-        try:
-            return done.result(WRITE_TIMEOUT)
-        except TimeoutError:
-            return True
+        return done
 
     def close(self) -> None:
         """Write what waits to be written, and let go of the file."""
         if self._connection is None:
             return
         self._writes.put(None)
-        self._thread.join(WRITE_TIMEOUT)
+        self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)
         if self._thread.is_alive():  # the disk does not answer; what it has taken, it has
             return
         with contextlib.suppress(sqlite3.Error):
-            empty = not self._waiting(self._connection)
+            empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
             self._connection.close()
             if self._temporary and empty:
                 self.path.unlink(missing_ok=True)
@@ -162,44 +171,25 @@ class Store:
     def _open_or_replace(self) -> sqlite3.Connection:
         """Connect; what cannot be a store is set aside first. Raises OSError, `ConfigError` and `StoreError`."""
         try:
-            self._check_files()
+            check_files(self.path)
             return self._connect()
-        except _Unusable as error:
-            self._set_aside(error)
+        except UnusableFileError as error:
+            set_aside(self.path, error)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode not in _CORRUPT:
+            if _code_of(error) not in _CORRUPT:
                 raise self._explained(error) from error
-            self._set_aside(error)
+            set_aside(self.path, error)
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
-
-    def _check_files(self) -> None:
-        """Look at the files before SQLite opens them. Raises `_Unusable` for what somebody else may have made."""
-        for path in (Path(f"{self.path}{suffix}") for suffix in _SUFFIXES):
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                raise _Unusable(f"{path.name} is no regular file")
-            if sys.platform == "win32":
-                continue
-            if status.st_uid != os.geteuid():
-                raise _Unusable(f"{path.name} belongs to another user")
-            if status.st_nlink > 1:
-                raise _Unusable(f"{path.name} has other links")
-            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise _Unusable(f"others may write to {path.name}")
-            if stat.S_IMODE(status.st_mode) != 0o600:
-                path.chmod(0o600)
 
     def _connect(self) -> sqlite3.Connection:
         private_directory(self.path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         try:
             # The lock is held until the file is closed, or the process has died: however that comes about.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -221,12 +211,14 @@ class Store:
         problem: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise _corrupt(problem)
-        columns = [row[1] for row in connection.execute("PRAGMA table_info(waiting)")]
-        if version == 0 and not columns:
+        objects = connection.execute(_OBJECTS).fetchall()
+        columns = [row[1:] for row in connection.execute("PRAGMA table_info(waiting)")]
+        if version == 0 and not objects:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        elif version != _SCHEMA_VERSION or columns != _COLUMNS:
-            raise _Unusable(f"it is no outbox: version {version}, columns {', '.join(columns) or 'none'}")
+        elif version != _SCHEMA_VERSION or objects != [("table", "waiting")] or columns != _COLUMNS:
+            holds = ", ".join(f"{kind} {name}" for kind, name in objects) or "nothing"
+            raise UnusableFileError(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
 
     def _found(self) -> tuple[int, int] | None:
         """Return which file is at the store's place."""
@@ -259,37 +251,33 @@ class Store:
         )
 
     def _explained(self, error: sqlite3.DatabaseError) -> Exception:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if _code_of(error) == sqlite3.SQLITE_BUSY:
             problem = f"WORKER_ID={self._worker_id}: another process with this id runs here and owns {self.path}"
             return ConfigError([f"{problem}; give each worker an id of its own, or stop the other one"])
         return StoreError(f"{self.path} cannot be used for results: {error}")
 
-    def _set_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        for suffix in _SUFFIXES:
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
-        _log.error(
-            "%s cannot be used (%s): set aside as %s; the results in it are not sent",
-            self.path,
-            error,
-            aside.name,
-            extra={"action": "store_corrupt"},
-        )
-
-    @staticmethod
-    def _waiting(connection: sqlite3.Connection) -> list[tuple[int, Message]]:
+    def _waiting(self, connection: sqlite3.Connection) -> list[tuple[int, Message]]:
         rows = connection.execute("SELECT id, url, kind, task_id, message, created FROM waiting ORDER BY id")
-        known = set(Kind)
-        return [
-            (row, Message(url, Kind(kind), task_id, body, created))
-            for row, url, kind, task_id, body, created in rows
-            if kind in known
-            and isinstance(url, str)
-            and isinstance(task_id, str)
-            and isinstance(body, bytes)
-            and isinstance(created, int | float)
-        ]
+        known, found, unreadable = set(Kind), list[tuple[int, Message]](), 0
+        for row, url, kind, task_id, body, created in rows:
+            if (
+                kind in known
+                and isinstance(url, str)
+                and isinstance(task_id, str)
+                and isinstance(body, bytes)
+                and isinstance(created, int | float)
+            ):
+                found.append((row, Message(url, Kind(kind), task_id, body, created)))
+            else:
+                unreadable += 1
+        if unreadable:
+            _log.error(
+                "%d rows in %s are no results or events; they are not sent, and stay there",
+                unreadable,
+                self.path,
+                extra={"action": "store_unreadable"},
+            )
+        return found
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -358,6 +346,11 @@ class Store:
                 write.done.set_exception(problem)
 
 
+def _text(written: bytes) -> str:
+    """Read a text of the file: what is none must not keep the rest from being read."""
+    return written.decode("utf-8", "replace")
+
+
 def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
     if isinstance(write, _Forget):
         connection.execute("DELETE FROM waiting WHERE id = ?", (write.row,))
@@ -368,6 +361,10 @@ def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
         (message.url, message.kind.value, message.task_id, message.body, message.created),
     )
     return cursor.lastrowid or 0
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY  # errors of Python's own side have none
 
 
 def _corrupt(problem: str) -> sqlite3.DatabaseError:

@@ -17,7 +17,7 @@ from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
-from avtomatika_worker.execution.report import build_result, log_end
+from avtomatika_worker.execution.report import build_result, log_end, sendable
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.log_context import bind_log_context
@@ -123,14 +123,18 @@ class Tasks:
 
     # ------------------------------------------------------------------------------------------------ arriving
 
-    def start(self, link: Link, task: Task, *, reserved: bool) -> None:
-        """Run a task in the slot that its poll had ``reserved``; without one, it waits for the next that is free."""
+    def start(self, link: Link, task: Task, *, reserved: bool) -> bool:
+        """Run a task in the slot that its poll had ``reserved``; without one, it waits for the next that is free.
+
+        Returns whether it is another one than those that are here already.
+        """
         if self._refused is not None:
             self.answer(link, task, Cancelled(self._refused), reserved=reserved)
         elif self._is_underway(link, task):
             _log.info("task %s came again; it is run once", task.task_id, extra={"action": "task_duplicate"})
             if reserved:
                 self.release_slot()
+            return False
         elif (result := self._recent.find(link.url, task)) is not None:
             _log.info(
                 "task %s came again after its end; its result is sent again",
@@ -138,9 +142,11 @@ class Tasks:
                 extra={"action": "task_duplicate"},
             )
             self._answer_with(link, task, result, reserved=reserved)
+            return False
         else:
             self._outbox.discard_result(link, task.task_id)  # a new task under the same id: the old one is settled
             self._run(link, task, reserved=reserved)
+        return True
 
     def answer(self, link: Link, task: Task, outcome: Outcome, *, reserved: bool) -> None:
         """Answer a task that is not run, in the slot that its poll had ``reserved``."""
@@ -289,6 +295,7 @@ class Tasks:
     def _result(self, running: Running, outcome: Outcome) -> TaskResult:
         task, seconds = running.task, time.monotonic() - running.execution.started
         result = build_result(task, outcome, self._settings.worker_id, seconds=seconds, added=running.ctx.costs)
+        result = sendable(result, running.link.dialect)
         self._measure(running, outcome, result, seconds)
         asyncio.get_running_loop().call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
         return result

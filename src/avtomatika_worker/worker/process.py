@@ -115,7 +115,7 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
     if code == EXIT_OK:
         code = exit_code(worker.ending)
     hear_signals(lambda _number, _times: exit_at_once(code or EXIT_FORCED))
-    ended = run_to_end(loop, _stragglers_end())
+    ended = _end_stragglers(loop)
     threads.shutdown(wait=False, cancel_futures=True)
     if not ended:
         exit_without_threads(code)
@@ -198,6 +198,16 @@ async def _keep_signals() -> None:
                 extra={"action": "signals_taken_back"},
             )
         await asyncio.sleep(_KEEP_EVERY)
+
+
+def _end_stragglers(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return what `_stragglers_end` does; False where the loop cannot run any more, as without descriptors."""
+    ending = _stragglers_end()
+    try:
+        return run_to_end(loop, ending)
+    except Exception:  # noqa: BLE001 - the code is known, and nothing may hold it up now
+        _log.warning("what still runs is left behind", exc_info=True, extra={"action": "exit_cut"})
+        return False
 
 
 async def _stragglers_end() -> bool:

@@ -12,6 +12,9 @@ from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, re
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
+STALLED_AFTER: Final = 10.0
+"""Seconds in which more must come of a message that has begun: it is written in one go, unless it is none."""
+
 
 class Channel(asyncio.Protocol):
     """Calls ``take`` with every message, and ``on_lost`` at the end.
@@ -27,6 +30,7 @@ class Channel(asyncio.Protocol):
         *,
         on_garbled: Callable[[str], None] | None = None,
         on_stranger: Callable[[int], None] | None = None,
+        stalled_after: float = STALLED_AFTER,
     ) -> None:
         self._take = take
         self._on_lost = on_lost
@@ -36,6 +40,8 @@ class Channel(asyncio.Protocol):
         self.pid: int = 0
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
+        self._stalled_after = stalled_after
+        self._stalling: asyncio.TimerHandle | None = None
         self._lost = asyncio.get_running_loop().create_future()
 
     @property
@@ -84,11 +90,33 @@ class Channel(asyncio.Protocol):
             _log.error(
                 "a process for skills said what is no message", exc_info=True, extra={"action": "skill_process_garbled"}
             )
-            self.close()
-            if self._on_garbled is not None:
-                self._on_garbled(f"{type(error).__name__}: {error}")
+            self._garbled(f"{type(error).__name__}: {error}")
         finally:
             del self._buffer[:start]
+            self._watch_rest()
+
+    def _garbled(self, problem: str) -> None:
+        self.close()
+        if self._on_garbled is not None:
+            self._on_garbled(problem)
+
+    def _watch_rest(self) -> None:
+        """See to it that a message which has begun comes to its end, or that its process does."""
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
+        if self._buffer and not self.closed:
+            self._stalling = asyncio.get_running_loop().call_later(self._stalled_after, self._stalled)
+
+    def _stalled(self) -> None:
+        have = len(self._buffer)
+        _log.error(
+            "a process for skills has begun a message and not ended it: %d bytes came, and no more for %.0f s",
+            have,
+            self._stalled_after,
+            extra={"action": "skill_process_garbled"},
+        )
+        self._garbled(f"a message of which {have} bytes came, and no more")
 
     def _take_from(self, pid: int, message: Message) -> None:
         self.pid = self.pid or pid
@@ -101,6 +129,8 @@ class Channel(asyncio.Protocol):
         """Take note of the end."""
         del exc
         self._take_back()
+        if self._stalling is not None:
+            self._stalling.cancel()
         if not self._lost.done():
             self._lost.set_result(None)
         self._on_lost()

@@ -27,7 +27,7 @@ import os
 import struct
 from dataclasses import fields
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -114,7 +114,7 @@ def error_parts(error: Exception) -> list[Any]:
         return ["unsafe", [error.name, error.problem]]
     if isinstance(error, TaskError):
         return ["task", [error.code, error.message, error.details]]
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and isinstance(cast("object", error.errno), int):
         return ["os", [error.errno, error.strerror, str(error.filename) if error.filename is not None else None]]
     if isinstance(error, FileNotFoundError):
         return ["missing", [str(error)]]
