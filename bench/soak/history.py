@@ -67,6 +67,10 @@ class History:
         cursor = self._db.execute("INSERT INTO runs (listening) VALUES (NULL)")
         self.run = cursor.lastrowid or 0
 
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
     def mark(self, what: str) -> None:
         """Note that this run listens, has a registration, or has a poll, for the first time."""
         self._db.execute(f"UPDATE runs SET {what} = ? WHERE run = ? AND {what} IS NULL", (time.time(), self.run))  # noqa: S608 - a column
