@@ -20,7 +20,7 @@ from bench.soak.history import connect
 from bench.soak.jobs import HISTORY, JOURNAL, answer, fingerprint, job_of, refusal
 from bench.soak.processes import Life
 
-WRITING: Final = 5.0
+WRITING: Final = 2.0
 """Seconds for which a result may be on its way to the disk; who kills the worker then may lose it."""
 
 ON_ITS_WAY: Final = 10.0

@@ -74,6 +74,12 @@ class Soak:
         message = {"task_id": task, "job_id": job.job_id, "status": "success", "data": data, **signed, **changed}
         self.history.add_result(message, verdict, state, None)
 
+    def done_again(self, job):
+        """Hand a job out a second time, and let that end well."""
+        task = self.history.hand_out(job, 30.0, None).task
+        self.ran(task, 160, 161, "soak/worker-2")
+        self.result(job, task)
+
     def faults(self):
         """Return what the check finds."""
         (self.directory / JOURNAL).write_text("".join(f"{line}\n" for line in self.lines))
@@ -113,9 +119,7 @@ def test_a_complete_history_has_no_faults(soak):
 def test_a_task_without_a_result_needs_a_reason(soak, began, ended, life, fault):
     job, task = soak.hand_out("echo")
     soak.ran(task, began, ended, life)
-    again = soak.history.hand_out(job, 30.0, None).task
-    soak.ran(again, 160, 161, "soak/worker-2")
-    soak.result(job, again)
+    soak.done_again(job)
     assert soak.faults() == [f"{task} has no result: {fault}"]
 
 
@@ -123,17 +127,13 @@ def test_a_task_without_a_result_needs_a_reason(soak, began, ended, life, fault)
 def test_a_kill_is_a_reason(soak, began, ended):
     job, task = soak.hand_out("echo")
     soak.ran(task, began, ended)
-    again = soak.history.hand_out(job, 30.0, None).task
-    soak.ran(again, 160, 161, "soak/worker-2")
-    soak.result(job, again)
+    soak.done_again(job)
     assert soak.faults() == []
 
 
 def test_a_broken_answer_is_a_reason(soak):
     job, _ = soak.hand_out("echo", fault="cut_body")
-    again = soak.history.hand_out(job, 30.0, None).task
-    soak.ran(again, 160, 161, "soak/worker-2")
-    soak.result(job, again)
+    soak.done_again(job)
     assert soak.faults() == []
 
 
@@ -155,9 +155,7 @@ def test_what_was_on_disk_has_to_come(soak):
     job, task = soak.hand_out("echo")
     soak.ran(task, 1, 99)
     soak.killed.stored = [task]
-    again = soak.history.hand_out(job, 30.0, None).task
-    soak.ran(again, 160, 161, "soak/worker-2")
-    soak.result(job, again)
+    soak.done_again(job)
     assert soak.faults() == [f"the result of {task} was on disk as soak/worker-1 ended, and never came"]
 
 
