@@ -19,6 +19,7 @@ import random
 import secrets
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -129,7 +130,7 @@ async def soak(plan: Plan, directory: Path) -> tuple[list[str], dict[str, Any]]:
             await Disturbance(plan, directory, worker, other).go_on()
             enough = time.time()
             (directory / orchestrator.ENOUGH).touch()
-            drained = await until(lambda: open_jobs(directory) == 0, plan.drain)
+            drained = await until(lambda: settled(directory), plan.drain)
             await worker.end(signal.SIGTERM)
             await other.end(signal.SIGTERM)
             await worker.settled()
@@ -139,7 +140,7 @@ async def soak(plan: Plan, directory: Path) -> tuple[list[str], dict[str, Any]]:
             other.kill_all()
     findings = Check(directory, plan.seed, enough, worker.lives, other.lives).run()
     faults = findings.faults + [f"left behind by {orphan}" for orphan in worker.orphans]
-    for kind in ("result", "event"):
+    for kind in processes.KINDS:
         faults += [f"left on disk: a {kind} of {task}" for task in processes.stored(directory, kind)]
     ends = {
         "worker": Counter(str(life.signal) for life in worker.lives),
@@ -159,9 +160,14 @@ async def until(done: Callable[[], bool], limit: float) -> bool:
     return True
 
 
-def open_jobs(directory: Path) -> int:
-    """Count the jobs without an outcome."""
-    return _count(directory, "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'running')")
+def settled(directory: Path) -> bool:
+    """Tell whether every job has an outcome, and nothing waits in the worker's file: events may follow a result."""
+    if _count(directory, "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'running')"):
+        return False
+    try:
+        return not any(processes.stored(directory, kind) for kind in processes.KINDS)
+    except (OSError, sqlite3.DatabaseError):  # the copy of a file that is being written to
+        return False
 
 
 def outcomes(directory: Path) -> int:

@@ -27,6 +27,9 @@ ENDS_WITHIN: Final = 45.0
 """Seconds that a worker may take after SIGTERM (5 of them for its tasks), on a machine that has other work, too."""
 
 ORPHANS_GONE_WITHIN: Final = 10.0
+KINDS: Final = ("result", "event")
+"""What may wait in the worker's file."""
+
 _SAMPLE_EVERY: Final = 1.0
 
 
@@ -190,7 +193,7 @@ def worker(port: int, directory: Path) -> Victim:
 
 
 def stored(directory: Path, kind: str) -> list[str]:
-    """Return the tasks of which a result (or an event) waits in the file of a worker that has ended.
+    """Return the tasks of which a result or an event, as ``kind`` says, waits in the worker's file.
 
     A copy is read: whoever opens the file itself puts it in order, which is the next worker's work.
     """
