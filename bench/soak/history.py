@@ -15,6 +15,9 @@ from typing import Any, Final
 
 from bench.soak.jobs import Job, fingerprint
 
+NONCE: Final = 65.0
+"""Seconds for which what has come once is refused; later it is taken again, and counts once."""
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, listening REAL, registered REAL, polled REAL);
 CREATE TABLE IF NOT EXISTS jobs (
@@ -144,9 +147,12 @@ class History:
         return self._db.execute("SELECT 1 FROM results WHERE signature = ?", (signature,)).fetchone() is not None
 
     def add_event(self, event_id: str, task: str, step: int) -> bool:
-        """Note a custom event; return whether it is a new one."""
-        row = (event_id, time.time(), task, step)
-        return self._db.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?)", row).rowcount == 1
+        """Note a custom event; return whether it may come: one that has come a moment ago is refused as a replay."""
+        now = time.time()
+        if self._db.execute("SELECT 1 FROM events WHERE event_id = ? AND at > ?", (event_id, now - NONCE)).fetchone():
+            return False
+        self._db.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?)", (event_id, now, task, step))
+        return True
 
     def add_fault(self, call: str, kind: str) -> None:
         """Note that a call was broken."""
