@@ -20,6 +20,11 @@ _PACKAGES: Final = ("avtomatika-worker", "pyreqwest", "msgspec", "orjson", "uvlo
 
 def machine_facts() -> dict[str, Any]:
     """Return the machine's facts and the versions of what is compared; nothing that names the machine itself."""
+    return {**local_facts(), "official": _official_versions()}
+
+
+def local_facts() -> dict[str, Any]:
+    """Return the machine's facts and the versions of what this worker stands on."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -29,7 +34,6 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
-        "official": _official_versions(),
         "load_before": os.getloadavg(),
     }
 

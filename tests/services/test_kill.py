@@ -18,7 +18,7 @@ JOBS, KILLS = 500, 8
 SLOTS = 20
 APP = """
 import asyncio, os
-from avtomatika_worker import Worker
+from avtomatika_worker import TaskContext, Worker
 
 worker = Worker()
 begun = os.open(os.environ["BEGUN"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -28,6 +28,11 @@ async def note(job_id: str, seconds: float):
     os.write(begun, f"{job_id}\\n".encode())  # one write: it is whole, or not there at all, after a kill
     await asyncio.sleep(seconds)
     return {"job": job_id}
+
+@worker.skill(events={"step": {"type": "object"}})
+async def steps(ctx: TaskContext):
+    for number in range(3):
+        ctx.send_event("step", {"number": number})
 """
 
 
@@ -142,3 +147,17 @@ async def test_no_stored_result_is_lost_and_no_task_disappears(orchestrator, sub
 
 def ended(jobs):
     return sum(job.state.final for job in jobs)
+
+
+async def test_events_behind_one_that_is_not_answered_are_on_disk(orchestrator, subject):
+    """The result goes out without them after a while; whoever kills the worker then must not lose them."""
+    orchestrator.inject(Fault(call="event", kind="drop_before", delay=60.0))
+    await subject.start()
+    job = await orchestrator.submit("steps").done(timeout=30)
+    subject.kill()
+    assert len(subject.stored()) >= 3  # the result's answer may have come too late to take it from there
+    await subject.start()
+    await orchestrator.wait_for(lambda: len(job.events) == 3, timeout=30)
+    assert [event["payload"]["number"] for event in job.events] == [0, 1, 2]
+    assert await subject.terminate() == 0
+    assert subject.stored() == []

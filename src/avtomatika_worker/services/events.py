@@ -9,7 +9,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.payloads import unsendable
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
+from avtomatika_worker.services.delivery import Delivery, delivery_of
 from avtomatika_worker.services.link import Link, delay_after
 from avtomatika_worker.services.outbox import FLUSH_TIMEOUT, Outbox
 
@@ -27,6 +29,14 @@ _QUEUE_LIMIT: Final = 1_000
 """Events of one task that may wait; a skill that sends faster waits for room."""
 
 _LAST_PROGRESS_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """An event that waits for those before it; ``stored`` ends when it is on disk, where it is stored first."""
+
+    delivery: Delivery
+    stored: asyncio.Task[None] | None
 
 
 class TaskEvents:
@@ -50,7 +60,7 @@ class TaskEvents:
         self._max_bytes = max_bytes
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._queue: deque[Event] = deque()
+        self._queue: deque[_Queued] = deque()
         self._arriving: deque[Event] = deque()
         self._progress: Event | None = None
         self._progress_at = -progress_interval
@@ -134,7 +144,10 @@ class TaskEvents:
         self._put(self._arriving.popleft())
 
     def _put(self, event: Event) -> None:
-        self._queue.append(event)
+        delivery = delivery_of(self._link, event)
+        # It may wait for long behind one that is not answered.
+        stored = self._begin(self._outbox.secure(delivery), "storing") if self._outbox.store_first else None
+        self._queue.append(_Queued(delivery, stored))
         self._wake.set()
         if len(self._queue) >= _QUEUE_LIMIT:
             self._room.clear()
@@ -146,15 +159,18 @@ class TaskEvents:
 
     def _start(self) -> None:
         if self._sender is None or self._sender.done():
-            with owned_by(None):  # the worker's, although a skill's call has led here
-                self._sender = self._group.create_task(self._send_all(), name=f"events of {self._task.task_id}")
+            self._sender = self._begin(self._send_all(), "sending")
+
+    def _begin(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        with owned_by(None):  # the worker's, although a skill's call has led here
+            return self._group.create_task(work, name=f"{what} events of {self._task.task_id}")
 
     async def _send_all(self) -> None:
         try:
             await self._send_rest()
         except asyncio.CancelledError:
-            for event in self._queue:
-                self._outbox.take_over(self._link, event)
+            for queued in self._queue:
+                self._outbox.set_aside(queued.delivery)
             raise
 
     async def _send_rest(self) -> None:
@@ -162,9 +178,9 @@ class TaskEvents:
             if self._queue:
                 if (wait := self._link.event_pace.take(time.monotonic())) > 0:
                     await asyncio.sleep(wait)
-                event = self._queue.popleft()
+                queued = self._queue.popleft()
                 self._room.set()
-                await self._outbox.deliver_event(self._link, event)
+                await self._outbox.deliver_event(queued.delivery, queued.stored)
                 continue
             wait = self._progress_at + self._interval - time.monotonic()
             if wait > 0 and not self._closed:

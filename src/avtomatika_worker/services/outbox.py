@@ -64,7 +64,7 @@ class Outbox:
     def __init__(self, keeper: Keeper, *, max_age: float, store_first: bool = False) -> None:
         self._keeper = keeper
         self._max_age = max_age
-        self._store_first = store_first
+        self.store_first: Final = store_first
         self._inbox: Board[int] = Board(0)
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, deque[Delivery]] = {}
@@ -221,7 +221,7 @@ class Outbox:
 
     async def secure(self, delivery: Delivery) -> None:
         """Put a delivery on disk before its first attempt, where that is wanted."""
-        if self._store_first:
+        if self.store_first:
             await keep(delivery, self._keeper)
 
     async def deliver(self, delivery: Delivery, *, at_once: bool = True) -> None:
@@ -231,11 +231,11 @@ class Outbox:
         """
         await self._first(delivery, at_once=at_once)
 
-    async def deliver_event(self, link: Link, event: Event) -> None:
-        """Deliver an event, or take it over; events of a task stay in order. Called on the main loop."""
-        delivery = delivery_of(link, event)
+    async def deliver_event(self, delivery: Delivery, stored: asyncio.Task[None] | None) -> None:
+        """Deliver an event once it is ``stored``, or take it over; those of a task stay in order. On the main loop."""
         try:
-            await self.secure(delivery)
+            if stored is not None:
+                await stored
         except BaseException:
             self.set_aside(delivery)
             raise

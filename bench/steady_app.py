@@ -1,4 +1,4 @@
-"""The worker of `bench.soak`: skills that return, tell, fail, block a thread, and return much."""
+"""The worker of `bench.steady`: skills that return, tell, fail, block a thread, and return much."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from avtomatika_worker import TaskContext, TransientError, Worker
 
-worker = Worker(worker_type="soak")
+worker = Worker(worker_type="steady")
 
 
 @worker.skill

@@ -1,10 +1,10 @@
 """Run a worker for a while at moderate load, and watch its memory and its open files.
 
-    python -m bench.soak --minutes 10
+    python -m bench.steady --minutes 10
 
 The worker is a process of its own; the embedded orchestrator lives in this one. The load is a mix of everything that
 a worker does, and once a minute the orchestrator is away for some seconds, so that the outbox and its file, the
-re-registration and the reconnecting WebSocket have their share. Figures go to ``bench/results/soak-*.json``. Exits
+re-registration and the reconnecting WebSocket have their share. Figures go to ``bench/results/steady-*.json``. Exits
 with 1 when a job was lost or the worker grew.
 """
 
@@ -120,7 +120,7 @@ async def disturb(orchestrator: EmbeddedOrchestrator) -> None:
 
 
 async def watch(process: psutil.Process, began: float, count: Count, samples: list[Sample]) -> None:
-    """Sample the worker's process for ever."""
+    """Sample the worker's process until cancelled."""
     while True:
         with process.oneshot():
             rss, files, threads = process.memory_info().rss, process.num_fds(), process.num_threads()
@@ -153,7 +153,7 @@ async def worker_process(url: str, token: str, directory: str):
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME", "SOAK_TRACE") if name in os.environ},
         "PYTHONPATH": str(RESULTS.parents[1]),
-        "WORKER_ID": "soak",
+        "WORKER_ID": "steady",
         "WORKER_TOKEN": token,
         "ORCHESTRATOR_URL": url,
         "WORKER_STATE_DIR": directory,
@@ -164,7 +164,7 @@ async def worker_process(url: str, token: str, directory: str):
         "WORKER_PORT": "0",
         "LOG_LEVEL": "ERROR",
     }
-    command = ("-m", "avtomatika_worker.cli", "run", "--app", "bench.soak_app:worker", "--no-health-check")
+    command = ("-m", "avtomatika_worker.cli", "run", "--app", "bench.steady_app:worker", "--no-health-check")
     process = await asyncio.create_subprocess_exec(sys.executable, *command, env=environment, cwd=directory)
     try:
         yield psutil.Process(process.pid)
@@ -182,7 +182,7 @@ async def run(minutes: float, rate: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         async with EmbeddedOrchestrator(poll_time=5.0, lease=20.0, task_timeout=20.0) as orchestrator:
             async with worker_process(orchestrator.url, orchestrator.token or "", directory) as process:
-                await orchestrator.wait_for_worker("soak", timeout=60)
+                await orchestrator.wait_for_worker("steady", timeout=60)
                 began = time.monotonic()
                 around = [
                     asyncio.create_task(watch(process, began, count, samples)),
@@ -220,7 +220,7 @@ async def run(minutes: float, rate: float) -> dict[str, Any]:
 
 def waiting_on_disk(directory: Path) -> int:
     """Count the results and events that the worker left in its file."""
-    with contextlib.closing(sqlite3.connect(directory / "outbox-soak.sqlite3")) as connection:
+    with contextlib.closing(sqlite3.connect(directory / "outbox-steady.sqlite3")) as connection:
         return int(connection.execute("SELECT count(*) FROM waiting").fetchone()[0])
 
 
@@ -241,7 +241,7 @@ def main() -> int:
     options = parser.parse_args()
     report = asyncio.run(run(options.minutes, options.rate))
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"soak-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path = RESULTS / f"steady-{time.strftime('%Y%m%d-%H%M%S')}.json"
     # One line for each sample keeps the file readable.
     samples = ",\n    ".join(json.dumps(sample) for sample in report.pop("samples"))
     path.write_text(json.dumps(report, indent=2)[:-2] + f',\n  "samples": [\n    {samples}\n  ]\n}}\n', "utf-8")

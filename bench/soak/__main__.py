@@ -1,0 +1,237 @@
+"""Kill orchestrator and worker, break calls, and check that nothing is lost.
+
+    python -m bench.soak --minutes 30
+
+Both are processes of their own. The orchestrator keeps its history in a file, so that a kill loses nothing of it; the
+worker runs with WORKER_RESULT_DURABILITY=always. At random moments one of them is killed (the worker is sometimes
+asked to end, by SIGTERM) and started again, and one call in a hundred breaks in one of twelve ways. At the end the
+history has to be complete. Exits with 1 and a list of what is missing when it is not. One seed decides everything that
+is left to chance here; what the system's scheduler makes of it differs from run to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import secrets
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from avtomatika_worker import __version__
+from bench.machine import local_facts
+from bench.soak import orchestrator, processes
+from bench.soak.check import Check, counts
+from bench.soak.history import connect
+from bench.soak.jobs import HISTORY
+from bench.soak.processes import Victim
+
+RESULT: Final = processes.ROOT / "bench" / "results" / "soak-faults.json"
+STARTS_WITHIN: Final = 60.0
+SHOWN: Final = 50
+"""Faults that are printed; the report has as many."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a soak does; times are in seconds."""
+
+    seed: int
+    seconds: float
+    rate: float
+    share: float
+    kill_every: float
+    patience: float
+    silence: float
+    drain: float
+
+    def moments(self, victim: str) -> list[float]:
+        """Return when a process is killed, counted from the start: one moment in each stretch, drawn by chance."""
+        chance = random.Random(f"{self.seed}/moments/{victim}")
+        number = max(1, round(self.seconds / self.kill_every))
+        return [(turn + chance.random()) * self.seconds / number for turn in range(number)]
+
+
+class Disturbance:
+    """Ends both processes at random moments and starts them again."""
+
+    def __init__(self, plan: Plan, directory: Path, worker: Victim, other: Victim) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._worker = worker
+        self._other = other
+        self._began = time.monotonic()
+        self._busy = asyncio.Lock()  # two ends of the worker do not overlap
+
+    async def go_on(self) -> None:
+        """Disturb for as long as the plan says."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._kill_orchestrator())
+            group.create_task(self._end_worker())
+        await self._reach(self._plan.seconds)
+
+    async def _reach(self, moment: float) -> None:
+        await asyncio.sleep(max(0.0, self._began + moment - time.monotonic()))
+
+    async def _kill_orchestrator(self) -> None:
+        """Kill it, for up to 8 s; while it is away for long the worker is killed as well, with results on disk."""
+        chance = random.Random(f"{self._plan.seed}/orchestrator")
+        for moment in self._plan.moments("orchestrator"):
+            await self._reach(moment)
+            await self._other.end(signal.SIGKILL)
+            away = chance.choice([0.0, 0.1, 1.0, 4.0, 8.0])
+            await asyncio.sleep(away / 2)
+            if away > 1.0:
+                await self._worker_once(signal.SIGKILL, 0.0)
+            await asyncio.sleep(away / 2)
+            await self._other.start()
+
+    async def _end_worker(self) -> None:
+        """Kill it two times in three, and ask it to end else; the first end is a kill, the second an orderly one."""
+        chance = random.Random(f"{self._plan.seed}/worker")
+        for turn, moment in enumerate(self._plan.moments("worker")):
+            await self._reach(moment)
+            orderly = turn == 1 or (turn > 1 and chance.random() < 1 / 3)
+            await self._worker_once(signal.SIGTERM if orderly else signal.SIGKILL, chance.choice([0.0, 0.5, 2.0]))
+
+    async def _worker_once(self, number: signal.Signals, pause: float) -> None:
+        async with self._busy:
+            life = await self._worker.end(number)
+            life.stored = await asyncio.to_thread(processes.stored, self._directory, "result")
+            await asyncio.sleep(pause)
+            await self._worker.start()
+
+
+async def soak(plan: Plan, directory: Path) -> tuple[list[str], dict[str, Any]]:
+    """Run and disturb both processes, wait for the rest, end them; return the faults and the figures."""
+    with processes.reserved_port() as port:
+        options = orchestrator.Options(
+            str(directory), port, plan.seed, plan.rate, plan.share, plan.patience, silence=plan.silence
+        )
+        other = Victim("orchestrator", orchestrator.command(options), processes.base_environment(), directory)
+        worker = processes.worker(port, directory)
+        began = time.monotonic()
+        try:
+            await other.start()
+            await worker.start()
+            if not await until(lambda: outcomes(directory) > 0, STARTS_WITHIN):
+                raise RuntimeError(f"no outcome of any job within {STARTS_WITHIN:.0f} s: see {directory}")
+            await Disturbance(plan, directory, worker, other).go_on()
+            enough = time.time()
+            (directory / orchestrator.ENOUGH).touch()
+            drained = await until(lambda: settled(directory), plan.drain)
+            await worker.end(signal.SIGTERM)
+            await other.end(signal.SIGTERM)
+            await worker.settled()
+            await other.settled()
+        finally:
+            worker.kill_all()
+            other.kill_all()
+    findings = Check(directory, plan.seed, enough, worker.lives, other.lives).run()
+    faults = findings.faults + [f"left behind by {orphan}" for orphan in worker.orphans]
+    for kind in processes.KINDS:
+        faults += [f"left on disk: a {kind} of {task}" for task in processes.stored(directory, kind)]
+    ends = {
+        "worker": Counter(str(life.signal) for life in worker.lives),
+        "orchestrator": Counter(str(life.signal) for life in other.lives[:-1]),
+    }
+    seconds = round(time.monotonic() - began, 1)
+    return faults, {"ends": ends, "seconds_run": seconds, "drained": drained, **counts(directory), **findings.figures}
+
+
+async def until(done: Callable[[], bool], limit: float) -> bool:
+    """Wait until that is so; return whether it came to be within ``limit`` seconds."""
+    ends = time.monotonic() + limit
+    while not await asyncio.to_thread(done):
+        if time.monotonic() > ends:
+            return False
+        await asyncio.sleep(0.2)
+    return True
+
+
+def settled(directory: Path) -> bool:
+    """Tell whether every job has an outcome, and nothing waits in the worker's file: events may follow a result."""
+    if _count(directory, "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'running')"):
+        return False
+    try:
+        return not any(processes.stored(directory, kind) for kind in processes.KINDS)
+    except (OSError, sqlite3.DatabaseError):  # the copy of a file that is being written to
+        return False
+
+
+def outcomes(directory: Path) -> int:
+    """Count the jobs that have one."""
+    return _count(directory, "SELECT count(*) FROM jobs WHERE state IN ('done', 'failed')")
+
+
+def _count(directory: Path, query: str) -> int:
+    with contextlib.closing(connect(directory / HISTORY)) as db:
+        return int(db.execute(query).fetchone()[0])
+
+
+def read_plan(arguments: list[str] | None) -> tuple[Plan, Path, bool]:
+    """Return the plan, where the report goes, and whether the files of the run are kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=None, help="decides what is left to chance; printed")
+    parser.add_argument("--rate", type=float, default=20.0, help="jobs a second")
+    parser.add_argument("--broken", type=float, default=0.01, help="share of the calls that break")
+    parser.add_argument("--kill-every", type=float, default=50.0, help="seconds between two ends of each process")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds after which a task is handed out again")
+    parser.add_argument("--silence", type=float, default=40.0, help="seconds for which a silent answer is silent")
+    parser.add_argument("--drain", type=float, default=180.0, help="seconds that the rest may take at the end")
+    parser.add_argument("--report", type=Path, default=RESULT)
+    parser.add_argument(
+        "--keep", action="store_true", help="keep history, journal and logs; they are when a fault shows"
+    )
+    options = parser.parse_args(arguments)
+    seed = options.seed if options.seed is not None else secrets.randbelow(10**6)
+    plan = Plan(
+        seed, options.minutes * 60, options.rate, options.broken, options.kill_every, options.patience,
+        options.silence, options.drain,
+    )  # fmt: skip
+    return plan, options.report, options.keep
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print and write the report, return the exit code."""
+    plan, path, keep = read_plan(arguments)
+    print(f"seed {plan.seed}", flush=True)
+    machine = local_facts()
+    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    faults, figures = asyncio.run(soak(plan, directory))
+    report = {
+        "machine": machine,
+        "worker": __version__,
+        "seed": plan.seed,
+        "minutes": plan.seconds / 60,
+        "complete": not faults,
+        **figures,
+        "faults": faults[:SHOWN],
+    }
+    text = json.dumps(report, indent=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", "utf-8")
+    print(text)
+    if faults:
+        print(f"{len(faults)} faults; the first {SHOWN}:", *faults[:SHOWN], sep="\n  ")
+    if keep or faults:
+        print(f"history, journal and logs: {directory}")
+    else:
+        shutil.rmtree(directory)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
