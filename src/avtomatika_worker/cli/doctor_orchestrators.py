@@ -29,7 +29,8 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.transport.websocket import listen
-from avtomatika_worker.worker.assembly import announce, guard_of
+from avtomatika_worker.worker.announcement import announce
+from avtomatika_worker.worker.make_links import guard_of
 
 _TIMEOUT: Final = 10.0
 _CLOCK_LIMIT: Final = 60.0

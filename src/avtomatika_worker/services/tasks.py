@@ -109,12 +109,12 @@ class Tasks:
         self._all_reported = asyncio.Event()
         self._all_reported.set()
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Hold the group that every task runs in; until cancelled."""
+    async def run(self, ready: asyncio.Future[None]) -> None:
+        """Hold the group that every task runs in, from ``ready`` on, until cancelled."""
         async with self._group:
             self._group.create_task(self._presence.run(self._jobs), name="presence")
             self._group.create_task(self._files.clean_up(), name="clean up files")
-            started.set()
+            ready.set_result(None)
             await asyncio.Event().wait()
 
     def on_slot_freed(self, callback: Callable[[], None]) -> None:
