@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from concurrent.futures import Future
 from typing import Final
 
 import msgspec
@@ -22,12 +24,17 @@ REMIND_EVERY: Final = 60.0
 
 
 class Keeper:
-    """The store as the outbox sees it. Without one (``WORKER_RESULT_DURABILITY=off``) everything is in memory only."""
+    """The store as the outbox sees it. Without one (``WORKER_RESULT_DURABILITY=off``) everything is in memory only.
+
+    Used from both loops.
+    """
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
+        self._lock = threading.Lock()
         self._failing_since: float | None = None
         self._reminded = 0.0
+        self._unfinished: dict[int, tuple[TaskResult | Event, Future[int]]] = {}
 
     @property
     def on(self) -> bool:
@@ -61,7 +68,12 @@ class Keeper:
         if self._store is None:
             return None
         try:
-            row = await asyncio.wrap_future(self._store.put(encode(url, message, created)))
+            put = self._put(self._store, url, message, created)
+            try:
+                row = await asyncio.wrap_future(put)
+            except asyncio.CancelledError:
+                self._left_to_finish(message, put)
+                raise
         except StoreError as error:
             self._failed(error)
             return None
@@ -75,7 +87,7 @@ class Keeper:
         if self._store is None:
             return False
         try:
-            self._store.put(encode(url, message, created)).result(WRITE_TIMEOUT)
+            self._put(self._store, url, message, created).result(WRITE_TIMEOUT)
         except (StoreError, TimeoutError, *_ENCODE_ERRORS):
             return False
         return True
@@ -94,13 +106,26 @@ class Keeper:
         if self._store is not None:
             self._store.close()
 
+    def _put(self, store: Store, url: str, message: TaskResult | Event, created: float) -> Future[int]:
+        """Begin to store a message, unless that is being done already. Raises what `encode` raises."""
+        with self._lock:
+            _, put = self._unfinished.pop(id(message), (message, None))
+        return put or store.put(encode(url, message, created))
+
+    def _left_to_finish(self, message: TaskResult | Event, put: Future[int]) -> None:
+        """Remember a write that nobody waits for any more: it goes on, and a second one would store it twice."""
+        if not put.cancelled():  # had it not begun, it would be
+            with self._lock:
+                self._unfinished[id(message)] = message, put
+
     def _failed(self, error: StoreError) -> None:
         now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        elif now - self._reminded < REMIND_EVERY:
-            return
-        self._reminded = now
+        with self._lock:
+            if self._failing_since is None:
+                self._failing_since = now
+            elif now - self._reminded < REMIND_EVERY:
+                return
+            self._reminded = now
         _log.error(
             "%s; results that wait for their delivery are in memory only: a crash would lose them",
             error,
@@ -108,9 +133,10 @@ class Keeper:
         )
 
     def _recovered(self) -> None:
-        if self._failing_since is not None:
-            seconds = time.monotonic() - self._failing_since
-            self._failing_since = None
+        with self._lock:
+            since, self._failing_since = self._failing_since, None
+        if since is not None:
+            seconds = time.monotonic() - since
             _log.warning("results are kept on disk again after %.0f s", seconds, extra={"action": "store_recovered"})
 
 
