@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from avtomatika_worker.steps import the_one
+from avtomatika_worker._waiting import the_one
 
 _T = TypeVar("_T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

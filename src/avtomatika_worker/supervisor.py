@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+from avtomatika_worker._waiting import settle, side_by_side, wait_through
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
@@ -26,7 +27,7 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.presence import Presence
 from avtomatika_worker.services.tasks import Tasks
-from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work, settle, side_by_side, wait_through
+from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
@@ -216,10 +217,10 @@ class Supervisor:
                 failed.append(error)
 
         task = self._group.create_task(opening(), name=f"open {part.name}")
-        await asyncio.wait({task, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        await self._wait({task, self._stop})
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+            await self._wait({task}, CLOSE_TIMEOUT)
         elif failed:
             raise failed[0]
         return not self._stop.done()
@@ -228,15 +229,19 @@ class Supervisor:
         """Start everything that runs, and shut down when asked to, or when something has failed."""
         ready = self._loop.create_future()
         self._start(stack, partial(self._engine.tasks.run, ready), "tasks")
-        await asyncio.wait({ready, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        await self._wait({ready, self._stop})
         self._link_thread.start()
         stop = partial(self._steps.run, "stop the link thread", self._link_thread.stop, STOP_TIMEOUT)
         stack.push_async_callback(stop, in_haste=STOP_TIMEOUT)
         self._group.create_task(self._watched(self._link_thread.until_ended, "the link thread"), name="link thread")
         for service in self._services:
             self._start(stack, service.run, service.name)
-        await wait_through({self._stop}, None, lambda _: self.request_shutdown())
+        await self._wait({self._stop})
         await self._shut_down()
+
+    async def _wait(self, waited: set[asyncio.Future[Any]], timeout: float | None = None) -> None:
+        """Wait for the first of them. Cancelled meanwhile, as all tasks of a loop that ends, begin to shut down."""
+        await wait_through(waited, timeout, lambda _: self.request_shutdown())
 
     def _start(self, stack: AsyncExitStack, run: Work, name: str) -> None:
         task = self._group.create_task(self._watched(run, name), name=name)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from avtomatika_worker._waiting import at_once, in_thread
 from avtomatika_worker.config import Settings
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.observability.host import detect_host
@@ -18,7 +19,6 @@ from avtomatika_worker.services.outbox import Outbox
 from avtomatika_worker.services.poller import Poller
 from avtomatika_worker.services.usage import UsageMonitor
 from avtomatika_worker.skills.registry import SkillRegistry
-from avtomatika_worker.steps import at_once, in_thread
 from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
 from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox

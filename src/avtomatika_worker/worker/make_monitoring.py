@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from avtomatika_worker._version import __version__
+from avtomatika_worker._waiting import at_once, in_thread
 from avtomatika_worker.config import Settings, SlotTunerKind
 from avtomatika_worker.link_thread import Service
 from avtomatika_worker.observability.telemetry import Telemetry, set_up
@@ -25,7 +26,6 @@ from avtomatika_worker.services.tasks import Tasks
 from avtomatika_worker.services.tuning import Tuning
 from avtomatika_worker.services.usage import UsageMonitor
 from avtomatika_worker.services.watchdog import Pulse, Watchdog
-from avtomatika_worker.steps import at_once, in_thread
 from avtomatika_worker.supervisor import Part
 
 

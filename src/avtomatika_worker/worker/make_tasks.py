@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from avtomatika_worker._waiting import at_once, side_by_side
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.bounds import ResultBound
@@ -28,7 +29,6 @@ from avtomatika_worker.services.presence import Catalogued, Presence
 from avtomatika_worker.services.tasks import Tasks, TaskSettings
 from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.registry import SkillRegistry
-from avtomatika_worker.steps import at_once, side_by_side
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.worker.provision import Provision
 from avtomatika_worker.worker.storage import make_files
