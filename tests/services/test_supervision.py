@@ -8,20 +8,10 @@ import pytest
 
 from avtomatika_worker import ConfigError
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
-from avtomatika_worker.observability.host import detect_host
-from avtomatika_worker.policy.heartbeat import WorkerState
-from avtomatika_worker.policy.rotation import Rotation
-from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.poller import Poller
-from avtomatika_worker.services.usage import UsageMonitor
 from avtomatika_worker.steps import Failures, Steps
-from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
-from avtomatika_worker.worker.announcement import announce
-from avtomatika_worker.worker.make_delivery import make_outbox
-from avtomatika_worker.worker.make_links import make_links
-from avtomatika_worker.worker.make_monitoring import make_telemetry
-from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
-from services.conftest import actions, make_settings, running
+from avtomatika_worker.supervisor import MainService, Part
+from services.assembled import make_supervisor
+from services.conftest import actions, running
 
 # ---------------------------------------------------------------------------------------------------- steps
 
@@ -147,44 +137,6 @@ async def until(predicate):
             await asyncio.sleep(0.005)
 
 
-def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_services=(), **settings):
-    """Return a supervisor of the worker's own services, and of what a test adds."""
-    environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""}
-    settings = make_settings(worker, environment, settings)
-    worker.load_skills(settings)
-    policies, board, telemetry = Policies(), Board(WorkerState()), make_telemetry(settings)
-    outbox = make_outbox(settings)
-    workshop = make_workshop(settings, worker._provide("w1", {}), telemetry, prestart=False)  # noqa: SLF001
-    tasks, presence = make_tasks(settings, worker.skills, [], policies, workshop, outbox, board, telemetry)
-    announcement = announce(settings, worker.skills, {}, detect_host())
-    links = make_links(settings, announcement, board, tasks, UsageMonitor(), telemetry)
-    rotation = Rotation(settings.multi_orchestrator_mode, [1.0])
-    poller = Poller(links.links, rotation, tasks, presence, outbox)
-
-    async def open_outbox():
-        outbox.open(links.links, required=False)
-
-    async def close_outbox():
-        outbox.close()
-
-    async def open_links():
-        for link in links.links:
-            link.open()
-
-    async def close_links():
-        for link in links.links:
-            await link.close()
-
-    return Supervisor(
-        Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes),
-        [*workshop.parts(), Part("outbox", open_outbox, close_outbox), Part("links", open_links, close_links), *parts],
-        [MainService("the poller", poller.run), *services],
-        [*links.services, outbox.run, *link_services],
-        shutdown_timeout=settings.shutdown_timeout,
-        loop_factory=asyncio.new_event_loop,
-    )
-
-
 class Traced:
     """A part that notes when it is opened and closed, and may fail or hang at either."""
 
@@ -216,7 +168,7 @@ async def test_a_part_that_does_not_close_keeps_none_of_the_others_from_it(orche
         Traced("b", seen, closing=hanging if trouble == "hang" else trouble).part,
         Traced("c", seen, closing=hanging if trouble == "hang" else trouble).part,
     ]
-    supervisor = make_supervisor(worker, orchestrator, parts=parts)
+    supervisor, _ = make_supervisor(worker, orchestrator, parts=parts)
     run = asyncio.create_task(supervisor.run())
     await orchestrator.wait_for_worker("w1")
     supervisor.shutdown()
@@ -238,7 +190,7 @@ async def test_a_part_that_does_not_close_keeps_none_of_the_others_from_it(orche
 async def test_a_part_that_does_not_open_ends_the_start_and_those_before_it_are_closed(orchestrator, worker, error):
     seen = []
     parts = [Traced("a", seen).part, Traced("b", seen, opening=error).part, Traced("c", seen).part]
-    supervisor = make_supervisor(worker, orchestrator, parts=parts)
+    supervisor, _ = make_supervisor(worker, orchestrator, parts=parts)
     outcome = await ended(supervisor, asyncio.create_task(supervisor.run()))
     assert error in (outcome, outcome.__cause__)
     assert seen == ["open a", "open b", "close b", "close a"]
@@ -249,7 +201,7 @@ async def test_a_part_that_does_not_open_ends_the_start_and_those_before_it_are_
 async def test_a_start_that_takes_long_can_be_stopped(orchestrator, worker, how):
     seen = []
     parts = [Traced("a", seen, opening=asyncio.Event().wait).part, Traced("b", seen).part]
-    supervisor = make_supervisor(worker, orchestrator, parts=parts)
+    supervisor, _ = make_supervisor(worker, orchestrator, parts=parts)
     run = asyncio.create_task(supervisor.run())
     await until(lambda: seen)
     if how == "cancelled":
@@ -294,7 +246,7 @@ async def test_a_service_that_crashes_ends_the_worker_in_order_and_is_raised(
     own = (
         {"services": [MainService("the test's", service.run)]} if thread == "main" else {"link_services": [service.run]}
     )
-    supervisor = make_supervisor(worker, orchestrator, **own)
+    supervisor, _ = make_supervisor(worker, orchestrator, **own)
     run = asyncio.create_task(supervisor.run())
     await orchestrator.wait_for_worker("w1")
     job = orchestrator.submit("patient", {})
@@ -323,7 +275,7 @@ async def test_a_service_that_ends_before_the_worker_is_a_failure(orchestrator, 
         if how != "returns":
             await asyncio.Event().wait()
 
-    supervisor = make_supervisor(worker, orchestrator, services=[MainService("the test's", run)])
+    supervisor, _ = make_supervisor(worker, orchestrator, services=[MainService("the test's", run)])
     running_it = asyncio.create_task(supervisor.run())
     await until(lambda: tasks)
     if how != "returns":
@@ -336,7 +288,7 @@ async def test_a_service_that_ends_before_the_worker_is_a_failure(orchestrator, 
 
 async def test_a_service_that_does_not_end_is_left_behind_and_named(orchestrator, worker, caplog):
     hanging = Hanging()
-    supervisor = make_supervisor(worker, orchestrator, services=[MainService("the test's", hanging)])
+    supervisor, _ = make_supervisor(worker, orchestrator, services=[MainService("the test's", hanging)])
     run = asyncio.create_task(supervisor.run())
     await orchestrator.wait_for_worker("w1")
     supervisor.shutdown()
@@ -354,7 +306,9 @@ async def test_results_are_on_disk_although_closing_the_connections_fails(orches
         return params
 
     failing = Traced("connections", [], closing=OSError("failed")).part
-    supervisor = make_supervisor(worker, orchestrator, parts=[failing], state_dir=str(tmp_path), shutdown_timeout=0.1)
+    supervisor, _ = make_supervisor(
+        worker, orchestrator, parts=[failing], state_dir=str(tmp_path), shutdown_timeout=0.1
+    )
     orchestrator.inject(Fault(call="result", kind="status", status=503, times=None))
     run = asyncio.create_task(supervisor.run())
     await orchestrator.wait_for_worker("w1")
@@ -372,7 +326,7 @@ async def test_results_are_on_disk_although_closing_the_connections_fails(orches
 async def test_shutdown_returns_whatever_becomes_of_the_worker(worker):
     """`Worker.shutdown` waits for the end, not for a good one."""
     async with EmbeddedOrchestrator() as orchestrator:
-        supervisor = make_supervisor(worker, orchestrator, parts=[Traced("a", [], closing=OSError("failed")).part])
+        supervisor, _ = make_supervisor(worker, orchestrator, parts=[Traced("a", [], closing=OSError("failed")).part])
         run = asyncio.create_task(supervisor.run())
         await orchestrator.wait_for_worker("w1")
         supervisor.shutdown()
