@@ -19,7 +19,7 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - of an argument that is not given
         self._transports: dict[asyncio.Future[None], asyncio.Transport] = {}
 
     async def connect(
