@@ -33,8 +33,13 @@ class Failures:
             error = problem
         self.first = self.first or error
         if logged:
-            text = "%s failed, which is a fault of this worker's: %r"
-            _log.critical(text, what, error, exc_info=error, extra={"action": "part_failed"})
+            _log.critical(
+                "%s failed, which is a fault of this worker's: %r",
+                what,
+                error,
+                exc_info=error,
+                extra={"action": "part_failed"},
+            )
 
 
 class Steps:
