@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -45,19 +45,20 @@ STOP_TIMEOUT: Final = 3.0
 
 
 async def nothing() -> None:
-    """Open, or close, what needs no such thing."""
+    """Close what needs no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """What is opened before the worker registers anywhere, and closed after its services have ended.
 
-    ``open`` raises what keeps the worker from starting. ``close`` is called whether or not ``open`` was, or came to its
-    end, and has ``limit`` seconds; with ``skipped_in_haste`` a shutdown that is cut short does without.
+    ``open`` raises what keeps the worker from starting; only what is awaited can be interrupted. ``close`` is called
+    whether or not ``open`` was, or came to its end, and has ``limit`` seconds; with ``skipped_in_haste`` a shutdown that
+    is cut short does without.
     """
 
     name: str
-    open: Callable[[], Awaitable[object]] = nothing
+    open: Callable[[], Coroutine[Any, Any, object] | None] = lambda: None
     close: Work = nothing
     limit: float = STOP_TIMEOUT
     skipped_in_haste: bool = False
@@ -203,20 +204,24 @@ class Supervisor:
             haste = 0.0 if part.skipped_in_haste else part.limit
             close = partial(self._steps.run, f"close {part.name}", part.close, part.limit, in_haste=haste)
             stack.push_async_callback(close)
-            if not await self._opened(part):
+            opening = part.open()
+            if opening is not None and not await self._opened(part.name, opening):
                 return False
         return True
 
-    async def _opened(self, part: Part) -> bool:
+    async def _opened(self, name: str, opening: Coroutine[Any, Any, object]) -> bool:
+        if self._stop.done():
+            opening.close()
+            return False
         failed: list[BaseException] = []
 
-        async def opening() -> None:
+        async def until_open() -> None:
             try:
-                await part.open()
+                await opening
             except BaseException as error:  # noqa: BLE001 - raised below
                 failed.append(error)
 
-        task = self._group.create_task(opening(), name=f"open {part.name}")
+        task = self._group.create_task(until_open(), name=f"open {name}")
         await self._wait({task, self._stop})
         if not task.done():
             task.cancel()

@@ -197,6 +197,15 @@ async def test_a_part_that_does_not_open_ends_the_start_and_those_before_it_are_
     assert not orchestrator.workers
 
 
+async def test_a_worker_that_is_asked_to_stop_before_its_start_opens_what_it_must_and_closes_it(orchestrator, worker):
+    seen = []
+    supervisor, _ = make_supervisor(worker, orchestrator, parts=[Traced("a", seen).part, Traced("b", seen).part])
+    supervisor.shutdown()
+    assert await ended(supervisor, asyncio.create_task(supervisor.run())) is None
+    assert seen == ["close a"]
+    assert not orchestrator.workers
+
+
 @pytest.mark.parametrize("how", ["asked to stop", "cancelled"])
 async def test_a_start_that_takes_long_can_be_stopped(orchestrator, worker, how):
     seen = []

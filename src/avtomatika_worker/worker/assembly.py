@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from avtomatika_worker._waiting import at_once, in_thread
+from avtomatika_worker._waiting import in_thread
 from avtomatika_worker.config import Settings
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.observability.host import detect_host
@@ -60,7 +60,7 @@ def assemble(
             *workshop.parts(),
             *monitoring.parts(),
             _outbox(outbox, links.links, required=settings.state_dir is not None),
-            *(Part(f"the link to {each.label}", partial(at_once, each.open), each.close) for each in links.links),
+            *(Part(f"the link to {each.label}", each.open, each.close) for each in links.links),
             Part("what skills need", workshop.open),  # last: what else is wrong is known by then
         ],
         services=[MainService("the poller", poller.run), MainService("the pulse", monitoring.pulse.run)],
@@ -72,8 +72,12 @@ def assemble(
 
 def _outbox(outbox: Outbox, links: Sequence[Link], *, required: bool) -> Part:
     """Return the outbox as a part. It closes after the links, which may bring it something until then."""
-    opened = partial(at_once, partial(outbox.open, links, required=required))
-    return Part("the outbox", opened, partial(in_thread, outbox.close), limit=_STORE_TIMEOUT)
+    return Part(
+        "the outbox",
+        partial(outbox.open, links, required=required),
+        partial(in_thread, outbox.close),
+        limit=_STORE_TIMEOUT,
+    )
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from avtomatika_worker._version import __version__
-from avtomatika_worker._waiting import at_once, in_thread
+from avtomatika_worker._waiting import in_thread
 from avtomatika_worker.config import Settings, SlotTunerKind
 from avtomatika_worker.link_thread import Service
 from avtomatika_worker.observability.telemetry import Telemetry, set_up
@@ -41,7 +41,7 @@ class Monitoring:
         """Return what is opened and closed. A port that is taken is known before anything else is made."""
         if self.health is None:
             return []
-        return [Part("the health server", partial(at_once, self.health.open), partial(in_thread, self.health.close))]
+        return [Part("the health server", self.health.open, partial(in_thread, self.health.close))]
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
