@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtomatika_worker.policy import lifecycle, link_state
+from avtomatika_worker.policy import link_state
 from avtomatika_worker.policy.backoff import LONGEST_WAIT, Backoff, BackoffPolicy
 from avtomatika_worker.policy.heartbeat import Catalogue, HeartbeatMemory, WorkerState, bounded_interval
 from avtomatika_worker.policy.pollers import PollDemand
@@ -66,7 +66,7 @@ def test_polls_never_exceed_the_slots_and_never_stop(most, steps):
     assert 1 <= demand.target <= most
 
 
-@pytest.mark.parametrize("module", [link_state, lifecycle])
+@pytest.mark.parametrize("module", [link_state])
 def test_an_event_that_has_no_entry_raises_and_names_both(module):
     states = {state for state, _ in module.TRANSITIONS}
     events = {event for _, event in module.TRANSITIONS}

@@ -17,7 +17,9 @@ def test_it_is_what_a_list_of_the_newest_would_be(steps):
         model = dict(list(model.items())[-10:])
         assert len(recent) <= 10
     for key in range(21):
+        assert recent.knows(key, now) == recent.knows(key, now) == (model.get(key, 0.0) > now)
         assert recent.take([key], now) == (model.get(key, 0.0) > now)
+        assert not recent.knows(key, now)
         assert not recent.take([key], now)
 
 

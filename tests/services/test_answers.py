@@ -13,7 +13,7 @@ from avtomatika_worker.protocol.dialects import NEUTRAL, NEWEST
 from avtomatika_worker.protocol.messages import Event, Heartbeat, TaskResult, WorkerStatus
 from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
-from avtomatika_worker.worker.assembly import announce
+from avtomatika_worker.worker.announcement import announce
 from services.conftest import actions, running
 from services.scripted import RESET, VERSION, Answer, Scripted
 

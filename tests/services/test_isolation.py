@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 import time
 
 import aiohttp
@@ -109,3 +110,26 @@ async def test_a_poller_that_has_stopped_is_noticed(due, caplog):
     watchdog.look()
     assert (watchdog.problem() is not None) is due
     assert bool(actions(caplog, "poller_stalled")) is due
+
+
+async def test_the_poller_is_asked_in_its_own_thread_and_its_answer_is_read_in_the_other(caplog):
+    """What polls wait changes on the main loop thousands of times a second: no other thread may walk it."""
+    asked = []
+
+    def poll_is_due():
+        asked.append(threading.get_ident())
+        return True
+
+    pulse = Pulse(poll_is_due)
+    clock = {"now": 100.0}
+    watchdog = Watchdog(pulse, pulse.poll_is_due, list, blocked_limit=60, clock=lambda: clock["now"])
+    async with asyncio.TaskGroup() as group:
+        beating = group.create_task(pulse.run())
+        while not asked:  # noqa: ASYNC110 - the first beat
+            await asyncio.sleep(0)
+        await asyncio.to_thread(watchdog.look)
+        clock["now"] += 2 * STALLED_AFTER
+        await asyncio.to_thread(watchdog.look)
+        beating.cancel()
+    assert actions(caplog, "poller_stalled")
+    assert set(asked) == {threading.get_ident()}

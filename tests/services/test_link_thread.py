@@ -3,7 +3,7 @@
 import asyncio
 import gc
 
-from avtomatika_worker.supervisor import LinkThread
+from avtomatika_worker.link_thread import LinkThread
 
 
 async def five():

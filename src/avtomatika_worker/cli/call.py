@@ -136,7 +136,7 @@ async def _run(
             raise UsageProblem(f"the task: {error}") from error
         changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
         console = terminal.console(highlight=False, soft_wrap=True, quiet=call.as_json)
-        watching = asyncio.create_task(_watch(changes, console))
+        watching = asyncio.create_task(_watch(changes, console))  # noqa: TID251 - waited for below
         _cancel_on_interrupt(task)
         result = await task.result(timeout=None)
         changes.close()

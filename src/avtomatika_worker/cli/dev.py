@@ -13,10 +13,12 @@ import shutil
 import tempfile
 import textwrap
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker._signals import end_well, hear_signals
+from avtomatika_worker._waiting import first_of
 from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.cli.terminal import echo
@@ -139,7 +141,7 @@ class _Session:
             self._thread.start()
             if self._stopping:
                 self._thread.request_shutdown()
-            ended = asyncio.ensure_future(self._thread.ended())
+            ended = self._thread.ended()
             if await self._registered(ended):
                 echo(banner(self._worker, settings, self._orchestrator.console_url))
             await ended
@@ -148,13 +150,14 @@ class _Session:
 
     async def _registered(self, ended: asyncio.Future[None]) -> bool:
         """Wait until the worker is registered; False when it ends before."""
-        registered = asyncio.ensure_future(self._orchestrator.wait_for_worker(timeout=30))
-        first: set[asyncio.Future[Any]] = {registered, ended}
-        try:
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            return registered.done() and bool(registered.result())
-        finally:
-            registered.cancel()
+        registered = False
+
+        async def registering() -> None:
+            nonlocal registered
+            registered = bool(await self._orchestrator.wait_for_worker(timeout=30))
+
+        await first_of(registering, partial(asyncio.wait, {ended}))
+        return registered
 
 
 def banner(worker: Worker, settings: Settings, console_url: str | None = None) -> str:

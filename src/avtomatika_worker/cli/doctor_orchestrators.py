@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from avtomatika_worker._version import __version__
+from avtomatika_worker._waiting import first_of
 from avtomatika_worker.cli.findings import Finding, Severity, error, note, ok, warning
 from avtomatika_worker.config import OrchestratorSettings, Settings
 from avtomatika_worker.errors import ConfigError, MalformedMessageError, RejectedError, TransportError, WorkerError
@@ -29,7 +30,8 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.transport.websocket import listen
-from avtomatika_worker.worker.assembly import announce, guard_of
+from avtomatika_worker.worker.announcement import announce
+from avtomatika_worker.worker.make_links import guard_of
 
 _TIMEOUT: Final = 10.0
 _CLOCK_LIMIT: Final = 60.0
@@ -209,22 +211,19 @@ class _Examination:
         """Open a WebSocket and close it; return why it could not be."""
         url = "ws" + self._link.url.removeprefix("http") + commands_path(self._link.worker_id)
         opened = asyncio.Event()
+        problem = "no answer"
 
         async def hold() -> None:
-            async with aclosing(listen(url, self._link.headers(), tls=self._tls, on_open=opened.set)) as messages:
-                async for _ in messages:
-                    pass
+            nonlocal problem
+            try:
+                async with aclosing(listen(url, self._link.headers(), tls=self._tls, on_open=opened.set)) as messages:
+                    async for _ in messages:
+                        pass
+            except WorkerError as found:
+                problem = str(found)
 
-        holding, opening = asyncio.ensure_future(hold()), asyncio.ensure_future(opened.wait())
-        try:
-            await asyncio.wait({holding, opening}, timeout=_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (holding, opening):
-                task.cancel()
-            outcome, _ = await asyncio.gather(holding, opening, return_exceptions=True)
-        if opened.is_set():
-            return None
-        return str(outcome) if isinstance(outcome, WorkerError) else "no answer"
+        await first_of(hold, opened.wait, timeout=_TIMEOUT)
+        return None if opened.is_set() else problem
 
     async def _leave(self) -> None:
         """Say goodbye, so that the probe does not stay in the orchestrator's list for a minute."""

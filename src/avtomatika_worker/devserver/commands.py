@@ -98,7 +98,7 @@ class CommandChannels:
         if greeting is not None:
             channel.outgoing.put_nowait((greeting, None))
         self._open(worker_id, channel)
-        writer = asyncio.create_task(channel.write_to(websocket))
+        writer = asyncio.create_task(channel.write_to(websocket))  # noqa: TID251 - waited for below, whatever it raises
         try:
             async for message in websocket:
                 if message.type is WSMsgType.TEXT:

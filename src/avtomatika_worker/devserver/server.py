@@ -168,7 +168,8 @@ class EmbeddedOrchestrator:
             raise
         self._port = runner.addresses[0][1]
         self._runner = runner
-        self._housekeeper = asyncio.create_task(self._keep_house(), name="embedded orchestrator")
+        house = self._keep_house()
+        self._housekeeper = asyncio.create_task(house, name="embedded orchestrator")  # noqa: TID251 - `stop` waits
 
     def _console_routes(self) -> list[web.RouteDef]:
         if self._console is None:

@@ -12,9 +12,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from avtomatika_worker._waiting import first_of
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.fleet.health import FleetHealth, is_ready
 from avtomatika_worker.fleet.membership import Hello, Order
@@ -128,7 +130,7 @@ class Fleet:
     async def _keep(self, seat: Seat) -> None:
         """Keep a process in ``seat`` until told to stop. The first shows whether the configuration is right at all."""
         if seat.number > 1:
-            await self._first_of(self._first_hello)
+            await first_of(partial(asyncio.wait, {self._first_hello}), self._stop.wait)
         while not self._stop.is_set():
             began = time.monotonic()
             code = await self._run_once(seat)
@@ -153,7 +155,8 @@ class Fleet:
             _log.error("%s cannot be started: %s", seat.name, error, extra={"action": "process_failed"})
             return EXIT_CRASHED
         seat.taken_by(process)
-        aside = [asyncio.ensure_future(self._greet(seat, process)), asyncio.ensure_future(self._end_when_told(process))]
+        works = (self._greet(seat, process), self._end_when_told(process))
+        aside = [asyncio.create_task(each) for each in works]  # noqa: TID251 - waited for below, whatever they raise
         try:
             code = await process.ended()
         finally:
@@ -221,19 +224,7 @@ class Fleet:
     async def _pause(self, seat: Seat, seconds: float | None) -> None:
         """Wait so long, or until a rolling restart comes by, or until told to stop."""
         seat.wake.clear()
-        woken = asyncio.ensure_future(seat.wake.wait())
-        try:
-            await self._first_of(woken, seconds)
-        finally:
-            woken.cancel()
-
-    async def _first_of(self, future: asyncio.Future[Any], seconds: float | None = None) -> None:
-        """Wait for ``future``, or until told to stop."""
-        stopped = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({future, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
+        await first_of(seat.wake.wait, self._stop.wait, timeout=seconds)
 
     # -------------------------------------------------------------------------------------------------- ending
 
@@ -351,12 +342,7 @@ def _has_terminal() -> bool:
 
 async def _gone(process: Process, seconds: float, unless: asyncio.Event) -> bool:
     """Wait for the end of a process for so long, or until ``unless`` is set; return whether it has ended."""
-    gone, cut = asyncio.ensure_future(process.gone.wait()), asyncio.ensure_future(unless.wait())
-    try:
-        await asyncio.wait({gone, cut}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        gone.cancel()
-        cut.cancel()
+    await first_of(process.gone.wait, unless.wait, timeout=seconds)
     return process.gone.is_set()
 
 

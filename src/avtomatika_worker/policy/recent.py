@@ -29,6 +29,10 @@ class Recent:
         while self._until and next(iter(self._until.values())) <= now:
             self._until.popitem(last=False)
 
+    def knows(self, key: Hashable, now: float) -> bool:
+        """Return whether ``key`` is remembered still."""
+        return self._until.get(key, now) > now
+
     def take(self, keys: Iterable[Hashable], now: float) -> bool:
         """Forget ``keys``; return whether any of them was remembered still."""
         until = [self._until.pop(key, 0.0) for key in keys]

@@ -120,8 +120,9 @@ class Credentials:
                 return False
             self.granted(reply, renewed=True)
         finally:
-            self._renewing = False
-            self._settled.open()
+            with self._lock:  # else it could open after the next one has closed it
+                self._renewing = False
+                self._settled.open()
         return True
 
 

@@ -24,16 +24,21 @@ class Gate:
 
     def open(self) -> None:
         """Let everybody pass, from now on."""
-        with self._lock:
-            self._open = True
-            waiting, self._waiting = self._waiting, set()
-        for loop, future in waiting:
-            _wake(loop, future)
+        self.set(is_open=True)
 
     def close(self) -> None:
         """Let nobody pass any more."""
+        self.set(is_open=False)
+
+    def set(self, *, is_open: bool) -> None:
+        """Open or close."""
+        waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         with self._lock:
-            self._open = False
+            self._open = is_open
+            if is_open:
+                waiting, self._waiting = self._waiting, waiting
+        for loop, future in waiting:
+            _wake(loop, future)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until the gate is open, at most ``timeout`` seconds."""

@@ -49,7 +49,11 @@ def watch_machine(recorder: Recorder, usage: UsageMonitor, pulse: Pulse) -> None
     """Let ``recorder`` read the load of the machine, of this process and of its main loop."""
 
     def watch(metric: Metric, read: _FromUsage) -> None:
-        recorder.watch(metric, lambda: () if usage.latest is None else read(usage.latest))
+        def readings() -> Iterable[Reading]:
+            latest = usage.latest  # once: another thread measures
+            return () if latest is None else read(latest)
+
+        recorder.watch(metric, readings)
 
     watch(metrics.HOST_CPU, lambda latest: [(latest.cpu_load_percent, ())])
     watch(metrics.HOST_MEMORY, lambda latest: [(latest.ram_used_gb * _GIB, ())])

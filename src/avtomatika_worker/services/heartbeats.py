@@ -8,10 +8,12 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import msgspec
 
+from avtomatika_worker._waiting import first_of
 from avtomatika_worker.errors import (
     ConnectionFailedError,
     MalformedMessageError,
@@ -199,48 +201,38 @@ class Heartbeats:
         """Send heartbeats when they are due, until it is time to register again."""
         until = time.monotonic() + REREGISTER_EVERY * random.uniform(0.9, 1.1)
         backoff = Backoff(self._link.settings.calls)
-        broken = asyncio.ensure_future(self._link.broken.wait())
-        try:
-            while not broken.done():
-                if not await self._wait_until_due(until, broken):
+        while await self._wait_until_due(until):
+            try:
+                await self._send(self._board.value)
+                backoff.succeeded()
+            except (RejectedError, MalformedMessageError) as error:
+                if self._refused(error, backoff):
                     return
-                try:
-                    await self._send(self._board.value)
-                    backoff.succeeded()
-                except (RejectedError, MalformedMessageError) as error:
-                    if self._refused(error, backoff):
-                        return
-                except TransportError as error:
-                    self._link.faults.tell(
-                        _log,
-                        logging.WARNING,
-                        "contact with %s broken: %s",
-                        self._link.url,
-                        error,
-                        action="contact_broken",
-                        kind=kind_of(error),
-                    )
-                    return
-        finally:
-            broken.cancel()
+            except TransportError as error:
+                self._link.faults.tell(
+                    _log,
+                    logging.WARNING,
+                    "contact with %s broken: %s",
+                    self._link.url,
+                    error,
+                    action="contact_broken",
+                    kind=kind_of(error),
+                )
+                return
 
-    async def _wait_until_due(self, until: float, broken: asyncio.Future[None]) -> bool:
+    async def _wait_until_due(self, until: float) -> bool:
         """Wait for the next heartbeat's time; return False when registering comes first."""
         while True:
             seen = self._board.version
             now = time.monotonic()
             self._memory.noticed(self._board.value, now)
             due = self._memory.due_at(now)
-            if broken.done() or now >= until:
+            if self._link.broken.is_open or now >= until:
                 return False
             if due <= now:
                 return True
-            change = asyncio.ensure_future(self._board.changed(seen, None))
-            waited: set[asyncio.Future[Any]] = {change, broken}
-            try:
-                await asyncio.wait(waited, timeout=min(due, until) - now, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                change.cancel()
+            changed = partial(self._board.changed, seen, None)
+            await first_of(changed, self._link.broken.wait, timeout=min(due, until) - now)
 
     async def _send(self, state: WorkerState) -> None:
         outcome = "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -24,11 +25,15 @@ REMIND_EVERY: Final = 60.0
 
 
 class Keeper:
-    """The store as the outbox sees it. Without one (``WORKER_RESULT_DURABILITY=off``) everything is in memory only."""
+    """The store as the outbox sees it. Without one (``WORKER_RESULT_DURABILITY=off``) everything is in memory only.
+
+    Used from both loops.
+    """
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
         self._hangs = False
+        self._lock = threading.Lock()
         self._failing_since: float | None = None
         self._reminded = 0.0
 
@@ -130,11 +135,12 @@ class Keeper:
 
     def _failed(self, error: StoreError) -> None:
         now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        elif now - self._reminded < REMIND_EVERY:
-            return
-        self._reminded = now
+        with self._lock:
+            if self._failing_since is None:
+                self._failing_since = now
+            elif now - self._reminded < REMIND_EVERY:
+                return
+            self._reminded = now
         _log.error(
             "%s; results that wait for their delivery are in memory only: a crash would lose them",
             error,
@@ -142,9 +148,10 @@ class Keeper:
         )
 
     def _recovered(self) -> None:
-        if self._failing_since is not None:
-            seconds = time.monotonic() - self._failing_since
-            self._failing_since = None
+        with self._lock:
+            since, self._failing_since = self._failing_since, None
+        if since is not None:
+            seconds = time.monotonic() - since
             _log.warning("results are kept on disk again after %.0f s", seconds, extra={"action": "store_recovered"})
 
 

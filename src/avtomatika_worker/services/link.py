@@ -118,6 +118,7 @@ class Link:
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
         self._announced: str | None = None
+        self._unfamiliar: str | None = None
         self._date_header: str | None = None
         self._results_held_until = 0.0
         self._lost_at = 0.0
@@ -181,26 +182,20 @@ class Link:
             self.credentials.granted(tokens)
         choice = dialects.choose(version)
         with self._lock:
-            if not choice.exact and version != self._announced:
-                _log.warning(
-                    "%s speaks protocol version %s, which this worker does not know; it is treated as %s",
-                    self.url,
-                    version,
-                    choice.dialect.version,
-                    extra={"action": "protocol_version_unknown"},
-                )
+            unfamiliar = not choice.exact and version != self._unfamiliar
+            self._unfamiliar = None if choice.exact else version
             self.dialect = choice.dialect
             self._announced, self._announces = version, announced
             self.polled = False
             self._registrations += 1  # before the first poll can go out
-            self._state = step(self._state, LinkEvent.REGISTRATION_ACCEPTED)
-            opened = self._state is LinkState.REGISTERED
             self._registration_failed = False
-        self.broken.close()
-        self.known.open()
-        if opened:
-            self.ready.open()
+            self._step(LinkEvent.REGISTRATION_ACCEPTED)
+            self.known.open()
         self.contacts.touch()
+        if unfamiliar:
+            text = "%s speaks protocol version %s, which this worker does not know; it is treated as %s"
+            known = choice.dialect.version
+            _log.warning(text, self.url, version, known, extra={"action": "protocol_version_unknown"})
 
     def contact_broken(self) -> None:
         """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4)."""
@@ -210,9 +205,7 @@ class Link:
             if self._state is LinkState.REGISTERED:
                 self.breaks += 1
                 self._lost_at = self._silence.answered_at if self._silence.lasts else time.monotonic()
-            self._state = step(self._state, LinkEvent.CONTACT_BROKEN)
-        self.ready.close()
-        self.broken.open()
+            self._step(LinkEvent.CONTACT_BROKEN)
 
     def registration_failed(self) -> None:
         """Take note that the orchestrator could not be registered at."""
@@ -222,8 +215,14 @@ class Link:
         """Take nothing new from here any more."""
         with self._lock:
             if self._state is not LinkState.CLOSED:
-                self._state = step(self._state, LinkEvent.DRAIN)
-        self.ready.close()
+                self._step(LinkEvent.DRAIN)
+
+    def _step(self, event: LinkEvent) -> None:
+        """Go on to the next state, and set the gates that follow from it. Called with the lock held."""
+        self._state = step(self._state, event)
+        self.ready.set(is_open=self._state is LinkState.REGISTERED)
+        if event in {LinkEvent.CONTACT_BROKEN, LinkEvent.REGISTRATION_ACCEPTED}:  # while draining, too
+            self.broken.set(is_open=event is LinkEvent.CONTACT_BROKEN)
 
     def open(self) -> None:
         """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
@@ -237,8 +236,7 @@ class Link:
     async def close(self) -> None:
         """Close the connections; nothing is sent any more."""
         with self._lock:
-            self._state = step(self._state, LinkEvent.CLOSE)
-        self.ready.close()
+            self._step(LinkEvent.CLOSE)
         self._reading.shutdown(wait=False)
         await self._transport.close()
 

@@ -220,7 +220,7 @@ class Poller:
         self._stopped = True
 
     def is_due(self) -> bool:
-        """Whether a poll should go out now. May be asked from any thread."""
+        """Whether a poll should go out now, whatever a capacity checker would say. Asked on the main loop."""
         skills = self._presence.published.available_skills
         if self._stopped or self._tasks.slots.free < 1 or not skills:
             return False

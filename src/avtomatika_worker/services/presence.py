@@ -79,6 +79,7 @@ class Presence:
                 await asyncio.sleep(ASK_AGAIN if self._admission.asks else 3600.0)
                 self.changed()
         finally:
+            self._loop = None  # nobody hears of what changes from here on
             if self._publication is not None:
                 self._publication.cancel()
 

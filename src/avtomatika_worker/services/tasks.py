@@ -109,12 +109,12 @@ class Tasks:
         self._all_reported = asyncio.Event()
         self._all_reported.set()
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Hold the group that every task runs in; until cancelled."""
+    async def run(self, ready: asyncio.Future[None]) -> None:
+        """Hold the group that every task runs in, from ``ready`` on, until cancelled."""
         async with self._group:
             self._group.create_task(self._presence.run(self._jobs), name="presence")
             self._group.create_task(self._files.clean_up(), name="clean up files")
-            started.set()
+            ready.set_result(None)
             await asyncio.Event().wait()
 
     def on_slot_freed(self, callback: Callable[[], None]) -> None:
@@ -187,8 +187,7 @@ class Tasks:
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self._running[link, task.task_id] = running
-        ids = [(link, task.task_id), (link, task.job_id)]
-        if len(self._cancelled_early) and self._cancelled_early.take(ids, time.monotonic()):
+        if len(self._cancelled_early) and self._was_cancelled_early(link, task):
             self._cancel_some([running], CancelReason.REQUESTED)
         self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
 
@@ -197,16 +196,24 @@ class Tasks:
         self._expect_report()
         self._group.create_task(self._send_answer(link, task, result, has_slot), name=f"answer {task.task_id}")
 
+    def _was_cancelled_early(self, link: Link, task: Task) -> bool:
+        """Whether the task was cancelled before it came. A job's id stands for all of its tasks that may come yet."""
+        now = time.monotonic()
+        by_job = self._cancelled_early.knows((link, task.job_id), now)
+        return by_job or self._cancelled_early.take([(link, task.task_id)], now)
+
     # ------------------------------------------------------------------------------------------------ cancelling
 
     def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
         """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.
 
-        Ids that name no task yet are remembered: over the WebSocket, a cancellation can overtake the task itself.
+        All but ids of tasks that run are remembered for a while: a cancellation can overtake the task itself, and some
+        of a job's tasks may run while others are on their way.
         """
         running = [each for each in self._running.values() if each.link is link]
+        tasks = {each.task.task_id for each in running if each.task.task_id != each.task.job_id}
         known = set[str]().union(*map(_ids, running))
-        self._cancelled_early.remember(((link, each) for each in ids if each not in known), time.monotonic())
+        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), time.monotonic())
         if not known.isdisjoint(ids):
             wanted = frozenset(ids)
             self._cancel_some((each for each in running if not wanted.isdisjoint(_ids(each))), reason)

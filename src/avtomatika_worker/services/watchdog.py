@@ -27,9 +27,14 @@ _FRAMES: Final = 12
 
 
 class Pulse:
-    """The main loop's sign of life; `run` lives there, the rest may be asked from any thread."""
+    """The main loop's sign of life; `run` lives there, the rest may be asked from any thread.
 
-    def __init__(self) -> None:
+    With each beat it asks ``poll_is_due`` over there, and publishes the answer.
+    """
+
+    def __init__(self, poll_is_due: Callable[[], bool] = lambda: False) -> None:
+        self._ask_poller = poll_is_due
+        self._poll_is_due = False
         self._at = time.monotonic()
         self._thread_id = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -40,7 +45,12 @@ class Pulse:
         self._thread_id = threading.get_ident()
         while True:
             self._at = time.monotonic()
+            self._poll_is_due = self._ask_poller()
             await asyncio.sleep(TICK)
+
+    def poll_is_due(self) -> bool:
+        """Whether a poll should have gone out at the last beat."""
+        return self._poll_is_due
 
     @property
     def silence(self) -> float:
@@ -63,7 +73,7 @@ class Pulse:
 
 
 class Watchdog:
-    """Runs in the link thread. ``poll_is_due`` tells whether a poll should go out now."""
+    """Runs in the link thread. ``poll_is_due`` returns whether a poll should go out now."""
 
     def __init__(
         self,

@@ -144,10 +144,9 @@ class WorkerHarness:
             thread = WorkerThread(self.worker, settings, resources=self._resources, prestart=False)
             self._stop, self._prestart = thread.request_shutdown, thread.prestart
             thread.start()
-            return asyncio.ensure_future(thread.ended())
-        return asyncio.ensure_future(
-            self.worker.main(settings, health_check=False, resources=self._resources, prestart=False)
-        )
+            return thread.ended()
+        main = self.worker.main(settings, health_check=False, resources=self._resources, prestart=False)
+        return asyncio.create_task(main)  # noqa: TID251 - from `start` to `stop`, which waits for it
 
     def _ready(self) -> WorkerRecord | None:
         worker = self.orchestrator.workers.get(self._worker_id)
@@ -254,7 +253,7 @@ class WorkerHarness:
 
     async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns. Raises what ended the worker when that comes first."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)  # noqa: TID251 - waited for below, whatever becomes of it
         waited: set[asyncio.Future[Any]] = {task} if self._running is None else {task, self._running}
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

@@ -35,6 +35,9 @@ async def listen(
     """
     import aiohttp
 
+    from avtomatika_worker.transport.connector import Connector
+
+    connector = Connector()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     http_url = "http" + url.removeprefix("ws")
     redirects = aiohttp.TraceConfig()
@@ -45,7 +48,7 @@ async def listen(
         proxy = proxy_for(http_url)
         for_proxy = proxy.headers if proxy else {}
         async with (
-            aiohttp.ClientSession(timeout=timeout, trace_configs=[redirects]) as session,
+            aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[redirects]) as session,
             session.ws_connect(
                 http_url,
                 headers=headers if secure else {**headers, **for_proxy},
@@ -68,6 +71,8 @@ async def listen(
     # errors of their own for what is no HTTP and no WebSocket.
     except Exception as error:  # noqa: BLE001 - the kinds are the library's own
         raise ConnectionFailedError(str(error) or type(error).__name__) from None
+    finally:
+        await connector.wait_closed()
 
 
 async def _refuse_redirect(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:

@@ -142,11 +142,24 @@ class _Stopping:
         """Run ``main``, on which signals have an effect from now on."""
         spare_the_collector()
         self._loop = asyncio.get_running_loop()
-        keeping = self._loop.create_task(_keep_signals(), name="signals")
+        self._keep_signals()
         try:
             await main()
         finally:
-            keeping.cancel()
+            self._next_look.cancel()
+
+    def _keep_signals(self) -> None:
+        """Take signals back from libraries and skills that handle them, now and every second.
+
+        Nothing could end the worker in order any more.
+        """
+        if hear_again():
+            _log.warning(
+                "a handler for SIGINT, SIGTERM or SIGHUP was set after the start; the worker needs them and has taken"
+                " them back",
+                extra={"action": "signals_taken_back"},
+            )
+        self._next_look = asyncio.get_running_loop().call_later(_KEEP_EVERY, self._keep_signals)
 
     def heard(self, number: int, _times: int) -> None:
         """Take a signal. Called in the thread that hears them."""
@@ -186,18 +199,6 @@ def exit_code(ending: Ending) -> int:
     if ending.lost:
         return EXIT_LOST
     return EXIT_FORCED if ending.forced else EXIT_OK
-
-
-async def _keep_signals() -> None:
-    """Take signals back from libraries and skills that handle them: nothing could end the worker in order any more."""
-    while True:
-        if hear_again():
-            _log.warning(
-                "a handler for SIGINT, SIGTERM or SIGHUP was set after the start; the worker needs them and has taken"
-                " them back",
-                extra={"action": "signals_taken_back"},
-            )
-        await asyncio.sleep(_KEEP_EVERY)
 
 
 def _end_stragglers(loop: asyncio.AbstractEventLoop) -> bool:

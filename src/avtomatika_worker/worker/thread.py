@@ -51,9 +51,9 @@ class WorkerThread:
         if self._loop is not None and not self._ended.done():
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._worker.prestart(), self._loop))
 
-    async def ended(self) -> None:
-        """Wait until it has ended. Raises what ended it, if that was an error."""
-        await asyncio.shield(asyncio.wrap_future(self._ended))
+    def ended(self) -> asyncio.Future[None]:
+        """Return what is done once it has ended, and raises what ended it, if that was an error."""
+        return asyncio.shield(asyncio.wrap_future(self._ended))
 
     def _run(self) -> None:
         loop = contained_loop(loop_factory())

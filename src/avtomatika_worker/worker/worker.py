@@ -33,7 +33,8 @@ from avtomatika_worker.worker.arguments import (
     checked_limits,
     checked_middleware,
 )
-from avtomatika_worker.worker.assembly import Policies, assemble
+from avtomatika_worker.worker.assembly import assemble
+from avtomatika_worker.worker.make_tasks import Policies
 from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
 from avtomatika_worker.worker.provision import Provision, provide
 from avtomatika_worker.worker.twice import find_twin

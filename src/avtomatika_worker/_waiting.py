@@ -1,0 +1,95 @@
+"""Ways to wait for several things, none of which leaves a task behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+async def first_of(*waits: Callable[[], Awaitable[object]], timeout: float | None = None) -> None:
+    """Wait until one of them ends, or ``timeout`` seconds; the others are cancelled. Raises what one raises."""
+
+    async def awaited(wait: Callable[[], Awaitable[object]]) -> None:
+        await wait()
+
+    failed: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(awaited(wait)) for wait in waits]
+            await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as error:
+        failed = the_one(error)
+    if failed is not None:
+        raise failed
+
+
+async def side_by_side(*works: Callable[[], Awaitable[object]]) -> None:
+    """Await all; one that fails keeps none of the others from its end. Raises what the first of them raised."""
+    failed: list[Exception] = []
+
+    async def contained(work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - raised below, when all have ended
+            failed.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(contained(work))
+    if failed:
+        raise failed[0]
+
+
+async def wait_through(
+    waited: set[asyncio.Future[Any]], timeout: float | None, on_cancel: Callable[[asyncio.CancelledError], object]
+) -> None:
+    """Wait until one of them is done, or ``timeout`` seconds. Cancelled meanwhile, call ``on_cancel`` and go on."""
+    loop = asyncio.get_running_loop()
+    until = None if timeout is None else loop.time() + timeout
+    while True:
+        left = None if until is None else max(0.0, until - loop.time())
+        try:
+            await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError as error:
+            on_cancel(error)
+        else:
+            return
+
+
+async def in_thread(work: Callable[[], object]) -> None:
+    """Do ``work`` in a thread of its own: skills may have taken all of asyncio's, and it may hang."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()  # who waits may give up, and this goes on
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name="closing", daemon=True).start()
+    await asyncio.wrap_future(done)
+
+
+async def at_once(work: Callable[[], object]) -> None:
+    """Do ``work`` here and now."""
+    work()
+
+
+def settle(future: asyncio.Future[None]) -> None:
+    """Mark a request as made; made again, it stays so."""
+    if not future.done():
+        future.set_result(None)
+
+
+def the_one(error: BaseException) -> BaseException:
+    """Return the error itself where a group holds just one: what crashed is what people should read."""
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # only groups have it
+    return the_one(inner[0]) if len(inner) == 1 else error

@@ -1,0 +1,91 @@
+"""The steps of a shutdown: each has a limit, and whatever becomes of one, the next follows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from avtomatika_worker._waiting import settle, the_one, wait_through
+
+_log: Final = logging.getLogger("avtomatika_worker.supervisor")
+
+FORCED_TIMEOUT: Final = 1.0
+"""Seconds for each step that is done even when a second request cuts the shutdown short."""
+
+Work = Callable[[], Awaitable[object]]
+"""What a step does."""
+
+
+class Failures:
+    """What went wrong in a worker's own parts, in the order of its coming; all of it is in the log."""
+
+    def __init__(self) -> None:
+        self.first: Exception | None = None
+
+    def add(self, what: str, error: BaseException, *, logged: bool = True) -> None:
+        """Take note of an error. One that is no ``Exception`` would end whoever raises it: another one names it."""
+        error = the_one(error)
+        if not isinstance(error, Exception):
+            problem = RuntimeError(f"{what} raised {type(error).__name__}")
+            problem.__cause__ = error
+            error = problem
+        self.first = self.first or error
+        if logged:
+            _log.critical(
+                "%s failed, which is a fault of this worker's: %r",
+                what,
+                error,
+                exc_info=error,
+                extra={"action": "part_failed"},
+            )
+
+
+class Steps:
+    """Runs steps as tasks of ``group``; once ``force`` is done, they have to be quick."""
+
+    def __init__(self, group: asyncio.TaskGroup, force: asyncio.Future[None], failures: Failures) -> None:
+        self._group = group
+        self._force = force
+        self._failures = failures
+
+    async def run(self, name: str, work: Work, limit: float, *, in_haste: float = 0.0) -> bool:
+        """Do one step for at most ``limit`` seconds; return whether it came to its end.
+
+        Once it has to be quick it gets ``in_haste`` seconds, and is skipped for 0. It never raises: what a step raises
+        is logged, and counts as a failure of the worker; one that takes too long is cancelled, and left behind if it
+        does not end.
+        """
+        if self._force.done():
+            if not in_haste:
+                _cut(name, ": asked to be quick")
+                return False
+            limit = min(limit, in_haste)
+        task = self._group.create_task(self._do(name, work), name=f"shutdown: {name}")
+        waited: set[asyncio.Future[Any]] = {task} if in_haste else {task, self._force}
+        await wait_through(waited, limit, lambda _: settle(self._force))
+        if task.done():
+            return not task.cancelled() and task.result()
+        task.cancel()
+        _cut(name, ": asked to be quick" if self._force.done() and not in_haste else " in time")
+        return False
+
+    async def _do(self, name: str, work: Work) -> bool:
+        try:
+            await work()
+        except BaseException as error:  # noqa: BLE001 - the next step follows, whatever this one raises
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                return False  # for taking too long
+            self._failures.add(f"the shutdown's step {name!r}", error)
+            return False
+        return True
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _cut(name: str, how: str) -> None:
+    _log.warning("shutdown: could not %s%s", name, how, extra={"action": "shutdown_step_cut"})

@@ -1,0 +1,47 @@
+"""Connections of aiohttp's that are waited for until they are closed. Imports aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import aiohttp
+
+_CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the other side to answer the end of a TLS connection; then it is ended without that."""
+
+
+class Connector(aiohttp.TCPConnector):
+    """Knows its connections until they are closed.
+
+    aiohttp forgets a connection as soon as it has begun to close it. TLS ends with an exchange: an event loop that is
+    closed meanwhile leaves the socket behind, and uvloop's cannot even be closed (OSError: "Device or resource busy").
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - of an argument that is not given
+        self._transports: dict[asyncio.Future[None], asyncio.Transport] = {}
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Connect as aiohttp's own, and take note of the connection."""
+        connection = await super().connect(req, traces, timeout)
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is not None and transport is not None and (closed := protocol.closed) is not None:
+            self._transports[closed] = transport
+        return connection
+
+    async def wait_closed(self) -> None:
+        """Wait for all connections to be closed; those that take too long are cut off."""
+        for end in (asyncio.Transport.close, asyncio.Transport.abort):
+            left = [closed for closed in self._transports if not closed.done()]
+            if not left:
+                break
+            for closed in left:
+                end(self._transports[closed])
+            await asyncio.wait(left, timeout=_CLOSE_TIMEOUT)
+        for closed in self._transports:
+            if closed.done() and not closed.cancelled():
+                closed.exception()  # that one broke is known to who used it
+        self._transports.clear()

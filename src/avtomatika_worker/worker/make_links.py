@@ -1,0 +1,133 @@
+"""The links of a worker, and what runs for each on the link thread, from its settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.config import OrchestratorSettings, Settings
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.link_thread import Service
+from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.policy.backoff import BackoffPolicy
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.rotation import Mode
+from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.services.cancels import Cancels
+from avtomatika_worker.services.commands import Commands
+from avtomatika_worker.services.containment import keep_running
+from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
+from avtomatika_worker.services.link import Link, LinkSettings
+from avtomatika_worker.services.renewal import TokenRenewal
+from avtomatika_worker.services.tasks import Tasks
+from avtomatika_worker.services.tls_watch import TlsWatch
+from avtomatika_worker.services.usage import UsageMonitor
+from avtomatika_worker.transport.http import HttpTransport
+from avtomatika_worker.transport.tls import TlsFiles
+
+FAILOVER_HEARTBEAT: Final = 2.0
+"""Seconds between heartbeats to an orchestrator that another one stands in for: its silence is to be noticed soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The links, in the order of their priority, the heartbeats of each, and what else runs for them."""
+
+    links: Sequence[Link]
+    heartbeats: Sequence[Heartbeats]
+    services: Sequence[Service]
+
+
+def make_links(
+    settings: Settings,
+    announcement: Announcement,
+    board: Board[WorkerState],
+    tasks: Tasks,
+    usage: UsageMonitor,
+    telemetry: Telemetry,
+) -> Links:
+    """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
+    tls = _tls(settings)
+    # From the link thread to the main loop, where tasks live.
+    on_cancel = Cancels(asyncio.get_running_loop(), partial(tasks.cancel, reason=CancelReason.REQUESTED))
+    links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
+    heartbeats = tuple(Heartbeats(link, board, announcement, on_cancel, usage) for link in links)
+    services: list[Service] = [each.run for each in heartbeats]
+    services += [_kept(link, TokenRenewal(link).run) for link in links]
+    if settings.enable_websockets:
+        most = settings.max_response_bytes
+        services += [_kept(link, Commands(link, on_cancel, tls=tls, max_message=most).run) for link in links]
+    if tls != TlsFiles():
+        services.append(TlsWatch(tls, links, settings.tls_reload_interval).run)
+    if settings.lease_lost_after is not None:
+        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+        services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
+    return Links(links, heartbeats, services)
+
+
+def _kept(link: Link, service: Service) -> Service:
+    """Return the service of a link, which no fault ends."""
+    return partial(keep_running, link, service)
+
+
+def _link(orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles, telemetry: Telemetry) -> Link:
+    link_settings = LinkSettings(
+        url=orchestrator.url,
+        token=orchestrator.token,
+        token_fallback=orchestrator.token_fallback,
+        has_certificate=settings.tls_cert_path is not None,
+        heartbeat_interval=_heartbeat_interval(orchestrator, settings),
+        poll_timeout=settings.task_poll_timeout,
+        registration=BackoffPolicy(
+            settings.registration_retry_initial_delay, settings.registration_retry_max_delay, settings.rate_limit_wait
+        ),
+        calls=BackoffPolicy(
+            settings.result_retry_initial_delay, settings.result_retry_max_delay, settings.rate_limit_wait
+        ),
+        guard=guard_of(orchestrator, settings),
+        event_rate=settings.max_event_rate,
+    )
+    transport = HttpTransport(
+        orchestrator.url,
+        user_agent=f"avtomatika-worker/{__version__}",
+        tls=tls,
+        max_answer=settings.max_response_bytes,
+    )
+    return Link(link_settings, settings.worker_id, transport, telemetry)
+
+
+def _heartbeat_interval(orchestrator: OrchestratorSettings, settings: Settings) -> float:
+    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator is not settings.orchestrators[-1]
+    return min(settings.heartbeat_interval, FAILOVER_HEARTBEAT) if watched else settings.heartbeat_interval
+
+
+def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuard:
+    """Return what decides which tasks of an orchestrator may run."""
+    return TaskGuard(
+        orchestrator.secret_key,
+        signature_required=settings.require_task_signature is not False,
+        max_nesting=settings.max_task_nesting,
+    )
+
+
+def _tls(settings: Settings) -> TlsFiles:
+    tls = TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path)
+    if problems := tls.problems():
+        raise ConfigError(problems)
+    return tls
+
+
+def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks) -> list[Service]:
+    """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
+    loop = asyncio.get_running_loop()
+
+    def lost(link: Link) -> None:
+        loop.call_soon_threadsafe(tasks.cancel_all, CancelReason.LEASE_LOST, link)
+
+    return [partial(each.watch_lease, limit, lost) for each in heartbeats]

@@ -1,0 +1,102 @@
+"""What watches over a worker, from its settings: watchdog, usage, slot tuner, gauges, health server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker._waiting import in_thread
+from avtomatika_worker.config import Settings, SlotTunerKind
+from avtomatika_worker.link_thread import Service
+from avtomatika_worker.observability.telemetry import Telemetry, set_up
+from avtomatika_worker.observability.usage import UsageMeter
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
+from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
+from avtomatika_worker.services.health import HealthServer
+from avtomatika_worker.services.link import Link
+from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.probe import Probe
+from avtomatika_worker.services.tasks import Tasks
+from avtomatika_worker.services.tuning import Tuning
+from avtomatika_worker.services.usage import UsageMonitor
+from avtomatika_worker.services.watchdog import Pulse, Watchdog
+from avtomatika_worker.supervisor import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    """The main loop's sign of life, what watches from the link thread, and the health server if there is one."""
+
+    pulse: Pulse
+    services: Sequence[Service]
+    health: HealthServer | None
+
+    def parts(self) -> list[Part]:
+        """Return what is opened and closed. A port that is taken is known before anything else is made."""
+        if self.health is None:
+            return []
+        return [Part("the health server", self.health.open, partial(in_thread, self.health.close))]
+
+
+def make_telemetry(settings: Settings) -> Telemetry:
+    """Return the worker's metrics and traces. Raises `ConfigError` when they are wanted and cannot be had."""
+    return set_up(
+        enabled=settings.enable_metrics,
+        service_name=settings.worker_type,
+        worker_id=settings.worker_id,
+        version=__version__,
+    )
+
+
+def make_monitoring(
+    settings: Settings,
+    links: Sequence[Link],
+    outbox: Outbox,
+    board: Board[WorkerState],
+    tasks: Tasks,
+    poller: Poller,
+    usage: UsageMonitor,
+    telemetry: Telemetry,
+    *,
+    health_check: bool,
+) -> Monitoring:
+    """Return what watches over these parts. Called on the main loop."""
+    pulse = Pulse(poller.is_due)
+    watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.skills_running, blocked_limit=settings.loop_blocked_limit)
+    watch_slots(telemetry.metrics, tasks.slots, poller)
+    watch_links(telemetry.metrics, links, outbox)
+    watch_machine(telemetry.metrics, usage, pulse)
+    services: list[Service] = [watchdog.run, usage.run]
+    if settings.slot_tuner is SlotTunerKind.RESOURCE:
+        services.append(_tuning(settings, tasks).run)
+    health = None
+    if health_check:
+        facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
+        probe = Probe(links, outbox, board, watchdog, facts)
+        health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape)
+    return Monitoring(pulse, services, health)
+
+
+def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
+    """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
+    loop = asyncio.get_running_loop()
+    tuner = SlotTuner(
+        TunerPolicy(
+            least=settings.slot_tuner_min_slots,
+            most=settings.max_concurrent_tasks,
+            memory_target=settings.slot_tuner_memory_target,
+            cpu_target=settings.slot_tuner_cpu_target,
+        )
+    )
+
+    def apply(usable: int) -> None:  # over there
+        tasks.slots.limit(usable)
+        tasks.slots_freed()
+
+    return Tuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))

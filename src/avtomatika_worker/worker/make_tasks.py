@@ -1,0 +1,130 @@
+"""What runs the tasks of a worker, and where, from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from avtomatika_worker._waiting import at_once, side_by_side
+from avtomatika_worker.config import Settings
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.bounds import ResultBound
+from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.execution.offload import Offload
+from avtomatika_worker.execution.processes.pool import Processes
+from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
+from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
+from avtomatika_worker.execution.runners import Runners, Threads
+from avtomatika_worker.files.service import Files
+from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.policy.capacity import Limits
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.services.capacity import Admission, CapacityChecker
+from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.outbox import Outbox
+from avtomatika_worker.services.presence import Catalogued, Presence
+from avtomatika_worker.services.tasks import Tasks, TaskSettings
+from avtomatika_worker.services.usage import UsageChecker
+from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.supervisor import Part
+from avtomatika_worker.worker.provision import Provision
+from avtomatika_worker.worker.storage import make_files
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What a `Worker` was given besides its settings."""
+
+    skill_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    skill_type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    capacity_checker: CapacityChecker | None = None
+    usage_checker: UsageChecker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where skills run, and what they need there."""
+
+    provision: Provision
+    processes: Processes
+    threads: Threads
+    files: Files
+
+    def parts(self) -> list[Part]:
+        """Return what is closed, the last first. `open` is for later."""
+        resources = self.provision.resources
+        close = partial(side_by_side, self.processes.close, resources.close)
+        return [
+            Part("the tasks' files", close=partial(at_once, self.files.close)),
+            Part("the threads of skills", close=partial(at_once, self.threads.close)),
+            Part("the thread of resources", close=partial(at_once, self.provision.thread.close)),
+            Part("the processes of skills", close=self.processes.kill, limit=KILL_TIMEOUT),
+            Part("resources", close=close, limit=CLOSE_TIMEOUT + KILL_TIMEOUT, skipped_in_haste=True),
+        ]
+
+    async def open(self) -> None:
+        """Make what skills need. Raises what keeps it from being made."""
+        await self.provision.resources.open()
+        await self.processes.open()
+
+
+def make_workshop(settings: Settings, provision: Provision, telemetry: Telemetry, *, prestart: bool) -> Workshop:
+    """Return where skills run; nothing is made or started yet."""
+    most = settings.max_concurrent_tasks
+    return Workshop(
+        provision,
+        Processes(provision.recipe, settings.skill_processes or most, prestart=prestart),
+        Threads(settings.skill_threads or most),
+        make_files(settings, telemetry),
+    )
+
+
+def make_tasks(
+    settings: Settings,
+    registry: SkillRegistry,
+    middlewares: Sequence[Middleware],
+    policies: Policies,
+    workshop: Workshop,
+    outbox: Outbox,
+    board: Board[WorkerState],
+    telemetry: Telemetry,
+) -> tuple[Tasks, Presence]:
+    """Return what runs tasks, and what publishes the worker's state on ``board``.
+
+    Raises `ConfigError` for a limit of a type that no skill has.
+    """
+    slots = Slots(settings.max_concurrent_tasks)
+    admission = Admission(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
+    presence = Presence(slots, Catalogued(registry.names(), policies.skill_dependencies), admission, board)
+    task_settings = TaskSettings(
+        worker_id=settings.worker_id,
+        strict_events=settings.strict_event_validation,
+        progress_interval=settings.progress_interval,
+        max_event_bytes=settings.max_result_bytes,
+    )
+    pipeline = Pipeline(
+        registry,
+        middlewares,
+        Runners(workshop.threads, workshop.processes),
+        telemetry.tracing,
+        workshop.provision.resources.values,
+        ResultBound(settings.max_result_bytes),
+        files=Offload(registry, telemetry.tracing, untyped=settings.untyped_files),
+    )
+    tasks = Tasks(task_settings, slots, pipeline, outbox, presence, admission, workshop.files, telemetry)
+    board.publish(presence.state())
+    return tasks, presence
+
+
+def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
+    """Return the limits. Raises `ConfigError` for a type that no skill has."""
+    types = {contract.name: contract.type for contract in registry.contracts()}
+    unknown = [kind for kind in by_type if kind not in types.values()]
+    if unknown:
+        known = ", ".join(sorted(set(types.values()))) or "none"
+        raise ConfigError([f"skill_type_limits: no skill has the type {kind!r} (types: {known})" for kind in unknown])
+    by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
+    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types)

@@ -1,0 +1,57 @@
+"""A supervisor put together by hand, so that tests can add parts that fail and call its parts."""
+
+import asyncio
+
+from avtomatika_worker.observability.host import detect_host
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.rotation import Rotation
+from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.poller import Poller
+from avtomatika_worker.services.usage import UsageMonitor
+from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
+from avtomatika_worker.worker.announcement import announce
+from avtomatika_worker.worker.make_delivery import make_outbox
+from avtomatika_worker.worker.make_links import make_links
+from avtomatika_worker.worker.make_monitoring import make_telemetry
+from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
+from services.conftest import make_settings
+
+
+def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_services=(), **settings):
+    """Return a supervisor of the worker's own services and of what a test adds, and its engine."""
+    environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""}
+    settings = make_settings(worker, environment, settings)
+    worker.load_skills(settings)
+    policies, board, telemetry = Policies(), Board(WorkerState()), make_telemetry(settings)
+    outbox = make_outbox(settings)
+    workshop = make_workshop(settings, worker._provide("w1", {}), telemetry, prestart=False)  # noqa: SLF001
+    tasks, presence = make_tasks(settings, worker.skills, [], policies, workshop, outbox, board, telemetry)
+    announcement = announce(settings, worker.skills, {}, detect_host())
+    links = make_links(settings, announcement, board, tasks, UsageMonitor(), telemetry)
+    rotation = Rotation(settings.multi_orchestrator_mode, [1.0])
+    poller = Poller(links.links, rotation, tasks, presence, outbox)
+
+    async def open_outbox():
+        outbox.open(links.links, required=False)
+
+    async def close_outbox():
+        outbox.close()
+
+    async def open_links():
+        for link in links.links:
+            link.open()
+
+    async def close_links():
+        for link in links.links:
+            await link.close()
+
+    engine = Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes)
+    supervisor = Supervisor(
+        engine,
+        [*workshop.parts(), Part("outbox", open_outbox, close_outbox), Part("links", open_links, close_links), *parts],
+        [MainService("the poller", poller.run), *services],
+        [*links.services, outbox.run, *link_services],
+        shutdown_timeout=settings.shutdown_timeout,
+        loop_factory=asyncio.new_event_loop,
+    )
+    return supervisor, engine
