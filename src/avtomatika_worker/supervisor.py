@@ -53,8 +53,8 @@ class Part:
     """What is opened before the worker registers anywhere, and closed after its services have ended.
 
     ``open`` raises what keeps the worker from starting; only what is awaited can be interrupted. ``close`` is called
-    whether or not ``open`` was, or came to its end, and has ``limit`` seconds; with ``skipped_in_haste`` a shutdown that
-    is cut short does without.
+    whether or not ``open`` was, or came to its end, and has ``limit`` seconds. One with ``skipped_in_haste`` is left
+    out of a shutdown that is cut short.
     """
 
     name: str

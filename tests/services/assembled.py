@@ -31,13 +31,13 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
     rotation = Rotation(settings.multi_orchestrator_mode, [1.0])
     poller = Poller(links.links, rotation, tasks, presence, outbox)
 
-    async def open_outbox():
+    def open_outbox():
         outbox.open(links.links, required=False)
 
     async def close_outbox():
         outbox.close()
 
-    async def open_links():
+    def open_links():
         for link in links.links:
             link.open()
 
