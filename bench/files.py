@@ -156,7 +156,7 @@ async def ours(url: str, directory: Path, count: int, up: bool) -> float:
     """Move them as a skill would, with `TaskFiles`."""
     from avtomatika_worker.errors import InvalidInputError
     from avtomatika_worker.files.service import Files
-    from avtomatika_worker.files.stores import StoreSettings
+    from avtomatika_worker.files.store_settings import StoreSettings
 
     stores = StoreSettings(endpoint_url=url, access_key="a", secret_key="b", default_bucket=BUCKET)
     files = Files(directory / "payloads", stores)

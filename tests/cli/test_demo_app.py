@@ -20,7 +20,7 @@ from avtomatika_worker.cli.demo_app.jobs import DATA, DemoJob, demo_jobs
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import measure, sentences, words
 from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 
 # ---------------------------------------------------------------------------------------------------- thumbnail
 

@@ -14,7 +14,7 @@ import pytest
 from avtomatika_worker import TaskFiles, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from files.s3 import ACCESS_KEY, SECRET_KEY, S3Server, serving
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from avtomatika_worker import TaskError, UnsafeNameError
 from avtomatika_worker.files.location import locate
 from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 from files.conftest import Bucket, FilesOfTasks, store_settings
 
 SECRET = "do not read"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 from files.conftest import PART, QUICK, Bucket, FilesOfTasks
 from files.front import Front, front
 from files.npm import binary, free_port, served

@@ -12,7 +12,7 @@ from avtomatika_worker import Worker
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator
 from avtomatika_worker.errors import TransientError
 from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.testing import WorkerHarness
 

@@ -19,7 +19,7 @@ from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
 from avtomatika_worker.files.route import Route
 from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.transport.proxies import proxy_for
 

@@ -9,7 +9,7 @@ from typing import Final
 from avtomatika_worker.cli.findings import Finding, error, note, ok, warning
 from avtomatika_worker.errors import DependencyError, DependencyMissingError, TaskError, UnsafeNameError
 from avtomatika_worker.files.probe import StoreProbe, probe_store
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 
 _TIMEOUT: Final = 20.0
 

@@ -14,7 +14,8 @@ from avtomatika_worker.errors import IntegrityMismatchError, TaskError
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.location import Location
 from avtomatika_worker.files.observer import Observer
-from avtomatika_worker.files.stores import Stores, StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
+from avtomatika_worker.files.stores import Stores
 
 Step = Literal["write", "read", "delete"]
 _PREFIX: Final = "avtomatika-doctor"

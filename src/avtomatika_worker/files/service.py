@@ -10,7 +10,8 @@ from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.permit import DEFAULT_BYTES, DEFAULT_OBJECTS, Permit
 from avtomatika_worker.files.progress import Notify
-from avtomatika_worker.files.stores import Stores, StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
+from avtomatika_worker.files.stores import Stores
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.files.transfers import Transfers
 from avtomatika_worker.files.workspace import Workspace

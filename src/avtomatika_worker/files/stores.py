@@ -8,7 +8,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -26,7 +26,7 @@ from avtomatika_worker.errors import (
     UnsafeNameError,
 )
 from avtomatika_worker.files.disk import Disk
-from avtomatika_worker.files.egress import EgressProxy, ProxyFor, no_proxy
+from avtomatika_worker.files.egress import EgressProxy
 from avtomatika_worker.files.hosts import credential_hosts
 from avtomatika_worker.files.location import FILE, Location, locate
 from avtomatika_worker.files.names import resolved
@@ -34,7 +34,7 @@ from avtomatika_worker.files.objects import ObjectInfo
 from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.route import Allowed, Authority, Problem, Route
 from avtomatika_worker.files.sources import Sources
-from avtomatika_worker.policy.backoff import BackoffPolicy
+from avtomatika_worker.files.store_settings import StoreSettings, retry_config
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -45,7 +45,6 @@ _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*|\?\S*")
 _MOST_CLIENTS: Final = 32
 _LISTING_TIMEOUT: Final = 600.0
 """Seconds for all pages of a listing: a store may have no last one."""
-_RETRY_TIMEOUT: Final = timedelta(minutes=3)
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
 """Of one request, which moves one part at most."""
 _CLOUDS: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
@@ -62,43 +61,6 @@ _PAGE: Final = 16 * 1024 * 1024
 
 _PART_ANSWERS: Final = 32 * 1024 * 1024
 """Bytes of the answers to all parts of an upload, of which there are 10,000 at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """How stores are reached. Without keys, the store's own chain finds some (environment, web identity, role).
-
-    ``sources``: what tasks may read, None for the default (see `Sources`). ``proxy_for``: the proxy of the environment.
-    ``part_size`` is in bytes.
-    ``attempts``: how often one request is tried. ``concurrency``: parts in flight.
-    """
-
-    endpoint_url: str | None = None
-    access_key: str | None = field(default=None, repr=False)
-    secret_key: str | None = field(default=None, repr=False)
-    region: str = "us-east-1"
-    default_bucket: str | None = None
-    file_root: Path | None = None
-    sources: tuple[str, ...] | None = None
-    ca_path: Path | None = None
-    proxy_for: ProxyFor = no_proxy
-    part_size: int = 8 * 1024 * 1024
-    concurrency: int = 8
-    attempts: int = 5
-    backoff: BackoffPolicy = field(default_factory=lambda: BackoffPolicy(0.5, 15.0))
-
-    @property
-    def has_s3(self) -> bool:
-        """Whether anything says that there is an S3 store."""
-        return any((self.endpoint_url, self.access_key, self.default_bucket))
-
-    @property
-    def results_uri(self) -> str | None:
-        """The prefix below which results go, None where there is none. Blocks: it looks at the disk for a root."""
-        bucket, root = self.default_bucket, self.file_root
-        if bucket is not None:
-            return f"{bucket.rstrip('/')}/" if "://" in bucket else f"s3://{bucket.rstrip('/')}/"
-        return None if root is None else f"{FILE}://{root.resolve().as_posix().rstrip('/')}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +314,7 @@ class Stores:
         settings = self.settings
         options: dict[str, Any] = {
             "client_options": {**_TIMEOUTS, **self._client_options(), "proxy_url": self._egress.url(route)},
-            "retry_config": _retry_config(settings) if retries else {"max_retries": 0},
+            "retry_config": retry_config(settings) if retries else {"max_retries": 0},
         }
         if location.scheme != "s3":
             return store.from_url(f"{location.scheme}://{location.bucket}", **options, **more)
@@ -445,16 +407,3 @@ def _info(meta: Any) -> ObjectInfo:
     if etag and not etag.endswith('"'):  # Azure's listings have them without the quotes that its other answers have
         etag = f'"{etag}"'
     return ObjectInfo(meta["size"], etag)
-
-
-def _retry_config(settings: StoreSettings) -> dict[str, Any]:
-    backoff = settings.backoff
-    return {
-        "max_retries": settings.attempts - 1,
-        "retry_timeout": _RETRY_TIMEOUT,
-        "backoff": {
-            "init_backoff": timedelta(seconds=backoff.initial),
-            "max_backoff": timedelta(seconds=backoff.maximum),
-            "base": 2,
-        },
-    }

@@ -12,7 +12,7 @@ from avtomatika_worker.config import Settings
 from avtomatika_worker.config.settings import DEFAULT_TASK_FILES_DIR
 from avtomatika_worker.files.ownership import check_private
 from avtomatika_worker.files.service import Files
-from avtomatika_worker.files.stores import StoreSettings
+from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.services.storage_watch import StorageWatch

@@ -1,0 +1,65 @@
+"""How object stores are reached: the settings of `Stores`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from avtomatika_worker.files.egress import ProxyFor, no_proxy
+from avtomatika_worker.files.location import FILE
+from avtomatika_worker.policy.backoff import BackoffPolicy
+
+_RETRY_TIMEOUT: Final = timedelta(minutes=3)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How stores are reached. Without keys, the store's own chain finds some (environment, web identity, role).
+
+    ``sources``: what tasks may read, None for the default (see `Sources`). ``proxy_for``: the proxy of the environment.
+    ``part_size`` is in bytes.
+    ``attempts``: how often one request is tried. ``concurrency``: parts in flight.
+    """
+
+    endpoint_url: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    region: str = "us-east-1"
+    default_bucket: str | None = None
+    file_root: Path | None = None
+    sources: tuple[str, ...] | None = None
+    ca_path: Path | None = None
+    proxy_for: ProxyFor = no_proxy
+    part_size: int = 8 * 1024 * 1024
+    concurrency: int = 8
+    attempts: int = 5
+    backoff: BackoffPolicy = field(default_factory=lambda: BackoffPolicy(0.5, 15.0))
+
+    @property
+    def has_s3(self) -> bool:
+        """Whether anything says that there is an S3 store."""
+        return any((self.endpoint_url, self.access_key, self.default_bucket))
+
+    @property
+    def results_uri(self) -> str | None:
+        """The prefix below which results go, None where there is none. Blocks: it looks at the disk for a root."""
+        bucket, root = self.default_bucket, self.file_root
+        if bucket is not None:
+            return f"{bucket.rstrip('/')}/" if "://" in bucket else f"s3://{bucket.rstrip('/')}/"
+        return None if root is None else f"{FILE}://{root.resolve().as_posix().rstrip('/')}/"
+
+
+def retry_config(settings: StoreSettings) -> dict[str, Any]:
+    """Return how obstore tries again what it sends in parts."""
+    backoff = settings.backoff
+    return {
+        "max_retries": settings.attempts - 1,
+        "retry_timeout": _RETRY_TIMEOUT,
+        "backoff": {
+            "init_backoff": timedelta(seconds=backoff.initial),
+            "max_backoff": timedelta(seconds=backoff.maximum),
+            "base": 2,
+        },
+    }
