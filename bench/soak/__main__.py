@@ -210,6 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"seed {plan.seed}", flush=True)
     machine = local_facts()
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else both processes would be left behind
     faults, figures = asyncio.run(soak(plan, directory))
     report = {
         "machine": machine,
