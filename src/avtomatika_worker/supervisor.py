@@ -26,6 +26,7 @@ from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.lifecycle import Phase, Signal, step
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.services.health import HealthServer
+from avtomatika_worker.services.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.services.heartbeats import Heartbeats
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
@@ -173,6 +174,7 @@ class Parts:
     files: Files
     telemetry: Telemetry
     health: HealthServer | None
+    standby: HeartbeatProcess | None
     link_services: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 
@@ -365,6 +367,8 @@ class Supervisor:
         """Tell every orchestrator, side by side."""
 
         async def tell_all() -> None:
+            if status is WorkerStatus.OFFLINE and self._parts.standby is not None:
+                self._parts.standby.cease()
             await asyncio.gather(*(h.tell(status) for h in self._parts.heartbeats))
 
         if not self._link_thread.ended.done():  # a start that failed has told its reason; there is nobody to tell

@@ -21,7 +21,7 @@ import msgspec
 
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.host import listener_at
-from avtomatika_worker.services.probe_server import MOST_CONNECTIONS, Answer, Serving
+from avtomatika_worker.services.probe_server import MOST_CONNECTIONS, PATHS, Answer, Serving, health_answer
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
@@ -94,26 +94,16 @@ class HealthServer:
         if path == "/metrics" and self._scrape is not None:
             body, content_type = self._scrape()
             return Answer(HTTPStatus.OK, body, content_type)
-        if path not in {"/live", "/ready", "/health"}:
+        if path not in PATHS:
             return Answer(HTTPStatus.NOT_FOUND, b'{"error":"not found"}')
         health = self._probe()
-        if path == "/health":
-            return Answer(HTTPStatus.OK, msgspec.json.encode(_in_full(health)))
-        problem = health.not_live if path == "/live" else health.not_ready
-        if problem is None:
-            return Answer(HTTPStatus.OK, b'{"status":"ok"}')
-        body = msgspec.json.encode({"status": "failing", "reason": problem})
-        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, body)
-
-
-def _in_full(health: Health) -> dict[str, Any]:
-    return {
-        "live": health.not_live is None,
-        "ready": health.not_ready is None,
-        "not_live": health.not_live,
-        "not_ready": health.not_ready,
-        **health.details,
-    }
+        return health_answer(
+            path,
+            not_live=health.not_live,
+            not_ready=health.not_ready,
+            details=health.details,
+            encode=msgspec.json.encode,
+        )
 
 
 def _listener(host: str, port: int) -> socket.socket:

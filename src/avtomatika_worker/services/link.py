@@ -142,6 +142,11 @@ class Link:
         return not self._registration_failed and time.monotonic() - self._lost_at < SILENT_AFTER
 
     @property
+    def registrations(self) -> int:
+        """How often it was registered at."""
+        return self._registrations
+
+    @property
     def codec(self) -> Codec:
         """Writes this link's requests, signed with the configured token that is in use."""
         return self._codecs[self.credentials.configured]
@@ -331,16 +336,34 @@ class Link:
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
-                if registrations == self._registrations:
-                    self.contact_broken()
+                self._unanswered(registrations)
                 raise
+        return self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+
+    @contained
+    async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:
+        """Learn from an answer that the heartbeat process got, as from one to a call of this link's. Raises as `call`.
+
+        ``answer`` returns it, or raises `TransportError`; ``asked`` is of `steady`.
+        """
+        try:
+            response = answer()
+        except TransportError:
+            self._unanswered(registrations)
+            raise
+        return self._heard(response, asked, registrations, breaks_on_500=True)
+
+    def _unanswered(self, registrations: int) -> None:
+        if registrations == self._registrations:
+            self.contact_broken()
+
+    def _heard(self, response: Response, asked: float, registrations: int, *, breaks_on_500: bool) -> Response:
         self._silence.answered()
         self._learn(response, asked)
         if is_too_wide(response.body):
             raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
-        broken = response.status > 500 or (response.status == 500 and breaks_on_500)
-        if broken and registrations == self._registrations:
-            self.contact_broken()
+        if response.status > 500 or (response.status == 500 and breaks_on_500):
+            self._unanswered(registrations)
         return response
 
     # ----------------------------------------------------------------------------------------------------- tokens

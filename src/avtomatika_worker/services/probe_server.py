@@ -11,7 +11,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +29,9 @@ MOST_CONNECTIONS: Final = 128
 
 MOST_REQUESTS: Final = 32
 """Requests that are answered at the same time; further clients are hung up on."""
+
+PATHS: Final = frozenset({"/live", "/ready", "/health"})
+"""What is answered about health."""
 
 _LONGEST_HEAD: Final = 16 * 1024
 _JOIN_TIMEOUT: Final = 2.0
@@ -57,6 +60,24 @@ def _most_connections() -> int:
 
 def _nothing() -> None:
     """Take nothing back."""
+
+
+def health_answer(
+    path: str,
+    *,
+    not_live: str | None,
+    not_ready: str | None,
+    details: Mapping[str, object],
+    encode: Callable[[object], bytes],
+) -> Answer:
+    """Return what a request for ``path``, one of `PATHS`, is answered with. A reason is None when all is well."""
+    if path == "/health":
+        facts = {"live": not_live is None, "ready": not_ready is None, "not_live": not_live, "not_ready": not_ready}
+        return Answer(HTTPStatus.OK, encode({**facts, **details}))
+    problem = not_live if path == "/live" else not_ready
+    if problem is None:
+        return Answer(HTTPStatus.OK, b'{"status":"ok"}')
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, encode({"status": "failing", "reason": problem}))
 
 
 class Connections:

@@ -44,6 +44,7 @@ from avtomatika_worker.services.containment import keep_running
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.services.health import HealthServer
+from avtomatika_worker.services.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.services.keeping import Keeper
 from avtomatika_worker.services.link import Link, LinkSettings
@@ -64,6 +65,7 @@ from avtomatika_worker.supervisor import Parts, Supervisor
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.worker.provision import Provision
+from avtomatika_worker.worker.standby import make_standby
 from avtomatika_worker.worker.storage import make_files
 
 UNVERSIONED: Final = "1.0.0"
@@ -180,15 +182,18 @@ def assemble(
         ]
     if wiring.tls != TlsFiles():
         services.append(TlsWatch(wiring.tls, links, settings.tls_reload_interval).run)
-    if settings.lease_lost_after is not None:
-        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
-        services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
-    health = None
-    if health_check:
-        facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
-        probe = Probe(links, outbox, board, watchdog, facts)
-        health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape)
+    facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
+    probe = Probe(links, outbox, board, watchdog, facts)
+    health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
+    if health is not None:
         services.append(health.run)
+    standby = None
+    if settings.heartbeat_process:
+        standby = make_standby(settings, wiring.tls, heartbeats, health, probe, tasks.skills_running)
+        services.append(standby.run)
+    if settings.lease_lost_after is not None:
+        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks, standby)
+        services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
     parts = Parts(
         links=links,
         heartbeats=heartbeats,
@@ -204,6 +209,7 @@ def assemble(
         telemetry=telemetry,
         files=files,
         health=health,
+        standby=standby,
         link_services=tuple(services),
     )
     return Supervisor(
@@ -380,14 +386,20 @@ def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
     return Tuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))
 
 
-def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks) -> list[Service]:
+def _lease_watchers(
+    heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks, standby: HeartbeatProcess | None
+) -> list[Service]:
     """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
     loop = asyncio.get_running_loop()
 
     def lost(link: Link) -> None:
         loop.call_soon_threadsafe(tasks.cancel_all, CancelReason.LEASE_LOST, link)
 
-    return [partial(each.watch_lease, limit, lost) for each in heartbeats]
+    async def nothing() -> None:
+        """Catch up with nobody."""
+
+    caught_up = nothing if standby is None else standby.caught_up
+    return [partial(each.watch_lease, limit, lost, caught_up) for each in heartbeats]
 
 
 def _skill_info(contract: SkillContract) -> SkillInfo:

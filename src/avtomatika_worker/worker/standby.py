@@ -1,0 +1,53 @@
+"""Makes the heartbeat process of a worker from its settings (``WORKER_HEARTBEAT_PROCESS``)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.config import Settings
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.services.health import HealthServer
+from avtomatika_worker.services.heartbeat_process import HeartbeatProcess, OrchestratorPlan, Plan, ProxyPlan, TlsPlan
+from avtomatika_worker.services.heartbeats import Heartbeats
+from avtomatika_worker.services.probe import Probe
+from avtomatika_worker.transport.proxies import proxy_for
+from avtomatika_worker.transport.tls import TlsFiles
+
+_SETTING: Final = "WORKER_HEARTBEAT_PROCESS=true"
+
+
+def make_standby(
+    settings: Settings,
+    tls: TlsFiles,
+    heartbeats: Sequence[Heartbeats],
+    health: HealthServer | None,
+    probe: Probe,
+    running_skills: Callable[[], Iterable[str]],
+) -> HeartbeatProcess:
+    """Return what keeps the process running. Raises `ConfigError` where it could not do its work."""
+    if sys.platform == "win32":
+        raise ConfigError([f"{_SETTING}: needs a POSIX system (Linux, macOS); leave it out on Windows"])
+    plan = Plan(
+        orchestrators=tuple(_orchestrator(each.url) for each in settings.orchestrators),
+        tls=TlsPlan(*(None if path is None else str(path.absolute()) for path in (tls.ca, tls.cert, tls.key))),
+        user_agent=f"avtomatika-worker/{__version__}",
+        limit=settings.loop_blocked_limit,
+        metrics=settings.enable_metrics,
+    )
+    return HeartbeatProcess(plan, heartbeats, health, probe, running_skills)
+
+
+def _orchestrator(url: str) -> OrchestratorPlan:
+    try:
+        proxy = proxy_for(url)
+    except ValueError as error:
+        raise ConfigError([f"{_SETTING}: heartbeats to {url} cannot go through the proxy: {error}"]) from None
+    if proxy is None:
+        return OrchestratorPlan(url, None)
+    if url.startswith("https:") and proxy.url.startswith("https:"):
+        problem = f"heartbeats to {url} cannot go through an https:// proxy ({proxy.url}); name it as http://"
+        raise ConfigError([f"{_SETTING}: {problem}"])
+    return OrchestratorPlan(url, ProxyPlan(proxy.url, proxy.headers))
