@@ -24,9 +24,9 @@ from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.policy.restarts import Restarts
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.health import Health, HealthServer
-from avtomatika_worker.services.heartbeat_program import LONGEST_LINE, PULSE
 from avtomatika_worker.services.heartbeats import Heartbeats
 from avtomatika_worker.services.keepalive import KeepAlive, Report
+from avtomatika_worker.services.stand_in import LONGEST_LINE, PULSE
 
 _log: Final = logging.getLogger("avtomatika_worker.heartbeat_process")
 

@@ -28,7 +28,7 @@ from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.services.clock import NOISE
 from avtomatika_worker.services.containment import keep_running
 from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.keepalive import KeepAlive, Report, keepalive_of
+from avtomatika_worker.services.keepalive import KeepAlive, Report, keepalive_of, use_granted
 from avtomatika_worker.services.link import Link, delay_after, kind_of
 from avtomatika_worker.services.usage import UsageMonitor
 
@@ -300,6 +300,8 @@ class Heartbeats:
     async def take(self, report: Report) -> None:
         """Do what the answer to a heartbeat of the heartbeat process asks for, as with one to a heartbeat from here."""
         outcome = "failed"
+        if report.granted is not None and report.registrations == self._link.registrations:
+            use_granted(self._link, report.granted, time.monotonic() - report.at)
         try:
             reply = replies.decode_heartbeat(
                 await self._link.relayed(report.response, report.asked, report.registrations)

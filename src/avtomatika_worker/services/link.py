@@ -400,14 +400,15 @@ class Link:
         except (RejectedError, MalformedMessageError) as error:
             _log.info("%s grants no access token: %s", self.url, error, extra={"action": "token_not_granted"})
 
+    def renewals(self) -> tuple[Request, ...]:
+        """Return every request that may bring other tokens; the first that does is enough."""
+        refresh = self.credentials.refresh_token
+        by_token = (self.codec.refresh_token(refresh),) if refresh else ()
+        return (*by_token, self.codec.access_token()) if self.settings.has_certificate else by_token
+
     async def _exchange(self) -> TokenReply | None:
         """Ask for new tokens in every way there is; None when all are refused."""
-        requests: list[Request] = []
-        if refresh_token := self.credentials.refresh_token:
-            requests.append(self.codec.refresh_token(refresh_token))
-        if self.settings.has_certificate:
-            requests.append(self.codec.access_token())
-        for request in requests:
+        for request in self.renewals():
             response = await self.call(request, configured_token=True)
             if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:
                 replies.raise_for_status(response)
