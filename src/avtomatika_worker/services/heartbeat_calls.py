@@ -126,13 +126,18 @@ class Orchestrator:
 
     def _renewed(self, form: Form, headers: Mapping[str, str]) -> Message | None:
         """Get another access token; return the answer that brought it, None when nothing did."""
-        renewals, form["renewals"] = form["renewals"], []  # a refresh token is good once
-        for each in renewals:
+        for each in form["renewals"]:
             body = None if each["body"] is None else base64.b64decode(each["body"])
             answer = self._call(each["method"], each["path"], body, headers)
-            if answer["status"] == _OK and (token := _access_token(answer["body"])):
-                form["headers"] = {**form["headers"], _TOKEN_HEADER: token}
-                return answer
+            tokens = _tokens(answer["body"]) if answer["status"] == _OK else {}
+            if (access := tokens.get("access_token")) is None:
+                continue
+            form["headers"] = {**form["headers"], _TOKEN_HEADER: access}
+            if (
+                each["body"] is not None and (refresh := tokens.get("refresh_token")) is not None
+            ):  # the old one is spent
+                each["body"] = base64.b64encode(json.dumps({"refresh_token": refresh}).encode()).decode()
+            return answer
         return None
 
     def _send(self, form: Form, headers: Mapping[str, str]) -> Message:
@@ -189,10 +194,12 @@ def _place(url: SplitResult) -> tuple[str, int]:
     return url.hostname or "", url.port or _PORTS[url.scheme]
 
 
-def _access_token(body: str) -> str | None:
-    """Return the token that an answer brings, if a header can carry it; the worker looks at the rest."""
+def _tokens(body: str) -> dict[str, str]:
+    """Return the tokens that an answer brings, those that a header can carry; the worker looks at the rest."""
     try:
-        token: Any = json.loads(body)["access_token"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return token if isinstance(token, str) and token.isascii() and token.isprintable() else None
+        read: Any = json.loads(body)
+        found = {name: read.get(name) for name in ("access_token", "refresh_token")}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    texts = {name: value for name, value in found.items() if isinstance(value, str)}
+    return {name: value for name, value in texts.items() if value.isascii() and value.isprintable()}

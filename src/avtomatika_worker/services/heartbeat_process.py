@@ -159,13 +159,13 @@ class HeartbeatProcess:
             self._publish(self._child)
 
     async def caught_up(self) -> None:
-        """Wait until it has reported all that it did before this, for a moment at most."""
-        if self._child is None:
-            return
-        self._publish(self._child)
-        number, until = self._pulses, time.monotonic() + _CATCH_UP_TIMEOUT
-        while self._echoed.value < number and (left := until - time.monotonic()) > 0:
-            await self._echoed.changed(self._echoed.version, left)
+        """Wait until it has reported all that it did before this, for a moment at most. Awaited in any event loop."""
+        number, until = self._pulses + 1, time.monotonic() + _CATCH_UP_TIMEOUT  # what it echoes comes after that
+        while self._child is not None and (left := until - time.monotonic()) > 0:
+            seen = self._echoed.version
+            if self._echoed.value >= number:
+                return
+            await self._echoed.changed(seen, left)
 
     async def _run_once(self) -> str:
         """Run it to its end; return how it ended."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -93,19 +93,14 @@ class Heartbeats:
             # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
             await asyncio.sleep(pauses.failed(random.random()))
 
-    async def watch_lease(
-        self, limit: float, on_lost: Callable[[Link], None], caught_up: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever.
-
-        ``caught_up`` waits for what the heartbeat process has to report: it may have kept the lease.
-        """
+    async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
+        """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever."""
         told = False
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
             lost = self._is_out_of_reach(limit)
             if lost and not told:
-                await caught_up()
+                await self._link.caught_up()  # the heartbeat process may have kept the lease
                 lost = self._is_out_of_reach(limit)
             if lost and not told:
                 _log.error("%s was out of reach for too long", self._link.url, extra={"action": "lease_lost"})

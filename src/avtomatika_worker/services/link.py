@@ -10,7 +10,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -106,6 +106,8 @@ class Link:
         self.broken: Gate = Gate()
         self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
+        self.caught_up: Callable[[], Awaitable[None]] = _nobody
+        """Waits for what the heartbeat process, if there is one, has to report. May be awaited in any event loop."""
         self.breaks: int = 0
         self.polled: bool = False
         self._silence = Silence()
@@ -387,6 +389,7 @@ class Link:
     @contained
     async def renew_token(self, used: str | None) -> bool:
         """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
+        await self.caught_up()
         return await self.credentials.renew(used, self._exchange)
 
     @contained
@@ -445,6 +448,10 @@ class Link:
         if response.status >= 400 and wished is not None and wished > LONGEST_WAIT:
             text = "%s asks to be left alone for %.0f s (Retry-After): more than %.0f s counts as no time given"
             self.faults.tell(_log, logging.WARNING, text, self.url, wished, LONGEST_WAIT, action="retry_after_ignored")
+
+
+async def _nobody() -> None:
+    """Wait for nobody."""
 
 
 def kind_of(error: WorkerError) -> Hashable:

@@ -44,7 +44,6 @@ from avtomatika_worker.services.containment import keep_running
 from avtomatika_worker.services.crossing import Board
 from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.services.health import HealthServer
-from avtomatika_worker.services.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.services.keeping import Keeper
 from avtomatika_worker.services.link import Link, LinkSettings
@@ -190,9 +189,11 @@ def assemble(
     standby = None
     if settings.heartbeat_process:
         standby = make_standby(settings, wiring.tls, heartbeats, health, probe, tasks.skills_running)
+        for link in links:
+            link.caught_up = standby.caught_up
         services.append(standby.run)
     if settings.lease_lost_after is not None:
-        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks, standby)
+        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
         services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
     parts = Parts(
         links=links,
@@ -386,20 +387,14 @@ def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
     return Tuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))
 
 
-def _lease_watchers(
-    heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks, standby: HeartbeatProcess | None
-) -> list[Service]:
+def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks) -> list[Service]:
     """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
     loop = asyncio.get_running_loop()
 
     def lost(link: Link) -> None:
         loop.call_soon_threadsafe(tasks.cancel_all, CancelReason.LEASE_LOST, link)
 
-    async def nothing() -> None:
-        """Catch up with nobody."""
-
-    caught_up = nothing if standby is None else standby.caught_up
-    return [partial(each.watch_lease, limit, lost, caught_up) for each in heartbeats]
+    return [partial(each.watch_lease, limit, lost) for each in heartbeats]
 
 
 def _skill_info(contract: SkillContract) -> SkillInfo:

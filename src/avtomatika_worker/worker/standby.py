@@ -33,7 +33,7 @@ def make_standby(
     plan = Plan(
         orchestrators=tuple(_orchestrator(each.url) for each in settings.orchestrators),
         tls=TlsPlan(*(None if path is None else str(path.absolute()) for path in (tls.ca, tls.cert, tls.key))),
-        user_agent=f"avtomatika-worker/{__version__}",
+        user_agent=f"avtomatika-worker/{__version__} (heartbeat process)",
         limit=settings.loop_blocked_limit,
         metrics=settings.enable_metrics,
     )
