@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 
 import aiohttp
@@ -10,22 +11,23 @@ import psutil
 from cluster.processes import ManagedProcess, free_port
 
 APP = """
-import ctypes, time
+import ctypes, os, time
 from avtomatika_worker import TaskContext, Worker
 
 worker = Worker()
-usleep = ctypes.PyDLL(None).usleep  # a PyDLL keeps the GIL during its calls
+gate = os.open("gate", os.O_RDWR)
+read = ctypes.PyDLL(None).read  # a PyDLL keeps the GIL during its calls
 
 @worker.skill
-def hold(seconds: float, ctx: TaskContext):
+def hold(ctx: TaskContext):
     time.sleep(0.6)  # the heartbeats list the job by then
-    usleep(int(seconds * 1e6))
-    return {"held": seconds}
+    read(gate, ctypes.create_string_buffer(1), 1)
+    return {"held": True}
 
 @worker.skill
-def hold_and_wait(seconds: float, ctx: TaskContext):
+def hold_and_wait(ctx: TaskContext):
     time.sleep(0.6)
-    usleep(int(seconds * 1e6))
+    read(gate, ctypes.create_string_buffer(1), 1)
     while True:
         ctx.raise_if_cancelled()
         time.sleep(0.02)
@@ -35,8 +37,9 @@ def hold_and_wait(seconds: float, ctx: TaskContext):
 class HeldWorker:
     """The process. ``process`` is that of its worker."""
 
-    def __init__(self, orchestrator, process, port):
+    def __init__(self, orchestrator, process, port, gate):
         self.orchestrator = orchestrator
+        self._gate = gate
         self.process = process
         self._port = port
         self.standbys = []
@@ -56,8 +59,10 @@ class HeldWorker:
         return []
 
     async def standby(self, *, besides=()):
-        """Wait for the heartbeat process and return its pid."""
-        return await until(lambda: next((pid for pid in self.children() if pid not in besides), None))
+        """Wait until the heartbeat process is up, and return its pid."""
+        pid = await until(lambda: next((pid for pid in self.children() if pid not in besides), None))
+        await until(lambda: f"heartbeat process {pid} stands by" in self.process.output())
+        return pid
 
     async def get(self, path):
         """Return the status and the body of an answer of the health server."""
@@ -67,15 +72,21 @@ class HeldWorker:
 
     async def held(self):
         """Wait until the worker says of itself that it is held up."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while "held up" not in (await self.get("/ready"))[1]:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
+
+    def release(self):
+        """Let one skill go on that holds the GIL, or will."""
+        os.write(self._gate, b".")
 
 
 @contextlib.asynccontextmanager
 async def held_worker(orchestrator, directory, *arguments, **variables):
     """Run the worker until the block ends; then neither it nor its heartbeat process is left."""
     (directory / "app.py").write_text(APP, "utf-8")
+    os.mkfifo(directory / "gate")
+    gate = os.open(directory / "gate", os.O_RDWR)
     port = free_port()
     environment = {
         "WORKER_ID": "w1",
@@ -92,7 +103,7 @@ async def held_worker(orchestrator, directory, *arguments, **variables):
     }
     command = [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "app:worker", *arguments]
     process = ManagedProcess("worker", command, env=environment, cwd=directory, own_session=True)
-    worker = HeldWorker(orchestrator, process, port)
+    worker = HeldWorker(orchestrator, process, port, gate)
     try:
         if not arguments:
             await orchestrator.wait_for_worker("w1", timeout=30)
@@ -100,11 +111,13 @@ async def held_worker(orchestrator, directory, *arguments, **variables):
         yield worker
     finally:
         worker.children()
+        worker.release()
         process.terminate()
         try:
             await asyncio.to_thread(process.wait, 20.0)
         finally:
             process.kill()
+            os.close(gate)
         await until(lambda: not any(runs(pid) for pid in worker.standbys))
 
 

@@ -22,11 +22,10 @@ QUICK = {"poll_time": 1.0}
 async def test_held_gil_costs_no_heartbeat_and_no_probe(tmp_path):
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path) as worker:
         await worker.standby()
-        job = orchestrator.submit("hold", {"seconds": 5.0})
+        job = orchestrator.submit("hold")
         await worker.held()
-        seen = len(worker.beats())
         answers = []
-        while not worker.beats(stood_in=True) or len(worker.beats()) < seen + 6:
+        while len(worker.beats(stood_in=True)) < 10:
             answers.append((await worker.get("/live"))[0])
             assert job.state is JobState.RUNNING
             await asyncio.sleep(0.1)
@@ -38,15 +37,18 @@ async def test_held_gil_costs_no_heartbeat_and_no_probe(tmp_path):
         assert details["held_up_seconds"] > 1
         assert set(answers) == {200}
         assert all(beat.json["current_tasks"] == [job.job_id] for beat in worker.beats()[-4:])
+        worker.release()
         await job.done()
-        assert job.result == {"held": 5.0}
+        assert job.result == {"held": True}
         async with asyncio.timeout(10):
             while (await worker.get("/ready"))[0] != 200:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
         own = len(worker.beats(stood_in=False))
         await until(lambda: len(worker.beats(stood_in=False)) > own + 1)  # its own go on
         times = [beat.time for beat in worker.beats()]
-        assert max(b - a for a, b in itertools.pairwise(times)) < 4  # the interval is 0.5 s, the GIL was held for 5 s
+        assert (
+            max(b - a for a, b in itertools.pairwise(times)) < 4
+        )  # the interval is 0.5 s, the GIL was held for much longer
         assert orchestrator.workers["w1"].registered_count == 1
         assert not orchestrator.problems  # each signature and nonce was good
         assert "the worker was held up for" in worker.process.output()
@@ -57,7 +59,10 @@ async def test_without_the_setting_there_is_no_process_and_held_gil_costs_the_he
     off = {"WORKER_HEARTBEAT_PROCESS": "false"}
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path, **off) as worker:
         assert not worker.children()
-        job = orchestrator.submit("hold", {"seconds": 3.0})
+        job = orchestrator.submit("hold")
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        await asyncio.sleep(4.0)
+        worker.release()
         await job.done()
         seen = len(worker.beats())
         await until(lambda: len(worker.beats()) > seen)
@@ -77,7 +82,7 @@ async def test_a_worker_that_runs_sends_its_heartbeats_itself(tmp_path):
 async def test_the_process_ends_with_a_worker_that_is_killed_while_it_is_held_up(tmp_path):
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path) as worker:
         standby = await worker.standby()
-        orchestrator.submit("hold", {"seconds": 60.0})
+        orchestrator.submit("hold")
         await worker.held()
         worker.process.kill()
         await until(lambda: not runs(standby), timeout=5)
@@ -93,7 +98,7 @@ async def test_a_process_that_is_killed_or_hangs_is_replaced_and_the_worker_goes
         await until(lambda: not runs(standby))
         await until(lambda: len(worker.beats(stood_in=False)) > seen)
         assert "the heartbeat process" in worker.process.output()
-        orchestrator.submit("hold", {"seconds": 6.0})
+        orchestrator.submit("hold")
         await worker.held()
         await until(lambda: worker.beats(stood_in=True))
         assert worker.children() == [another]
@@ -104,27 +109,29 @@ async def test_signals_for_the_whole_group_end_the_worker_in_order_and_the_proce
         standby = await worker.standby()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(standby, number)  # as a service manager does
-        job = orchestrator.submit("hold", {"seconds": 2.0})
+        job = orchestrator.submit("hold")
         await worker.held()
+        await until(lambda: worker.beats(stood_in=True))
         os.killpg(worker.process.pid, signal.SIGINT)  # as a terminal does
+        worker.release()
         await job.done()
         assert await asyncio.to_thread(worker.process.wait, 20.0) == 0
         await until(lambda: not runs(standby), timeout=5)
         assert job.state is JobState.FINISHED
         assert worker.beats()[-1].json["status"] == "offline"
-        assert worker.beats(stood_in=True)
 
 
 async def test_a_cancellation_in_the_answer_to_one_of_its_heartbeats_reaches_the_task(tmp_path):
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path) as worker:
         await worker.standby()
-        job = orchestrator.submit("hold_and_wait", {"seconds": 3.0})
+        job = orchestrator.submit("hold_and_wait")
         await worker.held()
         answer = json.dumps({"status": "ok", "cancel_task_ids": [job.job_id]}).encode()
         orchestrator.inject(fault := Fault("heartbeat", "body", body=answer))
         await until(lambda: fault.used)
         met = [each for each in worker.beats(stood_in=True) if each.fault]
         assert len(met) == 1  # nobody else was told
+        worker.release()
         await job.done()
         assert job.state is JobState.CANCELLED
 
@@ -132,10 +139,11 @@ async def test_a_cancellation_in_the_answer_to_one_of_its_heartbeats_reaches_the
 async def test_an_orchestrator_that_breaks_off_meanwhile_is_registered_at_again(tmp_path):
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path) as worker:
         await worker.standby()
-        job = orchestrator.submit("hold", {"seconds": 3.0})
+        job = orchestrator.submit("hold")
         await worker.held()
         orchestrator.inject(fault := Fault("heartbeat", "drop_before"))
         await until(lambda: fault.used)
+        worker.release()
         await job.done()
         await orchestrator.wait_for(lambda: orchestrator.workers["w1"].registered_count == 2)
         assert "(in the heartbeat process)" in worker.process.output()
@@ -145,11 +153,12 @@ async def test_an_access_token_that_expires_meanwhile_is_renewed_and_the_worker_
     tokens = {"issue_tokens": True, "token_lifetime": 3.0}
     async with EmbeddedOrchestrator(**QUICK, **tokens) as orchestrator, held_worker(orchestrator, tmp_path) as worker:
         await worker.standby()
-        job = orchestrator.submit("hold", {"seconds": 7.0})
+        job = orchestrator.submit("hold")
         await worker.held()
         await until(lambda: any(each.status == 401 for each in worker.beats(stood_in=True)))
         accepted = [each for each in worker.beats(stood_in=True) if each.status == 200]
         await until(lambda: len([each for each in worker.beats(stood_in=True) if each.status == 200]) > len(accepted))
+        worker.release()
         await job.done()
         assert job.state is JobState.FINISHED
         renewals = len(
@@ -166,7 +175,7 @@ async def test_a_worker_that_is_held_up_for_too_long_counts_as_dead_until_it_is_
     limit = {"WORKER_LOOP_BLOCKED_LIMIT": "2"}
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path, **limit) as worker:
         await worker.standby()
-        job = orchestrator.submit("hold", {"seconds": 7.0})
+        job = orchestrator.submit("hold")
         await worker.held()
         assert (await worker.get("/live"))[0] == 200
         async with asyncio.timeout(10):
@@ -178,6 +187,7 @@ async def test_a_worker_that_is_held_up_for_too_long_counts_as_dead_until_it_is_
         await asyncio.sleep(1.5)  # three intervals
         assert job.state is JobState.RUNNING
         assert len(worker.beats(stood_in=True)) <= sent + 1
+        worker.release()
         await job.done()
         async with asyncio.timeout(10):
             while (await worker.get("/live"))[0] != 200:  # noqa: ASYNC110 - another process
@@ -192,7 +202,7 @@ async def test_each_process_of_a_fleet_has_one_and_the_fleet_stays_alive(tmp_pat
         await orchestrator.wait_for_worker("w1-1", timeout=40)
         await orchestrator.wait_for_worker("w1-2", timeout=40)
         await until(lambda: len(worker.children()) == 2)
-        job = orchestrator.submit("hold", {"seconds": 5.0})
+        job = orchestrator.submit("hold")
         await until(lambda: worker.beats(stood_in=True))
         for _ in range(5):
             assert (await worker.get("/live"))[0] == 200
@@ -212,11 +222,13 @@ async def test_it_shows_the_workers_certificate_and_checks_the_servers(tmp_path)
         held_worker(orchestrator, tmp_path, **paths) as worker,
     ):
         await worker.standby()
-        job = orchestrator.submit("hold", {"seconds": 4.0})
+        job = orchestrator.submit("hold")
         await worker.held()
         await until(lambda: len(worker.beats(stood_in=True)) >= 2)
         Authority().renew(server)  # somebody else's certificate
         refused = len(worker.beats(stood_in=True))
+        await asyncio.sleep(1.5)  # three intervals
+        worker.release()
         await job.done()
         assert len(worker.beats(stood_in=True)) <= refused + 1
         await until(lambda: "CERTIFICATE_VERIFY_FAILED" in worker.process.output())

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -173,7 +174,6 @@ class HeartbeatProcess:
             child = await _Child.start(None if self._health is None else self._health.descriptor)
         except OSError as error:
             return f"cannot be started ({error})"
-        _log.info("heartbeat process %d", child.pid, extra={"action": "heartbeat_process_started"})
         child.write(self._plan)
         self._child, self._forms = child, [None] * len(self._heartbeats)
         self._pulses, self._turn_at = 0, time.monotonic()
@@ -229,6 +229,8 @@ class HeartbeatProcess:
         while line := await child.reader.readline():
             heard = _decoder.decode(line)
             if heard.echo is not None:
+                if self._echoed.value == 0:
+                    _log.info("heartbeat process %d stands by", child.pid, extra={"action": "heartbeat_process_up"})
                 self._echoed.publish(heard.echo)
             if heard.report is not None:
                 await self._heartbeats[heard.report.orchestrator].take(heard.report)
@@ -257,22 +259,8 @@ class _Child:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            descriptors = [theirs.fileno(), *([] if listener is None else [listener])]
             try:
-                popen = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter; takes 1 ms
-                    [
-                        sys.executable,
-                        "-I",
-                        "-S",
-                        _PROGRAM,
-                        *map(str, (theirs.fileno(), -1 if listener is None else listener, os.getpid())),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    env={name: os.environ[name] for name in _INHERITED & os.environ.keys()},
-                    process_group=0,  # Ctrl+C at the terminal is the worker's
-                )
+                popen = _start_interpreter(theirs.fileno(), listener)
             except BaseException:
                 ours.close()
                 raise
@@ -311,3 +299,20 @@ class _Child:
         while self._popen.poll() is None and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_LOOK)
         return self._popen.returncode is not None
+
+
+def _start_interpreter(pipe: int, listener: int | None) -> subprocess.Popen[bytes]:
+    # Signals for all processes of a unit or a terminal are for the worker; it inherits that they are blocked.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+    numbers = (pipe, -1 if listener is None else listener, os.getpid())
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-I", "-S", _PROGRAM, *map(str, numbers)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[each for each in numbers[:2] if each >= 0],
+            env={name: os.environ[name] for name in _INHERITED & os.environ.keys()},
+            process_group=0,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

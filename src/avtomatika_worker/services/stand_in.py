@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import socket
 import time
 import traceback
@@ -184,10 +183,8 @@ async def _end_without(parent: int) -> NoReturn:
 def main(arguments: list[str]) -> NoReturn:
     """Run the process: with the descriptors of the pipe and of the health server's socket (or -1), and the worker's id.
 
-    Signals are for the worker: this process ends when the worker does.
+    The worker has started it with the signals blocked that end a program: it ends when the worker does.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
     descriptor, listening, parent = map(int, arguments)
     pipe = socket.socket(fileno=descriptor)
     listener = None
