@@ -72,8 +72,13 @@ class HeldWorker:
 
     async def held(self):
         """Wait until the worker says of itself that it is held up."""
+        body = ""
         async with asyncio.timeout(30):
-            while "held up" not in (await self.get("/ready"))[1]:  # noqa: ASYNC110 - another process
+            while "held up" not in body:
+                # A request that the worker has accepted in that very moment waits with it.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(2):
+                        body = (await self.get("/ready"))[1]
                 await asyncio.sleep(0.05)
 
     def release(self):
