@@ -31,7 +31,7 @@ def make_standby(
     if sys.platform == "win32":
         raise ConfigError([f"{_SETTING}: needs a POSIX system (Linux, macOS); leave it out on Windows"])
     plan = Plan(
-        orchestrators=tuple(_orchestrator(each.url) for each in settings.orchestrators),
+        orchestrators=tuple(orchestrator_plan(each.url) for each in settings.orchestrators),
         tls=TlsPlan(*(None if path is None else str(path.absolute()) for path in (tls.ca, tls.cert, tls.key))),
         user_agent=f"avtomatika-worker/{__version__} (heartbeat process)",
         limit=settings.loop_blocked_limit,
@@ -40,7 +40,8 @@ def make_standby(
     return HeartbeatProcess(plan, heartbeats, health, probe, running_skills)
 
 
-def _orchestrator(url: str) -> OrchestratorPlan:
+def orchestrator_plan(url: str) -> OrchestratorPlan:
+    """Return where an orchestrator is. Raises `ConfigError` for a proxy on the way that the process cannot go through."""
     try:
         proxy = proxy_for(url)
     except ValueError as error:
