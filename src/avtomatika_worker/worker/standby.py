@@ -41,7 +41,7 @@ def make_standby(
 
 
 def orchestrator_plan(url: str) -> OrchestratorPlan:
-    """Return where an orchestrator is. Raises `ConfigError` for a proxy on the way that the process cannot go through."""
+    """Return where an orchestrator is. Raises `ConfigError` for a proxy that the process cannot use."""
     try:
         proxy = proxy_for(url)
     except ValueError as error:
