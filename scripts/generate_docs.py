@@ -205,10 +205,10 @@ DIALECTS_HEAD: Final = """\
 Orchestrators of different releases speak different versions of the protocol (RXON): they sign other bytes, know other
 statuses, take other fields. The worker's first registration has a form that all of them accept; the answer names the
 version (`X-RXON-Version`), and from then on the link speaks that one. Each orchestrator has its own; when one is
-replaced by another release while the worker runs, the worker notices and registers anew.
+replaced by another release while the worker runs, the worker notices and registers again.
 
 A version that lies between two of these gets the older one's facts, an older one those of the first, a newer or an
-unreadable one those of the last, with a warning in the log. `worker doctor` tells which version an orchestrator speaks;
+unreadable one those of the last, with a warning in the log. `worker doctor` shows which version an orchestrator speaks;
 `worker dev --protocol VERSION` and `EmbeddedOrchestrator(version=…)` play any of them.
 
 """

@@ -172,7 +172,7 @@ async def test_an_access_token_that_expires_meanwhile_is_renewed_and_the_worker_
 
 
 async def test_a_worker_that_is_held_up_for_too_long_counts_as_dead_until_it_is_back(tmp_path):
-    limit = {"WORKER_LOOP_BLOCKED_LIMIT": "2"}
+    limit = {"WORKER_LOOP_BLOCKED_LIMIT": "5"}
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path, **limit) as worker:
         await worker.standby()
         job = orchestrator.submit("hold")
