@@ -21,6 +21,7 @@ from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
 from avtomatika_worker.protocol.messages import WorkerStatus
+from avtomatika_worker.services.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.services.heartbeats import Heartbeats
 from avtomatika_worker.services.link import Link
 from avtomatika_worker.services.outbox import Outbox
@@ -83,6 +84,7 @@ class Engine:
     presence: Presence
     outbox: Outbox
     processes: Processes
+    standby: HeartbeatProcess | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,8 @@ class Supervisor:
         """Tell every orchestrator, side by side; nobody, where the link thread has failed, which is known already."""
 
         async def tell_all() -> None:
+            if status is WorkerStatus.OFFLINE and self._engine.standby is not None:
+                self._engine.standby.cease()
             await side_by_side(*(partial(each.tell, status) for each in self._engine.heartbeats))
 
         with contextlib.suppress(LinkThreadEndedError):

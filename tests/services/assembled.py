@@ -45,7 +45,7 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
         for link in links.links:
             await link.close()
 
-    engine = Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes)
+    engine = Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes, None)
     supervisor = Supervisor(
         engine,
         [*workshop.parts(), Part("outbox", open_outbox, close_outbox), Part("links", open_links, close_links), *parts],

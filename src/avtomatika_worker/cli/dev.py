@@ -81,6 +81,7 @@ def local_environment(url: str, token: str) -> dict[str, str]:
         "WORKER_TOKEN": token,
         "WORKER_INDIVIDUAL_TOKEN": "",
         "WORKER_ENABLE_WEBSOCKETS": "true",
+        "WORKER_HEARTBEAT_PROCESS": "",  # what holds up the worker holds up the orchestrator
         "WORKER_RESULT_DURABILITY": "off",  # the orchestrator forgets everything when it ends
     }
 

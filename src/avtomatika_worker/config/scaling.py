@@ -1,4 +1,4 @@
-"""The settings of how much a worker takes on: processes and slots. A part of ``Settings``."""
+"""The settings of a worker's processes and slots. A part of ``Settings``."""
 
 # ruff: noqa: RUF009 - `setting` returns a field, as `dataclasses.field` does
 
@@ -13,7 +13,7 @@ from avtomatika_worker.config.declaring import setting
 
 @dataclass(frozen=True, kw_only=True)  # two bases with slots cannot be joined
 class ScalingSettings:
-    """How many processes, and how many slots of each are used."""
+    """Which processes there are, and how many slots of each are used."""
 
     processes: int = setting(
         "WORKER_PROCESSES",
@@ -21,6 +21,13 @@ class ScalingSettings:
         "Number of worker processes that `worker run` keeps running; from 2 on, each has the id `WORKER_ID-1`, `-2`, …"
         " and `MAX_CONCURRENT_TASKS` slots. The same as `--workers`.",
         default=1,
+    )
+    heartbeat_process: bool = setting(
+        "WORKER_HEARTBEAT_PROCESS",
+        kinds.boolean(),
+        "Whether a small process of its own (about 25 MiB) sends heartbeats and answers health checks while code that"
+        " holds the GIL stops all of the worker's threads; for `WORKER_LOOP_BLOCKED_LIMIT` at most.",
+        default=False,
     )
     slot_tuner: SlotTunerKind = setting(
         "WORKER_SLOT_TUNER",

@@ -338,7 +338,8 @@ class Settings(ScalingSettings, SecuritySettings):
     loop_blocked_limit: float = _setting(
         "WORKER_LOOP_BLOCKED_LIMIT",
         kinds.number(above=0),
-        "How long a skill may block the event loop before `/live` answers 503.",
+        "How long a skill may block the event loop, or all of the worker with `WORKER_HEARTBEAT_PROCESS`, before"
+        " `/live` answers 503.",
         default=60.0,
         unit="s",
     )

@@ -44,6 +44,11 @@ class Clock:
         return self._steady() + self._ahead
 
     @property
+    def ahead(self) -> float:
+        """How many seconds it is ahead of `steady`, which is the same in all processes of this machine."""
+        return self._ahead
+
+    @property
     def offset(self) -> float:
         """How many seconds it is ahead of this machine's clock; 0 for less than `NOISE`."""
         offset = self.now() - self._wall()

@@ -25,11 +25,12 @@ from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
 from avtomatika_worker.protocol import dialects, replies
-from avtomatika_worker.protocol.messages import WorkerRegistration, WorkerStatus
+from avtomatika_worker.protocol.messages import HeartbeatReply, WorkerRegistration, WorkerStatus
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.services.clock import NOISE
 from avtomatika_worker.services.containment import keep_running
 from avtomatika_worker.services.crossing import Board
+from avtomatika_worker.services.keepalive import KeepAlive, Report, keepalive_of, use_granted
 from avtomatika_worker.services.link import Link, delay_after, kind_of
 from avtomatika_worker.services.usage import UsageMonitor
 
@@ -99,11 +100,17 @@ class Heartbeats:
         told = False
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
-            lost = self._link.known.is_open and time.monotonic() - self._last_contact > limit
+            lost = self._is_out_of_reach(limit)
+            if lost and not told:
+                await self._link.caught_up()  # the heartbeat process may have kept the lease
+                lost = self._is_out_of_reach(limit)
             if lost and not told:
                 _log.error("%s was out of reach for too long", self._link.url, extra={"action": "lease_lost"})
                 on_lost(self._link)
             told = lost
+
+    def _is_out_of_reach(self, limit: float) -> bool:
+        return self._link.known.is_open and time.monotonic() - self._last_contact > limit
 
     async def tell(self, status: WorkerStatus) -> bool:
         """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
@@ -209,16 +216,19 @@ class Heartbeats:
                 if self._refused(error, backoff):
                     return
             except TransportError as error:
-                self._link.faults.tell(
-                    _log,
-                    logging.WARNING,
-                    "contact with %s broken: %s",
-                    self._link.url,
-                    error,
-                    action="contact_broken",
-                    kind=kind_of(error),
-                )
+                self._tell_broken(error)
                 return
+
+    def _tell_broken(self, error: TransportError) -> None:
+        self._link.faults.tell(
+            _log,
+            logging.WARNING,
+            "contact with %s broken: %s",
+            self._link.url,
+            error,
+            action="contact_broken",
+            kind=kind_of(error),
+        )
 
     async def _wait_until_due(self, until: float) -> bool:
         """Wait for the next heartbeat's time; return False when registering comes first."""
@@ -254,8 +264,47 @@ class Heartbeats:
         memory.usage_told(usage, now)
         if reply.full_sync and heartbeat.catalogue is None:
             memory.next_regular = now
+        self._cancel(reply)
+
+    def _cancel(self, reply: HeartbeatReply) -> None:
         if reply.cancel_ids:
-            self._on_cancel(link, reply.cancel_ids)
+            self._on_cancel(self._link, reply.cancel_ids)
+
+    # ------------------------------------------------------------------------------------- the heartbeat process
+
+    def keepalive(self) -> KeepAlive | None:
+        """Return the heartbeat to send while this process cannot; None while none should be sent.
+
+        It repeats what the worker says of itself at this moment, and nothing that is told once.
+        """
+        link, memory = self._link, self._memory
+        if link.broken.is_open or not link.known.is_open:
+            return None
+        heartbeat = memory.compose(self._board.value, self._announcement.catalogue, link.dialect)
+        heartbeat = msgspec.structs.replace(heartbeat, catalogue=None, capabilities=None)
+        return keepalive_of(link, heartbeat, memory.due_at(time.monotonic()))
+
+    async def take(self, report: Report) -> None:
+        """Do what the answer to a heartbeat of the heartbeat process asks for, as with one to a heartbeat from here."""
+        outcome = "failed"
+        if report.granted is not None and report.registrations == self._link.registrations:
+            use_granted(self._link, report.granted, time.monotonic() - report.at)
+        try:
+            reply = replies.decode_heartbeat(
+                await self._link.relayed(report.response, report.asked, report.registrations)
+            )
+            outcome = "ok"
+            self._last_contact = max(self._last_contact, report.at)
+            if reply.full_sync:
+                self._memory.full_sync, self._memory.next_regular = True, time.monotonic()
+            self._cancel(reply)
+        except (RejectedError, MalformedMessageError) as error:
+            if report.registrations == self._link.registrations:
+                self._refused(error, Backoff(self._link.settings.calls))
+        except TransportError as error:
+            self._tell_broken(error)
+        finally:
+            self._count(metrics.HEARTBEATS, outcome)
 
     def _count(self, metric: metrics.Metric, outcome: str) -> None:
         self._link.telemetry.metrics.count(metric, self._link.label, outcome)

@@ -10,7 +10,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -106,6 +106,8 @@ class Link:
         self.broken: Gate = Gate()
         self.known: Gate = Gate()
         self.contacts: Board[int] = Board(0)
+        self.caught_up: Callable[[], Awaitable[None]] = _nobody
+        """Waits for what the heartbeat process, if there is one, has to report. May be awaited in any event loop."""
         self.breaks: int = 0
         self.polled: bool = False
         self._silence = Silence()
@@ -141,6 +143,11 @@ class Link:
         if self.ready.is_open:
             return not self._silence.lasts
         return not self._registration_failed and time.monotonic() - self._lost_at < SILENT_AFTER
+
+    @property
+    def registrations(self) -> int:
+        """How often it was registered at."""
+        return self._registrations
 
     @property
     def codec(self) -> Codec:
@@ -329,16 +336,34 @@ class Link:
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
-                if registrations == self._registrations:
-                    self.contact_broken()
+                self._unanswered(registrations)
                 raise
+        return self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+
+    @contained
+    async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:
+        """Learn from an answer that the heartbeat process got, as from one to a call of this link's. Raises as `call`.
+
+        ``answer`` returns it, or raises `TransportError`; ``asked`` is of `steady`.
+        """
+        try:
+            response = answer()
+        except TransportError:
+            self._unanswered(registrations)
+            raise
+        return self._heard(response, asked, registrations, breaks_on_500=True)
+
+    def _unanswered(self, registrations: int) -> None:
+        if registrations == self._registrations:
+            self.contact_broken()
+
+    def _heard(self, response: Response, asked: float, registrations: int, *, breaks_on_500: bool) -> Response:
         self._silence.answered()
         self._learn(response, asked)
         if is_too_wide(response.body):
             raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
-        broken = response.status > 500 or (response.status == 500 and breaks_on_500)
-        if broken and registrations == self._registrations:
-            self.contact_broken()
+        if response.status > 500 or (response.status == 500 and breaks_on_500):
+            self._unanswered(registrations)
         return response
 
     # ----------------------------------------------------------------------------------------------------- tokens
@@ -362,6 +387,7 @@ class Link:
     @contained
     async def renew_token(self, used: str | None) -> bool:
         """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
+        await self.caught_up()
         return await self.credentials.renew(used, self._exchange)
 
     @contained
@@ -375,14 +401,15 @@ class Link:
         except (RejectedError, MalformedMessageError) as error:
             _log.info("%s grants no access token: %s", self.url, error, extra={"action": "token_not_granted"})
 
+    def renewals(self) -> tuple[Request, ...]:
+        """Return every request that may bring other tokens; the first that does is enough."""
+        refresh = self.credentials.refresh_token
+        by_token = (self.codec.refresh_token(refresh),) if refresh else ()
+        return (*by_token, self.codec.access_token()) if self.settings.has_certificate else by_token
+
     async def _exchange(self) -> TokenReply | None:
         """Ask for new tokens in every way there is; None when all are refused."""
-        requests: list[Request] = []
-        if refresh_token := self.credentials.refresh_token:
-            requests.append(self.codec.refresh_token(refresh_token))
-        if self.settings.has_certificate:
-            requests.append(self.codec.access_token())
-        for request in requests:
+        for request in self.renewals():
             response = await self.call(request, configured_token=True)
             if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:
                 replies.raise_for_status(response)
@@ -419,6 +446,10 @@ class Link:
         if response.status >= 400 and wished is not None and wished > LONGEST_WAIT:
             text = "%s asks to be left alone for %.0f s (Retry-After): more than %.0f s counts as no time given"
             self.faults.tell(_log, logging.WARNING, text, self.url, wished, LONGEST_WAIT, action="retry_after_ignored")
+
+
+async def _nobody() -> None:
+    """Wait for nobody."""
 
 
 def kind_of(error: WorkerError) -> Hashable:

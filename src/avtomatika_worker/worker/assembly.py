@@ -26,6 +26,7 @@ from avtomatika_worker.worker.make_links import make_links
 from avtomatika_worker.worker.make_monitoring import make_monitoring, make_telemetry
 from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
 from avtomatika_worker.worker.provision import Provision
+from avtomatika_worker.worker.standby import make_standby
 
 _STORE_TIMEOUT: Final = 10.0
 """Seconds for the disk to take what was not delivered."""
@@ -53,8 +54,9 @@ def assemble(
     monitoring = make_monitoring(
         settings, links.links, outbox, board, tasks, poller, usage, telemetry, health_check=health_check
     )
+    standby = make_standby(settings, links, monitoring, tasks.skills_running) if settings.heartbeat_process else None
     return Supervisor(
-        Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes),
+        Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes, standby),
         parts=[
             Part("telemetry", close=partial(in_thread, telemetry.close)),
             *workshop.parts(),
@@ -64,7 +66,7 @@ def assemble(
             Part("what skills need", workshop.open),  # last: what else is wrong is known by then
         ],
         services=[MainService("the poller", poller.run), MainService("the pulse", monitoring.pulse.run)],
-        link_services=[*links.services, outbox.run, *monitoring.services],
+        link_services=[*links.services, outbox.run, *monitoring.services, *([standby.run] if standby else ())],
         shutdown_timeout=settings.shutdown_timeout,
         loop_factory=loop_factory(),
     )

@@ -42,6 +42,7 @@ class Links:
     links: Sequence[Link]
     heartbeats: Sequence[Heartbeats]
     services: Sequence[Service]
+    tls: TlsFiles
 
 
 def make_links(
@@ -68,7 +69,7 @@ def make_links(
     if settings.lease_lost_after is not None:
         watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
         services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
-    return Links(links, heartbeats, services)
+    return Links(links, heartbeats, services, tls)
 
 
 def _kept(link: Link, service: Service) -> Service:

@@ -31,10 +31,11 @@ from avtomatika_worker.supervisor import Part
 
 @dataclass(frozen=True, slots=True)
 class Monitoring:
-    """The main loop's sign of life, what watches from the link thread, and the health server if there is one."""
+    """The main loop's sign of life, what watches from the link thread, and what answers for the worker's health."""
 
     pulse: Pulse
     services: Sequence[Service]
+    probe: Probe
     health: HealthServer | None
 
     def parts(self) -> list[Part]:
@@ -75,12 +76,10 @@ def make_monitoring(
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
         services.append(_tuning(settings, tasks).run)
-    health = None
-    if health_check:
-        facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
-        probe = Probe(links, outbox, board, watchdog, facts)
-        health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape)
-    return Monitoring(pulse, services, health)
+    facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
+    probe = Probe(links, outbox, board, watchdog, facts)
+    health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
+    return Monitoring(pulse, services, probe, health)
 
 
 def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
