@@ -26,9 +26,7 @@ def make_standby(
     tls = links.tls
     plan = Plan(
         orchestrators=tuple(orchestrator_plan(each.url) for each in settings.orchestrators),
-        tls=TlsPlan(
-            *(None if path is None else str(path.absolute()) for path in (links.tls.ca, links.tls.cert, links.tls.key))
-        ),
+        tls=TlsPlan(*(None if path is None else str(path.absolute()) for path in (tls.ca, tls.cert, tls.key))),
         user_agent=f"avtomatika-worker/{__version__} (heartbeat process)",
         limit=settings.loop_blocked_limit,
         metrics=settings.enable_metrics,
