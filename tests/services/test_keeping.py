@@ -1,6 +1,7 @@
 """What is kept on disk is there once, and both loops may keep something at the same time."""
 
 import asyncio
+import contextlib
 import sqlite3
 import sys
 import threading
@@ -58,7 +59,8 @@ async def test_a_result_whose_delivery_is_cancelled_while_it_is_stored_is_stored
     await asyncio.to_thread(outbox.close)
     if not begun:
         await first
-    rows = sqlite3.connect(disk.path).execute("SELECT task_id FROM waiting WHERE task_id = 't1'").fetchall()
+    with contextlib.closing(sqlite3.connect(disk.path)) as connection:
+        rows = connection.execute("SELECT task_id FROM waiting WHERE task_id = 't1'").fetchall()
     assert rows == [("t1",)]
 
 
