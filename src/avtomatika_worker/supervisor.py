@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from avtomatika_worker._waiting import settle, side_by_side, wait_through
+from avtomatika_worker._waiting import at_once, settle, side_by_side, wait_through
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
@@ -280,16 +280,15 @@ class Supervisor:
         """Shut down in order; each step is bounded, and a second request skips to the end."""
         engine, tasks, step = self._engine, self._engine.tasks, self._steps.run
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
-        engine.poller.stop()
-        engine.presence.drain()
-        for link in engine.links:
-            link.drain()
+        for drain in (engine.poller.stop, engine.presence.drain, *(link.drain for link in engine.links)):
+            await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("tell draining", partial(self._tell, WorkerStatus.DRAINING), TELL_TIMEOUT)
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
-            tasks.cancel_all(CancelReason.SHUTDOWN)
-            await step("cancel tasks", tasks.all_reported, tasks.longest_grace + REPORT_TIMEOUT)
+            cancel = partial(at_once, partial(tasks.cancel_all, CancelReason.SHUTDOWN))
+            await step("cancel tasks", cancel, FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
+            await step("end cancelled tasks", tasks.all_reported, tasks.longest_grace + REPORT_TIMEOUT)
         await step("flush results", partial(engine.outbox.drained, FLUSH_TIMEOUT), FLUSH_TIMEOUT + 1)
         if self._force.done():
             engine.outbox.stop_sending()

@@ -275,6 +275,36 @@ async def test_a_service_that_crashes_ends_the_worker_in_order_and_is_raised(
         assert orchestrator.workers["w1"].status == "offline"
 
 
+async def test_what_fails_at_the_first_step_of_a_shutdown_skips_none_of_the_others(orchestrator, worker):
+    release = asyncio.Event()
+
+    @worker.skill
+    async def patient():
+        await release.wait()
+        return {"done": True}
+
+    supervisor, engine = make_supervisor(worker, orchestrator)
+    run = asyncio.create_task(supervisor.run())
+    await orchestrator.wait_for_worker("w1")
+    job = orchestrator.submit("patient", {})
+    await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+    stopping = []
+
+    def fail_once():
+        if stopping:
+            stopping.clear()
+            raise OSError("failed")
+
+    engine.presence.on_change(fail_once)
+    stopping.append(True)
+    supervisor.shutdown()
+    await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")
+    release.set()
+    assert isinstance(await ended(supervisor, run), OSError)
+    assert job.result == {"done": True}
+    assert orchestrator.workers["w1"].status == "offline"
+
+
 @pytest.mark.parametrize("how", ["returns", "is cancelled"])
 async def test_a_service_that_ends_before_the_worker_is_a_failure(orchestrator, worker, how, caplog):
     tasks = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from avtomatika_worker._waiting import at_once, side_by_side
+from avtomatika_worker._waiting import in_thread, side_by_side
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.bounds import ResultBound
@@ -58,9 +58,9 @@ class Workshop:
         resources = self.provision.resources
         close = partial(side_by_side, self.processes.close, resources.close)
         return [
-            Part("the tasks' files", close=partial(at_once, self.files.close)),
-            Part("the threads of skills", close=partial(at_once, self.threads.close)),
-            Part("the thread of resources", close=partial(at_once, self.provision.thread.close)),
+            Part("the tasks' files", close=partial(in_thread, self.files.close)),
+            Part("the threads of skills", close=partial(in_thread, self.threads.close)),
+            Part("the thread of resources", close=partial(in_thread, self.provision.thread.close)),
             Part("the processes of skills", close=self.processes.kill, limit=KILL_TIMEOUT),
             Part("resources", close=close, limit=CLOSE_TIMEOUT + KILL_TIMEOUT, skipped_in_haste=True),
         ]
