@@ -104,6 +104,8 @@ ALLOWED = {
     "supervisor.py": "the root of the main loop's tasks",
     "execution/containment.py": "the root of a loop that runs to its end",
     # To become children of groups.
+    "files/egress.py": "a connection of the proxy, in a thread of its own, cancels it when it is lost",
+    "services/stand_in.py": "a process of its own; what is accepted there is kept until it has connected",
     "execution/execution.py": "",
     "execution/processes/pool.py": "",
     "execution/processes/process.py": "",
