@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError, PermanentError
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.offload import name_of
 from avtomatika_worker.skills.contract import SUCCESS
@@ -55,8 +55,8 @@ class ResultBound:
         except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
             return from_exception(error)
         finally:
-            if ctx.used_files is not None:
-                await ctx.used_files.remove()
+            if (files := controls_of(ctx).used_files) is not None:
+                await files.remove()
         _log.warning(
             "the result is %d bytes long, over MAX_RESULT_BYTES=%d: %s went to the object store",
             size,
@@ -76,7 +76,7 @@ class ResultBound:
             except DependencyMissingError as error:
                 raise self._too_large(size, f": {error}") from None
             data[key] = uri
-            described = ctx.files.stored(uri)
+            described = controls_of(ctx).files.stored(uri)
             if described is not None:
                 known[name_of((key,))] = described
         return replace(outcome, data=data, data_metadata=known)

@@ -10,8 +10,10 @@ from typing import Any, Final, cast
 
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
+from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.containment import owned_by
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.context import TaskContext, controls_of
+from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose
@@ -28,6 +30,9 @@ _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
 
 _UNKNOWN: Final = ResultContract()
+
+_LAST_TIMEOUT: Final = 0.5
+"""Seconds that a skill gets to end when whoever runs it is cancelled: the worker is on its last step."""
 
 
 class Pipeline:
@@ -98,8 +103,9 @@ class Pipeline:
             )
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing)
-            if ctx.used_files is not None and not skill.options.in_process:  # a process has said it itself
-                ctx.used_files.note_returned(map(str, paths_in(value)))
+            files = controls_of(ctx).used_files
+            if files is not None and not skill.options.in_process:  # a process has said it itself
+                files.note_returned(map(str, paths_in(value)))
             outcome = from_value(value, skill.results, skill.write)
             if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
                 skill.check_output(outcome.data)  # have data of their own shape
@@ -124,19 +130,36 @@ def _grace(options: SkillOptions | None) -> float:
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
-    __slots__ = ("_deadline", "_over", "_pipeline", "_runner", "_timers", "ctx", "grace", "started", "turn")
+    __slots__ = (
+        "_children",
+        "_deadline",
+        "_over",
+        "_pipeline",
+        "_runner",
+        "_timers",
+        "controls",
+        "grace",
+        "started",
+        "turn",
+    )
 
-    def __init__(self, ctx: TaskContext, pipeline: Pipeline, *, deadline: float | None) -> None:
+    def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
-        self.ctx: TaskContext = ctx
+        self.controls: Controls = controls
+        self._children = Children()
         self.started: float = time.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
-        self.grace: float = _grace(pipeline.options(ctx.skill))
+        self.grace: float = _grace(pipeline.options(controls.task.type))
         self._runner: asyncio.Task[Outcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def ctx(self) -> TaskContext:
+        """What the skill sees of its task."""
+        return self.controls.ctx
 
     async def run(self) -> Outcome:
         """Run the task to its outcome. Raises nothing of the skill's.
@@ -152,14 +175,14 @@ class Execution:
         self._over = loop.create_future()
         with owned_by(self):
             name = f"skill {self.ctx.skill}, task {self.ctx.task_id}"
-            self._runner = loop.create_task(self._until_stopped(), name=name)
+            self._runner = self._children.start(self._until_stopped(), name=name)
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
         try:
             await self._over
         except asyncio.CancelledError:
-            self._runner.cancel()
+            await self._children.cancel(_LAST_TIMEOUT)
             raise
         finally:
             for timer in self._timers:
@@ -170,7 +193,7 @@ class Execution:
         """Stop the task: ``async def`` skills get ``CancelledError``, plain ``def`` ones see ``ctx.cancelled``."""
         if self.ctx.cancelled or (self._runner is not None and self._runner.done()):
             return
-        self.ctx.cancel(reason)
+        self.controls.cancelling.ask(reason)
         if self._runner is not None:
             self._runner.cancel()
             self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
