@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from numbers import Real
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -15,8 +15,10 @@ from avtomatika_worker.execution.context import Sent, TaskContext
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability.telemetry import ObservabilityManager
+from avtomatika_worker.protocol.dialects import NEWEST, Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
 from avtomatika_worker.skills.hints import name_of
+from avtomatika_worker.skills.skill import Skill
 
 _T = TypeVar("_T")
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -78,6 +80,13 @@ class Cancelling:
             self.reason = reason
 
 
+class Written(NamedTuple):
+    """The data of a result, and what they are as canonical JSON."""
+
+    data: object
+    json: bytes
+
+
 class Controls:
     """What the worker has of a task that runs, and its skill does not: the skill sees the task as a `TaskContext`."""
 
@@ -93,7 +102,10 @@ class Controls:
         files: Callable[[Controls], FileOperations] | None = None,
         resources: Mapping[Any, object] = _NO_RESOURCES,
         cancelling: Cancelling | None = None,
+        skill: Skill | None = None,
+        dialect: Dialect = NEWEST,
     ) -> None:
+        """``skill`` is None where there is none of the task's type; ``dialect`` is what its result is written in."""
         self.task: Task = msgspec.structs.replace(  # middlewares may write to what is in it
             task,
             params=task.params or {},
@@ -108,6 +120,9 @@ class Controls:
         self.costs: dict[str, float] = {}
         self.hot: HotCache = hot
         self.cancelling: Cancelling = cancelling or Cancelling()
+        self.skill: Skill | None = skill
+        self.dialect: Dialect = dialect
+        self.written: Written | None = None
         self.ctx: TaskContext = TaskContext(self)
         self._sink = sink
         self._check_event = check_event

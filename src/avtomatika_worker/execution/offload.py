@@ -47,7 +47,7 @@ class Offload:
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
-        skill = self._registry.get(ctx.skill)
+        skill = controls_of(ctx).skill
         try:
             try:
                 if skill is not None:

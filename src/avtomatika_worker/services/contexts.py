@@ -12,6 +12,7 @@ from avtomatika_worker.execution.payloads import plain_payload
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
 from avtomatika_worker.services.events import TaskEvents
 
@@ -36,8 +37,11 @@ class Contexts:
         self._hot = hot
         self._strict_events = strict_events
 
-    def make(self, task: Task, events: TaskEvents) -> Controls:
-        """Return the controls of a task, and with them its context; its events go to ``events``."""
+    def make(self, task: Task, events: TaskEvents, dialect: Dialect) -> Controls:
+        """Return the controls of a task, and with them its context.
+
+        Its events go to ``events``; its result is written in ``dialect``.
+        """
         loop = asyncio.get_running_loop()
         return Controls(
             task,
@@ -47,6 +51,8 @@ class Contexts:
             hot=self._hot,
             observability=self._telemetry.manager,
             resources=self._pipeline.resources,
+            skill=self._pipeline.skill(task.type),
+            dialect=dialect,
             files=lambda controls: self._files.for_task(task.job_id, task.task_id, controls.say, loop),
         )
 
