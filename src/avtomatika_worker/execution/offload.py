@@ -26,7 +26,6 @@ from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.protocol.uris import is_object_uri
 from avtomatika_worker.skills.bare import KEY
-from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -39,9 +38,8 @@ _NAMED: Final = 5
 class Offload:
     """A middleware, the innermost: the others see URIs, in params as in data."""
 
-    def __init__(self, registry: SkillRegistry, tracing: Tracing, *, untyped: bool = False) -> None:
+    def __init__(self, tracing: Tracing, *, untyped: bool = False) -> None:
         """``untyped``: whether skills without types for their params have all URIs and paths moved."""
-        self._registry = registry
         self._untyped = untyped
         self._tracing = tracing
 
