@@ -51,7 +51,8 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
     ``message`` holds plain values only (dict with str keys, list, str, int, float, bool, None) and is not changed.
     Raises `UnsendableValueError` naming the path of a value that cannot be sent.
     """
-    if (at_once := canonical_at_once(message, dialect)) is not None:
+    embedded = orjson.Fragment in map(type, message.values())  # the rest is short then, and quickly walked through
+    if not embedded and (at_once := canonical_at_once(message, dialect)) is not None:
         return at_once
     try:
         cleaned = _clean_object(message, dialect, 0)
@@ -70,7 +71,7 @@ def canonical_at_once(value: object, dialect: Dialect, depth: int = 0) -> bytes 
     be sent. Tuples and enums are written as what is in them, UUIDs as texts.
     """
     try:
-        if _references() > _REFERENCES:  # somewhere there is a Fragment, which may hold anything
+        if sys.getrefcount(orjson.Fragment) > _REFERENCES:  # somewhere there is a Fragment, which may hold anything
             msgspec.msgpack.encode(value)  # refuses it
         body = _shallow(value, dialect.max_nesting - depth)
         if _NULL.search(body) or (b"+" in body and b"e+" in body):  # a null, NaN, 1e16; or a text
@@ -137,13 +138,8 @@ class _Nests(threading.local):
 _nests: Final = _Nests()
 
 
-def _references() -> int:
-    """Return how many refer to the class of orjson's fragments: all its instances do."""
-    return sys.getrefcount(orjson.Fragment)
-
-
-_REFERENCES: Final = _references() if orjson.Fragment.__flags__ & _HEAP_TYPE else -1
-"""As many as there are without any instance."""
+_REFERENCES: Final = sys.getrefcount(orjson.Fragment) if orjson.Fragment.__flags__ & _HEAP_TYPE else -1
+"""References to the class of orjson's fragments without those that each instance has."""
 
 
 @functools.cache
