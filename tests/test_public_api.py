@@ -3,7 +3,8 @@
 import inspect
 
 import avtomatika_worker
-from avtomatika_worker import Worker
+from avtomatika_worker import CancelReason, SyncTaskFiles, TaskContext, TaskFiles, Worker
+from avtomatika_worker.testing import WorkerHarness
 
 EXPORTED = """
 CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError Failed FileMetadata
@@ -12,6 +13,40 @@ ProcessStartError ResourceError ResourceExhaustedError S3Uri SecurityError Sent 
 SkillLoadError Succeeded SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles
 TaskTimeoutError TransientError UnsafeNameError Worker WorkerError __version__
 """
+
+
+TASK_CONTEXT = """
+add_cost add_to_hot_cache cancel_reason cancelled costs deadline files job_id metadata observability params
+params_metadata priority raise_if_cancelled remove_from_hot_cache resource security send_event send_progress skill
+task_id tracing_context worker_id
+"""
+TASK_FILES = """
+download_file exists get_root list open path_to read read_json sync upload_dir upload_file write write_json
+"""
+
+
+def members(kind):
+    return sorted(name for name in dir(kind) if not name.startswith("_"))
+
+
+def test_a_task_s_context_and_files_show_only_what_is_for_skills():
+    assert members(TaskContext) == sorted(TASK_CONTEXT.split())
+    assert members(TaskFiles) == sorted(TASK_FILES.split())
+    assert members(SyncTaskFiles) == sorted(set(TASK_FILES.split()) - {"sync"})
+
+
+async def test_a_skill_that_reaches_for_the_worker_s_controls_fails_loudly():
+    worker = Worker()
+
+    @worker.skill
+    async def cancels_itself(ctx: TaskContext):
+        ctx.cancel(CancelReason.REQUESTED)
+        return {"important": 1}
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("cancels_itself")
+    assert result.status == "failure"
+    assert "no attribute 'cancel'" in result.error.message
 
 
 def test_the_package_exports_what_it_says():

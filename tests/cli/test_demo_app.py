@@ -19,8 +19,11 @@ from avtomatika_worker.cli.demo_app import app
 from avtomatika_worker.cli.demo_app.jobs import DATA, DemoJob, demo_jobs
 from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
 from avtomatika_worker.cli.demo_app.text import measure, sentences, words
+from avtomatika_worker.execution.context import controls_of
+from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
+from avtomatika_worker.protocol.messages import Task
 
 # ---------------------------------------------------------------------------------------------------- thumbnail
 
@@ -251,23 +254,16 @@ class Recorder:
             problem = found.event_problem(event_type, plain, strict=True)
             return (None, problem) if problem else (plain, None)
 
-        nothing: dict[str, Any] = {}
-        return TaskContext(
-            skill=skill,
-            task_id="t-1",
-            job_id="j-1",
-            worker_id="w-1",
-            params=params,
-            priority=0.0,
-            deadline=None,
-            metadata=nothing,
-            security=nothing,
-            tracing_context=nothing,
+        task = Task(job_id="j-1", task_id="t-1", type=skill, params=params)
+        files = Files(Path("never-used"), StoreSettings())
+        return Controls(
+            task,
+            "w-1",
             sink=self,
             check_event=check,
             hot=self,
-            files=lambda _ctx: Files(Path("never-used"), StoreSettings()).for_task("j-1", "t-1", lambda _: None),
-        )
+            files=lambda _: files.for_task("j-1", "t-1", lambda _: None),
+        ).ctx
 
 
 async def test_the_primes_skill_tells_its_progress_and_its_milestones() -> None:
@@ -309,7 +305,7 @@ def bind(job: DemoJob) -> None:
     """Do with a job's params what a worker does before it runs the skill."""
     skill = app.worker.skills.get(job.skill)
     assert skill is not None
-    skill.bind(Recorder().context(job.skill, job.params))
+    skill.bind(controls_of(Recorder().context(job.skill, job.params)))
 
 
 def test_the_demo_sends_valid_input_but_for_the_one_job_that_must_fail(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from avtomatika_worker import TaskFiles, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
+from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from files.s3 import ACCESS_KEY, SECRET_KEY, S3Server, serving
 
@@ -73,18 +74,22 @@ class FilesOfTasks:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.told: list[str] = []
-        self._made: list[TaskFiles] = []
+        self._made: list[FileOperations] = []
 
     def task(self, task_id: str = "task", job_id: str = "job") -> TaskFiles:
         """Return the files of a task."""
         made = self.files.for_task(job_id, task_id, self.told.append, asyncio.get_running_loop())
         self._made.append(made)
-        return made
+        return made.files
+
+    async def remove(self) -> None:
+        """Do what is done after the tasks."""
+        for made in self._made:
+            await made.remove()
 
     async def aclose(self) -> None:
         """Remove everything."""
-        for made in self._made:
-            await made.remove()
+        await self.remove()
         self.files.close()
 
 

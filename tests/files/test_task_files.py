@@ -93,7 +93,7 @@ async def test_the_directory_is_private_lazy_and_removed(offline: FilesOfTasks, 
     locked = await files.write("deep/er/file", "x")
     locked.chmod(0o400)
     locked.parent.chmod(0o500)
-    await files.remove()
+    await offline.remove()
     assert not root.exists()
 
 

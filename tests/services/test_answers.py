@@ -38,8 +38,7 @@ async def make(link, kind):
             beat = Heartbeat(worker_id="w1", status=WorkerStatus.IDLE, skills_hash="")
             return replies.decode_heartbeat(await link.call(codec.heartbeat(beat, NEWEST, link.now())))
         case "poll":
-            task, _ = await link.poll(("a",), ())
-            return task
+            return await link.poll(("a",), ())
         case "result":
             return await link.send_result(
                 TaskResult(job_id="j", task_id="t", worker_id="w1", origin_worker_id="w1", status="success")

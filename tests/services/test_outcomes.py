@@ -10,6 +10,7 @@ import pytest
 from avtomatika_worker import ConfigError, Failed, PermanentError, Succeeded, Worker
 from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.testing import WorkerHarness
+from services.conftest import running
 
 
 def ends(caplog):
@@ -461,3 +462,65 @@ async def test_a_success_is_one_line_too(caplog):
         await h.run("fine")
     (record,) = ends(caplog)
     assert (record.levelno, record.action, record.status) == (logging.INFO, "task_finished", "success")
+
+
+# ---------------------------------------------------------------------------------------------- before the log
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("returned", "path"),
+    [
+        ({"x": [{"deep": float("nan")}]}, "data.x[0].deep"),
+        ({"x": 2**70}, "data.x"),
+        ({"x": "\ud800"}, "data.x"),
+        ({"x": nested(40)}, "data.x"),
+        ({"status": "success", "data": {"ok": 1}, "metadata": {"x": float("inf")}}, "metadata.x"),
+        ({"status": "success", "data": {"ok": 1}, "costs": {"tokens": 2**70}}, "costs.tokens"),
+        (Succeeded({"x": [1e300]}), "data.x[0]"),
+    ],
+    ids=["NaN", "2**70", "surrogate", "deep", "metadata", "costs", "outcome"],
+)
+@pytest.mark.parametrize("watched", [False, True], ids=["alone", "with a middleware"])
+async def test_a_result_that_cannot_be_sent_is_a_failure_before_the_log_says_how_it_ended(
+    returned, path, watched, orchestrator, caplog
+):
+    worker = Worker()
+
+    @worker.skill
+    async def returns():
+        return returned
+
+    async def passes_on(ctx, call_next):
+        return await call_next(ctx)
+
+    if watched:
+        worker.add_middleware(passes_on)
+    async with running(worker, orchestrator):
+        job = orchestrator.submit("returns", {}, metadata={"from": "a test"})
+        await orchestrator.wait_for(lambda: job.state.final)
+    assert job.error["code"] == "CONTRACT_VIOLATION_ERROR"
+    assert f"$.{path}" in job.error["message"]
+    ends = [each.action for each in caplog.records if getattr(each, "action", "") in {"task_finished", "task_failed"}]
+    assert ends == ["task_failed"]
+
+
+async def test_what_a_skill_changes_after_its_end_is_not_in_its_result(orchestrator):
+    worker, kept = Worker(), {"numbers": [1]}
+
+    @worker.skill
+    async def returns_what_it_keeps():
+        asyncio.get_running_loop().call_soon(kept["numbers"].append, 2)
+        return kept
+
+    async with running(worker, orchestrator):
+        for expected in ([1], [1, 2]):
+            job = orchestrator.submit("returns_what_it_keeps")
+            await orchestrator.wait_for(lambda job=job: job.state.final)
+            assert job.result == {"numbers": expected}

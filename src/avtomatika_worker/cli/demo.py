@@ -112,7 +112,7 @@ async def _stored_pictures(settings: Settings) -> str | None:
     task = files.for_task("worker-demo", "pictures", lambda _: None)
     try:
         for name in PICTURES:
-            await task.write(name, (DATA / name).read_bytes())
+            await task.files.write(name, (DATA / name).read_bytes())
         return await task.upload_dir()
     finally:
         await task.remove()

@@ -11,7 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError, PermanentError
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.context import TaskContext, controls_of
+from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.execution.encoding import EncodedOutcome, encoded
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.offload import name_of
 from avtomatika_worker.skills.contract import SUCCESS
@@ -37,46 +39,49 @@ class ResultBound:
 
     limit: int | None = None
 
-    async def __call__(self, ctx: TaskContext, outcome: Outcome, skill: Skill | None = None) -> Outcome:
-        """Return the outcome, or one that is small enough in its place and still what the ``skill`` promises.
+    async def __call__(self, ctx: TaskContext, outcome: Outcome) -> EncodedOutcome:
+        """Return the outcome, or one that is small enough in its place and still what the skill promises, encoded.
 
         Raises nothing but ``CancelledError``.
         """
-        if self.limit is None or isinstance(outcome, Cancelled):
-            return outcome
-        size = _size(outcome)
-        if size is None or size <= self.limit:
-            return outcome
-        if isinstance(outcome, Failed):
-            text = f"{outcome.message} (its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped)"
-            return replace(outcome, message=text, data={}, details={}, metadata=None, data_metadata={})
+        controls = controls_of(ctx)
+        ended = encoded(outcome, controls)
+        if self.limit is None or isinstance(ended.outcome, Cancelled) or (size := ended.size) <= self.limit:
+            return ended
+        if isinstance(ended.outcome, Failed):
+            text = f"its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped"
+            message = f"{ended.outcome.message} ({text})"
+            return EncodedOutcome(
+                replace(ended.outcome, message=message, data={}, details={}, metadata=None, data_metadata={})
+            )
         try:
-            stored = await self._offloaded(ctx, outcome, skill, size)
+            stored = await self._offloaded(controls, ended.outcome, size)
         except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
-            return from_exception(error)
+            return EncodedOutcome(from_exception(error))
         finally:
-            if ctx.used_files is not None:
-                await ctx.used_files.remove()
+            if controls.used_files is not None:
+                await controls.used_files.remove()
         _log.warning(
             "the result is %d bytes long, over MAX_RESULT_BYTES=%d: %s went to the object store",
             size,
             self.limit,
-            ", ".join(key for key in stored.data if stored.data[key] is not outcome.data[key]),
-            extra={"action": "result_too_large", "skill": ctx.skill, "bytes": size},
+            ", ".join(key for key in stored.data if stored.data[key] is not ended.outcome.data[key]),
+            extra={"action": "result_too_large", "skill": controls.task.type, "bytes": size},
         )
-        return stored
+        return encoded(stored, controls)
 
-    async def _offloaded(self, ctx: TaskContext, outcome: Succeeded, skill: Skill | None, size: int) -> Succeeded:
+    async def _offloaded(self, controls: Controls, outcome: Succeeded, size: int) -> Succeeded:
         """Put the largest values of the data into the store, as many as have to go."""
+        skill = controls.skill
         checked = skill is not None and outcome.status == SUCCESS and skill.allows_output(outcome.data)
         data, known = dict(outcome.data), dict(outcome.data_metadata)
         for number, key in enumerate(self._chosen(outcome.data, skill if checked else None, size)):
             try:
-                uri = await _stored(ctx, number, key, data[key])
+                uri = await _stored(controls, number, key, data[key])
             except DependencyMissingError as error:
                 raise self._too_large(size, f": {error}") from None
             data[key] = uri
-            described = ctx.files.stored(uri)
+            described = controls.files.stored(uri)
             if described is not None:
                 known[name_of((key,))] = described
         return replace(outcome, data=data, data_metadata=known)
@@ -119,16 +124,7 @@ def _size_left(size: int, sizes: Mapping[str, int], chosen: Sequence[str]) -> in
     return size - sum(sizes[key] - _URI_SIZE for key in chosen)
 
 
-async def _stored(ctx: TaskContext, number: int, key: str, value: Any) -> str:
+async def _stored(controls: Controls, number: int, key: str, value: Any) -> str:
     name = f"{DIRECTORY}/{number}{f'-{key}' if _PLAIN.fullmatch(key) else ''}.json"
-    await ctx.files.write_json(name, value)
-    return str(await ctx.files.upload_file(name))
-
-
-def _size(outcome: Succeeded | Failed) -> int | None:
-    """Return the bytes of what grows with what a skill says; None when that cannot be written, which is told later."""
-    details = outcome.details if isinstance(outcome, Failed) else None
-    try:
-        return len(msgspec.json.encode((outcome.data, outcome.metadata, details)))
-    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
-        return None
+    await controls.files.files.write_json(name, value)
+    return str(await controls.files.upload_file(name))

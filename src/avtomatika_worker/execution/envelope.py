@@ -265,6 +265,8 @@ def _reason(error: object) -> str:
 
 
 def _plain(value: object, write: Callable[[object], Any] = to_plain, root: str = "$") -> Any:
+    if value is None and write is to_plain:  # metadata and costs, of most tasks
+        return None
     try:
         return write(value)
     except UnsendableValueError as error:

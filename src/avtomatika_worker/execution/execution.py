@@ -6,12 +6,16 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
+from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.containment import owned_by
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.context import TaskContext, controls_of
+from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.execution.encoding import EncodedOutcome, write_data
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose
@@ -20,14 +24,18 @@ from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
+from avtomatika_worker.skills.plain import to_plain
 from avtomatika_worker.skills.registry import SkillRegistry
-from avtomatika_worker.skills.skill import Skill, SkillOptions
+from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.strays import paths_in
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
 
 _UNKNOWN: Final = ResultContract()
+
+_LAST_TIMEOUT: Final = 0.5
+"""Seconds that a skill gets to end when whoever runs it is cancelled: the worker is on its last step."""
 
 
 class Pipeline:
@@ -50,6 +58,7 @@ class Pipeline:
         self._tracing = tracing
         self._runners = runners
         self._bound = bound or ResultBound()
+        self._watched = bool(middlewares)
         self._labels: dict[tuple[str, str | None], tuple[str, ...]] = {}
         self._handler: Handler = compose(middlewares, compose((files,), self._run_skill, _as_it_is), self._read)
 
@@ -76,21 +85,17 @@ class Pipeline:
             self._labels[name, status] = label
         return label
 
-    def options(self, name: str) -> SkillOptions | None:
-        """Return how the skill called ``name`` is run."""
-        skill = self._registry.get(name)
-        return skill.options if skill is not None else None
-
-    async def __call__(self, ctx: TaskContext) -> Outcome:
+    async def __call__(self, ctx: TaskContext) -> EncodedOutcome:
         """Run the task. Raises nothing but ``CancelledError``."""
-        return await self._bound(ctx, await self._handler(ctx), self._registry.get(ctx.skill))
+        return await self._bound(ctx, await self._handler(ctx))
 
     def _read(self, ctx: TaskContext, returned: object) -> Outcome:
-        skill = self._registry.get(ctx.skill)
+        skill = controls_of(ctx).skill
         return from_value(returned, skill.results if skill is not None else _UNKNOWN)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
-        skill = self._registry.get(ctx.skill)
+        controls = controls_of(ctx)
+        skill = controls.skill
         if skill is None:
             known = ", ".join(sorted(self._registry.names())) or "none"
             return from_exception(
@@ -98,68 +103,101 @@ class Pipeline:
             )
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing)
-            if ctx.used_files is not None and not skill.options.in_process:  # a process has said it itself
-                ctx.used_files.note_returned(map(str, paths_in(value)))
-            outcome = from_value(value, skill.results, skill.write)
-            if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses
-                skill.check_output(outcome.data)  # have data of their own shape
+            outcome = self.read_result(value, skill, controls)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
             return from_exception(error)
         return outcome
 
+    def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
+        """Return what a skill returned as an outcome that it may have. Raises `ContractViolationError`."""
+        outcome = self._outcome_of(value, skill, controls)
+        if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses have
+            written = controls.written  # data of their own shape
+            skill.check_output(outcome.data, as_sent=written is not None and written.data is outcome.data)
+        return outcome
+
+    def _outcome_of(self, value: object, skill: Skill, controls: Controls) -> Outcome:
+        """Read what a skill returned. A process has done so itself."""
+        if skill.options.in_process:
+            return cast("Outcome", value)
+        if controls.used_files is not None:
+            controls.used_files.note_returned(map(str, paths_in(value)))
+        elif skill.write is to_plain and not self._watched:
+            copy = skill.contract.output_schema is not None
+            return from_value(value, skill.results, partial(write_data, controls, copy=copy))
+        return from_value(value, skill.results, skill.write)
+
 
 def _as_it_is(_: TaskContext, returned: object) -> Outcome:
     return cast("Outcome", returned)
 
 
-def _grace(options: SkillOptions | None) -> float:
+def _grace(skill: Skill | None) -> float:
     """Return how long a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
-    if options is None:
+    if skill is None:
         return 0.0
+    options = skill.options
     return options.cancel_grace + (KILL_TIMEOUT if options.in_process else 0.0)
 
 
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
-    __slots__ = ("_deadline", "_over", "_pipeline", "_runner", "_timers", "ctx", "grace", "started", "turn")
+    __slots__ = (
+        "_children",
+        "_deadline",
+        "_over",
+        "_pipeline",
+        "_runner",
+        "_timers",
+        "controls",
+        "grace",
+        "started",
+        "turn",
+    )
 
-    def __init__(self, ctx: TaskContext, pipeline: Pipeline, *, deadline: float | None) -> None:
+    def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
-        self.ctx: TaskContext = ctx
+        self.controls: Controls = controls
+        self._children = Children()
         self.started: float = time.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
-        self.grace: float = _grace(pipeline.options(ctx.skill))
-        self._runner: asyncio.Task[Outcome | None] | None = None
+        self.grace: float = _grace(controls.skill)
+        self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
-    async def run(self) -> Outcome:
+    @property
+    def ctx(self) -> TaskContext:
+        """What the skill sees of its task."""
+        return self.controls.ctx
+
+    async def run(self) -> EncodedOutcome:
         """Run the task to its outcome. Raises nothing of the skill's.
 
         The deadline and the skill's timeout stop it with reason DEADLINE. A skill that does not stop within its
         ``cancel_grace`` is given up: then `lingers` is true, and its slot is not free before `ended` returns.
         """
         if self.ctx.cancel_reason is not None:
-            return Cancelled(self.ctx.cancel_reason)
+            return EncodedOutcome(Cancelled(self.ctx.cancel_reason))
         if self._is_too_late():
-            return Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived")
+            return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived"))
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
         with owned_by(self):
             name = f"skill {self.ctx.skill}, task {self.ctx.task_id}"
-            self._runner = loop.create_task(self._until_stopped(), name=name)
+            self._runner = self._children.start(self._until_stopped(), name=name)
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
         try:
             await self._over
         except asyncio.CancelledError:
-            self._runner.cancel()
+            await self._children.cancel(_LAST_TIMEOUT)
             raise
         finally:
             for timer in self._timers:
@@ -170,7 +208,7 @@ class Execution:
         """Stop the task: ``async def`` skills get ``CancelledError``, plain ``def`` ones see ``ctx.cancelled``."""
         if self.ctx.cancelled or (self._runner is not None and self._runner.done()):
             return
-        self.ctx.cancel(reason)
+        self.controls.cancelling.ask(reason)
         if self._runner is not None:
             self._runner.cancel()
             self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
@@ -185,15 +223,14 @@ class Execution:
         if self._runner is None:
             return ""
         await asyncio.wait({self._runner})
-        outcome = None if self._runner.cancelled() else self._runner.result()
-        return outcome.traceback if isinstance(outcome, Failed) else ""
+        return "" if self._runner.cancelled() else _traceback_of(self._runner.result())
 
     def _wait_no_longer(self, _: object = None) -> None:
         """Let `run` return: the skill has ended, or is given up."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
-    async def _until_stopped(self) -> Outcome | None:
+    async def _until_stopped(self) -> EncodedOutcome | None:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
         try:
             return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
@@ -201,36 +238,41 @@ class Execution:
             release_frames(error)
             return None
         except BaseException as error:  # noqa: BLE001 - a GeneratorExit that a skill awaits closes all frames below
-            return from_exception(error)
+            return EncodedOutcome(from_exception(error))
 
-    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> Outcome:
+    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> EncodedOutcome:
         async with turn:
             return await self._run_in_time()
 
     def _is_too_late(self) -> bool:
         return self._deadline is not None and self._deadline <= time.monotonic()
 
-    async def _run_in_time(self) -> Outcome:
+    async def _run_in_time(self) -> EncodedOutcome:
         if self._is_too_late():  # it waited for its turn, or the loop was blocked: the timer has not run yet
-            return Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start")
+            return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
         self.started = time.monotonic()
-        options = self._pipeline.options(self.ctx.skill)
-        if options is not None and options.timeout is not None:
-            self._cancel_after(options.timeout)
+        skill = self.controls.skill
+        if skill is not None and skill.options.timeout is not None:
+            self._cancel_after(skill.options.timeout)
         return await self._pipeline(self.ctx)
 
     def _cancel_after(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(seconds, self.cancel, CancelReason.DEADLINE))
 
-    def _outcome(self, runner: asyncio.Task[Outcome | None]) -> Outcome:
-        reason = self.ctx.cancel_reason
+    def _outcome(self, runner: asyncio.Task[EncodedOutcome | None]) -> EncodedOutcome:
+        reason = self.controls.cancelling.reason
         if not runner.done():
-            return Cancelled(reason or CancelReason.SHUTDOWN)
+            return EncodedOutcome(Cancelled(reason or CancelReason.SHUTDOWN))
         outcome = None if runner.cancelled() else runner.result()
         if outcome is not None:
             # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
             if reason is None or reason is CancelReason.SHUTDOWN:
                 return outcome
-            return Cancelled(reason, traceback=outcome.traceback if isinstance(outcome, Failed) else "")
-        return Cancelled(reason) if reason else from_exception(RuntimeError("the skill cancelled itself"))
+            return EncodedOutcome(Cancelled(reason, traceback=_traceback_of(outcome)))
+        stopped = Cancelled(reason) if reason else from_exception(RuntimeError("the skill cancelled itself"))
+        return EncodedOutcome(stopped)
+
+
+def _traceback_of(ended: EncodedOutcome | None) -> str:
+    return ended.outcome.traceback if ended is not None and isinstance(ended.outcome, Failed) else ""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import cast
 
 from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.files.task_files import TaskFiles
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.skills.binding import Injectables
 
 
 def injectables() -> Injectables:
-    """Return a registry that fills arguments from a task's context."""
+    """Return a registry that fills arguments from a task's controls."""
     found = Injectables()
-    found.register(TaskContext, lambda source: cast("TaskContext", source))
-    found.register(ObservabilityManager, lambda source: cast("TaskContext", source).observability)
-    found.register(TaskFiles, lambda source: cast("TaskContext", source).files)
+    found.register(TaskContext, lambda source: cast("Controls", source).ctx)
+    found.register(ObservabilityManager, lambda source: cast("Controls", source).observability)
+    found.register(TaskFiles, lambda source: cast("Controls", source).files.files)
     return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from avtomatika_worker.errors import InvalidInputError, SourceRefusedError, TaskError, UnsafeNameError
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.middleware import Handler
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.files.concurrency import side_by_side
@@ -22,11 +22,10 @@ from avtomatika_worker.files.offload import (
     texts,
     uris_in,
 )
-from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.protocol.uris import is_object_uri
 from avtomatika_worker.skills.bare import KEY
-from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -39,15 +38,14 @@ _NAMED: Final = 5
 class Offload:
     """A middleware, the innermost: the others see URIs, in params as in data."""
 
-    def __init__(self, registry: SkillRegistry, tracing: Tracing, *, untyped: bool = False) -> None:
+    def __init__(self, tracing: Tracing, *, untyped: bool = False) -> None:
         """``untyped``: whether skills without types for their params have all URIs and paths moved."""
-        self._registry = registry
         self._untyped = untyped
         self._tracing = tracing
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
-        skill = self._registry.get(ctx.skill)
+        skill = controls_of(ctx).skill
         try:
             try:
                 if skill is not None:
@@ -55,10 +53,11 @@ class Offload:
             except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
                 return from_exception(error)
             outcome = await call_next(ctx)
-            return outcome if ctx.used_files is None else await self._take_away(ctx.used_files, outcome, skill)
+            files = controls_of(ctx).used_files
+            return outcome if files is None else await self._take_away(files, outcome, skill)
         finally:
-            if ctx.used_files is not None:
-                await ctx.used_files.remove()
+            if (files := controls_of(ctx).used_files) is not None:
+                await files.remove()
 
     async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
         """Put paths in the task's directory where the params name files; no other path may come in."""
@@ -83,7 +82,7 @@ class Offload:
 
     async def _bring(self, ctx: TaskContext, wanted: dict[Place, str]) -> None:
         """Download what the params name, each URI once, and put the paths there."""
-        files = ctx.files
+        files = controls_of(ctx).files
         first = {uri: place for place, uri in reversed(wanted.items())}
         paths: dict[str, str] = {}
 
@@ -102,7 +101,7 @@ class Offload:
         await side_by_side(bring, dict.fromkeys(wanted.values()), at_once=min(len(first), _AT_ONCE))
         ctx.params = replaced(ctx.params, {place: paths[uri] for place, uri in wanted.items()})
 
-    async def _take_away(self, files: TaskFiles, outcome: Outcome, skill: Skill | None) -> Outcome:
+    async def _take_away(self, files: FileOperations, outcome: Outcome, skill: Skill | None) -> Outcome:
         """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
         if files.root is None or isinstance(outcome, Cancelled):
             return outcome
@@ -116,7 +115,7 @@ class Offload:
             text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
             return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
 
-    async def _uploaded(self, files: TaskFiles, outcome: Succeeded | Failed, skill: Skill | None) -> Outcome:
+    async def _uploaded(self, files: FileOperations, outcome: Succeeded | Failed, skill: Skill | None) -> Outcome:
         typed = skill.result_places(outcome.data) if skill is not None else frozenset[Place]()
         untyped = self._untyped and (skill is None or skill.untyped)
         found, left = await files.paths_in(outcome.data, typed, untyped=untyped)
@@ -149,7 +148,7 @@ async def _settled(ctx: TaskContext, named: dict[Place, str]) -> dict[Place, str
         if is_object_uri(text):
             continue
         try:
-            settled[place] = str(await ctx.files.settle(text))
+            settled[place] = str(await controls_of(ctx).files.settle(text))
         except UnsafeNameError as error:
             raise _no_file(place, text, error) from None
     return settled

@@ -20,7 +20,7 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed,
 from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.protocol.codec import check_result
 from avtomatika_worker.protocol.dialects import Dialect
-from avtomatika_worker.protocol.messages import FileMetadata, ResultError, Task, TaskResult
+from avtomatika_worker.protocol.messages import CanonicalData, FileMetadata, ResultError, Task, TaskResult
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -35,9 +35,18 @@ _CANCEL_ERRORS: Final = {
 
 
 def build_result(
-    task: Task, outcome: Outcome, worker_id: str, *, seconds: float, added: Mapping[str, float] = _NO_COSTS
+    task: Task,
+    outcome: Outcome,
+    worker_id: str,
+    *,
+    seconds: float,
+    added: Mapping[str, float] = _NO_COSTS,
+    encoded: CanonicalData | None = None,
 ) -> TaskResult:
-    """Return the result that tells ``outcome``; ``seconds`` is how long the task ran, ``added`` what else it cost."""
+    """Return the result that reports ``outcome``.
+
+    ``seconds`` is how long the task ran, ``added`` what else it cost, ``encoded`` its data where they are written yet.
+    """
     costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4), **added}
     metadata: dict[str, Any] | None = None
     data: dict[str, Any] = {}
@@ -63,7 +72,7 @@ def build_result(
         worker_id=worker_id,
         origin_worker_id=worker_id,
         status=status,
-        data=data,
+        data=encoded or data,
         error=error,
         data_metadata=files or None,
         metadata=_metadata(task, metadata),
@@ -97,7 +106,13 @@ def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) ->
 
 
 def sendable(result: TaskResult, dialect: Dialect) -> TaskResult:
-    """Return the result, or the failure that takes its place when an orchestrator could not digest it."""
+    """Return the result, or the failure that takes its place when an orchestrator could not digest it.
+
+    What was encoded was checked then; this is for the rest, which most results do not have.
+    """
+    plain = result.error is None and not result.metadata and not result.data_metadata and len(result.costs or ()) <= 1
+    if plain and isinstance(result.data, CanonicalData) and result.data.version == dialect.version:
+        return result
     try:
         check_result(result, dialect)
     except UnsendableValueError as error:

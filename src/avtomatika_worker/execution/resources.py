@@ -8,9 +8,11 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, cast
 
 from avtomatika_worker.errors import ResourceError
+from avtomatika_worker.execution.children import Children
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.skills.binding import Injectables, underlying
 from avtomatika_worker.skills.resource import Resource
@@ -58,12 +60,12 @@ async def run_here(func: Callable[[], Any]) -> Any:
 class _Keeper:
     """Opens and closes an async generator in one task, to which a cancel scope belongs that it holds open."""
 
-    def __init__(self, name: str, generator: AsyncGenerator[Any, Any]) -> None:
+    def __init__(self, name: str, generator: AsyncGenerator[Any, Any], children: Children) -> None:
         self._name = name
         self._generator = generator
         self._ending = asyncio.Event()
         self._opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[bool] = asyncio.create_task(self._keep(), name=f"resource {name}")
+        self._task: asyncio.Task[bool] = children.start(self._keep(), name=f"resource {name}")
 
     async def open(self) -> Any:
         """Return what the generator yields first, `_END` when that is nothing. Raises what it raises."""
@@ -130,6 +132,7 @@ class Resources:
         self._wanted = [each for each in wanted if each.kind not in self.values]
         self._injectables = injectables
         self._run_plain = run_plain
+        self._children = Children()
         self._open: list[tuple[Resource, _End]] = []
 
     async def open(self) -> None:
@@ -177,13 +180,13 @@ class Resources:
         func, plain = resource.definition.func, underlying(resource.definition.func)
         try:
             if inspect.isasyncgenfunction(plain):
-                keeper = _Keeper(resource.name, func(**needed))
+                keeper = _Keeper(resource.name, func(**needed), self._children)
                 value = await keeper.open()
                 self._open.append((resource, keeper.end))
             elif inspect.isgeneratorfunction(plain):
                 steps: Generator[Any, Any, Any] = func(**needed)
                 value = await self._run_plain(lambda: next(steps, _END))
-                self._open.append((resource, lambda: asyncio.create_task(self._end(steps))))
+                self._open.append((resource, partial(self._begin_end, resource.name, steps)))
             elif inspect.iscoroutinefunction(plain):
                 value = await func(**needed)
             else:
@@ -193,6 +196,9 @@ class Resources:
         if value is _END:
             raise ResourceError(resource.name, "it cannot be made: it ended without a yield")
         self.values[resource.kind] = value
+
+    def _begin_end(self, name: str, steps: Generator[Any, Any, Any]) -> asyncio.Task[bool]:
+        return self._children.start(self._end(steps), name=f"close resource {name}")
 
     async def _end(self, steps: Generator[Any, Any, Any]) -> bool:
         try:

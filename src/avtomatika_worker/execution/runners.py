@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
-from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
 from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
@@ -72,9 +72,9 @@ async def run_skill(skill: Skill, ctx: TaskContext, runners: Runners, tracing: T
     """
     if skill.options.in_process:  # which also binds its arguments
         with tracing.span("skill"):
-            return await runners.processes.run(skill, ctx)
+            return await runners.processes.run(skill, controls_of(ctx))
     with tracing.span("validate"):
-        args, kwargs = skill.bind(ctx)
+        args, kwargs = skill.bind(controls_of(ctx))
     try:
         with tracing.span("skill"):
             if skill.is_async:

@@ -12,14 +12,14 @@ from avtomatika_worker.files.permit import DEFAULT_BYTES, DEFAULT_OBJECTS, Permi
 from avtomatika_worker.files.progress import Notify
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.files.stores import Stores
-from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.files.transfers import Transfers
 from avtomatika_worker.files.workspace import Workspace
 from avtomatika_worker.files.workspaces import Workspaces
 
 
 class Files:
-    """Makes `TaskFiles` for tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them.
+    """Makes the files of tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them.
 
     ``otherwise`` takes the place of ``directory`` where that is another user's.
     ``most_bytes`` and ``most_objects`` are what one task may download.
@@ -48,7 +48,7 @@ class Files:
 
     def for_task(
         self, job_id: str, task_id: str, notify: Notify, loop: asyncio.AbstractEventLoop | None = None
-    ) -> TaskFiles:
+    ) -> FileOperations:
         """Return the files of a task. Nothing is made on disk before they are used.
 
         ``loop`` is where threads have transfers done; without one they cannot ask for any.
@@ -56,7 +56,7 @@ class Files:
         workspace = Workspace(task_id, self._workspaces)
         permit = Permit(job_id, *self._most)
         parts = (workspace, self._disk, self._transfers, permit)
-        return TaskFiles(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
+        return FileOperations(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
 
     async def clean_up(self) -> None:
         """Remove what workers that have crashed left behind."""

@@ -34,46 +34,28 @@ class TaskFiles:
     without ``await``.
     """
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        disk: Disk,
-        objects: Objects,
-        permit: Permit,
-        *,
-        job_id: str,
-        task_id: str,
-        notify: Notify,
-        loop: asyncio.AbstractEventLoop | None,
-    ) -> None:
-        self._workspace = workspace
-        self._disk = disk
-        self._objects = objects
-        self._permit = permit
-        self._ids = (job_id, task_id)
-        self._returned: frozenset[str] = frozenset()
-        self._notify = notify
-        self._stored: dict[str, FileMetadata] = {}
-        self._downloads = 0
-        self._loop = loop
+    __slots__ = ("_operations",)
+
+    def __init__(self, operations: FileOperations) -> None:
+        self._operations: FileOperations = operations
 
     # ------------------------------------------------------------------------------------------ names
 
     async def get_root(self) -> Path:
         """Return the task's directory."""
-        return await self._disk.run(self._workspace.get_root)
+        return await self._operations.disk.run(self._operations.workspace.get_root)
 
     async def path_to(self, name: Name) -> Path:
         """Return the absolute path of ``name``, which need not exist; the directory it is in does on return."""
-        return await self._disk.run(self._workspace.path_to, name)
+        return await self._operations.disk.run(self._operations.workspace.path_to, name)
 
     async def exists(self, name: Name) -> bool:
         """Return whether there is such a file or directory."""
-        return await self._disk.run(self._workspace.exists, name)
+        return await self._operations.disk.run(self._operations.workspace.exists, name)
 
     async def list(self, directory: Name = "", *, recursive: bool = False) -> Names:
         """Return the names in a directory, sorted; with ``recursive`` those of all files below, with ``/``."""
-        return await self._disk.run(self._workspace.list, directory, recursive=recursive)
+        return await self._operations.disk.run(self._operations.workspace.list, directory, recursive=recursive)
 
     # ------------------------------------------------------------------------------------------ contents
 
@@ -82,7 +64,7 @@ class TaskFiles:
 
         Modes are those of Python's own ``open``; text is UTF-8 unless ``encoding`` says otherwise.
         """
-        return OpenFile(self._disk, lambda: self._workspace.open(name, mode, encoding))
+        return OpenFile(self._operations.disk, lambda: self._operations.workspace.open(name, mode, encoding))
 
     @overload
     async def read(self, name: Name, mode: Literal["r"] = ..., *, encoding: str | None = None) -> str: ...
@@ -92,19 +74,19 @@ class TaskFiles:
 
     async def read(self, name: Name, mode: Literal["r", "rb"] = "r", *, encoding: str | None = None) -> str | bytes:
         """Return all of a file: a text, or bytes with mode ``"rb"``."""
-        return await self._disk.run(lambda: self._workspace.read(name, mode, encoding))
+        return await self._operations.disk.run(lambda: self._operations.workspace.read(name, mode, encoding))
 
     async def write(self, name: Name, content: str | bytes, mode: str = "w", *, encoding: str | None = None) -> Path:
         """Write a text or bytes, whichever ``content`` is, and return the path; mode ``"a"`` appends."""
-        return await self._disk.run(self._workspace.write, name, content, mode, encoding)
+        return await self._operations.disk.run(self._operations.workspace.write, name, content, mode, encoding)
 
     async def read_json(self, name: Name) -> Any:
         """Return the value in a JSON file."""
-        return await self._disk.run(self._workspace.read_json, name)
+        return await self._operations.disk.run(self._operations.workspace.read_json, name)
 
     async def write_json(self, name: Name, value: Any) -> Path:
         """Write a value as JSON (models and dataclasses as their fields) and return the path."""
-        return await self._disk.run(self._workspace.write_json, name, value)
+        return await self._operations.disk.run(self._operations.workspace.write_json, name, value)
 
     # ------------------------------------------------------------------------------------------ object stores
 
@@ -114,14 +96,11 @@ class TaskFiles:
         ``target`` is a URI, or a key below that of the task (``job_id/task_id/``); it defaults to ``name``. Raises
         FileNotFoundError, and a `TaskError` when the store does not take it.
         """
-        path = await self._disk.run(self._workspace.file, name)
-        return await self._upload({"": path}, target if target is not None else await self._name_of(path))
+        return await self._operations.upload_file(name, target)
 
     async def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
         """Upload a directory and all below it; return the URI of the prefix, which ends in ``/``."""
-        path, found = await self._disk.run(self._workspace.tree, name)
-        target = target if target is not None else await self._name_of(path)
-        return await self._upload(found, f"{target.rstrip('/')}/")
+        return await self._operations.upload_dir(name, target)
 
     async def download_file(self, uri: str, name: Name | None = None) -> Path:
         """Download an object, or with a ``/`` at the end of ``uri`` all below it, and return the path.
@@ -130,107 +109,22 @@ class TaskFiles:
         read-only. Raises `DependencyMissingError` when no store is configured, `InvalidInputError` when there is no
         such object.
         """
-        if name is not None:
-            path = await self.path_to(name)
-            return await self._objects.fetch(uri, path.parent, path.name, self._notify, self._permit)
-        return await self.bring(uri)
+        return await self._operations.download_file(uri, name)
 
     @property
     def sync(self) -> SyncTaskFiles:
         """The same for threads."""
-        return SyncTaskFiles(self, self._workspace)
-
-    # ------------------------------------------------------------------------------------------ for the worker
-
-    @property
-    def root(self) -> Path | None:
-        """The task's directory, None before it is needed."""
-        return self._workspace.made
-
-    def stored(self, uri: str) -> FileMetadata | None:
-        """Return what is known of an object that this task uploaded."""
-        return self._stored.get(uri)
-
-    async def settle(self, name: str) -> Path:
-        """Return the path that a name in the params stands for: one in the task's directory, or `UnsafeNameError`."""
-        check_given(name)
-        return await self._disk.run(self._workspace.confined, name)
-
-    async def bring(self, uri: str, expect: Expect = expect_anything) -> Path:
-        """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""
-        self._downloads += 1
-        directory = await self.path_to(f"{INPUT}/{self._downloads}")
-        return await self._objects.fetch(uri, directory, None, self._notify, self._permit, expect)
-
-    def note_returned(self, paths: Iterable[str]) -> None:
-        """Remember which texts in the data of the result were paths when the skill returned them."""
-        self._returned = frozenset(paths)
-
-    async def paths_in(
-        self, data: dict[str, Any], typed: AbstractSet[Place], *, untyped: bool
-    ) -> tuple[dict[Place, str], tuple[Place, ...]]:
-        """Return which files of this task's the data name, as names, and where; and where there are texts only.
-
-        Files are what the skill returned as paths, what is at the ``typed`` places, and ``untyped`` every path. Raises
-        `PermanentError` for one where nothing is.
-        """
-        return await self._disk.run(_files_in, data, await self.get_root(), typed, None if untyped else self._returned)
-
-    async def upload(self, name: Name) -> S3Uri:
-        """Upload a file or a directory, whichever it is."""
-        path = await self._disk.run(self._workspace.confined, name)
-        return await (self.upload_dir(name) if await self._disk.run(path.is_dir) else self.upload_file(name))
-
-    async def remove(self) -> None:
-        """Remove the directory and all in it."""
-        if self._workspace.made is not None:
-            await self._disk.run(self._workspace.remove)
-
-    def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Do ``work`` on the main loop and wait for it, in another thread. Raises RuntimeError on a loop."""
-        if self._loop is None:
-            raise RuntimeError("files can be transferred only in a worker")
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
-        raise RuntimeError("files.sync is for threads: in an async def skill, await the methods of files itself")
-
-    async def _upload(self, found: Mapping[str, Path], target: str) -> S3Uri:
-        uri = target if is_object_uri(target) else self._objects.target(self._key(target))
-        metadata = await self._objects.store(found, uri, self._notify, self._permit)
-        self._stored[metadata.uri] = metadata
-        return S3Uri(metadata.uri)
-
-    async def _name_of(self, path: Path) -> str:
-        return path.relative_to(await self.get_root()).as_posix()
-
-    def _key(self, name: str) -> str:
-        """Return the key of ``name`` among the task's: two tasks of a job must not overwrite each other's files."""
-        bare = name.removesuffix("/")
-        below = () if bare in {"", "."} else check_key(bare, name)
-        for each in self._ids:
-            if len(check_key(each, each)) != 1:
-                raise UnsafeNameError(each, "an id has no slash")
-        return "/".join((*self._ids, *below)) + ("/" if name.endswith("/") else "")
-
-
-def _files_in(
-    data: Mapping[str, Any], root: Path, typed: AbstractSet[Place], returned: AbstractSet[str] | None
-) -> tuple[dict[Place, str], tuple[Place, ...]]:
-    found = paths_in(data, root)
-    files = {place: text for place, text in found.items() if returned is None or place in typed or text in returned}
-    return existing(files, root), tuple(place for place in found if place not in files)
+        return SyncTaskFiles(self._operations)
 
 
 class SyncTaskFiles:
     """`TaskFiles` for threads: the same methods, without ``await``. Transfers are done on the main loop."""
 
-    __slots__ = ("_files", "_workspace")
+    __slots__ = ("_operations", "_workspace")
 
-    def __init__(self, files: TaskFiles, workspace: Workspace) -> None:
-        self._files = files
-        self._workspace = workspace
+    def __init__(self, operations: FileOperations) -> None:
+        self._operations: FileOperations = operations
+        self._workspace = operations.workspace
 
     def get_root(self) -> Path:
         """Return the task's directory."""
@@ -276,12 +170,140 @@ class SyncTaskFiles:
 
     def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
         """Upload a file and return its URI, as `TaskFiles.upload_file` does."""
-        return self._files.in_loop(lambda: self._files.upload_file(name, target))
+        return self._operations.in_loop(lambda: self._operations.upload_file(name, target))
 
     def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
         """Upload a directory and return the URI of its prefix, as `TaskFiles.upload_dir` does."""
-        return self._files.in_loop(lambda: self._files.upload_dir(name, target))
+        return self._operations.in_loop(lambda: self._operations.upload_dir(name, target))
 
     def download_file(self, uri: str, name: Name | None = None) -> Path:
         """Download an object or a prefix and return its path, as `TaskFiles.download_file` does."""
-        return self._files.in_loop(lambda: self._files.download_file(uri, name))
+        return self._operations.in_loop(lambda: self._operations.download_file(uri, name))
+
+
+class FileOperations:
+    """The files of one task as the worker has them; the skill sees them as `TaskFiles`."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        disk: Disk,
+        objects: Objects,
+        permit: Permit,
+        *,
+        job_id: str,
+        task_id: str,
+        notify: Notify,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        self.workspace: Workspace = workspace
+        self.disk: Disk = disk
+        self.files: TaskFiles = TaskFiles(self)
+        self._objects = objects
+        self._permit = permit
+        self._ids = (job_id, task_id)
+        self._returned: frozenset[str] = frozenset()
+        self._notify = notify
+        self._stored: dict[str, FileMetadata] = {}
+        self._downloads = 0
+        self._loop = loop
+
+    async def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
+        """Do what `TaskFiles.upload_file` promises."""
+        path = await self.disk.run(self.workspace.file, name)
+        return await self._upload({"": path}, target if target is not None else await self._name_of(path))
+
+    async def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
+        """Do what `TaskFiles.upload_dir` promises."""
+        path, found = await self.disk.run(self.workspace.tree, name)
+        target = target if target is not None else await self._name_of(path)
+        return await self._upload(found, f"{target.rstrip('/')}/")
+
+    async def download_file(self, uri: str, name: Name | None = None) -> Path:
+        """Do what `TaskFiles.download_file` promises."""
+        if name is not None:
+            path = await self.files.path_to(name)
+            return await self._objects.fetch(uri, path.parent, path.name, self._notify, self._permit)
+        return await self.bring(uri)
+
+    @property
+    def root(self) -> Path | None:
+        """The task's directory, None before it is needed."""
+        return self.workspace.made
+
+    def stored(self, uri: str) -> FileMetadata | None:
+        """Return what is known of an object that this task uploaded."""
+        return self._stored.get(uri)
+
+    async def settle(self, name: str) -> Path:
+        """Return the path that a name in the params stands for: one in the task's directory, or `UnsafeNameError`."""
+        check_given(name)
+        return await self.disk.run(self.workspace.confined, name)
+
+    async def bring(self, uri: str, expect: Expect = expect_anything) -> Path:
+        """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""
+        self._downloads += 1
+        directory = await self.files.path_to(f"{INPUT}/{self._downloads}")
+        return await self._objects.fetch(uri, directory, None, self._notify, self._permit, expect)
+
+    def note_returned(self, paths: Iterable[str]) -> None:
+        """Remember which texts in the data of the result were paths when the skill returned them."""
+        self._returned = frozenset(paths)
+
+    async def paths_in(
+        self, data: dict[str, Any], typed: AbstractSet[Place], *, untyped: bool
+    ) -> tuple[dict[Place, str], tuple[Place, ...]]:
+        """Return which files of this task's the data name, as names, and where; and where there are texts only.
+
+        Files are what the skill returned as paths, what is at the ``typed`` places, and ``untyped`` every path. Raises
+        `PermanentError` for one where nothing is.
+        """
+        return await self.disk.run(
+            _files_in, data, await self.files.get_root(), typed, None if untyped else self._returned
+        )
+
+    async def upload(self, name: Name) -> S3Uri:
+        """Upload a file or a directory, whichever it is."""
+        path = await self.disk.run(self.workspace.confined, name)
+        return await (self.upload_dir(name) if await self.disk.run(path.is_dir) else self.upload_file(name))
+
+    async def remove(self) -> None:
+        """Remove the directory and all in it."""
+        if self.workspace.made is not None:
+            await self.disk.run(self.workspace.remove)
+
+    def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Do ``work`` on the main loop and wait for it, in another thread. Raises RuntimeError on a loop."""
+        if self._loop is None:
+            raise RuntimeError("files can be transferred only in a worker")
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+        raise RuntimeError("files.sync is for threads: in an async def skill, await the methods of files itself")
+
+    async def _upload(self, found: Mapping[str, Path], target: str) -> S3Uri:
+        uri = target if is_object_uri(target) else self._objects.target(self._key(target))
+        metadata = await self._objects.store(found, uri, self._notify, self._permit)
+        self._stored[metadata.uri] = metadata
+        return S3Uri(metadata.uri)
+
+    async def _name_of(self, path: Path) -> str:
+        return path.relative_to(await self.files.get_root()).as_posix()
+
+    def _key(self, name: str) -> str:
+        """Return the key of ``name`` among the task's: two tasks of a job must not overwrite each other's files."""
+        bare = name.removesuffix("/")
+        below = () if bare in {"", "."} else check_key(bare, name)
+        for each in self._ids:
+            if len(check_key(each, each)) != 1:
+                raise UnsafeNameError(each, "an id has no slash")
+        return "/".join((*self._ids, *below)) + ("/" if name.endswith("/") else "")
+
+
+def _files_in(
+    data: Mapping[str, Any], root: Path, typed: AbstractSet[Place], returned: AbstractSet[str] | None
+) -> tuple[dict[Place, str], tuple[Place, ...]]:
+    found = paths_in(data, root)
+    files = {place: text for place, text in found.items() if returned is None or place in typed or text in returned}
+    return existing(files, root), tuple(place for place in found if place not in files)

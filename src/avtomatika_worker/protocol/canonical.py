@@ -7,9 +7,12 @@ the bytes that are sent: an orchestrator which canonicalises them again finds th
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Sequence
+import sys
+import threading
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -24,10 +27,22 @@ _LARGE_FLOAT: Final = 1e16  # from here on orjson releases differ: 1e16 or 1e+16
 _SCALARS: Final = frozenset({str, bool})
 _TEXT_OR_BOOL: Final = (str, bool)  # written out, ``str | bool`` is made anew for every value
 _ARRAYS: Final = (list, tuple)
-_CONTAINERS: Final = (dict, list, tuple)
-_LARGE_NUMBER: Final = re.compile(rb"\xcb[\x43-\x7f\xc3-\xff]")
-"""In MessagePack: a float of 2**49 or more, an infinity, or NaN. Other bytes may look like one."""
-_CANNOT_ENCODE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+_EMBEDDED: Final = b'{"data":'
+DATA_DEPTH: Final = 1
+"""Levels below the root at which the data of a result stand."""
+
+# What orjson writes of itself but no value may be (dataclasses, dates, subclasses) is refused: it is written by others.
+_STRICT: Final = (
+    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS
+) | orjson.OPT_PASSTHROUGH_DATETIME
+_CANNOT: Final = (orjson.JSONEncodeError, msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
+_INTEGRAL: Final = re.compile(rb"\.0(?=[,\]}])")
+"""Ends a number without a fraction, or stands in a text."""
+_MINUS_ZERO: Final = msgspec.msgpack.encode(-0.0)
+"""Is written as 0, not as -0."""
+_NULL: Final = re.compile(rb"null")
+_HEAP_TYPE: Final = 1 << 9
+"""Py_TPFLAGS_HEAPTYPE: instances of other types do not count as references."""
 
 
 def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
@@ -36,6 +51,9 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
     ``message`` holds plain values only (dict with str keys, list, str, int, float, bool, None) and is not changed.
     Raises `UnsendableValueError` naming the path of a value that cannot be sent.
     """
+    embedded = orjson.Fragment in map(type, message.values())  # the rest is short then, and quickly walked through
+    if not embedded and (at_once := canonical_at_once(message, dialect)) is not None:
+        return at_once
     try:
         cleaned = _clean_object(message, dialect, 0)
     except _Unsendable as found:
@@ -46,28 +64,95 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
         raise UnsendableValueError(*_culprit(cleaned, ("$",)) or ("$", str(error))) from None
 
 
-def is_surely_sendable(message: object, parts: Iterable[object], dialect: Dialect, depth: int) -> bool:
-    """Whether nothing in ``message`` keeps it from being sent, as far as that can be found out at once.
+def canonical_at_once(value: object, dialect: Dialect, depth: int = 0) -> bytes | None:
+    """Return the canonical JSON of a value of Python's own types that stands ``depth`` levels below the root.
 
-    False says nothing: `canonical_bytes` knows. Users' values are in the ``parts``, at most ``depth`` levels below the
-    root.
+    None where it cannot be had without a walk through the value in Python: for a null, a very large number, what cannot
+    be sent. Tuples and enums are written as what is in them, UUIDs as texts.
     """
     try:
-        body = msgspec.msgpack.encode(message)  # takes no lone surrogates, and no integers beyond 64 bits
-    except _CANNOT_ENCODE:
-        return False
-    if b"\xcb" in body and _LARGE_NUMBER.search(body):
-        return False
-    level: list[Any] = [each for each in parts if isinstance(each, _CONTAINERS)]
-    for _ in range(dialect.max_nesting - depth):
-        level = [each for container in level for each in _members(container) if isinstance(each, _CONTAINERS)]
-        if not level:
-            return True
-    return False
+        if sys.getrefcount(orjson.Fragment) > _REFERENCES:  # somewhere there is a Fragment, which may hold anything
+            msgspec.msgpack.encode(value)  # refuses it
+        body = _shallow(value, dialect.max_nesting - depth)
+        if _NULL.search(body) or (b"+" in body and b"e+" in body):  # a null, NaN, 1e16; or a text
+            return None
+        return _without_fractions(value, body) if dialect.integral_floats and _INTEGRAL.search(body) else body
+    except _CANNOT:
+        return None
 
 
-def _members(container: Any) -> Iterable[Any]:
-    return cast("dict[str, Any]", container).values() if isinstance(container, dict) else container
+def _without_fractions(value: object, body: bytes) -> bytes | None:
+    """Return a body with 1 in place of 1.0; None when it has texts that look like numbers, and for -0.0."""
+    if b"\\" in body:  # a quote may be one of a text's own; but in MessagePack, texts are the same and numbers are not
+        packed = msgspec.msgpack.encode(value)
+        return None if _MINUS_ZERO in packed or _INTEGRAL.search(packed) else _INTEGRAL.sub(b"", body)
+    pieces = _INTEGRAL.split(body)
+    if any(piece.count(b'"') & 1 or piece.endswith(b"-0") for piece in pieces):  # it ends inside of a text
+        return None
+    return b"".join(pieces)
+
+
+def canonical_data(data: dict[str, Any], dialect: Dialect) -> bytes:
+    """Return the canonical JSON of plain values that are to be embedded in a message as its ``data``.
+
+    Raises `UnsendableValueError`.
+    """
+    return canonical_bytes({"data": data}, dialect)[len(_EMBEDDED) : -1]
+
+
+def _shallow(value: object, room: int) -> bytes:
+    """Return the JSON of a value with at most ``room`` containers in one another. Raises one of `_CANNOT` for others.
+
+    orjson has a bound of its own, far beyond: the value is written just as much deeper.
+    """
+    more = _orjson_depth() - room
+    outer, inner = _nests.get(more)
+    inner[0] = value
+    try:
+        body = orjson.dumps(outer, option=_STRICT)
+        if inner[0] is not value:
+            raise ValueError("a finalizer came here in between")
+    finally:
+        inner[0] = None
+    return body[more:-more]
+
+
+class _Nests(threading.local):
+    """Lists in one another, made once for each thread: ``inner`` is the innermost one of ``depth``."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[list[Any], list[Any]]] = {}
+
+    def get(self, depth: int) -> tuple[list[Any], list[Any]]:
+        if depth < 1:
+            raise ValueError("orjson takes less than the orchestrator does")
+        if depth not in self._made:
+            inner: list[Any] = [None]
+            outer = inner
+            for _ in range(depth - 1):
+                outer = [outer]
+            self._made[depth] = outer, inner
+        return self._made[depth]
+
+
+_nests: Final = _Nests()
+
+
+_REFERENCES: Final = sys.getrefcount(orjson.Fragment) if orjson.Fragment.__flags__ & _HEAP_TYPE else -1
+"""References to the class of orjson's fragments without those that each instance has."""
+
+
+@functools.cache
+def _orjson_depth() -> int:
+    """Return how many containers in one another orjson takes; -1 for a release without such a bound."""
+    value: object = 0
+    for depth in range(1_000):
+        value = [value]
+        try:
+            orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            return depth
+    return -1
 
 
 _Path = tuple[str | int, ...]
@@ -129,6 +214,8 @@ def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
         return _float(value, dialect)
     if isinstance(value, _ARRAYS):
         return _clean_array(cast("list[Any]", value), dialect, depth)
+    if isinstance(value, orjson.Fragment):  # `canonical_data` has written it
+        return value
     raise _Unsendable(f"{type(value).__name__} is not a JSON value")
 
 

@@ -11,10 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import orjson
 
-from avtomatika_worker.protocol.canonical import canonical_bytes, is_surely_sendable
+from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import Dialect
-from avtomatika_worker.protocol.messages import Event, Heartbeat, TaskResult, WorkerRegistration, WorkerStatus
+from avtomatika_worker.protocol.messages import (
+    CanonicalData,
+    Event,
+    Heartbeat,
+    TaskResult,
+    WorkerRegistration,
+    WorkerStatus,
+)
 from avtomatika_worker.protocol.signing import Signer
 
 TOKEN_HEADER: Final = "X-Worker-Token"  # noqa: S105 - a header's name
@@ -26,9 +34,6 @@ RESULT_PATH: Final = "/_worker/tasks/result"
 EVENT_PATH: Final = "/_worker/events"
 TOKEN_PATH: Final = "/_worker/auth/token"  # noqa: S105 - a path
 REFRESH_PATH: Final = "/_worker/auth/token/refresh"
-
-_DEEPEST_PART: Final = 3
-"""Levels below the root of a result that users' values stand at: ``data_metadata``, a file's name, ``metadata``."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -56,21 +61,34 @@ def commands_path(worker_id: str) -> str:
 
 def check_result(result: TaskResult, dialect: Dialect) -> None:
     """Raise `UnsendableValueError` for a result that an orchestrator of this dialect could not digest."""
-    parts: list[object] = [result.data, result.metadata, result.costs]
-    if result.error is not None:
-        parts.append(result.error.details)
-    if result.data_metadata is not None:
-        parts.extend(each.metadata for each in result.data_metadata.values())
-    if not is_surely_sendable(result, parts, dialect, _DEEPEST_PART):
-        canonical_bytes(_result_message(result, dialect), dialect)
+    canonical_bytes(_result_message(result, dialect), dialect)
 
 
 def _result_message(result: TaskResult, dialect: Dialect) -> dict[str, Any]:
-    message: dict[str, Any] = msgspec.to_builtins(result)
-    del message["identity_chain"]
-    if not dialect.costs:
-        message["costs"] = None
+    message: dict[str, Any] = {
+        "job_id": result.job_id,
+        "task_id": result.task_id,
+        "worker_id": result.worker_id,
+        "origin_worker_id": result.origin_worker_id,
+        "status": result.status,
+        "data": _embedded(result.data, dialect),
+    }
+    if result.error is not None:
+        message["error"] = msgspec.to_builtins(result.error)
+    if result.data_metadata is not None:
+        message["data_metadata"] = msgspec.to_builtins(result.data_metadata)
+    if result.metadata is not None:
+        message["metadata"] = result.metadata
+    if result.costs is not None and dialect.costs:
+        message["costs"] = result.costs
     return message
+
+
+def _embedded(data: dict[str, Any] | CanonicalData, dialect: Dialect) -> object:
+    """Return data as they go into a message; the orchestrator may speak another version since they were written."""
+    if isinstance(data, dict):
+        return data
+    return orjson.Fragment(data.json) if data.version == dialect.version else orjson.loads(data.json)
 
 
 class Codec:
@@ -173,7 +191,7 @@ class Codec:
         if nonce:
             message["nonce"] = self._nonce()
         canonical = canonical_bytes(message, dialect)
-        parts = [canonical[:-1]]
+        parts: list[bytes | memoryview] = [memoryview(canonical)[:-1]]  # no copy: it may be long
         if unsigned:
             parts.append(unsigned)
         security: list[str] = []

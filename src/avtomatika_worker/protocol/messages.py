@@ -151,6 +151,13 @@ class ResultError(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] | None = None
 
 
+class CanonicalData(msgspec.Struct, frozen=True, array_like=True):
+    """A JSON object in the canonical form of a protocol version, as it is embedded in a message and signed."""
+
+    json: bytes
+    version: str
+
+
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a task ended: "success", "failure", "cancelled", or a status of the skill's own.
 
@@ -162,7 +169,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str
     origin_worker_id: str
     status: str
-    data: dict[str, Any] = {}
+    data: dict[str, Any] | CanonicalData = {}
     error: ResultError | None = None
     data_metadata: dict[str, FileMetadata] | None = None
     metadata: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Makes the contexts of tasks: what a skill can know and do while it runs."""
+"""Makes the controls of tasks: what a skill can know and do while it runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from avtomatika_worker.execution.context import HotCache, TaskContext
+from avtomatika_worker.execution.controls import Controls, HotCache
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.payloads import plain_payload
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
 from avtomatika_worker.services.events import TaskEvents
 
@@ -36,27 +37,23 @@ class Contexts:
         self._hot = hot
         self._strict_events = strict_events
 
-    def make(self, task: Task, events: TaskEvents) -> TaskContext:
-        """Return the context of a task; its events go to ``events``."""
+    def make(self, task: Task, events: TaskEvents, dialect: Dialect) -> Controls:
+        """Return the controls of a task, and with them its context.
+
+        Its events go to ``events``; its result is written in ``dialect``.
+        """
         loop = asyncio.get_running_loop()
-        return TaskContext(
-            skill=task.type,
-            task_id=task.task_id,
-            job_id=task.job_id,
-            worker_id=self._worker_id,
-            params=task.params or {},
-            priority=task.priority or 0.0,
-            deadline=task.deadline,
-            metadata=task.metadata or {},
-            security=task.security or {},
-            tracing_context=task.tracing_context or {},
+        return Controls(
+            task,
+            self._worker_id,
             sink=events,
             check_event=partial(self._checked, events),
             hot=self._hot,
             observability=self._telemetry.manager,
-            params_metadata=task.params_metadata,
             resources=self._pipeline.resources,
-            files=lambda ctx: self._files.for_task(ctx.job_id, ctx.task_id, ctx.tell, loop),
+            skill=self._pipeline.skill(task.type),
+            dialect=dialect,
+            files=lambda controls: self._files.for_task(task.job_id, task.task_id, controls.say, loop),
         )
 
     def _checked(

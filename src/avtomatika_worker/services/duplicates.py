@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from avtomatika_worker.errors import TASK_ERRORS
-from avtomatika_worker.protocol.messages import Task, TaskResult
+from avtomatika_worker.protocol.messages import CanonicalData, Task, TaskResult
 
 REMEMBERED: Final = 64
 """Results that are remembered at most ..."""
@@ -39,10 +39,10 @@ class RecentResults:
         if is_retried(result):
             return
         try:
-            body = msgspec.msgpack.encode(result)
+            body = None if _is_large(result) else msgspec.msgpack.encode(result)
         except _ENCODE_ERRORS:
             return  # it cannot be sent either, and a failure will take its place
-        self._results[key] = (_fingerprint(task), body if len(body) <= LARGEST else None)
+        self._results[key] = (_fingerprint(task), body if body is not None and len(body) <= LARGEST else None)
         if len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
 
@@ -57,6 +57,10 @@ class RecentResults:
         if entry is None or entry[1] is None or entry[0] != _fingerprint(task):
             return None
         return msgspec.msgpack.decode(entry[1], type=TaskResult)
+
+
+def _is_large(result: TaskResult) -> bool:
+    return isinstance(result.data, CanonicalData) and len(result.data.json) > LARGEST
 
 
 def is_retried(result: TaskResult) -> bool:

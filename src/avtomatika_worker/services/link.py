@@ -250,8 +250,8 @@ class Link:
     # ------------------------------------------------------------------------------------------------------ calls
 
     @contained
-    async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> tuple[Task | None, Response]:
-        """Ask for a task, and return it with the answer it came in; None when there was none in time.
+    async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> Task | None:
+        """Ask for a task, and return it; None when there was none in time.
 
         Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
         """
@@ -281,7 +281,7 @@ class Link:
         finally:
             self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
             self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
-        return task, response
+        return task
 
     async def _admitted(self, response: Response) -> Task | None:
         """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""

@@ -345,7 +345,7 @@ class Poller:
         """Send one poll and hand over what it brings."""
         link, taken = source.link, False
         try:
-            task, _ = await link.poll(poll.skills, self._presence.hot_skills)
+            task = await link.poll(poll.skills, self._presence.hot_skills)
             source.backoff.succeeded()
             if task is None:
                 source.came_empty(poll, time.monotonic())

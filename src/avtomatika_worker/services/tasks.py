@@ -15,6 +15,8 @@ from typing import Final
 
 from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.execution.encoding import EncodedOutcome
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
 from avtomatika_worker.execution.report import build_result, log_end, sendable
@@ -66,6 +68,11 @@ class Running:
     turn: Turn | None
     arrived: float
     finished: bool = False
+
+    @property
+    def controls(self) -> Controls:
+        """The task's controls."""
+        return self.execution.controls
 
     @property
     def ctx(self) -> TaskContext:
@@ -181,7 +188,7 @@ class Tasks:
         interval, most = self._settings.progress_interval, self._settings.max_event_bytes
         events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
         deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
-        execution = Execution(self._contexts.make(task, events), self._pipeline, deadline=deadline)
+        execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
         turn = self._admission.turn(task.type)
         running = Running(link, task, execution, self._take_slot(reserved=reserved), turn, time.monotonic())
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
@@ -295,13 +302,16 @@ class Tasks:
         try:
             outcome = await running.execution.run()
         except asyncio.CancelledError:
-            self._outbox.take_over(running.link, self._result(running, Cancelled(CancelReason.SHUTDOWN)))
+            outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
+            self._outbox.take_over(running.link, self._result(running, outcome))
             raise
         return self._result(running, outcome)
 
-    def _result(self, running: Running, outcome: Outcome) -> TaskResult:
-        task, seconds = running.task, time.monotonic() - running.execution.started
-        result = build_result(task, outcome, self._settings.worker_id, seconds=seconds, added=running.ctx.costs)
+    def _result(self, running: Running, ended: EncodedOutcome) -> TaskResult:
+        """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
+        task, outcome, seconds = running.task, ended.outcome, time.monotonic() - running.execution.started
+        worker_id, costs = self._settings.worker_id, running.controls.costs
+        result = build_result(task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data)
         result = sendable(result, running.link.dialect)
         self._measure(running, outcome, result, seconds)
         asyncio.get_running_loop().call_soon(log_end, task, outcome, result, seconds)  # when it is on its way

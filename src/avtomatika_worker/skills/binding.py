@@ -22,9 +22,12 @@ _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parame
 
 
 class BindingSource(Protocol):
-    """What arguments are filled from: the task's context."""
+    """What arguments are filled from: the task's controls."""
 
-    params: dict[str, Any]
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params as they are when the skill begins."""
+        ...
 
     def injected(self, name: str) -> object:
         """Return what an argument called ``name`` gets."""
@@ -32,7 +35,7 @@ class BindingSource(Protocol):
 
 
 Provider = Callable[[Any], object]
-"""Takes the task's context, returns the argument's value."""
+"""Takes the task's controls, returns the argument's value."""
 
 
 class UnresolvedReferenceError(SkillDefinitionError):

@@ -112,7 +112,7 @@ def make_tasks(
         telemetry.tracing,
         workshop.provision.resources.values,
         ResultBound(settings.max_result_bytes),
-        files=Offload(registry, telemetry.tracing, untyped=settings.untyped_files),
+        files=Offload(telemetry.tracing, untyped=settings.untyped_files),
     )
     tasks = Tasks(task_settings, slots, pipeline, outbox, presence, admission, workshop.files, telemetry)
     board.publish(presence.state())

@@ -5,50 +5,58 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.controls import Controls
 
 
-def tell(ctx: TaskContext, verb: str, arguments: list[Any]) -> None:
+def tell(controls: Controls, verb: str, arguments: list[Any]) -> None:
     """Do what needs no answer. Raises KeyError for an unknown verb."""
-    _TOLD[verb](ctx, *arguments)
+    _TOLD[verb](controls, *arguments)
 
 
-async def answer(ctx: TaskContext, verb: str, arguments: list[Any]) -> Any:
+async def answer(controls: Controls, verb: str, arguments: list[Any]) -> Any:
     """Return what was asked for. Raises KeyError for an unknown verb, and whatever the context raises."""
-    return await _ASKED[verb](ctx, *arguments)
+    return await _ASKED[verb](controls, *arguments)
 
 
-async def _directory(ctx: TaskContext) -> str:
-    return str(await ctx.files.get_root())
+async def _directory(controls: Controls) -> str:
+    return str(await controls.files.files.get_root())
 
 
-async def _upload_file(ctx: TaskContext, name: str, target: str | None) -> str:
-    return str(await ctx.files.upload_file(name, target))
+async def _upload_file(controls: Controls, name: str, target: str | None) -> str:
+    return str(await controls.files.upload_file(name, target))
 
 
-async def _upload_dir(ctx: TaskContext, name: str, target: str | None) -> str:
-    return str(await ctx.files.upload_dir(name, target))
+async def _upload_dir(controls: Controls, name: str, target: str | None) -> str:
+    return str(await controls.files.upload_dir(name, target))
 
 
-async def _download(ctx: TaskContext, uri: str, name: str | None) -> str:
-    return str(await ctx.files.download_file(uri, name))
+async def _download(controls: Controls, uri: str, name: str | None) -> str:
+    return str(await controls.files.download_file(uri, name))
 
 
-def _note_returned(ctx: TaskContext, paths: list[str]) -> None:
-    if ctx.used_files is not None:
-        ctx.used_files.note_returned(paths)
+def _note_returned(controls: Controls, paths: list[str]) -> None:
+    if controls.used_files is not None:
+        controls.used_files.note_returned(paths)
+
+
+def _progress(controls: Controls, progress: float, message: str) -> None:
+    controls.report_progress(progress, message)
+
+
+def _forget_hot(controls: Controls, name: str) -> None:
+    controls.hot.remove(name)
 
 
 _TOLD: Final[dict[str, Callable[..., object]]] = {
-    "progress": TaskContext.send_progress,
-    "message": TaskContext.tell,
-    "cost": TaskContext.add_cost,
-    "hot": TaskContext.add_to_hot_cache,
-    "cold": TaskContext.remove_from_hot_cache,
+    "progress": _progress,
+    "message": Controls.say,
+    "cost": Controls.add_cost,
+    "hot": Controls.announce,
+    "cold": _forget_hot,
     "returned": _note_returned,
 }
 _ASKED: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
-    "event": TaskContext.relay_event,
+    "event": Controls.relay_event,
     "directory": _directory,
     "upload_file": _upload_file,
     "upload_dir": _upload_dir,

@@ -28,7 +28,8 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
 from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
-from avtomatika_worker.execution.context import TaskCancelledError, TaskContext
+from avtomatika_worker.execution.context import TaskCancelledError
+from avtomatika_worker.execution.controls import Cancelling, Controls
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
@@ -81,11 +82,11 @@ class Child:
         self._remote = Remote(connection)
         self._runner = asyncio.Runner(loop_factory=functools.partial(contained_loop, asyncio.new_event_loop))
         self._loop = self._runner.get_loop()
-        self._inbox: asyncio.Queue[tuple[int, dict[str, Any]] | None] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_Job | None] = asyncio.Queue()
         self._injectables = injectables()
         self._skills: dict[str, Skill] = {}
-        self._ctx: TaskContext | None = None
-        self._coroutine: asyncio.Task[Any] | None = None
+        self._newest: _Job | None = None
+        """Only the thread that listens has it: the worker sends a task when the one before has ended."""
 
     def run(self) -> int:
         """Get ready, run tasks until the end, close everything; return the exit code."""
@@ -102,13 +103,13 @@ class Child:
             self._connection.send("ready")
             # The loop runs until the next task comes, so that what a resource does beside does go on.
             while (task := runner.run(self._next_task())) is not None:
-                self._run_task(*task, runner, resources)
+                self._run_task(task, runner, resources)
             runner.run(resources.close())
         return 0
 
     # -------------------------------------------------------------------------------------------------- getting ready
 
-    async def _next_task(self) -> tuple[int, dict[str, Any]] | None:
+    async def _next_task(self) -> _Job | None:
         return await self._inbox.get()
 
     def _prepare(self) -> Resources:
@@ -163,30 +164,31 @@ class Child:
 
     # -------------------------------------------------------------------------------------------------- tasks
 
-    def _run_task(self, number: int, facts: dict[str, Any], runner: asyncio.Runner, resources: Resources) -> None:
-        ctx = self._remote.context(number, facts, self._setup["worker_id"], resources.values)
-        with log_context(task_id=ctx.task_id, job_id=ctx.job_id):
-            self._ctx = ctx
-            outcome, spent = self._outcome(number, self._skills[ctx.skill], ctx, runner)
-            self._ctx = None
+    def _run_task(self, job: _Job, runner: asyncio.Runner, resources: Resources) -> None:
+        worker_id = self._setup["worker_id"]
+        controls = self._remote.controls(job.number, job.facts, worker_id, resources.values, job.cancelling)
+        task = controls.task
+        with log_context(task_id=task.task_id, job_id=task.job_id):
+            outcome, spent = self._outcome(job, self._skills[task.type], controls, runner)
             if outcome is None:
-                self._connection.send("cancelled", number)
+                self._connection.send("cancelled", job.number)
             else:
-                self._connection.write(encode_outcome(number, outcome, spent=spent))
+                self._connection.write(encode_outcome(job.number, outcome, spent=spent))
 
     def _outcome(
-        self, number: int, skill: Skill, ctx: TaskContext, runner: asyncio.Runner
+        self, job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner
     ) -> tuple[Outcome | None, bool]:
         """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
         try:
-            args, kwargs = skill.bind(ctx)
-            with ends_if_forked(), owned_by(ctx):
+            args, kwargs = skill.bind(controls)
+            controls.ctx.raise_if_cancelled()
+            with ends_if_forked(), owned_by(controls):
                 value: Any = skill.func(*args, **kwargs)
                 if inspect.iscoroutine(value):
                     # The runner's own context is that of its start: it knows no task.
-                    value = run_to_end(runner.get_loop(), self._cancellable(value), contextvars.copy_context())
+                    value = run_to_end(runner.get_loop(), job.run(value), contextvars.copy_context())
             if paths := list(map(str, paths_in(value))):
-                self._remote.tell(number, "returned", paths)
+                self._remote.tell(job.number, "returned", paths)
             return from_value(value, skill.results, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)
@@ -195,16 +197,6 @@ class Child:
             return from_exception(error), isinstance(error, MemoryError)
         finally:
             restore_logging()
-
-    async def _cancellable(self, work: Coroutine[Any, Any, Any]) -> Any:
-        self._coroutine = asyncio.current_task()
-        try:
-            if self._ctx is not None and self._ctx.cancelled:  # it came before there was something to cancel
-                work.close()
-                raise asyncio.CancelledError
-            return await work
-        finally:
-            self._coroutine = None
 
     # -------------------------------------------------------------------------------------------------- the worker
 
@@ -217,26 +209,45 @@ class Child:
     def _take(self, message: Message) -> None:
         verb, *told = message
         if verb == "task":
-            self._put((told[0], told[1]))
+            self._newest = _Job(told[0], told[1])
+            self._put(self._newest)
         elif verb == "cancel":
-            self._cancel(CancelReason(told[0]))
+            if self._newest is not None and self._newest.number == told[0]:
+                self._newest.cancel(CancelReason(told[1]))
         elif verb == "answer":
             self._remote.answered(told[0], told[2], good=told[1])
         else:
             self._put(None)
 
-    def _put(self, task: tuple[int, dict[str, Any]] | None) -> None:
-        self._loop.call_soon_threadsafe(self._inbox.put_nowait, task)
+    def _put(self, job: _Job | None) -> None:
+        self._loop.call_soon_threadsafe(self._inbox.put_nowait, job)
 
-    def _cancel(self, reason: CancelReason) -> None:
-        ctx = self._ctx
-        if ctx is None:
-            return
-        ctx.cancel(reason)
-        coroutine = self._coroutine
-        if coroutine is not None:
+
+class _Job:
+    """A task as it came. It can be cancelled from that moment on, by the thread that listens."""
+
+    def __init__(self, number: int, facts: dict[str, Any]) -> None:
+        self.number: int = number
+        self.facts: dict[str, Any] = facts
+        self.cancelling: Cancelling = Cancelling()
+        self._running: asyncio.Task[Any] | None = None
+
+    def cancel(self, reason: CancelReason) -> None:
+        self.cancelling.ask(reason)
+        running = self._running  # read after the line above: `run` looks the other way round
+        if running is not None:
             with contextlib.suppress(RuntimeError):  # its loop was closed in this moment
-                coroutine.get_loop().call_soon_threadsafe(coroutine.cancel)
+                running.get_loop().call_soon_threadsafe(running.cancel)
+
+    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        self._running = asyncio.current_task()
+        try:
+            if self.cancelling.reason is not None:  # it came before there was something to cancel
+                work.close()
+                raise asyncio.CancelledError
+            return await work
+        finally:
+            self._running = None
 
 
 def _hear_signals() -> None:

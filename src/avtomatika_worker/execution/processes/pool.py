@@ -9,12 +9,14 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from avtomatika_worker.errors import InternalError, ProcessStartError, WorkerError
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.errors import InternalError, ProcessStartError, ResourceExhaustedError, WorkerError
+from avtomatika_worker.execution.children import Children
+from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.outcome import Outcome
-from avtomatika_worker.execution.processes.process import Process
+from avtomatika_worker.execution.processes.process import KILL_TIMEOUT, Process
 from avtomatika_worker.execution.processes.recipe import Recipe
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
+from avtomatika_worker.files.disk import EXHAUSTED
 from avtomatika_worker.skills.skill import Skill
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
@@ -33,8 +35,8 @@ class Processes:
         self._spawner: ThreadPoolExecutor | None = None
         self._all: set[Process] = set()
         self._idle: list[Process] = []
-        self._starting: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._starting = Children()
+        self._children = Children()
         self._waiting: deque[asyncio.Future[Process]] = deque()
         self._closed = False
         self._prestarting = asyncio.Lock()
@@ -61,14 +63,14 @@ class Processes:
             if self._spawner is not None and not self._all and not self._starting:
                 self._offer(await self._start())
 
-    async def run(self, skill: Skill, ctx: TaskContext) -> Outcome:
+    async def run(self, skill: Skill, controls: Controls) -> Outcome:
         """Run a task in a process. Raises a `TaskError` when there is none, or it ends, and ``CancelledError``."""
         process = await self._take()
         try:
-            return await process.run(ctx, skill.options.cancel_grace)
+            return await process.run(controls, skill.options.cancel_grace)
         finally:
             most = skill.options.max_tasks_per_child
-            if process.spent or (most is not None and process.counts[ctx.skill] >= most):
+            if process.spent or (most is not None and process.counts[controls.task.type] >= most):
                 self._retire(process)
             else:
                 self._offer(process)
@@ -76,19 +78,22 @@ class Processes:
     async def close(self) -> None:
         """End all, in at most `CLOSE_TIMEOUT`; those that run a task are killed."""
         self._closed = True
-        for task in self._starting:
-            task.cancel()
         for process in self._all - set(self._idle):
             process.kill()
-        await asyncio.gather(
-            *self._starting, *self._ending, *(each.end(CLOSE_TIMEOUT) for each in self._idle), return_exceptions=True
-        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._starting.cancel(CLOSE_TIMEOUT))
+            for process in self._idle:
+                group.create_task(process.end(CLOSE_TIMEOUT))
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill what is left, and wait until it is gone."""
+        """Kill what is left, and wait until it is gone, and with it whatever was begun for it."""
         self._closed = True
-        await asyncio.gather(*(each.put_down() for each in self._all))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._starting.cancel(KILL_TIMEOUT))
+            for process in self._all:
+                group.create_task(process.put_down())
+        await self._children.cancel(KILL_TIMEOUT)
         if self._spawner is not None:
             self._spawner.shutdown(wait=False)
 
@@ -113,7 +118,9 @@ class Processes:
                 self._offer(place.result())
             raise
         except WorkerError as error:
-            raise InternalError(f"no process for the skill: {error}") from error
+            cause = error.__cause__
+            short = isinstance(cause, OSError) and cause.errno in EXHAUSTED
+            raise (ResourceExhaustedError if short else InternalError)(f"no process for the skill: {error}") from error
 
     def _offer(self, process: Process) -> None:
         """Give a process to who waits longest, or keep it."""
@@ -130,27 +137,36 @@ class Processes:
         """Start another process if there may be one."""
         if self._closed or len(self._all) + len(self._starting) >= self._size:
             return
-        task = asyncio.get_running_loop().create_task(self._start_for_who_waits(), name="start a process for skills")
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        self._starting.start_alone(self._start_for_who_waits(), name="start a process for skills")
 
     async def _start_for_who_waits(self) -> None:
-        try:
-            process = await self._start()
-        except WorkerError as error:
-            _log.error("a process for skills did not start: %s", error, extra={"action": "skill_process_start_failed"})
-            if not self._all and len(self._starting) == 1:  # else who waits is served by another one
-                waiting, self._waiting = self._waiting, deque()
-                for place in waiting:
-                    if not place.done():
-                        place.set_exception(error)
-        else:
-            self._offer(process)
+        """Start a process. A start that fails fails one task, that which it was for.
+
+        The others wait for processes that there are, or on their way; where there are none, each has its own attempt.
+        """
+        while True:
+            try:
+                self._offer(await self._start())
+            except WorkerError as error:
+                _log.error(
+                    "a process for skills did not start: %s", error, extra={"action": "skill_process_start_failed"}
+                )
+                self._fail_the_first(error)
+                if self._waiting and not self._all and len(self._starting) == 1:
+                    continue
+            return
+
+    def _fail_the_first(self, error: WorkerError) -> None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_exception(error)
+                return
 
     async def _start(self) -> Process:
         assert self._recipe is not None  # noqa: S101
         assert self._spawner is not None  # noqa: S101
-        process = Process(self._ended)
+        process = Process(self._ended, self._children)
         await process.start(self._recipe, self._spawner)
         if not process.alive:
             raise ProcessStartError("a process for skills ended right after its start")
@@ -162,9 +178,7 @@ class Processes:
 
     def _retire(self, process: Process) -> None:
         """Replace a process; the new one is started as soon as the old one is gone."""
-        task = asyncio.get_running_loop().create_task(process.end(CLOSE_TIMEOUT), name="end a process for skills")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a process for skills")
 
     def _ended(self, process: Process) -> None:
         """Replace a process that has ended. One that had run nothing is replaced only when a task needs it.

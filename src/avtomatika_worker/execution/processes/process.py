@@ -27,7 +27,8 @@ from avtomatika_worker.errors import (
     TransientError,
     WorkerError,
 )
-from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.children import Children
+from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.outcome import Outcome
 from avtomatika_worker.execution.processes.calls import answer, tell
 from avtomatika_worker.execution.processes.channel import Channel
@@ -48,7 +49,8 @@ _LAST_WORDS_TIMEOUT: Final = 1.0
 class Process:
     """A process. ``on_exit`` is called when it has ended, whatever ended it, unless it never came up."""
 
-    def __init__(self, on_exit: Callable[[Process], None]) -> None:
+    def __init__(self, on_exit: Callable[[Process], None], children: Children | None = None) -> None:
+        """``children``: of whoever waits for what the process has begun."""
         self.counts: Counter[str] = Counter()
         self.spent: bool = False
         self._on_exit = on_exit
@@ -59,11 +61,11 @@ class Process:
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._exited: asyncio.Future[int] = self._loop.create_future()
         self._done: asyncio.Future[Outcome | None] | None = None
-        self._ctx: TaskContext | None = None
+        self._controls: Controls | None = None
         self._number = 0
         self._killed = False
-        self._answers: set[asyncio.Task[None]] = set()
-        self._last_words: list[asyncio.Task[None]] = []
+        self._answers = Children()
+        self._children = children or Children()
 
     @property
     def pid(self) -> int:
@@ -75,7 +77,9 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it can take a task."""
-        return self._up.done() and not self._exited.done() and self._channel is not None and not self._channel.closed
+        if self._killed or self._exited.done() or not self._up.done():
+            return False
+        return self._channel is not None and not self._channel.closed
 
     # -------------------------------------------------------------------------------------------------- life
 
@@ -85,34 +89,54 @@ class Process:
         ``spawner`` runs in a thread that lives as long as the process shall: the system kills it when that ends.
         Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
+        try:
+            await self._come_up(recipe, spawner)
+        except BaseException as error:
+            await self.put_down()
+            if isinstance(error, WorkerError) or not isinstance(error, Exception):
+                raise
+            text = f"a process for skills cannot be started: {type(error).__name__}: {error}"
+            raise ProcessStartError(text) from error
+
+    async def _come_up(self, recipe: Recipe, spawner: Executor) -> None:
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        spawning = self._loop.run_in_executor(spawner, self._spawn, theirs)
+        try:
+            ours.setblocking(False)
+            await self._spawned(theirs, spawner)
+            channel = Channel(
+                self._take, self._hear_no_more, on_garbled=self._garbled, on_stranger=self._heard_stranger
+            )
+            self._channel = channel
+            await self._loop.create_unix_connection(lambda: channel, sock=ours)
+        except BaseException:
+            ours.close()  # nobody else would, unless it is the channel's: that closes it twice, which does nothing
+            raise
+        channel.send(encode("setup", recipe.message()))
+        await self._up
+
+    async def _spawned(self, theirs: socket.socket, spawner: Executor) -> None:
+        try:
+            spawning = self._loop.run_in_executor(spawner, self._spawn, theirs)
+        except BaseException:
+            theirs.close()
+            raise
         try:
             await asyncio.shield(spawning)
-        except BaseException as error:
-            ours.close()
-            self._up.cancel()
+        except asyncio.CancelledError:
             self._given_up = True
             self.kill()
-            if isinstance(error, OSError):
-                raise ProcessStartError(f"a process for skills cannot be started: {error}") from error
-            raise
-        channel = self._channel = Channel(
-            self._take, self._hear_no_more, on_garbled=self._garbled, on_stranger=self._heard_stranger
-        )
-        try:
-            await self._loop.create_unix_connection(lambda: channel, sock=ours)
-            channel.send(encode("setup", recipe.message()))
-            await self._up
-        except BaseException:
-            await self.put_down()
+            await asyncio.wait({spawning}, timeout=KILL_TIMEOUT)
             raise
 
     def _spawn(self, theirs: socket.socket) -> None:
         """Start it, in a thread that the loop may not outlive: whoever starts a process sees to its end."""
         popen = _start_interpreter(theirs)
-        threading.Thread(target=self._reap, args=(popen,), name=f"reap {popen.pid}", daemon=True).start()
+        try:
+            threading.Thread(target=self._reap, args=(popen,), name=f"reap {popen.pid}", daemon=True).start()
+        except BaseException:  # there are no more threads: nobody else would wait for its end
+            popen.kill()
+            popen.wait()
+            raise
         self._popen = popen
         if self._given_up:  # read after the line above, and set before the other side reads that one
             self.kill()
@@ -140,63 +164,66 @@ class Process:
     async def put_down(self) -> None:
         """Kill it, and wait until it is gone."""
         self.kill()
-        await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
-        if self._popen is not None and not self._exited.done():
-            _signal(self._popen.pid, signal.SIGKILL)
+        if self._popen is not None:
+            await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
+            if not self._exited.done():
+                _signal(self._popen.pid, signal.SIGKILL)
+        await self._answers.cancel(KILL_TIMEOUT)
         if self._channel is not None:
             self._channel.close()
-        self._up.cancel()
+        if not self._up.cancel() and not self._up.cancelled():
+            self._up.exception()  # nobody may have come to look at it
 
     # -------------------------------------------------------------------------------------------------- tasks
 
-    async def run(self, ctx: TaskContext, grace: float) -> Outcome:
+    async def run(self, controls: Controls, grace: float) -> Outcome:
         """Run a task to its outcome. Cancelled, the skill has ``grace`` seconds to end before the process is killed.
 
         Raises a `TaskError` when the process ends, and ``CancelledError``. On return it is free, or dead.
         """
         assert self._channel is not None  # noqa: S101 - it was started
         try:
-            task = encode("task", self._number + 1, _facts(ctx))
+            task = encode("task", self._number + 1, {"task": controls.task, "costs": controls.costs})
         except CANNOT_ENCODE as error:
             raise InternalError(
                 f"the task cannot be sent to a process (did a middleware change it?): {error}"
             ) from None
-        self._ctx, self._done = ctx, self._loop.create_future()
+        self._controls, self._done = controls, self._loop.create_future()
         self._number += 1
-        self.counts[ctx.skill] += 1
+        self.counts[controls.task.type] += 1
         try:
             self._channel.send(task)
-            outcome = await self._outcome(self._done, ctx, grace)
+            outcome = await self._outcome(self._done, controls, grace)
         finally:
-            for each in self._answers:
-                each.cancel()
-            if not self._done.done():
+            done, self._controls, self._done = self._done, None, None
+            if not done.done():
                 self.kill()
                 await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
-                if self._done.done():
-                    self._done.exception()  # of a crash that we have made: nobody else will look at it
-            self._ctx = self._done = None
+            elif not done.cancelled():
+                done.exception()  # of a crash that came together with a cancellation
+            await self._answers.cancel(KILL_TIMEOUT)
         if outcome is None:
             raise asyncio.CancelledError("the skill ended because it was cancelled")
         return outcome
 
-    async def _outcome(self, done: asyncio.Future[Outcome | None], ctx: TaskContext, grace: float) -> Outcome | None:
+    async def _outcome(self, done: asyncio.Future[Outcome | None], controls: Controls, grace: float) -> Outcome | None:
         try:
             await asyncio.wait({done})
         except asyncio.CancelledError:
-            if ctx.cancel_reason is None or self._channel is None:
+            reason = controls.cancelling.reason
+            if reason is None or self._channel is None:
                 raise
-            self._channel.send(encode("cancel", ctx.cancel_reason.value))
+            self._channel.send(encode("cancel", self._number, reason.value))
             await asyncio.wait({done}, timeout=grace)
             if not done.done():
                 _log.warning(
                     "skill %s did not stop within %g s (task %s: %s); its process %d is killed",
-                    ctx.skill,
+                    controls.task.type,
                     grace,
-                    ctx.task_id,
-                    ctx.cancel_reason,
+                    controls.task.task_id,
+                    reason,
                     self.pid,
-                    extra={"action": "skill_process_killed", "skill": ctx.skill, "pid": self.pid},
+                    extra={"action": "skill_process_killed", "skill": controls.task.type, "pid": self.pid},
                 )
                 raise
         return done.result()
@@ -231,14 +258,12 @@ class Process:
         self._refuse(_start_error(kind, name, problem))
 
     def _told(self, task: int, verb: str, arguments: list[Any]) -> None:
-        if self._ctx is not None and task == self._number:
-            tell(self._ctx, verb, arguments)
+        if self._controls is not None and task == self._number:
+            tell(self._controls, verb, arguments)
 
     def _called(self, task: int, number: int, verb: str, arguments: list[Any]) -> None:
-        ctx = self._ctx if task == self._number else None
-        answering = self._loop.create_task(self._answer(ctx, number, verb, arguments))
-        self._answers.add(answering)
-        answering.add_done_callback(self._answers.discard)
+        controls = self._controls if task == self._number else None
+        self._answers.start_alone(self._answer(controls, number, verb, arguments), name=f"answer a process: {verb}")
 
     def _finished(self, task: int, kind: str, parts: dict[str, Any], spent: bool) -> None:
         self.spent = self.spent or spent
@@ -278,11 +303,11 @@ class Process:
         if not self._up.done():
             self._up.set_exception(error)
 
-    async def _answer(self, ctx: TaskContext | None, number: int, verb: str, arguments: list[Any]) -> None:
+    async def _answer(self, controls: Controls | None, number: int, verb: str, arguments: list[Any]) -> None:
         try:
-            if ctx is None:
+            if controls is None:
                 raise InternalError("the task has ended")
-            reply = encode("answer", number, True, await answer(ctx, verb, arguments))
+            reply = encode("answer", number, True, await answer(controls, verb, arguments))
         except Exception as error:  # noqa: BLE001 - it is raised over there, in the skill
             reply = encode("answer", number, False, error_parts(error))
         if self._channel is not None and not self._channel.closed:
@@ -299,7 +324,7 @@ class Process:
             self._loop.call_soon_threadsafe(self._take_leave, code)
 
     def _take_leave(self, code: int) -> None:
-        self._last_words.append(self._loop.create_task(self._leave(code)))
+        self._children.start_alone(self._leave(code), name="hear the last of a process for skills")
 
     async def _leave(self, code: int) -> None:
         """Hear what it had said before it ended, and tell those who wait."""
@@ -337,22 +362,6 @@ def _signal(pid: int, number: int) -> None:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS: only zombies are)
         os.killpg(pid, signal.SIGKILL)
-
-
-def _facts(ctx: TaskContext) -> dict[str, Any]:
-    return {
-        "skill": ctx.skill,
-        "task_id": ctx.task_id,
-        "job_id": ctx.job_id,
-        "params": ctx.params,
-        "priority": ctx.priority,
-        "deadline": ctx.deadline,
-        "metadata": ctx.metadata,
-        "security": ctx.security,
-        "tracing_context": ctx.tracing_context,
-        "params_metadata": ctx.params_metadata,
-        "costs": ctx.costs,
-    }
 
 
 def _crash(code: int, *, killed: bool) -> ResourceExhaustedError | TransientError:

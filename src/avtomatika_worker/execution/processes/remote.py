@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from avtomatika_worker.execution.context import TaskContext
+import msgspec
+
+from avtomatika_worker.execution.controls import Cancelling, Controls
 from avtomatika_worker.execution.payloads import plain_payload, unsendable
 from avtomatika_worker.execution.processes.connection import Connection
 from avtomatika_worker.execution.processes.wire import error_from
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import Objects
 from avtomatika_worker.files.permit import Permit
-from avtomatika_worker.files.task_files import TaskFiles
+from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.files.workspace import Name, Workspace
 from avtomatika_worker.protocol.dialects import OLDEST
-from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
 from avtomatika_worker.protocol.uris import S3Uri
 
 _T = TypeVar("_T")
@@ -59,24 +61,29 @@ class Remote:
         else:
             future.set_exception(error_from(value))
 
-    def context(
-        self, number: int, facts: dict[str, Any], worker_id: str, resources: Mapping[Any, object]
-    ) -> TaskContext:
-        """Return the context of a task; what a thread says that outlives the task is told from the next one's."""
-        costs = facts.pop("costs")
+    def controls(
+        self,
+        number: int,
+        facts: dict[str, Any],
+        worker_id: str,
+        resources: Mapping[Any, object],
+        cancelling: Cancelling,
+    ) -> Controls:
+        """Return the controls of a task; what a thread says that outlives the task is told from the next one's."""
         tell, ask = partial(self.tell, number), partial(self.ask, number)
-        ctx: TaskContext = _Context(
+        controls: Controls = _Controls(
             tell,
-            **facts,
-            worker_id=worker_id,
+            msgspec.convert(facts["task"], Task),
+            worker_id,
             sink=_Sink(tell),
             check_event=partial(_send_event, ask),
             hot=_Hot(tell),
             files=partial(_Files, ask, self._disk),
             resources=resources,
+            cancelling=cancelling,
         )
-        ctx.costs.update(costs)
-        return ctx
+        controls.costs.update(facts["costs"])
+        return controls
 
 
 def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
@@ -90,13 +97,11 @@ def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple
     return (None, problem) if problem is not None else (plain, None)
 
 
-class _Context(TaskContext):
+class _Controls(Controls):
     """Costs are told at once, so that a task which is killed has those it had."""
 
-    __slots__ = ("_tell",)
-
-    def __init__(self, tell: Tell, **told: Any) -> None:
-        super().__init__(**told)
+    def __init__(self, tell: Tell, task: Task, worker_id: str, **surroundings: Any) -> None:
+        super().__init__(task, worker_id, **surroundings)
         self._tell = tell
 
     def add_cost(self, name: str, amount: float) -> None:
@@ -145,18 +150,19 @@ class _Directories:
         del path
 
 
-class _Files(TaskFiles):
+class _Files(FileOperations):
     """Files are read and written here, in the directory that the worker knows; it also moves them."""
 
-    def __init__(self, ask: Ask, disk: Disk, ctx: TaskContext) -> None:
+    def __init__(self, ask: Ask, disk: Disk, controls: Controls) -> None:
+        task = controls.task
         super().__init__(
-            Workspace(ctx.task_id, _Directories(ask)),
+            Workspace(task.task_id, _Directories(ask)),
             disk,
             cast("Objects", None),  # whatever would need them is overridden
-            Permit(ctx.job_id),
-            job_id=ctx.job_id,
-            task_id=ctx.task_id,
-            notify=ctx.tell,
+            Permit(task.job_id),
+            job_id=task.job_id,
+            task_id=task.task_id,
+            notify=controls.say,
             loop=None,
         )
         self._call = ask

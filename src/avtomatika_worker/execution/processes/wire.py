@@ -6,7 +6,7 @@ To the process:
 
     setup  recipe                       once, first
     task   number, facts                run it; the next comes only after its end
-    cancel reason                       of the task that runs
+    cancel task, reason                 whether that task has begun or not
     answer number, good, value          to a call; what is not good is an error as `error_parts` writes it
     end                                 close the resources and exit
 

@@ -1,0 +1,243 @@
+"""What the worker has of a task that runs. Its skill sees the task through a `TaskContext`, which shows less."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator, Mapping
+from numbers import Real
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+
+import msgspec
+
+from avtomatika_worker.execution.context import Sent, TaskContext
+from avtomatika_worker.execution.outcome import CancelReason, bounded_text
+from avtomatika_worker.files.task_files import FileOperations
+from avtomatika_worker.observability.telemetry import ObservabilityManager
+from avtomatika_worker.protocol.dialects import NEWEST, Dialect
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
+from avtomatika_worker.skills.hints import name_of
+from avtomatika_worker.skills.skill import Skill
+
+_T = TypeVar("_T")
+_log: Final = logging.getLogger("avtomatika_worker.task")
+
+_NO_RESOURCES: Final[Mapping[Any, object]] = MappingProxyType({})
+
+_COSTS_LIMIT: Final = 2**63
+"""What no sum of costs reaches: orchestrators read integers of 64 bits."""
+
+_making_files: Final = threading.Lock()
+"""One for all tasks: it is held for microseconds, and most tasks have no files."""
+
+_INJECTED: Final = {"add_to_hot_skills": "add_to_hot_cache", "remove_from_hot_skills": "remove_from_hot_cache"}
+
+
+class EventSink(Protocol):
+    """Where a task's events go. May be called from any thread."""
+
+    def progress(self, progress: float, message: str) -> None:
+        """Take the newest progress; older, unsent ones are forgotten."""
+        ...
+
+    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+        """Take an event; they are sent in order."""
+        ...
+
+    def room(self) -> Generator[Any, None, None]:
+        """Wait, in the main loop, until there is room for another event."""
+        ...
+
+
+class HotCache(Protocol):
+    """What the worker holds ready (loaded models); orchestrators prefer workers that have it hot."""
+
+    def add(self, name: str) -> None:
+        """Announce ``name`` as hot."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take the announcement back."""
+        ...
+
+
+EventCheck = Callable[[str, str, object], tuple[dict[str, Any] | None, str | None]]
+"""The skill's name, event type and payload → the payload as plain values, or None and what is wrong."""
+
+
+class Cancelling:
+    """Whether a task should stop, and why. Whoever runs the task asks; its skill looks, from any thread."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self) -> None:
+        self.reason: CancelReason | None = None
+
+    def ask(self, reason: CancelReason) -> None:
+        """Ask the task to stop; the first reason stays."""
+        if self.reason is None:
+            self.reason = reason
+
+
+class Written(NamedTuple):
+    """The data of a result, and what they are as canonical JSON."""
+
+    data: object
+    json: bytes
+
+
+class Controls:
+    """What the worker has of a task that runs, and its skill does not: the skill sees the task as a `TaskContext`."""
+
+    def __init__(
+        self,
+        task: Task,
+        worker_id: str,
+        *,
+        sink: EventSink,
+        check_event: EventCheck,
+        hot: HotCache,
+        observability: ObservabilityManager = ObservabilityManager(),  # noqa: B008 - frozen
+        files: Callable[[Controls], FileOperations] | None = None,
+        resources: Mapping[Any, object] = _NO_RESOURCES,
+        cancelling: Cancelling | None = None,
+        skill: Skill | None = None,
+        dialect: Dialect = NEWEST,
+    ) -> None:
+        """``skill`` is None where there is none of the task's type; ``dialect`` is what its result is written in."""
+        self.task: Task = msgspec.structs.replace(  # middlewares may write to what is in it
+            task,
+            params=task.params or {},
+            params_metadata=task.params_metadata or {},
+            metadata=task.metadata or {},
+            security=task.security or {},
+            tracing_context=task.tracing_context or {},
+            priority=task.priority or 0.0,
+        )
+        self.worker_id: str = worker_id
+        self.observability: ObservabilityManager = observability
+        self.costs: dict[str, float] = {}
+        self.hot: HotCache = hot
+        self.cancelling: Cancelling = cancelling or Cancelling()
+        self.skill: Skill | None = skill
+        self.dialect: Dialect = dialect
+        self.written: Written | None = None
+        self.ctx: TaskContext = TaskContext(self)
+        self._sink = sink
+        self._check_event = check_event
+        self._make_files = files
+        self._files: FileOperations | None = None
+        self._resources = resources
+        self._progress = 0.0
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the skill's arguments are made of."""
+        return cast("dict[str, Any]", self.task.params)
+
+    # ------------------------------------------------------------------------------------------ progress and events
+
+    def report_progress(self, progress: object, message: object) -> Sent:
+        """Send progress; false when it is no fraction."""
+        if isinstance(progress, bool) or not isinstance(progress, Real) or not 0 <= cast("float", progress) <= 1:
+            self._complain("progress", f"progress must be a number from 0 to 1, not {_shown(progress)}")
+            return Sent(accepted=False)
+        self._progress = float(progress)
+        self._sink.progress(self._progress, bounded_text(str(message)))
+        return Sent(accepted=True)
+
+    def say(self, message: str) -> None:
+        """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
+        self._sink.progress(self._progress, bounded_text(message))
+
+    def send_event(self, event_type: str, payload: object) -> Sent:
+        """Check an event and send it; false when it may not be sent, which is logged."""
+        plain, problem = self._check_event(self.task.type, event_type, {} if payload is None else payload)
+        if plain is None:
+            self._complain(event_type, problem or "not valid")
+            return Sent(accepted=False)
+        if event_type == PROGRESS_EVENT:
+            return self.report_progress(plain.get("progress"), plain.get("message") or "")
+        self._sink.event(event_type, plain)
+        return Sent(accepted=True, room=self._sink.room)
+
+    async def relay_event(self, event_type: str, payload: object) -> str | None:
+        """Send an event for a process that runs the skill, and return why not. Waits while the queue is full.
+
+        Progress is only checked: it comes by itself.
+        """
+        plain, problem = self._check_event(self.task.type, event_type, payload)
+        if plain is None:
+            return problem or "not valid"
+        if event_type != PROGRESS_EVENT:
+            self._sink.event(event_type, plain)
+            await Sent(accepted=True, room=self._sink.room)
+        return None
+
+    def _complain(self, event_type: object, problem: str) -> None:
+        _log.error(
+            "event %r of skill %s not sent: %s", event_type, self.task.type, problem, extra={"action": "event_blocked"}
+        )
+
+    # ------------------------------------------------------------------------------------------ costs, files, resources
+
+    def add_cost(self, name: str, amount: float) -> None:
+        """Add to what the task costs. Raises ValueError for what could not be sent."""
+        if not isinstance(cast("object", name), str) or bounded_text(name) != name:
+            raise ValueError(f"the name of a cost must be a text of valid Unicode, not {_shown(name)}")
+        if isinstance(amount, bool) or not isinstance(cast("object", amount), int | float):
+            raise ValueError(f"a cost must be a finite number, not {_shown(amount)}")
+        total = self.costs.get(name, 0) + amount if abs(amount) < _COSTS_LIMIT else amount
+        if not abs(total) < _COSTS_LIMIT:  # NaN is less than nothing
+            raise ValueError(f"a cost must be a finite number of at most 64 bits, not {_shown(total)}")
+        self.costs[name] = total
+
+    @property
+    def files(self) -> FileOperations:
+        """The task's files. Raises RuntimeError without any."""
+        with _making_files:
+            if self._files is None:
+                if self._make_files is None:
+                    raise RuntimeError("this context was made without files")
+                self._files = self._make_files(self)
+            return self._files
+
+    @property
+    def used_files(self) -> FileOperations | None:
+        """The same when anybody has asked for it."""
+        return self._files
+
+    def resource(self, kind: type[_T]) -> _T:
+        """Return the resource of a type. Raises LookupError without one."""
+        try:
+            return cast("_T", self._resources[kind])
+        except KeyError:
+            known = ", ".join(map(name_of, self._resources)) or "none"
+            raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
+
+    def announce(self, name: str) -> None:
+        """Announce ``name`` as hot; what is no name is logged as an error."""
+        if isinstance(cast("object", name), str) and bounded_text(name) == name:
+            self.hot.add(name)
+            return
+        _log.error(
+            "skill %s: %s cannot be announced as hot: a name is a text of at most 2,000 characters of valid Unicode",
+            self.task.type,
+            _shown(name),
+            extra={"action": "hot_name_refused"},
+        )
+
+    # ------------------------------------------------------------------------------------------ injection
+
+    def injected(self, name: str) -> object:
+        """Return what an argument called ``name`` gets (see ``skills.reserved.INJECTED_NAMES``)."""
+        return getattr(self.ctx, _INJECTED.get(name, name))
+
+
+def _shown(value: object) -> str:
+    """Write a value for a message; not every one can be written (an integer of thousands of digits)."""
+    try:
+        return f"{value!a:.80}"
+    except Exception:  # noqa: BLE001 - a value's own code runs here
+        return f"an object of type {type(value).__name__}"

@@ -1,0 +1,77 @@
+"""An outcome's data as bytes: written once, and those bytes are measured, remembered, stored and sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import msgspec
+import orjson
+
+from avtomatika_worker.errors import ContractViolationError, UnsendableValueError
+from avtomatika_worker.execution.controls import Controls, Written
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, bounded_text
+from avtomatika_worker.protocol.canonical import DATA_DEPTH, canonical_at_once, canonical_data
+from avtomatika_worker.protocol.messages import CanonicalData
+from avtomatika_worker.skills.plain import to_plain
+
+_CANNOT_ENCODE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedOutcome:
+    """An outcome, and its data as they are sent; None where it has none."""
+
+    outcome: Outcome
+    data: CanonicalData | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of JSON of what grows with what a skill says; what cannot be written counts nothing."""
+        size = len(self.data.json) if self.data is not None else 0
+        details = self.outcome.details if isinstance(self.outcome, Failed) else None
+        metadata = None if isinstance(self.outcome, Cancelled) else self.outcome.metadata
+        if not details and not metadata:
+            return size
+        try:
+            return size + len(msgspec.json.encode((metadata, details)))
+        except _CANNOT_ENCODE:
+            return size
+
+
+def write_data(controls: Controls, value: Any, *, copy: bool) -> Any:
+    """Return what a skill returned as plain values; where that can be, its bytes are kept for `encoded`.
+
+    Without ``copy``, values of Python's own types are returned as they are: nobody may look at them but who encodes
+    them. Raises `UnsendableValueError`.
+    """
+    data = cast("object", value)
+    json = canonical_at_once(data, controls.dialect, DATA_DEPTH) if type(value) is dict else None
+    if json is None:
+        return to_plain(data)
+    if copy:
+        data = orjson.loads(json)
+    controls.written = Written(data, json)
+    return data
+
+
+def encoded(outcome: Outcome, controls: Controls) -> EncodedOutcome:
+    """Encode an outcome's data; what cannot be sent becomes a failure that says so. A failure keeps its reason."""
+    if isinstance(outcome, Cancelled):
+        return EncodedOutcome(outcome)
+    dialect, written = controls.dialect, controls.written
+    try:
+        if written is not None and written.data is outcome.data:
+            json = written.json
+        else:
+            json = canonical_data(outcome.data, dialect)
+    except UnsendableValueError as error:
+        path = error.path.encode("utf-8", "replace").decode()
+        text = f"the result cannot be sent: {path}: {error.problem}"
+        if not isinstance(outcome, Failed):
+            return EncodedOutcome(Failed(ContractViolationError.code, bounded_text(text), {"path": path}))
+        message = bounded_text(f"{outcome.message} (what came with it is dropped: {text})")
+        return EncodedOutcome(replace(outcome, message=message, data={}, data_metadata={}))
+    finally:
+        controls.written = None
+    return EncodedOutcome(outcome, CanonicalData(json, dialect.version))
