@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -39,7 +41,8 @@ async def _dial(route: Route, make: Callable[[], _P]) -> _P:
             return protocol
         transport, tunnel = await loop.create_connection(_Tunnel, sock=sock, **_tls(route.first))
     except BaseException:
-        sock.close()
+        with contextlib.suppress(OSError):  # closing it is for the event loop, which may still watch its number
+            sock.shutdown(socket.SHUT_RDWR)
         raise
     try:
         await tunnel.open(route.connect)

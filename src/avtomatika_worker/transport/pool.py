@@ -23,6 +23,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._ending: AsyncGenerator[None] | None = None
+        self._closed = False
 
     def take(self) -> Connection | None:
         """Return a connection that waits for a call, if there is one that may still be used."""
@@ -41,7 +42,7 @@ class Pool:
         route = self.route
 
         def make() -> Connection:
-            return Connection(route, self._max_answer, self._all.add, self._forget)
+            return Connection(route, self._max_answer, self._remember, self._forget)
 
         # In a context of its own: what it sets up would keep that of the call alive, and all that it refers to.
         return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
@@ -63,12 +64,15 @@ class Pool:
         """Close every connection; return when they are closed. Calls in flight fail."""
         if self._ending is not None:
             await self._ending.aclose()
-        else:
-            self._on_closed(self)
 
     def abort(self) -> None:
         """Begin to close every connection."""
         for connection in list(self._all):
+            connection.abort()
+
+    def _remember(self, connection: Connection) -> None:
+        self._all.add(connection)
+        if self._closed:  # meanwhile
             connection.abort()
 
     def _forget(self, connection: Connection) -> None:
@@ -81,6 +85,7 @@ class Pool:
         try:
             yield
         finally:
+            self._closed = True
             self._on_closed(self)
             self.abort()
             for connection in list(self._all):
