@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 
 import pytest
 
@@ -20,6 +22,7 @@ class RawServer:
         self._server = None
         self._writers = []
         self.heads = []
+        self.readers = []
         self.ended = []
 
     @property
@@ -40,6 +43,7 @@ class RawServer:
     async def _serve(self, reader, writer):
         self.ended.append(ended := asyncio.Event())
         self._writers.append(writer)
+        self.readers.append(reader)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -51,6 +55,12 @@ class RawServer:
         writer.close()
         ended.set()
 
+    def shut_down(self):
+        """End all connections at once, without the event loop."""
+        for writer in self._writers:
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as same:
+                same.shutdown(socket.SHUT_RDWR)
+
     async def stop(self):
         self._server.close()
         for writer in self._writers:
@@ -61,7 +71,9 @@ class RawServer:
 
 
 def length(head):
-    (text,) = [line.partition(":")[2] for line in head.split("\r\n") if line.lower().startswith("content-length")] or ["0"]
+    (text,) = [line.partition(":")[2] for line in head.split("\r\n") if line.lower().startswith("content-length")] or [
+        "0"
+    ]
     return int(text)
 
 

@@ -34,8 +34,11 @@ def seen(parser):
 
 ANSWERS = {
     "plain": OK + b"Content-Length: 5\r\nDate: today\r\n\r\nhello",
-    "chunked": OK + b"Transfer-Encoding: chunked\r\nX-RXON-Version: 1.0b17\r\n\r\n3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\nT: x\r\n\r\n",
-    "interim": b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 103 Early\r\n\r\n" + OK + b"Content-Length: 5\r\n\r\nhello",
+    "chunked": OK
+    + b"Transfer-Encoding: chunked\r\nX-RXON-Version: 1.0b17\r\n\r\n3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\nT: x\r\n\r\n",
+    "interim": b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 103 Early\r\n\r\n"
+    + OK
+    + b"Content-Length: 5\r\n\r\nhello",
     "no content": b"HTTP/1.1 204 No Content\r\nDate: today\r\n\r\n",
     "closing": OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello",
     "until the end": OK + b"Retry-After: 3\r\n\r\nhello",
@@ -125,7 +128,9 @@ def test_what_two_readers_could_understand_differently_is_refused(fields, rest):
     assert str(error).startswith("the answer is not valid HTTP: ")
 
 
-@pytest.mark.parametrize("start", [b"HTTP/2 200", b"HTTP/9.9 200 OK", b"ICY 200 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 X"])
+@pytest.mark.parametrize(
+    "start", [b"HTTP/2 200", b"HTTP/9.9 200 OK", b"ICY 200 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 X"]
+)
 def test_status_lines_of_something_else_are_refused(start):
     assert type(read(start + b"\r\nContent-Length: 0\r\n\r\n")) is ConnectionFailedError
 
@@ -164,11 +169,13 @@ def flood(*pieces, of, times=100_000):
     parser, fed = AnswerParser(LIMIT), 0
     for piece in pieces:
         parser.feed(piece)
-    with pytest.raises(TransportError):
+    try:
         for _ in range(times):
             parser.feed(of)
             fed += len(of)
-    return fed
+    except TransportError:
+        return fed
+    raise AssertionError("it was never refused")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,17 @@ def flood(*pieces, of, times=100_000):
         ((OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ",), b"y" * 1_000),
         ((OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n",), b"X: y\r\n"),
     ],
-    ids=["a value", "a name", "headers", "a reason", "interim answers", "empty lines", "extension", "trailer", "trailers"],
+    ids=[
+        "a value",
+        "a name",
+        "headers",
+        "a reason",
+        "interim answers",
+        "empty lines",
+        "extension",
+        "trailer",
+        "trailers",
+    ],
 )
 def test_what_is_no_body_is_bounded(pieces, more):
     assert flood(*pieces, of=more) <= MAX_HEAD

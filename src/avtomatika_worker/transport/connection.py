@@ -20,27 +20,26 @@ SMALL: Final = 64 * 2**10
 IDLE_TIMEOUT: Final = 50.0
 """Seconds that an idle connection is kept: common servers and proxies keep theirs for a minute or more."""
 
-_FRESH: Final = 1.0
-"""Seconds for which an idle connection needs no second look before it is used again."""
+_FRESH: Final = 1 / 50
+"""Share of the idle timeout for which a connection that has rested may be used without a second look."""
 
 
 class Connection(asyncio.Protocol):
     """Sends a request and reads its answer, which is then in ``answer``.
 
-    ``reused``: it has carried a call before. ``on_open`` is called when it can carry calls, ``on_closed`` when it has
-    ended; ``closed`` is set then.
+    ``on_open`` is called when it can carry calls, ``on_closed`` when it has ended; ``closed`` is set then.
     """
 
     def __init__(
         self,
         route: Route,
         max_answer: int,
+        idle_timeout: float,
         on_open: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.route = route
         self.answer: AnswerParser = AnswerParser(max_answer)
-        self.reused: bool = False
         self.closed: asyncio.Event = asyncio.Event()
         self._on_open, self._on_closed = on_open, on_closed
         self._loop = asyncio.get_running_loop()
@@ -50,7 +49,10 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._until = 0.0
+        self._idle_timeout = idle_timeout
         self._idle_since: float | None = None
+        self._asked_at = 0.0
+        self._had_rested = False
         self._timeout = 0.0
         self._may_be_long = False
         self._forget_fork: Callable[[], None] | None = None
@@ -65,6 +67,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise ConnectionFailedError("connection closed")
         self.answer.expect(head=head)
+        self._asked_at = self._loop.time()
+        self._had_rested = self._rests(since=self._idle_since)
         self._idle_since = None
         self._may_be_long = False
         self._timeout = timeout
@@ -89,19 +93,28 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if not self.answer.reusable or transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        self.reused = True
         self._idle_since = self._loop.time()
-        self._wake_at(self._idle_since + IDLE_TIMEOUT)
+        self._wake_at(self._idle_since + self._idle_timeout)
         return True
 
     def is_alive(self) -> bool:
         """Return whether an idle connection looks as if the other side still had it."""
         if self._transport is None or self._transport.is_closing():
             return False
-        if self._idle_since is None or self._loop.time() - self._idle_since < _FRESH:
+        if not self._rests(since=self._idle_since):
             return True
         # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
         return not _is_readable(self._transport.get_extra_info("socket").fileno())
+
+    def was_stale(self) -> bool:
+        """Return whether a call has failed since the other side had closed the connection for having rested.
+
+        It may have been doing so while the request was on its way. A call that ends later ends for another reason.
+        """
+        return self._had_rested and not self.answer.touched and not self._rests(since=self._asked_at)
+
+    def _rests(self, *, since: float | None) -> bool:
+        return since is not None and self._loop.time() - since >= _FRESH * self._idle_timeout
 
     def abort(self) -> None:
         """End it at once."""

@@ -12,7 +12,7 @@ from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.budget import Budget
-from avtomatika_worker.transport.connection import SMALL, Connection
+from avtomatika_worker.transport.connection import IDLE_TIMEOUT, SMALL, Connection
 from avtomatika_worker.transport.decoding import Decoder
 from avtomatika_worker.transport.parsing import too_long
 from avtomatika_worker.transport.pool import Pool
@@ -43,12 +43,14 @@ class HttpTransport:
         tls: TlsFiles | None = None,
         max_answer: int = DEFAULT_MAX_ANSWER,
         connect_timeout: float = _CONNECT_TIMEOUT,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._user_agent = user_agent
         self._tls = tls or TlsFiles()
         self._max_answer = max_answer
         self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
         self._budget = Budget(_LONG_AT_ONCE * max_answer)
         self._lock = threading.Lock()
         self._route: Route | None = None
@@ -81,9 +83,10 @@ class HttpTransport:
             try:
                 return await self._call(pool, connection, request, message, until, timeout)
             except ConnectionFailedError:
-                # The other side may have closed it for having been idle. A message that is signed may be processed
-                # once, and is refused then: whoever wrote it has to know that it may have arrived (RXON.md, "Signing").
-                if connection.answer.touched or request.method not in _REPEATABLE:
+                # What is signed may be processed once, and is refused then (RXON.md, "Signing"): whoever wrote it has
+                # to know that it may have arrived. And every other end is a break: the orchestrator may have lost the
+                # worker (Behaviour 4).
+                if request.method not in _REPEATABLE or not connection.was_stale():
                     raise
         connection = await self._connect(pool, until, timeout)
         return await self._call(pool, connection, request, message, until, timeout)
@@ -110,7 +113,7 @@ class HttpTransport:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = Pool(route, self._max_answer, self._forget)
+            pool = Pool(route, self._max_answer, self._idle_timeout, self._forget)
             with self._lock:
                 self._pools[loop] = pool
         elif pool.route is not route:

@@ -15,10 +15,11 @@ from avtomatika_worker.transport.route import Route
 class Pool:
     """Connections along ``route``; there are as many as calls under way at once. For one event loop."""
 
-    def __init__(self, route: Route, max_answer: int, on_closed: Callable[[Pool], None]) -> None:
+    def __init__(self, route: Route, max_answer: int, idle_timeout: float, on_closed: Callable[[Pool], None]) -> None:
         self.route = route
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._max_answer = max_answer
+        self._idle_timeout = idle_timeout
         self._on_closed = on_closed
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
@@ -42,7 +43,7 @@ class Pool:
         route = self.route
 
         def make() -> Connection:
-            return Connection(route, self._max_answer, self._remember, self._forget)
+            return Connection(route, self._max_answer, self._idle_timeout, self._remember, self._forget)
 
         # In a context of its own: what it sets up would keep that of the call alive, and all that it refers to.
         return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
