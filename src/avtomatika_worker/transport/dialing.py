@@ -95,9 +95,9 @@ class _Tunnel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(request)
         reply = await self._reply
-        head, _, rest = reply.partition(b"\r\n\r\n")
+        head, end, rest = reply.partition(b"\r\n\r\n")
         status = _STATUS.match(head + b"\r")
-        if status is None or (rest and status[1].startswith(b"2")):
+        if status is None or not end or (rest and status[1].startswith(b"2")):
             raise ConnectionFailedError("the proxy's answer is not valid HTTP", maybe_processed=False)
         if not status[1].startswith(b"2"):
             text = f"the proxy opens no tunnel: HTTP {status[1].decode()}"

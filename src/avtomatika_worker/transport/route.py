@@ -116,7 +116,7 @@ def _context(tls: TlsFiles, *protocols: str) -> ssl.SSLContext:
     try:
         context = tls.ssl_context()
     except (ssl.SSLError, ValueError) as error:
-        problems = tls.problems() or [f"the files of TLS_CA_PATH, TLS_CERT_PATH, TLS_KEY_PATH: {error}"]
+        problems = tls.problems() or [str(error)]
         raise ConfigError(problems) from error
     context.set_alpn_protocols(list(protocols))
     return context

@@ -42,6 +42,8 @@ class TlsFiles:
         context = ssl.create_default_context()
         if self.ca is not None:
             context.load_verify_locations(self.ca)
+        elif not _has_authorities(context):
+            raise ValueError("the system trusts no authority: install ca-certificates, or set TLS_CA_PATH")
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._load_identity(context)
         return context
@@ -49,6 +51,12 @@ class TlsFiles:
     def _load_identity(self, context: ssl.SSLContext) -> None:
         if self.cert is not None and self.key is not None:
             context.load_cert_chain(self.cert, self.key, password=_no_password)
+
+
+def _has_authorities(context: ssl.SSLContext) -> bool:
+    """Return whether the system's store holds anybody: in small containers there may be none."""
+    directory = ssl.get_default_verify_paths().capath or ""  # read when needed: the context does not know it yet
+    return bool(context.cert_store_stats()["x509_ca"]) or (bool(directory) and any(Path(directory).iterdir()))
 
 
 def _digest(path: Path | None) -> bytes | None:
