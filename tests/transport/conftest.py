@@ -6,6 +6,7 @@ import os
 import socket
 
 import pytest
+import uvloop
 
 from avtomatika_worker.transport.http import HttpTransport
 
@@ -117,3 +118,14 @@ def no_proxies(monkeypatch):
     for name in ("no_proxy", "all_proxy", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request):
+    """Run a coroutine function's coroutine on one kind of loop, to its end and the loop's."""
+
+    def run(main):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main())
+
+    return run

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import uvloop
 
 from avtomatika_worker.errors import AnswerTooLongError, CallTimedOutError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
@@ -30,17 +29,6 @@ POLL, RESULT = Request("GET", "/poll"), Request("POST", "/result", b"{}")
 @pytest.fixture(autouse=True)
 def _direct(no_proxies):
     pass
-
-
-@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request):
-    """Run a coroutine function's coroutine on one kind of loop, to its end and the loop's."""
-
-    def run(main):
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main())
-
-    return run
 
 
 # ------------------------------------------------------------------------------------------- kept, and replaced

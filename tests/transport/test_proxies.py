@@ -6,7 +6,6 @@ import contextlib
 import ssl
 
 import pytest
-import uvloop
 
 from avtomatika_worker.errors import ConfigError, ConnectionFailedError, TransportError
 from avtomatika_worker.protocol.codec import Request
@@ -71,15 +70,6 @@ async def test_the_websocket_goes_through_the_same_proxy(proxy, scheme, asked_fo
 
 
 # ------------------------------------------------------------------------------------------- one that works
-
-
-@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request):
-    def run(main):
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main())
-
-    return run
 
 
 class Proxy:
