@@ -15,7 +15,7 @@ from bench import report
 from bench.control import StubControl, stub_running
 from bench.machine import machine_facts
 from bench.scenarios import SCENARIOS, Figures, Scenario, Settings
-from bench.sides import BARE, OURS, Side, cores, official
+from bench.sides import BARE, FREE, OURS, Side, official, pinned
 
 QUICK: Final = Settings(
     seconds=2.0, warm_up=1.0, idle_seconds=10.0, memory_tasks=10_000, heartbeats=200, heartbeat_seconds=10.0
@@ -29,6 +29,7 @@ _NAMES: Final = [each.name for each in SCENARIOS]
 @click.option("--rounds", type=click.IntRange(1), help="How often the sides take turns (3; quick: 1).")
 @click.option("--seconds", type=click.FloatRange(0.5), help="Length of one measurement of throughput (8; quick: 2).")
 @click.option("--protocol", default="1.0b17", show_default=True, help="Version that the stub speaks.")
+@click.option("--pinned", "pin", is_flag=True, help="The measured side on one core, all else on another: steadier.")
 @click.option("--only", multiple=True, help="Sides to run: worker, official, 'bare loop'.")
 @click.option("--list", "show", is_flag=True, help="List the scenarios.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where the JSON goes (bench/results/<time>.json).")
@@ -38,6 +39,7 @@ def main(
     rounds: int | None,
     seconds: float | None,
     protocol: str,
+    pin: bool,
     only: tuple[str, ...],
     show: bool,
     output: Path | None,
@@ -47,17 +49,18 @@ def main(
         for each in SCENARIOS:
             click.echo(f"{each.name:12} {each.about}")
         return
-    settings = dataclasses.replace(QUICK if quick else Settings(), protocol=protocol)
+    placement = pinned() if pin else FREE
+    settings = dataclasses.replace(QUICK if quick else Settings(), protocol=protocol, placement=placement)
     if seconds is not None:
         settings = dataclasses.replace(settings, seconds=seconds)
     chosen = [each for each in SCENARIOS if not names or each.name in names]
     sides = {each.name: each for each in (OURS, official(), BARE) if not only or each.name in only}
     facts = machine_facts()
-    os.sched_setaffinity(0, {cores()[1]})
+    os.sched_setaffinity(0, placement.stub)
     results = _run(chosen, sides, settings, rounds or (1 if quick else 3))
     facts["load_after"] = os.getloadavg()
     document = report.document(results, settings, facts)
-    report.show(results, facts)
+    report.show(results, facts, "pinned" if pin else "free")
     if output or not quick:
         click.echo(f"written to {report.write(document, output)}")
 
@@ -65,7 +68,7 @@ def main(
 def _run(chosen: list[Scenario], sides: dict[str, Side], settings: Settings, rounds: int) -> report.Results:
     """Run the scenarios, in each the sides in turn: A B A B."""
     results: report.Results = {}
-    with stub_running() as stub:
+    with stub_running(settings.placement) as stub:
         for scenario in chosen:
             taking_part = [sides[name] for name in scenario.sides if name in sides]
             measured = results[scenario.name] = {side.name: [] for side in taking_part}

@@ -1,7 +1,7 @@
 """The least that a worker could do: poll, decode, run a coroutine, sign, deliver. No worker around it.
 
 What it leaves out is what a worker is for: no registration, no heartbeats, no validation, no cancellation, no retries,
-no log. Run as ``python -m bench.bare URL SLOTS``.
+no deadlines, no log. Run as ``python -m bench.bare URL SLOTS``.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ import hmac
 import sys
 import time
 import uuid
-from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import httptools
 import msgspec
 import orjson
-from pyreqwest.client import Client, ClientBuilder
 
 from bench.stub import TOKEN
 
 _WORKER_ID: Final = "bench-worker"
-_HEADERS: Final = {"X-Worker-Token": TOKEN, "X-Worker-ID": _WORKER_ID, "X-RXON-Version": "1.0b17"}
+_HEADERS: Final = f"Host: stub\r\nX-Worker-Token: {TOKEN}\r\nX-Worker-ID: {_WORKER_ID}\r\nX-RXON-Version: 1.0b17\r\n"
+_POLL: Final = (
+    f"GET /_worker/workers/{_WORKER_ID}/tasks/next?timeout=30&available_skills=echo&hot_skills= HTTP/1.1\r\n"
+    f"{_HEADERS}\r\n"
+).encode()
+_RESULT: Final = f"POST /_worker/tasks/result HTTP/1.1\r\n{_HEADERS}Content-Type: application/json\r\n".encode()
 
 
 class Task(msgspec.Struct):
@@ -42,7 +47,49 @@ async def echo(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-async def handle(client: Client, url: str, body: bytes, keyed: hmac.HMAC) -> None:
+class Connection(asyncio.Protocol):
+    """One call after the other."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.WriteTransport | None = None
+        self._answer: asyncio.Future[int] | None = None
+        self._pieces: list[bytes] = []
+
+    async def call(self, message: bytes) -> tuple[int, bytes]:
+        """Send a request; return the answer's status and body."""
+        self._answer = self._loop.create_future()
+        self._pieces.clear()
+        assert self._transport is not None
+        self._transport.write(message)
+        status = await self._answer
+        return status, b"".join(self._pieces)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        self._parser.feed_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError())
+
+    def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        """End the answer."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(self._parser.get_status_code())
+
+
+async def handle(connection: Connection, body: bytes, keyed: hmac.HMAC) -> None:
     """Run a task and deliver its result."""
     task = _decoder.decode(body)
     message = {
@@ -59,33 +106,33 @@ async def handle(client: Client, url: str, body: bytes, keyed: hmac.HMAC) -> Non
     signature = keyed.copy()
     signature.update(canonical)
     security = f',"security":{{"signature":"{signature.hexdigest()}","signer_id":"{_WORKER_ID}"}}}}'
-    builder = client.post(url + "/_worker/tasks/result").headers(_HEADERS).timeout(timedelta(seconds=30))
-    builder = builder.header("content-type", "application/json").body_bytes(canonical[:-1] + security.encode())
-    response = await builder.build().send()
-    msgspec.json.decode(bytes(await response.bytes()))
+    signed = canonical[:-1] + security.encode()
+    _, answer = await connection.call(b"%bContent-Length: %d\r\n\r\n%b" % (_RESULT, len(signed), signed))
+    msgspec.json.decode(answer)
 
 
-async def slot(client: Client, url: str, keyed: hmac.HMAC) -> None:
+async def slot(host: str, port: int, keyed: hmac.HMAC) -> None:
     """Take one task after the other, each in an asyncio task of its own."""
-    path = f"{url}/_worker/workers/{_WORKER_ID}/tasks/next?timeout=30&available_skills=echo&hot_skills="
     loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, host, port)
     while True:
-        response = await client.get(path).headers(_HEADERS).timeout(timedelta(seconds=120)).build().send()
-        body = bytes(await response.bytes())
-        if response.status == 200:
-            await loop.create_task(handle(client, url, body, keyed))
+        status, body = await connection.call(_POLL)
+        if status == 200:
+            await loop.create_task(handle(connection, body, keyed))
 
 
-async def loop_for_ever(url: str, slots: int) -> None:
+async def run_slots(url: str, slots: int) -> None:
     """Run so many slots side by side."""
-    client = ClientBuilder().connect_timeout(timedelta(seconds=10)).build()
+    place = urlsplit(url)
+    assert place.hostname is not None
+    assert place.port is not None
     keyed = hmac.new(TOKEN.encode(), digestmod=hashlib.sha256)
     async with asyncio.TaskGroup() as group:
         for _ in range(slots):
-            group.create_task(slot(client, url, keyed))
+            group.create_task(slot(place.hostname, place.port, keyed))
 
 
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(loop_for_ever(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(run_slots(sys.argv[1], int(sys.argv[2])))

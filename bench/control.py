@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import sys
 import time
 import urllib.error
@@ -12,7 +11,7 @@ import urllib.request
 from collections.abc import Generator
 from typing import Any, Final
 
-from bench.sides import ROOT, cores, start_process
+from bench.sides import ROOT, Placement, free_port, start_process
 
 PLENTY: Final = 1_000_000_000
 """More tasks than any scenario takes."""
@@ -60,11 +59,11 @@ class StubControl:
 
 
 @contextlib.contextmanager
-def stub_running() -> Generator[StubControl]:
-    """Run the stub on its core."""
-    port = _free_port()
+def stub_running(placement: Placement) -> Generator[StubControl]:
+    """Run the stub on its cores."""
+    port = free_port()
     process = start_process(
-        [sys.executable, "-m", "bench.stub", str(port)], {"PYTHONPATH": str(ROOT)}, cores()[1], "stub"
+        [sys.executable, "-m", "bench.stub", str(port)], {"PYTHONPATH": str(ROOT)}, placement.stub, "stub"
     )
     control = StubControl(port)
     try:
@@ -79,10 +78,3 @@ def stub_running() -> Generator[StubControl]:
         yield control
     finally:
         process.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -15,7 +15,7 @@ import psutil
 
 from bench.sides import ROOT, official
 
-_PACKAGES: Final = ("avtomatika-worker", "pyreqwest", "msgspec", "orjson", "uvloop", "aiohttp")
+_PACKAGES: Final = ("avtomatika-worker", "httptools", "msgspec", "orjson", "uvloop", "aiohttp")
 
 
 def machine_facts() -> dict[str, Any]:

@@ -52,11 +52,11 @@ def write(found: dict[str, Any], path: Path | None = None) -> Path:
     return target
 
 
-def show(results: Results, facts: dict[str, Any]) -> None:
+def show(results: Results, facts: dict[str, Any], how: str) -> None:
     """Print the table."""
     console = Console()
     console = console if console.is_terminal else Console(width=120)
-    table = Table(title=f"{facts['cpu']}, Python {facts['python']}, {facts['commit']}: medians")
+    table = Table(title=f"{facts['cpu']}, Python {facts['python']}, {facts['commit']}, {how}: medians")
     table.add_column("scenario")
     table.add_column("figure")
     for side in (*_SIDES, "to official", "of bare loop"):
@@ -93,4 +93,4 @@ def rounded(value: Any) -> Any:
         return float(f"{value:.5g}") if abs(value) < 10_000 else round(value)
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
-    return [rounded(each) for each in value] if isinstance(value, list | tuple) else value
+    return [rounded(each) for each in value] if isinstance(value, list | tuple | frozenset) else value

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.control import PLENTY, StubControl
-from bench.sides import ROOT, Running, Side, cores, on_core, running
+from bench.sides import FREE, ROOT, Placement, Running, Side, on_cores, running
 
 Figures = dict[str, float]
 
@@ -18,7 +18,7 @@ _START_TIMEOUT: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long and how thoroughly. ``seconds`` is each measurement's length; ``half_load`` tasks a second."""
+    """How long, how thoroughly, where. ``seconds`` is each measurement's length; ``half_load`` tasks a second."""
 
     seconds: float = 8.0
     warm_up: float = 2.0
@@ -28,6 +28,7 @@ class Settings:
     heartbeat_seconds: float = 60.0
     protocol: str = "1.0b17"
     half_load: float = 1_000.0
+    placement: Placement = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def throughput(load: Load) -> Callable[[Side, StubControl, Settings], Figures]:
 
     def measure(side: Side, stub: StubControl, settings: Settings) -> Figures:
         stub.new(version=settings.protocol, limit=PLENTY, skill=load.skill, size=load.size)
-        with running(side, stub.url, slots=load.slots, env=load.env) as process:
+        with running(side, stub.url, slots=load.slots, env=load.env, placement=settings.placement) as process:
             stub.wait_until("results", 1, _START_TIMEOUT)
             time.sleep(settings.warm_up)
             stats, cpu, _ = _window(process, stub, settings.seconds)
@@ -104,7 +105,7 @@ def latency(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """Hand out tasks at a rate, whether the worker asks or not."""
     plan = {"version": settings.protocol, "rate": settings.half_load}
     stub.new(version=settings.protocol, limit=0)
-    with running(side, stub.url, slots=50, env={}) as process:
+    with running(side, stub.url, slots=50, env={}, placement=settings.placement) as process:
         stub.wait_until("polls", 1, _START_TIMEOUT)
         stub.plan(limit=PLENTY, **plan)
         time.sleep(settings.warm_up)
@@ -118,7 +119,7 @@ def latency(side: Side, stub: StubControl, settings: Settings) -> Figures:
 def idle(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """Let the worker wait for tasks that do not come."""
     stub.new(version=settings.protocol, limit=0)
-    with running(side, stub.url, slots=10, env={}) as process:
+    with running(side, stub.url, slots=10, env={}, placement=settings.placement) as process:
         stub.wait_until("polls", 1, _START_TIMEOUT)
         time.sleep(max(3.0, settings.warm_up))
         stats, cpu, seconds = _window(process, stub, settings.idle_seconds)
@@ -134,7 +135,7 @@ def idle(side: Side, stub: StubControl, settings: Settings) -> Figures:
 def light(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """Hand out two tasks a second: what a task costs on the wire when the traffic between them counts, too."""
     stub.new(version=settings.protocol, limit=0)
-    with running(side, stub.url, slots=10, env={}) as process:
+    with running(side, stub.url, slots=10, env={}, placement=settings.placement) as process:
         stub.wait_until("polls", 1, _START_TIMEOUT)
         stub.plan(version=settings.protocol, rate=2.0, limit=PLENTY)
         time.sleep(max(3.0, settings.warm_up))
@@ -145,16 +146,16 @@ def light(side: Side, stub: StubControl, settings: Settings) -> Figures:
 def start_up(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """Time from starting the process to its first poll."""
     stub.new(version=settings.protocol, limit=0)
-    with running(side, stub.url, slots=10, env={}) as process:
+    with running(side, stub.url, slots=10, env={}, placement=settings.placement) as process:
         stats = stub.wait_until("polls", 1, _START_TIMEOUT)
         return {"first_poll_s": stats["polled_at"] - process.started}
 
 
 def import_time(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """Time ``import avtomatika_worker`` in a fresh interpreter, the interpreter's own start not counted."""
-    del stub, settings
+    del stub
     code = "import time; t = time.perf_counter(); import avtomatika_worker; print(time.perf_counter() - t)"
-    with on_core(cores()[0]):
+    with on_cores(settings.placement.side):
         done = subprocess.run([side.python, "-c", code], capture_output=True, check=True, text=True, cwd=ROOT / "bench")
     return {"import_s": float(done.stdout)}
 
@@ -163,7 +164,7 @@ def memory(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """Run many tasks and look at the memory before, after a tenth, and after all."""
     total = settings.memory_tasks
     stub.new(version=settings.protocol, limit=0)
-    with running(side, stub.url, slots=50, env={}) as process:
+    with running(side, stub.url, slots=50, env={}, placement=settings.placement) as process:
         stub.wait_until("polls", 1, _START_TIMEOUT)
         time.sleep(2)
         figures = {"rss_start_mib": process.usage().rss}
@@ -183,7 +184,7 @@ def heartbeats(side: Side, stub: StubControl, settings: Settings) -> Figures:
     """
     stub.new(version=settings.protocol, limit=0)
     env = {"BENCH_SKILLS": "200", "HEARTBEAT_INTERVAL": "0.01"}
-    with running(side, stub.url, slots=10, env=env) as process:
+    with running(side, stub.url, slots=10, env=env, placement=settings.placement) as process:
         stub.wait_until("heartbeats", 5, _START_TIMEOUT)
         before = process.usage()
         stub.reset()
@@ -199,10 +200,10 @@ def heartbeats(side: Side, stub: StubControl, settings: Settings) -> Figures:
 
 
 def stub_capacity(side: Side, stub: StubControl, settings: Settings) -> Figures:
-    """Flood the stub from a raw client on the worker's core."""
+    """Flood the stub from a raw client on the worker's cores."""
     stub.new(version=settings.protocol, limit=PLENTY)
     command = [str(side.python), "-m", "bench.flood", str(stub.port), str(min(5.0, settings.seconds)), "50", "1"]
-    with on_core(cores()[0]):
+    with on_cores(settings.placement.side):
         done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT)
     return {"requests_per_s": float(done.stdout)}
 
@@ -251,7 +252,7 @@ SCENARIOS: Final = (
     Scenario("threads", "plain def skills in threads, 50 slots", throughput(Load(50, skill="echo_thread"))),
     Scenario(
         "processes",
-        "plain def skills in 2 processes on the worker's core, 10 slots",
+        "plain def skills in 2 processes on the worker's cores, 10 slots",
         throughput(Load(10, skill="echo_process", env=_PROCESSES)),
         ("worker",),
     ),

@@ -1,10 +1,11 @@
-"""The sides that are compared, and how each is started: pinned to one core, its log in a file."""
+"""The sides that are compared, and how each is started: on the cores it may use, its log in a file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,19 +25,27 @@ CACHE: Final = ROOT / ".cache" / "bench"
 APPS: Final = Path(__file__).parent / "apps"
 OFFICIAL: Final = "avtomatika-worker==1.0b20"
 
-WORKER_CORE, STUB_CORE = 0, -1
-"""Indices into the cores that this process may use."""
-
 _ALL_CORES: Final = frozenset(os.sched_getaffinity(0))  # before this process is pinned itself
 _STOP_TIMEOUT: Final = 15.0
 
 
-def cores() -> tuple[int, int]:
-    """Return the core of the measured side and the stub's. Raises SystemExit on a machine with one core."""
-    allowed = sorted(_ALL_CORES)
-    if len(allowed) < 2:
-        raise SystemExit("the benchmarks need two cores: one for the measured side, one for the stub")
-    return allowed[WORKER_CORE], allowed[STUB_CORE]
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The cores that the measured side may use, and those of the stub and the harness."""
+
+    side: frozenset[int]
+    stub: frozenset[int]
+
+
+FREE: Final = Placement(_ALL_CORES, _ALL_CORES)
+"""Everybody may use every core, as people run it."""
+
+
+def pinned() -> Placement:
+    """Return a placement on one core each: steadier figures. Raises SystemExit on a machine with one core."""
+    if len(_ALL_CORES) < 2:
+        raise SystemExit("pinned benchmarks need two cores: one for the measured side, one for the stub")
+    return Placement(frozenset({min(_ALL_CORES)}), frozenset({max(_ALL_CORES)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +128,31 @@ class Running:
             self._process.wait()
 
 
+def free_port() -> int:
+    """Return a port that nobody listens at: others may run benchmarks at the same time."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextlib.contextmanager
-def on_core(core: int) -> Generator[None]:
-    """Pin this process for a moment: what it starts inherits that, with every thread."""
+def on_cores(cores: frozenset[int]) -> Generator[None]:
+    """Let this process use these cores only, for a moment: what it starts inherits that, with every thread."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
 
 
-def start_process(command: Sequence[str | Path], env: Mapping[str, str], core: int, name: str) -> Running:
-    """Start a process on a core, with nothing of this process's environment but what it needs."""
+def start_process(command: Sequence[str | Path], env: Mapping[str, str], cores: frozenset[int], name: str) -> Running:
+    """Start a process on some cores, with nothing of this process's environment but what it needs."""
     CACHE.mkdir(parents=True, exist_ok=True)
     log = CACHE / f"{name.replace(' ', '-')}.log"
     base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    with log.open("wb") as output, on_core(core):
+    with log.open("wb") as output, on_cores(cores):
         started = time.time()
         process = subprocess.Popen(
             [str(each) for each in command], env=base | dict(env), cwd=APPS, stdout=output, stderr=output
@@ -144,15 +161,15 @@ def start_process(command: Sequence[str | Path], env: Mapping[str, str], core: i
 
 
 @contextlib.contextmanager
-def running(side: Side, url: str, *, slots: int, env: Mapping[str, str]) -> Generator[Running]:
-    """Run a side on its core; on leaving it has ended."""
+def running(side: Side, url: str, *, slots: int, env: Mapping[str, str], placement: Placement) -> Generator[Running]:
+    """Run a side on its cores; on leaving it has ended."""
     with tempfile.TemporaryDirectory(prefix="bench-") as state:
         variables = {
             "ORCHESTRATOR_URL": url,
             "WORKER_TOKEN": TOKEN,
             "WORKER_ID": "bench-worker",
             "MAX_CONCURRENT_TASKS": str(slots),
-            "WORKER_PORT": "18083",
+            "WORKER_PORT": str(free_port()),
             "WORKER_STATE_DIR": state,
             "TASK_FILES_DIR": state,
             "WORKER_SHUTDOWN_TIMEOUT": "3",
@@ -160,7 +177,7 @@ def running(side: Side, url: str, *, slots: int, env: Mapping[str, str]) -> Gene
             "PYTHONPATH": str(APPS if side.is_worker else ROOT),
             **env,
         }
-        process = start_process(side.command(url, slots), variables, cores()[0], side.name)
+        process = start_process(side.command(url, slots), variables, placement.side, side.name)
         try:
             yield process
         finally:

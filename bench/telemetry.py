@@ -18,7 +18,7 @@ from bench import report
 from bench.control import stub_running
 from bench.machine import machine_facts
 from bench.scenarios import Figures, Load, Settings, throughput
-from bench.sides import OURS, cores
+from bench.sides import OURS, pinned
 
 SLOTS: Final = 50
 _FIGURES: Final = ("tasks_per_s", "cpu_us_per_task")
@@ -30,10 +30,11 @@ _FIGURES: Final = ("tasks_per_s", "cpu_us_per_task")
 @click.option("--output", type=click.Path(path_type=Path), help="Where the JSON goes (bench/results/telemetry.json).")
 def main(rounds: int, seconds: float, output: Path | None) -> None:
     """Measure throughput and CPU of a task that only echoes, with telemetry off, with metrics, and with traces too."""
-    os.sched_setaffinity(0, {cores()[1]})
-    settings = Settings(seconds=seconds)
+    placement = pinned()
+    os.sched_setaffinity(0, placement.stub)
+    settings = Settings(seconds=seconds, placement=placement)
     measured: dict[str, list[Figures]] = {}
-    with stub_running() as stub, _collector() as collector:
+    with stub_running(placement) as stub, _collector() as collector:
         on = {"WORKER_ENABLE_METRICS": "true"}
         sides: dict[str, dict[str, str]] = {
             "off": {},

@@ -1,10 +1,9 @@
 """How a process of ours begins and ends.
 
-It ends without the interpreter being torn down: pyreqwest and obstore have threads of their own, which let go of Python
-objects at any time. One that does so while the interpreter is torn down aborts the process without a word of Python's
-(seen with pyreqwest 0.15 and obstore 0.12.1: one exit of a dozen right after a call, SIGABRT or "Fatal Python error:
-PyGILState_Release"). And it ends in time: Python waits for every thread and for every ``atexit`` function, however long
-one of them takes.
+It ends without the interpreter being torn down: obstore has threads of its own, which let go of Python objects at any
+time. One that does so while the interpreter is torn down aborts the process without a word of Python's (seen with
+obstore 0.12.1: SIGABRT or "Fatal Python error: PyGILState_Release"). And it ends in time: Python waits for every thread
+and for every ``atexit`` function, however long one of them takes.
 """
 
 from __future__ import annotations

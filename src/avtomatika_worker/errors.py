@@ -257,11 +257,12 @@ class TransportError(WorkerError):
 class ConnectionFailedError(TransportError):
     """No connection, or it ended in the middle of the call, or what came was not HTTP.
 
-    The HTTP library cannot tell a refused connection from one that was reset after the request had been sent, so the
-    call may have been processed.
+    ``maybe_processed`` is false where nothing was sent: there was no connection.
     """
 
-    maybe_processed = True
+    def __init__(self, message: str = "", *, maybe_processed: bool = True) -> None:
+        self.maybe_processed: bool = maybe_processed
+        super().__init__(message)
 
 
 class CallTimedOutError(TransportError):

@@ -7,7 +7,7 @@ SCRIPT = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        blocked = {"asyncio", "socket", "ssl", "aiohttp", "pyreqwest", "uvloop", "sqlite3", "selectors"}
+        blocked = {"asyncio", "socket", "ssl", "aiohttp", "httptools", "uvloop", "sqlite3", "selectors"}
         if name.partition(".")[0] in blocked:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Block())

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from aiohttp import ClientSession, web
 
-from avtomatika_worker.errors import ConnectionFailedError
+from avtomatika_worker.errors import ConfigError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
@@ -146,6 +146,22 @@ async def test_a_worker_without_a_certificate_of_the_right_ca_does_not_get_in(re
             with pytest.raises(ConnectionFailedError):
                 await reach(port, files)
     assert not arrived
+
+
+async def test_a_ca_file_is_trusted_besides_the_systems_authorities(reach, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(OTHERS.write_ca(tmp_path / "system.pem")))
+    for authority in (OURS, OTHERS):
+        async with serving(authority.server()) as (port, _):
+            assert await reach(port, TlsFiles(ca=OURS.write_ca(tmp_path / "ca.pem"))) == "hello"
+
+
+def test_a_machine_that_trusts_nobody_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"TLS_CA_PATH"):
+        HttpTransport("https://127.0.0.1", user_agent="test").open()
+    HttpTransport("https://127.0.0.1", user_agent="test", tls=TlsFiles(ca=OURS.write_ca(tmp_path / "ca.pem"))).open()
+    HttpTransport("http://127.0.0.1", user_agent="test").open()
 
 
 async def test_new_files_are_taken_for_new_connections_and_calls_in_flight_end_well(tmp_path):

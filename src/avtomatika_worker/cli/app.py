@@ -31,8 +31,6 @@ _LOADED_LATE: Final = (
     "jsonschema_rs",
     "obstore.exceptions",
     "obstore.store",
-    "pyreqwest.client",
-    "pyreqwest.exceptions",
     "traceback",
     "uvloop",
 )

@@ -1,4 +1,4 @@
-"""The proxy that the environment names, for what the HTTP library does not call itself."""
+"""The proxy that the environment names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def proxy_for(url: str) -> Proxy | None:
         return None
     proxy = urlsplit(text if "://" in text else f"http://{text}")
     if proxy.scheme not in _SPOKEN:
-        raise ValueError(f"the environment names a {proxy.scheme}:// proxy; WebSockets go through http:// ones only")
+        raise ValueError(
+            f"the environment names a {proxy.scheme}:// proxy; orchestrators are called through http(s):// ones only"
+        )
     credentials, _, place = proxy.netloc.rpartition("@")
     if not credentials:
         return Proxy(f"{proxy.scheme}://{place}")

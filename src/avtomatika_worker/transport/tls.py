@@ -16,16 +16,6 @@ class TlsFiles:
     cert: Path | None = None
     key: Path | None = None
 
-    def ca_pem(self) -> bytes | None:
-        """Read the CA's certificates."""
-        return self.ca.read_bytes() if self.ca else None
-
-    def identity_pem(self) -> bytes | None:
-        """Read certificate and key as one PEM text."""
-        if self.cert is None or self.key is None:
-            return None
-        return self.cert.read_bytes() + b"\n" + self.key.read_bytes()
-
     def fingerprint(self) -> tuple[bytes | None, ...]:
         """Return what is different whenever the content of a file is; a file that cannot be read counts as absent."""
         return tuple(_digest(path) for path in (self.ca, self.cert, self.key))
@@ -48,8 +38,12 @@ class TlsFiles:
         return found
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Make a context for the WebSocket."""
-        context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        """Make a context for new connections. Raises OSError or ValueError for files that cannot be used."""
+        context = ssl.create_default_context()
+        if self.ca is not None:
+            context.load_verify_locations(self.ca)
+        elif not _has_authorities(context):
+            raise ValueError("the system trusts no authority: install ca-certificates, or set TLS_CA_PATH")
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._load_identity(context)
         return context
@@ -57,6 +51,12 @@ class TlsFiles:
     def _load_identity(self, context: ssl.SSLContext) -> None:
         if self.cert is not None and self.key is not None:
             context.load_cert_chain(self.cert, self.key, password=_no_password)
+
+
+def _has_authorities(context: ssl.SSLContext) -> bool:
+    """Return whether the system's store holds anybody: in small containers there may be none."""
+    directory = ssl.get_default_verify_paths().capath or ""  # read when needed: the context does not know it yet
+    return bool(context.cert_store_stats()["x509_ca"]) or (bool(directory) and any(Path(directory).iterdir()))
 
 
 def _digest(path: Path | None) -> bytes | None:

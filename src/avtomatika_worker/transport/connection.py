@@ -1,0 +1,205 @@
+"""One connection to an orchestrator, which carries one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import select
+from collections.abc import Callable
+from typing import Final
+
+from avtomatika_worker._forks import close_in_forked_children
+from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError, TransportError
+from avtomatika_worker.transport.failures import describe
+from avtomatika_worker.transport.parsing import AnswerParser
+from avtomatika_worker.transport.route import Route
+
+SMALL: Final = 64 * 2**10
+"""Bytes up to which an answer is read without asking whether there is room for it."""
+
+IDLE_TIMEOUT: Final = 50.0
+"""Seconds that an idle connection is kept: common servers and proxies keep theirs for a minute or more."""
+
+_FRESH: Final = 1 / 50
+"""Share of the idle timeout for which a connection that has rested may be used without a second look."""
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request and reads its answer, which is then in ``answer``.
+
+    ``on_open`` is called when it can carry calls, ``on_closed`` when it has ended; ``closed`` is set then.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        max_answer: int,
+        idle_timeout: float,
+        on_open: Callable[[Connection], None],
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self.route = route
+        self.answer: AnswerParser = AnswerParser(max_answer)
+        self.closed: asyncio.Event = asyncio.Event()
+        self._on_open, self._on_closed = on_open, on_closed
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # a timer would keep that of the call alive, and all it refers to
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._until = 0.0
+        self._idle_timeout = idle_timeout
+        self._idle_since: float | None = None
+        self._asked_at = 0.0
+        self._had_rested = False
+        self._timeout = 0.0
+        self._may_be_long = False
+        self._forget_fork: Callable[[], None] | None = None
+
+    # ------------------------------------------------------------------------------------------------- for a call
+
+    async def exchange(self, message: bytes, until: float, timeout: float, *, head: bool = False) -> bool:
+        """Send a request; return True when its answer is complete, False when it is long and waits to be read on.
+
+        ``until`` is in the loop's time, ``timeout`` the seconds to name when it has passed. Raises `TransportError`.
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionFailedError("connection closed")
+        self.answer.expect(head=head)
+        self._asked_at = self._loop.time()
+        self._had_rested = self._rests(since=self._idle_since)
+        self._idle_since = None
+        self._may_be_long = False
+        self._timeout = timeout
+        self._transport.write(message)
+        return await self._outcome(until)
+
+    async def read_on(self, until: float) -> None:
+        """Read the rest of a long answer, for which there is room now. Raises `TransportError`."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionFailedError("connection closed in the middle of an answer")
+        self._may_be_long = True
+        self._transport.resume_reading()
+        await self._outcome(until)
+
+    async def _outcome(self, until: float) -> bool:
+        self._waiter = self._loop.create_future()
+        self._wake_at(until)
+        return await self._waiter
+
+    def rest(self) -> bool:
+        """Wait for another call, after one that has ended well; return whether that can be."""
+        transport = self._transport
+        if not self.answer.reusable or transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        self._idle_since = self._loop.time()
+        self._wake_at(self._idle_since + self._idle_timeout)
+        return True
+
+    def is_alive(self) -> bool:
+        """Return whether an idle connection looks as if the other side still had it."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        if not self._rests(since=self._idle_since):
+            return True
+        # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
+        return not _is_readable(self._transport.get_extra_info("socket").fileno())
+
+    def was_stale(self) -> bool:
+        """Return whether a call has failed since the other side had closed the connection for having rested.
+
+        It may have been doing so while the request was on its way. A call that ends later ends for another reason.
+        """
+        return self._had_rested and not self.answer.touched and not self._rests(since=self._asked_at)
+
+    def _rests(self, *, since: float | None) -> bool:
+        return since is not None and self._loop.time() - since >= _FRESH * self._idle_timeout
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -------------------------------------------------------------------------------------------- for asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin. Over TLS through a proxy, called by who has made it."""
+        self._transport = transport  # type: ignore[assignment] # uvloop's is no asyncio.Transport
+        if self._forget_fork is None:
+            self._forget_fork = close_in_forked_children(transport.get_extra_info("socket").fileno())
+            self._on_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on. What comes unasked for, or makes no sense, ends the connection."""
+        if self._waiter is None:
+            self.abort()
+            return
+        try:
+            complete = self.answer.feed(data)
+        except TransportError as error:
+            self._fail(error)
+            return
+        if complete:
+            self._settle(True)
+        elif not self._may_be_long and max(self.answer.size, self.answer.length or 0) > SMALL:
+            if self._transport is not None:
+                self._transport.pause_reading()
+            self._settle(False)
+
+    def eof_received(self) -> None:
+        """Take note of the other side's end: of the answer too, where nothing else says where that is."""
+        if self._waiter is not None and self.answer.end():
+            self._settle(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._forget_fork is not None:
+            self._forget_fork()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._waiter is not None:
+            where = "in the middle of an answer" if self.answer.touched else "before an answer came"
+            text = f"connection closed {where}" + (f": {describe(exc)}" if exc is not None else "")
+            self._fail(ConnectionFailedError(text))
+        self._waiter = self._transport = None
+        self.closed.set()
+        self._on_closed(self)
+
+    # ------------------------------------------------------------------------------------------------- inside
+
+    def _settle(self, complete: bool) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(complete)
+
+    def _fail(self, error: TransportError) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+        self.abort()
+
+    def _wake_at(self, until: float) -> None:
+        """Look at the time at ``until``, or before: a timer is set when there is none that soon, not for each call."""
+        self._until = until
+        if self._timer is None or until < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_at(until, self._on_time, context=self._context), until
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._until:
+            self._wake_at(self._until)
+        elif self._waiter is not None:
+            self._fail(CallTimedOutError(f"no answer within {self._timeout:g} s"))
+        elif self._idle_since is not None:
+            self.abort()
+
+
+def _is_readable(descriptor: int) -> bool:
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([descriptor], [], [], 0)[0])

@@ -1,0 +1,52 @@
+"""The bodies of answers, decompressed no further than somebody wants to read."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zlib
+from typing import Any, Final
+
+from avtomatika_worker.errors import ConnectionFailedError
+
+zstd: Final[Any] = importlib.import_module("compression.zstd") if sys.version_info >= (3, 14) else None
+
+_GZIP: Final = 16 + zlib.MAX_WBITS  # zlib's way to say: with a gzip header
+_LARGEST_WINDOW: Final = 23
+"""log2 of the bytes of history that a zstd frame may refer to: 8 MiB, which decoders are asked to support."""
+
+_ERRORS: Final = (zlib.error, EOFError, *(() if zstd is None else (zstd.ZstdError,)))
+
+ACCEPTED: Final = "gzip" if zstd is None else "zstd, gzip"
+"""What to announce as ``Accept-Encoding``."""
+
+
+class Decoder:
+    """Reads a compressed body. Raises `ConnectionFailedError` for an encoding that was not asked for."""
+
+    def __init__(self, encoding: str, body: bytes) -> None:
+        self._pending = body
+        self._zstd = False
+        if encoding == "zstd" and zstd is not None:
+            self._zstd = True
+            options = {zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW}
+            self._stream: Any = zstd.ZstdDecompressor(options=options)
+        elif encoding in {"gzip", "x-gzip"}:
+            self._stream = zlib.decompressobj(_GZIP)
+        else:
+            raise ConnectionFailedError(f"the answer is compressed in a way nobody asked for: {encoding[:40]!r}")
+
+    def read(self, most: int) -> bytes:
+        """Return up to ``most`` bytes more, none at the end. Raises `ConnectionFailedError` for what cannot be read."""
+        if self._stream.eof:
+            if self._stream.unused_data:
+                raise ConnectionFailedError("the answer goes on after its compressed body")
+            return b""
+        try:
+            data: bytes = self._stream.decompress(self._pending, most)
+        except _ERRORS as error:
+            raise ConnectionFailedError(f"the answer cannot be decompressed: {error}") from None
+        self._pending = b"" if self._zstd else self._stream.unconsumed_tail
+        if not data and not self._stream.eof:
+            raise ConnectionFailedError("the answer's compressed body is cut off")
+        return data or self.read(most)

@@ -1,0 +1,24 @@
+"""What went wrong with a connection, in words for people. Decided by types and codes, never by an error's words."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+
+def describe(error: Exception) -> str:
+    """Return why a connection could not be made, or ended."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, ssl.CertificateError):
+        return f"certificate verify failed: {error}"
+    if isinstance(error, socket.gaierror):
+        return f"name lookup failed: {error.strerror or error}"
+    if isinstance(error, UnicodeError):  # a host that no name can be made of
+        return f"name lookup failed: {error}"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # not its own text, which the event loops word differently
+    return str(error) or type(error).__name__

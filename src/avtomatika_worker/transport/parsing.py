@@ -1,0 +1,168 @@
+"""An HTTP/1.1 client's reading half, sans I/O: bytes in, one answer after the other out.
+
+llhttp, in `httptools`, does the grammar, and refuses what two readers could understand differently: a body with two
+lengths, a folded header, a lone line feed. What is left to decide here are limits, and where an answer ends.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httptools
+
+from avtomatika_worker.errors import AnswerTooLongError, ConnectionFailedError, TransportError
+
+MAX_HEAD: Final = 64 * 2**10
+"""Bytes that may come without a byte of the body among them: a head, interim answers, trailers, chunk extensions."""
+
+MAX_HEADERS: Final = 100
+
+_KEPT: Final = {
+    name.encode(): name
+    for name in ("x-rxon-version", "date", "retry-after", "content-length", "content-encoding", "transfer-encoding")
+}
+_WANTED: Final = frozenset({"x-rxon-version", "date", "retry-after"})
+_NO_BODY: Final = frozenset({204, 304})
+
+
+class AnswerParser:
+    """Reads the answers that come on one connection.
+
+    ``complete``: the answer has ended. ``reusable``: the connection may carry another call afterwards. ``touched``: a
+    byte of the answer has come. ``size``: bytes of the body so far; at most ``max_body``, as it comes on the wire.
+    """
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
+        self._parser = httptools.HttpResponseParser(self)
+        self.expect()
+
+    def expect(self, *, head: bool = False) -> None:
+        """Get ready for the next answer; to a HEAD request, when ``head``: such a one has no body."""
+        self.complete = False
+        self.reusable = False
+        self.touched = False
+        self.status = 0
+        self.size = 0
+        self.length: int | None = None
+        self.encoding: str = ""
+        self._pieces: list[bytes] = []
+        self._fields: list[tuple[str, bytes]] = []
+        self._headers = 0
+        self._head = head
+        self._in_body = False
+        self._until_end = False
+        self._idle = 0
+        self._problem: TransportError | None = None
+
+    def feed(self, data: bytes) -> bool:
+        """Read on; return whether the answer is complete. Raises `TransportError`."""
+        self.touched = True
+        self._idle += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.complete:  # it is what comes after it that makes no sense
+                self.reusable = False
+                return True
+            raise self._problem or _not_http(str(error)) from None
+        if self._idle > MAX_HEAD and not self.complete:
+            raise _not_http(f"more than {MAX_HEAD} bytes that are no body")
+        return self.complete
+
+    def end(self) -> bool:
+        """Take note that nothing more comes; return whether that is where the answer ends."""
+        self.complete = self.complete or self._until_end
+        return self.complete
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that somebody wants; one that is not printable ASCII counts as absent."""
+        found: dict[str, str] = {}
+        for name, value in self._fields:
+            if name in _WANTED and name not in found and value.isascii() and (text := value.decode()).isprintable():
+                found[name] = text
+        return found
+
+    def body(self) -> bytes:
+        """Return the body, as it came on the wire."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    # --------------------------------------------------------------------------------------- called by httptools
+
+    def on_message_begin(self) -> None:
+        """Refuse a second answer: only one was asked for."""
+        if self.complete:
+            raise _not_http("more than was asked for")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep what matters. Trailers do not."""
+        self._headers += 1
+        if self._headers > MAX_HEADERS:
+            self._refuse(_not_http(f"more than {MAX_HEADERS} headers"))
+        if not self._in_body and (kept := _KEPT.get(name.lower())) is not None:
+            self._fields.append((kept, value))
+
+    def on_headers_complete(self) -> None:
+        """Decide how the answer goes on."""
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:  # interim: the answer is still to come
+            self._fields.clear()
+            return
+        if status < 200:
+            self._refuse(_not_http(f"the status {status}"))
+        self.status = status
+        self._in_body = True
+        self._idle = 0
+        chunked = self._read_framing()
+        self._until_end = not chunked and self.length is None and status not in _NO_BODY
+        self.complete = self._head
+        if self.length is not None and self.length > self._max_body and not self._head and status not in _NO_BODY:
+            self._refuse(self._too_long())
+
+    def _read_framing(self) -> bool:
+        """Read the fields that say what the body is; return whether it comes in chunks."""
+        chunked = False
+        for name, value in self._fields:
+            if name == "content-length":
+                self.length = int(value)  # llhttp lets digits through, and a single one of these
+            elif name == "transfer-encoding":
+                if chunked or value.strip().lower() != b"chunked":
+                    self._refuse(_not_http("a Transfer-Encoding other than chunked"))
+                chunked = True
+            elif name == "content-encoding":
+                text = value.decode("latin-1").strip().lower()
+                self.encoding = f"{self.encoding}, {text}" if self.encoding else text
+        return chunked
+
+    def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        if self.complete:
+            return
+        self.size += len(piece)
+        self._idle = 0
+        if self.size > self._max_body:
+            self._refuse(self._too_long())
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        """End the answer, unless it was an interim one."""
+        if self._in_body and not self.complete:
+            self.complete = True
+            self.reusable = self._parser.should_keep_alive()
+
+    def _refuse(self, problem: TransportError) -> None:
+        """Stop reading: httptools turns what a callback raises into an error of its own."""
+        self._problem = problem
+        raise problem
+
+    def _too_long(self) -> AnswerTooLongError:
+        return too_long(self._max_body)
+
+
+def too_long(limit: int) -> AnswerTooLongError:
+    """Return the error for an answer over the limit."""
+    return AnswerTooLongError(f"the answer is longer than MAX_RESPONSE_BYTES={limit}")
+
+
+def _not_http(what: str) -> ConnectionFailedError:
+    return ConnectionFailedError(f"the answer is not valid HTTP: {what}")

@@ -1,0 +1,93 @@
+"""The connections of one event loop: kept while they may be of use, closed when the loop ends at the latest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import AsyncGenerator, Callable
+
+from avtomatika_worker.transport.connection import Connection
+from avtomatika_worker.transport.dialing import dial
+from avtomatika_worker.transport.route import Route
+
+
+class Pool:
+    """Connections along ``route``; there are as many as calls under way at once. For one event loop."""
+
+    def __init__(self, route: Route, max_answer: int, idle_timeout: float, on_closed: Callable[[Pool], None]) -> None:
+        self.route = route
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._max_answer = max_answer
+        self._idle_timeout = idle_timeout
+        self._on_closed = on_closed
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._ending: AsyncGenerator[None] | None = None
+        self._closed = False
+
+    def take(self) -> Connection | None:
+        """Return a connection that waits for a call, if there is one that may still be used."""
+        while self._idle:
+            connection = self._idle.pop()  # the last one used: the others may grow old
+            if connection.route is self.route and connection.is_alive():
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, timeout: float) -> Connection:
+        """Make a connection. Raises `ConnectionFailedError` when there is none after ``timeout`` seconds, or before."""
+        if self._ending is None:
+            self._ending = self._until_the_loop_ends()
+            await anext(self._ending)
+        route = self.route
+
+        def make() -> Connection:
+            return Connection(route, self._max_answer, self._idle_timeout, self._remember, self._forget)
+
+        # In a context of its own: what it sets up would keep that of the call alive, and all that it refers to.
+        return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
+
+    def give_back(self, connection: Connection) -> None:
+        """Take a connection back whose call has ended well."""
+        if connection.route is self.route and connection.rest():
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def use(self, route: Route) -> None:
+        """Make new connections along another route from now on; calls in flight end on those that they have."""
+        self.route = route
+        for connection in self._idle:
+            connection.abort()
+
+    async def close(self) -> None:
+        """Close every connection; return when they are closed. Calls in flight fail."""
+        if self._ending is not None:
+            await self._ending.aclose()
+
+    def abort(self) -> None:
+        """Begin to close every connection."""
+        for connection in list(self._all):
+            connection.abort()
+
+    def _remember(self, connection: Connection) -> None:
+        self._all.add(connection)
+        if self._closed:  # meanwhile
+            connection.abort()
+
+    def _forget(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
+        """Close every connection at the end: whoever ends an event loop ends its asynchronous generators first."""
+        try:
+            yield
+        finally:
+            self._closed = True
+            self._on_closed(self)
+            self.abort()
+            for connection in list(self._all):
+                await connection.closed.wait()
