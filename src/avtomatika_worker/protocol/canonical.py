@@ -11,7 +11,6 @@ import functools
 import math
 import re
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -106,36 +105,27 @@ def _shallow(value: object, room: int) -> bytes:
     orjson has a bound of its own, far beyond: the value is written just as much deeper.
     """
     more = _orjson_depth() - room
-    outer, inner = _nests.get(more)
+    outer, inner = _nest(more)
     inner[0] = value
     try:
         body = orjson.dumps(outer, option=_STRICT)
         if inner[0] is not value:
-            raise ValueError("a finalizer came here in between")
+            raise ValueError("another thread, or a finalizer, came here in between")
     finally:
         inner[0] = None
     return body[more:-more]
 
 
-class _Nests(threading.local):
-    """Lists in one another, made once for each thread: ``inner`` is the innermost one of ``depth``."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[list[Any], list[Any]]] = {}
-
-    def get(self, depth: int) -> tuple[list[Any], list[Any]]:
-        if depth < 1:
-            raise ValueError("orjson takes less than the orchestrator does")
-        if depth not in self._made:
-            inner: list[Any] = [None]
-            outer = inner
-            for _ in range(depth - 1):
-                outer = [outer]
-            self._made[depth] = outer, inner
-        return self._made[depth]
-
-
-_nests: Final = _Nests()
+@functools.cache
+def _nest(depth: int) -> tuple[list[Any], list[Any]]:
+    """Return lists in one another, the outermost and the innermost one, made once for all."""
+    if depth < 1:
+        raise ValueError("orjson takes less than the orchestrator does")
+    inner: list[Any] = [None]
+    outer = inner
+    for _ in range(depth - 1):
+        outer = [outer]
+    return outer, inner
 
 
 _REFERENCES: Final = sys.getrefcount(orjson.Fragment) if orjson.Fragment.__flags__ & _HEAP_TYPE else -1
