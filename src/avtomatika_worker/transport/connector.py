@@ -34,12 +34,13 @@ class Connector(aiohttp.TCPConnector):
 
     async def wait_closed(self) -> None:
         """Wait for all connections to be closed; those that take too long are cut off."""
-        for end in (asyncio.Transport.close, asyncio.Transport.abort):
+        for cut in (False, True):
             left = [closed for closed in self._transports if not closed.done()]
             if not left:
                 break
             for closed in left:
-                end(self._transports[closed])
+                transport = self._transports[closed]
+                transport.abort() if cut else transport.close()
             await asyncio.wait(left, timeout=_CLOSE_TIMEOUT)
         for closed in self._transports:
             if closed.done() and not closed.cancelled():
