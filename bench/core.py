@@ -37,11 +37,11 @@ from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.replies import Response
-from avtomatika_worker.services.duplicates import RecentResults
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, define
+from avtomatika_worker.tasks.dedup import RecentResults
 from avtomatika_worker.worker import assembly
-from avtomatika_worker.worker.process import spare_the_collector
+from avtomatika_worker.worker.program import spare_the_collector
 from bench.stub import TOKEN
 
 _ROUNDS: Final = 5

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from avtomatika_worker.link.link import CALL_TIMEOUT
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
-from avtomatika_worker.services.link import CALL_TIMEOUT
 
 BUSY_AT_MOST = 0.5
 """Share of the orchestrators' time that an idle fleet may take: what is left is for tasks and restarts."""

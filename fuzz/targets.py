@@ -33,7 +33,7 @@ from avtomatika_worker.protocol import replies
 from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST, choose
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.signing import Signer, verified_task, verify_message
-from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.protocol.task_verification import TaskGuard
 from avtomatika_worker.skills.validation import Schema
 from fuzz.raw import RawServer
 from fuzz.server import Server

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-TARGET = Path(__file__).resolve().parent.parent / "src/avtomatika_worker/cli/demo_app/data"
+TARGET = Path(__file__).resolve().parent.parent / "src/avtomatika_worker/demo_app/data"
 WIDTH, HEIGHT = 960, 640
 FINE = 2
 """Lines are drawn this many times larger and then reduced, which smooths their edges."""

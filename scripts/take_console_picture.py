@@ -61,7 +61,7 @@ async def main(file: Path) -> None:
     """Serve the demo's skills with `worker dev` for as long as it takes."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "avtomatika_worker.cli", "dev", "--port", "0"),
-        *("--app", "avtomatika_worker.cli.demo_app.app:worker"),
+        *("--app", "avtomatika_worker.demo_app.app:worker"),
         env={**os.environ, "WORKER_ID": "studio-1", "WORKER_PORT": "0", "MAX_CONCURRENT_TASKS": "4"},
         stdout=asyncio.subprocess.PIPE,
     )

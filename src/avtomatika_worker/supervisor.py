@@ -16,19 +16,19 @@ from functools import partial
 from typing import Any, Final
 
 from avtomatika_worker._waiting import at_once, settle, side_by_side, wait_through
+from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.outcome import CancelReason
-from avtomatika_worker.execution.processes.pool import Processes
+from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
+from avtomatika_worker.link.heartbeats import Heartbeats
+from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
+from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.protocol.messages import WorkerStatus
-from avtomatika_worker.services.heartbeat_process import HeartbeatProcess
-from avtomatika_worker.services.heartbeats import Heartbeats
-from avtomatika_worker.services.link import Link
-from avtomatika_worker.services.outbox import Outbox
-from avtomatika_worker.services.poller import Poller
-from avtomatika_worker.services.presence import Presence
-from avtomatika_worker.services.tasks import Tasks
 from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work
+from avtomatika_worker.tasks.poller import Poller
+from avtomatika_worker.tasks.runner import TaskRunner
+from avtomatika_worker.tasks.state import StatePublisher
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
@@ -80,8 +80,8 @@ class Engine:
     links: Sequence[Link]
     heartbeats: Sequence[Heartbeats]
     poller: Poller
-    tasks: Tasks
-    presence: Presence
+    tasks: TaskRunner
+    publisher: StatePublisher
     outbox: Outbox
     processes: Processes
     standby: HeartbeatProcess | None
@@ -280,9 +280,9 @@ class Supervisor:
         """Shut down in order; each step is bounded, and a second request skips to the end."""
         engine, tasks, step = self._engine, self._engine.tasks, self._steps.run
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
-        for drain in (engine.poller.stop, engine.presence.drain, *(link.drain for link in engine.links)):
+        for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
-        await step("tell draining", partial(self._tell, WorkerStatus.DRAINING), TELL_TIMEOUT)
+        await step("tell draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
@@ -292,17 +292,17 @@ class Supervisor:
         await step("flush results", partial(engine.outbox.drained, FLUSH_TIMEOUT), FLUSH_TIMEOUT + 1)
         if self._force.done():
             engine.outbox.stop_sending()
-        offline = partial(self._tell, WorkerStatus.OFFLINE)
+        offline = partial(self._announce, WorkerStatus.OFFLINE)
         await step("tell offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
 
-    async def _tell(self, status: WorkerStatus) -> None:
+    async def _announce(self, status: WorkerStatus) -> None:
         """Tell every orchestrator, side by side; nobody, where the link thread has failed, which is known already."""
 
-        async def tell_all() -> None:
+        async def announce_all() -> None:
             if status is WorkerStatus.OFFLINE and self._engine.standby is not None:
                 self._engine.standby.cease()
-            await side_by_side(*(partial(each.tell, status) for each in self._engine.heartbeats))
+            await side_by_side(*(partial(each.announce, status) for each in self._engine.heartbeats))
 
         with contextlib.suppress(LinkThreadEndedError):
-            await self._link_thread.call(tell_all)
+            await self._link_thread.call(announce_all)

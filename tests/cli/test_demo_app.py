@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext
-from avtomatika_worker.cli import demo_app
-from avtomatika_worker.cli.demo_app import app
-from avtomatika_worker.cli.demo_app.jobs import DATA, DemoJob, demo_jobs
-from avtomatika_worker.cli.demo_app.primes import PrimeCount, count_primes
-from avtomatika_worker.cli.demo_app.text import measure, sentences, words
+from avtomatika_worker import DependencyMissingError, InvalidInputError, PermanentError, TaskContext, demo_app
+from avtomatika_worker.demo_app import app
+from avtomatika_worker.demo_app.demo_jobs import DATA, DemoJob, demo_jobs
+from avtomatika_worker.demo_app.primes import PrimeCount, count_primes
+from avtomatika_worker.demo_app.text import measure, sentences, words
 from avtomatika_worker.execution.context import controls_of
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.files.service import Files

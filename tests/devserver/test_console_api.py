@@ -14,7 +14,7 @@ import pytest
 
 from avtomatika_worker.devserver import Console, FileRoom, TaskLogs
 from avtomatika_worker.protocol.messages import SkillInfo, WorkerStatus
-from avtomatika_worker.protocol.stored import storable_schema
+from avtomatika_worker.protocol.redis_safe_schema import storable_schema
 from avtomatika_worker.skills.contract import SkillContract
 from devserver.support import ECHO, Start, WorkerClient
 

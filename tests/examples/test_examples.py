@@ -50,7 +50,7 @@ def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path):
     place.mkdir(parents=True)
     for path in EXAMPLES.glob("*.py"):
         shutil.copy(path, place)
-    data = Path("src/avtomatika_worker/cli/demo_app/data")
+    data = Path("src/avtomatika_worker/demo_app/data")
     shutil.copytree(EXAMPLES.parent / data, place.parent / data)
     for command in COMMANDS:
         if ("ffmpeg" in command or "transcode" in command) and program("ffmpeg") is None:

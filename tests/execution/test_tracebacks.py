@@ -11,7 +11,7 @@ from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution import runners
 from avtomatika_worker.execution.outcome import from_exception
 from avtomatika_worker.execution.tracebacks import folded_traceback
-from avtomatika_worker.skills import plain
+from avtomatika_worker.skills import jsonable as plain
 
 MARK = "of avtomatika_worker]"
 

@@ -16,7 +16,7 @@ from avtomatika_worker import (
     Succeeded,
     UnsafeNameError,
 )
-from avtomatika_worker.execution.processes.channel import Channel
+from avtomatika_worker.execution.processes.parent_channel import ParentChannel
 from avtomatika_worker.execution.processes.wire import (
     HEAD,
     decode,
@@ -35,7 +35,7 @@ MESSAGES = st.lists(
 @given(MESSAGES, st.lists(st.integers(1, 40), min_size=1))
 async def test_messages_arrive_whole_and_in_order_in_whatever_pieces(messages, sizes):
     taken = []
-    channel = Channel(taken.append, lambda: None)
+    channel = ParentChannel(taken.append, lambda: None)
     stream = b"".join(encode(*each) for each in messages)
     turn = 0
     while stream:

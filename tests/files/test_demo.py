@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from avtomatika_worker.cli.demo_app.app import worker as demo_worker
-from avtomatika_worker.cli.demo_app.jobs import DATA
+from avtomatika_worker.demo_app.app import worker as demo_worker
+from avtomatika_worker.demo_app.demo_jobs import DATA
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from files.conftest import Bucket, worker_settings
 from files.s3 import ACCESS_KEY, SECRET_KEY

@@ -10,7 +10,7 @@ import pydantic
 import pytest
 
 from avtomatika_worker import S3Uri, TaskFiles, Worker
-from avtomatika_worker.skills.bare import PATHS, places
+from avtomatika_worker.skills.uri_params import PATHS, places
 from avtomatika_worker.testing import WorkerHarness
 
 MACHINES = [

@@ -4,7 +4,7 @@ import pytest
 
 from avtomatika_worker.observability.cgroup import ControlGroup
 from avtomatika_worker.observability.host import detect_host
-from avtomatika_worker.observability.usage import UsageMeter
+from avtomatika_worker.observability.usage_meter import UsageMeter
 
 GIB = 2**30
 

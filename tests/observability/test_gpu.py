@@ -36,7 +36,7 @@ TELL = """
 import json, sys
 import msgspec
 from avtomatika_worker.observability.host import detect_host
-from avtomatika_worker.observability.usage import UsageMeter
+from avtomatika_worker.observability.usage_meter import UsageMeter
 print(json.dumps(msgspec.to_builtins([detect_host().devices, UsageMeter().measure().devices_usage])))
 """
 

@@ -209,7 +209,7 @@ def test_exceptions_come_with_their_traceback(stream: io.StringIO, log_format: A
 def test_a_text_line_has_time_level_logger_message_and_context(stream: io.StringIO) -> None:
     configure_logging("text", stream=stream, worker_id="w")
     with log_context(task_id="t1", job_id="j1"):
-        logging.getLogger("avtomatika_worker.services.link").warning("got %d", 3)
+        logging.getLogger("avtomatika_worker.link.link").warning("got %d", 3)
     logging.getLogger("avtomatika_workers").info("theirs")
     lines = stream.getvalue().splitlines()
     assert [line[2] + line[5] for line in lines] == ["::", "::"]

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from avtomatika_worker.observability.repeats import Repeats
+from avtomatika_worker.observability.log_throttle import LogThrottle
 
 LOG = logging.getLogger("avtomatika_worker.test")
 
@@ -13,7 +13,7 @@ LOG = logging.getLogger("avtomatika_worker.test")
 def told(caplog):
     caplog.set_level(logging.INFO)
     now = [0.0]
-    repeats = Repeats(lambda: now[0])
+    repeats = LogThrottle(lambda: now[0])
 
     def tell(at, text="no answer", **named):
         now[0] = at

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker.policy import link_state
+from avtomatika_worker.policy.adaptive_polls import AdaptivePollCount
 from avtomatika_worker.policy.backoff import LONGEST_WAIT, Backoff, BackoffPolicy
 from avtomatika_worker.policy.heartbeat import Catalogue, HeartbeatMemory, WorkerState, bounded_interval
-from avtomatika_worker.policy.pollers import PollDemand
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST
 from avtomatika_worker.protocol.messages import DeviceUsage, ResourcesUsage, SkillInfo, WorkerStatus
@@ -60,7 +60,7 @@ def test_slots_are_never_over_or_under(total, steps):
 
 @given(st.integers(1, 100), st.lists(st.sampled_from(["got_task", "came_empty", "failed"])))
 def test_polls_never_exceed_the_slots_and_never_stop(most, steps):
-    demand = PollDemand(most)
+    demand = AdaptivePollCount(most)
     for step in steps:
         getattr(demand, step)()
     assert 1 <= demand.target <= most

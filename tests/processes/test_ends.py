@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from avtomatika_worker.execution.processes.process import Process
-from avtomatika_worker.execution.processes.recipe import Recipe
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec
 from avtomatika_worker.testing import WorkerHarness
 from processes.conftest import gone, until
 
@@ -157,7 +157,7 @@ class SlowSpawner(Executor):
 async def test_a_process_that_comes_up_after_its_worker_has_ended_is_killed_and_reaped():
     spawner = SlowSpawner()
 
-    recipe = Recipe(worker_id="w", skills={}, resources={}, given=b"", packages={})
+    recipe = ProcessSpec(worker_id="w", skills={}, resources={}, given=b"", packages={})
 
     async def give_up() -> None:
         starting = asyncio.create_task(Process(lambda _: None).start(recipe, spawner))

@@ -10,7 +10,7 @@ import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.execution.processes import wire
-from avtomatika_worker.execution.processes.channel import Channel
+from avtomatika_worker.execution.processes.parent_channel import ParentChannel
 from processes.conftest import gone, until
 from processes.test_programs import program
 
@@ -165,7 +165,7 @@ async def test_a_message_that_is_begun_and_not_ended_ends_its_process(begun):
     taken, problems = [], asyncio.Queue()
     ours, theirs = socket.socketpair()
     with theirs:
-        channel = Channel(taken.append, lambda: None, on_garbled=problems.put_nowait, stalled_after=0.1)
+        channel = ParentChannel(taken.append, lambda: None, on_garbled=problems.put_nowait, stalled_after=0.1)
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
         theirs.sendall(wire.encode("ready") + begun)
         problem = await asyncio.wait_for(problems.get(), 10)
@@ -179,7 +179,7 @@ async def test_a_long_message_that_comes_in_pieces_is_taken():
     taken = asyncio.Queue()
     ours, theirs = socket.socketpair()
     with theirs:
-        channel = Channel(taken.put_nowait, lambda: None, on_garbled=taken.put_nowait, stalled_after=0.5)
+        channel = ParentChannel(taken.put_nowait, lambda: None, on_garbled=taken.put_nowait, stalled_after=0.5)
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
         message = wire.encode("log", "x" * 1000)
         for start in range(0, len(message), 100):  # longer in all than one may stall

@@ -20,9 +20,9 @@ from avtomatika_worker.errors import ProcessStartError, TaskError
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes import guard
-from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.execution.processes.process import Process
-from avtomatika_worker.execution.processes.recipe import Recipe, make_recipe
+from avtomatika_worker.execution.processes.process_pool import Processes
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
 from avtomatika_worker.execution.processes.wire import HEAD, decode, encode, read_head
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.testing import WorkerHarness
@@ -50,7 +50,7 @@ def controls(skill: str, **params: Any) -> Controls:
     return Controls(task, "w", sink=nowhere, check_event=lambda _s, _t, _p: ({}, None), hot=nowhere)
 
 
-def recipe_of(worker: Any, *names: str) -> Recipe:
+def recipe_of(worker: Any, *names: str) -> ProcessSpec:
     return make_recipe("w", map(worker.skills.definition, names), [], {}, {})
 
 
@@ -119,7 +119,7 @@ class Refusing(Executor):
         raise RuntimeError("cannot schedule new futures after shutdown")
 
 
-class Broken(Recipe):
+class Broken(ProcessSpec):
     """Cannot be written for the process."""
 
     def message(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Broken(Recipe):
 
 @pytest.mark.parametrize(
     ("recipe", "spawner"),
-    [(Recipe, Refusing), (Broken, ThreadPoolExecutor)],
+    [(ProcessSpec, Refusing), (Broken, ThreadPoolExecutor)],
     ids=["no thread", "no message"],
 )
 async def test_whatever_step_of_a_start_fails_it_is_a_failed_start_and_nothing_is_left(recipe, spawner):

@@ -15,7 +15,7 @@ from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_at_once, canonical_bytes
 from avtomatika_worker.protocol.dialects import DIALECTS, choose
 from avtomatika_worker.protocol.signing import Signer, signed_bytes, verify_message
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 
 
 class Color(enum.Enum):

@@ -6,7 +6,7 @@ import jsonschema_rs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
+from avtomatika_worker.protocol.redis_safe_schema import storable_schema, storable_schemas
 
 SIMPLE: list[dict[str, Any]] = [{}, {"type": "string"}, {"type": "integer", "minimum": 0}, {"const": {}}]
 DEFAULTS = st.sampled_from([{}, [{}], {"a": {}}, {"a": 1}])

@@ -12,7 +12,7 @@ from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.signing import Signer
-from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.protocol.task_verification import TaskGuard
 
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "signing-vectors.json").read_text("utf-8"))
 KEY = "the orchestrator's key"

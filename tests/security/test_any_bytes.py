@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from avtomatika_worker import Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobState
 from avtomatika_worker.errors import ConnectionFailedError, MalformedMessageError
-from avtomatika_worker.observability.repeats import Repeats
+from avtomatika_worker.link.isolation import contained, keep_running
+from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.protocol.dialects import NEWEST, choose
-from avtomatika_worker.services.containment import contained, keep_running
 from fuzz.targets import by_name
 from services.conftest import actions
 
@@ -172,7 +172,7 @@ class Broken:
     url = "http://o"
 
     def __init__(self):
-        self.faults = Repeats()
+        self.faults = LogThrottle()
         self.breaks = 0
         self.runs = 0
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from avtomatika_worker.config import load_settings
+from avtomatika_worker.delivery.sqlite_store import SqliteStore
 from avtomatika_worker.errors import InternalError, StoreError
 from avtomatika_worker.files.workspaces import Workspaces
-from avtomatika_worker.services.store import Store
-from avtomatika_worker.worker.storage import make_files
+from avtomatika_worker.worker.file_settings import make_files
 
 OTHER = 54321
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
@@ -133,5 +133,5 @@ def test_results_are_not_kept_in_a_directory_where_others_can_replace_them(tmp_p
     else:
         of_another_user(directory)
     with pytest.raises(StoreError, match="writable by others" if shared else "another user"):
-        Store(directory, "w1").open()
+        SqliteStore(directory, "w1").open()
     assert list(directory.iterdir()) == []

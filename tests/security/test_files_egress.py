@@ -17,7 +17,7 @@ import trustme
 from avtomatika_worker import TaskFiles
 from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
-from avtomatika_worker.files.route import Route
+from avtomatika_worker.files.egress_route import Route
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.policy.backoff import BackoffPolicy

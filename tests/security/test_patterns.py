@@ -8,8 +8,8 @@ import msgspec
 import pydantic
 import pytest
 
-from avtomatika_worker.skills.hints import MISSING
 from avtomatika_worker.skills.schema import UnsupportedTypeError, explicit_input, infer_fields, infer_input
+from avtomatika_worker.skills.type_hints import MISSING
 from avtomatika_worker.skills.validation import InvalidValue, Schema
 
 SLOW = "^(a+)+$"

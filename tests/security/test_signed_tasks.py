@@ -14,7 +14,7 @@ from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import DIALECTS, NEUTRAL, NEWEST
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.signing import Signer
-from avtomatika_worker.protocol.trust import TaskGuard
+from avtomatika_worker.protocol.task_verification import TaskGuard
 from avtomatika_worker.testing import WorkerHarness
 
 KEY = "the orchestrator's key"

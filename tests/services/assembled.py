@@ -2,13 +2,13 @@
 
 import asyncio
 
+from avtomatika_worker import threadsafe
+from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.rotation import Rotation
-from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.poller import Poller
-from avtomatika_worker.services.usage import UsageMonitor
 from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
+from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox
 from avtomatika_worker.worker.make_links import make_links
@@ -22,7 +22,7 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
     environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""}
     settings = make_settings(worker, environment, settings)
     worker.load_skills(settings)
-    policies, board, telemetry = Policies(), Board(WorkerState()), make_telemetry(settings)
+    policies, board, telemetry = Policies(), threadsafe.Watch(WorkerState()), make_telemetry(settings)
     outbox = make_outbox(settings)
     workshop = make_workshop(settings, worker._provide("w1", {}), telemetry, prestart=False)  # noqa: SLF001
     tasks, presence = make_tasks(settings, worker.skills, [], policies, workshop, outbox, board, telemetry)

@@ -7,11 +7,11 @@ import pytest
 from avtomatika_worker import TaskContext, Worker
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError
+from avtomatika_worker.link.link import Link, LinkSettings
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.protocol import replies
 from avtomatika_worker.protocol.dialects import NEUTRAL, NEWEST
 from avtomatika_worker.protocol.messages import Event, Heartbeat, TaskResult, WorkerStatus
-from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.worker.announcement import announce
 from services.conftest import actions, running

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from avtomatika_worker import TaskContext
+from avtomatika_worker.delivery.attempt import delivery_of
+from avtomatika_worker.delivery.outbox import BACKLOG_BYTES, BACKLOG_LIMIT, Outbox
+from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
+from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.link.clock import Clock
+from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.silence import SILENT_AFTER, Silence
 from avtomatika_worker.protocol.messages import TaskResult
-from avtomatika_worker.services.clock import Clock
-from avtomatika_worker.services.delivery import delivery_of
-from avtomatika_worker.services.keeping import Keeper
-from avtomatika_worker.services.link import Link, LinkSettings
-from avtomatika_worker.services.outbox import BACKLOG_BYTES, BACKLOG_LIMIT, Outbox
-from avtomatika_worker.services.silence import SILENT_AFTER, Silence
-from avtomatika_worker.services.store import Kind, Message, Store
 from avtomatika_worker.transport.http import HttpTransport
 from services.conftest import actions, in_thread, running
 from services.scripted import NEVER, RESET, Answer, Scripted
@@ -209,7 +209,7 @@ def a_result(number, **data):
 
 def test_what_waits_is_limited_by_number_and_by_bytes():
     link, other = a_link(), a_link()
-    outbox = Outbox(Keeper(None), max_age=60)
+    outbox = Outbox(Store(None), max_age=60)
     for number in range(BACKLOG_LIMIT):
         assert not outbox.is_full(link)
         outbox.take_over(link, a_result(number))
@@ -295,7 +295,7 @@ def test_a_results_age_is_not_what_the_clock_says():
 async def test_a_clock_that_was_set_between_two_runs_discards_nothing_at_once(worker, orchestrator, tmp_path, caplog):
     refused = Fault(call="result", kind="status", status=503, times=2)
     orchestrator.inject(refused)
-    store = Store(tmp_path, "w1")
+    store = SqliteStore(tmp_path, "w1")
     store.open()
     body = msgspec.msgpack.encode(a_result(1))
     store.put(Message(orchestrator.url, Kind.RESULT, "t1", body, time.time() - 90_000.0)).result()

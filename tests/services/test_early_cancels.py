@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.link.link import Link, LinkSettings
 from avtomatika_worker.protocol.messages import Task
-from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
 from services.assembled import make_supervisor
 

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.services.health import Health, HealthServer
-from avtomatika_worker.services.probe_server import MOST_REQUESTS, REQUEST_TIMEOUT
+from avtomatika_worker.monitoring.health import Health, HealthServer
+from avtomatika_worker.monitoring.probe_server import MOST_REQUESTS, REQUEST_TIMEOUT
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobState
-from avtomatika_worker.services.watchdog import STALLED_AFTER, Pulse, Watchdog
+from avtomatika_worker.monitoring.watchdog import STALLED_AFTER, Pulse, Watchdog
 from services.conftest import actions, in_thread, listening
 
 

@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from avtomatika_worker.errors import CallTimedOutError, ConfigError, ConnectionFailedError
+from avtomatika_worker.link.clock import steady
+from avtomatika_worker.link.keepalive import Report, keepalive_of
+from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.monitoring.heartbeat_calls import Orchestrator, sealed
 from avtomatika_worker.protocol.dialects import DIALECTS
 from avtomatika_worker.protocol.messages import Heartbeat, WorkerStatus
 from avtomatika_worker.protocol.signing import Signer, signed_bytes
-from avtomatika_worker.services.clock import steady
-from avtomatika_worker.services.heartbeat_calls import Orchestrator, sealed
-from avtomatika_worker.services.keepalive import Report, keepalive_of
-from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.worker.standby import orchestrator_plan
 

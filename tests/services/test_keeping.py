@@ -8,17 +8,17 @@ import threading
 
 import pytest
 
+from avtomatika_worker.delivery.attempt import delivery_of
+from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.delivery.sqlite_store import SqliteStore
+from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.errors import StoreError
+from avtomatika_worker.link.link import Link, LinkSettings
 from avtomatika_worker.protocol.messages import TaskResult
-from avtomatika_worker.services.delivery import delivery_of
-from avtomatika_worker.services.keeping import Keeper
-from avtomatika_worker.services.link import Link, LinkSettings
-from avtomatika_worker.services.outbox import Outbox
-from avtomatika_worker.services.store import Store
 from avtomatika_worker.transport.http import HttpTransport
 
 
-class BusyDisk(Store):
+class BusyDisk(SqliteStore):
     """A store whose writes begin at once and end when they are let go."""
 
     def __init__(self, directory):
@@ -42,7 +42,7 @@ def link():
 @pytest.mark.parametrize("begun", [True, False], ids=["while it is written", "before it is written"])
 async def test_a_result_whose_delivery_is_cancelled_while_it_is_stored_is_stored_once(tmp_path, begun):
     disk = BusyDisk(tmp_path)
-    outbox = Outbox(Keeper(disk), max_age=1e9, store_first=True)
+    outbox = Outbox(Store(disk), max_age=1e9, store_first=True)
     outbox.open([], required=True)
     there = link()
     if not begun:  # the disk is busy with another one
@@ -74,7 +74,7 @@ def switching_often():
 
 def test_two_threads_may_report_a_disk_that_fails_and_works_again(switching_often, caplog):
     caplog.set_level("CRITICAL", "avtomatika_worker")
-    keeper, errors = Keeper(None), []
+    keeper, errors = Store(None), []
 
     def report():
         try:

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from avtomatika_worker.link.link import Link, LinkSettings
 from avtomatika_worker.policy.link_state import LinkState
 from avtomatika_worker.protocol.replies import Response
-from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
 from services.conftest import actions
 

@@ -105,9 +105,9 @@ ALLOWED = {
     "execution/containment.py": "the root of a loop that runs to its end",
     # To become children of groups.
     "files/egress.py": "a connection of the proxy, in a thread of its own, cancels it when it is lost",
-    "services/stand_in.py": "a process of its own; what is accepted there is kept until it has connected",
+    "monitoring/stand_in.py": "a process of its own; what is accepted there is kept until it has connected",
     "execution/execution.py": "",
-    "execution/processes/pool.py": "",
+    "execution/processes/process_pool.py": "",
     "execution/processes/process.py": "",
 }
 """Files that call ``create_task`` of something else than a group, and why."""

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from avtomatika_worker.delivery.sqlite_store import _SCHEMA, WRITE_TIMEOUT, Kind, Message, SqliteStore
+from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.errors import StoreError
 from avtomatika_worker.protocol.messages import TaskResult
-from avtomatika_worker.services.keeping import Keeper
-from avtomatika_worker.services.store import _SCHEMA, WRITE_TIMEOUT, Kind, Message, Store
 
 
 def message(task_id, body=b"body"):
@@ -30,7 +30,7 @@ def message(task_id, body=b"body"):
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "state", "w1")
+    store = SqliteStore(tmp_path / "state", "w1")
     assert store.open() == []
     yield store
     store.close()
@@ -38,7 +38,7 @@ def store(tmp_path):
 
 def reopened(store):
     store.close()
-    again = Store(store.path.parent, "w1")
+    again = SqliteStore(store.path.parent, "w1")
     try:
         return again.open()
     finally:
@@ -63,7 +63,7 @@ def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
     code = f"""
         from pathlib import Path
         from avtomatika_worker.errors import ConfigError
-        from avtomatika_worker.services.store import Store
+        from avtomatika_worker.delivery.sqlite_store import Store
         try:
             Store(Path({str(store.path.parent)!r}), "w1").open()
         except ConfigError as error:
@@ -76,7 +76,7 @@ def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
 
 
 def test_another_id_has_a_file_of_its_own(store):
-    other = Store(store.path.parent, "w2")
+    other = SqliteStore(store.path.parent, "w2")
     assert other.open() == []
     other.put(message("other")).result()
     other.close()
@@ -87,7 +87,7 @@ def test_what_was_reported_safe_survives_kill_9_at_any_moment(tmp_path):
     code = f"""
         import sys
         from pathlib import Path
-        from avtomatika_worker.services.store import Kind, Message, Store
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, Store
         store = Store(Path({str(tmp_path)!r}), "w1")
         store.open()
         for number in range(100_000):
@@ -101,7 +101,7 @@ def test_what_was_reported_safe_survives_kill_9_at_any_moment(tmp_path):
             for line in process.stdout:
                 if line.strip() == "37":
                     process.send_signal(signal.SIGKILL)
-        store = Store(tmp_path, "w1")
+        store = SqliteStore(tmp_path, "w1")
         rows = store.open()
         assert {str(number) for number in range(38)} <= {stored.task_id for _, stored in rows}
         for row, _ in rows:
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_set_aside_loudly_and_a_new_one_begun(store, caplog):
     content = bytearray(store.path.read_bytes())
     content[4096 : 4096 + 20_000] = os.urandom(20_000)
     store.path.write_bytes(content)
-    again = Store(store.path.parent, "w1")
+    again = SqliteStore(store.path.parent, "w1")
     with caplog.at_level(logging.ERROR):
         assert again.open() == []
     again.put(message("new")).result()
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_set_aside_loudly_and_a_new_one_begun(store, caplog):
 
 def test_a_file_that_is_no_database_is_set_aside(tmp_path):
     (tmp_path / "outbox-w1.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 100)
-    store = Store(tmp_path, "w1")
+    store = SqliteStore(tmp_path, "w1")
     assert store.open() == []
     store.close()
     assert any(".corrupt-" in path.name for path in tmp_path.iterdir())
@@ -142,13 +142,13 @@ def test_a_file_of_a_newer_version_is_left_alone(store):
         connection.execute("PRAGMA user_version=99")
     connection.close()
     with pytest.raises(StoreError, match="newer version"):
-        Store(store.path.parent, "w1").open()
+        SqliteStore(store.path.parent, "w1").open()
 
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way", "utf-8")
     with pytest.raises(StoreError, match="file"):
-        Store(tmp_path / "file" / "state", "w1").open()
+        SqliteStore(tmp_path / "file" / "state", "w1").open()
 
 
 def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
@@ -156,7 +156,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(t
         import resource, signal, sys
         from pathlib import Path
         from avtomatika_worker.errors import StoreError
-        from avtomatika_worker.services.store import Kind, Message, Store
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = Store(Path({str(tmp_path)!r}), "w1")
         store.open()
@@ -175,14 +175,14 @@ def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(t
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert "refused:" in done.stdout
     assert "cannot be written" in done.stdout
-    store = Store(tmp_path, "w1")
+    store = SqliteStore(tmp_path, "w1")
     assert [stored.task_id for _, stored in store.open()] == ["before", "after"]
     store.close()
 
 
 def test_an_empty_file_of_a_random_id_is_not_left_behind(tmp_path):
     for task_ids in ([], ["t1"]):
-        store = Store(tmp_path, "random", temporary=True)
+        store = SqliteStore(tmp_path, "random", temporary=True)
         store.open()
         rows = [store.put(message(task_id)).result() for task_id in task_ids]
         assert store.path.exists()
@@ -200,7 +200,7 @@ COLUMNS = "id, url, kind, task_id, message, created"
 
 
 def filled(path, rows=100):
-    store = Store(path.parent, "w1")
+    store = SqliteStore(path.parent, "w1")
     store.open()
     for number in range(rows):
         store.put(message(f"t{number}", os.urandom(500))).result()
@@ -217,7 +217,7 @@ def log_alone(path, lose):
     code = f"""
         import os
         from pathlib import Path
-        from avtomatika_worker.services.store import Kind, Message, Store
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, Store
         store = Store(Path({str(path.parent)!r}), "w1")
         store.open()
         store.put(Message("http://o.test", Kind.RESULT, "t", b"body", 0.0)).result()
@@ -258,7 +258,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
 def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, plant):
-    store = Store(tmp_path, "w1")
+    store = SqliteStore(tmp_path, "w1")
     plant(store.path)
     assert store.open() == []
     store.put(message("t1")).result()
@@ -271,7 +271,7 @@ def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, cap
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")
 def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
-    store = Store(tmp_path, "w1")
+    store = SqliteStore(tmp_path, "w1")
     store.path.touch(mode=0o600)
     os.chown(store.path, 12_345, 12_345)
     assert store.open() == []
@@ -281,7 +281,7 @@ def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
 
 @pytest.mark.parametrize("mode", [0o400, 0o644])
 def test_a_file_of_ours_is_made_private_and_writable(tmp_path, mode):
-    store = Store(tmp_path, "w1")
+    store = SqliteStore(tmp_path, "w1")
     store.path.touch()
     store.path.chmod(mode)
     assert store.open() == []
@@ -363,7 +363,7 @@ RESULT = TaskResult(job_id="j", task_id="t", worker_id="w1", origin_worker_id="w
 
 
 async def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answers(store, caplog):
-    keeper = Keeper(store)
+    keeper = Store(store)
     with hanging(store):
         began = time.monotonic()
         rows = await asyncio.gather(*(keeper.keep("http://o.test", RESULT, 0.0) for _ in range(50)))
@@ -380,7 +380,7 @@ async def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answer
 
 
 def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
-    keeper = Keeper(store)
+    keeper = Store(store)
     with hanging(store):
         began = time.monotonic()
         assert keeper.keep_at_end([message(f"t{n}") for n in range(50)], began + 0.2) == [False] * 50

@@ -295,7 +295,7 @@ async def test_what_fails_at_the_first_step_of_a_shutdown_skips_none_of_the_othe
             stopping.clear()
             raise OSError("failed")
 
-    engine.presence.on_change(fail_once)
+    engine.publisher.on_change(fail_once)
     stopping.append(True)
     supervisor.shutdown()
     await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")

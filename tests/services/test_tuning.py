@@ -7,9 +7,9 @@ import pytest
 from avtomatika_worker import ConfigError
 from avtomatika_worker.config import SlotTunerKind, load_settings
 from avtomatika_worker.devserver import JobState
+from avtomatika_worker.monitoring.slot_tuning import SlotTuning
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
-from avtomatika_worker.services.tuning import Tuning
 from services.conftest import actions, running
 
 ALWAYS_SHORT = 0.001
@@ -56,7 +56,7 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
 
 def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(caplog):
     slots, now = Slots(4), 0.0
-    tuning = Tuning(SlotTuner(TunerPolicy(2, 4)), slots, lambda: (0.0, 0.0), slots.limit)
+    tuning = SlotTuning(SlotTuner(TunerPolicy(2, 4)), slots, lambda: (0.0, 0.0), slots.limit)
     for _ in range(3):
         slots.reserve()
         slots.start()
@@ -93,7 +93,7 @@ async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_told_once(c
     def measure():
         raise PermissionError("/proc/meminfo")
 
-    tuning = asyncio.create_task(Tuning(SlotTuner(TunerPolicy(1, 4)), slots, measure, applied.append).run())
+    tuning = asyncio.create_task(SlotTuning(SlotTuner(TunerPolicy(1, 4)), slots, measure, applied.append).run())
     await until(lambda: actions(caplog, "load_unknown"))
     tuning.cancel()
     await asyncio.gather(tuning, return_exceptions=True)

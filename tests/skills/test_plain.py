@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker.errors import UnsendableValueError
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 
 
 class Color(enum.Enum):

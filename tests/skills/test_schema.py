@@ -22,9 +22,9 @@ import typing_extensions
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema as contracts
-from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.schema import explicit_event, explicit_input, infer_fields, infer_input
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue
 
 T = TypeVar("T")

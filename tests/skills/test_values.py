@@ -25,8 +25,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, HttpUrl, RootMo
 
 from avtomatika_worker.errors import TransientError, UnsendableValueError
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, admits_none
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, admits_none
 from avtomatika_worker.skills.validation import InvalidValue, without_nulls
 
 T = TypeVar("T")

@@ -20,18 +20,18 @@ from rich.text import Text
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli import terminal
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.cli.dev import local_environment
 from avtomatika_worker.cli.machines import write_json
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.devserver import Change, Subscription
 from avtomatika_worker.files.offload import Place, replaced, texts
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import is_object_uri
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
+from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 
 _PROGRESS_STEP: Final = 0.01
 _TRIED_AGAIN: Final = frozenset(
@@ -174,16 +174,16 @@ def _cancel_on_interrupt(task: RunningTask) -> None:
 
 async def _watch(changes: Subscription, console: Console) -> None:
     """Print events and progress as they come."""
-    told = -1.0
+    reported = -1.0
     async for change in changes:
         if change.kind == "event":
             _print_event(change, console)
         elif change.kind == "progress":
             progress = as_object(change.data.get("progress"))
             fraction, message = float(progress.get("progress") or 0.0), str(progress.get("message") or "")
-            if message or abs(fraction - told) >= _PROGRESS_STEP:
+            if message or abs(fraction - reported) >= _PROGRESS_STEP:
                 console.print(Text.assemble((f"{fraction:6.0%}  ", "cyan"), message))
-                told = fraction
+                reported = fraction
 
 
 def _print_event(change: Change, console: Console) -> None:

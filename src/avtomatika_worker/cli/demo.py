@@ -21,14 +21,14 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import SIGNALLED, hear_signals
 from avtomatika_worker.cli import terminal
-from avtomatika_worker.cli.app import UsageProblem
-from avtomatika_worker.cli.demo_app.jobs import DATA, PICTURES, DemoJob, demo_jobs
 from avtomatika_worker.cli.dev import local_environment
+from avtomatika_worker.cli.worker_app import UsageProblem
 from avtomatika_worker.config import Settings
+from avtomatika_worker.demo_app.demo_jobs import DATA, PICTURES, DemoJob, demo_jobs
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.worker.process import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
-from avtomatika_worker.worker.storage import make_files, with_own_files
+from avtomatika_worker.worker.file_settings import make_files, with_own_files
+from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
@@ -74,7 +74,7 @@ async def _until_interrupted(demo: Coroutine[Any, Any, int]) -> int:
 
 
 async def _run(output: Path, console: Console, skills_dir: str) -> int:
-    from avtomatika_worker.cli.demo_app.app import worker
+    from avtomatika_worker.demo_app.app import worker
 
     token = secrets.token_urlsafe(16)
     async with EmbeddedOrchestrator(token=token) as orchestrator:

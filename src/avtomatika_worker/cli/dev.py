@@ -19,20 +19,20 @@ from typing import Any, Final
 
 from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker._waiting import first_of
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.cli.terminal import echo
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, TaskLogs
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.host import listener_at
 from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.dialects import NEWEST, choose
-from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import longest_shutdown, run_process
-from avtomatika_worker.worker.storage import with_own_files
+from avtomatika_worker.worker.file_settings import with_own_files
+from avtomatika_worker.worker.program import longest_shutdown, run_process
 from avtomatika_worker.worker.thread import WorkerThread
 
 _NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE": ""}

@@ -18,7 +18,6 @@ import platformdirs
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._version import __version__
 from avtomatika_worker.cli import terminal
-from avtomatika_worker.cli.app import UsageProblem, load_app, read_dotenv
 from avtomatika_worker.cli.doctor_orchestrators import examine
 from avtomatika_worker.cli.doctor_store import examine_store
 from avtomatika_worker.cli.findings import (
@@ -33,12 +32,13 @@ from avtomatika_worker.cli.findings import (
     warning,
     worst,
 )
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, read_dotenv
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.files.ownership import check_private
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import USAGE_ERRORS
-from avtomatika_worker.worker.storage import store_settings, task_files_directory
+from avtomatika_worker.worker.file_settings import store_settings, task_files_directory
+from avtomatika_worker.worker.program import USAGE_ERRORS
 
 _LITTLE_SPACE: Final = 200 * 2**20
 _METRICS: Final = "opentelemetry"

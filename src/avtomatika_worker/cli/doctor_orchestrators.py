@@ -20,11 +20,11 @@ from avtomatika_worker._waiting import first_of
 from avtomatika_worker.cli.findings import Finding, Severity, error, note, ok, warning
 from avtomatika_worker.config import OrchestratorSettings, Settings
 from avtomatika_worker.errors import ConfigError, MalformedMessageError, RejectedError, TransportError, WorkerError
+from avtomatika_worker.link.link import Link, LinkSettings
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import commands_path
 from avtomatika_worker.protocol.messages import Heartbeat, WorkerRegistration, WorkerStatus
-from avtomatika_worker.services.link import Link, LinkSettings
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.transport.http import HttpTransport

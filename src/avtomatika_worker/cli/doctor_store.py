@@ -8,7 +8,7 @@ from typing import Final
 
 from avtomatika_worker.cli.findings import Finding, error, note, ok, warning
 from avtomatika_worker.errors import DependencyError, DependencyMissingError, TaskError, UnsafeNameError
-from avtomatika_worker.files.probe import StoreProbe, probe_store
+from avtomatika_worker.files.store_check import StoreProbe, probe_store
 from avtomatika_worker.files.store_settings import StoreSettings
 
 _TIMEOUT: Final = 20.0
@@ -24,7 +24,7 @@ async def examine_store(settings: StoreSettings) -> tuple[Finding, ...]:
         return (note("S3 is configured, and no bucket for files of results; not tried", advice),)
     try:
         async with asyncio.timeout(_TIMEOUT):
-            return tuple(_told(await probe_store(settings)))
+            return tuple(_reported(await probe_store(settings)))
     except TimeoutError:
         text = f"the store does not answer within {_TIMEOUT:.0f} s"
         return (error(text, _advice(None)),)
@@ -32,7 +32,7 @@ async def examine_store(settings: StoreSettings) -> tuple[Finding, ...]:
         return (error(problem.message, "files of tasks cannot be moved without it"),)
 
 
-def _told(probe: StoreProbe) -> Iterator[Finding]:
+def _reported(probe: StoreProbe) -> Iterator[Finding]:
     place, failed = probe.uri.rpartition("/avtomatika-doctor/")[0], probe.failed
     if not failed:
         yield ok(f"{place}: a probe was written, read and deleted in {probe.seconds * 1000:.0f} ms")

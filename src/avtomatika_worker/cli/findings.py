@@ -102,8 +102,8 @@ def print_json(sections: Iterable[Section]) -> None:
         for section in sections
         for each in section.findings
     ]
-    told = {"errors": errors, "warnings": warnings, "findings": findings}
-    write_json(told)
+    reported = {"errors": errors, "warnings": warnings, "findings": findings}
+    write_json(reported)
 
 
 def worst(sections: Iterable[Section]) -> Severity:

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from avtomatika_worker.cli import terminal
-from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.wheel import InstalledPackage
+from avtomatika_worker.cli.worker_app import UsageProblem
 
 _SUFFIX: Final = ".tmpl"
 _DOT: Final = "dot_"

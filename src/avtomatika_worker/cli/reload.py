@@ -16,9 +16,9 @@ from typing import Final, NoReturn
 
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import ignore_signals
-from avtomatika_worker.cli.app import UsageProblem
 from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.cli.watching import changes
+from avtomatika_worker.cli.worker_app import UsageProblem
 
 _FINISH: Final = 10.0
 """Seconds that running tasks get to finish when a file has changed; then the shutdown is cut short."""
@@ -82,7 +82,7 @@ class Reloader:
         self._stop = threading.Event()
         self._signals = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._end_told = False
+        self._end_requested = False
 
     def run(self) -> int:
         """Run until a signal, which the command gets too. Return the exit code of its last process.
@@ -108,13 +108,13 @@ class Reloader:
                     break
                 _say(f"{self._names(files)} changed: starting again")
                 process = self._start()
-            elif process.poll() is not None and not self._end_told:
+            elif process.poll() is not None and not self._end_requested:
                 _say(f"ended with exit code {_exit_code(process)}; it starts again when a Python file changes")
-                self._end_told = True
+                self._end_requested = True
         return self._wait(process)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._end_told = False
+        self._end_requested = False
         # The child holds the reading end; the other one is closed when this process ends, whatever ends it.
         self._life = self._life or (os.pipe() if sys.platform != "win32" else (-1, -1))
         reading = self._life[0]

@@ -6,8 +6,8 @@ import os
 from typing import NoReturn
 
 from avtomatika_worker._signals import end_well, hear_signals
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, read_dotenv
 from avtomatika_worker.cli.reload import reload_command
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, read_dotenv
 from avtomatika_worker.config import read_setting
 from avtomatika_worker.errors import ConfigError
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from avtomatika_worker.cli import terminal
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.cli.machines import write, write_json
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.narrowing import is_dict, is_list
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.skills.contract import JsonSchema, SkillContract
 
 _LONGEST_DEFAULT: Final = 30
@@ -135,7 +135,7 @@ def _print(contracts: Sequence[SkillContract], console: Console) -> None:
         table.add_column(no_wrap=True)
         table.add_column()
         for param in params_of(contract.input_schema):
-            table.add_row(Text(param.name, style="" if param.required else "dim"), Text(_told(param)))
+            table.add_row(Text(param.name, style="" if param.required else "dim"), Text(_reported(param)))
         if table.row_count:
             console.print(Padding(table, (0, 0, 0, 4), expand=False))
         for line in _further(contract):
@@ -153,10 +153,10 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _told(param: Param) -> str:
-    told = f"{param.type} = {param.default}" if param.default else param.type
-    told += "" if param.default or param.required else ", optional"
-    return f"{told}: {param.description}" if param.description else told
+def _reported(param: Param) -> str:
+    reported = f"{param.type} = {param.default}" if param.default else param.type
+    reported += "" if param.default or param.required else ", optional"
+    return f"{reported}: {param.description}" if param.description else reported
 
 
 def _further(contract: SkillContract) -> Iterator[str]:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
 
-from avtomatika_worker.cli.app import UsageProblem
+from avtomatika_worker.cli.worker_app import UsageProblem
 
 PACKAGES: Final = ("avtomatika_worker", "avtomatika_worker_pytest")
 _METADATA: Final = ("METADATA", "WHEEL", "entry_points.txt")

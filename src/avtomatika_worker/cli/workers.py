@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from avtomatika_worker._signals import ignore_signals
-from avtomatika_worker.cli.app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.config import Settings, with_number
 from avtomatika_worker.config import load_settings as load_from
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.fleet import Control, Hello, Membership, Plan, run_fleet
+from avtomatika_worker.fleet import Control, Membership, Plan, Ready, run_fleet
+from avtomatika_worker.monitoring.health import UNIX_PREFIX
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.services.health import UNIX_PREFIX
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.process import EXIT_CRASHED, longest_shutdown, run_process
+from avtomatika_worker.worker.program import EXIT_CRASHED, longest_shutdown, run_process
 
 _log: Final = logging.getLogger("avtomatika_worker.fleet")
 
@@ -74,8 +74,8 @@ def _settings(worker: Worker, membership: Membership) -> Settings:
         raise UsageProblem(str(error)) from error
 
 
-def _hello(worker: Worker, settings: Settings) -> Hello:
-    return Hello(
+def _hello(worker: Worker, settings: Settings) -> Ready:
+    return Ready(
         worker_id=settings.worker_id,
         health_host=settings.health_host,
         port=settings.port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError, SlotTunerKind
 from avtomatika_worker.config.env_file import read_env_file
-from avtomatika_worker.config.loading import load_settings, read_setting, unknown_variables, with_number
+from avtomatika_worker.config.environment import load_settings, read_setting, unknown_variables, with_number
 from avtomatika_worker.config.reference import SettingDoc, describe
 from avtomatika_worker.config.settings import Settings
 from avtomatika_worker.config.structured import OrchestratorSettings

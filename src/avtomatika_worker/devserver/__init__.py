@@ -14,7 +14,8 @@ from __future__ import annotations
 from avtomatika_worker.devserver.changes import Change, Subscription
 from avtomatika_worker.devserver.console import Console, FileRoom, TaskLogs
 from avtomatika_worker.devserver.faults import Fault
-from avtomatika_worker.devserver.records import (
+from avtomatika_worker.devserver.server import DEFAULT_RATE_LIMITS, EmbeddedOrchestrator
+from avtomatika_worker.devserver.snapshots import (
     JobRecord,
     JobState,
     Problem,
@@ -23,7 +24,6 @@ from avtomatika_worker.devserver.records import (
     RecordedCall,
     WorkerRecord,
 )
-from avtomatika_worker.devserver.server import DEFAULT_RATE_LIMITS, EmbeddedOrchestrator
 
 __all__ = [
     "DEFAULT_RATE_LIMITS",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from avtomatika_worker.devserver.records import JobRecord
+from avtomatika_worker.devserver.snapshots import JobRecord
 
 _T = TypeVar("_T")
 _BACKLOG: Final = 10_000

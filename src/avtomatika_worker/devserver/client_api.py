@@ -28,10 +28,10 @@ from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.openapi import description
 from avtomatika_worker.devserver.orchestrator import Orchestrator
-from avtomatika_worker.devserver.records import JobRecord
+from avtomatika_worker.devserver.snapshots import JobRecord
 from avtomatika_worker.devserver.sse import EventStream
 from avtomatika_worker.narrowing import is_dict
-from avtomatika_worker.protocol.loose import as_number, as_object, as_text
+from avtomatika_worker.protocol.coerce import as_number, as_object, as_text
 from avtomatika_worker.skills.validation import describe
 
 _LONGEST_WAIT: Final = 600.0

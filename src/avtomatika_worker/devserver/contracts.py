@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from avtomatika_worker.narrowing import is_dict
-from avtomatika_worker.protocol.loose import as_object, as_texts
+from avtomatika_worker.protocol.coerce import as_object, as_texts
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 from avtomatika_worker.skills.validation import Problem as Complaint
 from avtomatika_worker.skills.validation import Schema

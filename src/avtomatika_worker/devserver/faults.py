@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from avtomatika_worker.devserver.records import RecordedCall
+from avtomatika_worker.devserver.snapshots import RecordedCall
 
 FaultCall = Literal["poll", "result", "heartbeat", "event", "register", "token", "ws", "any"]
 FaultKind = Literal[

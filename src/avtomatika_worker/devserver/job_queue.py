@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection
 
-from avtomatika_worker.devserver.records import JobRecord, JobState
+from avtomatika_worker.devserver.snapshots import JobRecord, JobState
 
 _Entry = tuple[float, int, int, JobRecord]
 

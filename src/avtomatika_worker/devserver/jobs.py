@@ -15,8 +15,8 @@ import orjson
 
 from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.job_queue import JobQueue
-from avtomatika_worker.devserver.records import JobRecord, JobState, Progress
 from avtomatika_worker.devserver.releases import Release
+from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Progress
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import is_list, is_mapping, is_tuple
 from avtomatika_worker.protocol.canonical import canonical_bytes

@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.contracts import Contracts
 from avtomatika_worker.devserver.jobs import JobBook, NewJob
-from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, Progress, ReceivedResult, WorkerRecord
 from avtomatika_worker.devserver.releases import Release
+from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Problem, Progress, ReceivedResult, WorkerRecord
 from avtomatika_worker.errors import ContractViolationError
-from avtomatika_worker.protocol.loose import as_number, as_object, as_text, as_texts
+from avtomatika_worker.protocol.coerce import as_number, as_object, as_text, as_texts
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 
 _NOT_RETRIED: Final = {

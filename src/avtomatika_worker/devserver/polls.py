@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.orchestrator import Orchestrator
-from avtomatika_worker.devserver.records import JobRecord
+from avtomatika_worker.devserver.snapshots import JobRecord
 
 
 @dataclass(eq=False, slots=True)

@@ -19,12 +19,12 @@ from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.client_api import ClientApi
 from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed
 from avtomatika_worker.devserver.faults import Fault, FaultBook
-from avtomatika_worker.devserver.guard import Guard
 from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.listening import listening_socket, stop_accepting
 from avtomatika_worker.devserver.orchestrator import Orchestrator, Rules
-from avtomatika_worker.devserver.records import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
+from avtomatika_worker.devserver.page_guard import Guard
 from avtomatika_worker.devserver.releases import Release, release
+from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
 from avtomatika_worker.devserver.verification import RateLimiter, TokenDesk, Verifier
 from avtomatika_worker.devserver.worker_api import WorkerApi, WorkerApiOptions
 from avtomatika_worker.protocol.dialects import NEWEST

@@ -18,7 +18,7 @@ from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.devserver.shapes import shape_problems
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import is_dict
-from avtomatika_worker.protocol.loose import as_number, as_object, as_text
+from avtomatika_worker.protocol.coerce import as_number, as_object, as_text
 from avtomatika_worker.protocol.signing import NOTHING, Signer, verify_message
 
 MAX_SKEW: Final = 60.0

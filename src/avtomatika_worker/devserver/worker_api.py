@@ -12,16 +12,16 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from avtomatika_worker.devserver.answers import Answers, break_connection, common_name
 from avtomatika_worker.devserver.changes import Hub
-from avtomatika_worker.devserver.commands import CommandChannels
+from avtomatika_worker.devserver.command_socket import CommandChannels
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.orchestrator import Orchestrator, ResultMetadataError
 from avtomatika_worker.devserver.polls import Polls
-from avtomatika_worker.devserver.records import RecordedCall
 from avtomatika_worker.devserver.releases import Release
-from avtomatika_worker.devserver.tasks import task_bytes
+from avtomatika_worker.devserver.snapshots import RecordedCall
+from avtomatika_worker.devserver.task_payloads import task_bytes
 from avtomatika_worker.devserver.verification import IssuedTokens, RateLimiter, Refusal, TokenDesk, Verifier
-from avtomatika_worker.devserver.wire import Answers, break_connection, common_name
 from avtomatika_worker.protocol.codec import (
     EVENT_PATH,
     REFRESH_PATH,
@@ -35,7 +35,7 @@ from avtomatika_worker.protocol.codec import (
     heartbeat_path,
     poll_path,
 )
-from avtomatika_worker.protocol.loose import as_object, as_text
+from avtomatika_worker.protocol.coerce import as_object, as_text
 from avtomatika_worker.protocol.signing import Signer
 
 _CALLS_KEPT: Final = 2000

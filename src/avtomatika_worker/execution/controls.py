@@ -17,8 +17,8 @@ from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.dialects import NEWEST, Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
-from avtomatika_worker.skills.hints import name_of
 from avtomatika_worker.skills.skill import Skill
+from avtomatika_worker.skills.type_hints import name_of
 
 _T = TypeVar("_T")
 _log: Final = logging.getLogger("avtomatika_worker.task")

@@ -13,7 +13,7 @@ from avtomatika_worker.execution.controls import Controls, Written
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, bounded_text
 from avtomatika_worker.protocol.canonical import DATA_DEPTH, canonical_at_once, canonical_data
 from avtomatika_worker.protocol.messages import CanonicalData
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 
 _CANNOT_ENCODE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 

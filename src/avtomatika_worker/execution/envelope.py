@@ -41,7 +41,7 @@ from avtomatika_worker.skills.contract import (
     SUCCESS,
     ResultContract,
 )
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -91,8 +91,8 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
         code, message, details = _error_parts(
             {"code": outcome.code, "message": outcome.message, "details": outcome.details}
         )
-        told = outcome.traceback if isinstance(cast("object", outcome.traceback), str) else ""
-        failure = replace(outcome, code=code, message=message or _FAILED, details=details, traceback=told)
+        reported = outcome.traceback if isinstance(cast("object", outcome.traceback), str) else ""
+        failure = replace(outcome, code=code, message=message or _FAILED, details=details, traceback=reported)
         return _sendable_failure(failure)
     if outcome.reason not in tuple(CancelReason):
         raise ContractViolationError(f"the reason of Cancelled must be a CancelReason, not {outcome.reason!r:.80}")

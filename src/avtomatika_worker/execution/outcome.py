@@ -22,7 +22,7 @@ from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.skills.contract import SUCCESS
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 
 _MESSAGE_LIMIT: Final = 2_000
 _MOST_NAMED: Final = 5

@@ -7,7 +7,7 @@ from typing import Any, cast
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import Dialect
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
 
 
 def plain_payload(payload: object) -> tuple[dict[str, Any] | None, str | None]:

@@ -180,9 +180,9 @@ class Resources:
         func, plain = resource.definition.func, underlying(resource.definition.func)
         try:
             if inspect.isasyncgenfunction(plain):
-                keeper = _Keeper(resource.name, func(**needed), self._children)
-                value = await keeper.open()
-                self._open.append((resource, keeper.end))
+                store = _Keeper(resource.name, func(**needed), self._children)
+                value = await store.open()
+                self._open.append((resource, store.end))
             elif inspect.isgeneratorfunction(plain):
                 steps: Generator[Any, Any, Any] = func(**needed)
                 value = await self._run_plain(lambda: next(steps, _END))

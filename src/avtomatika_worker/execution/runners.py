@@ -12,7 +12,7 @@ from typing import Any
 
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
-from avtomatika_worker.execution.processes.pool import Processes
+from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.skill import Skill

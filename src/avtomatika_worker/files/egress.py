@@ -20,8 +20,8 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from avtomatika_worker.files.egress_route import REDIRECTED, Authority, Route
 from avtomatika_worker.files.heads import Answer, Request, parse_answer, parse_request
-from avtomatika_worker.files.route import REDIRECTED, Authority, Route
 
 _CONNECT_TIMEOUT: Final = 10.0
 """Seconds for a connection to a host, as obstore's own."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from avtomatika_worker.files.route import Authority
+from avtomatika_worker.files.egress_route import Authority
 
 _MACHINE: Final = "http://169.254.169.254"
 """The metadata service of the machine, on all three clouds."""

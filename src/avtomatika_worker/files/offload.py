@@ -89,8 +89,8 @@ def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable
 def _is_about(entry: Any, name: str, uri: str, place: Place) -> bool:
     if not isinstance(entry, dict):
         return False
-    told = cast("dict[str, Any]", entry).get("uri")
-    return told == uri if told else name == name_of(place)
+    reported = cast("dict[str, Any]", entry).get("uri")
+    return reported == uri if reported else name == name_of(place)
 
 
 def _facts(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,14 +26,14 @@ class Progress:
         self._total = total
         self._notify = notify
         self._after = after
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def add(self, size: int) -> None:
         """Count bytes that have been moved."""
         self.done += size
         now = time.monotonic()
-        if now - self._told >= self._after and self.done < self._total:
-            self._told = now
+        if now - self._reported >= self._after and self.done < self._total:
+            self._reported = now
             text = f"{self._what} of {self._uri}: {self.done / _MIB:,.0f} of {self._total / _MIB:,.0f} MiB"
             _log.info("%s", text, extra=self._facts("transfer_progress"))
             self._notify(text)

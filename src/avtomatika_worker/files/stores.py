@@ -27,12 +27,12 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.egress import EgressProxy
+from avtomatika_worker.files.egress_route import Allowed, Authority, Problem, Route
 from avtomatika_worker.files.hosts import credential_hosts
 from avtomatika_worker.files.location import FILE, Location, locate
 from avtomatika_worker.files.names import resolved
 from avtomatika_worker.files.objects import ObjectInfo
 from avtomatika_worker.files.observer import Observer
-from avtomatika_worker.files.route import Allowed, Authority, Problem, Route
 from avtomatika_worker.files.sources import Sources
 from avtomatika_worker.files.store_settings import StoreSettings, retry_config
 
@@ -261,7 +261,7 @@ class Stores:
                 keys["credential_provider"] = self._credentials
             return _Client(self._made(location, route, retries=retries, **keys), route)
         except Exception as error:  # noqa: BLE001 - every kind of wrong configuration has an error of its own
-            raise DependencyMissingError(f"{location.uri}: no such store here: {self._told(error)}") from None
+            raise DependencyMissingError(f"{location.uri}: no such store here: {self._reported(error)}") from None
 
     def _store_url(self, location: Location) -> SplitResult:
         """Find out where obstore would look for a bucket, of all its settings: by a URL that it signs with no keys."""
@@ -382,13 +382,13 @@ class Stores:
             case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
                 return DependencyError(f"{location.uri}: access denied with this worker's credentials", facts)
             case ValueError() | exceptions.InvalidPathError():
-                return UnsafeNameError(location.uri, f"no such key can be read: {self._told(error)}")
+                return UnsafeNameError(location.uri, f"no such key can be read: {self._reported(error)}")
             case exceptions.NotSupportedError() | exceptions.UnknownConfigurationKeyError():
-                return DependencyMissingError(f"{location.uri}: {self._told(error)}", facts)
+                return DependencyMissingError(f"{location.uri}: {self._reported(error)}", facts)
             case _:
-                return TransientError(f"{location.uri}: {self._told(error)}", facts)
+                return TransientError(f"{location.uri}: {self._reported(error)}", facts)
 
-    def _told(self, error: Exception) -> str:
+    def _reported(self, error: Exception) -> str:
         """Return what an error says, without an answer's body, our keys, and where the store is: URLs can be signed."""
         text = str(error).partition("\n")[0].partition("<")[0]
         text = _URL.sub("the store", text)

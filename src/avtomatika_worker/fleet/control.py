@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 
 from avtomatika_worker._atexit import exit_at_once
-from avtomatika_worker.fleet.membership import Hello, Membership, Order
+from avtomatika_worker.fleet.membership import Command, Membership, Ready
 from avtomatika_worker.supervisor import Ending
-from avtomatika_worker.worker.process import EXIT_FORCED, EXIT_OK, Stoppable
+from avtomatika_worker.worker.program import EXIT_FORCED, EXIT_OK, Stoppable
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -53,7 +53,7 @@ class Control(Stoppable):
                 os._exit(EXIT_OK)
         self._thread.start()
 
-    def greet(self, hello: Hello) -> None:
+    def greet(self, hello: Ready) -> None:
         """Tell the fleet who this is, and wait for its word to begin."""
         self._drain_limit = hello.drain_limit
         with contextlib.suppress(OSError):  # the fleet is gone: the thread knows
@@ -104,10 +104,10 @@ class Control(Stoppable):
     def _listen(self) -> None:
         with self._socket.makefile("rb") as orders:
             for line in orders:
-                if line == Order.GO.value:
+                if line == Command.GO.value:
                     self._go.set()
                     continue
-                self._obey(2 if line == Order.FORCE.value else 1)
+                self._obey(2 if line == Command.FORCE.value else 1)
         self._orphaned = True
         self._obey(1)
         time.sleep(self._drain_limit)

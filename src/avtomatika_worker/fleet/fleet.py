@@ -18,13 +18,13 @@ from typing import Final
 
 from avtomatika_worker._waiting import first_of
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.fleet.health import FleetHealth, is_ready
-from avtomatika_worker.fleet.membership import Hello, Order
-from avtomatika_worker.fleet.process import Process, start
-from avtomatika_worker.fleet.seats import Seat, SeatState
+from avtomatika_worker.fleet.member_process import Process, start
+from avtomatika_worker.fleet.members import Member, MemberState
+from avtomatika_worker.fleet.members_health import FleetHealth, is_ready
+from avtomatika_worker.fleet.membership import Command, Ready
+from avtomatika_worker.monitoring.health import HealthServer
 from avtomatika_worker.observability.logging import configure_logging
-from avtomatika_worker.services.health import HealthServer
-from avtomatika_worker.worker.process import (
+from avtomatika_worker.worker.program import (
     EXIT_CRASHED,
     EXIT_FORCED,
     EXIT_LOST,
@@ -64,10 +64,10 @@ class Fleet:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._seats = [Seat(number) for number in range(1, plan.workers + 1)]
+        self._seats = [Member(number) for number in range(1, plan.workers + 1)]
         self._generation = 0
         self._directory = Path()
-        self._first_hello: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
+        self._first_hello: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._stop, self._force, self._kill = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._roll = asyncio.Event()
         self._may_begin = asyncio.Event()
@@ -127,7 +127,7 @@ class Fleet:
             explain(error)
             self._give_up(EXIT_USAGE)
 
-    async def _keep(self, seat: Seat) -> None:
+    async def _keep(self, seat: Member) -> None:
         """Keep a process in ``seat`` until told to stop. The first shows whether the configuration is right at all."""
         if seat.number > 1:
             await first_of(partial(asyncio.wait, {self._first_hello}), self._stop.wait)
@@ -143,7 +143,7 @@ class Fleet:
             else:
                 await self._wait_to_restart(seat, code, time.monotonic() - began)
 
-    async def _run_once(self, seat: Seat) -> int:
+    async def _run_once(self, seat: Member) -> int:
         """Run one process to its end and return its exit code."""
         seat.starts += 1
         plan, socket_path = self._plan, self._directory / f"{seat.number}.{seat.starts}.sock"
@@ -155,7 +155,7 @@ class Fleet:
             _log.error("%s cannot be started: %s", seat.name, error, extra={"action": "process_failed"})
             return EXIT_CRASHED
         seat.taken_by(process)
-        works = (self._greet(seat, process), self._end_when_told(process))
+        works = (self._greet(seat, process), self._end_when_asked(process))
         aside = [asyncio.create_task(each) for each in works]  # noqa: TID251 - waited for below, whatever they raise
         try:
             code = await process.ended()
@@ -172,13 +172,13 @@ class Fleet:
             self._codes.add(code)
         return EXIT_FORCED if process.killed else code
 
-    async def _greet(self, seat: Seat, process: Process) -> None:
+    async def _greet(self, seat: Member, process: Process) -> None:
         hello = await process.greeted()
         if hello is None:
             return
         seat.worker_id = hello.worker_id
-        if seat.state is SeatState.STARTING:
-            seat.state = SeatState.RUNNING
+        if seat.state is MemberState.STARTING:
+            seat.state = MemberState.RUNNING
         if not self._first_hello.done():
             configure_logging(hello.log_format, hello.log_level, background=True)
             _log.info("keeping %d worker processes", self._plan.workers, extra={"action": "fleet_started"})
@@ -190,16 +190,16 @@ class Fleet:
             extra={"action": "process_started", "worker_id": seat.name, "pid": process.pid},
         )
         await self._may_begin.wait()
-        process.order(Order.GO)
+        process.order(Command.GO)
 
-    async def _wait_to_restart(self, seat: Seat, code: int, ran_for: float) -> None:
+    async def _wait_to_restart(self, seat: Member, code: int, ran_for: float) -> None:
         delay = seat.restarts.ended(ran_for, random.random())
-        seat.state = SeatState.WAITING
+        seat.state = MemberState.WAITING
         _log.log(
             logging.ERROR if code else logging.WARNING,
             "%s ended by itself, %s (%d in a row); it starts again in %.1f s",
             seat.name,
-            _told(code),
+            _reported(code),
             seat.restarts.in_a_row,
             delay,
             extra={"action": "process_ended", "worker_id": seat.name, "exit_code": code, "delay": round(delay, 3)},
@@ -207,10 +207,10 @@ class Fleet:
         await self._pause(seat, delay)
         seat.restarted += 1
 
-    async def _leave_empty(self, seat: Seat) -> None:
+    async def _leave_empty(self, seat: Member) -> None:
         """Leave a seat whose process finds its configuration wrong: to start it again would not change that."""
-        seat.state = SeatState.EMPTY
-        if seat.starts == 1 or all(each.state is SeatState.EMPTY for each in self._seats):
+        seat.state = MemberState.EMPTY
+        if seat.starts == 1 or all(each.state is MemberState.EMPTY for each in self._seats):
             self._give_up(EXIT_USAGE)
             return
         _log.critical(
@@ -221,24 +221,24 @@ class Fleet:
         )
         await self._pause(seat, None)
 
-    async def _pause(self, seat: Seat, seconds: float | None) -> None:
+    async def _pause(self, seat: Member, seconds: float | None) -> None:
         """Wait so long, or until a rolling restart comes by, or until told to stop."""
         seat.wake.clear()
         await first_of(seat.wake.wait, self._stop.wait, timeout=seconds)
 
     # -------------------------------------------------------------------------------------------------- ending
 
-    async def _end_when_told(self, process: Process) -> None:
+    async def _end_when_asked(self, process: Process) -> None:
         await self._stop.wait()
         await self._end(process)
 
     async def _end(self, process: Process) -> None:
         """End a member in order; cut that short when it takes too long, and kill it when that does not help."""
         limit = STARTING_LIMIT if process.hello is None else process.hello.drain_limit
-        process.order(Order.DRAIN)
+        process.order(Command.DRAIN)
         if await _gone(process, limit, self._force):
             return
-        process.order(Order.FORCE)
+        process.order(Command.FORCE)
         if await _gone(process, FORCED_LIMIT, self._kill):
             return
         _log.error("process %d does not end: it is killed", process.pid, extra={"action": "process_killed"})
@@ -276,26 +276,26 @@ class Fleet:
         for seat in self._seats:
             await self._renew(seat, generation)
             if not await self._is_back(seat, generation):
-                if seat.state is SeatState.EMPTY:
+                if seat.state is MemberState.EMPTY:
                     _log.error("the rolling restart stopped at %s", seat.name, extra={"action": "roll_stopped"})
                 return
         _log.info("the rolling restart is done", extra={"action": "roll_finished"})
 
-    async def _renew(self, seat: Seat, generation: int) -> None:
+    async def _renew(self, seat: Member, generation: int) -> None:
         """End the seat's process, so that it gets a new one; one that waits for its start gets it at once."""
         process = seat.process
         if process is None or not process.runs:
             seat.restarts.forget()
-            seat.state = SeatState.STARTING
+            seat.state = MemberState.STARTING
             seat.wake.set()
         elif process.generation < generation:
-            seat.replacing, seat.state = True, SeatState.ENDING
+            seat.replacing, seat.state = True, MemberState.ENDING
             await self._end(process)
 
-    async def _is_back(self, seat: Seat, generation: int) -> bool:
+    async def _is_back(self, seat: Member, generation: int) -> bool:
         """Wait until the seat has a new process that is ready; return False when there is no use in waiting."""
         notice, pause = time.monotonic() + ROLL_NOTICE, _FIRST_LOOK
-        while generation == self._generation and seat.state is not SeatState.EMPTY:
+        while generation == self._generation and seat.state is not MemberState.EMPTY:
             process = seat.process
             has_new = process is not None and process.generation >= generation and process.hello is not None
             if process is not None and has_new and await asyncio.to_thread(is_ready, process):
@@ -346,7 +346,7 @@ async def _gone(process: Process, seconds: float, unless: asyncio.Event) -> bool
     return process.gone.is_set()
 
 
-def _told(code: int) -> str:
+def _reported(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with contextlib.suppress(ValueError):

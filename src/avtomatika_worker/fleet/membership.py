@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 
 
-class Order(enum.Enum):
+class Command(enum.Enum):
     """What the fleet tells a member."""
 
     GO = b"go\n"
@@ -23,7 +23,7 @@ class Order(enum.Enum):
     """Cut the shutdown short."""
 
 
-class Hello(msgspec.Struct, frozen=True):
+class Ready(msgspec.Struct, frozen=True):
     """What a member tells when its app is loaded and its settings are right.
 
     Most of it is the same for all members; it depends on the user's code, which the fleet does not load.

@@ -29,13 +29,13 @@ def contain_handlers() -> None:
     logger.propagate = False
 
 
-_told: Final = set[type[BaseException]]()
+_reported: Final = set[type[BaseException]]()
 
 
 def record_lost(error: BaseException) -> None:
     """Report on standard error that a record was lost: once for each kind of problem."""
-    if type(error) not in _told:
-        _told.add(type(error))
+    if type(error) not in _reported:
+        _reported.add(type(error))
         write_error(f"worker: a log record was lost: {type(error).__name__} was raised while it was made")
 
 

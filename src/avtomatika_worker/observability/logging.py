@@ -20,7 +20,7 @@ from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLo
 from avtomatika_worker.observability.writer import Writer
 
 TASK_FINISHED: Final = "task_finished"
-"""The ``action`` of the one record that every task makes (services/tasks.py)."""
+"""The ``action`` of the one record that every task makes (tasks/runner.py)."""
 
 _OWN: Final = "avtomatika_worker"
 _own_logger: Final = logging.getLogger(_OWN)

@@ -54,9 +54,11 @@ def set_up(*, service_name: str, worker_id: str, version: str) -> Telemetry:
 
 
 def _resource(service_name: str, worker_id: str, version: str) -> Resource:
-    told = Resource.create({SERVICE_INSTANCE_ID: worker_id, SERVICE_VERSION: version})  # reads OTEL_RESOURCE_ATTRIBUTES
-    named = not str(told.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service")
-    return told if named else told.merge(Resource({SERVICE_NAME: service_name}))
+    reported = Resource.create(
+        {SERVICE_INSTANCE_ID: worker_id, SERVICE_VERSION: version}
+    )  # reads OTEL_RESOURCE_ATTRIBUTES
+    named = not str(reported.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service")
+    return reported if named else reported.merge(Resource({SERVICE_NAME: service_name}))
 
 
 def _own_tracers(resource: Resource) -> TracerProvider | None:

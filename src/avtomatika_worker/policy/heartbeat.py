@@ -44,7 +44,7 @@ class WorkerState:
     slots_running: int = 0
     slots_polling: int = 0
 
-    def tells_the_same_as(self, other: WorkerState) -> bool:
+    def reports_the_same_as(self, other: WorkerState) -> bool:
         """Whether an orchestrator would dispatch the same way on both (the list of tasks can wait)."""
         mine = (self.status, self.available_skills, self.hot_skills, self.hot_cache)
         return mine == (other.status, other.available_skills, other.hot_skills, other.hot_cache)
@@ -73,14 +73,14 @@ class HeartbeatMemory:
     next_regular: float = 0.0
     changed_at: float | None = None
     last_usage: ResourcesUsage | None = None
-    usage_told_at: float = 0.0
+    usage_reported_at: float = 0.0
     _not_before: float = 0.0
     _credit: float = field(default=BURST)
     _credit_at: float = 0.0
 
     def noticed(self, state: WorkerState, now: float) -> None:
         """Take note of the newest state: a change that matters makes a heartbeat due soon."""
-        if self.last_state is None or not state.tells_the_same_as(self.last_state):
+        if self.last_state is None or not state.reports_the_same_as(self.last_state):
             if self.changed_at is None:
                 self.changed_at = now
         else:
@@ -99,7 +99,7 @@ class HeartbeatMemory:
     ) -> Heartbeat:
         """Return the heartbeat that tells ``state``; catalogue and ``usage`` go along when there is something to tell.
 
-        ``usage`` is what `usage_to_tell` returned.
+        ``usage`` is what `usage_to_report` returned.
         """
         # Up to 1.0b8 the catalogue is also the availability list (RXON.md, Behaviour 1).
         available_before = self.last_state.available_skills if self.last_state else None
@@ -120,17 +120,17 @@ class HeartbeatMemory:
             capabilities=catalogue.capabilities if is_first or self.full_sync else None,
         )
 
-    def usage_to_tell(self, usage: ResourcesUsage | None, now: float) -> ResourcesUsage | None:
+    def usage_to_report(self, usage: ResourcesUsage | None, now: float) -> ResourcesUsage | None:
         """Return ``usage`` where it is news: unlike what was told last, or that is too long ago."""
         if usage is None or self.last_usage is None:
             return usage
-        stale = now - self.usage_told_at >= USAGE_REFRESH
+        stale = now - self.usage_reported_at >= USAGE_REFRESH
         return usage if stale or differs(usage, self.last_usage) else None
 
-    def usage_told(self, usage: ResourcesUsage | None, now: float) -> None:
+    def usage_reported(self, usage: ResourcesUsage | None, now: float) -> None:
         """Take note of the usage that an accepted heartbeat told."""
         if usage is not None:
-            self.last_usage, self.usage_told_at = usage, now
+            self.last_usage, self.usage_reported_at = usage, now
 
     def sent(self, state: WorkerState, catalogue: Catalogue, now: float, *, jitter: float, full_sync: bool) -> None:
         """Take note of a heartbeat that was accepted; ``jitter`` (seconds) shifts the next regular one."""
@@ -159,17 +159,21 @@ class HeartbeatMemory:
         return min(BURST, self._credit + max(0.0, now - self._credit_at) * REFILL)
 
 
-def differs(usage: ResourcesUsage, told: ResourcesUsage) -> bool:
+def differs(usage: ResourcesUsage, reported: ResourcesUsage) -> bool:
     """Whether the usage has left the dead band around what was told: 5 points of load, 5 % of memory."""
-    if abs(usage.cpu_load_percent - told.cpu_load_percent) >= DEAD_BAND_POINTS:
+    if abs(usage.cpu_load_percent - reported.cpu_load_percent) >= DEAD_BAND_POINTS:
         return True
-    if abs(usage.ram_used_gb - told.ram_used_gb) >= DEAD_BAND_SHARE * max(told.ram_used_gb, usage.ram_used_gb) > 0:
+    if (
+        abs(usage.ram_used_gb - reported.ram_used_gb)
+        >= DEAD_BAND_SHARE * max(reported.ram_used_gb, usage.ram_used_gb)
+        > 0
+    ):
         return True
     loads = {device.unit_id: device.load_percent for device in usage.devices_usage or ()}
-    loads_told = {device.unit_id: device.load_percent for device in told.devices_usage or ()}
-    if loads.keys() != loads_told.keys():
+    loads_reported = {device.unit_id: device.load_percent for device in reported.devices_usage or ()}
+    if loads.keys() != loads_reported.keys():
         return True
-    return any(abs(load - loads_told[unit]) >= DEAD_BAND_POINTS for unit, load in loads.items())
+    return any(abs(load - loads_reported[unit]) >= DEAD_BAND_POINTS for unit, load in loads.items())
 
 
 def bounded_interval(interval: float, jitter: float) -> float:

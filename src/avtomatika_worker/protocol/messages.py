@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from avtomatika_worker.narrowing import is_list
-from avtomatika_worker.protocol.loose import as_texts
+from avtomatika_worker.protocol.coerce import as_texts
 
 
 class WorkerStatus(enum.StrEnum):

@@ -18,7 +18,7 @@ import msgspec
 
 from avtomatika_worker.errors import MalformedMessageError, RejectedError
 from avtomatika_worker.protocol.codec import VERSION_HEADER
-from avtomatika_worker.protocol.loose import as_number, as_object, as_text, as_texts
+from avtomatika_worker.protocol.coerce import as_number, as_object, as_text, as_texts
 from avtomatika_worker.protocol.messages import (
     Command,
     EventReply,

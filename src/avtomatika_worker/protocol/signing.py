@@ -7,8 +7,8 @@ import hmac
 from typing import Any
 
 from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.dialects import Dialect
-from avtomatika_worker.protocol.loose import as_object
 
 SECURITY_FIELD = "security"
 TASK_SIGNATURE_FIELDS = frozenset({"sig", "orchestrator_signature"})

@@ -8,8 +8,8 @@ from typing import Any, Final
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.dialects import NEUTRAL
-from avtomatika_worker.protocol.loose import as_object
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.validation import Schema, without_nulls
 

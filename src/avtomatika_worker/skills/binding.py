@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import mentions
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.engines import TypeContract
-from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, name_of
 from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, name_of
+from avtomatika_worker.skills.uri_params import mentions
 from avtomatika_worker.skills.validation import InvalidValue, describe
 
 _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -79,7 +79,7 @@ class SkillDecorator(ABC):
         **marketplace: Any,
     ) -> Callable[[F], F]: ...
 
-    def skill(self, name: Any = None, /, **told: Any) -> Any:
+    def skill(self, name: Any = None, /, **declarations: Any) -> Any:
         """Make a function a skill: ``@worker.skill``, ``@worker.skill()`` or ``@worker.skill("name", …)``.
 
         Left out, the name is the function's, the description its docstring's first paragraph, the version its module's
@@ -101,13 +101,13 @@ class SkillDecorator(ABC):
         Raises `SkillDefinitionError`.
         """
         if callable(name):
-            self.add_skill(define(name, told.pop("name", None), **told))
+            self.add_skill(define(name, declarations.pop("name", None), **declarations))
             return name
-        if "name" in told and name is None:
-            name = told.pop("name")
+        if "name" in declarations and name is None:
+            name = declarations.pop("name")
 
         def decorate(func: F) -> F:
-            self.add_skill(define(func, name, **told))
+            self.add_skill(define(func, name, **declarations))
             return func
 
         return decorate

@@ -18,12 +18,15 @@ import msgspec
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.narrowing import is_dict, is_list
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.announced import announceable, take_numbers_for_decimals
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.hints import (
+from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.mirrors import Mirrors
+from avtomatika_worker.skills.records import Record
+from avtomatika_worker.skills.type_hints import (
     MISSING,
     UnsupportedTypeError,
     is_msgspec_constraint,
@@ -32,9 +35,6 @@ from avtomatika_worker.skills.hints import (
     name_of,
     needs_pydantic,
 )
-from avtomatika_worker.skills.mirrors import Mirrors
-from avtomatika_worker.skills.plain import to_plain
-from avtomatika_worker.skills.records import Record
 from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, said, shorten
 
 _PATH_SCHEMA: Final = {"type": "string", "format": "path"}

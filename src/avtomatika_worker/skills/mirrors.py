@@ -19,8 +19,8 @@ from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_or
 import msgspec
 
 from avtomatika_worker.errors import TaskError
-from avtomatika_worker.skills.hints import MISSING, admits_none, name_of, stands_for, union_of
 from avtomatika_worker.skills.records import Field, Record, record_of
+from avtomatika_worker.skills.type_hints import MISSING, admits_none, name_of, stands_for, union_of
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
 
 WriteDefault = Callable[[Any], Any]

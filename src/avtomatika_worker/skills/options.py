@@ -9,7 +9,7 @@ import msgspec
 
 from avtomatika_worker.errors import SkillDefinitionError
 from avtomatika_worker.narrowing import is_mapping
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 
 DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
 """Options that say what is announced, and are read one by one."""

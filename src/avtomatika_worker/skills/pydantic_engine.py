@@ -16,8 +16,8 @@ import pydantic_core
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.narrowing import is_dict, is_list, is_tuple
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.hints import MISSING, for_pydantic
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.type_hints import MISSING, for_pydantic
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said, shorten
 
 _MOST: Final = 20

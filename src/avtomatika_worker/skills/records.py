@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NotRequired, Required, cast, get_args, get_ori
 
 import msgspec
 
-from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, class_hints, is_named_tuple
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, class_hints, is_named_tuple
 
 _EMPTY_FACTORIES: tuple[Any, ...] = (list, dict, set, frozenset, tuple)
 

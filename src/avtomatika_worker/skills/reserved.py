@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 import msgspec
 
 from avtomatika_worker.narrowing import is_list
-from avtomatika_worker.skills.hints import MISSING, members_of, name_of
+from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of
 
 
 @dataclass(frozen=True, slots=True)

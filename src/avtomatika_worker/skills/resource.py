@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, get_args, get_origin
 
 from avtomatika_worker.errors import ResourceError, SkillDefinitionError
 from avtomatika_worker.skills.binding import Injectables, Provider, type_hints, underlying
-from avtomatika_worker.skills.hints import MISSING, members_of, name_of, says_nothing
+from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of, says_nothing
 
 _NO_NEEDS: Final[Mapping[str, Any]] = MappingProxyType({})
 _ITERATORS: Final = frozenset({Iterator, Iterable, Generator, AsyncIterator, AsyncGenerator})

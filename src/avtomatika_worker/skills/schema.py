@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NotRequired, Required, get_args, get_o
 import msgspec
 
 from avtomatika_worker.narrowing import is_mapping
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.skills.announced import announceable
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
 from avtomatika_worker.skills.engines import (
@@ -21,7 +21,9 @@ from avtomatika_worker.skills.engines import (
     with_pydantic,
     written_schema,
 )
-from avtomatika_worker.skills.hints import (
+from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.records import Field, Record, record_of
+from avtomatika_worker.skills.type_hints import (
     MISSING,
     UnsupportedTypeError,
     field_types,
@@ -35,8 +37,6 @@ from avtomatika_worker.skills.hints import (
     union_of,
     without_requiredness,
 )
-from avtomatika_worker.skills.plain import to_plain
-from avtomatika_worker.skills.records import Field, Record, record_of
 from avtomatika_worker.skills.validation import shorten
 
 Fields = Mapping[str, tuple[Any, Any]]

@@ -15,7 +15,6 @@ from avtomatika_worker.narrowing import is_collection
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.bare import PATHS, URIS, Place, mentions, places
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -27,11 +26,12 @@ from avtomatika_worker.skills.binding import (
     unresolved,
 )
 from avtomatika_worker.skills.contract import ResultContract, SkillContract
-from avtomatika_worker.skills.hints import MISSING, UnsupportedTypeError, says_nothing
+from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.options import DECLARED, metadata_of
-from avtomatika_worker.skills.plain import to_plain
 from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.strays import refusing_strays
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, says_nothing
+from avtomatika_worker.skills.uri_params import PATHS, URIS, Place, mentions, places
 from avtomatika_worker.skills.validation import Schema, describe, without_nulls
 
 T = TypeVar("T")
@@ -94,24 +94,24 @@ class SkillDefinition:
 
     def compile(self, injectables: Injectables) -> Skill:
         """Infer, check and compile everything. Raises `SkillDefinitionError`."""
-        told = self.declaration
-        given = self._read(schema.explicit_input, told.input_schema, "the schema of its input")
+        declarations = self.declaration
+        given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
         plan = compile_plan(self.name, self.func, injectables, self.localns, given)
         output = self._output()
         events = {
             name: self._read(schema.explicit_event, event, f"the schema of its event {name!r}")
-            for name, event in (told.events or {}).items()
+            for name, event in (declarations.events or {}).items()
         }
         contract = SkillContract(
             name=self.name,
-            type=told.type or self.name,
-            description=told.description if told.description is not None else _docstring(self.func),
-            version=told.version if told.version is not None else _module_version(self.func),
+            type=declarations.type or self.name,
+            description=declarations.description if declarations.description is not None else _docstring(self.func),
+            version=declarations.version if declarations.version is not None else _module_version(self.func),
             input_schema=plan.input.schema if plan.input is not None else None,
             output_schema=output.schema if output is not None else None,
             events_schema=events or None,
-            output_statuses=tuple(told.output_statuses or ()),
-            properties=dict(told.properties),
+            output_statuses=tuple(declarations.output_statuses or ()),
+            properties=dict(declarations.properties),
         )
         _check_sendable(contract)
         try:
@@ -258,18 +258,18 @@ def define(
     cancel_grace: float = CANCEL_GRACE,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
-    **told: Any,
+    **declarations: Any,
 ) -> SkillDefinition:
     """Make a definition from what the decorator was given. Raises `SkillDefinitionError` for what is plainly wrong."""
     if not callable(func):
         raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
     inner = underlying(func)
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
-    known = {key: told.pop(key, None) for key in DECLARED}
+    known = {key: declarations.pop(key, None) for key in DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
     options = SkillOptions(timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child)
     _check_options(skill, func, options)
-    declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, told), **known)
+    declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)
     return SkillDefinition(func, skill, declaration, options, local_names(func))
 
 
@@ -279,18 +279,18 @@ def is_async(func: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
 
 
-def _check_declaration(skill: Any, func: Callable[..., Any], told: Mapping[str, Any]) -> None:
+def _check_declaration(skill: Any, func: Callable[..., Any], declarations: Mapping[str, Any]) -> None:
     if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:
         raise SkillDefinitionError(str(skill), "a skill's name must match [A-Za-z0-9_-], 1 to 128 characters")
-    kind = told["type"]
+    kind = declarations["type"]
     if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
         raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
     _check_function(skill, func)
-    _check_events(skill, told)
+    _check_events(skill, declarations)
     for name in ("description", "version"):
-        if not isinstance(told[name], str | None):
-            raise SkillDefinitionError(skill, f"{name} must be a string, not {told[name]!r:.80}")
-    statuses = told["output_statuses"]
+        if not isinstance(declarations[name], str | None):
+            raise SkillDefinitionError(skill, f"{name} must be a string, not {declarations[name]!r:.80}")
+    statuses = declarations["output_statuses"]
     if statuses is not None and (
         isinstance(statuses, str)
         or not is_collection(statuses)
@@ -308,11 +308,11 @@ def _check_function(skill: str, func: Callable[..., Any]) -> None:
         )
 
 
-def _check_events(skill: str, told: Mapping[str, Any]) -> None:
-    if told["events"] is not None and told["events_schema"] is not None:
+def _check_events(skill: str, declarations: Mapping[str, Any]) -> None:
+    if declarations["events"] is not None and declarations["events_schema"] is not None:
         raise SkillDefinitionError(skill, "events and events_schema are the same: give one of them")
     for name in ("events", "events_schema"):
-        if told[name] is not None and not isinstance(told[name], Mapping):
+        if declarations[name] is not None and not isinstance(declarations[name], Mapping):
             raise SkillDefinitionError(
                 skill, f"{name} must map names of events to their schemas, as {{'alert': Alert}}"
             )
@@ -360,14 +360,14 @@ def _is_seconds(value: object, *, least: float = 0.0) -> bool:
 
 def _check_sendable(contract: SkillContract) -> None:
     """Refuse what no orchestrator can digest: a worker that announced it would never be registered."""
-    told = {
+    declarations = {
         "the schema of its input": contract.input_schema,
         "the schema of its output": contract.output_schema,
         "the schemas of its events": contract.events_schema and dict(contract.events_schema),
         "its metadata": dict(contract.properties),
         "its texts": [contract.description, contract.version, *contract.output_statuses],
     }
-    for what, value in told.items():
+    for what, value in declarations.items():
         try:
             canonical_bytes({"supported_skills": [{"of": value}]}, NEUTRAL)  # as deep as it stands in a registration
         except UnsendableValueError as error:

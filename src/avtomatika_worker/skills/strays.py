@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.narrowing import is_collection, is_dict, is_list, is_mapping
-from avtomatika_worker.skills.bare import PATHS, Place, places
 from avtomatika_worker.skills.contract import JsonSchema
+from avtomatika_worker.skills.uri_params import PATHS, Place, places
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path
 
 _PROBLEM: Final = (

@@ -12,7 +12,7 @@ holds a worker to what it has published. docs/testing.md has examples.
 from __future__ import annotations
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobRecord, JobState, Progress
-from avtomatika_worker.testing.contract import assert_contract
+from avtomatika_worker.testing.contract_check import assert_contract
 from avtomatika_worker.testing.harness import RunningTask, StartHarness, WorkerHarness
 from avtomatika_worker.testing.result import SeenError, SeenEvent, SkillResult
 

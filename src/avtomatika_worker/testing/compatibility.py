@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from avtomatika_worker.narrowing import is_dict, is_list
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 
 _Schema = Mapping[str, Any]
 _ANYTHING: Final[_Schema] = {}
@@ -108,7 +108,7 @@ class _Comparison:
             for inclusive, exclusive in keys:
                 ours, theirs = _bound(wide, inclusive, exclusive, sign), _bound(narrow, inclusive, exclusive, sign)
                 if theirs is not None and (ours is None or ours < theirs):
-                    yield self._changed(path, inclusive, _told(wide, inclusive), _told(narrow, inclusive))
+                    yield self._changed(path, inclusive, _reported(wide, inclusive), _reported(narrow, inclusive))
         step, other = narrow.get("multipleOf"), wide.get("multipleOf")
         if step is not None and (other is None or other % step):
             yield self._changed(path, "multipleOf", other, step)
@@ -213,7 +213,7 @@ def _bound(schema: _Schema, inclusive: str, exclusive: str, sign: int) -> tuple[
     return max(found, default=None)
 
 
-def _told(schema: _Schema, inclusive: str) -> object:
+def _reported(schema: _Schema, inclusive: str) -> object:
     exclusive = schema.get("exclusive" + inclusive.capitalize())
     return schema.get(inclusive) if exclusive is None else _Words(f"{exclusive:g}, exclusively,")
 

@@ -13,13 +13,13 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress, WorkerRecord
 from avtomatika_worker.narrowing import is_dict
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import S3Uri
-from avtomatika_worker.skills.plain import to_plain
+from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.testing.local_storage import Storage
 from avtomatika_worker.testing.result import SeenEvent, SkillResult, events_of, progress_of, result_of
-from avtomatika_worker.testing.storage import Storage
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.storage import with_own_files
+from avtomatika_worker.worker.file_settings import with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
 
 _T = TypeVar("_T")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker.devserver import JobRecord, JobState, Progress
-from avtomatika_worker.protocol.loose import as_number, as_object, as_text
+from avtomatika_worker.protocol.coerce import as_number, as_object, as_text
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
-from avtomatika_worker.testing.storage import Storage
+from avtomatika_worker.testing.local_storage import Storage
 
 _STATUS_OF: Final = {JobState.FINISHED: "success", JobState.CANCELLED: "cancelled"}
 
@@ -141,6 +141,6 @@ def _status(job: JobRecord) -> str:
 
 
 def _error(error: dict[str, Any] | None) -> SeenError:
-    told = error or {}
-    code, message = as_text(told.get("code")) or "TRANSIENT_ERROR", as_text(told.get("message")) or ""
-    return SeenError(code, message, as_object(told.get("details")))
+    reported = error or {}
+    code, message = as_text(reported.get("code")) or "TRANSIENT_ERROR", as_text(reported.get("message")) or ""
+    return SeenError(code, message, as_object(reported.get("details")))

@@ -12,13 +12,13 @@ import msgspec
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError, UnsendableValueError
+from avtomatika_worker.link.heartbeats import Announcement
 from avtomatika_worker.observability.host import HostFacts
 from avtomatika_worker.policy.heartbeat import Catalogue
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import Capabilities, Resources, SkillInfo, WorkerRegistration
-from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
-from avtomatika_worker.services.heartbeats import Announcement
+from avtomatika_worker.protocol.redis_safe_schema import storable_schema, storable_schemas
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.registry import SkillRegistry
 

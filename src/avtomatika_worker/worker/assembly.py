@@ -7,25 +7,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread
 from avtomatika_worker.config import Settings
+from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.middleware import Middleware
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.rotation import Rotation
-from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.link import Link
-from avtomatika_worker.services.outbox import Outbox
-from avtomatika_worker.services.poller import Poller
-from avtomatika_worker.services.usage import UsageMonitor
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
+from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox
 from avtomatika_worker.worker.make_links import make_links
 from avtomatika_worker.worker.make_monitoring import make_monitoring, make_telemetry
 from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
-from avtomatika_worker.worker.provision import Provision
+from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.worker.standby import make_standby
 
 _STORE_TIMEOUT: Final = 10.0
@@ -37,26 +37,26 @@ def assemble(
     registry: SkillRegistry,
     middlewares: Sequence[Middleware],
     policies: Policies,
-    provision: Provision,
+    provision: ResourcePlan,
     *,
     health_check: bool,
     prestart: bool = True,
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
-    board, usage = Board(WorkerState()), UsageMonitor(policies.usage_checker)
+    state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker)
     telemetry = make_telemetry(settings)
     outbox = make_outbox(settings)
     workshop = make_workshop(settings, provision, telemetry, prestart=prestart)
-    tasks, presence = make_tasks(settings, registry, middlewares, policies, workshop, outbox, board, telemetry)
+    tasks, publisher = make_tasks(settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry)
     announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
-    links = make_links(settings, announcement, board, tasks, usage, telemetry)
-    poller = Poller(links.links, _rotation(settings), tasks, presence, outbox)
+    links = make_links(settings, announcement, state_watch, tasks, usage, telemetry)
+    poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox)
     monitoring = make_monitoring(
-        settings, links.links, outbox, board, tasks, poller, usage, telemetry, health_check=health_check
+        settings, links.links, outbox, state_watch, tasks, poller, usage, telemetry, health_check=health_check
     )
     standby = make_standby(settings, links, monitoring, tasks.skills_running) if settings.heartbeat_process else None
     return Supervisor(
-        Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes, standby),
+        Engine(links.links, links.heartbeats, poller, tasks, publisher, outbox, workshop.processes, standby),
         parts=[
             Part("telemetry", close=partial(in_thread, telemetry.close)),
             *workshop.parts(),

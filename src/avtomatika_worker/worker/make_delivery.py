@@ -5,9 +5,9 @@ from __future__ import annotations
 import platformdirs
 
 from avtomatika_worker.config import ResultDurability, Settings
-from avtomatika_worker.services.keeping import Keeper
-from avtomatika_worker.services.outbox import Outbox
-from avtomatika_worker.services.store import Store
+from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.delivery.sqlite_store import SqliteStore
+from avtomatika_worker.delivery.store import Store
 
 
 def make_outbox(settings: Settings) -> Outbox:
@@ -15,7 +15,7 @@ def make_outbox(settings: Settings) -> Outbox:
     directory = settings.state_dir or platformdirs.user_state_path("avtomatika-worker", appauthor=False)
     off = settings.result_durability is ResultDurability.OFF
     return Outbox(
-        Keeper(None if off else Store(directory, settings.worker_id, temporary=settings.worker_id_is_random)),
+        Store(None if off else SqliteStore(directory, settings.worker_id, temporary=settings.worker_id_is_random)),
         max_age=settings.result_max_age,
         store_first=settings.result_durability is ResultDurability.ALWAYS,
     )

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, Settings
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.outcome import CancelReason
+from avtomatika_worker.link.cancellations import CancellationQueue
+from avtomatika_worker.link.commands import Commands
+from avtomatika_worker.link.heartbeats import Announcement, Heartbeats
+from avtomatika_worker.link.isolation import keep_running
+from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.tls_reload import TlsReload
+from avtomatika_worker.link.token_renewal import TokenRenewal
 from avtomatika_worker.link_thread import Service
+from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.rotation import Mode
-from avtomatika_worker.protocol.trust import TaskGuard
-from avtomatika_worker.services.cancels import Cancels
-from avtomatika_worker.services.commands import Commands
-from avtomatika_worker.services.containment import keep_running
-from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.heartbeats import Announcement, Heartbeats
-from avtomatika_worker.services.link import Link, LinkSettings
-from avtomatika_worker.services.renewal import TokenRenewal
-from avtomatika_worker.services.tasks import Tasks
-from avtomatika_worker.services.tls_watch import TlsWatch
-from avtomatika_worker.services.usage import UsageMonitor
+from avtomatika_worker.protocol.task_verification import TaskGuard
+from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 
@@ -48,24 +48,24 @@ class Links:
 def make_links(
     settings: Settings,
     announcement: Announcement,
-    board: Board[WorkerState],
-    tasks: Tasks,
+    state_watch: threadsafe.Watch[WorkerState],
+    tasks: TaskRunner,
     usage: UsageMonitor,
     telemetry: Telemetry,
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
     # From the link thread to the main loop, where tasks live.
-    on_cancel = Cancels(asyncio.get_running_loop(), partial(tasks.cancel, reason=CancelReason.REQUESTED))
+    on_cancel = CancellationQueue(asyncio.get_running_loop(), partial(tasks.cancel, reason=CancelReason.REQUESTED))
     links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
-    heartbeats = tuple(Heartbeats(link, board, announcement, on_cancel, usage) for link in links)
+    heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
     services += [_kept(link, TokenRenewal(link).run) for link in links]
     if settings.enable_websockets:
         most = settings.max_response_bytes
         services += [_kept(link, Commands(link, on_cancel, tls=tls, max_message=most).run) for link in links]
     if tls != TlsFiles():
-        services.append(TlsWatch(tls, links, settings.tls_reload_interval).run)
+        services.append(TlsReload(tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
         watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
         services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
@@ -124,7 +124,7 @@ def _tls(settings: Settings) -> TlsFiles:
     return tls
 
 
-def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: Tasks) -> list[Service]:
+def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: TaskRunner) -> list[Service]:
     """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
     loop = asyncio.get_running_loop()
 

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
 from avtomatika_worker._waiting import in_thread
 from avtomatika_worker.config import Settings, SlotTunerKind
+from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import Service
+from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_slots
+from avtomatika_worker.monitoring.health import HealthServer
+from avtomatika_worker.monitoring.health_probe import HealthProbe
+from avtomatika_worker.monitoring.slot_tuning import SlotTuning
+from avtomatika_worker.monitoring.usage import UsageMonitor
+from avtomatika_worker.monitoring.watchdog import Pulse, Watchdog
 from avtomatika_worker.observability.telemetry import Telemetry, set_up
-from avtomatika_worker.observability.usage import UsageMeter
+from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
-from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.gauges import watch_links, watch_machine, watch_slots
-from avtomatika_worker.services.health import HealthServer
-from avtomatika_worker.services.link import Link
-from avtomatika_worker.services.outbox import Outbox
-from avtomatika_worker.services.poller import Poller
-from avtomatika_worker.services.probe import Probe
-from avtomatika_worker.services.tasks import Tasks
-from avtomatika_worker.services.tuning import Tuning
-from avtomatika_worker.services.usage import UsageMonitor
-from avtomatika_worker.services.watchdog import Pulse, Watchdog
 from avtomatika_worker.supervisor import Part
+from avtomatika_worker.tasks.poller import Poller
+from avtomatika_worker.tasks.runner import TaskRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Monitoring:
 
     pulse: Pulse
     services: Sequence[Service]
-    probe: Probe
+    probe: HealthProbe
     health: HealthServer | None
 
     def parts(self) -> list[Part]:
@@ -59,8 +59,8 @@ def make_monitoring(
     settings: Settings,
     links: Sequence[Link],
     outbox: Outbox,
-    board: Board[WorkerState],
-    tasks: Tasks,
+    state_watch: threadsafe.Watch[WorkerState],
+    tasks: TaskRunner,
     poller: Poller,
     usage: UsageMonitor,
     telemetry: Telemetry,
@@ -77,12 +77,12 @@ def make_monitoring(
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
         services.append(_tuning(settings, tasks).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
-    probe = Probe(links, outbox, board, watchdog, facts)
+    probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
     return Monitoring(pulse, services, probe, health)
 
 
-def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
+def _tuning(settings: Settings, tasks: TaskRunner) -> SlotTuning:
     """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
     loop = asyncio.get_running_loop()
     tuner = SlotTuner(
@@ -98,4 +98,4 @@ def _tuning(settings: Settings, tasks: Tasks) -> Tuning:
         tasks.slots.limit(usable)
         tasks.slots_freed()
 
-    return Tuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))
+    return SlotTuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))

@@ -6,32 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread, side_by_side
 from avtomatika_worker.config import Settings
+from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.execution import Pipeline
+from avtomatika_worker.execution.file_stage import Offload
 from avtomatika_worker.execution.middleware import Middleware
-from avtomatika_worker.execution.offload import Offload
-from avtomatika_worker.execution.processes.pool import Processes
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
+from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, Threads
 from avtomatika_worker.files.service import Files
+from avtomatika_worker.monitoring.usage import UsageChecker
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
-from avtomatika_worker.services.capacity import Admission, CapacityChecker
-from avtomatika_worker.services.crossing import Board
-from avtomatika_worker.services.outbox import Outbox
-from avtomatika_worker.services.presence import Catalogued, Presence
-from avtomatika_worker.services.tasks import Tasks, TaskSettings
-from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Part
-from avtomatika_worker.worker.provision import Provision
-from avtomatika_worker.worker.storage import make_files
+from avtomatika_worker.tasks.limits import CapacityChecker, ConcurrencyLimiter
+from avtomatika_worker.tasks.runner import TaskRunner, TaskSettings
+from avtomatika_worker.tasks.state import Catalogued, StatePublisher
+from avtomatika_worker.worker.file_settings import make_files
+from avtomatika_worker.worker.resource_plan import ResourcePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Policies:
 class Workshop:
     """Where skills run, and what they need there."""
 
-    provision: Provision
+    provision: ResourcePlan
     processes: Processes
     threads: Threads
     files: Files
@@ -71,7 +71,7 @@ class Workshop:
         await self.processes.open()
 
 
-def make_workshop(settings: Settings, provision: Provision, telemetry: Telemetry, *, prestart: bool) -> Workshop:
+def make_workshop(settings: Settings, provision: ResourcePlan, telemetry: Telemetry, *, prestart: bool) -> Workshop:
     """Return where skills run; nothing is made or started yet."""
     most = settings.max_concurrent_tasks
     return Workshop(
@@ -89,16 +89,16 @@ def make_tasks(
     policies: Policies,
     workshop: Workshop,
     outbox: Outbox,
-    board: Board[WorkerState],
+    state_watch: threadsafe.Watch[WorkerState],
     telemetry: Telemetry,
-) -> tuple[Tasks, Presence]:
-    """Return what runs tasks, and what publishes the worker's state on ``board``.
+) -> tuple[TaskRunner, StatePublisher]:
+    """Return what runs tasks, and what publishes the worker's state on ``state_watch``.
 
     Raises `ConfigError` for a limit of a type that no skill has.
     """
     slots = Slots(settings.max_concurrent_tasks)
-    admission = Admission(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
-    presence = Presence(slots, Catalogued(registry.names(), policies.skill_dependencies), admission, board)
+    limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
+    publisher = StatePublisher(slots, Catalogued(registry.names(), policies.skill_dependencies), limiter, state_watch)
     task_settings = TaskSettings(
         worker_id=settings.worker_id,
         strict_events=settings.strict_event_validation,
@@ -114,9 +114,9 @@ def make_tasks(
         ResultBound(settings.max_result_bytes),
         files=Offload(telemetry.tracing, untyped=settings.untyped_files),
     )
-    tasks = Tasks(task_settings, slots, pipeline, outbox, presence, admission, workshop.files, telemetry)
-    board.publish(presence.state())
-    return tasks, presence
+    tasks = TaskRunner(task_settings, slots, pipeline, outbox, publisher, limiter, workshop.files, telemetry)
+    state_watch.publish(publisher.state())
+    return tasks, publisher
 
 
 def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:

@@ -9,7 +9,7 @@ from typing import Final
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.services.heartbeat_process import HeartbeatProcess, OrchestratorPlan, Plan, ProxyPlan, TlsPlan
+from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess, OrchestratorPlan, Plan, ProxyPlan, TlsPlan
 from avtomatika_worker.transport.proxies import proxy_for
 from avtomatika_worker.worker.make_links import Links
 from avtomatika_worker.worker.make_monitoring import Monitoring

@@ -17,16 +17,16 @@ from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.imports import in_skill_process
+from avtomatika_worker.monitoring.usage import UsageChecker
 from avtomatika_worker.observability.log_context import log_context
 from avtomatika_worker.observability.logging import configure_logging, restore_logging
-from avtomatika_worker.services.capacity import CapacityChecker
-from avtomatika_worker.services.usage import UsageChecker
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
 from avtomatika_worker.skills.loading import load_directory
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
 from avtomatika_worker.supervisor import Ending, Supervisor
+from avtomatika_worker.tasks.limits import CapacityChecker
 from avtomatika_worker.worker.arguments import (
     checked_dependencies,
     checked_function,
@@ -35,8 +35,8 @@ from avtomatika_worker.worker.arguments import (
 )
 from avtomatika_worker.worker.assembly import assemble
 from avtomatika_worker.worker.make_tasks import Policies
-from avtomatika_worker.worker.process import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
-from avtomatika_worker.worker.provision import Provision, provide
+from avtomatika_worker.worker.program import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
+from avtomatika_worker.worker.resource_plan import ResourcePlan, plan_resources
 from avtomatika_worker.worker.twice import find_twin
 
 _log: Final = logging.getLogger("avtomatika_worker")
@@ -297,8 +297,8 @@ class Worker(SkillDecorator):
         has = "does not have" if len(self.skills) else "has no skills, not"
         raise ConfigError([twin.explain(f"{has} the other's {' and '.join(lacks)}")])
 
-    def _provide(self, worker_id: str, given: Mapping[Any, object]) -> Provision:
-        return provide(worker_id, self._registry, self._resources, self._injectables, self._packages, given)
+    def _provide(self, worker_id: str, given: Mapping[Any, object]) -> ResourcePlan:
+        return plan_resources(worker_id, self._registry, self._resources, self._injectables, self._packages, given)
 
     def _load_directory(self, settings: Settings) -> None:
         path = Path(settings.skills_dir)

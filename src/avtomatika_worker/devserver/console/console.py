@@ -27,13 +27,13 @@ from aiohttp import web
 from avtomatika_worker.devserver.client_api import ClientError, json_answer
 from avtomatika_worker.devserver.console.feed import Feed
 from avtomatika_worker.devserver.console.file_room import FileRoom
-from avtomatika_worker.devserver.console.logs import TaskLogs
+from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.console.views import fault_views, job_details
 from avtomatika_worker.devserver.faults import Fault, FaultBook, FaultCall, FaultKind
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.sse import EventStream
 from avtomatika_worker.narrowing import is_dict
-from avtomatika_worker.protocol.loose import as_number, as_text
+from avtomatika_worker.protocol.coerce import as_number, as_text
 from avtomatika_worker.skills.contract import SkillContract
 
 _TYPES: Final = {

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
-from avtomatika_worker.devserver.console.logs import TaskLogs
+from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.console.views import call_view, fault_views, job_row, problem_view, worker_view
 from avtomatika_worker.devserver.faults import FaultBook
 from avtomatika_worker.devserver.orchestrator import Orchestrator
-from avtomatika_worker.devserver.records import RecordedCall
+from avtomatika_worker.devserver.snapshots import RecordedCall
 from avtomatika_worker.devserver.sse import EventStream
-from avtomatika_worker.protocol.stored import storable_schema, storable_schemas
+from avtomatika_worker.protocol.redis_safe_schema import storable_schema, storable_schemas
 from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.validation import without_nulls
 

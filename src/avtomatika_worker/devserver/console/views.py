@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from avtomatika_worker.devserver.console.logs import TaskLogs
+from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.faults import Fault
-from avtomatika_worker.devserver.records import JobRecord, Problem, RecordedCall, WorkerRecord
-from avtomatika_worker.protocol.loose import as_object
+from avtomatika_worker.devserver.snapshots import JobRecord, Problem, RecordedCall, WorkerRecord
+from avtomatika_worker.protocol.coerce import as_object
 
 _HEAVY: Final = ("params", "result", "metadata", "data_metadata", "costs")
 _HINTS: Final = 4

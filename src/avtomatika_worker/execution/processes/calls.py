@@ -8,7 +8,7 @@ from typing import Any, Final
 from avtomatika_worker.execution.controls import Controls
 
 
-def tell(controls: Controls, verb: str, arguments: list[Any]) -> None:
+def notify(controls: Controls, verb: str, arguments: list[Any]) -> None:
     """Do what needs no answer. Raises KeyError for an unknown verb."""
     _TOLD[verb](controls, *arguments)
 

@@ -34,11 +34,11 @@ from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
-from avtomatika_worker.execution.processes.connection import Connection
+from avtomatika_worker.execution.processes.child_connection import ChildConnection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
-from avtomatika_worker.execution.processes.logs import forward_logs
-from avtomatika_worker.execution.processes.remote import Remote
+from avtomatika_worker.execution.processes.log_forwarding import forward_logs
 from avtomatika_worker.execution.processes.wire import Message, encode_outcome
+from avtomatika_worker.execution.processes.worker_proxy import WorkerProxy
 from avtomatika_worker.execution.resources import Resources
 from avtomatika_worker.observability.log_context import bind_log_context, log_context
 from avtomatika_worker.observability.logging import restore_logging
@@ -60,7 +60,7 @@ def main() -> None:
     in_forked_children(_hear_signals)
     faulthandler.enable()
     os.set_inheritable(descriptor, False)
-    connection = Connection(socket.socket(fileno=descriptor))
+    connection = ChildConnection(socket.socket(fileno=descriptor))
     setup = connection.receive()
     if setup is None:
         return
@@ -76,10 +76,10 @@ def main() -> None:
 class Child:
     """What runs in the process."""
 
-    def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
+    def __init__(self, connection: ChildConnection, setup: dict[str, Any]) -> None:
         self._connection = connection
         self._setup = setup
-        self._remote = Remote(connection)
+        self._remote = WorkerProxy(connection)
         self._runner = asyncio.Runner(loop_factory=functools.partial(contained_loop, asyncio.new_event_loop))
         self._loop = self._runner.get_loop()
         self._inbox: asyncio.Queue[_Job | None] = asyncio.Queue()
@@ -188,7 +188,7 @@ class Child:
                     # The runner's own context is that of its start: it knows no task.
                     value = run_to_end(runner.get_loop(), job.run(value), contextvars.copy_context())
             if paths := list(map(str, paths_in(value))):
-                self._remote.tell(job.number, "returned", paths)
+                self._remote.notify(job.number, "returned", paths)
             return from_value(value, skill.results, skill.write), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)

@@ -30,9 +30,9 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.outcome import Outcome
-from avtomatika_worker.execution.processes.calls import answer, tell
-from avtomatika_worker.execution.processes.channel import Channel
-from avtomatika_worker.execution.processes.recipe import Recipe
+from avtomatika_worker.execution.processes.calls import answer, notify
+from avtomatika_worker.execution.processes.parent_channel import ParentChannel
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec
 from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, Message, decode_outcome, encode, error_parts
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
@@ -57,7 +57,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._popen: subprocess.Popen[bytes] | None = None
         self._given_up = False
-        self._channel: Channel | None = None
+        self._channel: ParentChannel | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._exited: asyncio.Future[int] = self._loop.create_future()
         self._done: asyncio.Future[Outcome | None] | None = None
@@ -83,7 +83,7 @@ class Process:
 
     # -------------------------------------------------------------------------------------------------- life
 
-    async def start(self, recipe: Recipe, spawner: Executor) -> None:
+    async def start(self, recipe: ProcessSpec, spawner: Executor) -> None:
         """Start it, and wait until it is ready. It is gone when this raises.
 
         ``spawner`` runs in a thread that lives as long as the process shall: the system kills it when that ends.
@@ -98,12 +98,12 @@ class Process:
             text = f"a process for skills cannot be started: {type(error).__name__}: {error}"
             raise ProcessStartError(text) from error
 
-    async def _come_up(self, recipe: Recipe, spawner: Executor) -> None:
+    async def _come_up(self, recipe: ProcessSpec, spawner: Executor) -> None:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
             await self._spawned(theirs, spawner)
-            channel = Channel(
+            channel = ParentChannel(
                 self._take, self._hear_no_more, on_garbled=self._garbled, on_stranger=self._heard_stranger
             )
             self._channel = channel
@@ -242,7 +242,7 @@ class Process:
     def _verbs(self) -> dict[str, Callable[..., None]]:
         return {
             "log": _write,
-            "tell": self._told,
+            "tell": self._reported,
             "call": self._called,
             "done": self._finished,
             "cancelled": partial(self._settle, None),
@@ -257,9 +257,9 @@ class Process:
     def _failed(self, kind: str, name: str, problem: str) -> None:
         self._refuse(_start_error(kind, name, problem))
 
-    def _told(self, task: int, verb: str, arguments: list[Any]) -> None:
+    def _reported(self, task: int, verb: str, arguments: list[Any]) -> None:
         if self._controls is not None and task == self._number:
-            tell(self._controls, verb, arguments)
+            notify(self._controls, verb, arguments)
 
     def _called(self, task: int, number: int, verb: str, arguments: list[Any]) -> None:
         controls = self._controls if task == self._number else None

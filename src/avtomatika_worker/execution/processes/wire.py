@@ -125,9 +125,9 @@ def error_parts(error: Exception) -> list[Any]:
 
 def error_from(parts: list[Any]) -> Exception:
     """Return the error that `error_parts` wrote."""
-    kind, told = parts
+    kind, reported = parts
     if kind == "task":
-        code, message, details = told
+        code, message, details = reported
         return TASK_ERRORS.get(code, InternalError)(message, details)
     kinds: dict[str, type[Exception]] = {
         "unsafe": UnsafeNameError,
@@ -135,7 +135,7 @@ def error_from(parts: list[Any]) -> Exception:
         "missing": FileNotFoundError,
         "value": ValueError,
     }
-    return kinds[kind](*told)
+    return kinds[kind](*reported)
 
 
 def _outcome_parts(outcome: Outcome) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,197 @@
+"""Finds the user's worker and its settings; what is wrong becomes one line with a hint, and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.machinery
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NoReturn
+
+import click
+
+from avtomatika_worker.cli.terminal import echo
+from avtomatika_worker.config import Settings, read_env_file, unknown_variables
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.execution.processes.imports import modules_in
+from avtomatika_worker.worker import Worker
+from avtomatika_worker.worker.program import EXIT_USAGE, USAGE_ERRORS, explain
+
+_LOADED_LATE: Final = (
+    "aiohttp",
+    "avtomatika_worker.observability.otel",
+    "ctypes",
+    "encodings.idna",
+    "jsonschema_rs",
+    "obstore.exceptions",
+    "obstore.store",
+    "traceback",
+    "uvloop",
+)
+"""What our modules import only when they need it: the libraries, and what those import."""
+
+
+class UsageProblem(click.ClickException):
+    """Something the user can correct. Written as ``worker: …``; exit code 2."""
+
+    exit_code = EXIT_USAGE
+
+    def show(self, file: Any = None) -> None:
+        """Write the line."""
+        echo(f"worker: {self.message}", err=True, file=file)
+
+
+class _Explained(UsageProblem):
+    """What the package itself found wrong, written as `explain` writes it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("; ".join(error.problems) if isinstance(error, ConfigError) else str(error))
+        self._error = error
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - as click calls it
+        """Write a line for each problem."""
+        explain(self._error)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Generator[None]:
+    """Turn what is wrong with a configuration, a skill or a resource into a `UsageProblem`: exit code 2."""
+    try:
+        yield
+    except USAGE_ERRORS as error:
+        raise _Explained(error) from error
+
+
+def load_app(path: str) -> Worker:
+    """Import the worker that ``path`` (``module:attribute``) names. The .env file is read before."""
+    read_dotenv()
+    module_name, colon, attribute = path.partition(":")
+    if not (module_name and colon and attribute):
+        raise UsageProblem(f"--app {path!r}: write it as module:attribute, such as app.main:worker")
+    found: Any = _import(module_name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageProblem(_no_attribute(path, module_name, part, found))
+        found = getattr(found, part)
+    if not isinstance(found, Worker) and callable(found):
+        found = _call(path, found)
+    if not isinstance(found, Worker):
+        raise UsageProblem(f"--app {path!r}: {attribute} is of type {type(found).__name__}, not a Worker")
+    return found
+
+
+def load_settings(worker: Worker, **overrides: str) -> Settings:
+    """Return the worker's settings from the environment; ``overrides`` are variables. Exits with code 2 when wrong."""
+    for message in unknown_variables(os.environ):
+        echo(f"worker: {message}", err=True)
+    try:
+        return worker.load_settings({**os.environ, **overrides})
+    except ConfigError as error:
+        _exit(error)
+
+
+def load_skills(worker: Worker, settings: Settings) -> None:
+    """Load and check every skill. Exits with code 2 when one is wrong."""
+    try:
+        worker.load_skills(settings)
+    except USAGE_ERRORS as error:
+        _exit(error)
+
+
+def read_dotenv() -> None:
+    """Read the .env file of the working directory; what the environment has already wins."""
+    path = Path(".env")
+    if path.is_file():
+        try:
+            variables = read_env_file(path)
+        except ConfigError as error:
+            _exit(error)
+        for name, value in variables.items():
+            os.environ.setdefault(name, value)
+
+
+def _exit(error: Exception) -> NoReturn:
+    raise _Explained(error) from error
+
+
+def _import(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        _load_our_own(here)
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise _broken(name, error) from error
+        if (Path.cwd() / name).is_file():
+            module = name.removesuffix(".py").replace("/", ".")
+            raise UsageProblem(f"--app: {name!r} is a file; write the module's name: {module}") from error
+        hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
+        raise UsageProblem(f"--app: there is no module {error.name!r} in {here} ({hint})") from error
+    except SystemExit as error:
+        hint = 'put worker.run() and the like under: if __name__ == "__main__"'
+        raise UsageProblem(f"--app: importing {name} ended the process, exit code {error.code} ({hint})") from error
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _load_our_own(directory: str) -> None:
+    """Load now what the worker would load later, if a module of the user's directory is called like one of a library.
+
+    With the directory first in the import path, an ``aiohttp.py`` there would be taken for the library.
+    """
+    if not any(_belongs_to_a_library(name, file) for name, file in modules_in(directory)):
+        return
+    for name in _LOADED_LATE:
+        with contextlib.suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(name)
+
+
+def _belongs_to_a_library(name: str, file: str) -> bool:
+    if name in sys.stdlib_module_names:
+        return True
+    spec = importlib.machinery.PathFinder.find_spec(name)
+    return spec is not None and spec.origin is not None and os.path.realpath(spec.origin) != os.path.realpath(file)
+
+
+def _broken(name: str, error: Exception) -> UsageProblem:
+    """Say where the user's module fails; its own frames of the traceback are what helps."""
+    if isinstance(error, USAGE_ERRORS):
+        return UsageProblem(f"--app: {name}: {error}")
+    theirs = error.__traceback__
+    while theirs is not None and _is_ours(theirs.tb_frame.f_code.co_filename):
+        theirs = theirs.tb_next
+    traceback.print_exception(type(error), error, theirs)
+    own = [frame for frame in traceback.extract_tb(theirs) if not _is_ours(frame.filename)]
+    # The last of the frames in the user's directory: a mistake that a library notices is made there.
+    own = [frame for frame in own if Path(frame.filename).is_relative_to(Path.cwd())] or own
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
+
+
+def _is_ours(file: str) -> bool:
+    return file in {__file__, importlib.__file__} or file.startswith("<frozen importlib")
+
+
+def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
+    members: dict[str, object] = getattr(found, "__dict__", {})
+    workers = [name for name, value in members.items() if isinstance(value, Worker)]
+    hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top"
+    return f"--app {path!r}: {module} has no attribute {attribute!r}{hint}"
+
+
+def _call(path: str, factory: Any) -> Any:
+    if inspect.iscoroutinefunction(factory):
+        raise UsageProblem(f"--app {path!r}: this is an async def function; a plain def that returns a Worker works")
+    try:
+        return factory()
+    except Exception as error:
+        traceback.print_exception(error)
+        raise UsageProblem(f"--app {path!r}: calling it failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,215 @@
+"""One result or event on its way, and one attempt to deliver it. Used from both loops."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+from avtomatika_worker.delivery.store import Store
+from avtomatika_worker.errors import (
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    UnsendableValueError,
+    WorkerError,
+)
+from avtomatika_worker.execution.report import replace_refused, replace_unsendable
+from avtomatika_worker.link.clock import steady
+from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.protocol.messages import Event, TaskResult
+
+_log: Final = logging.getLogger("avtomatika_worker.outbox")
+
+REPLAYS_DOUBTED: Final = 2
+"""Registrations that must be accepted while an event is refused, before that counts as a replay."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A result or event on its way. Each attempt is signed anew (RXON.md, "Signing").
+
+    Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
+    is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
+    answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
+    ``created`` is in Unix seconds, ``since`` in those of `steady`.
+    """
+
+    link: Link
+    message: TaskResult | Event
+    backoff: Backoff
+    lane: Hashable
+    created: float = field(default_factory=time.time)
+    since: float = field(default_factory=steady)
+    next_delay: float = 0.0
+    row: int | None = None
+    size: int = 0
+    forbidden: int = 0
+    forbidden_in: int = -1
+    doubtful: bool = False
+    restored: bool = False
+    discarded: bool = False
+    last_error: str = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made, whatever the machine's clock is set to meanwhile."""
+        return max(0.0, steady() - self.since)
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        if isinstance(self.message, TaskResult):
+            return f"result of task {self.message.task_id}"
+        return f"event {self.message.event_type!r} of task {self.message.origin_task_id}"
+
+
+async def keep(delivery: Delivery, store: Store) -> None:
+    """See to it that a delivery is on disk, where that is possible."""
+    if delivery.row is None and store.on:
+        delivery.row = await store.keep(delivery.link.url, delivery.message, delivery.created)
+
+
+async def attempt(delivery: Delivery, store: Store) -> float | None:
+    """Try once; return the seconds to wait before the next attempt, None when there shall be none."""
+    try:
+        await _send(delivery)
+    except UnsendableValueError as error:
+        return await _unsendable(delivery, store, error)
+    except RejectedError as error:
+        if _is_replay(delivery, error):
+            _count(delivery, "delivered")
+            text = "%s counts as delivered to %s: it is refused as a replay, and an answer was lost before"
+            _log.info(text, delivery.name, delivery.link.url, extra={"action": "event_replayed"})
+            return None
+        delivery.doubtful = delivery.doubtful or error.maybe_processed
+        if error.retryable:
+            return _failed(delivery, error)
+        return await _refused(delivery, store, error)
+    except (TransportError, MalformedMessageError) as error:
+        delivery.doubtful, delivery.forbidden = True, 0
+        return _failed(delivery, error)
+    return None
+
+
+def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
+    """Whether an event is refused because an attempt whose answer was lost had arrived (RXON.md, "Signing").
+
+    A wrong token or a skewed clock is answered with 403, too. So that counts only when it goes on while registrations,
+    which are signed alike, are accepted in between.
+    """
+    if not isinstance(delivery.message, Event) or not delivery.doubtful or not delivery.link.dialect.replay_nonces:
+        return False
+    if error.status != 403 or not error.from_orchestrator:
+        delivery.forbidden = 0
+        return False
+    link = delivery.link
+    if delivery.forbidden == 0 or delivery.forbidden_in != link.contacts.version:
+        delivery.forbidden, delivery.forbidden_in = delivery.forbidden + 1, link.contacts.version
+    if delivery.forbidden > REPLAYS_DOUBTED:
+        return True
+    link.contact_broken()
+    return False
+
+
+async def _send(delivery: Delivery) -> None:
+    """Send it. Raises what `Link.send_result` raises."""
+    if isinstance(delivery.message, Event):
+        answer = await delivery.link.send_event(delivery.message)
+        if answer.accepted:
+            _count(delivery, "delivered")
+        else:
+            _refused_event(delivery, f"{answer.code}: {answer.message}")
+        return
+    reply = await delivery.link.send_result(delivery.message)
+    _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
+    delivery.link.telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
+    if reply.status == "ignored":
+        reason = reply.reason or reply.message
+        _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})
+
+
+async def _unsendable(delivery: Delivery, store: Store, error: UnsendableValueError) -> float | None:
+    if isinstance(delivery.message, Event):
+        _refused_event(delivery, f"it cannot be sent: {error}")
+        return None
+    _log.error("the %s cannot be sent: %s", delivery.name, error, extra={"action": "result_unsendable"})
+    await _replace(delivery, store, replace_unsendable(delivery.message, error))
+    return await attempt(delivery, store)
+
+
+async def _refused(delivery: Delivery, store: Store, error: RejectedError) -> float | None:
+    """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
+    if isinstance(delivery.message, Event):
+        _refused_event(delivery, str(error))
+        return None
+    _log.error("%s refused by %s: %s", delivery.name, delivery.link.url, error, extra={"action": "result_refused"})
+    _count(delivery, "refused")
+    replacement = replace_refused(delivery.message, error)
+    if replacement is None:
+        return None
+    await _replace(delivery, store, replacement)
+    return await attempt(delivery, store)
+
+
+async def _replace(delivery: Delivery, store: Store, message: TaskResult) -> None:
+    """Let another message take the place of one that cannot be delivered, on disk too."""
+    row, delivery.row, delivery.message = delivery.row, None, message
+    if row is not None:
+        await keep(delivery, store)
+        store.forget(row)
+
+
+def _failed(delivery: Delivery, error: WorkerError) -> float:
+    delay = delay_after(delivery.backoff, error)
+    delivery.last_error = str(error)
+    limited = isinstance(error, RejectedError) and error.rate_limited
+    _count(delivery, "limited" if limited else "failed")
+    if limited:
+        delivery.link.hold_results(delay)
+    delivery.link.faults.log(
+        _log,
+        logging.WARNING,
+        "%s not delivered to %s (attempt %d), next in %.1f s: %s",
+        delivery.name,
+        delivery.link.url,
+        delivery.backoff.attempts,
+        delay,
+        error,
+        action="result_retry",
+        kind=kind_of(error),
+    )
+    return delay
+
+
+def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
+    """Return the delivery of a new message."""
+    if isinstance(message, TaskResult):
+        return Delivery(link, message, Backoff(link.settings.calls), result_lane(link, message.task_id))
+    return Delivery(link, message, Backoff(link.settings.calls), events_lane(link, message.origin_task_id or ""))
+
+
+def result_lane(link: Link, task_id: str) -> Hashable:
+    """Return the lane of a task's result."""
+    return (link.url, task_id, "result")
+
+
+def events_lane(link: Link, task_id: str) -> Hashable:
+    """Return the lane of a task's events, which stay in order."""
+    return (link.url, task_id, "events")
+
+
+def _count(delivery: Delivery, outcome: str) -> None:
+    kind = "result" if isinstance(delivery.message, TaskResult) else "event"
+    delivery.link.telemetry.metrics.count(metrics.DELIVERIES, delivery.link.label, kind, outcome)
+
+
+def _refused_event(delivery: Delivery, why: str) -> None:
+    _count(delivery, "refused")
+    delivery.link.faults.log(
+        _log, logging.ERROR, "%s was not taken by %s: %s", delivery.name, delivery.link.url, why, action="event_refused"
+    )

@@ -1,0 +1,366 @@
+"""Delivers results and events: the first attempt on the main loop, every further one in the link thread.
+
+What could not be delivered at once is kept on disk until its orchestrator accepts it, refuses it for good, or it is
+older than ``RESULT_MAX_AGE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from avtomatika_worker import threadsafe
+from avtomatika_worker.delivery.attempt import Delivery, attempt, delivery_of, events_lane, keep, result_lane
+from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Message
+from avtomatika_worker.delivery.store import Store, decode, encode, size_of
+from avtomatika_worker.errors import StoreError
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.protocol.messages import Event, TaskResult
+
+_log: Final = logging.getLogger("avtomatika_worker.outbox")
+
+RETRIES_IN_FLIGHT: Final = 20
+"""Calls to one orchestrator that retries make side by side: what piled up in an outage must not be the next one."""
+
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that a task's result waits for its last events; afterwards they follow it."""
+
+BACKLOG_LIMIT: Final = 1_000
+"""Undelivered results and events of an orchestrator beyond which it is asked for no more tasks ..."""
+
+BACKLOG_BYTES: Final = 64 * 2**20
+"""... or their bytes."""
+
+RESTORED_FOR: Final = 3600.0
+"""Seconds for which what a former run left is tried at least, however old the machine's clock says it is."""
+
+_NONCE_LIFE: Final = 70.0
+"""Seconds for which an orchestrator remembers an event it has seen (65), and a little more."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingResult:
+    """A result that waits; ``restored``: a former run of the worker left it behind."""
+
+    result: TaskResult
+    restored: bool
+
+
+class Outbox:
+    """Holds what has to be delivered. ``store_first``: it is on disk before its first attempt.
+
+    Deliveries of one lane go out one after the other; lanes go out side by side, so a slow or refused delivery never
+    holds others back.
+    """
+
+    def __init__(self, store: Store, *, max_age: float, store_first: bool = False) -> None:
+        self._keeper = store
+        self._max_age = max_age
+        self.store_first: Final = store_first
+        self._inbox: threadsafe.Watch[int] = threadsafe.Watch(0)
+        self._lock = threading.Lock()
+        self._lanes: dict[Hashable, deque[Delivery]] = {}
+        self._new_lanes: deque[Hashable] = deque()
+        self._backlog: Counter[Link] = Counter()
+        self._bytes: Counter[Link] = Counter()
+        self._turns: dict[Link, asyncio.Semaphore] = {}
+        self._closed = False
+        self._on_its_way: set[Delivery] = set()
+        self._ending = threading.Lock()
+        self._settled_at_end: set[Delivery] = set()
+        self.expired: int = 0
+        self.lost: int = 0
+
+    # ------------------------------------------------------------------------------------------------ figures
+
+    @property
+    def depth(self) -> int:
+        """How many results and events wait for another attempt."""
+        with self._lock:
+            return self._backlog.total()
+
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the oldest of them has waited."""
+        with self._lock:
+            return max((delivery.age for lane in self._lanes.values() for delivery in lane), default=0.0)
+
+    def backlog(self, link: Link) -> int:
+        """Return how many results and events wait for ``link``."""
+        return self._backlog[link]
+
+    def is_full(self, link: Link) -> bool:
+        """Whether so much waits for ``link`` that it should be asked for no more tasks."""
+        return self._backlog[link] >= BACKLOG_LIMIT or self._bytes[link] >= BACKLOG_BYTES
+
+    def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
+        """Return the result of a task that still waits for its delivery."""
+        if not self._lanes:
+            return None
+        with self._lock:
+            lane = self._lanes.get(result_lane(link, task_id))
+            last = lane[-1] if lane else None
+        if last is None or not isinstance(last.message, TaskResult):
+            return None
+        return WaitingResult(last.message, last.restored)
+
+    def discard_result(self, link: Link, task_id: str) -> None:
+        """Deliver a waiting result no more: its task has been handed out anew, so that it would be a stranger's."""
+        if not self._lanes:
+            return
+        with self._lock:
+            for delivery in self._lanes.get(result_lane(link, task_id), ()):
+                delivery.discarded = True
+                _log.info("%s is not wanted any more", delivery.name, extra={"action": "result_superseded"})
+
+    # ------------------------------------------------------------------------------------------------ life
+
+    def open(self, links: Sequence[Link], *, required: bool) -> None:
+        """Take over what a former run left behind. Raises `ConfigError`, as `Store.open` says."""
+        by_url = {link.url: link for link in links}
+        restored = strangers = 0
+        for row, stored in self._keeper.open(required=required):
+            link = by_url.get(stored.url)
+            if link is None:
+                strangers += 1
+            elif self._restore(link, row, stored):
+                restored += 1
+        if restored:
+            _log.warning("%d results and events of a former run wait", restored, extra={"action": "outbox_restored"})
+        if strangers:
+            _log.warning(
+                "%d stored results and events are for orchestrators that are not configured; they stay on disk",
+                strangers,
+                extra={"action": "outbox_strangers"},
+            )
+
+    def close(self) -> None:
+        """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
+        left = self._store_rest()
+        if left > self.lost:
+            _log.warning(
+                "%d results and events were not delivered; they are on disk, and go out when a worker with this id"
+                " runs here again",
+                left - self.lost,
+                extra={"action": "outbox_left"},
+            )
+        self._keeper.close()
+
+    def rescue(self) -> None:
+        """Put on disk what is not there yet. Called in any thread, when the loops that send have come to a stop."""
+        self._closed = True
+        self._store_rest()
+
+    def _store_rest(self) -> int:
+        """Store what is not stored, what goes out at this moment included; return how many are not delivered."""
+        with self._lock:
+            waiting = [each for lane in self._lanes.values() for each in lane]
+            left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
+        with self._ending:  # both the loop and the last resort may come here
+            rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
+            until = time.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
+            on_disk = bool(rest) and self._keeper.check()
+            for delivery in left:
+                if delivery.discarded:
+                    self._keeper.forget(delivery.row)
+            self._settled_at_end.update(rest)
+            self._store_at_end([each for each in rest if each.row is None or not on_disk], until)
+        return sum(not each.discarded for each in left)
+
+    def _store_at_end(self, deliveries: Sequence[Delivery], until: float) -> None:
+        messages = [encode(each.link.url, each.message, each.created) for each in deliveries]
+        for delivery, safe in zip(deliveries, self._keeper.keep_at_end(messages, until), strict=True):
+            if not safe:
+                self.lost += 1
+                _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
+
+    def stop_sending(self) -> None:
+        """Make no more first attempts: what comes now is stored."""
+        self._closed = True
+
+    async def run(self) -> None:
+        """Retry what could not be delivered at once; for ever. Runs in the link thread."""
+        async with asyncio.TaskGroup() as retries:
+            seen = -1
+            while True:
+                while self._new_lanes:
+                    retries.create_task(self._work_off(self._new_lanes.popleft()))
+                seen = await self._inbox.changed(seen, None)
+
+    async def drained(self, timeout: float) -> bool:
+        """Wait until nothing waits any more, at most ``timeout`` seconds; return whether that is so."""
+        return await self._until(lambda: self.depth == 0, timeout)
+
+    async def events_settled(self, link: Link, task_id: str, timeout: float) -> bool:
+        """Wait until no event of a task waits any more, at most ``timeout`` seconds; return whether that is so."""
+        return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
+
+    async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        until = time.monotonic() + timeout
+        seen = self._inbox.version
+        while not condition():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            seen = await self._inbox.changed(seen, left)
+        return True
+
+    def _waits(self, lane: Hashable) -> bool:
+        with self._lock:
+            return lane in self._lanes
+
+    # ------------------------------------------------------------------------------------------------ first attempts
+
+    async def secure(self, delivery: Delivery) -> None:
+        """Put a delivery on disk before its first attempt, where that is wanted."""
+        if self.store_first:
+            await keep(delivery, self._keeper)
+
+    async def deliver(self, delivery: Delivery, *, at_once: bool = True) -> None:
+        """Deliver, or take over: on return it is the outbox's. Called on the main loop.
+
+        Without ``at_once`` no attempt is made here.
+        """
+        await self._first(delivery, at_once=at_once)
+
+    async def deliver_event(self, delivery: Delivery, stored: asyncio.Task[None] | None) -> None:
+        """Deliver an event once it is ``stored``, or take it over; those of a task stay in order. On the main loop."""
+        try:
+            if stored is not None:
+                await stored
+        except BaseException:
+            self.set_aside(delivery)
+            raise
+        await self._first(delivery)
+
+    def take_over(self, link: Link, message: TaskResult | Event) -> None:
+        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
+        self.set_aside(delivery_of(link, message))
+
+    def set_aside(self, delivery: Delivery) -> None:
+        """Take a delivery over without an attempt, as `take_over`."""
+        self._wait_in_lane(delivery)
+
+    async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
+        self._on_its_way.add(delivery)
+        try:
+            if at_once and not self._must_wait(delivery):
+                delay = await attempt(delivery, self._keeper)
+                if delay is None:
+                    self._keeper.forget(delivery.row)
+                    return
+                delivery.next_delay = delay
+            await keep(delivery, self._keeper)
+            self._wait_in_lane(delivery)
+        except BaseException:
+            self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
+            raise
+        finally:
+            self._on_its_way.discard(delivery)
+
+    def _must_wait(self, delivery: Delivery) -> bool:
+        if self._closed or delivery.link.results_held_for() > 0:
+            return True
+        if not self._lanes:
+            return False
+        with self._lock:
+            return any(not each.discarded for each in self._lanes.get(delivery.lane, ()))
+
+    def _wait_in_lane(self, delivery: Delivery) -> None:
+        delivery.size = delivery.size or size_of(delivery.message)
+        with self._lock:
+            self._backlog[delivery.link] += 1
+            self._bytes[delivery.link] += delivery.size
+            lane = self._lanes.get(delivery.lane)
+            if lane is None:
+                self._lanes[delivery.lane] = deque([delivery])
+                self._new_lanes.append(delivery.lane)
+            else:
+                lane.append(delivery)
+        self._inbox.touch()
+
+    def _restore(self, link: Link, row: int, stored: Message) -> bool:
+        try:
+            message = decode(stored)
+        except StoreError as error:
+            _log.error("%s", error, extra={"action": "store_unreadable"})
+            return False
+        delivery = delivery_of(link, message)
+        delivery.created, delivery.row, delivery.restored = stored.created, row, True
+        delivery.size = len(stored.body)
+        # The clock may have been set since; what it says is believed as far as that loses nothing at once.
+        oldest = self._max_age - min(self._max_age, RESTORED_FOR)
+        delivery.since -= min(max(0.0, time.time() - stored.created), oldest)
+        delivery.doubtful = time.time() - stored.created < _NONCE_LIFE
+        self._wait_in_lane(delivery)
+        return True
+
+    # ------------------------------------------------------------------------------------------------ retries
+
+    async def _work_off(self, lane: Hashable) -> None:
+        with self._lock:
+            waiting = self._lanes[lane]
+        while True:
+            await self._retry(waiting[0])
+            with self._lock:
+                done = waiting.popleft()
+                self._backlog[done.link] -= 1
+                self._bytes[done.link] -= done.size
+                if not waiting:
+                    del self._lanes[lane]
+            self._keeper.forget(done.row)
+            self._inbox.touch()
+            if not waiting:
+                return
+
+    async def _retry(self, delivery: Delivery) -> None:
+        """Try until the delivery is settled."""
+        link = delivery.link
+        if delivery.restored and isinstance(delivery.message, TaskResult):  # its events left in order before it
+            await link.known.wait(timeout=self._max_age)
+            await self.events_settled(link, delivery.message.task_id, FLUSH_TIMEOUT)
+        delay: float | None = delivery.next_delay
+        while delay is not None and not delivery.discarded:
+            # Only then the dialect is known, and the orchestrator knows the worker.
+            await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
+            await self._pause(link, delay)
+            await keep(delivery, self._keeper)
+            async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
+                held = link.results_held_for()
+                delay = held or await attempt(delivery, self._keeper)
+            if delay is not None and delivery.age > self._max_age:
+                self._give_up(delivery)
+                return
+
+    @staticmethod
+    async def _pause(link: Link, delay: float) -> None:
+        """Wait, but only a moment when contact is back meanwhile."""
+        seen = link.contacts.version
+        until = time.monotonic() + delay
+        if await link.contacts.changed(seen, delay) != seen:
+            await asyncio.sleep(min(random.random(), max(0.0, until - time.monotonic())))
+        await asyncio.sleep(link.results_held_for())
+
+    def _give_up(self, delivery: Delivery) -> None:
+        self.expired += 1
+        delivery.link.telemetry.metrics.count(metrics.EXPIRED, delivery.link.label)
+        message = delivery.message
+        _log.error(
+            "%s (job %s, %s) given up after %.0f s and %d attempts at %s; the last one: %s",
+            delivery.name,
+            message.job_id if isinstance(message, TaskResult) else message.target_job_id,
+            message.status if isinstance(message, TaskResult) else "event",
+            delivery.age,
+            delivery.backoff.attempts,
+            delivery.link.url,
+            delivery.last_error,
+            extra={"action": "result_expired"},
+        )

@@ -1,0 +1,373 @@
+"""Keeps on disk what could not be delivered yet: one SQLite file for each worker id, owned by one process at a time.
+
+All writing is done by one thread, which puts whatever waits into one transaction: no event loop waits for a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from avtomatika_worker.delivery.store_files import UnusableFileError, check_files, set_aside
+from avtomatika_worker.errors import ConfigError, StoreError
+from avtomatika_worker.files.ownership import private_directory
+
+_log: Final = logging.getLogger("avtomatika_worker.outbox")
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE waiting (
+    id INTEGER PRIMARY KEY,
+    url TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    message BLOB NOT NULL,
+    created REAL NOT NULL
+)
+"""
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PRIMARY: Final = 0xFF
+"""The bits of an extended error code of SQLite's that are the code it is a kind of."""
+_LOCK_TIMEOUT: Final = 2.0
+"""Seconds that the process before may take to let go of the file."""
+_BATCH: Final = 500
+"""Writes that share a transaction at most."""
+
+
+class Kind(enum.StrEnum):
+    """What a stored message is."""
+
+    RESULT = "result"
+    EVENT = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that waits for its orchestrator; ``body`` is its encoded form, ``created`` in Unix seconds."""
+
+    url: str
+    kind: Kind
+    task_id: str
+    body: bytes
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    message: Message
+    done: Future[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Forget:
+    row: int
+
+
+WRITE_TIMEOUT: Final = 5.0
+"""Seconds that the disk has for what is written at the very end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    done: Future[bool]
+
+
+_Write = _Put | _Forget | _Check | None  # None: no more follow
+_COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, default, place in the key
+    ("id", "INTEGER", 0, None, 1),
+    ("url", "TEXT", 1, None, 0),
+    ("kind", "TEXT", 1, None, 0),
+    ("task_id", "TEXT", 1, None, 0),
+    ("message", "BLOB", 1, None, 0),
+    ("created", "REAL", 1, None, 0),
+]
+_OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at whether the file is still there, while nothing is written."""
+
+
+class SqliteStore:
+    """The messages of one worker id. Calls may come from any thread; none waits for the disk but `open` and `close`."""
+
+    def __init__(self, directory: Path, worker_id: str, *, temporary: bool = False) -> None:
+        """``temporary``: no later process will use this id, so an empty file is removed in the end."""
+        self.path: Path = directory / f"outbox-{worker_id}.sqlite3"
+        self._worker_id = worker_id
+        self._temporary = temporary
+        self._writes: queue.SimpleQueue[_Write] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._hangs = False
+
+    def open(self) -> list[tuple[int, Message]]:
+        """Take the file, made with mode 0600 if need be, and return what waits in it, each with its row.
+
+        What SQLite cannot read, what is no store of ours, or not this user's alone, is set aside, loudly. Raises
+        `ConfigError` when another process has it, and `StoreError` when the directory cannot be used.
+        """
+        try:
+            self._connection = self._open_or_replace()
+        except OSError as error:
+            problem = f"{self.path.parent} cannot be used for results: {(error.strerror or str(error)).lower()}"
+            raise StoreError(f"{problem}; name a directory that this user may write to") from error
+        self._thread.start()
+        return self._waiting(self._connection)
+
+    def put(self, message: Message) -> Future[int]:
+        """Store a message; the future holds its row once it is safe, or a `StoreError`."""
+        done: Future[int] = Future()
+        self._writes.put(_Put(message, done))
+        return done
+
+    def forget(self, row: int) -> None:
+        """Remove a message that needs no storing any more."""
+        self._writes.put(_Forget(row))
+
+    def check(self) -> bool:
+        """Return whether what was stored is on disk now; a file that has disappeared is written again if possible.
+
+        A disk that does not answer within `WRITE_TIMEOUT` has what it has taken.
+        """
+        if self._connection is None:
+            return False
+        try:
+            return self.probe().result(WRITE_TIMEOUT)
+        except TimeoutError:
+            self._hangs = True
+            return True
+
+    def probe(self) -> Future[bool]:
+        """Return what `check` does, as a future: it is done when all that was asked before is."""
+        done: Future[bool] = Future()
+        self._writes.put(_Check(done))
+        return done
+
+    def close(self) -> None:
+        """Write what waits to be written, and let go of the file."""
+        if self._connection is None:
+            return
+        self._writes.put(None)
+        self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)
+        if self._thread.is_alive():  # the disk does not answer; what it has taken, it has
+            return
+        with contextlib.suppress(sqlite3.Error):
+            empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
+            self._connection.close()
+            if self._temporary and empty:
+                self.path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------------ opening
+
+    def _open_or_replace(self) -> sqlite3.Connection:
+        """Connect; what cannot be a store is set aside first. Raises OSError, `ConfigError` and `StoreError`."""
+        try:
+            check_files(self.path)
+            return self._connect()
+        except UnusableFileError as error:
+            set_aside(self.path, error)
+        except sqlite3.DatabaseError as error:
+            if _code_of(error) not in _CORRUPT:
+                raise self._explained(error) from error
+            set_aside(self.path, error)
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        private_directory(self.path.parent)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
+        try:
+            # The lock is held until the file is closed, or the process has died: however that comes about.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN EXCLUSIVE")
+            self._prepare(connection)
+            connection.execute("COMMIT")
+            self._identity = self._found()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > _SCHEMA_VERSION:
+            raise StoreError(f"{self.path} was written by a newer version of this worker")
+        problem: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise _corrupt(problem)
+        objects = connection.execute(_OBJECTS).fetchall()
+        columns = [row[1:] for row in connection.execute("PRAGMA table_info(waiting)")]
+        if version == 0 and not objects:
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        elif version != _SCHEMA_VERSION or objects != [("table", "waiting")] or columns != _COLUMNS:
+            holds = ", ".join(f"{kind} {name}" for kind, name in objects) or "nothing"
+            raise UnusableFileError(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
+
+    def _found(self) -> tuple[int, int] | None:
+        """Return which file is at the store's place."""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _make_again(self) -> None:
+        """Write all that is stored to a new file when the old one has disappeared. Raises OSError and `StoreError`.
+
+        The old one is open still: that is where the messages are.
+        """
+        old = self._connection
+        if old is None or self._found() == self._identity:
+            return
+        rows = old.execute("SELECT id, url, kind, task_id, message, created FROM waiting").fetchall()
+        new = self._open_or_replace()
+        new.execute("BEGIN IMMEDIATE")
+        new.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?)", rows)
+        new.execute("COMMIT")
+        self._connection = new
+        old.close()
+        _log.error(
+            "%s disappeared and was made again; %d results and events are in it",
+            self.path,
+            len(rows),
+            extra={"action": "store_made_again"},
+        )
+
+    def _explained(self, error: sqlite3.DatabaseError) -> Exception:
+        if _code_of(error) == sqlite3.SQLITE_BUSY:
+            problem = f"WORKER_ID={self._worker_id}: another process with this id runs here and owns {self.path}"
+            return ConfigError([f"{problem}; give each worker an id of its own, or stop the other one"])
+        return StoreError(f"{self.path} cannot be used for results: {error}")
+
+    def _waiting(self, connection: sqlite3.Connection) -> list[tuple[int, Message]]:
+        rows = connection.execute("SELECT id, url, kind, task_id, message, created FROM waiting ORDER BY id")
+        known, found, unreadable = set(Kind), list[tuple[int, Message]](), 0
+        for row, url, kind, task_id, body, created in rows:
+            if (
+                kind in known
+                and isinstance(url, str)
+                and isinstance(task_id, str)
+                and isinstance(body, bytes)
+                and isinstance(created, int | float)
+            ):
+                found.append((row, Message(url, Kind(kind), task_id, body, created)))
+            else:
+                unreadable += 1
+        if unreadable:
+            _log.error(
+                "%d rows in %s are no results or events; they are not sent, and stay there",
+                unreadable,
+                self.path,
+                extra={"action": "store_unreadable"},
+            )
+        return found
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def _write_all(self) -> None:
+        """Write until told to end; the one place that touches the file after `open`."""
+        while True:
+            try:
+                batch = [self._writes.get(timeout=_LOOK_EVERY)]
+            except queue.Empty:
+                self._look()
+                continue
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < _BATCH:
+                    batch.append(self._writes.get_nowait())
+            # A put that was cancelled meanwhile is not done; from here on it cannot be cancelled any more.
+            writes = [
+                each
+                for each in batch
+                if isinstance(each, _Forget) or (isinstance(each, _Put) and each.done.set_running_or_notify_cancel())
+            ]
+            if writes:
+                self._write(writes)
+            for each in batch:
+                if isinstance(each, _Check):
+                    each.done.set_result(self._look())
+            if None in batch:
+                return
+
+    def _look(self) -> bool:
+        """Return whether the file is there, or was made again just now."""
+        try:
+            self._make_again()
+        except (OSError, sqlite3.Error, StoreError, ConfigError):
+            return False
+        return True
+
+    def _write(self, writes: list[_Put | _Forget]) -> None:
+        if self._connection is None:
+            raise RuntimeError("the store is not open")
+        try:
+            self._make_again()
+        except (OSError, sqlite3.Error, StoreError, ConfigError) as error:
+            self._refuse(writes, error)
+            return
+        connection = self._connection
+        stored: list[tuple[_Put, int]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for write in writes:
+                row = _apply(connection, write)
+                if isinstance(write, _Put):
+                    stored.append((write, row))
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OverflowError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            self._refuse(writes, error)
+            return
+        for put, row in stored:
+            put.done.set_result(row)
+
+    def _refuse(self, writes: list[_Put | _Forget], error: Exception) -> None:
+        problem = StoreError(f"{self.path} cannot be written: {error}")
+        for write in writes:
+            if isinstance(write, _Put):
+                write.done.set_exception(problem)
+
+
+def _text(written: bytes) -> str:
+    """Read a text of the file: what is none must not keep the rest from being read."""
+    return written.decode("utf-8", "replace")
+
+
+def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
+    if isinstance(write, _Forget):
+        connection.execute("DELETE FROM waiting WHERE id = ?", (write.row,))
+        return write.row
+    message = write.message
+    cursor = connection.execute(
+        "INSERT INTO waiting (url, kind, task_id, message, created) VALUES (?, ?, ?, ?, ?)",
+        (message.url, message.kind.value, message.task_id, message.body, message.created),
+    )
+    return cursor.lastrowid or 0
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY  # errors of Python's own side have none
+
+
+def _corrupt(problem: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(problem)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error

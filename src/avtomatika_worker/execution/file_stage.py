@@ -1,0 +1,190 @@
+"""The stage that brings a task's files before its skill runs, takes them away after, and cleans up behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from avtomatika_worker.errors import InvalidInputError, SourceRefusedError, TaskError, UnsafeNameError
+from avtomatika_worker.execution.context import TaskContext, controls_of
+from avtomatika_worker.execution.middleware import Handler
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
+from avtomatika_worker.files.concurrency import side_by_side
+from avtomatika_worker.files.offload import (
+    DEEPEST,
+    Place,
+    expectation,
+    may_name_objects,
+    name_of,
+    replaced,
+    texts,
+    uris_in,
+)
+from avtomatika_worker.files.task_files import FileOperations
+from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.protocol.uris import is_object_uri
+from avtomatika_worker.skills.skill import Skill
+from avtomatika_worker.skills.uri_params import KEY
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+
+_AT_ONCE: Final = 8
+_NAMED: Final = 5
+"""Places that a warning names at most."""
+
+
+class Offload:
+    """A middleware, the innermost: the others see URIs, in params as in data."""
+
+    def __init__(self, tracing: Tracing, *, untyped: bool = False) -> None:
+        """``untyped``: whether skills without types for their params have all URIs and paths moved."""
+        self._untyped = untyped
+        self._tracing = tracing
+
+    async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
+        """Run the rest of the task with files in place of URIs."""
+        skill = controls_of(ctx).skill
+        try:
+            try:
+                if skill is not None:
+                    await self._localize(ctx, skill)
+            except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
+                return from_exception(error)
+            outcome = await call_next(ctx)
+            files = controls_of(ctx).used_files
+            return outcome if files is None else await self._take_away(files, outcome, skill)
+        finally:
+            if (files := controls_of(ctx).used_files) is not None:
+                await files.remove()
+
+    async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
+        """Put paths in the task's directory where the params name files; no other path may come in."""
+        named = {place: _text_at(ctx.params, place) for place in skill.path_places(ctx.params)}
+        settled = await _settled(ctx, named) if named else {}
+        if wanted := self._wanted(ctx, skill, named):
+            with self._tracing.span("fetch"):
+                await self._bring(ctx, wanted)
+        if settled:
+            ctx.params = replaced(ctx.params, settled)
+
+    def _wanted(self, ctx: TaskContext, skill: Skill, named: dict[Place, str]) -> dict[Place, str]:
+        """Return the URIs that become files: those where the skill wants a path, and not the URI itself."""
+        everywhere = self._untyped and skill.untyped
+        if not (everywhere or named) or not may_name_objects(ctx.params):
+            return {}
+        found = (
+            uris_in(ctx.params) if everywhere else {place: uri for place, uri in named.items() if is_object_uri(uri)}
+        )
+        bare = skill.bare_places(ctx.params) if found else frozenset[Place]()
+        return {place: uri for place, uri in found.items() if place not in bare}
+
+    async def _bring(self, ctx: TaskContext, wanted: dict[Place, str]) -> None:
+        """Download what the params name, each URI once, and put the paths there."""
+        files = controls_of(ctx).files
+        first = {uri: place for place, uri in reversed(wanted.items())}
+        paths: dict[str, str] = {}
+
+        async def bring(uri: str) -> None:
+            expect = expectation(uri, first[uri], ctx.params_metadata)
+            try:
+                paths[uri] = str(await files.bring(uri, expect))
+            except SourceRefusedError as error:
+                raise _refused(first[uri], error) from None
+            except UnsafeNameError as error:
+                raise _no_file(first[uri], uri, error) from None
+            except TaskError as error:
+                error.details.setdefault("param", name_of(first[uri]))
+                raise
+
+        await side_by_side(bring, dict.fromkeys(wanted.values()), at_once=min(len(first), _AT_ONCE))
+        ctx.params = replaced(ctx.params, {place: paths[uri] for place, uri in wanted.items()})
+
+    async def _take_away(self, files: FileOperations, outcome: Outcome, skill: Skill | None) -> Outcome:
+        """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
+        if files.root is None or isinstance(outcome, Cancelled):
+            return outcome
+        try:
+            with self._tracing.span("upload"):
+                return await self._uploaded(files, outcome, skill)
+        except Exception as error:  # noqa: BLE001 - whatever keeps the files here, it is this task's failure
+            failure = from_exception(error)
+            if not isinstance(outcome, Failed):
+                return failure
+            text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
+            return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
+
+    async def _uploaded(self, files: FileOperations, outcome: Succeeded | Failed, skill: Skill | None) -> Outcome:
+        typed = skill.result_places(outcome.data) if skill is not None else frozenset[Place]()
+        untyped = self._untyped and (skill is None or skill.untyped)
+        found, left = await files.paths_in(outcome.data, typed, untyped=untyped)
+        if left:
+            _warn_of_texts(skill, left)
+        uris: dict[str, str] = {}
+
+        async def upload(name: str) -> None:
+            uris[name] = await files.upload(name)
+
+        await side_by_side(upload, dict.fromkeys(found.values()), at_once=_AT_ONCE if found else 0)
+        at = {place: str(uris[name]) for place, name in found.items()}
+        data = replaced(outcome.data, at) if found else outcome.data
+        known = {name_of(place): files.stored(text) for place, text in texts(data)}
+        metadata = {name: each for name, each in known.items() if each is not None}
+        return replace(outcome, data=data, data_metadata={**outcome.data_metadata, **metadata})
+
+
+async def _settled(ctx: TaskContext, named: dict[Place, str]) -> dict[Place, str]:
+    """Return the paths of what is named relative to the task's directory. Raises `InvalidInputError` for the rest."""
+    settled: dict[Place, str] = {}
+    for place, text in named.items():
+        if place[-1] == KEY:
+            where = name_of(place[:-2])
+            raise InvalidInputError(f"params.{where}: its keys are paths; files come as values only", {"param": where})
+        if len(place) > DEEPEST:
+            raise InvalidInputError(
+                f"params: a file is named more than {DEEPEST} levels deep", {"param": str(place[0])}
+            )
+        if is_object_uri(text):
+            continue
+        try:
+            settled[place] = str(await controls_of(ctx).files.settle(text))
+        except UnsafeNameError as error:
+            raise _no_file(place, text, error) from None
+    return settled
+
+
+def _no_file(place: Place, text: str, error: UnsafeNameError) -> InvalidInputError:
+    where = name_of(place)
+    return InvalidInputError(
+        f"params.{where}: {text!r:.300} is no file of this task: {error.problem}; name one by its URI, or by a name"
+        " relative to the task's directory",
+        {"param": where, "problem": error.problem},
+    )
+
+
+def _refused(place: Place, error: SourceRefusedError) -> InvalidInputError:
+    where = name_of(place)
+    return InvalidInputError(
+        f"params.{where}: {error.name!r:.300} is not fetched: {error.problem}",
+        {"param": where, "uri": error.name[:300], "problem": error.problem},
+    )
+
+
+def _text_at(params: Any, place: Place) -> str:
+    value = params
+    for part in place:
+        if part == KEY:
+            return ""
+        value = value[part]
+    return str(value)
+
+
+def _warn_of_texts(skill: Skill | None, left: Sequence[Place]) -> None:
+    _log.warning(
+        "skill %s returned the path of a file as a text, in data.%s: it is not stored, and gone with the task; return"
+        " it as a Path",
+        skill.contract.name if skill is not None else "?",
+        ", data.".join(map(name_of, left[:_NAMED])),
+        extra={"action": "file_left_as_text"},
+    )

@@ -1,0 +1,48 @@
+"""A process's end of the socket pair. It blocks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import threading
+
+from avtomatika_worker._forks import in_forked_children
+from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, encode, read_head
+
+
+class ChildConnection:
+    """Reads messages in one thread, writes them in any. A child that is forked has none."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = sock.makefile("rb")
+        self._writing = threading.Lock()
+        self._pid = os.getpid()
+        in_forked_children(functools.partial(os.close, sock.fileno()))
+
+    def receive(self) -> Message | None:
+        """Wait for the next message; None when there will be none."""
+        try:
+            head = self._reader.read(HEAD.size)
+            if len(head) < HEAD.size:
+                return None
+            _, size = read_head(head)
+            body = self._reader.read(size)
+        except (OSError, ValueError):
+            return None
+        return decode(body) if len(body) == size else None
+
+    def send(self, *message: object) -> None:
+        """Write a message. Raises RuntimeError in a child that was forked."""
+        self.write(encode(*message))
+
+    def write(self, encoded: bytes) -> None:
+        """Write an encoded message. Nothing is left to do when nobody reads it."""
+        if os.getpid() != self._pid:
+            raise RuntimeError("a process that a skill has forked cannot use the task's context")
+        try:
+            with self._writing:
+                self._socket.sendall(encoded)
+        except OSError:
+            os._exit(1)

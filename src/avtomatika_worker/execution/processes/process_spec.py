@@ -1,0 +1,142 @@
+"""What a new process is told before its first task: how to import the user's code, and which skills to run."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from avtomatika_worker.errors import ResourceError, SkillDefinitionError
+from avtomatika_worker.execution.processes.imports import shadowed_modules
+from avtomatika_worker.skills.binding import underlying
+from avtomatika_worker.skills.resource import Resource
+from avtomatika_worker.skills.skill import SkillDefinition
+from avtomatika_worker.skills.type_hints import name_of
+
+_CANNOT_PICKLE: Final = (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError, ImportError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """What to make a process for skills of.
+
+    ``skills`` and ``resources`` are pickled definitions by name: their functions are named, module and qualified name,
+    and imported there. ``given`` are values of resources, pickled with their types. ``packages`` maps the names of
+    skills directories to their paths.
+    """
+
+    worker_id: str
+    skills: Mapping[str, bytes]
+    resources: Mapping[str, bytes]
+    given: bytes
+    packages: Mapping[str, str]
+
+    def message(self) -> dict[str, Any]:
+        """Return what the process is told; the import path and the levels of loggers are those of this moment."""
+        return {
+            "worker_id": self.worker_id,
+            "skills": dict(self.skills),
+            "resources": dict(self.resources),
+            "given": self.given,
+            "packages": dict(self.packages),
+            "path": list(sys.path),
+            "shadowed": shadowed_modules(sys.path),
+            "main": _main_module() if self._names_main() else None,
+            "log_levels": _log_levels(),
+        }
+
+    def _names_main(self) -> bool:
+        """Whether anything is defined in the program's main module: only then need that be run again."""
+        return any(b"__main__" in each for each in (*self.skills.values(), *self.resources.values(), self.given))
+
+
+def make_recipe(
+    worker_id: str,
+    skills: Iterable[SkillDefinition],
+    resources: Iterable[Resource],
+    given: Mapping[Any, object],
+    packages: Mapping[str, Path],
+) -> ProcessSpec:
+    """Return the recipe. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
+    resources = tuple(resources)
+    wanted = {each.kind: given[each.kind] for each in resources if each.kind in given}
+    return ProcessSpec(
+        worker_id=worker_id,
+        skills={each.name: _pickled_skill(each) for each in skills},
+        resources={each.name: _pickled_resource(each) for each in resources if each.kind not in wanted},
+        given=_pickled_values(wanted),
+        packages={name: str(path) for name, path in packages.items()},
+    )
+
+
+def _pickled_skill(definition: SkillDefinition) -> bytes:
+    if problem := not_importable(definition.func):
+        raise SkillDefinitionError(definition.name, f"executor='process' needs a function to import: {problem}")
+    # Events are checked by the worker, and what is local to the function's surroundings is not there.
+    reported = replace(definition.declaration, events=None, properties={})
+    try:
+        return pickle.dumps(replace(definition, declaration=reported, localns={}))
+    except _CANNOT_PICKLE as error:
+        problem = f"executor='process': the skill cannot be sent to a process: {error}"
+        raise SkillDefinitionError(definition.name, problem) from error
+
+
+def _pickled_resource(resource: Resource) -> bytes:
+    if problem := not_importable(resource.definition.func):
+        raise ResourceError(resource.name, f"a skill with executor='process' needs it: {problem}")
+    try:
+        return pickle.dumps(replace(resource.definition, localns={}))
+    except _CANNOT_PICKLE as error:
+        raise ResourceError(resource.name, f"it cannot be sent to a process: {error}") from error
+
+
+def _pickled_values(values: Mapping[Any, object]) -> bytes:
+    for kind, value in values.items():
+        try:
+            pickle.dumps((kind, value))
+        except _CANNOT_PICKLE as error:
+            problem = f"the value given for it cannot be sent to a process: {error}"
+            raise ResourceError(name_of(kind), problem) from error
+    return pickle.dumps(dict(values))
+
+
+def not_importable(func: Callable[..., Any]) -> str | None:
+    """Return why another process cannot import a function; None when it can."""
+    inner = underlying(func)
+    module, name = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
+    if module is None or name is None:
+        return None  # an object: pickle knows
+    place = f"{module}:{name}"
+    if "<lambda>" in name:
+        return f"{place} is a lambda"
+    if "<locals>" in name:
+        return f"{place} is defined inside of a function; move it to the top of a module"
+    if module == "__main__" and _main_module() is None:
+        return f"{place} is defined in a program that is no file"
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not inner and getattr(found, "__func__", found) is not getattr(inner, "__func__", inner):
+        return f"{place} is something else now; is there a decorator above @worker.skill? It belongs below"
+    return None
+
+
+def _main_module() -> dict[str, str] | None:
+    """Return how to run the program's main module again, under another name; None when that is no file."""
+    main: Any = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return {"module": spec.name}
+    file = getattr(main, "__file__", None)
+    return {"file": str(Path(file).absolute())} if file is not None else None
+
+
+def _log_levels() -> dict[str, int]:
+    """Return the levels that are set: what nobody would write need not be sent."""
+    loggers = logging.root.manager.loggerDict.items()
+    levels = {name: each.level for name, each in loggers if isinstance(each, logging.Logger) and each.level}
+    return {"": logging.root.level, **levels}

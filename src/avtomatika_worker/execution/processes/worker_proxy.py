@@ -1,0 +1,188 @@
+"""The task's context in a process: what a skill tells, asks and does with files goes to the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from avtomatika_worker.execution.controls import Cancelling, Controls
+from avtomatika_worker.execution.payloads import plain_payload, unsendable
+from avtomatika_worker.execution.processes.child_connection import ChildConnection
+from avtomatika_worker.execution.processes.wire import error_from
+from avtomatika_worker.files.disk import Disk
+from avtomatika_worker.files.objects import Objects
+from avtomatika_worker.files.permit import Permit
+from avtomatika_worker.files.task_files import FileOperations
+from avtomatika_worker.files.workspace import Name, Workspace
+from avtomatika_worker.protocol.dialects import OLDEST
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
+from avtomatika_worker.protocol.uris import S3Uri
+
+_T = TypeVar("_T")
+Notify = Callable[..., None]
+Ask = Callable[..., Future[Any]]
+
+
+class WorkerProxy:
+    """Calls to the worker. Several may wait for their answers at the same time."""
+
+    def __init__(self, connection: ChildConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future[Any]] = {}
+        self._disk = Disk()
+
+    def notify(self, task: int, verb: str, *arguments: object) -> None:
+        """Say what needs no answer."""
+        self._connection.send("tell", task, verb, arguments)
+
+    def ask(self, task: int, verb: str, *arguments: object) -> Future[Any]:
+        """Return what the answer will be in."""
+        number, future = next(self._numbers), Future[Any]()
+        self._waiting[number] = future
+        self._connection.send("call", task, number, verb, arguments)
+        return future
+
+    def answered(self, number: int, value: Any, *, good: bool) -> None:
+        """Take an answer. Called in the thread that reads."""
+        future = self._waiting.pop(number, None)
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        if good:
+            future.set_result(value)
+        else:
+            future.set_exception(error_from(value))
+
+    def controls(
+        self,
+        number: int,
+        facts: dict[str, Any],
+        worker_id: str,
+        resources: Mapping[Any, object],
+        cancelling: Cancelling,
+    ) -> Controls:
+        """Return the controls of a task; what a thread says that outlives the task is told from the next one's."""
+        notify, ask = partial(self.notify, number), partial(self.ask, number)
+        controls: Controls = _Controls(
+            notify,
+            msgspec.convert(facts["task"], Task),
+            worker_id,
+            sink=_Sink(notify),
+            check_event=partial(_send_event, ask),
+            hot=_Hot(notify),
+            files=partial(_Files, ask, self._disk),
+            resources=resources,
+            cancelling=cancelling,
+        )
+        controls.costs.update(facts["costs"])
+        return controls
+
+
+def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+    """Let the worker check an event and send it at once: so there is one who knows what was declared."""
+    del skill  # the worker knows which task asks
+    plain, problem = plain_payload(payload)
+    if plain is None or event_type == PROGRESS_EVENT:  # progress comes by itself
+        return plain, problem
+    # What no orchestrator takes cannot cross to the worker either.
+    problem = unsendable(event_type, plain, OLDEST) or ask("event", event_type, plain).result()
+    return (None, problem) if problem is not None else (plain, None)
+
+
+class _Controls(Controls):
+    """Costs are told at once, so that a task which is killed has those it had."""
+
+    def __init__(self, notify: Notify, task: Task, worker_id: str, **surroundings: Any) -> None:
+        super().__init__(task, worker_id, **surroundings)
+        self._notify = notify
+
+    def add_cost(self, name: str, amount: float) -> None:
+        super().add_cost(name, amount)
+        self._notify("cost", name, amount)
+
+
+class _Sink:
+    """Progress is coalesced by the worker; events have been sent when they were checked."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+
+    def progress(self, progress: float, message: str) -> None:
+        self._notify("progress", progress, message)
+
+    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+        del event_type, payload
+
+    def room(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+class _Hot:
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+
+    def add(self, name: str) -> None:
+        self._notify("hot", name)
+
+    def remove(self, name: str) -> None:
+        self._notify("cold", name)
+
+
+class _Directories:
+    """The worker makes the task's directory, and removes it."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._call = ask
+
+    def make(self, task_id: str) -> Path:
+        del task_id
+        return Path(self._call("directory").result())
+
+    def remove(self, path: Path) -> None:
+        del path
+
+
+class _Files(FileOperations):
+    """Files are read and written here, in the directory that the worker knows; it also moves them."""
+
+    def __init__(self, ask: Ask, disk: Disk, controls: Controls) -> None:
+        task = controls.task
+        super().__init__(
+            Workspace(task.task_id, _Directories(ask)),
+            disk,
+            cast("Objects", None),  # whatever would need them is overridden
+            Permit(task.job_id),
+            job_id=task.job_id,
+            task_id=task.task_id,
+            notify=controls.say,
+            loop=None,
+        )
+        self._call = ask
+
+    async def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
+        return S3Uri(await self._ask("upload_file", os.fspath(name), target))
+
+    async def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
+        return S3Uri(await self._ask("upload_dir", os.fspath(name), target))
+
+    async def download_file(self, uri: str, name: Name | None = None) -> Path:
+        return Path(await self._ask("download", uri, None if name is None else os.fspath(name)))
+
+    def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Do ``work`` and wait for it, in a thread without a loop. Raises RuntimeError on one."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(work())
+        raise RuntimeError("files.sync is for plain def skills: in an async def, await the methods of files itself")
+
+    async def _ask(self, verb: str, *arguments: object) -> Any:
+        return await asyncio.wrap_future(self._call(verb, *arguments))

@@ -1,0 +1,107 @@
+"""What the fleet answers on its port: for itself, and for its members. Asked in threads of its health server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker._version import __version__
+from avtomatika_worker.fleet.health_client import ask, ask_all
+from avtomatika_worker.fleet.member_process import Process
+from avtomatika_worker.fleet.members import Member, MemberState
+from avtomatika_worker.monitoring.health import Health
+
+_OK: Final = 200
+Body = Mapping[str, Any]
+
+
+class FleetHealth:
+    """Asks every member for each answer."""
+
+    def __init__(self, seats: Sequence[Member], stopping: Callable[[], bool]) -> None:
+        self._seats = seats
+        self._stopping = stopping
+
+    def __call__(self) -> Health:
+        """Return the fleet's health: dead when one member's main loop is, ready when one member is."""
+        bodies = self._bodies()
+        return Health(
+            not_live=next((problem for seat, body in bodies.items() if (problem := _not_live(seat, body))), None),
+            not_ready=self._not_ready(bodies),
+            details={
+                "version": __version__,
+                "workers": len(self._seats),
+                "restarts": sum(seat.restarted for seat in self._seats),
+                "processes": [_described(seat, body) for seat, body in bodies.items()],
+            },
+        )
+
+    def scrape(self) -> tuple[bytes, str]:
+        """Return everybody's metrics on one page, and its content type."""
+        from avtomatika_worker.fleet.merging import merge  # only where there are metrics is what it needs
+
+        pages = {
+            seat.name: answer[1].decode()
+            for seat, answer in self._asked("/metrics").items()
+            if answer is not None and answer[0] == _OK
+        }
+        states = Counter(seat.state for seat in self._seats)
+        return merge(
+            pages,
+            {state.value: states[state] for state in MemberState},
+            {seat.name: seat.restarted for seat in self._seats if seat.worker_id is not None},
+        )
+
+    def _not_ready(self, bodies: Mapping[Member, Body | None]) -> str | None:
+        if self._stopping():
+            return "shutting down"
+        if any(body is not None and body.get("ready") for body in bodies.values()):
+            return None
+        reasons = (f" ({seat.name}: {body['not_ready']})" for seat, body in bodies.items() if body is not None)
+        return "no process is ready" + next(reasons, "")
+
+    def _bodies(self) -> dict[Member, Body | None]:
+        return {
+            seat: None if answer is None else msgspec.json.decode(answer[1], type=dict[str, Any])
+            for seat, answer in self._asked("/health").items()
+        }
+
+    def _asked(self, path: str) -> dict[Member, tuple[int, bytes] | None]:
+        listening = {seat: seat.process.socket_path for seat in self._seats if seat.process and _listens(seat.process)}
+        answers = dict(zip(listening, ask_all(list(listening.values()), path), strict=True))
+        return {seat: answers.get(seat) for seat in self._seats}
+
+
+def is_ready(process: Process) -> bool:
+    """Whether a member is registered at an orchestrator. Blocks."""
+    answer = ask(process.socket_path, "/ready")
+    return answer is not None and answer[0] == _OK
+
+
+def _listens(process: Process) -> bool:
+    return process.runs and process.socket_path.exists()
+
+
+def _not_live(seat: Member, body: Body | None) -> str | None:
+    """Return what is wrong with a member that should be working; one that starts or ends may be silent."""
+    if body is not None:
+        return f"{seat.name}: {body['not_live']}" if body.get("not_live") else None
+    silent = seat.state is MemberState.RUNNING and seat.process is not None and _listens(seat.process)
+    return f"{seat.name} does not answer" if silent else None
+
+
+def _described(seat: Member, body: Body | None) -> dict[str, Any]:
+    process, uptime = seat.process, seat.uptime
+    return {
+        "number": seat.number,
+        "worker_id": seat.worker_id,
+        "state": seat.state.value,
+        "pid": process.pid if process is not None and uptime is not None else None,
+        "uptime_seconds": None if uptime is None else round(uptime, 1),
+        "restarts": seat.restarted,
+        "last_exit": seat.last_exit,
+        "health": body,
+    }

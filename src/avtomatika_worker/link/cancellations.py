@@ -1,0 +1,56 @@
+"""Carries cancellations from the link thread to the main loop: any number in one step, up to a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from avtomatika_worker.link.link import Link
+
+_log: Final = logging.getLogger("avtomatika_worker.commands")
+
+MOST_WAITING: Final = 10_000
+"""Ids of one orchestrator that wait for the main loop; of more, the oldest go. Heartbeats bring them again."""
+
+
+class CancellationQueue:
+    """Collects ids; ``cancel`` is called with them on ``loop``, which may be blocked meanwhile."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, cancel: Callable[[Link, tuple[str, ...]], None], most: int = MOST_WAITING
+    ) -> None:
+        self._loop = loop
+        self._cancel = cancel
+        self._most = most
+        self._lock = threading.Lock()
+        self._waiting: dict[Link, dict[str, None]] = {}
+
+    def __call__(self, link: Link, ids: tuple[str, ...]) -> None:
+        """Take ids that shall be cancelled. May be called from any thread."""
+        with self._lock:
+            first = not self._waiting
+            waiting = self._waiting.setdefault(link, {})
+            waiting.update(dict.fromkeys(ids[-self._most :]))
+            too_many = len(waiting) - self._most
+            for _ in range(too_many):
+                del waiting[next(iter(waiting))]
+        if max(too_many, len(ids) - self._most) > 0:
+            link.faults.log(
+                _log,
+                logging.WARNING,
+                "%s cancels more tasks at once than are taken note of (%d)",
+                link.url,
+                self._most,
+                action="cancels_dropped",
+            )
+        if first:
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for link, ids in waiting.items():
+            self._cancel(link, tuple(ids))

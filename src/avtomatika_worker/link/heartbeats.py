@@ -1,0 +1,350 @@
+"""Keeps the worker known to one orchestrator: registration, heartbeats, and registration again after every break."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from avtomatika_worker import threadsafe
+from avtomatika_worker._waiting import first_of
+from avtomatika_worker.errors import (
+    ConnectionFailedError,
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    WorkerError,
+)
+from avtomatika_worker.link.clock import NOISE
+from avtomatika_worker.link.isolation import keep_running
+from avtomatika_worker.link.keepalive import KeepAlive, Report, keepalive_of, use_granted
+from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
+from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
+from avtomatika_worker.protocol import dialects, replies
+from avtomatika_worker.protocol.messages import HeartbeatReply, ResourcesUsage, WorkerRegistration, WorkerStatus
+from avtomatika_worker.protocol.replies import Response
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
+_HALF_LEASE: Final = 30.0
+"""Seconds without an accepted heartbeat after which the orchestrator may have given the worker up."""
+
+
+_STEADY: Final = 10.0
+"""Seconds for which contact must last, without a poll that was answered, to be more than a flicker ..."""
+
+_FLICKER: Final = 15.0
+"""... and the longest pause before the next registration while it is none, in seconds."""
+
+_NOT_AUTHENTIC: Final = frozenset({401, 403})
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a worker says of itself when it registers; the availability is filled in from its state."""
+
+    registration: WorkerRegistration
+    catalogue: Catalogue
+
+
+class Heartbeats:
+    """Runs in the link thread, one for each orchestrator. ``on_cancel`` takes the ids that shall be cancelled."""
+
+    def __init__(
+        self,
+        link: Link,
+        state_watch: threadsafe.Watch[WorkerState],
+        announcement: Announcement,
+        on_cancel: Callable[[Link, tuple[str, ...]], None],
+        usage: Callable[[], ResourcesUsage | None],
+    ) -> None:
+        self._link = link
+        self._state_watch = state_watch
+        self._announcement = announcement
+        self._on_cancel = on_cancel
+        self._usage = usage
+        self._memory = HeartbeatMemory(link.settings.heartbeat_interval)
+        self._last_contact = 0.0
+        self._contact: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Keep contact, until the orchestrator is told "offline"."""
+        async with asyncio.TaskGroup() as group:
+            self._contact = group.create_task(keep_running(self._link, self._keep_contact))
+
+    async def _keep_contact(self) -> None:
+        """Register, send heartbeats until contact breaks, and begin again; for ever."""
+        initial = self._link.settings.registration.initial
+        pauses = Backoff(BackoffPolicy(initial, max(initial, _FLICKER)))
+        while True:
+            await self._register()
+            began = time.monotonic()
+            await self._beat()
+            if self._link.polled or time.monotonic() - began >= _STEADY:
+                pauses.succeeded()  # not where each registration is followed by a poll that fails
+            # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
+            await asyncio.sleep(pauses.failed(random.random()))
+
+    async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
+        """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever."""
+        told = False
+        while True:
+            await asyncio.sleep(min(1.0, limit / 4))
+            lost = self._is_out_of_reach(limit)
+            if lost and not told:
+                await self._link.caught_up()  # the heartbeat process may have kept the lease
+                lost = self._is_out_of_reach(limit)
+            if lost and not told:
+                _log.error("%s was out of reach for too long", self._link.url, extra={"action": "lease_lost"})
+                on_lost(self._link)
+            told = lost
+
+    def _is_out_of_reach(self, limit: float) -> bool:
+        return self._link.known.is_open and time.monotonic() - self._last_contact > limit
+
+    async def announce(self, status: WorkerStatus) -> bool:
+        """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
+
+        "offline" is the last word: no heartbeat follows it and, whatever becomes of it, no registration, which would
+        make the worker look idle.
+        """
+        if status is WorkerStatus.OFFLINE and self._contact is not None:
+            self._contact.cancel()
+        try:
+            await self._send(_with_status(self._state_watch.value, status))
+        except WorkerError as error:
+            _log.warning("%s was not told %s: %s", self._link.url, status, error, extra={"action": "heartbeat_failed"})
+            return False
+        return True
+
+    async def _register(self) -> None:
+        """Register; retried for ever."""
+        backoff = Backoff(self._link.settings.registration)
+        while True:
+            try:
+                await self._register_once(backoff.attempts)
+            except WorkerError as error:
+                self._link.registration_failed()
+                self._count(metrics.REGISTRATIONS, "failed")
+                delay = delay_after(backoff, error)
+                self._link.faults.log(
+                    _log,
+                    logging.WARNING,
+                    "registration at %s failed (attempt %d), next in %.1f s: %s",
+                    self._link.url,
+                    backoff.attempts,
+                    delay,
+                    _hint(error, self._link.url),
+                    action="registration_failed",
+                    kind=kind_of(error),
+                )
+                await asyncio.sleep(delay)
+            else:
+                self._count(metrics.REGISTRATIONS, "ok")
+                return
+
+    async def _register_once(self, failures: int) -> None:
+        link, state = self._link, self._state_watch.value
+        response = await self._ask_for_registration(_announce(self._announcement.registration, state))
+        reply = replies.decode_registration(response)
+        version = reply.version or response.version
+        if version is None:
+            raise MalformedMessageError("not a registration's answer: no version")
+        again = link.known.is_open
+        link.registered(version, reply.tokens, announced=response.from_orchestrator)
+        await link.obtain_token()
+        now = self._last_contact = time.monotonic()
+        self._memory.registered(state, self._announcement.catalogue, now)
+        _log.log(
+            logging.DEBUG if again and not failures else logging.INFO,
+            "registered at %s (protocol %s)%s",
+            link.url,
+            link.dialect.version,
+            " again" if again else "",
+            extra={"action": "registered"},
+        )
+
+    async def _ask_for_registration(self, registration: WorkerRegistration) -> Response:
+        """Send a registration, and once more when a refusal may be about the clock or the token.
+
+        It carries a configured token: access tokens are what it brings.
+        """
+        link, offset = self._link, self._link.clock.offset
+
+        async def send() -> Response:
+            # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
+            request = link.codec.register(registration, dialects.NEUTRAL, link.now())
+            return await link.call(request, breaks_on_500=True, configured_token=True)
+
+        response = await send()
+        if response.status in _NOT_AUTHENTIC and abs(link.clock.offset - offset) > NOISE:
+            response = await send()
+        if response.status in _NOT_AUTHENTIC and link.credentials.switch():
+            response = await send()
+            if response.status in _NOT_AUTHENTIC:
+                link.credentials.switch()  # neither is taken: the next try begins with the same one
+            else:
+                self._log_switch()
+        return response
+
+    def _log_switch(self) -> None:
+        if self._link.credentials.on_fallback:
+            text = "%s refused the worker's token, so that the fallback (WORKER_TOKEN_FALLBACK) is used"
+        else:
+            text = "%s refused the worker's fallback token, so that the first one is used again"
+        _log.warning(text, self._link.url, extra={"action": "token_switched"})
+
+    async def _beat(self) -> None:
+        """Send heartbeats when they are due, until it is time to register again."""
+        until = time.monotonic() + REREGISTER_EVERY * random.uniform(0.9, 1.1)
+        backoff = Backoff(self._link.settings.calls)
+        while await self._wait_until_due(until):
+            try:
+                await self._send(self._state_watch.value)
+                backoff.succeeded()
+            except (RejectedError, MalformedMessageError) as error:
+                if self._refused(error, backoff):
+                    return
+            except TransportError as error:
+                self._log_broken(error)
+                return
+
+    def _log_broken(self, error: TransportError) -> None:
+        self._link.faults.log(
+            _log,
+            logging.WARNING,
+            "contact with %s broken: %s",
+            self._link.url,
+            error,
+            action="contact_broken",
+            kind=kind_of(error),
+        )
+
+    async def _wait_until_due(self, until: float) -> bool:
+        """Wait for the next heartbeat's time; return False when registering comes first."""
+        while True:
+            seen = self._state_watch.version
+            now = time.monotonic()
+            self._memory.noticed(self._state_watch.value, now)
+            due = self._memory.due_at(now)
+            if self._link.broken.is_open or now >= until:
+                return False
+            if due <= now:
+                return True
+            changed = partial(self._state_watch.changed, seen, None)
+            await first_of(changed, self._link.broken.wait, timeout=min(due, until) - now)
+
+    async def _send(self, state: WorkerState) -> None:
+        outcome = "failed"
+        try:
+            await self._send_counted(state)
+            outcome = "ok"
+        finally:
+            self._count(metrics.HEARTBEATS, outcome)
+
+    async def _send_counted(self, state: WorkerState) -> None:
+        link, memory, began = self._link, self._memory, time.monotonic()
+        usage = memory.usage_to_report(self._usage(), time.monotonic())
+        heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect, usage)
+        response = await link.ask(lambda: link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
+        reply = replies.decode_heartbeat(response)
+        now = self._last_contact = time.monotonic()
+        link.telemetry.metrics.time(metrics.HEARTBEAT_DURATION, now - began, link.label)
+        memory.sent(state, self._announcement.catalogue, now, jitter=reply.jitter_ms / 1000, full_sync=reply.full_sync)
+        memory.usage_reported(usage, now)
+        if reply.full_sync and heartbeat.catalogue is None:
+            memory.next_regular = now
+        self._cancel(reply)
+
+    def _cancel(self, reply: HeartbeatReply) -> None:
+        if reply.cancel_ids:
+            self._on_cancel(self._link, reply.cancel_ids)
+
+    # ------------------------------------------------------------------------------------- the heartbeat process
+
+    def keepalive(self) -> KeepAlive | None:
+        """Return the heartbeat to send while this process cannot; None while none should be sent.
+
+        It repeats what the worker says of itself at this moment, and nothing that is told once.
+        """
+        link, memory = self._link, self._memory
+        if link.broken.is_open or not link.known.is_open:
+            return None
+        heartbeat = memory.compose(self._state_watch.value, self._announcement.catalogue, link.dialect)
+        heartbeat = msgspec.structs.replace(heartbeat, catalogue=None, capabilities=None)
+        return keepalive_of(link, heartbeat, memory.due_at(time.monotonic()))
+
+    async def take(self, report: Report) -> None:
+        """Do what the answer to a heartbeat of the heartbeat process asks for, as with one to a heartbeat from here."""
+        outcome = "failed"
+        if report.granted is not None and report.registrations == self._link.registrations:
+            use_granted(self._link, report.granted, time.monotonic() - report.at)
+        try:
+            reply = replies.decode_heartbeat(
+                await self._link.relayed(report.response, report.asked, report.registrations)
+            )
+            outcome = "ok"
+            self._last_contact = max(self._last_contact, report.at)
+            if reply.full_sync:
+                self._memory.full_sync, self._memory.next_regular = True, time.monotonic()
+            self._cancel(reply)
+        except (RejectedError, MalformedMessageError) as error:
+            if report.registrations == self._link.registrations:
+                self._refused(error, Backoff(self._link.settings.calls))
+        except TransportError as error:
+            self._log_broken(error)
+        finally:
+            self._count(metrics.HEARTBEATS, outcome)
+
+    def _count(self, metric: metrics.Metric, outcome: str) -> None:
+        self._link.telemetry.metrics.count(metric, self._link.label, outcome)
+
+    def _refused(self, error: RejectedError | MalformedMessageError, backoff: Backoff) -> bool:
+        """Decide what a refused heartbeat means; return whether to register again."""
+        delay = delay_after(backoff, error)
+        now = time.monotonic()
+        self._memory.failed(now, delay)
+        self._link.faults.log(
+            _log,
+            logging.WARNING,
+            "heartbeat to %s refused: %s",
+            self._link.url,
+            error,
+            action="heartbeat_failed",
+            kind=kind_of(error),
+        )
+        limited = isinstance(error, RejectedError) and error.rate_limited
+        if now - self._last_contact > _HALF_LEASE or (isinstance(error, RejectedError) and not limited):
+            self._link.contact_broken()
+            return True
+        return False
+
+
+def _announce(registration: WorkerRegistration, state: WorkerState) -> WorkerRegistration:
+    return msgspec.structs.replace(registration, available_skills=state.available_skills, hot_skills=state.hot_skills)
+
+
+def _with_status(state: WorkerState, status: WorkerStatus) -> WorkerState:
+    return replace(state, status=status)
+
+
+def _hint(error: WorkerError, url: str) -> str:
+    """Say what to do about it, where a person can do something."""
+    if isinstance(error, RejectedError) and error.unauthorized:
+        return f"{error} (is WORKER_TOKEN, or its fallback, the orchestrator's, and this machine's clock right?)"
+    if isinstance(error, RejectedError) and error.status == 404:
+        return f"{error} (is ORCHESTRATOR_URL right, its path prefix included?)"
+    if isinstance(error, ConnectionFailedError) and url.startswith("https:"):
+        return f"{error} (is ORCHESTRATOR_URL right, and is it https there? worker doctor looks closer)"
+    if isinstance(error, ConnectionFailedError):
+        return f"{error} (is ORCHESTRATOR_URL right, and does the orchestrator run?)"
+    return str(error)

@@ -1,0 +1,91 @@
+"""What keeps a fault at one orchestrator from the others, and from running tasks.
+
+Two boundaries: a call to an orchestrator ends in a value or a `WorkerError`, and a service of a link that fails is
+started again, alone. Either way the traceback is logged once: it is a fault of this worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from avtomatika_worker.errors import ConnectionFailedError, WorkerError
+from avtomatika_worker.observability.log_throttle import LogThrottle
+from avtomatika_worker.policy.restarts import Restarts
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Contained(Protocol):
+    """What is known of an orchestrator here."""
+
+    faults: LogThrottle
+
+    @property
+    def url(self) -> str:
+        """The orchestrator's base URL."""
+        ...
+
+    def contact_broken(self) -> None:
+        """Take note that it has to be registered at again."""
+        ...
+
+
+_C = TypeVar("_C", bound=Contained)
+
+
+def contained(
+    call: Callable[Concatenate[_C, _P], Awaitable[_T]],
+) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
+    """Have a call raise nothing but `WorkerError`: any other exception counts as a failed connection."""
+
+    @functools.wraps(call)
+    async def within(link: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await call(link, *args, **kwargs)
+        except WorkerError:
+            raise
+        except Exception as error:
+            link.contact_broken()
+            _report(link, f"the call {call.__name__}", error)
+            raise ConnectionFailedError(f"the worker failed in the call: {type(error).__name__}") from error
+
+    return within
+
+
+async def keep_running(link: Contained, service: Callable[[], Awaitable[None]]) -> None:
+    """Run a service of one orchestrator until it returns; start it again, after a while, whenever it fails."""
+    restarts = Restarts()
+    while True:
+        began = time.monotonic()
+        try:
+            await service()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other orchestrators' go on
+            link.contact_broken()
+            delay = restarts.ended(time.monotonic() - began, random.random())
+            _report(link, f"{getattr(service, '__qualname__', 'a service')} (again in {delay:.1f} s)", error)
+            await asyncio.sleep(delay)
+        else:
+            return
+
+
+def _report(link: Contained, what: str, error: Exception) -> None:
+    kind = type(error), [each[1] for each in traceback.walk_tb(error.__traceback__)][-1]  # where it was raised
+    link.faults.log(
+        _log,
+        logging.ERROR,
+        "%s: %s failed, which is a fault of this worker's; other orchestrators and tasks go on",
+        link.url,
+        what,
+        action="link_failed",
+        kind=kind,
+        error=error,
+    )

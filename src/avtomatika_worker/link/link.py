@@ -1,0 +1,471 @@
+"""Everything that belongs to one orchestrator: dialect, token, clock, state. Used from both loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from avtomatika_worker import threadsafe
+from avtomatika_worker.errors import (
+    AnswerTooLongError,
+    MalformedMessageError,
+    RejectedError,
+    TransportError,
+    UntrustedTaskError,
+    WorkerError,
+)
+from avtomatika_worker.link.clock import Clock, steady
+from avtomatika_worker.link.credentials import Credentials
+from avtomatika_worker.link.isolation import contained
+from avtomatika_worker.link.silence import SILENT_AFTER, Silence
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.log_throttle import LogThrottle
+from avtomatika_worker.observability.telemetry import OFF, Telemetry
+from avtomatika_worker.policy.backoff import LONGEST_WAIT, Backoff, BackoffPolicy
+from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
+from avtomatika_worker.policy.token_bucket import TokenBucket
+from avtomatika_worker.protocol import dialects, replies
+from avtomatika_worker.protocol.codec import Codec, Request
+from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
+from avtomatika_worker.protocol.replies import Response
+from avtomatika_worker.protocol.task_verification import TaskGuard
+from avtomatika_worker.protocol.width import MOST_VALUES, is_too_wide
+from avtomatika_worker.transport.http import HttpTransport
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
+CALL_TIMEOUT: Final = 30.0
+"""Seconds for any call but a poll."""
+
+POLL_MARGIN: Final = 90.0
+"""Seconds a poll may take beyond the wished time: the orchestrator has its own, and a dropped poll can lose a task."""
+
+_LONG: Final = 256 * 2**10
+"""Bytes of an answer to a poll from which on it is read in a thread."""
+
+_TRY_AGAIN: Final = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What a link is configured with. ``token`` authenticates and signs, or ``token_fallback`` does when it is refused.
+
+    ``has_certificate``: the transport shows one, so that access tokens can be asked for. ``event_rate``: events a
+    second. Times are in seconds.
+    """
+
+    url: str
+    token: str | None
+    token_fallback: str | None = None
+    has_certificate: bool = False
+    heartbeat_interval: float = 15.0
+    poll_timeout: float = 30.0
+    registration: BackoffPolicy = field(default_factory=BackoffPolicy)
+    calls: BackoffPolicy = field(default_factory=BackoffPolicy)
+    guard: TaskGuard = field(default_factory=TaskGuard)
+    event_rate: float = 100.0
+
+    def __repr__(self) -> str:
+        return f"LinkSettings(url={self.url!r})"
+
+
+class Link:
+    """One orchestrator as this worker sees it.
+
+    ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
+    ``contacts`` is touched by each registration; ``breaks`` counts the breaks of contact, ``polled`` is whether a poll
+    was answered since the last registration. ``label`` names the orchestrator in metrics.
+
+    Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
+    what they share is guarded by a lock that is never held while waiting.
+    """
+
+    def __init__(
+        self, settings: LinkSettings, worker_id: str, transport: HttpTransport, telemetry: Telemetry = OFF
+    ) -> None:
+        self.settings = settings
+        self.label: str = urlsplit(settings.url).netloc.rpartition("@")[2]
+        self.telemetry: Telemetry = telemetry
+        self.faults: LogThrottle = LogThrottle()
+        self.event_tokens: TokenBucket = TokenBucket(settings.event_rate)
+        self.worker_id = worker_id
+        self.dialect: dialects.Dialect = dialects.NEUTRAL
+        self.clock: Clock = Clock(settings.url)
+        self.ready: threadsafe.Event = threadsafe.Event()
+        self.broken: threadsafe.Event = threadsafe.Event()
+        self.known: threadsafe.Event = threadsafe.Event()
+        self.contacts: threadsafe.Watch[int] = threadsafe.Watch(0)
+        self.caught_up: Callable[[], Awaitable[None]] = _nobody
+        """Waits for what the heartbeat process, if there is one, has to report. May be awaited in any event loop."""
+        self.breaks: int = 0
+        self.polled: bool = False
+        self._silence = Silence()
+        self._announces = True
+        self._registrations = 0
+        self._transport = transport
+        self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
+        nonces = _nonces()
+        self._codecs = {token: Codec(worker_id, token, nonces) for token in self.credentials.all_configured}
+        self._state = LinkState.CONNECTING
+        self._lock = threading.Lock()
+        self._announced: str | None = None
+        self._unfamiliar: str | None = None
+        self._date_header: str | None = None
+        self._results_held_until = 0.0
+        self._lost_at = 0.0
+        self._registration_failed = False
+        self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
+
+    @property
+    def url(self) -> str:
+        """The orchestrator's base URL; names the link in logs."""
+        return self.settings.url
+
+    @property
+    def state(self) -> LinkState:
+        """Where the link stands."""
+        return self._state
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is contact, or may be in a moment: a break is not taken for an outage at once, silence is."""
+        if self.ready.is_open:
+            return not self._silence.lasts
+        return not self._registration_failed and time.monotonic() - self._lost_at < SILENT_AFTER
+
+    @property
+    def registrations(self) -> int:
+        """How often it was registered at."""
+        return self._registrations
+
+    @property
+    def codec(self) -> Codec:
+        """Writes this link's requests, signed with the configured token that is in use."""
+        return self._codecs[self.credentials.configured]
+
+    def now(self) -> float:
+        """Return the orchestrator's time in Unix seconds, as far as its answers told it."""
+        return self.clock.now()
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of every call, the current span's among them."""
+        return self._headers(self.credentials.current)
+
+    def _headers(self, token: str | None) -> Mapping[str, str]:
+        headers = self.codec.headers(token, self.dialect)
+        span = self.telemetry.tracing.carrier()
+        return {**headers, **span} if span else headers
+
+    def hold_results(self, seconds: float) -> None:
+        """Send no results for a while: the orchestrator asked for that."""
+        self._results_held_until = max(self._results_held_until, time.monotonic() + seconds)
+
+    def results_held_for(self) -> float:
+        """Return the seconds for which no results go out."""
+        return max(0.0, self._results_held_until - time.monotonic())
+
+    # ------------------------------------------------------------------------------------------------------ state
+
+    def registered(self, version: str, tokens: TokenReply | None = None, *, announced: bool = True) -> None:
+        """Take note of an accepted registration: from now on the link speaks the orchestrator's dialect.
+
+        ``tokens`` are what it brought; without any, those of a former registration are forgotten. ``announced``:
+        its header named the version; where a proxy strips that, the link does without.
+        """
+        if tokens is None:
+            self.credentials.forget_granted()
+        else:
+            self.credentials.granted(tokens)
+        choice = dialects.choose(version)
+        with self._lock:
+            unfamiliar = not choice.exact and version != self._unfamiliar
+            self._unfamiliar = None if choice.exact else version
+            self.dialect = choice.dialect
+            self._announced, self._announces = version, announced
+            self.polled = False
+            self._registrations += 1  # before the first poll can go out
+            self._registration_failed = False
+            self._step(LinkEvent.REGISTRATION_ACCEPTED)
+            self.known.open()
+        self.contacts.touch()
+        if unfamiliar:
+            text = "%s speaks protocol version %s, which this worker does not know; it is treated as %s"
+            known = choice.dialect.version
+            _log.warning(text, self.url, version, known, extra={"action": "protocol_version_unknown"})
+
+    def contact_broken(self) -> None:
+        """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4)."""
+        with self._lock:
+            if self._state is LinkState.CLOSED:
+                return
+            if self._state is LinkState.REGISTERED:
+                self.breaks += 1
+                self._lost_at = self._silence.answered_at if self._silence.lasts else time.monotonic()
+            self._step(LinkEvent.CONTACT_BROKEN)
+
+    def registration_failed(self) -> None:
+        """Take note that the orchestrator could not be registered at."""
+        self._registration_failed = True
+
+    def drain(self) -> None:
+        """Take nothing new from here any more."""
+        with self._lock:
+            if self._state is not LinkState.CLOSED:
+                self._step(LinkEvent.DRAIN)
+
+    def _step(self, event: LinkEvent) -> None:
+        """Go on to the next state, and set the gates that follow from it. Called with the lock held."""
+        self._state = step(self._state, event)
+        self.ready.set(is_open=self._state is LinkState.REGISTERED)
+        if event in {LinkEvent.CONTACT_BROKEN, LinkEvent.REGISTRATION_ACCEPTED}:  # while draining, too
+            self.broken.set(is_open=event is LinkEvent.CONTACT_BROKEN)
+
+    def open(self) -> None:
+        """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
+        self._lost_at = time.monotonic()
+        self._transport.open()
+
+    def reopen(self) -> None:
+        """Use new connections from now on. Raises as `open`."""
+        self._transport.open()
+
+    async def close(self) -> None:
+        """Close the connections; nothing is sent any more."""
+        with self._lock:
+            self._step(LinkEvent.CLOSE)
+        self._reading.shutdown(wait=False)
+        await self._transport.close()
+
+    # ------------------------------------------------------------------------------------------------------ calls
+
+    @contained
+    async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> Task | None:
+        """Ask for a task, and return it; None when there was none in time.
+
+        Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
+        """
+        wish = self.settings.poll_timeout
+        began, outcome = time.monotonic(), "failed"
+        try:
+            response = await self.ask(
+                lambda: self.codec.poll(wish, available, hot, self.dialect),
+                timeout=wish + POLL_MARGIN,
+                breaks_on_500=True,
+            )
+            if response.status == 204 and self._announces and not response.from_orchestrator:
+                raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
+            task = await self._admitted(response)
+            self.polled = True
+            outcome = "empty" if task is None else "task"
+        except MalformedMessageError:
+            outcome = "malformed"
+            raise
+        except UntrustedTaskError as error:
+            outcome = "untrusted"
+            self.telemetry.metrics.count(metrics.TASKS_REFUSED, self.label, error.reason)
+            raise
+        except RejectedError as error:
+            outcome = "limited" if error.rate_limited else "refused"
+            raise
+        finally:
+            self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
+            self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
+        return task
+
+    async def _admitted(self, response: Response) -> Task | None:
+        """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
+        if len(response.body) <= _LONG:
+            return self.settings.guard.admit(response, self.dialect)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading, self.settings.guard.admit, response, self.dialect)
+
+    @contained
+    async def send_result(self, result: TaskResult) -> ResultReply:
+        """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
+        return replies.decode_result(await self.ask(lambda: self.codec.result(result, self.dialect, self.now())))
+
+    @contained
+    async def send_event(self, event: Event) -> EventReply:
+        """Deliver an event, signed anew. Raises as `send_result`."""
+        return replies.decode_event(await self.ask(lambda: self.codec.event(event, self.dialect, self.now())))
+
+    async def ask(
+        self, write: Callable[[], Request], *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False
+    ) -> Response:
+        """Send what ``write`` returns; when its access token is refused, renew that and send what it returns anew.
+
+        Raises as `call`, and what ``write`` raises.
+        """
+        used = self.credentials.current
+        response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+        if response.status == 401 and await self.token_renewed(used):
+            response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+        return response
+
+    @contained
+    async def call(
+        self,
+        request: Request,
+        *,
+        timeout: float = CALL_TIMEOUT,
+        breaks_on_500: bool = False,
+        configured_token: bool = False,
+    ) -> Response:
+        """Send a request. Raises `TransportError`; an answer of any status is returned, and what it tells is learnt.
+
+        A 500 breaks contact only where it cannot be about the message itself: a result that the orchestrator cannot
+        digest is answered with 500 for ever. ``configured_token``: authenticate with that one, not an access token.
+        A call from before the last registration breaks nothing: that came after it, and was answered.
+        """
+        headers = self._headers(self.credentials.configured) if configured_token else self.headers()
+        registrations, asked = self._registrations, steady()
+        # A poll is held for as long as the orchestrator likes.
+        waiting = self._silence.asking() if timeout <= CALL_TIMEOUT else contextlib.nullcontext()
+        with waiting:
+            try:
+                response = await self._transport.send(request, headers, timeout)
+            except TransportError:
+                self._unanswered(registrations)
+                raise
+        return self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+
+    @contained
+    async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:
+        """Learn from an answer that the heartbeat process got, as from one to a call of this link's. Raises as `call`.
+
+        ``answer`` returns it, or raises `TransportError`; ``asked`` is of `steady`.
+        """
+        try:
+            response = answer()
+        except TransportError:
+            self._unanswered(registrations)
+            raise
+        return self._heard(response, asked, registrations, breaks_on_500=True)
+
+    def _unanswered(self, registrations: int) -> None:
+        if registrations == self._registrations:
+            self.contact_broken()
+
+    def _heard(self, response: Response, asked: float, registrations: int, *, breaks_on_500: bool) -> Response:
+        self._silence.answered()
+        self._learn(response, asked)
+        if is_too_wide(response.body):
+            raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
+        if response.status > 500 or (response.status == 500 and breaks_on_500):
+            self._unanswered(registrations)
+        return response
+
+    # ----------------------------------------------------------------------------------------------------- tokens
+
+    async def token_renewed(self, used: str | None) -> bool:
+        """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that.
+
+        A token that should have been good was forgotten: its orchestrator was replaced, and has lost the worker, too.
+        """
+        if used == self.credentials.current == self.credentials.configured:
+            return False
+        was_good = used == self.credentials.current and self.credentials.renewal_due_in() != 0
+        try:
+            renewed = await self.renew_token(used)
+        except (TransportError, MalformedMessageError):
+            return False  # the call's own refusal is what is told
+        if renewed and was_good:
+            self.contact_broken()
+        return renewed
+
+    @contained
+    async def renew_token(self, used: str | None) -> bool:
+        """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
+        await self.caught_up()
+        return await self.credentials.renew(used, self._exchange)
+
+    @contained
+    async def obtain_token(self) -> None:
+        """Ask for an access token where a certificate tells who the worker is; not to get one is no fault."""
+        if not self.settings.has_certificate or self.credentials.has_access_token:
+            return
+        response = await self.call(self.codec.access_token(), configured_token=True)
+        try:
+            self.credentials.granted(replies.decode_token(response))
+        except (RejectedError, MalformedMessageError) as error:
+            _log.info("%s grants no access token: %s", self.url, error, extra={"action": "token_not_granted"})
+
+    def renewals(self) -> tuple[Request, ...]:
+        """Return every request that may bring other tokens; the first that does is enough."""
+        refresh = self.credentials.refresh_token
+        by_token = (self.codec.refresh_token(refresh),) if refresh else ()
+        return (*by_token, self.codec.access_token()) if self.settings.has_certificate else by_token
+
+    async def _exchange(self) -> TokenReply | None:
+        """Ask for new tokens in every way there is; None when all are refused."""
+        for request in self.renewals():
+            response = await self.call(request, configured_token=True)
+            if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:
+                replies.raise_for_status(response)
+            if response.status < 300:
+                reply = replies.decode_token(response)
+                _log.debug("the access token for %s was renewed", self.url, extra={"action": "token_renewed"})
+                return reply
+        return None
+
+    def _learn(self, response: Response, asked: float) -> None:
+        """Learn the clock's offset, and whether the orchestrator was replaced by one of another version."""
+        text, version = response.headers.get("date"), response.version
+        if "retry-after" in response.headers:
+            self._report_long_wait(response)
+        if version is None and self._announces and self.known.is_open:
+            return  # a proxy's clock is not the orchestrator's
+        if text != self._date_header:  # another second
+            self._date_header = text
+            if (date := replies.parse_http_date(text)) is not None:
+                self.clock.learn(date, asked)
+        if version is not None and self._announced is not None and version != self._announced:
+            _log.info(
+                "%s now speaks protocol version %s instead of %s",
+                self.url,
+                version,
+                self._announced,
+                extra={"action": "protocol_version_changed"},
+            )
+            self._announced = version
+            self.contact_broken()
+
+    def _report_long_wait(self, response: Response) -> None:
+        wished = replies.parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
+        if response.status >= 400 and wished is not None and wished > LONGEST_WAIT:
+            text = "%s asks to be left alone for %.0f s (Retry-After): more than %.0f s counts as no time given"
+            self.faults.log(_log, logging.WARNING, text, self.url, wished, LONGEST_WAIT, action="retry_after_ignored")
+
+
+async def _nobody() -> None:
+    """Wait for nobody."""
+
+
+def kind_of(error: WorkerError) -> Hashable:
+    """Return what makes two errors the same fault in the log: what they are, not what they say."""
+    return type(error), getattr(error, "status", None)
+
+
+def _nonces() -> Callable[[], str]:
+    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
+    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
+    return lambda: f"{prefix}{next(numbers):x}"
+
+
+def delay_after(backoff: Backoff, error: WorkerError) -> float:
+    """Count a failure and return the seconds to wait before the next attempt."""
+    if not isinstance(error, TransportError):
+        return backoff.failed(random.random())
+    limited = isinstance(error, RejectedError) and error.rate_limited
+    return backoff.failed(random.random(), retry_after=error.retry_after, rate_limited=limited)

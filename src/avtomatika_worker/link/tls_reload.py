@@ -1,0 +1,52 @@
+"""Takes new TLS files for new connections: certificates are renewed while a worker runs. Runs in the link thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.transport.tls import TlsFiles
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
+
+class TlsReload:
+    """Looks at the files every ``interval`` seconds, for ever. Calls in flight end on the connections they have.
+
+    Make it before the links are opened: what the files hold by then is what the links know.
+    """
+
+    def __init__(self, tls: TlsFiles, links: Sequence[Link], interval: float) -> None:
+        self._tls = tls
+        self._links = links
+        self._interval = interval
+        self._first = tls.fingerprint()
+
+    async def run(self) -> None:
+        """Open the links anew when the files have changed; files that cannot be used are told, and nothing changes."""
+        taken = looked_at = self._first
+        while True:
+            await asyncio.sleep(self._interval)
+            found = self._tls.fingerprint()
+            if found in {taken, looked_at}:
+                continue
+            looked_at = found
+            if self._take():
+                taken = found
+
+    def _take(self) -> bool:
+        try:
+            if problems := self._tls.problems():
+                raise ConfigError(problems)
+            for link in self._links:
+                link.reopen()
+        except (ConfigError, OSError) as error:
+            text = "the TLS files have changed and cannot be used, so that the former ones are: %s"
+            _log.error(text, error, extra={"action": "tls_not_reloaded"})
+            return False
+        _log.info("the TLS files have changed; new connections use them", extra={"action": "tls_reloaded"})
+        return True

@@ -1,0 +1,47 @@
+"""Renews one orchestrator's access token before it expires. Runs in the link thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from avtomatika_worker.errors import MalformedMessageError, TransportError
+from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.policy.backoff import Backoff
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
+
+class TokenRenewal:
+    """Waits until a token is due, for ever."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def run(self) -> None:
+        """Renew in time; what cannot be renewed is had anew by registering again."""
+        tokens, backoff = self._link.credentials, Backoff(self._link.settings.calls)
+        while True:
+            seen, due = tokens.changes.version, tokens.renewal_due_in()
+            if due is None or due > 0:
+                await tokens.changes.changed(seen, due)
+                continue
+            await self._link.ready.wait()  # a registration brings new tokens, too
+            try:
+                if tokens.renewal_due_in() == 0 and not await self._link.renew_token(tokens.current):
+                    self._link.contact_broken()
+                backoff.succeeded()
+            except (TransportError, MalformedMessageError) as error:
+                delay = delay_after(backoff, error)
+                self._link.faults.log(
+                    _log,
+                    logging.WARNING,
+                    "the access token for %s was not renewed, next try in %.1f s: %s",
+                    self._link.url,
+                    delay,
+                    error,
+                    action="token_not_renewed",
+                    kind=kind_of(error),
+                )
+                await asyncio.sleep(delay)

@@ -1,0 +1,65 @@
+"""What the worker's gauges read, whenever metrics are collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import psutil
+
+from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.monitoring.usage import UsageMonitor
+from avtomatika_worker.monitoring.watchdog import Pulse
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.metrics import Metric, Reading, Recorder
+from avtomatika_worker.policy.link_state import LinkState
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.messages import ResourcesUsage
+from avtomatika_worker.tasks.poller import Poller
+
+_GIB: Final = 2**30
+_FromUsage = Callable[[ResourcesUsage], Iterable[Reading]]
+
+
+def watch_slots(recorder: Recorder, slots: Slots, poller: Poller) -> None:
+    """Let ``recorder`` read the slots, and the polls that hold some."""
+    recorder.watch(
+        metrics.SLOTS,
+        lambda: [
+            (slots.free, ("free",)),
+            (slots.polling, ("polling",)),
+            (slots.running, ("running",)),
+            (slots.held_back, ("held_back",)),
+        ],
+    )
+    recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight()])
+
+
+def watch_links(recorder: Recorder, links: Sequence[Link], outbox: Outbox) -> None:
+    """Let ``recorder`` read the links, and what waits for each."""
+    recorder.watch(
+        metrics.LINK_UP, lambda: [(float(link.state is LinkState.REGISTERED), (link.label,)) for link in links]
+    )
+    recorder.watch(metrics.OUTBOX_DEPTH, lambda: [(outbox.backlog(link), (link.label,)) for link in links])
+    recorder.watch(metrics.OUTBOX_AGE, lambda: [(outbox.oldest, ())])
+
+
+def watch_machine(recorder: Recorder, usage: UsageMonitor, pulse: Pulse) -> None:
+    """Let ``recorder`` read the load of the machine, of this process and of its main loop."""
+
+    def watch(metric: Metric, read: _FromUsage) -> None:
+        def readings() -> Iterable[Reading]:
+            latest = usage.latest  # once: another thread measures
+            return () if latest is None else read(latest)
+
+        recorder.watch(metric, readings)
+
+    watch(metrics.HOST_CPU, lambda latest: [(latest.cpu_load_percent, ())])
+    watch(metrics.HOST_MEMORY, lambda latest: [(latest.ram_used_gb * _GIB, ())])
+    watch(
+        metrics.GPU_LOAD, lambda latest: [(each.load_percent, (each.unit_id,)) for each in latest.devices_usage or ()]
+    )
+    process = psutil.Process()
+    recorder.watch(metrics.PROCESS_MEMORY, lambda: [(process.memory_info().rss, ())])
+    recorder.watch(metrics.LOOP_LAG, lambda: [(pulse.silence, ())])

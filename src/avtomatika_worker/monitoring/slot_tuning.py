@@ -1,0 +1,88 @@
+"""Lets fewer slots be used while memory or CPU run short. Runs in the link thread; slots belong to the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
+from avtomatika_worker.policy.slots import Slots
+
+_log: Final = logging.getLogger("avtomatika_worker.capacity")
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the load."""
+
+_COMPLAIN_EVERY: Final = 60.0
+"""Seconds between two error lines about a load that cannot be measured."""
+
+
+class SlotTuning:
+    """Measures the load, asks the policy, and has the slots limited by ``apply``.
+
+    ``measure`` returns the percentages of memory and CPU that are in use; it is called in a thread of its own.
+    """
+
+    def __init__(
+        self, tuner: SlotTuner, slots: Slots, measure: Callable[[], tuple[float, float]], apply: Callable[[int], object]
+    ) -> None:
+        self._tuner = tuner
+        self._slots = slots
+        self._measure = measure
+        self._apply = apply
+        self._complained = -_COMPLAIN_EVERY
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        loop = asyncio.get_running_loop()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="usage")
+        try:
+            await loop.run_in_executor(pool, self._load)  # a CPU load is one since the measurement before
+            while True:
+                await asyncio.sleep(LOOK_EVERY)
+                load = await loop.run_in_executor(pool, self._load)
+                if load is not None:
+                    self.look(load, time.monotonic())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def look(self, load: Load, now: float) -> None:
+        """Decide once."""
+        tuner = self._tuner
+        before = tuner.usable
+        usable = tuner.look(load, self._slots.running, now)
+        if usable == before:
+            return
+        self._apply(usable)
+        if usable < before:
+            _log.warning(
+                "%s: %d of %d slots may be used",
+                tuner.short_of(load) or "the load is high",
+                usable,
+                self._slots.total,
+                extra={"action": "slots_shrunk", "slots": usable},
+            )
+        else:
+            _log.info(
+                "%d of %d slots may be used again",
+                usable,
+                self._slots.total,
+                extra={"action": "slots_grown", "slots": usable},
+            )
+
+    def _load(self) -> Load | None:
+        try:
+            memory, cpu = self._measure()
+        except Exception as error:  # noqa: BLE001 - a restricted /proc: the slots stay as they are
+            now = time.monotonic()
+            if now - self._complained >= _COMPLAIN_EVERY:
+                self._complained = now
+                _log.error(
+                    "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
+                )
+            return None
+        return Load(memory=memory, cpu=cpu)

@@ -1,0 +1,47 @@
+"""Counts, times and traces what happens at object stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from avtomatika_worker.files.location import Location
+from avtomatika_worker.files.observer import Observer
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.telemetry import Telemetry
+
+
+class StorageMetrics(Observer):
+    """Tells telemetry. Buckets and keys are attributes of spans, never labels of metrics."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._transfers = 0
+        telemetry.metrics.watch(metrics.TRANSFERS, lambda: [(self._transfers, ())])
+
+    @contextmanager
+    def operation(self, name: str, location: Location) -> Generator[None]:
+        """Time one call, and make a span of it."""
+        recorder, began, outcome = self._telemetry.metrics, time.monotonic(), "failed"
+        attributes = {"s3.bucket": location.bucket, "s3.key": location.key, "s3.scheme": location.scheme}
+        try:
+            with self._telemetry.tracing.span(f"s3.{name}", attributes):
+                yield
+            outcome = "ok"
+        finally:
+            recorder.count(metrics.S3_OPERATIONS, name, outcome)
+            recorder.time(metrics.S3_DURATION, time.monotonic() - began, name)
+
+    @contextmanager
+    def transfer(self) -> Generator[None]:
+        """Count it while it runs."""
+        self._transfers += 1
+        try:
+            yield
+        finally:
+            self._transfers -= 1
+
+    def moved(self, name: str, size: int) -> None:
+        """Count the bytes."""
+        self._telemetry.metrics.count(metrics.S3_BYTES, name, by=size)

@@ -1,0 +1,129 @@
+"""Whether a task may run: its signature, its policy, its bounds (RXON.md, "Signing"). Checked before anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker.errors import MalformedMessageError, UnsendableValueError, UntrustedTaskError
+from avtomatika_worker.narrowing import is_dict, is_list
+from avtomatika_worker.protocol import dialects
+from avtomatika_worker.protocol.coerce import as_object
+from avtomatika_worker.protocol.dialects import Dialect
+from avtomatika_worker.protocol.messages import Task
+from avtomatika_worker.protocol.replies import DECODE_ERRORS, Response, decode_task, raise_for_status, salvage_ids
+from avtomatika_worker.protocol.signing import Signer, verified_task
+
+UNSIGNED: Final = "unsigned"
+BAD_SIGNATURE: Final = "bad_signature"
+NOT_ALLOWED: Final = "not_allowed"
+
+_REFUSALS: Final = {
+    UNSIGNED: "it is not signed",
+    BAD_SIGNATURE: "its signature is not the orchestrator's (is ORCHESTRATOR_SECRET_KEY the very key over there?)",
+}
+
+DEFAULT_NESTING: Final = 100
+
+_CONTAINERS: Final = frozenset({dict, list})
+
+
+class TaskGuard:
+    """Reads the answers to polls of one orchestrator.
+
+    ``secret_key`` is what it signs tasks with; None means that signatures are not looked at. ``signature_required``:
+    whether a task without a signature is refused, too. ``max_nesting`` is how deep a task's values may be nested.
+    The key never appears in ``repr``, nor in an error.
+    """
+
+    __slots__ = ("_max_nesting", "_required", "_signer")
+
+    def __init__(
+        self, secret_key: str | None = None, *, signature_required: bool = True, max_nesting: int = DEFAULT_NESTING
+    ) -> None:
+        self._signer = Signer(secret_key) if secret_key else None
+        self._required = signature_required
+        self._max_nesting = max_nesting
+
+    @property
+    def wants_signatures(self) -> bool:
+        """Whether a task without a signature is refused."""
+        return self._signer is not None and self._required
+
+    def admit(self, response: Response, dialect: Dialect) -> Task | None:
+        """Return the task of an answer, None when there was none.
+
+        Raises `UntrustedTaskError` for a task that must not run, else what `decode_task` raises. ``dialect`` is the
+        link's; an answer that announces another version is checked in that one's, and refused when that one signs none.
+        """
+        raise_for_status(response)
+        if self._signer is not None and response.status != 204:
+            response = Response(response.status, response.headers, self._trusted(response, self._signer, dialect))
+        task = decode_task(response)
+        if task is None:
+            return None
+        self._check_nesting(task, response.body)
+        _check_policy(task)
+        return task
+
+    def _trusted(self, response: Response, signer: Signer, link_dialect: Dialect) -> bytes:
+        """Return the bytes to make the task of: exactly those that were signed.
+
+        The canonical form leaves out what anyone on the way could add (members that are null, another way to write a
+        number, a key that stands twice), so the bytes that came are not looked at again.
+        """
+        dialect = dialects.choose(response.version or link_dialect.version).dialect
+        try:
+            raw: object = msgspec.json.decode(response.body)
+            fields = as_object(raw)
+            signed = fields.get("sig") is not None
+            verified = verified_task(fields, signer, dialect) if signed and dialect.signed_tasks else None
+        except (*DECODE_ERRORS, UnsendableValueError):
+            raise _untrusted(response, BAD_SIGNATURE, "its signature cannot be checked: it is malformed") from None
+        if verified is not None:
+            return verified
+        if not signed and not self._required:
+            return response.body
+        reason = BAD_SIGNATURE if signed else UNSIGNED
+        too_old = "" if dialect.signed_tasks else f"; orchestrators of protocol {dialect.version} sign none"
+        raise _untrusted(response, reason, _REFUSALS[reason] + too_old)
+
+    def _check_nesting(self, task: Task, body: bytes) -> None:
+        # Counting brackets is quick, and nearly always enough.
+        if body.count(b"{") + body.count(b"[") <= self._max_nesting:
+            return
+        fields = [task.params, task.metadata, task.params_metadata, task.tracing_context, task.security, task.policy]
+        if _is_deeper([each for each in fields if each], self._max_nesting):
+            text = f"not a task: nested deeper than {self._max_nesting} levels (MAX_TASK_NESTING)"
+            raise MalformedMessageError(text, job_id=task.job_id, task_id=task.task_id)
+
+
+def _check_policy(task: Task) -> None:
+    """Hold the task against its own policy: it may name the only skills that may run."""
+    allowed: object = (task.policy or {}).get("allowed_skills")
+    if allowed is None:
+        return
+    names = allowed if is_list(allowed) else []
+    if task.type not in names:
+        text = f"its policy does not allow the skill {task.type!r:.140}"
+        raise UntrustedTaskError(NOT_ALLOWED, text, job_id=task.job_id, task_id=task.task_id)
+
+
+def _is_deeper(values: list[Any], levels: int) -> bool:
+    """Whether containers stand more than ``levels`` deep in one another; ``values`` are the first level."""
+    for _ in range(levels):
+        values = [child for value in values for child in _children(value) if type(child) in _CONTAINERS]
+        if not values:
+            return False
+    return True
+
+
+def _children(container: Any) -> Iterable[Any]:
+    return container.values() if is_dict(container) else container
+
+
+def _untrusted(response: Response, reason: str, text: str) -> UntrustedTaskError:
+    job_id, task_id = salvage_ids(response.body)
+    return UntrustedTaskError(reason, text, job_id=job_id, task_id=task_id)

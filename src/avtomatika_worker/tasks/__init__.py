@@ -1,0 +1,1 @@
+"""From a poll to a finished task. On the main loop."""

@@ -1,0 +1,119 @@
+"""Which skills have room for another task; a task over a limit waits for its turn. Runs on the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from avtomatika_worker.policy.capacity import Capacity, Limits
+
+_log: Final = logging.getLogger("avtomatika_worker.capacity")
+
+CapacityChecker = Callable[..., bool]
+"""``checker(skill) -> bool``, or without an argument for all skills: whether one more task could start now."""
+
+_COMPLAIN_EVERY: Final = 60.0
+"""Seconds between two error lines about a checker that raises."""
+
+
+class Permit:
+    """A task's turn among its like: held from its grant until `end`, or the end of the ``async with``."""
+
+    __slots__ = ("_end", "_ended", "_waiter", "granted", "skill")
+
+    def __init__(self, skill: str, end: Callable[[Permit], None]) -> None:
+        self.skill: str = skill
+        self.granted: bool = False
+        self._end = end
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def grant(self) -> None:
+        """Let it run."""
+        self.granted = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self) -> None:
+        """Let others run, or wait no longer. Called again, it does nothing."""
+        if not self._ended:
+            self._ended = True
+            self._end(self)
+
+    async def __aenter__(self) -> None:
+        if not self.granted:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
+
+
+class ConcurrencyLimiter:
+    """Keeps the limits, first come first served, and asks the user's checker."""
+
+    def __init__(self, limits: Limits, checker: CapacityChecker | None) -> None:
+        self._limits = limits
+        self._capacity = Capacity(limits)
+        self._waiting: list[Permit] = []
+        self._checker = checker
+        self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
+        self._complained = -_COMPLAIN_EVERY
+
+    @property
+    def asks(self) -> bool:
+        """Whether the answers can change without a task beginning or ending."""
+        return self._checker is not None
+
+    def available(self, skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``skills`` that have room for another task."""
+        if self._limits:
+            skills = tuple(filter(self._capacity.has_room, skills))
+        return skills if self._checker is None else tuple(self._checked(self._checker, skills))
+
+    def turn(self, skill: str) -> Permit | None:
+        """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it.
+
+        Where there is room, it is taken at once.
+        """
+        if not self._limits:
+            return None
+        turn = Permit(skill, self._give_back)
+        self._waiting.append(turn)
+        self._hand_out()
+        return turn
+
+    def _give_back(self, turn: Permit) -> None:
+        if turn.granted:
+            self._capacity.give_back(turn.skill)
+            self._hand_out()
+        else:
+            self._waiting.remove(turn)
+
+    def _hand_out(self) -> None:
+        for turn in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
+            if self._capacity.has_room(turn.skill):
+                self._capacity.take(turn.skill)
+                self._waiting.remove(turn)
+                turn.grant()
+
+    def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
+        if self._checker_takes_skill:
+            return [skill for skill in skills if self._ask(checker, skill)]
+        return skills if self._ask(checker) else ()
+
+    def _ask(self, checker: CapacityChecker, *args: Any) -> bool:
+        try:
+            return bool(checker(*args))
+        except Exception:  # noqa: BLE001 - user code: its error must not stop the worker from taking tasks
+            now = time.monotonic()
+            if now - self._complained >= _COMPLAIN_EVERY:
+                self._complained = now
+                _log.exception(
+                    "the capacity checker failed; counted as having capacity", extra={"action": "checker_failed"}
+                )
+            return True

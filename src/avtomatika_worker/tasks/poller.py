@@ -1,0 +1,416 @@
+"""Asks the orchestrators for tasks: a slot is reserved before each poll goes out. Runs on the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.errors import (
+    InvalidInputError,
+    MalformedMessageError,
+    RejectedError,
+    SecurityError,
+    TransportError,
+    UntrustedTaskError,
+    WorkerError,
+)
+from avtomatika_worker.execution.outcome import Failed
+from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.policy.adaptive_polls import AdaptivePollCount
+from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.policy.empty_polls import EmptyPolls
+from avtomatika_worker.policy.rotation import Candidate, Rotation
+from avtomatika_worker.protocol.messages import Task
+from avtomatika_worker.tasks.runner import TaskRunner
+from avtomatika_worker.tasks.state import StatePublisher
+
+_log: Final = logging.getLogger("avtomatika_worker.poller")
+
+_UNKNOWN_HERE: Final = frozenset({401, 403, 404})
+"""Refusals of a poll that a registration may heal: the token ran out, or the orchestrator does not know the worker."""
+
+LEND_AFTER: Final = 0.5
+"""Seconds after which a poll that waits lends its slot.
+
+It does so to another orchestrator that has none in flight or, when its own has more polls waiting, to any that has
+tasks: one that leaves a poll waiting has none. What a lent poll brings all the same takes the slot of another poll, or
+is first in line for one where all run tasks.
+"""
+
+LOOK_AGAIN: Final = 0.25
+"""Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
+
+STALE: Final = 8
+"""Polls beyond two for each slot that one orchestrator may leave unanswered before it is sent no more."""
+
+TASK_FIRST: Final = 0.001
+"""Seconds that the next poll leaves to a task which has just come: making one takes as long as running a short task."""
+
+OVERDUE: Final = 5.0
+"""Seconds beyond the wished time after which a poll that waits is no reason not to send another one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Poll:
+    """A poll in flight. One that has ``lent`` its slot holds none. ``breaks``: the link's, when it was sent."""
+
+    sent: float
+    skills: tuple[str, ...]
+    breaks: int
+    lent: bool = False
+
+    def asks_for(self, skills: tuple[str, ...]) -> bool:
+        """Whether it would bring a task of any of ``skills``."""
+        return self.skills is skills or set(self.skills).issuperset(skills)
+
+
+class _Source:
+    """One orchestrator as the poller sees it. Only the poller changes it."""
+
+    __slots__ = (
+        "backoff",
+        "breaks",
+        "demand",
+        "empty",
+        "failed_at",
+        "limited_until",
+        "link",
+        "most",
+        "not_before",
+        "polls",
+    )
+
+    def __init__(self, link: Link, slots: int) -> None:
+        self.link = link
+        self.breaks = 0
+        self.demand = AdaptivePollCount(slots)
+        self.empty = EmptyPolls()
+        self.backoff = Backoff(link.settings.calls)
+        self.not_before = 0.0
+        self.limited_until = 0.0
+        self.failed_at = 0.0
+        self.most = 2 * slots + STALE
+        self.polls: dict[_Poll, None] = {}  # the oldest first
+
+    def stale(self, now: float) -> list[_Poll]:
+        """Return the polls that are listened to, and not counted on.
+
+        They are from before a break of contact (a proxy may hold their connections, and the orchestrator know nothing
+        of them) or wait for longer than orchestrators do.
+        """
+        stale: list[_Poll] = []
+        overdue = now - self.link.settings.poll_timeout - OVERDUE
+        for poll in tuple(self.polls):
+            if poll.breaks == self.link.breaks and poll.sent > overdue:
+                break  # those that follow are younger
+            stale.append(poll)
+        return stale
+
+    def live(self, now: float) -> list[_Poll]:
+        """Return the polls that are counted on, the oldest first."""
+        return [*self.polls][len(self.stale(now)) :]
+
+    def came_empty(self, poll: _Poll, now: float) -> None:
+        """Take note of a poll that brought nothing, or nothing new."""
+        self.demand.came_empty()
+        pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
+        self.not_before = max(self.not_before, now + pause)
+
+    def wants(self, skills: tuple[str, ...], now: float) -> bool:
+        """Whether another poll for ``skills`` makes sense, as far as its tasks go.
+
+        A poll from a time with less room leaves some skills out, and does not count.
+        """
+        live = self.live(now)
+        if not live:
+            return len(self.polls) < self.most
+        if len(live) < self.demand.target and now - live[0].sent <= LEND_AFTER:
+            return len(self.polls) < self.most  # whatever they ask for
+        by_name = self.link.dialect.skill_names
+        asking = 0
+        for poll in live:
+            if not by_name or poll.asks_for(skills):
+                if now - poll.sent > LEND_AFTER:
+                    return False  # one that waits shows that there is nothing to be had
+                asking += 1
+        return asking < self.demand.target and len(self.polls) < self.most
+
+    def contact_is_back(self, now: float) -> None:
+        """Forget failures, but not that the orchestrator asked to wait. After a break, begin with one poll.
+
+        Those from before may still bring tasks.
+        """
+        if self.breaks != self.link.breaks:
+            self.breaks = self.link.breaks
+            self.demand.failed()
+        self.backoff.succeeded()
+        self.failed_at = now
+        self.not_before = self.limited_until
+
+    def failed(self, poll: _Poll, error: WorkerError, now: float) -> float | None:
+        """Slow down; return the seconds until the next poll, None for a failure that is part of a former one.
+
+        Polls that were in flight together fail together: that is one failure.
+        """
+        if poll.sent > self.failed_at:
+            self.failed_at = now
+            self.demand.failed()
+            delay = delay_after(self.backoff, error)
+        elif isinstance(error, RejectedError) and error.rate_limited:  # it may name another time
+            delay = self.backoff.policy.delay(1, random.random(), retry_after=error.retry_after, rate_limited=True)
+        else:
+            return None
+        self.not_before = max(self.not_before, now + delay)
+        if isinstance(error, RejectedError) and error.rate_limited:
+            self.limited_until = self.not_before
+        return delay
+
+
+class Poller:
+    """Keeps as many polls in flight as there are free slots and supply for them."""
+
+    def __init__(
+        self, links: Sequence[Link], rotation: Rotation, tasks: TaskRunner, publisher: StatePublisher, outbox: Outbox
+    ) -> None:
+        self._sources = [_Source(link, tasks.slots.total) for link in links]
+        self._rotation = rotation
+        self._tasks = tasks
+        self._publisher = publisher
+        self._outbox = outbox
+        self._stopped = False
+        self._wake = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Poll until cancelled; polls in flight are then dropped, so that is for the last step of shutting down."""
+        self._tasks.on_slot_freed(self._wake.set)
+        self._publisher.on_change(self._wake.set)
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources:
+                group.create_task(self._wake_on_contact(source))
+            while True:
+                self._wake.clear()
+                now = time.monotonic()
+                skills = self._publisher.startable_skills
+                self._lend_stale(now)
+                while (chosen := self._next(now, skills)) is not None:
+                    poll = _Poll(now, skills, chosen.link.breaks)
+                    chosen.polls[poll] = None
+                    self._tasks.slots.reserve()
+                    group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                self._look_when_overdue(now)
+                pause = self._pause(now)
+                if pause is None:
+                    await self._wake.wait()
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+
+    def stop(self) -> None:
+        """Send no further polls; those in flight go on, and what they bring is run."""
+        self._stopped = True
+
+    def is_due(self) -> bool:
+        """Whether a poll should go out now, whatever a capacity checker would say. Asked on the main loop."""
+        skills = self._publisher.published.available_skills
+        if self._stopped or self._tasks.slots.free < 1 or not skills:
+            return False
+        return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
+
+    def in_flight(self) -> list[tuple[Link, int]]:
+        """Return how many polls wait at each orchestrator. May be asked from any thread."""
+        return [(source.link, len(source.polls)) for source in self._sources]
+
+    # ------------------------------------------------------------------------------------------------ choosing
+
+    def _next(self, now: float, skills: tuple[str, ...]) -> _Source | None:
+        """Return whom to ask now for tasks of these skills, with a slot free for that."""
+        if self._stopped or not skills:
+            return None
+        if len(self._sources) == 1:  # nothing to choose, nobody to borrow from
+            only = self._sources[0]
+            return only if self._tasks.slots.free > 0 and self._wants(only, now, skills) else None
+        candidates = self._candidates(now, skills)
+        if self._tasks.slots.free > 0:
+            chosen = self._rotation.next(candidates)
+            return None if chosen is None else self._sources[chosen]
+        unasked = [Candidate(each.wants and not each.in_flight, each.reachable) for each in candidates]
+        chosen = self._rotation.next(unasked)
+        if chosen is not None and self._borrow(now, [*self._sources]):
+            return self._sources[chosen]
+        chosen = self._rotation.next(candidates)
+        if chosen is not None and self._borrow(now, [each for each in self._sources if len(each.polls) > 1]):
+            return self._sources[chosen]
+        return None
+
+    def _lend_stale(self, now: float) -> None:
+        """Free the slots of polls that are not counted on any more."""
+        for source in self._sources:
+            for poll in source.stale(now):
+                if not poll.lent:
+                    poll.lent = True
+                    self._tasks.release_slot()
+
+    def _borrow(self, now: float, lenders: Sequence[_Source]) -> bool:
+        """Free the slot of a poll that has long been waiting; return whether there was one."""
+        waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
+        oldest = min(waiting, key=lambda poll: poll.sent, default=None)
+        if oldest is None or now - oldest.sent < LEND_AFTER:
+            return False
+        oldest.lent = True
+        self._tasks.slots.release()  # not for those in line: they would have it already
+        return True
+
+    def _take_over(self, poll: _Poll) -> bool:
+        """Take the slot of another poll for what a poll without one has brought; return whether there was one to take.
+
+        What is here comes before what may come: an orchestrator may hold the other poll for half a minute.
+        """
+        if self._tasks.slots.free > 0:
+            return False  # that one is nearer
+        waiting = [each for source in self._sources for each in source.polls if each is not poll and not each.lent]
+        oldest = min(waiting, key=lambda each: each.sent, default=None)
+        if oldest is None:
+            return False
+        oldest.lent = True
+        return True
+
+    def _candidates(self, now: float, skills: tuple[str, ...]) -> list[Candidate]:
+        return [
+            Candidate(
+                wants=self._wants(source, now, skills),
+                reachable=source.link.reachable,
+                in_flight=len(source.live(now)),
+            )
+            for source in self._sources
+        ]
+
+    def _wants(self, source: _Source, now: float, skills: tuple[str, ...]) -> bool:
+        """Whether another poll there makes sense."""
+        return (
+            source.link.ready.is_open
+            and source.not_before <= now
+            and not self._outbox.is_full(source.link)
+            and source.wants(skills, now)
+        )
+
+    def _pause(self, now: float) -> float | None:
+        """Return the seconds after which to look again although nothing has happened."""
+        waits = [source.not_before - now for source in self._sources if source.not_before > now]
+        if len(self._sources) > 1 or any(self._outbox.is_full(source.link) for source in self._sources):
+            waits.append(LOOK_AGAIN)
+        return min(waits, default=None)
+
+    def _wake_soon(self) -> None:
+        """Look for another poll in a moment. A slot that is freed meanwhile is polled for at once."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(TASK_FIRST, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._soon = None
+        self._wake.set()
+
+    def _look_when_overdue(self, now: float) -> None:
+        """See to it that a poll which waits for too long is noticed. One timer at a time: it seldom fires."""
+        if self._overdue is not None:
+            return
+        waiting = [(source, live[0]) for source in self._sources if (live := source.live(now))]
+        if waiting:
+            due = min(poll.sent + source.link.settings.poll_timeout + OVERDUE for source, poll in waiting)
+            self._overdue = asyncio.get_running_loop().call_later(due - now + LOOK_AGAIN, self._wake_overdue)
+
+    def _wake_overdue(self) -> None:
+        self._overdue = None
+        self._wake.set()
+
+    async def _wake_on_contact(self, source: _Source) -> None:
+        seen = -1
+        while True:
+            seen = await source.link.contacts.changed(seen, None)
+            source.contact_is_back(time.monotonic())
+            self._wake.set()
+
+    # ------------------------------------------------------------------------------------------------ polling
+
+    async def _poll(self, source: _Source, poll: _Poll) -> None:
+        """Send one poll and hand over what it brings."""
+        link, taken = source.link, False
+        try:
+            task = await link.poll(poll.skills, self._publisher.hot_skills)
+            source.backoff.succeeded()
+            if task is None:
+                source.came_empty(poll, time.monotonic())
+            else:
+                taken = True
+                if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
+                    source.demand.got_task()
+                    source.empty.got_task()
+                    self._rotation.got_task(self._sources.index(source))
+                else:
+                    source.came_empty(poll, time.monotonic())
+        except (MalformedMessageError, UntrustedTaskError) as error:
+            taken = self._refuse(source, poll, error)
+        except TransportError as error:
+            self._failed(source, poll, error)
+        finally:
+            source.polls.pop(poll, None)
+            if taken:
+                self._wake_soon()
+            else:
+                if not poll.lent:
+                    self._tasks.release_slot()
+                self._wake.set()
+
+    def _refuse(self, source: _Source, poll: _Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
+        """Answer a task that cannot or must not run, when it can be named; return whether that took the slot."""
+        link = source.link
+        if isinstance(error, UntrustedTaskError):
+            text, args = "task %s from %s refused: %s", (error.task_id, link.url, error)
+            link.faults.log(_log, logging.ERROR, text, *args, action="task_refused", kind=error.reason)
+            outcome = Failed(SecurityError.code, f"the task was refused: {error}", {"reason": error.reason})
+        else:
+            link.faults.log(_log, logging.ERROR, "%s sent what is %s", link.url, error, action="task_malformed")
+            outcome = Failed(InvalidInputError.code, f"the task is malformed: {error}")
+        if error.job_id is None or error.task_id is None:
+            self._failed(source, poll, error)
+            return False
+        if self._tasks.is_busy_with(link, error.task_id):
+            self._failed(source, poll, error)
+            return False  # an answer would be taken for that of the good task of the same id
+        task = Task(job_id=error.job_id, task_id=error.task_id, type="")
+        self._tasks.answer(link, task, outcome, reserved=not poll.lent)
+        return True
+
+    def _failed(self, source: _Source, poll: _Poll, error: WorkerError) -> None:
+        """Slow down. While contact is broken, polls wait for the registration anyway."""
+        delay = source.failed(poll, error, time.monotonic())
+        if delay is None:
+            _log.debug("poll at %s failed as others did: %s", source.link.url, error)
+            return
+        limited = isinstance(error, RejectedError) and error.rate_limited
+        if isinstance(error, RejectedError) and not limited and _may_be_healed(error):
+            source.link.contact_broken()
+        source.link.faults.log(
+            _log,
+            logging.DEBUG if limited else logging.WARNING,
+            "poll at %s failed, next in %.1f s: %s",
+            source.link.url,
+            delay,
+            error,
+            action="poll_failed",
+            kind=kind_of(error),
+        )
+
+
+def _may_be_healed(error: RejectedError) -> bool:
+    """Whether registering may help: the worker is not known, or it is not the orchestrator that answers."""
+    return error.status in _UNKNOWN_HERE or not error.from_orchestrator

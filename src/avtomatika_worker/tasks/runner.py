@@ -1,0 +1,430 @@
+"""The tasks that run: a slot for each, from arrival to delivered result. Runs on the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from avtomatika_worker.delivery.handover import Handover
+from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.errors import ContractViolationError
+from avtomatika_worker.execution.context import TaskContext
+from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.execution.encoding import EncodedOutcome
+from avtomatika_worker.execution.execution import Execution, Pipeline
+from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
+from avtomatika_worker.execution.report import build_result, log_end, sendable
+from avtomatika_worker.files.service import Files
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.log_context import bind_log_context
+from avtomatika_worker.observability.logging import TracebackLogger
+from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.policy.recent import Recent
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.messages import Task, TaskResult
+from avtomatika_worker.tasks.context_factory import ContextFactory
+from avtomatika_worker.tasks.dedup import RecentResults, is_retried
+from avtomatika_worker.tasks.events import TaskEvents
+from avtomatika_worker.tasks.limits import ConcurrencyLimiter, Permit
+from avtomatika_worker.tasks.state import StatePublisher
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
+_traced: Final = TracebackLogger(_log)
+
+EARLY_CANCEL: Final = 5.0
+"""Seconds for which a cancellation that names no running task is remembered."""
+
+EARLY_CANCELS: Final = 10_000
+"""How many of them are remembered; of more, the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """What running tasks is configured with. Times are in seconds."""
+
+    worker_id: str
+    strict_events: bool = True
+    progress_interval: float = 1.0
+    max_event_bytes: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class RunningTask:
+    """A task whose result is not delivered yet, and where it came from."""
+
+    link: Link
+    task: Task
+    execution: Execution
+    has_slot: bool
+    turn: Permit | None
+    arrived: float
+    finished: bool = False
+
+    @property
+    def controls(self) -> Controls:
+        """The task's controls."""
+        return self.execution.controls
+
+    @property
+    def ctx(self) -> TaskContext:
+        """The task's context."""
+        return self.execution.ctx
+
+
+class TaskRunner:
+    """Runs each task that arrives."""
+
+    def __init__(
+        self,
+        settings: TaskSettings,
+        slots: Slots,
+        pipeline: Pipeline,
+        outbox: Outbox,
+        publisher: StatePublisher,
+        limiter: ConcurrencyLimiter,
+        files: Files,
+        telemetry: Telemetry,
+    ) -> None:
+        self.slots = slots
+        self._settings = settings
+        self._pipeline = pipeline
+        self._outbox = outbox
+        self._handover = Handover(outbox)
+        self._publisher = publisher
+        strict = settings.strict_events
+        self._contexts = ContextFactory(
+            settings.worker_id, pipeline, publisher.hot, files, telemetry, strict_events=strict
+        )
+        self._telemetry = telemetry
+        self._files = files
+        self._limiter = limiter
+        self._running: dict[tuple[Link, str], RunningTask] = {}
+        self._unreported = 0
+        self._in_line: deque[tuple[RunningTask, asyncio.Future[None]]] = deque()
+        self._recent = RecentResults()
+        self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
+        self._group = asyncio.TaskGroup()
+        self._refused: CancelReason | None = None
+        self._slot_freed: list[Callable[[], None]] = []
+        self._all_reported = asyncio.Event()
+        self._all_reported.set()
+
+    async def run(self, ready: asyncio.Future[None]) -> None:
+        """Hold the group that every task runs in, from ``ready`` on, until cancelled."""
+        async with self._group:
+            self._group.create_task(self._publisher.run(self._jobs), name="presence")
+            self._group.create_task(self._files.clean_up(), name="clean up files")
+            ready.set_result(None)
+            await asyncio.Event().wait()
+
+    def on_slot_freed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever a slot has become free."""
+        self._slot_freed.append(callback)
+
+    # ------------------------------------------------------------------------------------------------ arriving
+
+    def start(self, link: Link, task: Task, *, reserved: bool) -> bool:
+        """Run a task in the slot that its poll had ``reserved``; without one, it waits for the next that is free.
+
+        Returns whether it is another one than those that are here already.
+        """
+        if self._refused is not None:
+            self.answer(link, task, Cancelled(self._refused), reserved=reserved)
+        elif self._is_underway(link, task):
+            _log.info("task %s came again; it is run once", task.task_id, extra={"action": "task_duplicate"})
+            if reserved:
+                self.release_slot()
+            return False
+        elif (result := self._recent.find(link.url, task)) is not None:
+            _log.info(
+                "task %s came again after its end; its result is sent again",
+                task.task_id,
+                extra={"action": "task_duplicate"},
+            )
+            self._answer_with(link, task, result, reserved=reserved)
+            return False
+        else:
+            self._outbox.discard_result(link, task.task_id)  # a new task under the same id: the old one is settled
+            self._run(link, task, reserved=reserved)
+        return True
+
+    def answer(self, link: Link, task: Task, outcome: Outcome, *, reserved: bool) -> None:
+        """Answer a task that is not run, in the slot that its poll had ``reserved``."""
+        result = build_result(task, outcome, self._settings.worker_id, seconds=0.0)
+        self._answer_with(link, task, result, reserved=reserved)
+
+    def is_busy_with(self, link: Link, task_id: str) -> bool:
+        """Whether a task of this id runs, or its result is on its way."""
+        return (link, task_id) in self._running or self._outbox.waiting_result(link, task_id) is not None
+
+    def refuse_new(self, reason: CancelReason) -> None:
+        """Answer what still arrives as cancelled."""
+        self._refused = reason
+
+    def _is_underway(self, link: Link, task: Task) -> bool:
+        """Whether a task runs already, or its result is on its way."""
+        running = self._running.get((link, task.task_id))
+        if running is not None:
+            return not running.finished or self._recent.knows(link.url, task)
+        waiting = self._outbox.waiting_result(link, task.task_id)
+        if waiting is None:
+            return False
+        # One that a former run of the worker left behind is not among the recent ones.
+        return self._recent.knows(link.url, task) or (waiting.restored and not is_retried(waiting.result))
+
+    def release_slot(self) -> None:
+        """Free the slot of a poll that brought nothing to run."""
+        self.slots.release()
+        self.slots_freed()
+
+    def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
+        interval, most = self._settings.progress_interval, self._settings.max_event_bytes
+        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
+        deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
+        execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
+        turn = self._limiter.turn(task.type)
+        running = RunningTask(link, task, execution, self._take_slot(reserved=reserved), turn, time.monotonic())
+        execution.turn = turn if running.has_slot else self._slot_and_turn(running)
+        self._expect_report()
+        self._running[link, task.task_id] = running
+        if len(self._cancelled_early) and self._was_cancelled_early(link, task):
+            self._cancel_some([running], CancelReason.REQUESTED)
+        self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
+
+    def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
+        has_slot = self._take_slot(reserved=reserved)
+        self._expect_report()
+        self._group.create_task(self._send_answer(link, task, result, has_slot), name=f"answer {task.task_id}")
+
+    def _was_cancelled_early(self, link: Link, task: Task) -> bool:
+        """Whether the task was cancelled before it came. A job's id stands for all of its tasks that may come yet."""
+        now = time.monotonic()
+        by_job = self._cancelled_early.knows((link, task.job_id), now)
+        return by_job or self._cancelled_early.take([(link, task.task_id)], now)
+
+    # ------------------------------------------------------------------------------------------------ cancelling
+
+    def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
+        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.
+
+        All but ids of tasks that run are remembered for a while: a cancellation can overtake the task itself, and some
+        of a job's tasks may run while others are on their way.
+        """
+        running = [each for each in self._running.values() if each.link is link]
+        tasks = {each.task.task_id for each in running if each.task.task_id != each.task.job_id}
+        known = set[str]().union(*map(_ids, running))
+        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), time.monotonic())
+        if not known.isdisjoint(ids):
+            wanted = frozenset(ids)
+            self._cancel_some((each for each in running if not wanted.isdisjoint(_ids(each))), reason)
+
+    def cancel_all(self, reason: CancelReason, link: Link | None = None) -> None:
+        """Stop every task, or every one of ``link``."""
+        self._cancel_some((each for each in self._running.values() if link is None or each.link is link), reason)
+
+    @staticmethod
+    def _cancel_some(chosen: Iterable[RunningTask], reason: CancelReason) -> None:
+        for running in list(chosen):
+            ctx = running.ctx
+            if not ctx.cancelled:
+                _log.info("task %s is being cancelled: %s", ctx.task_id, reason, extra={"action": "task_cancelling"})
+                running.execution.cancel(reason)
+
+    def is_cancelled(self, task_id: str) -> bool:
+        """Whether the running task ``task_id`` should stop."""
+        return any(running.ctx.task_id == task_id and running.ctx.cancelled for running in self._running.values())
+
+    @property
+    def longest_grace(self) -> float:
+        """Seconds that the tasks which run now may need to end once they are cancelled."""
+        return max((running.execution.grace for running in self._running.values()), default=0.0)
+
+    # ------------------------------------------------------------------------------------------------ figures
+
+    @property
+    def running(self) -> tuple[RunningTask, ...]:
+        """The tasks whose results are not delivered yet."""
+        return tuple(self._running.values())
+
+    def skills_running(self) -> list[str]:
+        """Return the names of the skills that run. May be asked from any thread."""
+        return [running.task.type for running in self._running.copy().values()]
+
+    async def all_reported(self) -> None:
+        """Wait until every task's result is delivered, or the outbox's."""
+        await self._all_reported.wait()
+
+    def _jobs(self) -> Iterable[str]:
+        return (running.task.job_id for running in self._running.values())
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    async def _handle(self, running: RunningTask, events: TaskEvents) -> None:
+        task, execution = running.task, running.execution
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in this asyncio task's own context
+        try:
+            with self._span(task):
+                await self._run_to_delivery(running, events)
+            if execution.lingers:
+                await self._linger(execution)
+        finally:
+            self._let_go(running)
+
+    def _let_go(self, running: RunningTask) -> None:
+        """Give a task's turn and slot to others."""
+        if running.turn is not None:
+            running.turn.end()
+        if running.has_slot:
+            running.has_slot = False
+            self._free()
+
+    async def _run_to_delivery(self, running: RunningTask, events: TaskEvents) -> None:
+        try:
+            result = await self._execute(running)
+            running.finished = True
+            self._recent.remember(running.link.url, running.task, result)
+            with self._telemetry.tracing.span("deliver"):
+                # A skill that was given up keeps its slot until it has ended.
+                free = None if running.execution.lingers else partial(self._let_go, running)
+                await self._handover.deliver(running.link, result, free=free, before=events.close)
+        finally:
+            self._reported(running)
+
+    async def _execute(self, running: RunningTask) -> TaskResult:
+        """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
+        try:
+            outcome = await running.execution.run()
+        except asyncio.CancelledError:
+            outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
+            self._outbox.take_over(running.link, self._result(running, outcome))
+            raise
+        return self._result(running, outcome)
+
+    def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
+        """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
+        task, outcome, seconds = running.task, ended.outcome, time.monotonic() - running.execution.started
+        worker_id, costs = self._settings.worker_id, running.controls.costs
+        result = build_result(task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data)
+        result = sendable(result, running.link.dialect)
+        self._measure(running, outcome, result, seconds)
+        asyncio.get_running_loop().call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
+        return result
+
+    def _span(self, task: Task) -> AbstractContextManager[object]:
+        attributes = {"task.id": task.task_id, "job.id": task.job_id, "task.type": task.type}
+        (skill,) = self._pipeline.label(task.type)
+        return self._telemetry.tracing.task(skill, task.tracing_context or {}, attributes)
+
+    def _measure(self, running: RunningTask, outcome: Outcome, result: TaskResult, seconds: float) -> None:
+        recorder, labels = self._telemetry.metrics, self._pipeline.label(running.task.type, result.status)
+        recorder.count(metrics.TASKS, *labels)
+        recorder.time(metrics.TASK_DURATION, seconds, *labels)
+        recorder.time(metrics.START_DELAY, max(0.0, running.execution.started - running.arrived), labels[0])
+        if isinstance(outcome, Cancelled):
+            recorder.count(metrics.CANCELLATIONS, outcome.reason.value)
+            self._telemetry.tracing.failed(f"cancelled: {outcome.reason}")
+        elif result.error is not None:
+            if result.error.code == ContractViolationError.code:
+                recorder.count(metrics.VIOLATIONS, labels[0])
+            self._telemetry.tracing.failed(f"{result.error.code}: {result.error.message}")
+
+    async def _send_answer(self, link: Link, task: Task, result: TaskResult, has_slot: bool) -> None:
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)
+        why = "" if result.error is None else f" ({result.error.message:.200})"
+        _log.info(
+            "task %s not run, answered: %s%s", task.task_id, result.status, why, extra={"action": "task_answered"}
+        )
+        slots = [self._free] if has_slot else []
+
+        def free() -> None:
+            while slots:
+                slots.pop()()
+
+        try:
+            await self._handover.deliver(link, result, free=free)
+        finally:
+            self._one_reported()
+            free()
+
+    async def _linger(self, execution: Execution) -> None:
+        """Keep the slot until a skill that was given up has truly ended."""
+        ctx, since = execution.ctx, time.monotonic()
+        facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
+        _log.error(
+            "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
+            ctx.skill,
+            ctx.task_id,
+            ctx.cancel_reason,
+            extra={"action": "task_lingers", **facts},
+        )
+        trace = await execution.ended()
+        _traced.log(
+            logging.WARNING,
+            "skill %s stopped %.1f s after its task was given up",
+            (ctx.skill, time.monotonic() - since),
+            trace,
+            extra={"action": "task_linger_ended", "skill": ctx.skill},
+        )
+
+    @contextlib.asynccontextmanager
+    async def _slot_and_turn(self, running: RunningTask) -> AsyncGenerator[None]:
+        """Hold what a task needs to run whose poll had lent its slot."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_line.append((running, place))
+        await place
+        async with running.turn or contextlib.nullcontext():
+            yield
+
+    def _take_slot(self, *, reserved: bool) -> bool:
+        """Use a poll's reserved slot, or a free one; return whether there was one."""
+        if not reserved and self.slots.free < 1:
+            return False
+        if not reserved:
+            self.slots.reserve()
+        self.slots.start()
+        self._publisher.changed()
+        return True
+
+    def _expect_report(self) -> None:
+        self._unreported += 1
+        self._all_reported.clear()
+
+    def _reported(self, running: RunningTask) -> None:
+        """Take note that the outbox has the result; the slot may be taken all the same, by a skill that lingers."""
+        key = (running.link, running.task.task_id)
+        if self._running.get(key) is running:
+            del self._running[key]
+        self._one_reported()
+
+    def _one_reported(self) -> None:
+        self._unreported -= 1
+        if not self._unreported:
+            self._all_reported.set()
+
+    def _free(self) -> None:
+        self.slots.finish()
+        self.slots_freed()
+
+    def slots_freed(self) -> None:
+        """Let tasks and polls that wait have the slots that are free now."""
+        self._publisher.changed()
+        while self._in_line and self.slots.free > 0:
+            running, place = self._in_line.popleft()
+            if not place.done():
+                running.has_slot = self._take_slot(reserved=False)
+                place.set_result(None)
+        for callback in self._slot_freed:
+            callback()
+
+
+def _ids(running: RunningTask) -> set[str]:
+    return {running.task.task_id, running.task.job_id}

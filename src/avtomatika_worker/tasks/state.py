@@ -1,0 +1,164 @@
+"""What the worker tells of itself at any moment: status, tasks, skills that can start. Runs on the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from avtomatika_worker import threadsafe
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.messages import WorkerStatus
+from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+
+PUBLISH_AFTER: Final = 0.03
+"""Seconds in which changes of state are put together; with the heartbeat's own, they are told within 0.1 s."""
+
+WITHDRAW_AFTER: Final = 1.0
+"""Seconds for which a skill must be without room before orchestrators are told; that it has room again, at once.
+
+Every change costs a heartbeat, and they are limited; the polls' own list of skills is always exact.
+"""
+
+ASK_AGAIN: Final = 1.0
+"""Seconds between two looks at what can change by itself: the answers of a capacity checker."""
+
+
+@dataclass(slots=True)
+class HotCache:
+    """What is loaded here. Skills may change it from any thread."""
+
+    changed: Callable[[], None]
+    names: set[str] = field(default_factory=set[str])
+
+    def add(self, name: str) -> None:
+        """Announce ``name`` as hot."""
+        self.names.add(name)
+        self.changed()
+
+    def remove(self, name: str) -> None:
+        """Take the announcement back."""
+        self.names.discard(name)
+        self.changed()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogued:
+    """The worker's skills, and what each depends on to be hot."""
+
+    skills: tuple[str, ...]
+    dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+
+class StatePublisher:
+    """Publishes the worker's state on the board, soon after it changed."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        catalogued: Catalogued,
+        limiter: ConcurrencyLimiter,
+        state_watch: threadsafe.Watch[WorkerState],
+    ) -> None:
+        self.hot: HotCache = HotCache(self._changed_anywhere)
+        self._slots = slots
+        self._catalogued = catalogued
+        self._limiter = limiter
+        self._state_watch = state_watch
+        self._draining = False
+        self._full_since: dict[str, float] = {}
+        self._jobs: Callable[[], Iterable[str]] = tuple
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._publication: asyncio.TimerHandle | None = None
+        self._on_change: list[Callable[[], None]] = []
+
+    async def run(self, jobs: Callable[[], Iterable[str]]) -> None:
+        """Publish until cancelled; ``jobs`` returns the ids of the jobs that are worked on."""
+        self._jobs = jobs
+        self._loop = asyncio.get_running_loop()
+        self._publish()
+        try:
+            while True:
+                await asyncio.sleep(ASK_AGAIN if self._limiter.asks else 3600.0)
+                self.changed()
+        finally:
+            self._loop = None  # nobody hears of what changes from here on
+            if self._publication is not None:
+                self._publication.cancel()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after every publication."""
+        self._on_change.append(callback)
+
+    def drain(self) -> None:
+        """Say "draining" from now on."""
+        self._draining = True
+        self._publish()
+
+    def changed(self) -> None:
+        """Publish soon; what changes meanwhile is published with it."""
+        if self._publication is None and self._loop is not None:
+            self._publication = self._loop.call_later(PUBLISH_AFTER, self._publish)
+
+    @property
+    def startable_skills(self) -> tuple[str, ...]:
+        """The skills of which another task could start now."""
+        return self._limiter.available(self._catalogued.skills)
+
+    @property
+    def published(self) -> WorkerState:
+        """What was published last. May be read from any thread."""
+        return self._state_watch.value
+
+    @property
+    def hot_skills(self) -> tuple[str, ...]:
+        """The skills whose dependencies are all in the hot cache."""
+        needs, hot = self._catalogued.dependencies, self.hot.names
+        return tuple(name for name in self._catalogued.skills if needs.get(name) and hot.issuperset(needs[name]))
+
+    def state(self) -> WorkerState:
+        """Return what there is to tell now."""
+        return WorkerState(
+            # Never "busy": 1.0b21 and 1.0b30 quarantine at once what is submitted while no worker is idle (observed),
+            # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.
+            status=WorkerStatus.DRAINING if self._draining else WorkerStatus.IDLE,
+            running_jobs=tuple(sorted(set(self._jobs()))),  # job ids, not task ids: RXON.md, Behaviour 3
+            # None while draining: a break makes the worker register again, and from its registration to its next
+            # heartbeat an orchestrator takes it for idle.
+            available_skills=() if self._draining else self._announced_skills(),
+            hot_skills=self.hot_skills,
+            hot_cache=tuple(sorted(self.hot.names)),
+            slots_total=self._slots.total,
+            slots_usable=self._slots.usable,
+            slots_running=self._slots.running,
+            slots_polling=self._slots.polling,
+        )
+
+    def _announced_skills(self) -> tuple[str, ...]:
+        """Return the skills that are announced: those with room, and those that may have it back in a moment."""
+        startable = self.startable_skills
+        if len(startable) == len(self._catalogued.skills):
+            self._full_since.clear()
+            return startable
+        now = time.monotonic()
+        full = set(self._catalogued.skills).difference(startable)
+        self._full_since = {skill: self._full_since.get(skill, now) for skill in full}
+        withdrawn = {skill for skill, since in self._full_since.items() if now - since >= WITHDRAW_AFTER}
+        if self._loop is not None and withdrawn != full:
+            self._loop.call_later(WITHDRAW_AFTER, self.changed)
+        return tuple(skill for skill in self._catalogued.skills if skill not in withdrawn)
+
+    def _changed_anywhere(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.changed)
+
+    def _publish(self) -> None:
+        if self._publication is not None:
+            self._publication.cancel()
+            self._publication = None
+        self._state_watch.publish(self.state())
+        for callback in self._on_change:
+            callback()

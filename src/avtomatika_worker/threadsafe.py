@@ -1,0 +1,117 @@
+"""What crosses between the main loop and the link thread's: two small tools, nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Event:
+    """An event that any thread may open or close, and any event loop may wait at."""
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self._lock = threading.Lock()
+        self._open = is_open
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether waiters pass at once."""
+        return self._open
+
+    def open(self) -> None:
+        """Let everybody pass, from now on."""
+        self.set(is_open=True)
+
+    def close(self) -> None:
+        """Let nobody pass any more."""
+        self.set(is_open=False)
+
+    def set(self, *, is_open: bool) -> None:
+        """Open or close."""
+        waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+        with self._lock:
+            self._open = is_open
+            if is_open:
+                waiting, self._waiting = self._waiting, waiting
+        for loop, future in waiting:
+            _wake(loop, future)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until the gate is open, at most ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        while True:
+            with self._lock:
+                left = None if until is None else until - loop.time()
+                if self._open or (left is not None and left <= 0):
+                    return
+                entry = (loop, loop.create_future())
+                self._waiting.add(entry)
+            try:
+                await asyncio.wait({entry[1]}, timeout=left)
+            finally:
+                with self._lock:
+                    self._waiting.discard(entry)
+
+
+class Watch(Generic[_T]):
+    """The newest value of something, published by one thread and read by any; readers can wait for the next one."""
+
+    def __init__(self, value: _T) -> None:
+        self._lock = threading.Lock()
+        self._value = value
+        self._version = 0
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+
+    @property
+    def value(self) -> _T:
+        """The newest value."""
+        return self._value
+
+    @property
+    def version(self) -> int:
+        """Counts the publications."""
+        return self._version
+
+    def publish(self, value: _T) -> None:
+        """Put up a new value and wake who waits."""
+        with self._lock:
+            self._value = value
+            self._version += 1
+            waiting, self._waiting = self._waiting, set()
+        for loop, future in waiting:
+            _wake(loop, future)
+
+    def touch(self) -> None:
+        """Wake who waits although the value is the same."""
+        self.publish(self._value)
+
+    async def changed(self, seen: int, timeout: float | None) -> int:
+        """Wait until the version is no longer ``seen``, at most ``timeout`` seconds; return the version."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._version != seen:
+                return self._version
+            entry = (loop, loop.create_future())
+            self._waiting.add(entry)
+        try:
+            await asyncio.wait({entry[1]}, timeout=timeout)
+        finally:
+            with self._lock:
+                self._waiting.discard(entry)
+        return self._version
+
+
+def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    try:
+        loop.call_soon_threadsafe(wake)
+    except RuntimeError:  # that loop is closed: nobody waits there any more
+        return

@@ -1,0 +1,58 @@
+"""Decides which process makes which resources, and which skills run in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avtomatika_worker.errors import ResourceError
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
+from avtomatika_worker.execution.resources import OneThread, Resources
+from avtomatika_worker.skills.binding import Injectables
+from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.skills.resource import ResourceRegistry
+from avtomatika_worker.skills.type_hints import name_of
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePlan:
+    """What a worker's skills need: resources here, and a recipe for processes if any skill runs in one."""
+
+    resources: Resources
+    thread: OneThread
+    recipe: ProcessSpec | None
+
+
+def plan_resources(
+    worker_id: str,
+    skills: SkillRegistry,
+    resources: ResourceRegistry,
+    injectables: Injectables,
+    packages: Mapping[str, Path],
+    given: Mapping[Any, object],
+) -> ResourcePlan:
+    """Return it; nothing is made yet. ``given`` are values in place of resources, by type.
+
+    Raises `SkillDefinitionError` and `ResourceError` for what a process could not import, or nobody could make.
+    """
+    resources.check()
+    for kind in given:
+        if kind not in resources.kinds:
+            known = ", ".join(map(name_of, resources.kinds)) or "none"
+            raise ResourceError(name_of(kind), f"there is no such resource to replace (resources are: {known})")
+    for_processes = {kind for skill in skills if skill.options.in_process for kind in skill.injects}
+    for_others = {kind for skill in skills if not skill.options.in_process for kind in skill.injects}
+    below = {each.kind for each in resources.needed_for(for_processes, given)}
+    # What no skill asks for is made too: its function may be all that is wanted of it.
+    asked = {each.kind for each in resources.needed_for(for_processes | for_others)}
+    here = resources.needed_for([kind for kind in resources.kinds if kind in for_others or kind not in asked], given)
+    names = [skill.contract.name for skill in skills if skill.options.in_process]
+    recipe = None
+    if names:
+        needed = resources.needed_for([kind for kind in resources.kinds if kind in below], given)
+        recipe = make_recipe(worker_id, map(skills.definition, names), needed, given, packages)
+    thread = OneThread()
+    wanted = {each.kind: given[each.kind] for each in here if each.kind in given}
+    return ResourcePlan(Resources(here, injectables, thread, wanted), thread, recipe)
