@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import avtomatika_worker
+from avtomatika_worker.execution.children import Children
 
 _SOURCE = Path(avtomatika_worker.__file__).parent
 
 _NOT_THE_WORKER = ("devserver", "testing", "cli", "fleet")
 """What runs beside a worker in tests, not in it."""
 
-_NOT_YET = ("execution",)
-"""Has tasks that their objects wait for, without a group."""
-
 ROOTS = {
     "Worker.main": "whoever calls it",
     "Supervisor._live": "Supervisor.run, which leaves it behind when it does not end",
     "LinkThread._serve": "the link thread",
+    "dial": "Pool.connect, which awaits it, in a context of its own",
+    "_connect": "the race of addresses, which waits for all that it has begun",
 }
 """Coroutines whose tasks are nobody's children, and who waits for them."""
 
@@ -44,13 +44,15 @@ def tasks_of_the_worker() -> list[asyncio.Task[object]]:
 
 
 def orphans() -> set[asyncio.Task[object]]:
-    """Return the tasks of the worker that are neither children of a living group nor one of the `ROOTS`."""
+    """Return the tasks of the worker that have no parent: no living group, no owner, and are none of the `ROOTS`."""
     tasks = tasks_of_the_worker()
     children: set[asyncio.Task[object]] = set()
     for group in _all_of(asyncio.TaskGroup):
         parent = group._parent_task  # noqa: SLF001 - there is no other way to ask
         if parent is not None and not parent.done():
             children |= group._tasks.copy()  # noqa: SLF001
+    for owner in _all_of(Children):
+        children |= owner._tasks.copy()  # noqa: SLF001
     return {each for each in tasks if each not in children and _name(each) not in ROOTS and not each.done()}
 
 
@@ -62,7 +64,7 @@ def _is_the_workers(task: asyncio.Task[object]) -> bool:
     code = getattr(task.get_coro(), "cr_code", None)
     if code is None or not Path(code.co_filename).is_relative_to(_SOURCE):
         return False
-    return Path(code.co_filename).relative_to(_SOURCE).parts[0] not in (*_NOT_THE_WORKER, *_NOT_YET)
+    return Path(code.co_filename).relative_to(_SOURCE).parts[0] not in _NOT_THE_WORKER
 
 
 def _name(task: asyncio.Task[object]) -> str:

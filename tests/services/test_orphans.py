@@ -85,7 +85,7 @@ async def test_no_task_is_an_orphan_while_tasks_run_links_break_and_the_worker_s
             await no_orphan(seen)
             await asyncio.sleep(chance.random() * 0.02)
         await main
-    assert {"Supervisor._live", "LinkThread._serve", "Tasks._handle", "Poller._poll"} <= seen
+    assert {"Supervisor._live", "LinkThread._serve", "TaskRunner._handle", "Poller._poll"} <= seen
     assert not tasks_of_the_worker()  # and none is left
 
 
@@ -103,12 +103,11 @@ SOURCE = Path(avtomatika_worker.__file__).parent
 ALLOWED = {
     "supervisor.py": "the root of the main loop's tasks",
     "execution/containment.py": "the root of a loop that runs to its end",
-    # To become children of groups.
+    "execution/children.py": "an owner, that waits for what it has started",
+    "transport/pool.py": "awaited at once: it only has a context of its own",
+    "transport/tcp.py": "the race of addresses, which waits for all that it has begun",
     "files/egress.py": "a connection of the proxy, in a thread of its own, cancels it when it is lost",
     "monitoring/stand_in.py": "a process of its own; what is accepted there is kept until it has connected",
-    "execution/execution.py": "",
-    "execution/processes/process_pool.py": "",
-    "execution/processes/process.py": "",
 }
 """Files that call ``create_task`` of something else than a group, and why."""
 
