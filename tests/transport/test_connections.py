@@ -267,6 +267,26 @@ def test_a_cancelled_long_poll_closes_its_connection_at_once(run):
     run(main)
 
 
+def test_calls_cancelled_in_any_turn_of_the_loop_leave_nothing_to_wait_for_at_its_end(run):
+    """uvloop closes a connection that is cancelled in the turn in which it is made without a word to its protocol."""
+
+    async def main():
+        async with serving(ok()) as server:
+            for turns in range(40):
+                transport = HttpTransport(server.url, user_agent="test")
+                transport.open()
+                calls = [asyncio.create_task(transport.send(POLL, {}, 60)) for _ in range(5)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for call in calls:
+                    call.cancel()
+                await asyncio.wait(calls)
+                async with asyncio.timeout(5):
+                    await transport.close()
+
+    run(main)
+
+
 def test_a_call_ends_in_time_wherever_the_other_side_stops(run):
     async def main():
         async def answer(server, writer, head):

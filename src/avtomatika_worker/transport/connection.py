@@ -116,6 +116,11 @@ class Connection(asyncio.Protocol):
     def _rests(self, *, since: float | None) -> bool:
         return since is not None and self._loop.time() - since >= _FRESH * self._idle_timeout
 
+    def discard(self) -> None:
+        """End it at once, whether or not the event loop says so."""
+        self.abort()
+        self.connection_lost(None)
+
     def abort(self) -> None:
         """End it at once."""
         if self._transport is not None:
@@ -125,6 +130,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin. Over TLS through a proxy, called by who has made it."""
+        if self.closed.is_set():  # discarded meanwhile
+            transport.close()
+            return
         self._transport = transport  # type: ignore[assignment] # uvloop's is no asyncio.Transport
         if self._forget_fork is None:
             self._forget_fork = close_in_forked_children(transport.get_extra_info("socket").fileno())
@@ -153,7 +161,9 @@ class Connection(asyncio.Protocol):
             self._settle(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """End; called again, do nothing."""
+        if self.closed.is_set():
+            return
         if self._forget_fork is not None:
             self._forget_fork()
         if self._timer is not None:

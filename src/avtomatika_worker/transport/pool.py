@@ -40,13 +40,20 @@ class Pool:
         if self._ending is None:
             self._ending = self._until_the_loop_ends()
             await anext(self._ending)
-        route = self.route
+        route, made = self.route, list[Connection]()
 
         def make() -> Connection:
-            return Connection(route, self._max_answer, self._idle_timeout, self._remember, self._forget)
+            made.append(Connection(route, self._max_answer, self._idle_timeout, self._remember, self._forget))
+            return made[0]
 
-        # In a context of its own: what it sets up would keep that of the call alive, and all that it refers to.
-        return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
+        try:
+            # In a context of its own: what it sets up would keep that of the call alive, and all that it refers to.
+            return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
+        except BaseException:
+            # Cancelled in the very turn in which it was connected, uvloop (0.23) closes it without `connection_lost`.
+            for connection in made:
+                connection.discard()
+            raise
 
     def give_back(self, connection: Connection) -> None:
         """Take a connection back whose call has ended well."""
