@@ -109,13 +109,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture
 async def task_of(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[[str], TaskFiles]]:
+) -> AsyncIterator[Callable[[str | None], TaskFiles]]:
     """Make the files of a task, with temporary credentials of the environment."""
     made: list[tuple[Files, TaskFiles]] = []
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "s", "SESSION_TOKEN": "TEMPORARY"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
 
-    def make(url: str) -> TaskFiles:
+    def make(url: str | None) -> TaskFiles:
         settings = StoreSettings(
             endpoint_url=url, default_bucket="b", attempts=1, backoff=BackoffPolicy(0.01, 0.02),
             ca_path=certificates.path, proxy_for=proxy_for,
@@ -413,3 +413,29 @@ async def test_the_proxy_of_the_environment_is_still_used_with_its_own_credentia
             await attempt(task_of(store.url), "head")
         assert store.requests
         assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("https://store.example", "store.example:443"),
+        ("https://store.example:443/below", "store.example:443"),
+        ("https://store.example:80", "store.example:80"),
+        ("https://store.example:9000", "store.example:9000"),
+        ("https://[2001:db8::1]", "[2001:db8::1]:443"),
+        (None, "s3.us-east-1.amazonaws.com:443"),
+    ],
+)
+async def test_a_store_is_reached_at_the_port_of_its_own_scheme(
+    task_of: Callable[[str | None], TaskFiles], monkeypatch: pytest.MonkeyPatch, endpoint: str | None, place: str
+):
+    def refuse(_request: str) -> tuple[str, bytes, int]:
+        return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n", b"", 0
+
+    async with serving(refuse) as proxy:
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(TaskError):
+            await attempt(task_of(endpoint), "head")
+        assert [request.split(" ")[:2] for request in proxy.requests] == [["CONNECT", place]]
