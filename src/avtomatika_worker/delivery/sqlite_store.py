@@ -191,6 +191,7 @@ class SqliteStore:
         private_directory(self.path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self.path.chmod(0o600)  # whatever umask a skill has set
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         connection.text_factory = _text
         try:
