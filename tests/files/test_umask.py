@@ -5,9 +5,9 @@ import stat
 import sys
 
 import pytest
+from avtomatika_worker.services.store import Kind, Message, Store
 
 from avtomatika_worker.files.workspaces import Workspaces
-from avtomatika_worker.services.store import Kind, Message, Store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no modes there")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ import trustme
 from avtomatika_worker import TaskFiles
 from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
-from avtomatika_worker.files.egress_route import Route
+from avtomatika_worker.files.egress_route import Allowed, Route
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.policy.backoff import BackoffPolicy
@@ -359,6 +360,44 @@ async def ask(url: str, *, key: str | None, target: str = "http://127.0.0.1:9/")
     answer = await reader.read()
     writer.close()
     return answer
+
+
+async def write_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(PIECE)
+        await writer.drain()
+
+
+async def test_a_store_that_reads_no_more_holds_no_connection_of_a_client_that_has_given_up():
+    ended = asyncio.Event()
+
+    async def read_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await given_up.wait()
+        with suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        ended.set()
+        writer.close()
+
+    given_up = asyncio.Event()
+    server = await asyncio.start_server(read_no_more, "127.0.0.1", limit=1024)
+    place = server.sockets[0].getsockname()
+    proxy, route = EgressProxy(stall_timeout=0.5), Route(Allowed(place, place))
+    parts = urlsplit(await asyncio.to_thread(proxy.url, route))
+    proof = base64.b64encode(f"route:{route.key}".encode()).decode()
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    head = f"PUT http://{place[0]}:{place[1]}/b/k HTTP/1.1\r\nProxy-Authorization: Basic {proof}\r\n"
+    writer.write(f"{head}Content-Length: {ENDLESS}\r\n\r\n".encode())
+    with pytest.raises(ConnectionError):  # what it is sent has no place to go to
+        await write_on(writer)
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+    given_up.set()
+    await ended.wait()  # the proxy's other end is closed, too
+    proxy.close()
+    server.close()
 
 
 @pytest.mark.parametrize("key", [None, "", "!!!", "cm91dGU6", "cm91dGU6eA==", "/////w=="])

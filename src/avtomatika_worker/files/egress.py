@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
 from avtomatika_worker.files.egress_route import Route
-from avtomatika_worker.files.relay import FromClient
+from avtomatika_worker.files.relay import STALL_TIMEOUT, FromClient
 from avtomatika_worker.files.upstream import ProxyFor, no_proxy
 
 _START_TIMEOUT: Final = 10.0
@@ -25,8 +26,9 @@ _START_TIMEOUT: Final = 10.0
 class EgressProxy:
     """The proxy. It starts when the first URL is asked for."""
 
-    def __init__(self, proxy_for: ProxyFor = no_proxy) -> None:
+    def __init__(self, proxy_for: ProxyFor = no_proxy, *, stall_timeout: float = STALL_TIMEOUT) -> None:
         self._proxy_for = proxy_for
+        self._stall_timeout = stall_timeout
         self._routes: WeakValueDictionary[str, Route] = WeakValueDictionary()
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,7 +61,9 @@ class EgressProxy:
         loop = asyncio.new_event_loop()
         open_connections: set[FromClient] = set()
         try:
-            make = lambda: FromClient(loop, self._routes, self._proxy_for, open_connections)  # noqa: E731
+            make = partial(
+                FromClient, loop, self._routes, self._proxy_for, open_connections, stall_timeout=self._stall_timeout
+            )
             server = loop.run_until_complete(loop.create_server(make, "127.0.0.1", 0))
         except BaseException as error:  # noqa: BLE001 - it goes to whoever waits
             started.set_exception(error)

@@ -20,6 +20,9 @@ from avtomatika_worker.files.upstream import ProxyFor, UpstreamProxy
 _CONNECT_TIMEOUT: Final = 10.0
 """Seconds for a connection to a host, as obstore's own."""
 
+STALL_TIMEOUT: Final = 60.0
+"""Seconds for which a host may take nothing of what is sent to it, as obstore's own for what it reads."""
+
 _HEAD_END: Final = b"\r\n\r\n"
 _LONGEST_HEAD: Final = 64 * 1024
 
@@ -33,11 +36,14 @@ class FromClient(asyncio.Protocol):
         routes: Mapping[str, Route],
         proxy_for: ProxyFor,
         others: set[FromClient],
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
         self._loop = loop
         self._routes = routes
         self._proxy_for = proxy_for
         self._others = others
+        self._stall_timeout = stall_timeout
+        self._stalled: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._body_left = 0
@@ -56,10 +62,11 @@ class FromClient(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as it is called
         self._others.discard(self)
+        self._forget_stall()
         if self._connecting is not None:
             self._connecting.cancel()
         if self._up is not None:
-            self._up.close()
+            self._up.abort()  # a host that reads no more would keep what is left for it in memory
 
     def pause_writing(self) -> None:
         if self._up is not None:
@@ -109,14 +116,22 @@ class FromClient(asyncio.Protocol):
             self._up.abort()
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Read no more for now. Nobody notices meanwhile that obstore has given up: this lasts for a while at most."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
+            self._forget_stall()
+            self._stalled = self._loop.call_later(self._stall_timeout, self.abort)
 
     def resume(self) -> None:
         """Read on."""
+        self._forget_stall()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _go_on(self) -> None:
         """Work off what has come: heads, and bodies in pieces."""
@@ -338,11 +353,6 @@ class _FromHost(asyncio.Protocol):
         """Read on."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-    def close(self) -> None:
-        """Close, after what was written has gone out."""
-        if self._transport is not None:
-            self._transport.close()
 
     def abort(self) -> None:
         """End the connection."""
