@@ -5,8 +5,8 @@ import stat
 import sys
 
 import pytest
-from avtomatika_worker.services.store import Kind, Message, Store
 
+from avtomatika_worker.delivery.store import Kind, Message, Store
 from avtomatika_worker.files.workspaces import Workspaces
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no modes there")

@@ -312,7 +312,7 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
         import resource, signal, shutil
         from pathlib import Path
         from avtomatika_worker.errors import StoreError
-        from avtomatika_worker.services.store import Kind, Message, Store
+        from avtomatika_worker.delivery.store import Kind, Message, Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = Store(Path({str(tmp_path / "state")!r}), "w1")
         store.open()
