@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ import trustme
 from avtomatika_worker import TaskFiles
 from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
-from avtomatika_worker.files.egress_route import Route
+from avtomatika_worker.files.egress_route import Allowed, Route
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.policy.backoff import BackoffPolicy
@@ -109,13 +110,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture
 async def task_of(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[[str], TaskFiles]]:
+) -> AsyncIterator[Callable[[str | None], TaskFiles]]:
     """Make the files of a task, with temporary credentials of the environment."""
     made: list[tuple[Files, TaskFiles]] = []
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "s", "SESSION_TOKEN": "TEMPORARY"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
 
-    def make(url: str) -> TaskFiles:
+    def make(url: str | None) -> TaskFiles:
         settings = StoreSettings(
             endpoint_url=url, default_bucket="b", attempts=1, backoff=BackoffPolicy(0.01, 0.02),
             ca_path=certificates.path, proxy_for=proxy_for,
@@ -361,6 +362,44 @@ async def ask(url: str, *, key: str | None, target: str = "http://127.0.0.1:9/")
     return answer
 
 
+async def write_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(PIECE)
+        await writer.drain()
+
+
+async def test_a_store_that_reads_no_more_holds_no_connection_of_a_client_that_has_given_up():
+    ended = asyncio.Event()
+
+    async def read_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await given_up.wait()
+        with suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        ended.set()
+        writer.close()
+
+    given_up = asyncio.Event()
+    server = await asyncio.start_server(read_no_more, "127.0.0.1", limit=1024)
+    place = server.sockets[0].getsockname()
+    proxy, route = EgressProxy(stall_timeout=0.5), Route(Allowed(place, place))
+    parts = urlsplit(await asyncio.to_thread(proxy.url, route))
+    proof = base64.b64encode(f"route:{route.key}".encode()).decode()
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    head = f"PUT http://{place[0]}:{place[1]}/b/k HTTP/1.1\r\nProxy-Authorization: Basic {proof}\r\n"
+    writer.write(f"{head}Content-Length: {ENDLESS}\r\n\r\n".encode())
+    with pytest.raises(ConnectionError):  # what it is sent has no place to go to
+        await write_on(writer)
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+    given_up.set()
+    await ended.wait()  # the proxy's other end is closed, too
+    proxy.close()
+    server.close()
+
+
 @pytest.mark.parametrize("key", [None, "", "!!!", "cm91dGU6", "cm91dGU6eA==", "/////w=="])
 async def test_who_has_not_the_key_of_a_route_reaches_nobody_through_it(key: str | None):
     async with serving(no_answer) as anybody:
@@ -413,3 +452,29 @@ async def test_the_proxy_of_the_environment_is_still_used_with_its_own_credentia
             await attempt(task_of(store.url), "head")
         assert store.requests
         assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("https://store.example", "store.example:443"),
+        ("https://store.example:443/below", "store.example:443"),
+        ("https://store.example:80", "store.example:80"),
+        ("https://store.example:9000", "store.example:9000"),
+        ("https://[2001:db8::1]", "[2001:db8::1]:443"),
+        (None, "s3.us-east-1.amazonaws.com:443"),
+    ],
+)
+async def test_a_store_is_reached_at_the_port_of_its_own_scheme(
+    task_of: Callable[[str | None], TaskFiles], monkeypatch: pytest.MonkeyPatch, endpoint: str | None, place: str
+):
+    def refuse(_request: str) -> tuple[str, bytes, int]:
+        return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n", b"", 0
+
+    async with serving(refuse) as proxy:
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(TaskError):
+            await attempt(task_of(endpoint), "head")
+        assert [request.split(" ")[:2] for request in proxy.requests] == [["CONNECT", place]]

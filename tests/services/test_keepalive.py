@@ -167,6 +167,34 @@ async def test_whatever_an_orchestrator_answers_there_is_a_report(answer):
     assert report["problem"]
 
 
+@pytest.mark.parametrize(
+    "begin",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 OK\r\n\r\n"],
+)
+async def test_an_answer_that_comes_byte_by_byte_has_no_longer_than_others(begin):
+    async def drip(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begin)
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"x" if b" 200 " in begin else begin)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+        ended.set()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    form = as_it_comes(keepalive_of(link_to(url), heartbeat(), 0.0))
+    calls = Orchestrator({"url": url, "proxy": None}, TLS, "test", timeout=0.5)
+    report = await asyncio.to_thread(calls.beat, form)
+    await ended.wait()
+    server.close()
+    await server.wait_closed()
+    assert report["timed_out"]
+
+
 @pytest.mark.parametrize("proxy_url", ["https://proxy.invalid:3128", "socks5://proxy.invalid:1080"])
 def test_a_proxy_that_it_cannot_go_through_is_known_at_the_start(monkeypatch, proxy_url):
     for name in ("no_proxy", "NO_PROXY", "https_proxy"):

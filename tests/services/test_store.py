@@ -307,6 +307,38 @@ def test_what_cannot_be_made_again_is_not_called_stored(store):
         store.put(message("t2")).result()
 
 
+def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_room(tmp_path):
+    code = f"""
+        import resource, signal, shutil
+        from pathlib import Path
+        from avtomatika_worker.errors import StoreError
+        from avtomatika_worker.delivery.store import Kind, Message, Store
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        store = Store(Path({str(tmp_path / "state")!r}), "w1")
+        store.open()
+        put = lambda name, size: store.put(Message("http://o.test", Kind.RESULT, name, b"x" * size, 0.0))
+        for number in range(5):
+            put(f"before {{number}}", 100_000).result()
+        shutil.rmtree(store.path.parent)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+        for name in ("full 0", "full 1"):
+            try:
+                put(name, 10).result()
+            except StoreError as error:
+                print(name, store.check())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        put("after", 10).result()
+        store.close()
+    """
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout == "full 0 False\nfull 1 False\n"
+    store = Store(tmp_path / "state", "w1")
+    names = [stored.task_id for _, stored in store.open()]
+    assert names == [*(f"before {number}" for number in range(5)), "after"]
+    store.close()
+
+
 @pytest.mark.parametrize("column", ["kind = 'other'", "task_id = x'80'", "message = 'text'", "created = 'yesterday'"])
 def test_a_row_that_is_no_message_is_counted_and_the_others_are_sent(store, caplog, column):
     for number in range(3):

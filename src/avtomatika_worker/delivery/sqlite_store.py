@@ -117,6 +117,7 @@ class SqliteStore:
         """
         try:
             self._connection = self._open_or_replace()
+            self._identity = self._found()
         except OSError as error:
             problem = f"{self.path.parent} cannot be used for results: {(error.strerror or str(error)).lower()}"
             raise StoreError(f"{problem}; name a directory that this user may write to") from error
@@ -181,6 +182,8 @@ class SqliteStore:
             set_aside(self.path, error)
         try:
             return self._connect()
+        except UnusableFileError as error:
+            raise StoreError(f"{self.path} cannot be used for results: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
 
@@ -188,6 +191,7 @@ class SqliteStore:
         private_directory(self.path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self.path.chmod(0o600)  # whatever umask a skill has set
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         connection.text_factory = _text
         try:
@@ -198,7 +202,6 @@ class SqliteStore:
             connection.execute("BEGIN EXCLUSIVE")
             self._prepare(connection)
             connection.execute("COMMIT")
-            self._identity = self._found()
         except BaseException:
             connection.close()
             raise
@@ -234,14 +237,18 @@ class SqliteStore:
         The old one is open still: that is where the messages are.
         """
         old = self._connection
-        if old is None or self._found() == self._identity:
+        if old is None or (self._identity is not None and self._found() == self._identity):
             return
         rows = old.execute("SELECT id, url, kind, task_id, message, created FROM waiting").fetchall()
         new = self._open_or_replace()
-        new.execute("BEGIN IMMEDIATE")
-        new.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?)", rows)
-        new.execute("COMMIT")
-        self._connection = new
+        try:
+            new.execute("BEGIN IMMEDIATE")
+            new.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?)", rows)
+            new.execute("COMMIT")
+        except BaseException:
+            new.close()  # it has the lock: the next try could not take it
+            raise
+        self._connection, self._identity = new, self._found()
         old.close()
         _log.error(
             "%s disappeared and was made again; %d results and events are in it",

@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import ObjectInfo
-from avtomatika_worker.files.ownership import private_directory
+from avtomatika_worker.files.ownership import make_directories, private_directory
 from avtomatika_worker.files.workspaces import try_lock
 
 _log: Final = logging.getLogger("avtomatika_worker.files")
@@ -88,7 +88,7 @@ class BlobCache:
         return False
 
     async def _fill(self, entry: Path, download: Download) -> None:
-        await self._disk.run(_make_directory, entry.parent)
+        await self._disk.run(make_directories, entry.parent)
         part = entry.with_name(f"{entry.name}.part")
         try:
             await download(part)
@@ -148,10 +148,6 @@ class _Entry:
     path: Path
     size: int
     used: float
-
-
-def _make_directory(path: Path) -> None:
-    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _seal(part: Path, entry: Path) -> None:

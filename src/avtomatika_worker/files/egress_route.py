@@ -24,9 +24,13 @@ Authority = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a route leads to: the store itself, over ``tls`` if there is a context, and hosts that give credentials."""
+    """What a route leads to: the store, and hosts that give credentials.
+
+    ``store`` is what obstore asks for, in plain HTTP; it is at ``place``, over ``tls`` if there is a context.
+    """
 
     store: Authority
+    place: Authority
     tls: ssl.SSLContext | None = None
     credentials: frozenset[Authority] = frozenset()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -12,6 +13,7 @@ from typing import IO, Final
 _DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 )
+_PRIVATE: Final = 0o700
 _MOST_LINKS: Final = 40
 """As many as the kernel follows."""
 
@@ -27,6 +29,19 @@ def private_directory(path: Path) -> Path:
     directory = open_private_directory(path)
     directory.close()
     return directory.path
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it that are missing, for this user only. Raises OSError.
+
+    A skill may have set a umask that takes this user's own rights, and means its own files by that.
+    """
+    missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # somebody else was first
+            each.mkdir(mode=_PRIVATE)
+            if sys.platform != "win32" and stat.S_IMODE(each.lstat().st_mode) != _PRIVATE:
+                each.chmod(_PRIVATE)
 
 
 def check_private(path: Path) -> None:
@@ -58,8 +73,12 @@ class OpenDirectory:
         """Make a directory for this user only and return its path. Raises OSError, and PermissionError when that path
         leads elsewhere: skills are given it.
         """
-        os.mkdir(self._named(name), 0o700, dir_fd=self.descriptor)
+        os.mkdir(self._named(name), _PRIVATE, dir_fd=self.descriptor)
         path = self.path / name
+        if (
+            self.descriptor is not None and stat.S_IMODE(self.status(name).st_mode) != _PRIVATE
+        ):  # as in `make_directories`
+            os.chmod(self._named(name), _PRIVATE, dir_fd=self.descriptor)
         if self.descriptor is not None and not os.path.samestat(path.lstat(), self.status(name)):
             raise PermissionError(f"{path} is not what was made there: a directory on the way was replaced")
         return path
@@ -74,6 +93,8 @@ class OpenDirectory:
         """Open a file in it, for writing if ``flags`` say so; a link is not followed. Raises OSError."""
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(self._named(name), flags, 0o600, dir_fd=self.descriptor)
+        if flags & os.O_EXCL and sys.platform != "win32":
+            os.fchmod(descriptor, 0o600)  # as in `make_directories`
         return os.fdopen(descriptor, "wb" if flags & os.O_WRONLY else "rb")
 
     def names(self) -> list[str]:
@@ -110,7 +131,7 @@ def open_private_directory(path: Path) -> OpenDirectory:
     """Open a directory, which is made if there is none. Raises OSError as `private_directory`."""
     if not os.path.lexists(path):
         _check_way(path.absolute().parent, must_exist=False)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(path)
     return open_safe_directory(path)
 
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from avtomatika_worker.files.egress import ProxyFor, no_proxy
 from avtomatika_worker.files.location import FILE
+from avtomatika_worker.files.upstream import ProxyFor, no_proxy
 from avtomatika_worker.policy.backoff import BackoffPolicy
 
 _RETRY_TIMEOUT: Final = timedelta(minutes=3)

@@ -22,6 +22,7 @@ from avtomatika_worker.files.location import Location
 from avtomatika_worker.files.names import check_part, resolved
 from avtomatika_worker.files.objects import Expect, ObjectInfo, expect_anything, plain_etag
 from avtomatika_worker.files.observer import Observer
+from avtomatika_worker.files.ownership import make_directories
 from avtomatika_worker.files.permit import Permit
 from avtomatika_worker.files.progress import Notify, Progress
 from avtomatika_worker.files.stores import Stores
@@ -102,7 +103,7 @@ class Transfers:
             self._observer.transfer(),
             Progress("download", uri, info.size, notify, after=self._notice_after) as progress,
         ):
-            await self._disk.run(_make_directory, path.parent)
+            await self._disk.run(make_directories, path.parent)
             await self._fetch_object(location, info, path, progress)
         return path
 
@@ -274,17 +275,13 @@ def _without_markers(found: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
     return {name: info for name, info in found.items() if name not in parents}
 
 
-def _make_directory(path: Path) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
 def _make_tree(root: Path, directories: Iterable[Path]) -> None:
     """Make directories below ``root``. Raises `UnsafeNameError` where a link that is there already leads out."""
-    _make_directory(root)
+    make_directories(root)
     root = root.resolve()
     for path in directories:
         resolved(root, path, str(path))
-        _make_directory(path)
+        make_directories(path)
 
 
 def _preallocate(path: Path, size: int) -> None:

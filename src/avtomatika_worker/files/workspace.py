@@ -12,6 +12,7 @@ import msgspec
 
 from avtomatika_worker.errors import UnsafeNameError
 from avtomatika_worker.files.names import confined, resolved
+from avtomatika_worker.files.ownership import make_directories
 
 Name = str | os.PathLike[str]
 """A name relative to the task's directory, or a path in it."""
@@ -69,7 +70,7 @@ class Workspace:
     def path_to(self, name: Name) -> Path:
         """Return the path of ``name``; the directory it is in exists on return."""
         path = self.confined(name)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(path.parent)
         return path
 
     def file(self, name: Name) -> Path:

@@ -6,18 +6,23 @@ It imports nothing but the standard library.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.client
 import json
 import os
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Final, TypedDict
 from urllib.parse import SplitResult, unquote, urlsplit
 
 _TIMEOUT: Final = 10.0
+"""Seconds to connect, and again for the request and all of its answer."""
+
 _LONGEST_ANSWER: Final = 2**20
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
@@ -95,12 +100,13 @@ def sealed(form: Form) -> bytes:
 class Orchestrator:
     """Sends heartbeats to one orchestrator; on a connection of its own each, with TLS files as they are then."""
 
-    def __init__(self, place: Place, tls: Tls, user_agent: str) -> None:
+    def __init__(self, place: Place, tls: Tls, user_agent: str, timeout: float = _TIMEOUT) -> None:
         parts = urlsplit(place["url"])
         self._url = parts
         self._secure = parts.scheme == "https"
         self._proxy = place["proxy"]
         self._tls = tls
+        self._timeout = timeout
         self._headers = {"User-Agent": user_agent, "Content-Type": "application/json"}
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -147,9 +153,11 @@ class Orchestrator:
         connection, before, extra = self._connection()
         target = f"{before}{self._url.path.rstrip('/')}{path}"
         try:
-            connection.request(method, target, body, {**self._headers, **extra, **headers})
-            answer = connection.getresponse()
-            content = answer.read(_LONGEST_ANSWER + 1)
+            connection.connect()
+            with _in_time(connection.sock, self._timeout):
+                connection.request(method, target, body, {**self._headers, **extra, **headers})
+                answer = connection.getresponse()
+                content = answer.read(_LONGEST_ANSWER + 1)
         finally:
             connection.close()
         if len(content) > _LONGEST_ANSWER:
@@ -165,15 +173,15 @@ class Orchestrator:
         proxy, credentials = urlsplit(self._proxy["url"]), self._proxy["headers"]
         if not self._secure:
             return self._connected(proxy), f"http://{self._url.netloc.rpartition('@')[2]}", credentials
-        tunnel = http.client.HTTPSConnection(*_place(proxy), timeout=_TIMEOUT, context=self._tls_context())
+        tunnel = http.client.HTTPSConnection(*_place(proxy), timeout=self._timeout, context=self._tls_context())
         tunnel.set_tunnel(*_place(self._url), credentials)
         return tunnel, "", {}
 
     def _connected(self, to: SplitResult) -> http.client.HTTPConnection:
         host, port = _place(to)
         if to.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT, context=self._tls_context())
-        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls_context())
+        return http.client.HTTPConnection(host, port, timeout=self._timeout)
 
     def _tls_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
@@ -183,6 +191,34 @@ class Orchestrator:
         if self._tls["cert"] and self._tls["key"]:
             context.load_cert_chain(self._tls["cert"], self._tls["key"], password=_no_password)
         return context
+
+
+@contextlib.contextmanager
+def _in_time(connected: socket.socket, seconds: float) -> Generator[None]:
+    """Cut a connection off after so many seconds, however many bytes come. Raises TimeoutError then.
+
+    The timeout of a socket begins again with each of them.
+    """
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)  # what TLS does besides is not for another thread
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if late.is_set():
+            raise TimeoutError("timed out") from error
+        raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError("timed out")
 
 
 def _no_password() -> str:

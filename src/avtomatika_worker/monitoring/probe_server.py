@@ -123,13 +123,17 @@ class Connections:
         def work() -> None:
             try:
                 answer = self._answer(path)
-            except Exception:  # noqa: BLE001 - whatever the probe raises, the server goes on
+            except BaseException:  # noqa: BLE001 - whatever the probe raises, the server goes on
                 _log.debug("a request to the health server failed", exc_info=True)
                 answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error":"internal error"}')
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(done, answer)
 
-        threading.Thread(target=work, name="health-request", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="health-request", daemon=True).start()
+        except RuntimeError:  # the system gives no further thread
+            self._answering -= 1
+            connection.hang_up()
 
 
 class Serving:
