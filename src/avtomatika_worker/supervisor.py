@@ -139,7 +139,7 @@ class Supervisor:
 
     def is_cancelled(self, task_id: str) -> bool:
         """Whether the running task ``task_id`` should stop."""
-        return self._engine.tasks.is_cancelled(task_id)
+        return self._engine.tasks.running.is_cancelled(task_id)
 
     async def prestart(self) -> None:
         """Start the first process for skills, if there is none. Raises what keeps it from starting."""
@@ -286,9 +286,9 @@ class Supervisor:
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
-            cancel = partial(at_once, partial(tasks.cancel_all, CancelReason.SHUTDOWN))
+            cancel = partial(at_once, partial(tasks.running.cancel_all, CancelReason.SHUTDOWN))
             await step("cancel tasks", cancel, FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
-            await step("end cancelled tasks", tasks.all_reported, tasks.longest_grace + REPORT_TIMEOUT)
+            await step("end cancelled tasks", tasks.all_reported, tasks.running.longest_grace + REPORT_TIMEOUT)
         await step("flush results", partial(engine.outbox.drained, FLUSH_TIMEOUT), FLUSH_TIMEOUT + 1)
         if self._force.done():
             engine.outbox.stop_sending()

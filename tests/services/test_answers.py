@@ -7,7 +7,8 @@ import pytest
 from avtomatika_worker import TaskContext, Worker
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.protocol import replies
 from avtomatika_worker.protocol.dialects import NEUTRAL, NEWEST

@@ -16,7 +16,8 @@ from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
 from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
 from avtomatika_worker.link.clock import Clock
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.link.silence import SILENT_AFTER, Silence
 from avtomatika_worker.protocol.messages import TaskResult
 from avtomatika_worker.transport.http import HttpTransport

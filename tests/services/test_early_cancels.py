@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from avtomatika_worker.execution.outcome import CancelReason
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.transport.http import HttpTransport
 from services.assembled import make_supervisor
@@ -29,11 +30,11 @@ def arrive(engine, job_id, task_id, link=None):
     """Let a task arrive; return whether it is cancelled at once."""
     task = Task(job_id=job_id, task_id=task_id, type="forever", timestamp=1.0)
     engine.tasks.start(link or engine.links[0], task, reserved=False)
-    return engine.tasks.is_cancelled(task_id)
+    return engine.tasks.running.is_cancelled(task_id)
 
 
 def cancel(engine, *ids):
-    engine.tasks.cancel(engine.links[0], ids, CancelReason.REQUESTED)
+    engine.tasks.running.cancel(engine.links[0], ids, CancelReason.REQUESTED)
 
 
 async def test_of_a_job_it_stops_all_tasks_that_come(engine):
@@ -45,7 +46,7 @@ async def test_of_a_job_it_stops_all_tasks_that_come(engine):
 async def test_of_a_job_it_stops_those_that_run_and_those_that_come(engine):
     assert not arrive(engine, "job-1", "task-1")
     cancel(engine, "job-1")
-    assert engine.tasks.is_cancelled("task-1")
+    assert engine.tasks.running.is_cancelled("task-1")
     assert arrive(engine, "job-1", "task-2")
 
 

@@ -8,7 +8,8 @@ import pytest
 from avtomatika_worker import Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from avtomatika_worker.link.cancellations import CancellationQueue
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.transport.http import HttpTransport
 from services.conftest import actions, running
 from services.scripted import Answer, Scripted

@@ -11,7 +11,8 @@ import pytest
 from avtomatika_worker.errors import CallTimedOutError, ConfigError, ConnectionFailedError
 from avtomatika_worker.link.clock import steady
 from avtomatika_worker.link.keepalive import Report, keepalive_of
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.monitoring.heartbeat_calls import Orchestrator, sealed
 from avtomatika_worker.protocol.dialects import DIALECTS
 from avtomatika_worker.protocol.messages import Heartbeat, WorkerStatus

@@ -13,7 +13,8 @@ from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.delivery.sqlite_store import SqliteStore
 from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.errors import StoreError
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.protocol.messages import TaskResult
 from avtomatika_worker.transport.http import HttpTransport
 

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.policy.link_state import LinkState
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.http import HttpTransport

@@ -20,7 +20,8 @@ from avtomatika_worker._waiting import first_of
 from avtomatika_worker.cli.findings import Finding, Severity, error, note, ok, warning
 from avtomatika_worker.config import OrchestratorSettings, Settings
 from avtomatika_worker.errors import ConfigError, MalformedMessageError, RejectedError, TransportError, WorkerError
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import commands_path

@@ -18,7 +18,8 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.execution.report import replace_refused, replace_unsendable
 from avtomatika_worker.link.clock import steady
-from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import Event, TaskResult

@@ -104,11 +104,7 @@ class EmbeddedOrchestrator:
         self._wake = asyncio.Event()
         facts = release(version)
         rules = Rules(
-            lease=lease,
-            task_timeout=task_timeout,
-            max_attempts=max_attempts,
-            retry_delay=retry_delay,
-            history=history,
+            lease=lease, task_timeout=task_timeout, max_attempts=max_attempts, retry_delay=retry_delay, history=history
         )
         self._orchestrator = Orchestrator(facts, rules, self.now, self._hub)
         self._orchestrator.book.when_scheduled = self._wake.set

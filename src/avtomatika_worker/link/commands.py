@@ -10,7 +10,9 @@ from contextlib import aclosing
 from typing import Final
 
 from avtomatika_worker.errors import MalformedMessageError, TransportError
-from avtomatika_worker.link.link import Link, delay_after
+from avtomatika_worker.link.access_tokens import token_renewed
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.retry import delay_after
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.token_bucket import TokenBucket
 from avtomatika_worker.protocol.codec import commands_path
@@ -57,7 +59,7 @@ class Commands:
                 _log.debug("%s closed the WebSocket", self._link.url)
             except TransportError as error:
                 self._disconnected()
-                if error.status == 401 and await self._link.token_renewed(self._shown):
+                if error.status == 401 and await token_renewed(self._link, self._shown):
                     continue
                 _log.log(
                     logging.WARNING if backoff.attempts == 0 else logging.DEBUG,

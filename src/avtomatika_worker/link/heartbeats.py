@@ -22,10 +22,12 @@ from avtomatika_worker.errors import (
     TransportError,
     WorkerError,
 )
+from avtomatika_worker.link.access_tokens import obtain_token
 from avtomatika_worker.link.clock import NOISE
 from avtomatika_worker.link.isolation import keep_running
 from avtomatika_worker.link.keepalive import KeepAlive, Report, keepalive_of, use_granted
-from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
@@ -161,7 +163,7 @@ class Heartbeats:
             raise MalformedMessageError("not a registration's answer: no version")
         again = link.known.is_open
         link.registered(version, reply.tokens, announced=response.from_orchestrator)
-        await link.obtain_token()
+        await obtain_token(link)
         now = self._last_contact = time.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)
         _log.log(

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError, MalformedMessageError, RejectedError
+from avtomatika_worker.link.access_tokens import renewals
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Heartbeat
@@ -96,7 +97,7 @@ def keepalive_of(link: Link, heartbeat: Heartbeat, due: float) -> KeepAlive:
         parts=(before, between, after),
         headers=link.codec.headers(tokens.current, dialect),
         headers_again=link.codec.headers(tokens.configured, dialect) if has_access_token else None,
-        renewals=link.renewals() if has_access_token else (),
+        renewals=renewals(link) if has_access_token else (),
         signer_id=link.worker_id,
         key=tokens.configured,
         ahead=link.clock.ahead,

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import random
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,23 +21,23 @@ from avtomatika_worker.errors import (
     RejectedError,
     TransportError,
     UntrustedTaskError,
-    WorkerError,
 )
+from avtomatika_worker.link.access_tokens import token_renewed
 from avtomatika_worker.link.clock import Clock, steady
 from avtomatika_worker.link.credentials import Credentials
 from avtomatika_worker.link.isolation import contained
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.link.silence import SILENT_AFTER, Silence
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
-from avtomatika_worker.policy.backoff import LONGEST_WAIT, Backoff, BackoffPolicy
+from avtomatika_worker.policy.backoff import LONGEST_WAIT
 from avtomatika_worker.policy.link_state import LinkEvent, LinkState, step
 from avtomatika_worker.policy.token_bucket import TokenBucket
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, Task, TaskResult, TokenReply
 from avtomatika_worker.protocol.replies import Response
-from avtomatika_worker.protocol.task_verification import TaskGuard
 from avtomatika_worker.protocol.width import MOST_VALUES, is_too_wide
 from avtomatika_worker.transport.http import HttpTransport
 
@@ -53,31 +51,6 @@ POLL_MARGIN: Final = 90.0
 
 _LONG: Final = 256 * 2**10
 """Bytes of an answer to a poll from which on it is read in a thread."""
-
-_TRY_AGAIN: Final = frozenset({408, 425, 429})
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSettings:
-    """What a link is configured with. ``token`` authenticates and signs, or ``token_fallback`` does when it is refused.
-
-    ``has_certificate``: the transport shows one, so that access tokens can be asked for. ``event_rate``: events a
-    second. Times are in seconds.
-    """
-
-    url: str
-    token: str | None
-    token_fallback: str | None = None
-    has_certificate: bool = False
-    heartbeat_interval: float = 15.0
-    poll_timeout: float = 30.0
-    registration: BackoffPolicy = field(default_factory=BackoffPolicy)
-    calls: BackoffPolicy = field(default_factory=BackoffPolicy)
-    guard: TaskGuard = field(default_factory=TaskGuard)
-    event_rate: float = 100.0
-
-    def __repr__(self) -> str:
-        return f"LinkSettings(url={self.url!r})"
 
 
 class Link:
@@ -309,7 +282,7 @@ class Link:
         """
         used = self.credentials.current
         response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
-        if response.status == 401 and await self.token_renewed(used):
+        if response.status == 401 and await token_renewed(self, used):
             response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
         return response
 
@@ -366,59 +339,6 @@ class Link:
             self._unanswered(registrations)
         return response
 
-    # ----------------------------------------------------------------------------------------------------- tokens
-
-    async def token_renewed(self, used: str | None) -> bool:
-        """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that.
-
-        A token that should have been good was forgotten: its orchestrator was replaced, and has lost the worker, too.
-        """
-        if used == self.credentials.current == self.credentials.configured:
-            return False
-        was_good = used == self.credentials.current and self.credentials.renewal_due_in() != 0
-        try:
-            renewed = await self.renew_token(used)
-        except (TransportError, MalformedMessageError):
-            return False  # the call's own refusal is what is told
-        if renewed and was_good:
-            self.contact_broken()
-        return renewed
-
-    @contained
-    async def renew_token(self, used: str | None) -> bool:
-        """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
-        await self.caught_up()
-        return await self.credentials.renew(used, self._exchange)
-
-    @contained
-    async def obtain_token(self) -> None:
-        """Ask for an access token where a certificate tells who the worker is; not to get one is no fault."""
-        if not self.settings.has_certificate or self.credentials.has_access_token:
-            return
-        response = await self.call(self.codec.access_token(), configured_token=True)
-        try:
-            self.credentials.granted(replies.decode_token(response))
-        except (RejectedError, MalformedMessageError) as error:
-            _log.info("%s grants no access token: %s", self.url, error, extra={"action": "token_not_granted"})
-
-    def renewals(self) -> tuple[Request, ...]:
-        """Return every request that may bring other tokens; the first that does is enough."""
-        refresh = self.credentials.refresh_token
-        by_token = (self.codec.refresh_token(refresh),) if refresh else ()
-        return (*by_token, self.codec.access_token()) if self.settings.has_certificate else by_token
-
-    async def _exchange(self) -> TokenReply | None:
-        """Ask for new tokens in every way there is; None when all are refused."""
-        for request in self.renewals():
-            response = await self.call(request, configured_token=True)
-            if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:
-                replies.raise_for_status(response)
-            if response.status < 300:
-                reply = replies.decode_token(response)
-                _log.debug("the access token for %s was renewed", self.url, extra={"action": "token_renewed"})
-                return reply
-        return None
-
     def _learn(self, response: Response, asked: float) -> None:
         """Learn the clock's offset, and whether the orchestrator was replaced by one of another version."""
         text, version = response.headers.get("date"), response.version
@@ -452,20 +372,7 @@ async def _nobody() -> None:
     """Wait for nobody."""
 
 
-def kind_of(error: WorkerError) -> Hashable:
-    """Return what makes two errors the same fault in the log: what they are, not what they say."""
-    return type(error), getattr(error, "status", None)
-
-
 def _nonces() -> Callable[[], str]:
     """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
     prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
     return lambda: f"{prefix}{next(numbers):x}"
-
-
-def delay_after(backoff: Backoff, error: WorkerError) -> float:
-    """Count a failure and return the seconds to wait before the next attempt."""
-    if not isinstance(error, TransportError):
-        return backoff.failed(random.random())
-    limited = isinstance(error, RejectedError) and error.rate_limited
-    return backoff.failed(random.random(), retry_after=error.retry_after, rate_limited=limited)

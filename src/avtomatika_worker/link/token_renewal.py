@@ -7,7 +7,9 @@ import logging
 from typing import Final
 
 from avtomatika_worker.errors import MalformedMessageError, TransportError
-from avtomatika_worker.link.link import Link, delay_after, kind_of
+from avtomatika_worker.link.access_tokens import renew_token
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.policy.backoff import Backoff
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
@@ -29,7 +31,7 @@ class TokenRenewal:
                 continue
             await self._link.ready.wait()  # a registration brings new tokens, too
             try:
-                if tokens.renewal_due_in() == 0 and not await self._link.renew_token(tokens.current):
+                if tokens.renewal_due_in() == 0 and not await renew_token(self._link, tokens.current):
                     self._link.contact_broken()
                 backoff.succeeded()
             except (TransportError, MalformedMessageError) as error:

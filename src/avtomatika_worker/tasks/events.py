@@ -19,7 +19,8 @@ from avtomatika_worker.delivery.outbox import FLUSH_TIMEOUT, Outbox
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
 from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.payloads import unsendable
-from avtomatika_worker.link.link import Link, delay_after
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.retry import delay_after
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Event, Task
 

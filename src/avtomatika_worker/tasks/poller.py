@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.delivery.outbox import Outbox
@@ -22,12 +20,11 @@ from avtomatika_worker.errors import (
     WorkerError,
 )
 from avtomatika_worker.execution.outcome import Failed
-from avtomatika_worker.link.link import Link, delay_after, kind_of
-from avtomatika_worker.policy.adaptive_polls import AdaptivePollCount
-from avtomatika_worker.policy.backoff import Backoff
-from avtomatika_worker.policy.empty_polls import EmptyPolls
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.retry import kind_of
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
+from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
 
@@ -36,141 +33,11 @@ _log: Final = logging.getLogger("avtomatika_worker.poller")
 _UNKNOWN_HERE: Final = frozenset({401, 403, 404})
 """Refusals of a poll that a registration may heal: the token ran out, or the orchestrator does not know the worker."""
 
-LEND_AFTER: Final = 0.5
-"""Seconds after which a poll that waits lends its slot.
-
-It does so to another orchestrator that has none in flight or, when its own has more polls waiting, to any that has
-tasks: one that leaves a poll waiting has none. What a lent poll brings all the same takes the slot of another poll, or
-is first in line for one where all run tasks.
-"""
-
 LOOK_AGAIN: Final = 0.25
 """Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
 
-STALE: Final = 8
-"""Polls beyond two for each slot that one orchestrator may leave unanswered before it is sent no more."""
-
 TASK_FIRST: Final = 0.001
 """Seconds that the next poll leaves to a task which has just come: making one takes as long as running a short task."""
-
-OVERDUE: Final = 5.0
-"""Seconds beyond the wished time after which a poll that waits is no reason not to send another one."""
-
-
-@dataclass(slots=True, eq=False)
-class _Poll:
-    """A poll in flight. One that has ``lent`` its slot holds none. ``breaks``: the link's, when it was sent."""
-
-    sent: float
-    skills: tuple[str, ...]
-    breaks: int
-    lent: bool = False
-
-    def asks_for(self, skills: tuple[str, ...]) -> bool:
-        """Whether it would bring a task of any of ``skills``."""
-        return self.skills is skills or set(self.skills).issuperset(skills)
-
-
-class _Source:
-    """One orchestrator as the poller sees it. Only the poller changes it."""
-
-    __slots__ = (
-        "backoff",
-        "breaks",
-        "demand",
-        "empty",
-        "failed_at",
-        "limited_until",
-        "link",
-        "most",
-        "not_before",
-        "polls",
-    )
-
-    def __init__(self, link: Link, slots: int) -> None:
-        self.link = link
-        self.breaks = 0
-        self.demand = AdaptivePollCount(slots)
-        self.empty = EmptyPolls()
-        self.backoff = Backoff(link.settings.calls)
-        self.not_before = 0.0
-        self.limited_until = 0.0
-        self.failed_at = 0.0
-        self.most = 2 * slots + STALE
-        self.polls: dict[_Poll, None] = {}  # the oldest first
-
-    def stale(self, now: float) -> list[_Poll]:
-        """Return the polls that are listened to, and not counted on.
-
-        They are from before a break of contact (a proxy may hold their connections, and the orchestrator know nothing
-        of them) or wait for longer than orchestrators do.
-        """
-        stale: list[_Poll] = []
-        overdue = now - self.link.settings.poll_timeout - OVERDUE
-        for poll in tuple(self.polls):
-            if poll.breaks == self.link.breaks and poll.sent > overdue:
-                break  # those that follow are younger
-            stale.append(poll)
-        return stale
-
-    def live(self, now: float) -> list[_Poll]:
-        """Return the polls that are counted on, the oldest first."""
-        return [*self.polls][len(self.stale(now)) :]
-
-    def came_empty(self, poll: _Poll, now: float) -> None:
-        """Take note of a poll that brought nothing, or nothing new."""
-        self.demand.came_empty()
-        pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
-        self.not_before = max(self.not_before, now + pause)
-
-    def wants(self, skills: tuple[str, ...], now: float) -> bool:
-        """Whether another poll for ``skills`` makes sense, as far as its tasks go.
-
-        A poll from a time with less room leaves some skills out, and does not count.
-        """
-        live = self.live(now)
-        if not live:
-            return len(self.polls) < self.most
-        if len(live) < self.demand.target and now - live[0].sent <= LEND_AFTER:
-            return len(self.polls) < self.most  # whatever they ask for
-        by_name = self.link.dialect.skill_names
-        asking = 0
-        for poll in live:
-            if not by_name or poll.asks_for(skills):
-                if now - poll.sent > LEND_AFTER:
-                    return False  # one that waits shows that there is nothing to be had
-                asking += 1
-        return asking < self.demand.target and len(self.polls) < self.most
-
-    def contact_is_back(self, now: float) -> None:
-        """Forget failures, but not that the orchestrator asked to wait. After a break, begin with one poll.
-
-        Those from before may still bring tasks.
-        """
-        if self.breaks != self.link.breaks:
-            self.breaks = self.link.breaks
-            self.demand.failed()
-        self.backoff.succeeded()
-        self.failed_at = now
-        self.not_before = self.limited_until
-
-    def failed(self, poll: _Poll, error: WorkerError, now: float) -> float | None:
-        """Slow down; return the seconds until the next poll, None for a failure that is part of a former one.
-
-        Polls that were in flight together fail together: that is one failure.
-        """
-        if poll.sent > self.failed_at:
-            self.failed_at = now
-            self.demand.failed()
-            delay = delay_after(self.backoff, error)
-        elif isinstance(error, RejectedError) and error.rate_limited:  # it may name another time
-            delay = self.backoff.policy.delay(1, random.random(), retry_after=error.retry_after, rate_limited=True)
-        else:
-            return None
-        self.not_before = max(self.not_before, now + delay)
-        if isinstance(error, RejectedError) and error.rate_limited:
-            self.limited_until = self.not_before
-        return delay
 
 
 class Poller:
@@ -179,7 +46,7 @@ class Poller:
     def __init__(
         self, links: Sequence[Link], rotation: Rotation, tasks: TaskRunner, publisher: StatePublisher, outbox: Outbox
     ) -> None:
-        self._sources = [_Source(link, tasks.slots.total) for link in links]
+        self._sources = [PollSource(link, tasks.slots.total) for link in links]
         self._rotation = rotation
         self._tasks = tasks
         self._publisher = publisher
@@ -202,7 +69,7 @@ class Poller:
                 skills = self._publisher.startable_skills
                 self._lend_stale(now)
                 while (chosen := self._next(now, skills)) is not None:
-                    poll = _Poll(now, skills, chosen.link.breaks)
+                    poll = Poll(now, skills, chosen.link.breaks)
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
@@ -232,13 +99,17 @@ class Poller:
 
     # ------------------------------------------------------------------------------------------------ choosing
 
-    def _next(self, now: float, skills: tuple[str, ...]) -> _Source | None:
+    def _next(self, now: float, skills: tuple[str, ...]) -> PollSource | None:
         """Return whom to ask now for tasks of these skills, with a slot free for that."""
         if self._stopped or not skills:
             return None
         if len(self._sources) == 1:  # nothing to choose, nobody to borrow from
             only = self._sources[0]
             return only if self._tasks.slots.free > 0 and self._wants(only, now, skills) else None
+        return self._next_of_many(now, skills)
+
+    def _next_of_many(self, now: float, skills: tuple[str, ...]) -> PollSource | None:
+        """Return whose turn it is; where no slot is free, a poll that waits may lend its own."""
         candidates = self._candidates(now, skills)
         if self._tasks.slots.free > 0:
             chosen = self._rotation.next(candidates)
@@ -260,7 +131,7 @@ class Poller:
                     poll.lent = True
                     self._tasks.release_slot()
 
-    def _borrow(self, now: float, lenders: Sequence[_Source]) -> bool:
+    def _borrow(self, now: float, lenders: Sequence[PollSource]) -> bool:
         """Free the slot of a poll that has long been waiting; return whether there was one."""
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
         oldest = min(waiting, key=lambda poll: poll.sent, default=None)
@@ -270,7 +141,7 @@ class Poller:
         self._tasks.slots.release()  # not for those in line: they would have it already
         return True
 
-    def _take_over(self, poll: _Poll) -> bool:
+    def _take_over(self, poll: Poll) -> bool:
         """Take the slot of another poll for what a poll without one has brought; return whether there was one to take.
 
         What is here comes before what may come: an orchestrator may hold the other poll for half a minute.
@@ -294,7 +165,7 @@ class Poller:
             for source in self._sources
         ]
 
-    def _wants(self, source: _Source, now: float, skills: tuple[str, ...]) -> bool:
+    def _wants(self, source: PollSource, now: float, skills: tuple[str, ...]) -> bool:
         """Whether another poll there makes sense."""
         return (
             source.link.ready.is_open
@@ -332,7 +203,7 @@ class Poller:
         self._overdue = None
         self._wake.set()
 
-    async def _wake_on_contact(self, source: _Source) -> None:
+    async def _wake_on_contact(self, source: PollSource) -> None:
         seen = -1
         while True:
             seen = await source.link.contacts.changed(seen, None)
@@ -341,7 +212,7 @@ class Poller:
 
     # ------------------------------------------------------------------------------------------------ polling
 
-    async def _poll(self, source: _Source, poll: _Poll) -> None:
+    async def _poll(self, source: PollSource, poll: Poll) -> None:
         """Send one poll and hand over what it brings."""
         link, taken = source.link, False
         try:
@@ -370,7 +241,7 @@ class Poller:
                     self._tasks.release_slot()
                 self._wake.set()
 
-    def _refuse(self, source: _Source, poll: _Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
+    def _refuse(self, source: PollSource, poll: Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
         """Answer a task that cannot or must not run, when it can be named; return whether that took the slot."""
         link = source.link
         if isinstance(error, UntrustedTaskError):
@@ -390,7 +261,7 @@ class Poller:
         self._tasks.answer(link, task, outcome, reserved=not poll.lent)
         return True
 
-    def _failed(self, source: _Source, poll: _Poll, error: WorkerError) -> None:
+    def _failed(self, source: PollSource, poll: Poll, error: WorkerError) -> None:
         """Slow down. While contact is broken, polls wait for the registration anyway."""
         delay = source.failed(poll, error, time.monotonic())
         if delay is None:

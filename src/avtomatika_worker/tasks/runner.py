@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,6 @@ from typing import Final
 from avtomatika_worker.delivery.handover import Handover
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ContractViolationError
-from avtomatika_worker.execution.context import TaskContext
-from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.encoding import EncodedOutcome
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
@@ -28,23 +26,17 @@ from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.log_context import bind_log_context
 from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.observability.telemetry import Telemetry
-from avtomatika_worker.policy.recent import Recent
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.tasks.context_factory import ContextFactory
 from avtomatika_worker.tasks.dedup import RecentResults, is_retried
 from avtomatika_worker.tasks.events import TaskEvents
-from avtomatika_worker.tasks.limits import ConcurrencyLimiter, Permit
+from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.tasks.running import RunningTask, RunningTasks
 from avtomatika_worker.tasks.state import StatePublisher
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 _traced: Final = TracebackLogger(_log)
-
-EARLY_CANCEL: Final = 5.0
-"""Seconds for which a cancellation that names no running task is remembered."""
-
-EARLY_CANCELS: Final = 10_000
-"""How many of them are remembered; of more, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +47,6 @@ class TaskSettings:
     strict_events: bool = True
     progress_interval: float = 1.0
     max_event_bytes: int | None = None
-
-
-@dataclass(slots=True, eq=False)
-class RunningTask:
-    """A task whose result is not delivered yet, and where it came from."""
-
-    link: Link
-    task: Task
-    execution: Execution
-    has_slot: bool
-    turn: Permit | None
-    arrived: float
-    finished: bool = False
-
-    @property
-    def controls(self) -> Controls:
-        """The task's controls."""
-        return self.execution.controls
-
-    @property
-    def ctx(self) -> TaskContext:
-        """The task's context."""
-        return self.execution.ctx
 
 
 class TaskRunner:
@@ -95,6 +64,7 @@ class TaskRunner:
         telemetry: Telemetry,
     ) -> None:
         self.slots = slots
+        self.running: RunningTasks = RunningTasks()
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
@@ -107,11 +77,9 @@ class TaskRunner:
         self._telemetry = telemetry
         self._files = files
         self._limiter = limiter
-        self._running: dict[tuple[Link, str], RunningTask] = {}
         self._unreported = 0
         self._in_line: deque[tuple[RunningTask, asyncio.Future[None]]] = deque()
         self._recent = RecentResults()
-        self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
         self._group = asyncio.TaskGroup()
         self._refused: CancelReason | None = None
         self._slot_freed: list[Callable[[], None]] = []
@@ -121,7 +89,7 @@ class TaskRunner:
     async def run(self, ready: asyncio.Future[None]) -> None:
         """Hold the group that every task runs in, from ``ready`` on, until cancelled."""
         async with self._group:
-            self._group.create_task(self._publisher.run(self._jobs), name="presence")
+            self._group.create_task(self._publisher.run(self.running.job_ids), name="presence")
             self._group.create_task(self._files.clean_up(), name="clean up files")
             ready.set_result(None)
             await asyncio.Event().wait()
@@ -164,7 +132,7 @@ class TaskRunner:
 
     def is_busy_with(self, link: Link, task_id: str) -> bool:
         """Whether a task of this id runs, or its result is on its way."""
-        return (link, task_id) in self._running or self._outbox.waiting_result(link, task_id) is not None
+        return self.running.find(link, task_id) is not None or self._outbox.waiting_result(link, task_id) is not None
 
     def refuse_new(self, reason: CancelReason) -> None:
         """Answer what still arrives as cancelled."""
@@ -172,7 +140,7 @@ class TaskRunner:
 
     def _is_underway(self, link: Link, task: Task) -> bool:
         """Whether a task runs already, or its result is on its way."""
-        running = self._running.get((link, task.task_id))
+        running = self.running.find(link, task.task_id)
         if running is not None:
             return not running.finished or self._recent.knows(link.url, task)
         waiting = self._outbox.waiting_result(link, task.task_id)
@@ -195,9 +163,7 @@ class TaskRunner:
         running = RunningTask(link, task, execution, self._take_slot(reserved=reserved), turn, time.monotonic())
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
-        self._running[link, task.task_id] = running
-        if len(self._cancelled_early) and self._was_cancelled_early(link, task):
-            self._cancel_some([running], CancelReason.REQUESTED)
+        self.running.add(running)
         self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
 
     def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
@@ -205,66 +171,11 @@ class TaskRunner:
         self._expect_report()
         self._group.create_task(self._send_answer(link, task, result, has_slot), name=f"answer {task.task_id}")
 
-    def _was_cancelled_early(self, link: Link, task: Task) -> bool:
-        """Whether the task was cancelled before it came. A job's id stands for all of its tasks that may come yet."""
-        now = time.monotonic()
-        by_job = self._cancelled_early.knows((link, task.job_id), now)
-        return by_job or self._cancelled_early.take([(link, task.task_id)], now)
-
-    # ------------------------------------------------------------------------------------------------ cancelling
-
-    def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
-        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.
-
-        All but ids of tasks that run are remembered for a while: a cancellation can overtake the task itself, and some
-        of a job's tasks may run while others are on their way.
-        """
-        running = [each for each in self._running.values() if each.link is link]
-        tasks = {each.task.task_id for each in running if each.task.task_id != each.task.job_id}
-        known = set[str]().union(*map(_ids, running))
-        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), time.monotonic())
-        if not known.isdisjoint(ids):
-            wanted = frozenset(ids)
-            self._cancel_some((each for each in running if not wanted.isdisjoint(_ids(each))), reason)
-
-    def cancel_all(self, reason: CancelReason, link: Link | None = None) -> None:
-        """Stop every task, or every one of ``link``."""
-        self._cancel_some((each for each in self._running.values() if link is None or each.link is link), reason)
-
-    @staticmethod
-    def _cancel_some(chosen: Iterable[RunningTask], reason: CancelReason) -> None:
-        for running in list(chosen):
-            ctx = running.ctx
-            if not ctx.cancelled:
-                _log.info("task %s is being cancelled: %s", ctx.task_id, reason, extra={"action": "task_cancelling"})
-                running.execution.cancel(reason)
-
-    def is_cancelled(self, task_id: str) -> bool:
-        """Whether the running task ``task_id`` should stop."""
-        return any(running.ctx.task_id == task_id and running.ctx.cancelled for running in self._running.values())
-
-    @property
-    def longest_grace(self) -> float:
-        """Seconds that the tasks which run now may need to end once they are cancelled."""
-        return max((running.execution.grace for running in self._running.values()), default=0.0)
-
     # ------------------------------------------------------------------------------------------------ figures
-
-    @property
-    def running(self) -> tuple[RunningTask, ...]:
-        """The tasks whose results are not delivered yet."""
-        return tuple(self._running.values())
-
-    def skills_running(self) -> list[str]:
-        """Return the names of the skills that run. May be asked from any thread."""
-        return [running.task.type for running in self._running.copy().values()]
 
     async def all_reported(self) -> None:
         """Wait until every task's result is delivered, or the outbox's."""
         await self._all_reported.wait()
-
-    def _jobs(self) -> Iterable[str]:
-        return (running.task.job_id for running in self._running.values())
 
     # ------------------------------------------------------------------------------------------------ inside
 
@@ -400,9 +311,7 @@ class TaskRunner:
 
     def _reported(self, running: RunningTask) -> None:
         """Take note that the outbox has the result; the slot may be taken all the same, by a skill that lingers."""
-        key = (running.link, running.task.task_id)
-        if self._running.get(key) is running:
-            del self._running[key]
+        self.running.remove(running)
         self._one_reported()
 
     def _one_reported(self) -> None:
@@ -424,7 +333,3 @@ class TaskRunner:
                 place.set_result(None)
         for callback in self._slot_freed:
             callback()
-
-
-def _ids(running: RunningTask) -> set[str]:
-    return {running.task.task_id, running.task.job_id}

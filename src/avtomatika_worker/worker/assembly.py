@@ -54,7 +54,7 @@ def assemble(
     monitoring = make_monitoring(
         settings, links.links, outbox, state_watch, tasks, poller, usage, telemetry, health_check=health_check
     )
-    standby = make_standby(settings, links, monitoring, tasks.skills_running) if settings.heartbeat_process else None
+    standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
     return Supervisor(
         Engine(links.links, links.heartbeats, poller, tasks, publisher, outbox, workshop.processes, standby),
         parts=[

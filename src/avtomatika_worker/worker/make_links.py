@@ -17,7 +17,8 @@ from avtomatika_worker.link.cancellations import CancellationQueue
 from avtomatika_worker.link.commands import Commands
 from avtomatika_worker.link.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.link.isolation import keep_running
-from avtomatika_worker.link.link import Link, LinkSettings
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.link.tls_reload import TlsReload
 from avtomatika_worker.link.token_renewal import TokenRenewal
 from avtomatika_worker.link_thread import Service
@@ -56,7 +57,8 @@ def make_links(
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
     # From the link thread to the main loop, where tasks live.
-    on_cancel = CancellationQueue(asyncio.get_running_loop(), partial(tasks.cancel, reason=CancelReason.REQUESTED))
+    cancel = partial(tasks.running.cancel, reason=CancelReason.REQUESTED)
+    on_cancel = CancellationQueue(asyncio.get_running_loop(), cancel)
     links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
@@ -129,6 +131,6 @@ def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: TaskR
     loop = asyncio.get_running_loop()
 
     def lost(link: Link) -> None:
-        loop.call_soon_threadsafe(tasks.cancel_all, CancelReason.LEASE_LOST, link)
+        loop.call_soon_threadsafe(tasks.running.cancel_all, CancelReason.LEASE_LOST, link)
 
     return [partial(each.watch_lease, limit, lost) for each in heartbeats]

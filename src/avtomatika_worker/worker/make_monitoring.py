@@ -69,7 +69,7 @@ def make_monitoring(
 ) -> Monitoring:
     """Return what watches over these parts. Called on the main loop."""
     pulse = Pulse(poller.is_due)
-    watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.skills_running, blocked_limit=settings.loop_blocked_limit)
+    watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.running.skills, blocked_limit=settings.loop_blocked_limit)
     watch_slots(telemetry.metrics, tasks.slots, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)

@@ -1,0 +1,94 @@
+"""Gets access tokens from an orchestrator: the first where a certificate shows who it is, and others when refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final, Protocol
+
+from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError
+from avtomatika_worker.link.credentials import Credentials
+from avtomatika_worker.link.isolation import Contained, contained
+from avtomatika_worker.link.link_settings import LinkSettings
+from avtomatika_worker.protocol import replies
+from avtomatika_worker.protocol.codec import Codec, Request
+from avtomatika_worker.protocol.messages import TokenReply
+from avtomatika_worker.protocol.replies import Response
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
+_TRY_AGAIN: Final = frozenset({408, 425, 429})
+
+
+class Authenticated(Contained, Protocol):
+    """What is known of an orchestrator here: a link."""
+
+    settings: LinkSettings
+    credentials: Credentials
+    caught_up: Callable[[], Awaitable[None]]
+
+    @property
+    def codec(self) -> Codec:
+        """Writes requests."""
+        ...
+
+    def call(self, request: Request, *, configured_token: bool = False) -> Coroutine[Any, Any, Response]:
+        """Send a request; return the answer, of any status."""
+        ...
+
+
+async def token_renewed(link: Authenticated, used: str | None) -> bool:
+    """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that.
+
+    A token that should have been good was forgotten: its orchestrator was replaced, and has lost the worker, too.
+    """
+    if used == link.credentials.current == link.credentials.configured:
+        return False
+    was_good = used == link.credentials.current and link.credentials.renewal_due_in() != 0
+    try:
+        renewed = await renew_token(link, used)
+    except (TransportError, MalformedMessageError):
+        return False  # the call's own refusal is what is told
+    if renewed and was_good:
+        link.contact_broken()
+    return renewed
+
+
+@contained
+async def renew_token(link: Authenticated, used: str | None) -> bool:
+    """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
+    await link.caught_up()
+    return await link.credentials.renew(used, partial(_exchange, link))
+
+
+@contained
+async def obtain_token(link: Authenticated) -> None:
+    """Ask for an access token where a certificate tells who the worker is; not to get one is no fault."""
+    if not link.settings.has_certificate or link.credentials.has_access_token:
+        return
+    response = await link.call(link.codec.access_token(), configured_token=True)
+    try:
+        link.credentials.granted(replies.decode_token(response))
+    except (RejectedError, MalformedMessageError) as error:
+        _log.info("%s grants no access token: %s", link.url, error, extra={"action": "token_not_granted"})
+
+
+def renewals(link: Authenticated) -> tuple[Request, ...]:
+    """Return every request that may bring other tokens; the first that does is enough."""
+    refresh = link.credentials.refresh_token
+    by_token = (link.codec.refresh_token(refresh),) if refresh else ()
+    return (*by_token, link.codec.access_token()) if link.settings.has_certificate else by_token
+
+
+async def _exchange(link: Authenticated) -> TokenReply | None:
+    """Ask for new tokens in every way there is; None when all are refused."""
+    for request in renewals(link):
+        response = await link.call(request, configured_token=True)
+        if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:
+            replies.raise_for_status(response)
+        if response.status < 300:
+            reply = replies.decode_token(response)
+            _log.debug("the access token for %s was renewed", link.url, extra={"action": "token_renewed"})
+            return reply
+    return None

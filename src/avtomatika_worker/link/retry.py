@@ -1,0 +1,22 @@
+"""How a failed call counts: the wait before the next attempt, and what makes it the same fault as another."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable
+
+from avtomatika_worker.errors import RejectedError, TransportError, WorkerError
+from avtomatika_worker.policy.backoff import Backoff
+
+
+def delay_after(backoff: Backoff, error: WorkerError) -> float:
+    """Count a failure and return the seconds to wait before the next attempt."""
+    if not isinstance(error, TransportError):
+        return backoff.failed(random.random())
+    limited = isinstance(error, RejectedError) and error.rate_limited
+    return backoff.failed(random.random(), retry_after=error.retry_after, rate_limited=limited)
+
+
+def kind_of(error: WorkerError) -> Hashable:
+    """Return what makes two errors the same fault in the log: what they are, not what they say."""
+    return type(error), getattr(error, "status", None)
