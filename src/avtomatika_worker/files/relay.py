@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Final
@@ -365,4 +367,8 @@ def _why(error: Exception) -> str:
         return f"it cannot be reached within {_CONNECT_TIMEOUT:.0f} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
-    return f"it cannot be reached: {getattr(error, 'strerror', None) or error}".partition("\n")[0]
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be looked up"
+    if isinstance(error, OSError) and error.errno:
+        return f"it cannot be reached: {os.strerror(error.errno)}"  # an event loop's own words name the address
+    return f"it cannot be reached: {type(error).__name__}"
