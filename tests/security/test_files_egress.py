@@ -21,6 +21,7 @@ from avtomatika_worker.files.egress import EgressProxy
 from avtomatika_worker.files.egress_route import Allowed, Route
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
+from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.transport.proxies import proxy_for
 
@@ -112,7 +113,7 @@ async def task_of(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[[str | None], TaskFiles]]:
     """Make the files of a task, with temporary credentials of the environment."""
-    made: list[tuple[Files, TaskFiles]] = []
+    made: list[tuple[Files, FileOperations]] = []
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "s", "SESSION_TOKEN": "TEMPORARY"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
 
@@ -123,7 +124,7 @@ async def task_of(
         )  # fmt: skip
         files = Files(tmp_path / "files", settings)
         made.append((files, files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())))
-        return made[-1][1]
+        return TaskFiles(made[-1][1])
 
     yield make
     for files, task in made:
