@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from avtomatika_worker.delivery.store import Kind, Message, Store
+from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
 from avtomatika_worker.files.workspaces import Workspaces
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no modes there")
@@ -36,7 +36,7 @@ def test_directories_of_tasks_and_those_above_are_made_for_this_user_only(tmp_pa
 
 @pytest.mark.usefixtures("umask")
 def test_a_store_and_its_log_can_be_read_by_this_user(tmp_path):
-    store = Store(tmp_path / "state", "w1")
+    store = SqliteStore(tmp_path / "state", "w1")
     store.open()
     store.put(Message("http://o.test", Kind.RESULT, "t1", b"body", 0.0)).result()
     assert mode(tmp_path / "state") == 0o700
