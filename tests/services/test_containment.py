@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -93,6 +94,7 @@ async def cancel_own():
 async def switch(params: dict):
     loop = asyncio.get_running_loop()
     arguments = {"set_task_factory": [None], "set_exception_handler": [None], "set_default_executor": [None]}
+    arguments["add_signal_handler"] = [signal.SIGTERM, print]
     getattr(loop, params["name"])(*arguments.get(params["name"], []))
 
 
@@ -154,7 +156,16 @@ async def test_a_skill_cancels_only_what_it_has_started(h):
 
 
 @pytest.mark.parametrize(
-    "name", ["stop", "close", "set_task_factory", "set_exception_handler", "set_default_executor", "run_forever"]
+    "name",
+    [
+        "stop",
+        "close",
+        "set_task_factory",
+        "set_exception_handler",
+        "set_default_executor",
+        "run_forever",
+        "add_signal_handler",
+    ],
 )
 async def test_the_loop_s_own_switches_refuse_a_skill(h, name):
     result = await h.run("switch", {"name": name})

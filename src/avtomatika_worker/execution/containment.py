@@ -23,7 +23,9 @@ _owner: Final[contextvars.ContextVar[object | None]] = contextvars.ContextVar("a
 """Which task's skill runs here; None where the worker itself does. What a skill starts inherits it."""
 
 _REFUSED: Final = (
+    "add_signal_handler",
     "close",
+    "remove_signal_handler",
     "run_forever",
     "run_until_complete",
     "set_default_executor",
