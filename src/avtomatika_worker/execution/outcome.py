@@ -18,6 +18,7 @@ from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.files.disk import is_exhausted
+from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -141,10 +142,10 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 def _expected(error: TaskError) -> Failed:
     """Return the failure of an error of ours, or of a class of the user's that may have skipped our ``__init__``."""
     message, details = getattr(error, "message", None) or _message_of(error), getattr(error, "details", None)
-    if not isinstance(details, Mapping):
+    if not is_mapping(details):
         details = {} if details is None else {"details": details}
     text = message if isinstance(message, str) else _message_of(message)
-    return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(cast("Any", details)))
+    return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(details))
 
 
 def _message_of(error: object) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker.errors import IntegrityMismatchError, PermanentError
 from avtomatika_worker.files.objects import ObjectInfo, plain_etag
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol.uris import is_object_uri
 
 Place = tuple[str | int, ...]
@@ -22,9 +23,9 @@ def may_name_objects(value: Any) -> bool:
     """Whether plain values could hold an object's URI: most tasks' do not, and find out here, quickly."""
     if isinstance(value, str):
         return "://" in value
-    if isinstance(value, dict):
-        return any(map(may_name_objects, cast("dict[str, Any]", value).values()))
-    return isinstance(value, list) and any(map(may_name_objects, cast("Sequence[Any]", value)))
+    if is_dict(value):
+        return any(map(may_name_objects, value.values()))
+    return is_list(value) and any(map(may_name_objects, value))
 
 
 def uris_in(params: Mapping[str, Any]) -> dict[Place, str]:
@@ -38,11 +39,11 @@ def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
         yield place, value
     elif len(place) > DEEPEST:
         return
-    elif isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
+    elif is_dict(value):
+        for key, item in value.items():
             yield from texts(item, (*place, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("Sequence[Any]", value)):
+    elif is_list(value):
+        for index, item in enumerate(value):
             yield from texts(item, (*place, index))
 
 
@@ -52,11 +53,10 @@ def replaced(value: Any, texts_at: Mapping[Place, object], place: Place = ()) ->
         return texts_at[place]
     if len(place) > DEEPEST:
         return value
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {key: replaced(item, texts_at, (*place, key)) for key, item in fields.items()}
-    if isinstance(value, list):
-        return [replaced(item, texts_at, (*place, index)) for index, item in enumerate(cast("Sequence[Any]", value))]
+    if is_dict(value):
+        return {key: replaced(item, texts_at, (*place, key)) for key, item in value.items()}
+    if is_list(value):
+        return [replaced(item, texts_at, (*place, index)) for index, item in enumerate(value)]
     return value
 
 
@@ -87,9 +87,9 @@ def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable
 
 
 def _is_about(entry: Any, name: str, uri: str, place: Place) -> bool:
-    if not isinstance(entry, dict):
+    if not is_dict(entry):
         return False
-    reported = cast("dict[str, Any]", entry).get("uri")
+    reported = entry.get("uri")
     return reported == uri if reported else name == name_of(place)
 
 

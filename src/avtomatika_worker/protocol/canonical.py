@@ -18,6 +18,7 @@ import msgspec
 import orjson
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import as_any, is_dict, is_list
 from avtomatika_worker.protocol.dialects import Dialect
 
 _MIN_INT: Final = -(2**63)
@@ -230,16 +231,16 @@ def _float(value: float, dialect: Dialect) -> float | int:
 
 def _culprit(value: object, path: _Path) -> tuple[str, str] | None:
     """Find what orjson could not write in a cleaned value: a lone surrogate, or a key that is not a string."""
-    if isinstance(value, dict):
-        for key, item in cast("dict[object, object]", value).items():
-            if not isinstance(key, str):
+    if is_dict(value):
+        for key, item in value.items():
+            if not isinstance(as_any(key), str):
                 return _json_path(path[1:]), f"the key {_short(key)} is not a string"
             if not _is_unicode(key):
                 return _json_path(path[1:]), f"the key {key!a:.80} is not valid Unicode (a lone surrogate)"
             if found := _culprit(item, (*path, key)):
                 return found
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("list[object]", value)):
+    elif is_list(value):
+        for index, item in enumerate(value):
             if found := _culprit(item, (*path, index)):
                 return found
     elif isinstance(value, str) and not _is_unicode(value):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.engines import TypeContract
@@ -253,8 +254,8 @@ def _wrapped(func: Any) -> Iterator[Any]:
     """Yield ``func`` and, from the outside in, what it calls as a partial, a wrapper or a callable object."""
     while func is not None:
         yield func
-        if isinstance(func, _PARTIALS):
-            func = cast("Any", func).func
+        if isinstance(as_any(func), _PARTIALS):
+            func = func.func
         elif hasattr(func, "__wrapped__"):
             func = func.__wrapped__
         elif inspect.isroutine(func):
@@ -267,8 +268,8 @@ def _bound_names(func: Callable[..., Any]) -> frozenset[str]:
     """Return the arguments that partials have bound by keyword: nobody else is to fill or to see them."""
     names: set[str] = set()
     for each in _wrapped(func):
-        if isinstance(each, _PARTIALS):
-            names.update(cast("Any", each).keywords)
+        if isinstance(as_any(each), _PARTIALS):
+            names.update(each.keywords)
     return frozenset(names)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import as_any, is_mapping
 from avtomatika_worker.skills.type_hints import is_named_tuple
 from avtomatika_worker.skills.validation import said
 
@@ -40,7 +41,7 @@ def to_plain(value: object) -> Any:
     become texts. Raises `UnsendableValueError` naming the path of what is none of these, or contains itself.
     """
     if is_named_tuple(value) and not isinstance(value, type):
-        value = cast("Any", value)._asdict()
+        value = as_any(value)._asdict()
     try:
         return _at_once(value)
     except _CANNOT:  # the slow way knows more types, and says where what nobody knows is
@@ -81,9 +82,8 @@ def _walk(value: object, above: set[int]) -> Any:
         raise _Unsendable(f"{_kind(value)} is nested too deep")
     above.add(number)
     try:
-        if isinstance(value, Mapping):
-            fields = cast("Mapping[object, object]", value).items()
-            return _object(((_key(key), item) for key, item in fields), above)
+        if is_mapping(value):
+            return _object(((_key(key), item) for key, item in value.items()), above)
         if isinstance(value, _ARRAYS):
             return _array(cast("Collection[Any]", value), above)
         return _other(value, above)

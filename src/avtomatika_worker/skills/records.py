@@ -11,10 +11,11 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NotRequired, Required, cast, get_args, get_origin
+from typing import Any, ClassVar, NotRequired, Required, get_args, get_origin
 
 import msgspec
 
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, class_hints, is_named_tuple
 
 _EMPTY_FACTORIES: tuple[Any, ...] = (list, dict, set, frozenset, tuple)
@@ -182,7 +183,7 @@ _MARKS = _marks()
 def _named_tuple_fields(annotation: Any, cls: Any) -> list[Field]:
     hints = class_hints(annotation)
     defaults: dict[str, Any] = cls._field_defaults
-    names = cast("tuple[str, ...]", cls._fields)
+    names: tuple[str, ...] = cls._fields
     return [
         Field(name, name, hints.get(name, Any), name not in defaults, defaults.get(name, MISSING)) for name in names
     ]
@@ -193,8 +194,8 @@ def _is_init_var(hint: Any) -> bool:
 
 
 def _without_init_var(hint: Any) -> Any:
-    if isinstance(hint, dataclasses.InitVar):
-        return cast("Any", hint).type
+    if isinstance(as_any(hint), dataclasses.InitVar):
+        return hint.type
     return Any if hint is dataclasses.InitVar else hint
 
 

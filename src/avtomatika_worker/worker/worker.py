@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from avtomatika_worker._init import leave_first_process
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
@@ -18,6 +18,7 @@ from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.imports import in_skill_process
 from avtomatika_worker.monitoring.usage import UsageChecker
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.log_context import log_context
 from avtomatika_worker.observability.logging import configure_logging, restore_logging
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
@@ -117,7 +118,7 @@ class Worker(SkillDecorator):
 
     def include_blueprint(self, blueprint: SkillBlueprint) -> None:
         """Register every resource and skill of a blueprint. Raises `ResourceError` and `SkillDefinitionError`."""
-        if not isinstance(cast("object", blueprint), SkillBlueprint):
+        if not isinstance(as_any(blueprint), SkillBlueprint):
             raise TypeError(f"include_blueprint takes a SkillBlueprint, not {type(blueprint).__name__}")
         for resource in blueprint.resources:
             self._resources.add(resource)

@@ -27,7 +27,7 @@ import os
 import struct
 from dataclasses import fields
 from pathlib import PurePath
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -40,6 +40,7 @@ from avtomatika_worker.errors import (
     UnsendableValueError,
 )
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 
@@ -114,7 +115,7 @@ def error_parts(error: Exception) -> list[Any]:
         return ["unsafe", [error.name, error.problem]]
     if isinstance(error, TaskError):
         return ["task", [error.code, error.message, error.details]]
-    if isinstance(error, OSError) and isinstance(cast("object", error.errno), int):
+    if isinstance(error, OSError) and isinstance(as_any(error.errno), int):
         return ["os", [error.errno, error.strerror, str(error.filename) if error.filename is not None else None]]
     if isinstance(error, FileNotFoundError):
         return ["missing", [str(error)]]
