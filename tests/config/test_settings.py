@@ -236,7 +236,7 @@ def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -
     [
         ("[]", "at least one"),
         ('["http://a"]', "[0] must be an object"),
-        ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is there more than once"),
+        ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is listed more than once"),
         ('[{"url": "http://a", "weight": 0}]', "'weight' must be a whole number ≥ 1"),
         ('[{"url": "http://a", "priority": true}]', "'priority' must be a whole number"),
         (
