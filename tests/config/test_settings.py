@@ -134,7 +134,7 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("INSTALLED_ARTIFACTS", "{}", "JSON list"),
         ("WORKER_DEVICES", '[{"type": "gpu", "vram": 8}]', "unknown keys 'vram'"),
         ("WORKER_DEVICES", "[{", "not JSON"),
-        ("TLS_CA_PATH", "/nowhere/ca.pem", "file that exists"),
+        ("TLS_CA_PATH", "/nowhere/ca.pem", "existing file"),
     ],
 )
 def test_a_wrong_value_is_one_problem_naming_variable_value_and_what_is_allowed(
