@@ -77,7 +77,7 @@ def _metrics_table(listed: Iterable[Metric]) -> str:
         (f"`{each.name}`", _code(prometheus_name(each)), each.kind.value, ", ".join(map(_code, each.labels)), each.doc)
         for each in listed
     ]
-    return _table(("Metric", "In Prometheus", "Kind", "Labels", "What it tells"), rows)
+    return _table(("Metric", "In Prometheus", "Kind", "Labels", "Meaning"), rows)
 
 
 def prometheus_name(metric: Metric) -> str:

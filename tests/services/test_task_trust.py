@@ -153,7 +153,7 @@ def test_wanting_signatures_without_a_key_is_an_error():
     with pytest.raises(ConfigError, match="REQUIRE_TASK_SIGNATURE=true: needs a key"):
         load_settings({"REQUIRE_TASK_SIGNATURE": "true"})
     listed = '[{"url": "http://a", "secret_key": "k"}, {"url": "http://b"}]'
-    with pytest.raises(ConfigError, match="there is none for http://b"):
+    with pytest.raises(ConfigError, match="it is missing for http://b"):
         load_settings({"REQUIRE_TASK_SIGNATURE": "true", "ORCHESTRATORS_CONFIG": listed})
     settings = load_settings({"REQUIRE_TASK_SIGNATURE": "true", "ORCHESTRATOR_SECRET_KEY": KEY})
     assert KEY not in repr(settings)

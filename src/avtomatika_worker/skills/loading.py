@@ -1,4 +1,4 @@
-"""Skills from a directory: every module in it is imported under a proper package name."""
+"""Loads skills from a directory: every module in it is imported under a proper package name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from avtomatika_worker.skills.blueprint import SkillBlueprint
 
 @dataclass(slots=True)
 class LoadedSkills:
-    """What a directory held. ``made`` is the package's name where it could not be imported as any other is."""
+    """A directory's content. ``made`` is the name of a package that could not be imported in the normal way."""
 
     blueprints: list[SkillBlueprint] = field(default_factory=list[SkillBlueprint])
     setups: list[Callable[[Any], object]] = field(default_factory=list[Callable[[Any], object]])
@@ -34,11 +34,10 @@ def load_directory(
 ) -> LoadedSkills:
     """Import every module of ``path``, by name, and return their blueprints and ``setup`` functions.
 
-    The directory is imported under its real name, such as ``app.skills``, where the import path leads to it; elsewhere
-    it becomes a package of its own name, with or without ``__init__.py``. So its modules can import each other; names
-    with a leading underscore are for that only and are not scanned. A module that cannot be imported raises
-    `SkillLoadError`, or with ``on_error="skip"`` is told to ``on_problem``. A directory that does not exist holds
-    nothing.
+    The directory is imported under its real name, such as ``app.skills``, if the import path leads to it; otherwise it
+    becomes a package with the directory's name, with or without ``__init__.py``. So its modules can import each other;
+    names with a leading underscore are only for that and are not scanned. A module that cannot be imported raises
+    `SkillLoadError` or, with ``on_error="skip"``, is reported to ``on_problem``. A missing directory counts as empty.
     """
     loaded = LoadedSkills()
     directory = path.resolve()
@@ -47,7 +46,7 @@ def load_directory(
     name = _importable_name(directory)
     try:
         package = importlib.import_module(name) if name else make_package(_own_name(directory), directory)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's __init__.py may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's __init__.py may raise anything
         _problem(_broken_init(directory, name), error, on_error, on_problem)
         return loaded
     if name is None:
@@ -58,7 +57,7 @@ def load_directory(
             continue
         try:
             module = importlib.import_module(f"{package.__name__}.{info.name}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user module may raise anything
             _problem(directory / info.name, error, on_error, on_problem)
         else:
             _take(module, loaded)
@@ -77,7 +76,7 @@ def _problem(
 
 
 def make_package(name: str, directory: Path) -> ModuleType:
-    """Import a directory as the package ``name``, which may be there already."""
+    """Import a directory as the package ``name``, which may already exist."""
     present = sys.modules.get(name)
     if present is not None:
         return present
@@ -99,9 +98,9 @@ def make_package(name: str, directory: Path) -> ModuleType:
 
 
 def _importable_name(directory: Path) -> str | None:
-    """Return the name under which any other module would import the directory; None when there is none.
+    """Return the name under which other modules would import the directory, or None.
 
-    The directory above the outermost ``__init__.py`` counts, else the nearest one in the import path.
+    The directory above the outermost ``__init__.py`` counts, otherwise the nearest one in the import path.
     """
     top = directory.parent
     while top != top.parent and (top / "__init__.py").is_file():
@@ -114,7 +113,7 @@ def _importable_name(directory: Path) -> str | None:
 
 
 def _leads_to(name: str, directory: Path) -> bool:
-    """Whether importing ``name`` imports the directory. No code of the user's is run for this."""
+    """Whether importing ``name`` imports the directory. Runs no user code."""
     parts = name.split(".")
     paths: list[str] = []
     for end, part in enumerate(parts, 1):
@@ -141,7 +140,7 @@ def _broken_init(directory: Path, name: str | None) -> Path:
 
 
 def _own_name(directory: Path) -> str:
-    """Return the directory's own name; a unique one when that is no identifier or belongs to something else."""
+    """Return the directory's name, or a unique one if that is not an identifier or already taken."""
     name = re.sub(r"\W", "_", directory.name)
     name = f"_{name}" if not name or name[0].isdigit() else name
     present = sys.modules.get(name)
