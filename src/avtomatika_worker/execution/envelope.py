@@ -103,12 +103,19 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
 def _sendable(outcome: _Told, write: Callable[[object], Any] = to_plain) -> _Told:
     """Make what an outcome carries plain. Raises `ContractViolationError`."""
     files: object = outcome.data_metadata
-    return replace(
-        outcome,
-        data=_as_data(_plain(outcome.data, write, "$.data")),
-        metadata=_optional_object(_plain(outcome.metadata, root="$.metadata"), "metadata"),
-        costs=_optional_object(_plain(outcome.costs, root="$.costs"), "costs") or {},
-        data_metadata=_files(_plain(files, root="$.data_metadata")) if files else {},
+    data, metadata, costs = _parts(outcome.data, outcome.metadata, outcome.costs, write=write)
+    known = _files(_plain(files, root="$.data_metadata")) if files else {}
+    return replace(outcome, data=data, metadata=metadata, costs=costs, data_metadata=known)
+
+
+def _parts(
+    data: object, metadata: object, costs: object, *, write: Callable[[object], Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+    """Return what both successes and failures carry, plain. Raises `ContractViolationError`."""
+    return (
+        _as_data(_plain(data, write, "$.data")),
+        _optional_object(_plain(metadata, root="$.metadata"), "metadata"),
+        _optional_object(_plain(costs, root="$.costs"), "costs") or {},
     )
 
 
@@ -148,15 +155,15 @@ def _from_envelope(fields: Mapping[Any, object], contract: ResultContract, write
         _warn_of_dropped(fields, read, status, contract)
         return Cancelled(CancelReason.REQUESTED, _reason(error or message) or _CANCELLED)
     read |= {"data", "metadata", "costs"}
-    given = [as_any(fields.get(key)) for key in ("data", "metadata", "costs")]
+    given: tuple[Any, Any, Any] = (fields.get("data"), fields.get("metadata"), fields.get("costs"))
     if status == FAILURE:
         code, reason, details = _error_parts(error)
         read |= set() if reason else {"message"}
         failure = Failed(code, reason or _reason(message) or _FAILED, details, *given)
         outcome: Outcome = _sendable_failure(failure, write)
     else:
-        data, metadata, costs = given
-        outcome = _sendable(Succeeded(data, status, metadata, costs), write)
+        data, metadata, costs = _parts(*given, write=write)
+        outcome = Succeeded(data, status, metadata, costs)
     _warn_of_dropped(fields, read, status, contract)
     return outcome
 

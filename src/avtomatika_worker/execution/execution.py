@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
-from avtomatika_worker.execution.children import Children
+from avtomatika_worker.execution.children import begin
 from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
@@ -146,7 +146,6 @@ class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
     __slots__ = (
-        "_children",
         "_deadline",
         "_over",
         "_pipeline",
@@ -161,7 +160,6 @@ class Execution:
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
         self.controls: Controls = controls
-        self._children = Children()
         self.started: float = time.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
@@ -182,22 +180,22 @@ class Execution:
         The deadline and the skill's timeout stop it with reason DEADLINE. A skill that does not stop within its
         ``cancel_grace`` is given up: then `lingers` is true, and its slot is not free before `ended` returns.
         """
-        if self.ctx.cancel_reason is not None:
-            return EncodedOutcome(Cancelled(self.ctx.cancel_reason))
+        if (reason := self.controls.cancelling.reason) is not None:
+            return EncodedOutcome(Cancelled(reason))
         if self._is_too_late():
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived"))
-        loop = asyncio.get_running_loop()
-        self._over = loop.create_future()
+        task = self.controls.task
+        self._over = asyncio.get_running_loop().create_future()
         with owned_by(self):
-            name = f"skill {self.ctx.skill}, task {self.ctx.task_id}"
-            self._runner = self._children.start(self._until_stopped(), name=name)
+            self._runner = begin(self._until_stopped(), name=f"skill {task.type}, task {task.task_id}")
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
         try:
             await self._over
         except asyncio.CancelledError:
-            await self._children.cancel(_LAST_TIMEOUT)
+            self._runner.cancel()
+            await asyncio.wait({self._runner}, timeout=_LAST_TIMEOUT)
             raise
         finally:
             for timer in self._timers:

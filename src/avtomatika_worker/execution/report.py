@@ -83,7 +83,7 @@ def build_result(
 
 def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:
     """Make the one record of a task's end; the ids come with the context, as with every record of the task."""
-    facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+    facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
     trace = outcome.traceback if isinstance(outcome, Failed | Cancelled) else ""
     if result.error is not None:
         facts["code"] = result.error.code
@@ -102,6 +102,7 @@ def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) ->
         (task.type, result.status, seconds, f": {said}" if said else ""),
         trace,
         extra={"action": "task_finished", **facts},
+        caller=log_end.__code__,
     )
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
 _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
 
+steady: Final[Callable[[], float]] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
+"""Return seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+
 NOISE: Final = 2.0
 """Seconds by which two clocks that agree may seem to differ: a ``Date`` header has whole seconds, and travels."""
 
 LIMIT: Final = 30.0
 """Seconds of difference that a person should know of: half of what orchestrators bear."""
-
-
-def steady() -> float:
-    """Return seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
-    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 class Clock:

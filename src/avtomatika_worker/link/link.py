@@ -52,6 +52,8 @@ POLL_MARGIN: Final = 90.0
 _LONG: Final = 256 * 2**10
 """Bytes of an answer to a poll from which on it is read in a thread."""
 
+_NOT_ASKING: Final = contextlib.nullcontext()
+
 
 class Link:
     """One orchestrator as this worker sees it.
@@ -231,10 +233,8 @@ class Link:
         wish = self.settings.poll_timeout
         began, outcome = time.monotonic(), "failed"
         try:
-            response = await self.ask(
-                lambda: self.codec.poll(wish, available, hot, self.dialect),
-                timeout=wish + POLL_MARGIN,
-                breaks_on_500=True,
+            response = await self._ask(
+                lambda: self.codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
@@ -266,24 +266,28 @@ class Link:
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        return replies.decode_result(await self.ask(lambda: self.codec.result(result, self.dialect, self.now())))
+        return replies.decode_result(await self._ask(lambda: self.codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed anew. Raises as `send_result`."""
-        return replies.decode_event(await self.ask(lambda: self.codec.event(event, self.dialect, self.now())))
+        return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
 
-    async def ask(
-        self, write: Callable[[], Request], *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False
-    ) -> Response:
+    @contained
+    async def ask(self, write: Callable[[], Request], *, breaks_on_500: bool = False) -> Response:
         """Send what ``write`` returns; when its access token is refused, renew that and send what it returns anew.
 
         Raises as `call`, and what ``write`` raises.
         """
+        return await self._ask(write, breaks_on_500=breaks_on_500)
+
+    async def _ask(
+        self, write: Callable[[], Request], timeout: float = CALL_TIMEOUT, *, breaks_on_500: bool = False
+    ) -> Response:
         used = self.credentials.current
-        response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+        response = await self._call(write(), used, timeout, breaks_on_500=breaks_on_500)
         if response.status == 401 and await token_renewed(self, used):
-            response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+            response = await self._call(write(), self.credentials.current, timeout, breaks_on_500=breaks_on_500)
         return response
 
     @contained
@@ -301,11 +305,13 @@ class Link:
         digest is answered with 500 for ever. ``configured_token``: authenticate with that one, not an access token.
         A call from before the last registration breaks nothing: that came after it, and was answered.
         """
-        headers = self._headers(self.credentials.configured) if configured_token else self.headers()
-        registrations, asked = self._registrations, steady()
+        token = self.credentials.configured if configured_token else self.credentials.current
+        return await self._call(request, token, timeout, breaks_on_500=breaks_on_500)
+
+    async def _call(self, request: Request, token: str | None, timeout: float, *, breaks_on_500: bool) -> Response:
+        headers, registrations, asked = self._headers(token), self._registrations, steady()
         # A poll is held for as long as the orchestrator likes.
-        waiting = self._silence.asking() if timeout <= CALL_TIMEOUT else contextlib.nullcontext()
-        with waiting:
+        with self._silence.asking() if timeout <= CALL_TIMEOUT else _NOT_ASKING:
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 SILENT_AFTER: Final = 3.0
@@ -20,19 +19,12 @@ class Silence:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._numbers = itertools.count()
-        self._asked: dict[int, float] = {}
+        self._asked: dict[_Asking, float] = {}
         self.answered_at: float = clock()
 
-    @contextmanager
-    def asking(self) -> Generator[None]:
+    def asking(self) -> AbstractContextManager[None]:
         """Count as asked meanwhile."""
-        number = next(self._numbers)
-        self._asked[number] = self._clock()
-        try:
-            yield
-        finally:
-            del self._asked[number]
+        return _Asking(self._asked, self._clock)
 
     def answered(self) -> None:
         """Take note of an answer, to whatever it was."""
@@ -45,3 +37,19 @@ class Silence:
         if now - self.answered_at < SILENT_AFTER:
             return False
         return any(now - asked >= _GIVEN for asked in self._asked.copy().values())
+
+
+class _Asking(AbstractContextManager[None]):
+    """One question; a class, and no generator, for every call is one."""
+
+    __slots__ = ("_asked", "_clock")
+
+    def __init__(self, asked: dict[_Asking, float], clock: Callable[[], float]) -> None:
+        self._asked = asked
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._asked[self] = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        del self._asked[self]

@@ -16,6 +16,7 @@ _PACKAGE: Final = "avtomatika_worker"
 _CONTAINED: Final = frozenset({_PACKAGE, "asyncio", "concurrent"})
 """The packages whose loggers the worker's event loops call."""
 _NAME: Final = f"{_PACKAGE} to root"
+_package: Final = logging.getLogger(_PACKAGE)
 
 
 def contain_handlers() -> None:
@@ -23,10 +24,9 @@ def contain_handlers() -> None:
     for name, each in list(logging.root.manager.loggerDict.items()):
         if type(each) is logging.Logger and name.partition(".")[0] in _CONTAINED:
             each.__class__ = ContainedLogger
-    logger = logging.getLogger(_PACKAGE)
-    if not any(each.get_name() == _NAME for each in logger.handlers):  # this module may have been imported before
-        logger.addHandler(_ToRoot())
-    logger.propagate = False
+    if not any(each.get_name() == _NAME for each in _package.handlers):  # this module may have been imported again
+        _package.addHandler(_ToRoot())
+    _package.propagate = False
 
 
 _reported: Final = set[type[BaseException]]()
@@ -65,7 +65,7 @@ class _ToRoot(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass on a record; the first exception from a handler is reported on standard error."""
-        own = logging.getLogger(_PACKAGE).handlers
+        own = _package.handlers
         for handler in logging.root.handlers.copy():
             if record.levelno < handler.level or handler in own:  # pytest gives its handlers to both
                 continue

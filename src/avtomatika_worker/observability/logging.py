@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from types import CodeType
 from typing import Any, Final, TextIO
 
 from avtomatika_worker.observability.contained import contain_handlers, record_lost
@@ -35,21 +36,34 @@ class TracebackLogger:
         self._logger = logger
 
     def log(
-        self, level: int, message: str, args: tuple[object, ...], traceback: str, *, extra: Mapping[str, object]
+        self,
+        level: int,
+        message: str,
+        args: tuple[object, ...],
+        traceback: str,
+        *,
+        extra: dict[str, object],
+        caller: CodeType | None = None,
     ) -> None:
-        """Log a message, followed by a traceback unless that is empty."""
-        if not traceback:
-            self._logger.log(level, message, *args, extra=extra, stacklevel=2)
-        elif self._logger.isEnabledFor(level):
-            path, line, function, _ = self._logger.findCaller(stacklevel=2)
+        """Log a message, followed by a traceback unless that is empty.
+
+        ``caller`` is the function that logs; without it, the stack is searched for it.
+        """
+        if self._logger.isEnabledFor(level):
             try:
+                path, line, function = _place(caller) if caller else self._logger.findCaller(stacklevel=2)[:3]
                 record = self._logger.makeRecord(
-                    self._logger.name, level, path, line, message, args, None, function, dict(extra)
+                    self._logger.name, level, path, line, message, args, None, function, extra
                 )
-                record.exc_text = traceback
+                if traceback:
+                    record.exc_text = traceback
                 self._logger.handle(record)
             except BaseException as error:  # noqa: BLE001 - a log record must not end anything
                 record_lost(error)
+
+
+def _place(code: CodeType) -> tuple[str, int, str]:
+    return code.co_filename, code.co_firstlineno, code.co_name
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -50,12 +50,12 @@ class ResultContract:
     skill: str = ""
     declared: tuple[str, ...] = ()
     is_data: bool = False
+    statuses: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Every status that a result may have."""
     _seen: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
 
-    @property
-    def statuses(self) -> tuple[str, ...]:
-        """Every status that a result may have."""
-        return (SUCCESS, FAILURE, CANCELLED, *self.declared)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "statuses", (SUCCESS, FAILURE, CANCELLED, *self.declared))
 
     def is_new(self, status: str) -> bool:
         """Whether an undeclared status is seen for the first time; at most 20 are reported."""
