@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,23 +20,26 @@ class Silence:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._numbers = itertools.count()
-        self._asked: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._asked: dict[object, float] = {}
         self.answered_at: float = clock()
 
     @contextmanager
     def asking(self) -> Generator[None]:
         """Count as asked meanwhile."""
-        number = next(self._numbers)
-        self._asked[number] = self._clock()
+        call = object()
+        with self._lock:
+            self._asked[call] = self._clock()
         try:
             yield
         finally:
-            del self._asked[number]
+            with self._lock:
+                del self._asked[call]
 
     def answered(self) -> None:
         """Take note of an answer, to whatever it was."""
-        self.answered_at = self._clock()
+        with self._lock:
+            self.answered_at = self._clock()
 
     @property
     def lasts(self) -> bool:
@@ -44,4 +47,5 @@ class Silence:
         now = self._clock()
         if now - self.answered_at < SILENT_AFTER:
             return False
-        return any(now - asked >= _GIVEN for asked in self._asked.copy().values())
+        with self._lock:
+            return any(now - asked >= _GIVEN for asked in self._asked.values())
