@@ -1,12 +1,21 @@
-"""What crosses between the main loop and the link thread's: two small tools, nothing else does."""
+"""What threads share: `Watch` for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts.
+
+The rule: the main loop publishes frozen snapshots, and other threads read them; what they want of the main loop they
+put into one queue. docs/explanation/threads.md lists all that more than one thread touches; a test compares.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from typing import Generic, TypeVar
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
+_H = TypeVar("_H", bound=Hashable)
+_Ts = TypeVarTuple("_Ts")
 
 
 class Event:
@@ -106,12 +115,46 @@ class Watch(Generic[_T]):
         return self._version
 
 
+class CallQueue:
+    """Calls that any thread leaves to one event loop, which makes them in order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def put(self, call: Callable[[*_Ts], object], *args: *_Ts) -> None:
+        """Have ``call(*args)`` made over there; once that loop is closed, nobody makes it. Never waits."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
+
+class Multiset(Generic[_H]):
+    """Counts values. Any thread may change it, and copy it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[_H] = Counter()
+
+    def add(self, value: _H) -> None:
+        """Count one more."""
+        with self._lock:
+            self._counts[value] += 1
+
+    def remove(self, value: _H) -> None:
+        """Count one less; what is counted no more is forgotten."""
+        with self._lock:
+            self._counts[value] -= 1
+            if not self._counts[value]:
+                del self._counts[value]
+
+    def distinct(self) -> list[_H]:
+        """Return each value that is counted, once."""
+        with self._lock:
+            return list(self._counts)
+
+
 def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
     def wake() -> None:
         if not future.done():
             future.set_result(None)
 
-    try:
-        loop.call_soon_threadsafe(wake)
-    except RuntimeError:  # that loop is closed: nobody waits there any more
-        return
+    CallQueue(loop).put(wake)

@@ -11,8 +11,8 @@ import logging
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +54,17 @@ class WaitingResult:
     restored: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for an orchestrator: how many deliveries, and their bytes."""
+
+    count: int = 0
+    size: int = 0
+
+
+_NOTHING: Final = Backlog()
+
+
 class Outbox:
     """Holds what has to be delivered. ``store_first``: it is on disk before its first attempt.
 
@@ -68,9 +79,8 @@ class Outbox:
         self._inbox: threadsafe.Watch[int] = threadsafe.Watch(0)
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, deque[Delivery]] = {}
-        self._new_lanes: deque[Hashable] = deque()
-        self._backlog: Counter[Link] = Counter()
-        self._bytes: Counter[Link] = Counter()
+        self._new_lanes: list[Hashable] = []
+        self._backlogs: Mapping[Link, Backlog] = {}  # replaced, never changed: it is read without the lock
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
         self._on_its_way: set[Delivery] = set()
@@ -84,8 +94,7 @@ class Outbox:
     @property
     def depth(self) -> int:
         """How many results and events wait for another attempt."""
-        with self._lock:
-            return self._backlog.total()
+        return sum(each.count for each in self._backlogs.values())
 
     @property
     def oldest(self) -> float:
@@ -95,15 +104,16 @@ class Outbox:
 
     def backlog(self, link: Link) -> int:
         """Return how many results and events wait for ``link``."""
-        return self._backlog[link]
+        return self._backlogs.get(link, _NOTHING).count
 
     def is_full(self, link: Link) -> bool:
         """Whether so much waits for ``link`` that it should be asked for no more tasks."""
-        return self._backlog[link] >= BACKLOG_LIMIT or self._bytes[link] >= BACKLOG_BYTES
+        waiting = self._backlogs.get(link, _NOTHING)
+        return waiting.count >= BACKLOG_LIMIT or waiting.size >= BACKLOG_BYTES
 
     def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
         """Return the result of a task that still waits for its delivery."""
-        if not self._lanes:
+        if not self._backlogs:
             return None
         with self._lock:
             lane = self._lanes.get(result_lane(link, task_id))
@@ -114,7 +124,7 @@ class Outbox:
 
     def discard_result(self, link: Link, task_id: str) -> None:
         """Deliver a waiting result no more: its task has been handed out anew, so that it would be a stranger's."""
-        if not self._lanes:
+        if not self._backlogs:
             return
         with self._lock:
             for delivery in self._lanes.get(result_lane(link, task_id), ()):
@@ -163,7 +173,7 @@ class Outbox:
         """Store what is not stored, what goes out at this moment included; return how many are not delivered."""
         with self._lock:
             waiting = [each for lane in self._lanes.values() for each in lane]
-            left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
+            left = [*waiting, *(each for each in self._on_its_way if each not in waiting)]
         with self._ending:  # both the loop and the last resort may come here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
             until = time.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
@@ -191,8 +201,8 @@ class Outbox:
         async with asyncio.TaskGroup() as retries:
             seen = -1
             while True:
-                while self._new_lanes:
-                    retries.create_task(self._work_off(self._new_lanes.popleft()))
+                for lane in self._take_new_lanes():
+                    retries.create_task(self._work_off(lane))
                 seen = await self._inbox.changed(seen, None)
 
     async def drained(self, timeout: float) -> bool:
@@ -250,7 +260,8 @@ class Outbox:
         self._wait_in_lane(delivery)
 
     async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
-        self._on_its_way.add(delivery)
+        with self._lock:
+            self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
                 delay = await attempt(delivery, self._keeper)
@@ -264,12 +275,13 @@ class Outbox:
             self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
             raise
         finally:
-            self._on_its_way.discard(delivery)
+            with self._lock:
+                self._on_its_way.discard(delivery)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:
             return True
-        if not self._lanes:
+        if not self._backlogs:
             return False
         with self._lock:
             return any(not each.discarded for each in self._lanes.get(delivery.lane, ()))
@@ -277,8 +289,7 @@ class Outbox:
     def _wait_in_lane(self, delivery: Delivery) -> None:
         delivery.size = delivery.size or size_of(delivery.message)
         with self._lock:
-            self._backlog[delivery.link] += 1
-            self._bytes[delivery.link] += delivery.size
+            self._count(delivery, 1)
             lane = self._lanes.get(delivery.lane)
             if lane is None:
                 self._lanes[delivery.lane] = deque([delivery])
@@ -286,6 +297,13 @@ class Outbox:
             else:
                 lane.append(delivery)
         self._inbox.touch()
+
+    def _count(self, delivery: Delivery, change: int) -> None:
+        """Count a delivery that waits, or does so no more. Called with the lock held."""
+        before = self._backlogs.get(delivery.link, _NOTHING)
+        after = Backlog(before.count + change, before.size + change * delivery.size)
+        others = {link: each for link, each in self._backlogs.items() if link is not delivery.link}
+        self._backlogs = {**others, delivery.link: after} if after.count else others
 
     def _restore(self, link: Link, row: int, stored: Message) -> bool:
         try:
@@ -305,6 +323,11 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------------------ retries
 
+    def _take_new_lanes(self) -> Sequence[Hashable]:
+        with self._lock:
+            taken, self._new_lanes = self._new_lanes, []
+        return taken
+
     async def _work_off(self, lane: Hashable) -> None:
         with self._lock:
             waiting = self._lanes[lane]
@@ -312,8 +335,7 @@ class Outbox:
             await self._retry(waiting[0])
             with self._lock:
                 done = waiting.popleft()
-                self._backlog[done.link] -= 1
-                self._bytes[done.link] -= done.size
+                self._count(done, -1)
                 if not waiting:
                     del self._lanes[lane]
             self._keeper.forget(done.row)

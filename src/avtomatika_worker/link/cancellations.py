@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker.link.link import Link
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
@@ -17,12 +17,12 @@ MOST_WAITING: Final = 10_000
 
 
 class CancellationQueue:
-    """Collects ids; ``cancel`` is called with them on ``loop``, which may be blocked meanwhile."""
+    """Collects ids; ``cancel`` is called with them on the main loop, which may be blocked meanwhile."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, cancel: Callable[[Link, tuple[str, ...]], None], most: int = MOST_WAITING
+        self, to_main: threadsafe.CallQueue, cancel: Callable[[Link, tuple[str, ...]], None], most: int = MOST_WAITING
     ) -> None:
-        self._loop = loop
+        self._to_main = to_main
         self._cancel = cancel
         self._most = most
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class CancellationQueue:
                 action="cancels_dropped",
             )
         if first:
-            self._loop.call_soon_threadsafe(self._take)
+            self._to_main.put(self._take)
 
     def _take(self) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ class Clock:
         self._url = url
         self._wall = wall
         self._steady = steady
+        self._lock = threading.Lock()
         self._reported = False
         self._ahead = wall() - steady()
 
@@ -60,13 +62,12 @@ class Clock:
         is possible changes nothing. A large difference to this machine's clock is reported once, until it has gone.
         """
         earliest, latest = date - self._steady(), date + 1 - asked
-        if not earliest - NOISE <= self._ahead <= latest + NOISE:
-            self._ahead = min(max(self._ahead, earliest), latest)
-        offset = self.offset
-        if abs(offset) <= LIMIT:
-            self._reported = False
-        elif not self._reported:
-            self._reported = True
+        with self._lock:
+            if not earliest - NOISE <= self._ahead <= latest + NOISE:
+                self._ahead = min(max(self._ahead, earliest), latest)
+            offset, reported = self.offset, self._reported
+            differs = self._reported = abs(offset) > LIMIT
+        if differs and not reported:
             _log.warning(
                 "this machine's clock is %.0f s %s that of %s; messages are stamped with its time (is NTP running?)",
                 abs(offset),

@@ -144,7 +144,9 @@ class Link:
 
     def hold_results(self, seconds: float) -> None:
         """Send no results for a while: the orchestrator asked for that."""
-        self._results_held_until = max(self._results_held_until, time.monotonic() + seconds)
+        until = time.monotonic() + seconds
+        with self._lock:
+            self._results_held_until = max(self._results_held_until, until)
 
     def results_held_for(self) -> float:
         """Return the seconds for which no results go out."""
@@ -191,7 +193,8 @@ class Link:
 
     def registration_failed(self) -> None:
         """Take note that the orchestrator could not be registered at."""
-        self._registration_failed = True
+        with self._lock:
+            self._registration_failed = True
 
     def drain(self) -> None:
         """Take nothing new from here any more."""
@@ -208,7 +211,8 @@ class Link:
 
     def open(self) -> None:
         """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
-        self._lost_at = time.monotonic()
+        with self._lock:
+            self._lost_at = time.monotonic()
         self._transport.open()
 
     def reopen(self) -> None:
@@ -239,7 +243,7 @@ class Link:
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
             task = await self._admitted(response)
-            self.polled = True
+            self._poll_answered()
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
             outcome = "malformed"
@@ -262,6 +266,11 @@ class Link:
             return self.settings.guard.admit(response, self.dialect)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reading, self.settings.guard.admit, response, self.dialect)
+
+    def _poll_answered(self) -> None:
+        if not self.polled:
+            with self._lock:
+                self.polled = True
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
@@ -353,19 +362,27 @@ class Link:
         if version is None and self._announces and self.known.is_open:
             return  # a proxy's clock is not the orchestrator's
         if text != self._date_header:  # another second
-            self._date_header = text
+            with self._lock:
+                self._date_header = text
             if (date := replies.parse_http_date(text)) is not None:
                 self.clock.learn(date, asked)
-        if version is not None and self._announced is not None and version != self._announced:
-            _log.info(
-                "%s now speaks protocol version %s instead of %s",
-                self.url,
-                version,
-                self._announced,
-                extra={"action": "protocol_version_changed"},
-            )
+        if version is not None and version != self._announced:
+            self._learn_version(version)
+
+    def _learn_version(self, version: str) -> None:
+        with self._lock:
+            before = self._announced
+            if before is None or before == version:  # another thread has just learned it
+                return
             self._announced = version
-            self.contact_broken()
+        _log.info(
+            "%s now speaks protocol version %s instead of %s",
+            self.url,
+            version,
+            before,
+            extra={"action": "protocol_version_changed"},
+        )
+        self.contact_broken()
 
     def _report_long_wait(self, response: Response) -> None:
         wished = replies.parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))

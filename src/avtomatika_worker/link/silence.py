@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,16 +20,18 @@ class Silence:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._asked: dict[_Asking, float] = {}
         self.answered_at: float = clock()
 
     def asking(self) -> AbstractContextManager[None]:
         """Count as asked meanwhile."""
-        return _Asking(self._asked, self._clock)
+        return _Asking(self._asked, self._lock, self._clock)
 
     def answered(self) -> None:
         """Take note of an answer, to whatever it was."""
-        self.answered_at = self._clock()
+        with self._lock:
+            self.answered_at = self._clock()
 
     @property
     def lasts(self) -> bool:
@@ -36,20 +39,24 @@ class Silence:
         now = self._clock()
         if now - self.answered_at < SILENT_AFTER:
             return False
-        return any(now - asked >= _GIVEN for asked in self._asked.copy().values())
+        with self._lock:
+            return any(now - asked >= _GIVEN for asked in self._asked.values())
 
 
 class _Asking(AbstractContextManager[None]):
     """One question; a class, and no generator, for every call is one."""
 
-    __slots__ = ("_asked", "_clock")
+    __slots__ = ("_asked", "_clock", "_lock")
 
-    def __init__(self, asked: dict[_Asking, float], clock: Callable[[], float]) -> None:
+    def __init__(self, asked: dict[_Asking, float], lock: threading.Lock, clock: Callable[[], float]) -> None:
         self._asked = asked
+        self._lock = lock
         self._clock = clock
 
     def __enter__(self) -> None:
-        self._asked[self] = self._clock()
+        with self._lock:
+            self._asked[self] = self._clock()
 
     def __exit__(self, *_: object) -> None:
-        del self._asked[self]
+        with self._lock:
+            del self._asked[self]

@@ -7,14 +7,15 @@ from typing import Final
 
 import psutil
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.monitoring.watchdog import Pulse
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.metrics import Metric, Reading, Recorder
+from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.link_state import LinkState
-from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import ResourcesUsage
 from avtomatika_worker.tasks.poller import Poller
 
@@ -22,18 +23,21 @@ _GIB: Final = 2**30
 _FromUsage = Callable[[ResourcesUsage], Iterable[Reading]]
 
 
-def watch_slots(recorder: Recorder, slots: Slots, poller: Poller) -> None:
-    """Let ``recorder`` read the slots, and the polls that hold some."""
-    recorder.watch(
-        metrics.SLOTS,
-        lambda: [
-            (slots.free, ("free",)),
-            (slots.polling, ("polling",)),
-            (slots.running, ("running",)),
-            (slots.held_back, ("held_back",)),
-        ],
-    )
-    recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight()])
+def watch_slots(recorder: Recorder, state_watch: threadsafe.Watch[WorkerState], poller: Poller) -> None:
+    """Let ``recorder`` read the slots, and the polls that hold some, as the main loop has published them."""
+
+    def slots() -> Iterable[Reading]:
+        state = state_watch.value
+        free = max(0, state.slots_usable - state.slots_polling - state.slots_running)
+        return [
+            (free, ("free",)),
+            (state.slots_polling, ("polling",)),
+            (state.slots_running, ("running",)),
+            (state.slots_total - free - state.slots_polling - state.slots_running, ("held_back",)),
+        ]
+
+    recorder.watch(metrics.SLOTS, slots)
+    recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight])
 
 
 def watch_links(recorder: Recorder, links: Sequence[Link], outbox: Outbox) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from avtomatika_worker import threadsafe
+from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
-from avtomatika_worker.policy.slots import Slots
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
@@ -28,10 +29,14 @@ class SlotTuning:
     """
 
     def __init__(
-        self, tuner: SlotTuner, slots: Slots, measure: Callable[[], tuple[float, float]], apply: Callable[[int], object]
+        self,
+        tuner: SlotTuner,
+        state_watch: threadsafe.Watch[WorkerState],
+        measure: Callable[[], tuple[float, float]],
+        apply: Callable[[int], object],
     ) -> None:
         self._tuner = tuner
-        self._slots = slots
+        self._state_watch = state_watch
         self._measure = measure
         self._apply = apply
         self._complained = -_COMPLAIN_EVERY
@@ -52,9 +57,9 @@ class SlotTuning:
 
     def look(self, load: Load, now: float) -> None:
         """Decide once."""
-        tuner = self._tuner
+        tuner, state = self._tuner, self._state_watch.value
         before = tuner.usable
-        usable = tuner.look(load, self._slots.running, now)
+        usable = tuner.look(load, state.slots_running, now)
         if usable == before:
             return
         self._apply(usable)
@@ -63,14 +68,14 @@ class SlotTuning:
                 "%s: %d of %d slots may be used",
                 tuner.short_of(load) or "the load is high",
                 usable,
-                self._slots.total,
+                state.slots_total,
                 extra={"action": "slots_shrunk", "slots": usable},
             )
         else:
             _log.info(
                 "%d of %d slots may be used again",
                 usable,
-                self._slots.total,
+                state.slots_total,
                 extra={"action": "slots_grown", "slots": usable},
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,22 +28,30 @@ ASK_AGAIN: Final = 1.0
 """Seconds between two looks at what can change by itself: the answers of a capacity checker."""
 
 
-@dataclass(slots=True)
 class HotCache:
-    """What is loaded here. Skills may change it from any thread."""
+    """What is loaded here. Skills may change it from any thread: ``changed`` is called in theirs."""
 
-    changed: Callable[[], None]
-    names: set[str] = field(default_factory=set[str])
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._names: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that are announced."""
+        return self._names
 
     def add(self, name: str) -> None:
         """Announce ``name`` as hot."""
-        self.names.add(name)
-        self.changed()
+        with self._lock:
+            self._names |= {name}
+        self._changed()
 
     def remove(self, name: str) -> None:
         """Take the announcement back."""
-        self.names.discard(name)
-        self.changed()
+        with self._lock:
+            self._names -= {name}
+        self._changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +161,8 @@ class StatePublisher:
         return tuple(skill for skill in self._catalogued.skills if skill not in withdrawn)
 
     def _changed_anywhere(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.changed)
+        if (loop := self._loop) is not None:  # once: another thread may end it
+            threadsafe.CallQueue(loop).put(self.changed)
 
     def _publish(self) -> None:
         if self._publication is not None:

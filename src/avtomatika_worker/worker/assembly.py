@@ -44,15 +44,16 @@ def assemble(
 ) -> Supervisor:
     """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker)
+    to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
     outbox = make_outbox(settings)
     workshop = make_workshop(settings, provision, telemetry, prestart=prestart)
     tasks, publisher = make_tasks(settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry)
     announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
-    links = make_links(settings, announcement, state_watch, tasks, usage, telemetry)
+    links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry)
     poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox)
     monitoring = make_monitoring(
-        settings, links.links, outbox, state_watch, tasks, poller, usage, telemetry, health_check=health_check
+        settings, links.links, outbox, state_watch, to_main, tasks, poller, usage, telemetry, health_check=health_check
     )
     standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
     return Supervisor(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,15 +49,14 @@ def make_links(
     settings: Settings,
     announcement: Announcement,
     state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
     tasks: TaskRunner,
     usage: UsageMonitor,
     telemetry: Telemetry,
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
-    # From the link thread to the main loop, where tasks live.
-    cancel = partial(tasks.running.cancel, reason=CancelReason.REQUESTED)
-    on_cancel = CancellationQueue(asyncio.get_running_loop(), cancel)
+    on_cancel = CancellationQueue(to_main, partial(tasks.running.cancel, reason=CancelReason.REQUESTED))
     links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
@@ -69,7 +67,7 @@ def make_links(
     if tls != TlsFiles():
         services.append(TlsReload(tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
-        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, to_main, tasks)
         services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
     return Links(links, heartbeats, services, tls)
 
@@ -126,11 +124,12 @@ def _tls(settings: Settings) -> TlsFiles:
     return tls
 
 
-def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: TaskRunner) -> list[Service]:
+def _lease_watchers(
+    heartbeats: Iterable[Heartbeats], limit: float, to_main: threadsafe.CallQueue, tasks: TaskRunner
+) -> list[Service]:
     """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
-    loop = asyncio.get_running_loop()
 
     def lost(link: Link) -> None:
-        loop.call_soon_threadsafe(tasks.running.cancel_all, CancelReason.LEASE_LOST, link)
+        to_main.put(tasks.running.cancel_all, CancelReason.LEASE_LOST, link)
 
     return [partial(each.watch_lease, limit, lost) for each in heartbeats]

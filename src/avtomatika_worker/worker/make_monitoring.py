@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +59,7 @@ def make_monitoring(
     links: Sequence[Link],
     outbox: Outbox,
     state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
     tasks: TaskRunner,
     poller: Poller,
     usage: UsageMonitor,
@@ -70,21 +70,25 @@ def make_monitoring(
     """Return what watches over these parts. Called on the main loop."""
     pulse = Pulse(poller.is_due)
     watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.running.skills, blocked_limit=settings.loop_blocked_limit)
-    watch_slots(telemetry.metrics, tasks.slots, poller)
+    watch_slots(telemetry.metrics, state_watch, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        services.append(_tuning(settings, tasks).run)
+        services.append(_tuning(settings, state_watch, to_main, tasks).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
     probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
     return Monitoring(pulse, services, probe, health)
 
 
-def _tuning(settings: Settings, tasks: TaskRunner) -> SlotTuning:
+def _tuning(
+    settings: Settings,
+    state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
+    tasks: TaskRunner,
+) -> SlotTuning:
     """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
-    loop = asyncio.get_running_loop()
     tuner = SlotTuner(
         TunerPolicy(
             least=settings.slot_tuner_min_slots,
@@ -98,4 +102,4 @@ def _tuning(settings: Settings, tasks: TaskRunner) -> SlotTuning:
         tasks.slots.limit(usable)
         tasks.slots_freed()
 
-    return SlotTuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))
+    return SlotTuning(tuner, state_watch, UsageMeter().shares, lambda usable: to_main.put(apply, usable))
