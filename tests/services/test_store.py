@@ -312,9 +312,9 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
         import resource, signal, shutil
         from pathlib import Path
         from avtomatika_worker.errors import StoreError
-        from avtomatika_worker.delivery.store import Kind, Message, Store
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        store = Store(Path({str(tmp_path / "state")!r}), "w1")
+        store = SqliteStore(Path({str(tmp_path / "state")!r}), "w1")
         store.open()
         put = lambda name, size: store.put(Message("http://o.test", Kind.RESULT, name, b"x" * size, 0.0))
         for number in range(5):
@@ -333,7 +333,7 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout == "full 0 False\nfull 1 False\n"
-    store = Store(tmp_path / "state", "w1")
+    store = SqliteStore(tmp_path / "state", "w1")
     names = [stored.task_id for _, stored in store.open()]
     assert names == [*(f"before {number}" for number in range(5)), "after"]
     store.close()

@@ -21,12 +21,22 @@ class Silence:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._asked: dict[_Asking, float] = {}
+        self._asked: dict[object, float] = {}
         self.answered_at: float = clock()
 
     def asking(self) -> AbstractContextManager[None]:
         """Count as asked meanwhile."""
-        return _Asking(self._asked, self._lock, self._clock)
+        return _Asking(self)
+
+    def began(self, question: object) -> None:
+        """Take note of a question."""
+        with self._lock:
+            self._asked[question] = self._clock()
+
+    def ended(self, question: object) -> None:
+        """Take note that a question is answered, or given up."""
+        with self._lock:
+            del self._asked[question]
 
     def answered(self) -> None:
         """Take note of an answer, to whatever it was."""
@@ -46,17 +56,13 @@ class Silence:
 class _Asking(AbstractContextManager[None]):
     """One question; a class, and no generator, for every call is one."""
 
-    __slots__ = ("_asked", "_clock", "_lock")
+    __slots__ = ("_silence",)
 
-    def __init__(self, asked: dict[_Asking, float], lock: threading.Lock, clock: Callable[[], float]) -> None:
-        self._asked = asked
-        self._lock = lock
-        self._clock = clock
+    def __init__(self, silence: Silence) -> None:
+        self._silence = silence
 
     def __enter__(self) -> None:
-        with self._lock:
-            self._asked[self] = self._clock()
+        self._silence.began(self)
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            del self._asked[self]
+        self._silence.ended(self)
