@@ -165,9 +165,7 @@ class Stores:
             parts.append(part)
             length += len(part)
             if length > size:
-                raise TransientError(
-                    f"{location.uri:.300}: the store sends more than the {size} bytes requested"
-                )
+                raise TransientError(f"{location.uri:.300}: the store sends more than the {size} bytes requested")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def put(self, location: Location, content: Path | AsyncIterable[bytes], part_size: int) -> str | None:
