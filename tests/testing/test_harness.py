@@ -241,7 +241,7 @@ async def test_an_unknown_skill_is_told_before_anything_is_sent(worker):
         with pytest.raises(ValueError, match="not int"):
             await h.run("resize", 5)
         assert not h.orchestrator.jobs
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         await h.run("resize", Size(1))
 
 
