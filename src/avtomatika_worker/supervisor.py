@@ -1,4 +1,4 @@
-"""Starts the services, watches them, and takes them down in a written sequence.
+"""Starts the services, watches them, and shuts them down in a fixed sequence.
 
 Two threads, a loop and a task group each: the main loop runs polls, skills and first deliveries; the link thread runs
 what must stay alive while a skill blocks (heartbeats, commands, retries, health).
@@ -33,7 +33,7 @@ from avtomatika_worker.tasks.state import StatePublisher
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
 TELL_TIMEOUT: Final = 3.0
-"""Seconds for telling every orchestrator "draining", and again for "offline"."""
+"""Seconds for announcing "draining" to every orchestrator, and again for "offline"."""
 
 REPORT_TIMEOUT: Final = 3.0
 """Seconds for the results of tasks that have ended to be delivered, or stored."""
@@ -132,7 +132,7 @@ class Supervisor:
         settle(self._stop)
 
     def request_shutdown(self) -> None:
-        """Begin to shut down; asked a second time, skip to its end."""
+        """Begin to shut down; on the second call, skip to its end."""
         if self._stop.done():
             settle(self._force)
         settle(self._stop)
@@ -179,7 +179,7 @@ class Supervisor:
         return Ending(forced=self._force.done(), lost=self._engine.outbox.lost)
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet. Called in any thread, when the loops have come to a stop."""
+        """Write to disk what is not there yet. May be called from any thread, after the loops have stopped."""
         self._engine.outbox.rescue()
 
     # -------------------------------------------------------------------------------------------------- up
@@ -282,7 +282,7 @@ class Supervisor:
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
-        await step("tell draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
+        await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
@@ -293,11 +293,11 @@ class Supervisor:
         if self._force.done():
             engine.outbox.stop_sending()
         offline = partial(self._announce, WorkerStatus.OFFLINE)
-        await step("tell offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
+        await step("announce offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
 
     async def _announce(self, status: WorkerStatus) -> None:
-        """Tell every orchestrator, side by side; nobody, where the link thread has failed, which is known already."""
+        """Announce a status to all orchestrators at once, unless the link thread has failed, which is already known."""
 
         async def announce_all() -> None:
             if status is WorkerStatus.OFFLINE and self._engine.standby is not None:

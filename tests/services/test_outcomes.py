@@ -70,11 +70,11 @@ def caller():
 @pytest.mark.parametrize(
     ("func", "kind", "remedy"),
     [
-        (plain_generator, "generator", "make it a list"),
+        (plain_generator, "generator", "turn it into a list"),
         (async_generator_from_async, "async_generator", "async for"),
         (forgotten_await, "coroutine", "await it"),
         (future, "Future", "await it"),
-        (lazy_map, "map", "make it a list"),
+        (lazy_map, "map", "turn it into a list"),
         (own_class, "the class Worker", "return an instance of it"),
         (own_function, "function", "call it"),
     ],

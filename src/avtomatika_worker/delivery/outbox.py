@@ -48,7 +48,7 @@ _NONCE_LIFE: Final = 70.0
 
 @dataclass(frozen=True, slots=True)
 class WaitingResult:
-    """A result that waits; ``restored``: a former run of the worker left it behind."""
+    """A waiting result; ``restored``: left behind by an earlier run of the worker."""
 
     result: TaskResult
     restored: bool
@@ -66,10 +66,10 @@ _NOTHING: Final = Backlog()
 
 
 class Outbox:
-    """Holds what has to be delivered. ``store_first``: it is on disk before its first attempt.
+    """Holds undelivered results and events. ``store_first``: they are on disk before the first attempt.
 
-    Deliveries of one lane go out one after the other; lanes go out side by side, so a slow or refused delivery never
-    holds others back.
+    Deliveries of one lane are sequential; lanes are concurrent, so that a slow or refused delivery never blocks the
+    others.
     """
 
     def __init__(self, store: Store, *, max_age: float, store_first: bool = False) -> None:
@@ -93,7 +93,7 @@ class Outbox:
 
     @property
     def depth(self) -> int:
-        """How many results and events wait for another attempt."""
+        """The number of results and events waiting for another attempt."""
         return sum(each.count for each in self._backlogs.values())
 
     @property
@@ -103,16 +103,16 @@ class Outbox:
             return max((delivery.age for lane in self._lanes.values() for delivery in lane), default=0.0)
 
     def backlog(self, link: Link) -> int:
-        """Return how many results and events wait for ``link``."""
+        """Return the number of results and events waiting for ``link``."""
         return self._backlogs.get(link, _NOTHING).count
 
     def is_full(self, link: Link) -> bool:
-        """Whether so much waits for ``link`` that it should be asked for no more tasks."""
+        """Whether so much is waiting for ``link`` that no more tasks should be requested there."""
         waiting = self._backlogs.get(link, _NOTHING)
         return waiting.count >= BACKLOG_LIMIT or waiting.size >= BACKLOG_BYTES
 
     def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
-        """Return the result of a task that still waits for its delivery."""
+        """Return the undelivered result of a task."""
         if not self._backlogs:
             return None
         with self._lock:
@@ -123,7 +123,7 @@ class Outbox:
         return WaitingResult(last.message, last.restored)
 
     def discard_result(self, link: Link, task_id: str) -> None:
-        """Deliver a waiting result no more: its task has been handed out anew, so that it would be a stranger's."""
+        """Discard a waiting result: its task's id has been handed out again, so that it would answer another task."""
         if not self._backlogs:
             return
         with self._lock:
@@ -134,7 +134,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ life
 
     def open(self, links: Sequence[Link], *, required: bool) -> None:
-        """Take over what a former run left behind. Raises `ConfigError`, as `Store.open` says."""
+        """Take over deliveries left by an earlier run. Raises `ConfigError` as `Store.open` does."""
         by_url = {link.url: link for link in links}
         restored = strangers = 0
         for row, stored in self._keeper.open(required=required):
@@ -153,7 +153,7 @@ class Outbox:
             )
 
     def close(self) -> None:
-        """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
+        """Write to disk what is not there yet, and release the file. The sending loops have ended."""
         left = self._store_rest()
         if left > self.lost:
             _log.warning(
@@ -165,7 +165,7 @@ class Outbox:
         self._keeper.close()
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet. Called in any thread, when the loops that send have come to a stop."""
+        """Write to disk what is not there yet. May be called from any thread, after the sending loops have stopped."""
         self._closed = True
         self._store_rest()
 
@@ -197,7 +197,7 @@ class Outbox:
         self._closed = True
 
     async def run(self) -> None:
-        """Retry what could not be delivered at once; for ever. Runs in the link thread."""
+        """Retry what could not be delivered at once, until cancelled. Runs on the link thread."""
         async with asyncio.TaskGroup() as retries:
             seen = -1
             while True:
@@ -206,11 +206,11 @@ class Outbox:
                 seen = await self._inbox.changed(seen, None)
 
     async def drained(self, timeout: float) -> bool:
-        """Wait until nothing waits any more, at most ``timeout`` seconds; return whether that is so."""
+        """Wait at most ``timeout`` seconds until everything is delivered; return whether it is."""
         return await self._until(lambda: self.depth == 0, timeout)
 
     async def events_settled(self, link: Link, task_id: str, timeout: float) -> bool:
-        """Wait until no event of a task waits any more, at most ``timeout`` seconds; return whether that is so."""
+        """Wait at most ``timeout`` seconds until all events of a task are delivered; return whether they are."""
         return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
 
     async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -230,7 +230,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ first attempts
 
     async def secure(self, delivery: Delivery) -> None:
-        """Put a delivery on disk before its first attempt, where that is wanted."""
+        """Write a delivery to disk before its first attempt, if so configured."""
         if self.store_first:
             await keep(delivery, self._keeper)
 

@@ -1,4 +1,4 @@
-"""Keeps deliveries safe: on disk where that is possible, loudly in memory only where it is not."""
+"""Keeps deliveries safe: on disk if possible, otherwise in memory with an error in the log."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Store:
             self._hangs = hangs
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         if self._store is not None:
             self._store.close()
 

@@ -1,4 +1,4 @@
-"""The bound of results: what is over it goes to the object store, or the task fails and says why."""
+"""Limits the size of results: larger values go to the object store, or the task fails with the reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class ResultBound:
-    """Keeps what an outcome tells within ``limit`` bytes of JSON; None for no bound."""
+    """Keeps an outcome within ``limit`` bytes of JSON; None for no limit."""
 
     limit: int | None = None
 

@@ -34,7 +34,7 @@ _SQLITE_EXHAUSTED: Final = frozenset({7, 13})
 
 
 class CancelReason(enum.StrEnum):
-    """Why a running task was stopped. Each is told differently to the orchestrator."""
+    """Why a running task was stopped. Each is reported differently to the orchestrator."""
 
     REQUESTED = "requested"
     """The orchestrator asked for it: the result's status is "cancelled"."""
@@ -65,7 +65,7 @@ class Succeeded:
 class Failed:
     """The task failed; ``code`` is one of the wire's (RXON.md, "Error codes").
 
-    ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would tell nothing new.
+    ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would add nothing.
     ``traceback`` is that of any other exception, for the log: it never leaves the worker.
     """
 
@@ -185,7 +185,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
+    """Return details that can be sent; the rest becomes text, as an error must always be reportable."""
     return {bounded_text(str(key)): plain_detail(value) for key, value in details.items()}
 
 

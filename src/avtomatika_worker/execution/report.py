@@ -162,7 +162,7 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
 
 
 def _metadata(task: Task, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Drop what would make the orchestrator fail for ever: metadata for a task without (RXON.md, Behaviour 6)."""
+    """Drop what would make the orchestrator fail permanently: metadata for a task without it (RXON.md, Behaviour 6)."""
     if not metadata or task.metadata:
         return metadata or None
     _log.warning(

@@ -1,4 +1,4 @@
-"""Carries cancellations from the link thread to the main loop: any number in one step, up to a bound."""
+"""Carries cancellations from the link thread to the main loop: any number in one step, up to a limit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CancellationQueue:
         self._waiting: dict[Link, dict[str, None]] = {}
 
     def __call__(self, link: Link, ids: tuple[str, ...]) -> None:
-        """Take ids that shall be cancelled. May be called from any thread."""
+        """Add ids to cancel. May be called from any thread."""
         with self._lock:
             first = not self._waiting
             waiting = self._waiting.setdefault(link, {})

@@ -1,4 +1,4 @@
-"""An orchestrator's clock, as its answers tell it (RXON.md, "Signing"), and ours. May be asked from any thread."""
+"""An orchestrator's clock, read from its answers (RXON.md, "Signing"), and ours. May be used from any thread."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 
 class Commands:
-    """Listens to one orchestrator. ``on_cancel`` takes the ids that shall be cancelled."""
+    """Listens to one orchestrator. ``on_cancel`` gets the ids to cancel."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Commands:
         self._pace = TokenBucket(COMMANDS_PER_SECOND)
 
     async def run(self) -> None:
-        """Keep a WebSocket open while the link is registered, for ever."""
+        """Keep a WebSocket open while the link is registered, until cancelled."""
         backoff = Backoff(self._link.settings.calls)
         while True:
             await self._link.ready.wait()

@@ -1,4 +1,4 @@
-"""What a worker shows to one orchestrator: its configured tokens, and the access tokens it was granted.
+"""A worker's credentials for one orchestrator: its configured tokens, and the access tokens it was granted.
 
 May be used from both loops. No token appears in ``repr``, in a log or in an error.
 """

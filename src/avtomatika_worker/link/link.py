@@ -1,4 +1,4 @@
-"""Everything that belongs to one orchestrator: dialect, token, clock, state. Used from both loops."""
+"""The link to one orchestrator: its dialect, token, clock and state. Used from both loops."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Link:
         return self._codecs[self.credentials.configured]
 
     def now(self) -> float:
-        """Return the orchestrator's time in Unix seconds, as far as its answers told it."""
+        """Return the orchestrator's time in Unix seconds, estimated from its answers."""
         return self.clock.now()
 
     def headers(self) -> Mapping[str, str]:
@@ -274,17 +274,17 @@ class Link:
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
-        """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
+        """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
         return replies.decode_result(await self._ask(lambda: self.codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
-        """Deliver an event, signed anew. Raises as `send_result`."""
+        """Deliver an event, signed afresh. Raises as `send_result` does."""
         return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
 
     @contained
     async def ask(self, write: Callable[[], Request], *, breaks_on_500: bool = False) -> Response:
-        """Send what ``write`` returns; when its access token is refused, renew that and send what it returns anew.
+        """Send the request that ``write`` returns; if its access token is refused, renew that and send another.
 
         Raises as `call`, and what ``write`` raises.
         """
@@ -308,10 +308,10 @@ class Link:
         breaks_on_500: bool = False,
         configured_token: bool = False,
     ) -> Response:
-        """Send a request. Raises `TransportError`; an answer of any status is returned, and what it tells is learnt.
+        """Send a request. Raises `TransportError`; an answer of any status is returned, and its facts are recorded.
 
         A 500 breaks contact only where it cannot be about the message itself: a result that the orchestrator cannot
-        digest is answered with 500 for ever. ``configured_token``: authenticate with that one, not an access token.
+        digest is always answered with 500. ``configured_token``: authenticate with that one, not an access token.
         A call from before the last registration breaks nothing: that came after it, and was answered.
         """
         token = self.credentials.configured if configured_token else self.credentials.current

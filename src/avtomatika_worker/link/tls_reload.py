@@ -15,7 +15,7 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TlsReload:
-    """Looks at the files every ``interval`` seconds, for ever. Calls in flight end on the connections they have.
+    """Checks the files every ``interval`` seconds, until cancelled. Calls in flight finish on their connections.
 
     Make it before the links are opened: what the files hold by then is what the links know.
     """
@@ -27,7 +27,7 @@ class TlsReload:
         self._first = tls.fingerprint()
 
     async def run(self) -> None:
-        """Open the links anew when the files have changed; files that cannot be used are told, and nothing changes."""
+        """Reopen the links if the files have changed; unusable files are reported, and nothing changes."""
         taken = looked_at = self._first
         while True:
             await asyncio.sleep(self._interval)

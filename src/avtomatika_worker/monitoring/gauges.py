@@ -1,4 +1,4 @@
-"""What the worker's gauges read, whenever metrics are collected."""
+"""Connects the worker's gauges, which are read whenever metrics are collected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FromUsage = Callable[[ResourcesUsage], Iterable[Reading]]
 
 
 def watch_slots(recorder: Recorder, state_watch: threadsafe.Watch[WorkerState], poller: Poller) -> None:
-    """Let ``recorder`` read the slots, and the polls that hold some, as the main loop has published them."""
+    """Let ``recorder`` read the slots, and the polls holding some."""
 
     def slots() -> Iterable[Reading]:
         state = state_watch.value
@@ -41,7 +41,7 @@ def watch_slots(recorder: Recorder, state_watch: threadsafe.Watch[WorkerState], 
 
 
 def watch_links(recorder: Recorder, links: Sequence[Link], outbox: Outbox) -> None:
-    """Let ``recorder`` read the links, and what waits for each."""
+    """Let ``recorder`` read the links, and the messages waiting for each."""
     recorder.watch(
         metrics.LINK_UP, lambda: [(float(link.state is LinkState.REGISTERED), (link.label,)) for link in links]
     )
@@ -54,7 +54,7 @@ def watch_machine(recorder: Recorder, usage: UsageMonitor, pulse: Pulse) -> None
 
     def watch(metric: Metric, read: _FromUsage) -> None:
         def readings() -> Iterable[Reading]:
-            latest = usage.latest  # once: another thread measures
+            latest = usage.latest  # read once: another thread measures
             return () if latest is None else read(latest)
 
         recorder.watch(metric, readings)

@@ -1,4 +1,4 @@
-"""Lets fewer slots be used while memory or CPU run short. Runs in the link thread; slots belong to the main loop."""
+"""Uses fewer slots while memory or CPU is short. Runs on the link thread; slots belong to the main loop."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at the load."""
+"""Seconds between checks of the load."""
 
 _COMPLAIN_EVERY: Final = 60.0
-"""Seconds between two error lines about a load that cannot be measured."""
+"""Seconds between error lines about a load that cannot be measured."""
 
 
 class SlotTuning:
-    """Measures the load, asks the policy, and has the slots limited by ``apply``.
+    """Measures the load, applies the policy, and limits the slots through ``apply``.
 
-    ``measure`` returns the percentages of memory and CPU that are in use; it is called in a thread of its own.
+    ``measure`` returns the percentages of memory and CPU in use; it is called in its own thread.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class SlotTuning:
         self._complained = -_COMPLAIN_EVERY
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="usage")
         try:
-            await loop.run_in_executor(pool, self._load)  # a CPU load is one since the measurement before
+            await loop.run_in_executor(pool, self._load)  # a CPU load covers the time since the previous measurement
             while True:
                 await asyncio.sleep(LOOK_EVERY)
                 load = await loop.run_in_executor(pool, self._load)

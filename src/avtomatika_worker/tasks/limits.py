@@ -1,4 +1,4 @@
-"""Which skills have room for another task; a task over a limit waits for its turn. Runs on the main loop."""
+"""Limits concurrent tasks per skill; a task over a limit waits for its turn. Runs on the main loop."""
 
 from __future__ import annotations
 

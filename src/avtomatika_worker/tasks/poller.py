@@ -1,4 +1,4 @@
-"""Asks the orchestrators for tasks: a slot is reserved before each poll goes out. Runs on the main loop."""
+"""Polls the orchestrators for tasks, reserving a slot before each poll. Runs on the main loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks that run: a slot for each, from arrival to delivered result. Runs on the main loop."""
+"""Runs tasks, each in a slot from its arrival to its delivered result. Runs on the main loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker tells of itself at any moment: status, tasks, skills that can start. Runs on the main loop."""
+"""Publishes the worker's state: status, tasks, skills that can start. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 
 PUBLISH_AFTER: Final = 0.03
-"""Seconds in which changes of state are put together; with the heartbeat's own, they are told within 0.1 s."""
+"""Seconds for which state changes are combined; with the heartbeat's own, they are reported within 0.1 s."""
 
 WITHDRAW_AFTER: Final = 1.0
-"""Seconds for which a skill must be without room before orchestrators are told; that it has room again, at once.
+"""Seconds for which a skill must lack room before that is reported; new room is reported at once.
 
 Every change costs a heartbeat, and they are limited; the polls' own list of skills is always exact.
 """
@@ -129,7 +129,7 @@ class StatePublisher:
         return tuple(name for name in self._catalogued.skills if needs.get(name) and hot.issuperset(needs[name]))
 
     def state(self) -> WorkerState:
-        """Return what there is to tell now."""
+        """Return the state to publish now."""
         return WorkerState(
             # Never "busy": 1.0b21 and 1.0b30 quarantine at once what is submitted while no worker is idle (observed),
             # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.

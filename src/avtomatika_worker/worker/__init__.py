@@ -1,4 +1,4 @@
-"""`Worker`, how its services are put together, and the process it runs in."""
+"""`Worker`, the assembly of its services, and the process it runs in."""
 
 from avtomatika_worker.worker.worker import Worker
 

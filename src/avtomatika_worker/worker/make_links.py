@@ -1,4 +1,4 @@
-"""The links of a worker, and what runs for each on the link thread, from its settings."""
+"""Makes a worker's links and their services on the link thread from its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watches over a worker, from its settings: watchdog, usage, slot tuner, gauges, health server."""
+"""Makes a worker's monitoring from its settings: watchdog, usage, slot tuner, gauges, health server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Monitoring:
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
-    """Return the worker's metrics and traces. Raises `ConfigError` when they are wanted and cannot be had."""
+    """Return the worker's metrics and traces. Raises `ConfigError` if they are enabled but unavailable."""
     return set_up(
         enabled=settings.enable_metrics,
         service_name=settings.worker_type,

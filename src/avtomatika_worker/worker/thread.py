@@ -1,4 +1,4 @@
-"""A worker in a thread beside the embedded orchestrator: a skill that blocks does not block the orchestrator."""
+"""Runs a worker in its own thread, so that a blocking skill does not block the embedded orchestrator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avtomatika_worker.worker.assembly import loop_factory
 
 
 class WorkerThread:
-    """Runs ``worker.main`` in a thread of its own."""
+    """Runs ``worker.main`` in its own thread."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class WorkerThread:
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="worker", daemon=True)
 
     def start(self) -> None:
-        """Start it; returns when its loop runs."""
+        """Start the worker; return when its loop runs."""
         self._thread.start()
         self._up.wait()
 
     def request_shutdown(self) -> None:
-        """Ask it to shut down; asked a second time, to cut that short."""
+        """Ask the worker to shut down; on the second call, to cut that short."""
         if self._loop is not None and not self._ended.done():
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
 
