@@ -24,19 +24,22 @@ class TlsReload:
         self._tls = tls
         self._links = links
         self._interval = interval
-        self._first = tls.fingerprint()
+        self._taken = self._looked_at = tls.fingerprint()
 
     async def run(self) -> None:
         """Reopen the links if the files have changed; unusable files are reported, and nothing changes."""
-        taken = looked_at = self._first
         while True:
             await asyncio.sleep(self._interval)
-            found = self._tls.fingerprint()
-            if found in {taken, looked_at}:
-                continue
-            looked_at = found
-            if self._take():
-                taken = found
+            self.look()
+
+    def look(self) -> None:
+        """Look once."""
+        found = self._tls.fingerprint()
+        if found in {self._taken, self._looked_at}:
+            return
+        self._looked_at = found
+        if self._take():
+            self._taken = found
 
     def _take(self) -> bool:
         try:
