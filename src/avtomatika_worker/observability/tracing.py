@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from avtomatika_worker.protocol.messages import Task
+
 _NOTHING: Final = nullcontext()
 _EMPTY: Final[Mapping[str, str]] = {}
 
@@ -13,10 +15,8 @@ _EMPTY: Final[Mapping[str, str]] = {}
 class Tracing:
     """Traces nothing: what everything is given while traces are off. May be called from any thread."""
 
-    def task(
-        self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> AbstractContextManager[object]:
-        """Make the span of a task, ``task.{skill}``, a child of what ``carrier`` (W3C headers) names."""
+    def task(self, skill: str, task: Task) -> AbstractContextManager[object]:
+        """Make the span of a task, ``task.{skill}``, a child of what its tracing context (W3C headers) names."""
         return _NOTHING
 
     def span(self, name: str, attributes: Mapping[str, Any] = _EMPTY) -> AbstractContextManager[object]:
