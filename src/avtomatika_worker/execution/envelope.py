@@ -74,7 +74,9 @@ def from_value(
 
 
 def _fields_of(value: object) -> Mapping[Any, object] | None:
-    return value if is_mapping(value) else None
+    if is_dict(value) or is_mapping(value):  # to ask for an abstract class takes longer
+        return value
+    return None
 
 
 def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:

@@ -45,7 +45,8 @@ class Offload:
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
-        skill = controls_of(ctx).skill
+        controls = controls_of(ctx)
+        skill = controls.skill
         try:
             try:
                 if skill is not None:
@@ -53,14 +54,16 @@ class Offload:
             except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
                 return from_exception(error)
             outcome = await call_next(ctx)
-            files = controls_of(ctx).used_files
+            files = controls.used_files
             return outcome if files is None else await self._take_away(files, outcome, skill)
         finally:
-            if (files := controls_of(ctx).used_files) is not None:
+            if (files := controls.used_files) is not None:
                 await files.remove()
 
     async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
         """Put paths in the task's directory where the params name files; no other path may come in."""
+        if not (skill.wants_paths or (self._untyped and skill.untyped)):
+            return
         named = {place: _text_at(ctx.params, place) for place in skill.path_places(ctx.params)}
         settled = await _settled(ctx, named) if named else {}
         if wanted := self._wanted(ctx, skill, named):

@@ -31,6 +31,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from avtomatika_worker.observability.metrics import METRICS, Kind, Metric, Reading, Recorder
 from avtomatika_worker.observability.telemetry import ObservabilityManager, Telemetry
 from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.protocol.messages import Task
 
 _SCOPE: Final = "avtomatika_worker"
 FLUSH_TIMEOUT: Final = 3.0
@@ -151,14 +152,15 @@ class OtelTracing(Tracing):
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def task(
-        self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> AbstractContextManager[object]:
+    def task(self, skill: str, task: Task) -> AbstractContextManager[object]:
         """Make the span of a task."""
         # The task's metadata comes from the orchestrator: only texts can be headers.
-        parent = propagate.extract({key: value for key, value in carrier.items() if isinstance(value, str)})
+        carrier = {key: value for key, value in (task.tracing_context or {}).items() if isinstance(value, str)}
         return self._tracer.start_as_current_span(
-            f"task.{skill}", parent, kind=SpanKind.CONSUMER, attributes=dict(attributes)
+            f"task.{skill}",
+            propagate.extract(carrier),
+            kind=SpanKind.CONSUMER,
+            attributes={"task.id": task.task_id, "job.id": task.job_id, "task.type": task.type},
         )
 
     def span(self, name: str, attributes: Mapping[str, Any] = {}) -> AbstractContextManager[object]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from avtomatika_worker.protocol.messages import Task
+
 _NOTHING: Final = nullcontext()
 _EMPTY: Final[Mapping[str, str]] = {}
 
@@ -13,10 +15,8 @@ _EMPTY: Final[Mapping[str, str]] = {}
 class Tracing:
     """Traces nothing; used while traces are off. May be called from any thread."""
 
-    def task(
-        self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> AbstractContextManager[object]:
-        """Make the span of a task, ``task.{skill}``, as a child of the one in ``carrier`` (W3C headers)."""
+    def task(self, skill: str, task: Task) -> AbstractContextManager[object]:
+        """Make the span of a task, ``task.{skill}``, as a child of the one in its tracing context (W3C headers)."""
         return _NOTHING
 
     def span(self, name: str, attributes: Mapping[str, Any] = _EMPTY) -> AbstractContextManager[object]:

@@ -198,6 +198,11 @@ class Skill:
         """Return where in the params the skill wants the URI itself, not the file."""
         return frozenset(place for schema in self._with_uris for place in places(schema, params, URIS))
 
+    @property
+    def wants_paths(self) -> bool:
+        """Whether there may be params where it wants a file."""
+        return bool(self._with_paths)
+
     def path_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants a file, a `Path`."""
         return frozenset(place for schema in self._with_paths for place in places(schema, params, PATHS))

@@ -30,7 +30,7 @@ class RecentResults:
     """
 
     def __init__(self) -> None:
-        self._results: OrderedDict[tuple[str, str], tuple[Hashable, TaskResult | bytes | None]] = OrderedDict()
+        self._results: OrderedDict[tuple[str, str], tuple[Hashable, bytes | None]] = OrderedDict()
 
     def remember(self, url: str, task: Task, result: TaskResult) -> None:
         """Keep the result of a task."""
@@ -39,10 +39,10 @@ class RecentResults:
         if is_retried(result):
             return
         try:
-            kept = result if _is_plain(result) else _encoded(result)
+            body = None if _is_large(result) else msgspec.msgpack.encode(result)
         except _ENCODE_ERRORS:
             return  # it cannot be sent either, and a failure will take its place
-        self._results[key] = (_fingerprint(task), kept)
+        self._results[key] = (_fingerprint(task), body if body is not None and len(body) <= LARGEST else None)
         if len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
 
@@ -56,23 +56,11 @@ class RecentResults:
         entry = self._results.get((url, task.task_id))
         if entry is None or entry[1] is None or entry[0] != _fingerprint(task):
             return None
-        return entry[1] if isinstance(entry[1], TaskResult) else msgspec.msgpack.decode(entry[1], type=TaskResult)
+        return msgspec.msgpack.decode(entry[1], type=TaskResult)
 
 
-def _is_plain(result: TaskResult) -> bool:
-    """Whether a result is short, and nothing in it is of the skill's own, which may change it yet: most are."""
-    if not isinstance(result.data, CanonicalData) or result.error or result.metadata or result.data_metadata:
-        return False
-    size = len(result.data.json) + len(result.job_id) + len(result.task_id) + len(result.status)
-    return size <= LARGEST and len(result.costs or ()) <= 1 and not result.identity_chain
-
-
-def _encoded(result: TaskResult) -> bytes | None:
-    """Return a copy of a result that nobody changes, unless it is too large to be kept."""
-    if isinstance(result.data, CanonicalData) and len(result.data.json) > LARGEST:
-        return None
-    body = msgspec.msgpack.encode(result)
-    return body if len(body) <= LARGEST else None
+def _is_large(result: TaskResult) -> bool:
+    return isinstance(result.data, CanonicalData) and len(result.data.json) > LARGEST
 
 
 def is_retried(result: TaskResult) -> bool:
