@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from avtomatika_worker._boundaries import Caught, caught
 from avtomatika_worker._waiting import at_once, settle, side_by_side, wait_through
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.outcome import CancelReason
@@ -189,11 +190,11 @@ class Supervisor:
         async with self._group:
             try:
                 async with AsyncExitStack() as stack:
-                    try:
+                    with caught() as failed:  # raised by `run`, when everything is taken down
                         if await self._open(stack):
                             await self._serve(stack)
-                    except BaseException as error:  # noqa: BLE001 - raised by `run`, when everything is taken down
-                        self._failures.add("the start", error, logged=False)
+                    if failed.error is not None:
+                        self._failures.add("the start", failed.error, logged=False)
                     self._taking_down = True
             finally:
                 self._stopped.set()
@@ -215,21 +216,20 @@ class Supervisor:
         if self._stop.done():
             opening.close()
             return False
-        failed: list[BaseException] = []
+        failed = Caught()
 
         async def until_open() -> None:
-            try:
+            nonlocal failed
+            with caught() as failed:
                 await opening
-            except BaseException as error:  # noqa: BLE001 - raised below
-                failed.append(error)
 
         task = self._group.create_task(until_open(), name=f"open {name}")
         await self._wait({task, self._stop})
         if not task.done():
             task.cancel()
             await self._wait({task}, CLOSE_TIMEOUT)
-        elif failed:
-            raise failed[0]
+        elif failed.error is not None:
+            raise failed.error
         return not self._stop.done()
 
     async def _serve(self, stack: AsyncExitStack) -> None:
@@ -261,17 +261,16 @@ class Supervisor:
 
     async def _watched(self, run: Work, name: str) -> None:
         """Run a service. Its end before it is taken down is a failure, and so is whatever it raises, at any time."""
-        try:
+        with caught() as kept:  # raised by `run`, when everything is taken down
             await run()
-        except BaseException as error:  # noqa: BLE001 - raised by `run`, when everything is taken down
-            if not isinstance(error, asyncio.CancelledError):
-                self._failures.add(name, error)
-            elif not self._taking_down:  # perhaps all tasks of the loop are: then `run` is, too
-                self._interrupted = RuntimeError(f"{name} was cancelled, and not by the worker")
-                _log.error("%s", self._interrupted, extra={"action": "part_cancelled"})
-        else:
-            if not self._taking_down:
-                self._failures.add(name, RuntimeError(f"{name} ended by itself"))
+        error = kept.error
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            self._failures.add(name, error)
+        elif not self._taking_down and error is None:
+            self._failures.add(name, RuntimeError(f"{name} ended by itself"))
+        elif not self._taking_down:  # perhaps all tasks of the loop are: then `run` is, too
+            self._interrupted = RuntimeError(f"{name} was cancelled, and not by the worker")
+            _log.error("%s", self._interrupted, extra={"action": "part_cancelled"})
         self.shutdown()
 
     # -------------------------------------------------------------------------------------------------- down

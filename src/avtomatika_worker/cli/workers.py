@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.config import Settings, with_number
@@ -34,13 +35,14 @@ def run_workers(app: str, count: int, environ: Mapping[str, str], *, health_chec
     _log_like_the_members()
     command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", "--app", app)
     plan = Plan(command, environ, count, base_id=str(uuid.uuid4()), health_check=health_check)
-    try:
-        code = asyncio.run(run_fleet(plan))
-    except Exception:  # noqa: BLE001 - the last boundary: reported with its traceback and the exit code
-        _log.critical("the fleet crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
-        code = EXIT_CRASHED
+    code = attempted(lambda: asyncio.run(run_fleet(plan)), _crashed)  # the last boundary: the exit code says so, too
     ignore_signals()
     sys.exit(code)
+
+
+def _crashed(error: Exception) -> int:
+    _log.critical("the fleet crashed: this is a bug in it", exc_info=error, extra={"action": "crashed"})
+    return EXIT_CRASHED
 
 
 def run_member(app: str, member: str) -> NoReturn:

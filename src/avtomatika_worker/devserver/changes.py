@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker.devserver.snapshots import JobRecord
 
 _T = TypeVar("_T")
@@ -102,13 +103,11 @@ class _Waiter:
     def check(self) -> None:
         if self.future.done():
             return
-        try:
-            value = self.predicate()
-        except Exception as error:  # noqa: BLE001 - the predicate is the caller's: its error is raised where it waits
-            self.future.set_exception(error)
-        else:
-            if value:
+        with caught(Exception) as kept:  # the predicate is the caller's: its error is raised where it waits
+            if value := self.predicate():
                 self.future.set_result(value)
+        if kept.error is not None:
+            self.future.set_exception(kept.error)
 
 
 class Hub:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.execution.context import Sent, TaskContext
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.files.task_files import FileOperations
@@ -238,7 +239,4 @@ class Controls:
 
 def _shown(value: object) -> str:
     """Write a value for a message; not every one can be written (an integer of thousands of digits)."""
-    try:
-        return f"{value!a:.80}"
-    except Exception:  # noqa: BLE001 - a value's own code runs here
-        return f"an object of type {type(value).__name__}"
+    return attempted(lambda: f"{value!a:.80}", lambda _: f"an object of type {type(value).__name__}")

@@ -22,6 +22,7 @@ from avtomatika_worker.execution.middleware import Handler, Middleware, compose
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
+from avtomatika_worker.execution.task_boundary import TaskBoundary
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.jsonable import to_plain
@@ -101,14 +102,10 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
-        try:
+        with TaskBoundary() as boundary:
             value = await run_skill(skill, ctx, self._runners, self._tracing)
-            outcome = self.read_result(value, skill, controls)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return from_exception(error)
-        return outcome
+            return self.read_result(value, skill, controls)
+        return boundary.failure
 
     def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
         """Return what a skill returned as an outcome that it may have. Raises `ContractViolationError`."""
@@ -231,12 +228,12 @@ class Execution:
     async def _until_stopped(self) -> EncodedOutcome | None:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
         try:
-            return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+            with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
+                return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+            return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:
             release_frames(error)
             return None
-        except BaseException as error:  # noqa: BLE001 - a GeneratorExit that a skill awaits closes all frames below
-            return EncodedOutcome(from_exception(error))
 
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> EncodedOutcome:
         async with turn:

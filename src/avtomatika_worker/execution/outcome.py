@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import (
     ResourceExhaustedError,
     TaskError,
@@ -149,10 +150,8 @@ def _expected(error: TaskError) -> Failed:
 
 
 def _message_of(error: object) -> str:
-    try:
-        return str(error)
-    except Exception as problem:  # noqa: BLE001 - the user's own __str__ may raise anything
-        return f"(its text cannot be read: {type(problem).__name__})"
+    # The user's own __str__ may raise anything.
+    return attempted(lambda: str(error), lambda problem: f"(its text cannot be read: {type(problem).__name__})")
 
 
 def _is_exhausted(error: BaseException) -> bool:
@@ -200,10 +199,7 @@ def plain_detail(value: object) -> Any:
 
 
 def _representation(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - the user's own __repr__ may raise anything
-        return object.__repr__(value)
+    return attempted(lambda: repr(value), lambda _: object.__repr__(value))  # the user's own may raise anything
 
 
 def bounded_text(text: str) -> str:

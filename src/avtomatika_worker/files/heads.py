@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -91,12 +91,25 @@ def parse_answer(head: bytes, method: str) -> Answer:
     if found is None or int(found[1]) < 200:
         raise ValueError("not a final HTTP/1.1 answer")
     status = int(found[1])
-    fields: list[tuple[str, str]] = []
-    for line in lines:
-        header = _HEADER.fullmatch(line)
-        if header is None:
-            raise ValueError("a line of the head is not a header")
-        fields.append((header[1].lower(), header[2]))
+    fields = [_field(line) for line in lines]
+    announced = _announced_length(fields)
+    length = 0 if method == "HEAD" or status in _BODILESS else announced
+    if length is None:
+        # Its end is not looked for: without another request on this connection, nothing can follow that counts.
+        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
+    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
+    return Answer(status, length, "\r\n".join(written).encode("latin-1"))
+
+
+def _field(line: str) -> tuple[str, str]:
+    header = _HEADER.fullmatch(line)
+    if header is None:
+        raise ValueError("a line of the head is no header")
+    return header[1].lower(), header[2]
+
+
+def _announced_length(fields: Sequence[tuple[str, str]]) -> int | None:
+    """Return the length that a head announces; None where it announces none, or chunks."""
     lengths = [value for name, value in fields if name == "content-length"]
     encodings = [value.lower() for name, value in fields if name == "transfer-encoding"]
     if (
@@ -104,10 +117,5 @@ def parse_answer(head: bytes, method: str) -> Answer:
         or encodings not in ([], ["chunked"])
         or not all(map(_NUMBER.fullmatch, lengths))
     ):
-        raise ValueError("an answer with several lengths, or one that is not a number")
-    length = 0 if method == "HEAD" or status in _BODILESS else int(lengths[0]) if lengths else None
-    if length is None:
-        # The end is not sought: without another request on this connection, nothing that follows counts.
-        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
-    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
-    return Answer(status, length, "\r\n".join(written).encode("latin-1"))
+        raise ValueError("an answer of several lengths, or of one that is no number")
+    return int(lengths[0]) if lengths else None

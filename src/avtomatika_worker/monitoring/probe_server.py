@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker._forks import close_in_forked_children
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
@@ -121,11 +122,10 @@ class Connections:
             connection.send(answer, with_body=with_body)
 
         def work() -> None:
-            try:
+            with caught() as kept:  # whatever the probe raises, the server goes on
                 answer = self._answer(path)
-            except BaseException:  # noqa: BLE001 - whatever the probe raises, the server continues
-                _log.debug("a request to the health server failed", exc_info=True)
-                answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error":"internal error"}')
+            if kept.error is not None:
+                answer = _failed(kept.error)
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(done, answer)
 
@@ -249,3 +249,8 @@ class _Connection(asyncio.Protocol):
         self._among.closed(self)
         if self._transport is not None:
             self._transport.abort()
+
+
+def _failed(error: BaseException) -> Answer:
+    _log.debug("a request to the health server failed", exc_info=error)
+    return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error":"internal error"}')

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from avtomatika_worker import threadsafe
-from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
@@ -80,14 +79,13 @@ class SlotTuning:
             )
 
     def _load(self) -> Load | None:
-        try:
-            memory, cpu = self._measure()
-        except Exception as error:  # noqa: BLE001 - a restricted /proc: the slots stay as they are
-            now = time.monotonic()
-            if now - self._complained >= _COMPLAIN_EVERY:
-                self._complained = now
-                _log.error(
-                    "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
-                )
-            return None
-        return Load(memory=memory, cpu=cpu)
+        measured = attempted(self._measure, self._without)  # a restricted /proc: the slots stay as they are
+        return None if measured is None else Load(memory=measured[0], cpu=measured[1])
+
+    def _without(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN_EVERY:
+            self._complained = now
+            _log.error(
+                "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
+            )

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -61,15 +62,17 @@ class UsageMonitor:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _look(self) -> ResourcesUsage | None:
-        try:
-            usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False)
-            canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would fail every heartbeat, such as NaN
-        except Exception as error:  # noqa: BLE001 - user code, or a restricted /proc: heartbeats continue without it
-            now = time.monotonic()
-            if now - self._complained >= _COMPLAIN_EVERY:
-                self._complained = now
-                _log.error(
-                    "the usage is not reported: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
-                )
-            return None
+        return attempted(self._usage, self._without)  # user code, or a restricted /proc: a heartbeat goes without it
+
+    def _usage(self) -> ResourcesUsage | None:
+        usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False)
+        canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would make every heartbeat fail, as NaN
         return usage
+
+    def _without(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN_EVERY:
+            self._complained = now
+            _log.error(
+                "the usage cannot be told: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
+            )

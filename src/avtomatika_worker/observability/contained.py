@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from types import TracebackType
 from typing import Any, Final
 
 from avtomatika_worker._atexit import write_error
@@ -39,15 +40,30 @@ def record_lost(error: BaseException) -> None:
         write_error(f"worker: a log record was lost: {type(error).__name__} was raised while it was made")
 
 
+class _MadeOrLost:
+    """A ``with`` block in which a log record is made and handled: whatever is raised there ends nothing but that."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(  # ends whatever users' handlers, filters and factories raise
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            record_lost(error)
+        return True
+
+
+MADE_OR_LOST: Final = _MadeOrLost()
+
+
 class ContainedLogger(logging.Logger):
     """A logger that never raises."""
 
     def _log(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # skip this method's own frame
-        try:
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # this method is nobody's caller
+        with MADE_OR_LOST:
             super()._log(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - a log record must not end anything
-            record_lost(error)
 
 
 class _ToRoot(logging.Handler):

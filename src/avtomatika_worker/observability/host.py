@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import psutil
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.observability.cgroup import ControlGroup
 from avtomatika_worker.observability.gpu import Gpus
 from avtomatika_worker.protocol.messages import HardwareDevice
@@ -72,10 +73,8 @@ def _cpu_cores(share: ControlGroup) -> int:
 
 
 def _attempt(find: Callable[[], _T], fallback: _T) -> _T:
-    try:
-        return find()
-    except Exception:  # noqa: BLE001 - restricted containers break /proc in many ways; that must not prevent a start
-        return fallback
+    # Restricted containers break /proc in many ways; a fact is no reason not to start.
+    return attempted(find, lambda _: fallback)
 
 
 def _outgoing_address() -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final, TextIO
 
-from avtomatika_worker.observability.contained import contain_handlers, record_lost
+from avtomatika_worker.observability.contained import MADE_OR_LOST, contain_handlers
 from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.writer import Writer
@@ -45,21 +45,18 @@ class TracebackLogger:
         extra: dict[str, object],
         caller: CodeType | None = None,
     ) -> None:
-        """Log a message, followed by a traceback unless that is empty.
-
-        ``caller`` is the function that logs; without it, the stack is searched for it.
-        """
-        if self._logger.isEnabledFor(level):
-            try:
-                path, line, function = _place(caller) if caller else self._logger.findCaller(stacklevel=2)[:3]
+        """Log a message, and below it a traceback unless that is empty."""
+        if not traceback:
+            self._logger.log(level, message, *args, extra=extra, stacklevel=2)
+        elif self._logger.isEnabledFor(level):
+            path, line, function, _ = self._logger.findCaller(stacklevel=2)
+            with MADE_OR_LOST:
                 record = self._logger.makeRecord(
                     self._logger.name, level, path, line, message, args, None, function, extra
                 )
                 if traceback:
                     record.exc_text = traceback
                 self._logger.handle(record)
-            except BaseException as error:  # noqa: BLE001 - a log record must not end anything
-                record_lost(error)
 
 
 def _place(code: CodeType) -> tuple[str, int, str]:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import as_any, is_mapping
 from avtomatika_worker.skills.type_hints import is_named_tuple
@@ -167,10 +168,8 @@ def _by_type(kind: Any) -> Callable[[Any], Any] | None:
         return None
     from avtomatika_worker.skills import pydantic_engine
 
-    try:
-        return pydantic_engine.PydanticType(kind).write
-    except Exception:  # noqa: BLE001 - a user type may raise anything: then it is written like any other
-        return None
+    # A type of the user's may raise anything: then it is written as others are.
+    return attempted(lambda: pydantic_engine.PydanticType(kind).write, lambda _: None)
 
 
 def _struct(value: msgspec.Struct, above: set[int]) -> Any:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -44,9 +45,10 @@ def load_directory(
     if not directory.is_dir():
         return loaded
     name = _importable_name(directory)
-    try:
-        package = importlib.import_module(name) if name else make_package(_own_name(directory), directory)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's __init__.py may raise anything
+    package, error = _imported(
+        lambda: importlib.import_module(name) if name else make_package(_own_name(directory), directory)
+    )
+    if package is None:
         _problem(_broken_init(directory, name), error, on_error, on_problem)
         return loaded
     if name is None:
@@ -55,17 +57,27 @@ def load_directory(
     for info in sorted(pkgutil.iter_modules([str(directory)]), key=lambda each: each.name):
         if info.name.startswith("_"):
             continue
-        try:
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user module may raise anything
+        module, error = _imported(partial(importlib.import_module, f"{package.__name__}.{info.name}"))
+        if module is None:
             _problem(directory / info.name, error, on_error, on_problem)
         else:
             _take(module, loaded)
     return loaded
 
 
+def _imported(load: Callable[[], ModuleType]) -> tuple[ModuleType | None, BaseException | None]:
+    """Return a module, or what keeps it from being imported."""
+    try:
+        return load(), None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+        return None, error
+
+
 def _problem(
-    path: Path, error: BaseException, on_error: Literal["stop", "skip"], on_problem: Callable[[SkillLoadError], None]
+    path: Path,
+    error: BaseException | None,
+    on_error: Literal["stop", "skip"],
+    on_problem: Callable[[SkillLoadError], None],
 ) -> None:
     file = path if path.exists() else path.with_suffix(".py")
     problem = SkillLoadError(str(file), f"cannot be imported: {type(error).__name__}: {error}")

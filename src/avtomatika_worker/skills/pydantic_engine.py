@@ -13,6 +13,7 @@ import pydantic
 import pydantic.json_schema
 import pydantic_core
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.narrowing import is_dict, is_list, is_tuple
 from avtomatika_worker.skills.contract import JsonSchema
@@ -186,11 +187,12 @@ def _culprit(serializer: Any, value: object) -> list[Any]:
 def _fails(serializer: Any, value: object, path: Sequence[Any], include: Any = True) -> bool:
     for part in reversed(path):
         include = {part: include}
-    try:
+
+    def write() -> bool:
         serializer.to_python(value, include=include, fallback=to_plain, **_AS_JSON)
-    except Exception:  # noqa: BLE001 - a user's serializers and properties may raise anything
-        return True
-    return False
+        return False
+
+    return attempted(write, lambda _: True)  # the user's serializers and properties may raise anything
 
 
 def _parts(value: object) -> dict[Any, object]:

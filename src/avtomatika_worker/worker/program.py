@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn, Protocol
 
 from avtomatika_worker._atexit import exit_at_once, exit_in_time, exit_without_threads, write_error
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import hear_again, hear_signals, ignore_signals
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError, ProcessStartError, ResourceError, SkillDefinitionError, SkillLoadError
@@ -203,12 +204,13 @@ def exit_code(ending: Ending) -> int:
 
 def _end_stragglers(loop: asyncio.AbstractEventLoop) -> bool:
     """Return what `_stragglers_end` does; False where the loop cannot run any more, as without descriptors."""
-    ending = _stragglers_end()
-    try:
-        return run_to_end(loop, ending)
-    except Exception:  # noqa: BLE001 - the code is known, and nothing may hold it up now
-        _log.warning("what still runs is left behind", exc_info=True, extra={"action": "exit_cut"})
-        return False
+    # The exit code is known, and nothing may hold it up now.
+    return attempted(lambda: run_to_end(loop, _stragglers_end()), _left_behind)
+
+
+def _left_behind(error: Exception) -> bool:
+    _log.warning("what still runs is left behind", exc_info=error, extra={"action": "exit_cut"})
+    return False
 
 
 async def _stragglers_end() -> bool:
@@ -229,8 +231,7 @@ def explain(error: Exception) -> None:
 
         lines.append("".join(traceback.format_exception(error.__cause__)).rstrip("\n"))
     for handler in logging.root.handlers:
-        with contextlib.suppress(Exception):  # handlers are users' code
-            handler.flush()
+        attempted(handler.flush, lambda _: None)  # handlers are users' code
     write_error("\n".join(lines))
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from avtomatika_worker._boundaries import caught
+from avtomatika_worker._waiting import finish
 from avtomatika_worker.config import Settings
 from avtomatika_worker.execution.containment import contained_loop, run_to_end
 from avtomatika_worker.worker import Worker
@@ -58,14 +60,10 @@ class WorkerThread:
     def _run(self) -> None:
         loop = contained_loop(loop_factory())
         asyncio.set_event_loop(loop)
-        try:
+        with caught() as kept:
             run_to_end(loop, self._main())
-        except BaseException as error:  # noqa: BLE001 - handed to who waits for the end
-            self._ended.set_exception(error)
-        else:
-            self._ended.set_result(None)
-        finally:
-            self._up.set()
+        finish(self._ended, kept.error)
+        self._up.set()
         with asyncio.Runner(loop_factory=lambda: loop):  # closes it; waits for skills that were given up
             pass
 
