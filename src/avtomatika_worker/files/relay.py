@@ -223,11 +223,7 @@ class FromClient(asyncio.Protocol):
         if proxy is None:
             await self._loop.create_connection(lambda: up, host, port, ssl=tls)
             return None, up
-        parts = urlsplit(proxy.url)
-        outer = ssl.create_default_context() if parts.scheme == "https" else None
-        await self._loop.create_connection(
-            lambda: up, parts.hostname or "", parts.port or (443 if outer else 80), ssl=outer
-        )
+        await self._connect_to_proxy(proxy, up)
         if not tunnel:
             return proxy, up
         try:
@@ -236,6 +232,13 @@ class FromClient(asyncio.Protocol):
             up.abort()
             raise
         return None, up
+
+    async def _connect_to_proxy(self, proxy: UpstreamProxy, up: _FromHost) -> None:
+        parts = urlsplit(proxy.url)
+        tls = ssl.create_default_context() if parts.scheme == "https" else None
+        await self._loop.create_connection(
+            lambda: up, parts.hostname or "", parts.port or (443 if tls else 80), ssl=tls
+        )
 
     def _send(self, request: Request) -> None:
         self._body_left = request.length
