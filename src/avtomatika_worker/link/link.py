@@ -243,7 +243,9 @@ class Link:
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
             task = await self._admitted(response)
-            self._poll_answered()
+            if not self.polled:
+                with self._lock:
+                    self.polled = True
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
             outcome = "malformed"
@@ -264,13 +266,8 @@ class Link:
         """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
         if len(response.body) <= _LONG:
             return self.settings.guard.admit(response, self.dialect)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reading, self.settings.guard.admit, response, self.dialect)
-
-    def _poll_answered(self) -> None:
-        if not self.polled:
-            with self._lock:
-                self.polled = True
+        reading = asyncio.get_running_loop().run_in_executor
+        return await reading(self._reading, self.settings.guard.admit, response, self.dialect)
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:

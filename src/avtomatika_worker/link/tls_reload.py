@@ -24,7 +24,8 @@ class TlsReload:
         self._tls = tls
         self._links = links
         self._interval = interval
-        self._taken = self._looked_at = tls.fingerprint()
+        self._taken: tuple[bytes | None, ...] = tls.fingerprint()
+        self._looked_at: tuple[bytes | None, ...] = self._taken
 
     async def run(self) -> None:
         """Reopen the links if the files have changed; unusable files are reported, and nothing changes."""

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")

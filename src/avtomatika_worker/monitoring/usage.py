@@ -74,5 +74,5 @@ class UsageMonitor:
         if now - self._complained >= _COMPLAIN_EVERY:
             self._complained = now
             _log.error(
-                "the usage cannot be told: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
+                "the usage is not reported: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
             )

@@ -45,12 +45,13 @@ class TracebackLogger:
         extra: dict[str, object],
         caller: CodeType | None = None,
     ) -> None:
-        """Log a message, and below it a traceback unless that is empty."""
-        if not traceback:
-            self._logger.log(level, message, *args, extra=extra, stacklevel=2)
-        elif self._logger.isEnabledFor(level):
-            path, line, function, _ = self._logger.findCaller(stacklevel=2)
+        """Log a message, followed by a traceback unless that is empty.
+
+        ``caller`` is the function that logs; without it, the stack is searched for it.
+        """
+        if self._logger.isEnabledFor(level):
             with MADE_OR_LOST:
+                path, line, function = _place(caller) if caller else self._logger.findCaller(stacklevel=2)[:3]
                 record = self._logger.makeRecord(
                     self._logger.name, level, path, line, message, args, None, function, extra
                 )
