@@ -104,7 +104,7 @@ def parse_answer(head: bytes, method: str) -> Answer:
 def _field(line: str) -> tuple[str, str]:
     header = _HEADER.fullmatch(line)
     if header is None:
-        raise ValueError("a line of the head is no header")
+        raise ValueError("a line of the head is not a header")
     return header[1].lower(), header[2]
 
 
@@ -117,5 +117,5 @@ def _announced_length(fields: Sequence[tuple[str, str]]) -> int | None:
         or encodings not in ([], ["chunked"])
         or not all(map(_NUMBER.fullmatch, lengths))
     ):
-        raise ValueError("an answer of several lengths, or of one that is no number")
+        raise ValueError("an answer with several lengths, or one that is not a number")
     return int(lengths[0]) if lengths else None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +22,7 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.link.access_tokens import token_renewed
 from avtomatika_worker.link.clock import Clock, steady
-from avtomatika_worker.link.credentials import Credentials
+from avtomatika_worker.link.credentials import Credentials, make_nonces
 from avtomatika_worker.link.isolation import contained
 from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.link.silence import SILENT_AFTER, Silence
@@ -90,7 +88,7 @@ class Link:
         self._registrations = 0
         self._transport = transport
         self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
-        nonces = _nonces()
+        nonces = make_nonces()
         self._codecs = {token: Codec(worker_id, token, nonces) for token in self.credentials.all_configured}
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
@@ -390,9 +388,3 @@ class Link:
 
 async def _nobody() -> None:
     """Wait for nobody."""
-
-
-def _nonces() -> Callable[[], str]:
-    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
-    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
-    return lambda: f"{prefix}{next(numbers):x}"

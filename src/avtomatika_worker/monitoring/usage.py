@@ -62,11 +62,11 @@ class UsageMonitor:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _look(self) -> ResourcesUsage | None:
-        return attempted(self._usage, self._without)  # user code, or a restricted /proc: a heartbeat goes without it
+        return attempted(self._usage, self._without)  # user code, or a restricted /proc: heartbeats continue
 
     def _usage(self) -> ResourcesUsage | None:
         usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False)
-        canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would make every heartbeat fail, as NaN
+        canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would fail every heartbeat, such as NaN
         return usage
 
     def _without(self, error: Exception) -> None:

@@ -61,7 +61,7 @@ class ContainedLogger(logging.Logger):
     """A logger that never raises."""
 
     def _log(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # this method is nobody's caller
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # skip this method's own frame
         with MADE_OR_LOST:
             super()._log(*args, **kwargs)
 
