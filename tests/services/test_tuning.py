@@ -91,13 +91,14 @@ def test_wrong_settings_of_it_are_named(variables, problem):
 
 
 async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_told_once(caplog):
-    published, applied = threadsafe.Watch(WorkerState(slots_total=4)), []
+    published, applied, looks = threadsafe.Watch(WorkerState(slots_total=4)), [], []
 
     def measure():
+        looks.append(1)
         raise PermissionError("/proc/meminfo")
 
     tuning = asyncio.create_task(SlotTuning(SlotTuner(TunerPolicy(1, 4)), published, measure, applied.append).run())
-    await until(lambda: actions(caplog, "load_unknown"))
+    await until(lambda: len(looks) == 2)  # the first has been reported then
     tuning.cancel()
     await asyncio.gather(tuning, return_exceptions=True)
     assert actions(caplog, "load_unknown") == ["the load cannot be measured: PermissionError: /proc/meminfo"]
