@@ -59,10 +59,12 @@ class FromClient(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ called by the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self._transport = transport  # type: ignore[assignment]
         self._others.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as it is called
+        """End."""
         self._others.discard(self)
         self._forget_stall()
         if self._connecting is not None:
@@ -71,14 +73,17 @@ class FromClient(asyncio.Protocol):
             self._up.abort()  # a host that reads no more would keep what is left for it in memory
 
     def pause_writing(self) -> None:
+        """Read less from the store: the client does not keep up."""
         if self._up is not None:
             self._up.pause()
 
     def resume_writing(self) -> None:
+        """Read on."""
         if self._up is not None:
             self._up.resume()
 
     def data_received(self, data: bytes) -> None:
+        """Take more of a request."""
         if self._up is not None and not self._buffer and (self._tunnel or len(data) <= self._body_left):
             self._body_left -= 0 if self._tunnel else len(data)
             self._up.write(data)
