@@ -7,11 +7,12 @@ from avtomatika_worker import CancelReason, SyncTaskFiles, TaskContext, TaskFile
 from avtomatika_worker.testing import WorkerHarness
 
 EXPORTED = """
-CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError Failed FileMetadata
-Handler IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager Outcome PermanentError
-ProcessStartError ResourceError ResourceExhaustedError S3Uri SecurityError Sent SkillBlueprint SkillDefinitionError
-SkillLoadError Succeeded SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles
-TaskTimeoutError TransientError UnsafeNameError Worker WorkerError __version__
+CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError DeviceUsage Failed
+FileMetadata Handler IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager
+OrchestratorClient Outcome PermanentError ProcessStartError ResourceError ResourceExhaustedError ResourcesUsage S3Uri
+SecurityError Sent SkillBlueprint SkillDefinitionError SkillInfo SkillLoadError Succeeded SyncTaskFiles
+TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles TaskTimeoutError TransientError UnsafeNameError
+Worker WorkerCommand WorkerConfig WorkerError __version__ is_valid_identifier setup_logging validate_identifier
 """
 
 
@@ -54,7 +55,19 @@ def test_the_package_exports_what_it_says():
     assert all(hasattr(avtomatika_worker, name) for name in avtomatika_worker.__all__)
 
 
-def test_worker_takes_at_most_ten_keyword_only_parameters():
-    parameters = list(inspect.signature(Worker).parameters.values())
-    assert len(parameters) <= 10
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+def test_worker_takes_the_official_parameters_in_their_order_and_few_more_by_keyword():
+    """Those of the official SDK, 1.0b13 to 1.0b20, may be given by position; ours may not."""
+    parameters = inspect.signature(Worker).parameters.values()
+    assert [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD] == [
+        "worker_type",
+        "max_concurrent_tasks",
+        "skill_type_limits",
+        "http_session",
+        "skill_dependencies",
+        "config",
+        "capacity_checker",
+        "clients",
+        "skills_dir",
+        "skill_info_class",
+    ]
+    assert [each.name for each in parameters if each.kind is each.KEYWORD_ONLY] == ["worker_id", "settings"]

@@ -1,12 +1,17 @@
-"""What crosses between the main loop and the link thread's: two small tools, nothing else does."""
+"""What crosses between the main loop and the link thread's: three small tools, nothing else does."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Final, Generic, TypeVar
 
 _T = TypeVar("_T")
+
+MOST_WAITING: Final = 1_000
+"""Things that a `Queue` holds at most."""
 
 
 class Event:
@@ -104,6 +109,45 @@ class Watch(Generic[_T]):
             with self._lock:
                 self._waiting.discard(entry)
         return self._version
+
+
+class Queue(Generic[_T]):
+    """Holds at most `MOST_WAITING` things until one reader, on an event loop, takes them in order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_T] = deque()
+        self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def put(self, thing: _T) -> bool:
+        """Hand something over, from any thread; false when there is no room."""
+        with self._lock:
+            if len(self._waiting) >= MOST_WAITING:
+                return False
+            self._waiting.append(thing)
+            if self._reader is not None:
+                loop, came = self._reader
+                loop.call_soon_threadsafe(came.set)
+            return True
+
+    async def read(self) -> AsyncGenerator[_T, None]:
+        """Yield what comes, and what has come before."""
+        came = asyncio.Event()
+        with self._lock:
+            self._reader = asyncio.get_running_loop(), came
+        try:
+            while True:
+                came.clear()
+                while (thing := self._next()) is not None:
+                    yield thing
+                await came.wait()
+        finally:
+            with self._lock:
+                self._reader = None
+
+    def _next(self) -> _T | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
 
 
 def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:

@@ -62,7 +62,7 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
         else:
             if value is not None:
                 values[name] = _frozen(value)
-    values[_EXTRA] = MappingProxyType(_extra(environ) | dict(overrides.get(_EXTRA) or {}))
+    values[_EXTRA] = MappingProxyType(extra_capabilities(environ) | dict(overrides.get(_EXTRA) or {}))
     values["worker_id_is_random"] = "worker_id" not in values
     values.setdefault("worker_id", str(uuid.uuid4()))
     settings = Settings(**values)
@@ -142,7 +142,7 @@ def _frozen(value: Any) -> Any:
     return MappingProxyType(dict(value)) if is_mapping(value) else value
 
 
-def _extra(environ: Mapping[str, str]) -> dict[str, Any]:
+def extra_capabilities(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the custom capabilities."""
     return {
         name.removeprefix(EXTRA_PREFIX).lower(): loose_json(value.strip())

@@ -22,6 +22,7 @@ from avtomatika_worker.execution.middleware import Handler, Middleware, compose
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
+from avtomatika_worker.execution.watched_call import watched
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.jsonable import to_plain
@@ -102,7 +103,7 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         try:
-            value = await run_skill(skill, ctx, self._runners, self._tracing)
+            value = await self._called(skill, ctx)
             outcome = self.read_result(value, skill, controls)
         except asyncio.CancelledError:
             raise
@@ -128,6 +129,19 @@ class Pipeline:
             copy = skill.contract.output_schema is not None
             return from_value(value, skill.results, partial(write_data, controls, copy=copy))
         return from_value(value, skill.results, skill.write)
+
+    async def _called(self, skill: Skill, ctx: TaskContext) -> object:
+        """Call the skill, and let who looks at the call see how it ended."""
+        call = watched.get()
+        if call is None:
+            return await run_skill(skill, ctx, self._runners, self._tracing)
+        try:
+            value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        call.end(value)
+        return value
 
 
 def _as_it_is(_: TaskContext, returned: object) -> Outcome:

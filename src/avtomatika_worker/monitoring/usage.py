@@ -62,7 +62,7 @@ class UsageMonitor:
 
     def _look(self) -> ResourcesUsage | None:
         try:
-            usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False)
+            usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False, from_attributes=True)
             canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would make every heartbeat fail, as NaN
         except Exception as error:  # noqa: BLE001 - user code, or a restricted /proc: a heartbeat goes without it
             now = time.monotonic()

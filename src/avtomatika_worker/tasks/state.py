@@ -31,7 +31,7 @@ ASK_AGAIN: Final = 1.0
 class HotCache:
     """What is loaded here. Skills may change it from any thread."""
 
-    changed: Callable[[], None]
+    changed: Callable[[], None] = lambda: None
     names: set[str] = field(default_factory=set[str])
 
     def add(self, name: str) -> None:
@@ -62,8 +62,10 @@ class StatePublisher:
         catalogued: Catalogued,
         limiter: ConcurrencyLimiter,
         state_watch: threadsafe.Watch[WorkerState],
+        hot: HotCache | None = None,
     ) -> None:
-        self.hot: HotCache = HotCache(self._changed_anywhere)
+        self.hot: HotCache = hot or HotCache()
+        self.hot.changed = self._changed_anywhere
         self._slots = slots
         self._catalogued = catalogued
         self._limiter = limiter
@@ -115,9 +117,11 @@ class StatePublisher:
 
     @property
     def hot_skills(self) -> tuple[str, ...]:
-        """The skills whose dependencies are all in the hot cache."""
+        """The skills that are in the hot cache themselves, or whose dependencies all are."""
         needs, hot = self._catalogued.dependencies, self.hot.names
-        return tuple(name for name in self._catalogued.skills if needs.get(name) and hot.issuperset(needs[name]))
+        return tuple(
+            name for name in self._catalogued.skills if name in hot or (needs.get(name) and hot.issuperset(needs[name]))
+        )
 
     def state(self) -> WorkerState:
         """Return what there is to tell now."""
@@ -130,7 +134,7 @@ class StatePublisher:
             # heartbeat an orchestrator takes it for idle.
             available_skills=() if self._draining else self._announced_skills(),
             hot_skills=self.hot_skills,
-            hot_cache=tuple(sorted(self.hot.names)),
+            hot_cache=tuple(sorted(self.hot.names.copy())),
             slots_total=self._slots.total,
             slots_usable=self._slots.usable,
             slots_running=self._slots.running,

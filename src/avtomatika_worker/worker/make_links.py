@@ -28,6 +28,7 @@ from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.rotation import Mode
 from avtomatika_worker.protocol.task_verification import TaskGuard
+from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
@@ -53,6 +54,7 @@ def make_links(
     tasks: TaskRunner,
     usage: UsageMonitor,
     telemetry: Telemetry,
+    handlers: CommandHandlers,
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
@@ -65,7 +67,8 @@ def make_links(
     services += [_kept(link, TokenRenewal(link).run) for link in links]
     if settings.enable_websockets:
         most = settings.max_response_bytes
-        services += [_kept(link, Commands(link, on_cancel, tls=tls, max_message=most).run) for link in links]
+        commands = [Commands(link, on_cancel, tls=tls, max_message=most, on_command=handlers.take) for link in links]
+        services += [_kept(link, each.run) for link, each in zip(links, commands, strict=True)]
     if tls != TlsFiles():
         services.append(TlsReload(tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
