@@ -10,10 +10,9 @@ import msgspec
 from avtomatika_worker.errors import DependencyError, RejectedError, TransientError, TransportError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.narrowing import is_dict
-from avtomatika_worker.protocol.codec import Request
+from avtomatika_worker.protocol.codec import SKILL_CALL_PATH, Request
 from avtomatika_worker.protocol.replies import DECODE_ERRORS, raise_for_status
 
-_PATH: Final = "/skills/call"
 _TIMEOUT: Final = 300.0
 
 
@@ -38,7 +37,7 @@ class OrchestratorClient:
         link = next((each for each in links if each.ready.is_open), links[0])
         body = msgspec.json.encode({"skill_name": skill_name, "params": params})
         try:
-            response = await link.ask(lambda: Request("POST", _PATH, body), timeout=_TIMEOUT)
+            response = await link.ask(lambda: Request("POST", SKILL_CALL_PATH, body), timeout=_TIMEOUT)
             raise_for_status(response)
             answer: object = msgspec.json.decode(response.body)
         except RejectedError as error:
@@ -52,9 +51,9 @@ class OrchestratorClient:
 
 def _refused(link: Link, skill: str, error: RejectedError) -> DependencyError | TransientError:
     details = {"skill": skill, "status": error.status}
-    if error.status == 404 and not error.from_orchestrator:
+    if error.status == 404:
         return DependencyError(
-            f"skill {skill!r} cannot be called: {link.label} has no route {_PATH}; none up to 1.0b30 has it. "
+            f"skill {skill!r} cannot be called: {link.label} has no route {SKILL_CALL_PATH}; none up to 1.0b30 has it. "
             "Let the blueprint dispatch the skill as a task of its own",
             details,
         )

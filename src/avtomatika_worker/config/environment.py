@@ -38,7 +38,6 @@ _DELAYS: Final = (
     ("result_retry_initial_delay", "result_retry_max_delay"),
     ("transfer_retry_initial_delay", "transfer_retry_max_delay"),
 )
-_KEYS: Final = frozenset({"require_task_signature", "orchestrator_secret_key", "orchestrators_config"})
 _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
 
 
@@ -63,6 +62,7 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
             if value is not None:
                 values[name] = _frozen(value)
     values[_EXTRA] = MappingProxyType(extra_capabilities(environ) | dict(overrides.get(_EXTRA) or {}))
+    values["port_is_asked_for"] = "port" in values
     values["worker_id_is_random"] = "worker_id" not in values
     values.setdefault("worker_id", str(uuid.uuid4()))
     settings = Settings(**values)
@@ -157,7 +157,6 @@ def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
         *_delay_problems(settings, broken),
         *_pair_problems(settings, broken),
         *_slot_problems(settings, broken),
-        *_signature_problems(settings, broken),
         *_lease_problems(settings, broken),
     ]
 
@@ -182,13 +181,6 @@ def _slot_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
         at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
         yield f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}"
-
-
-def _signature_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
-    keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
-    if settings.require_task_signature and keyless and broken.isdisjoint(_KEYS):
-        name, key = _variable("require_task_signature"), _variable("orchestrator_secret_key")
-        yield f"{name}=true: needs a key to check with, {key}; there is none for {', '.join(keyless)}"
 
 
 def _lease_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:

@@ -354,6 +354,7 @@ class Settings(ScalingSettings, SecuritySettings):
     )
     extra_capabilities: Mapping[str, Any] = field(default_factory=_nothing)
     worker_id_is_random: bool = field(default=False, compare=False)
+    port_is_asked_for: bool = field(default=False, compare=False)
 
     @property
     def effective_token(self) -> str | None:

@@ -124,7 +124,7 @@ class Pipeline:
         if skill.options.in_process:
             return cast("Outcome", value)
         if controls.used_files is not None:
-            controls.used_files.note_returned(map(str, paths_in(value)))
+            controls.used_files.note_returned(paths_in(value))
         elif skill.write is to_plain and not self._watched:
             copy = skill.contract.output_schema is not None
             return from_value(value, skill.results, partial(write_data, controls, copy=copy))

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from avtomatika_worker.errors import IntegrityMismatchError, PermanentError
 from avtomatika_worker.files.objects import ObjectInfo, plain_etag
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.uris import is_object_uri
 
 Place = tuple[str | int, ...]
@@ -82,6 +83,30 @@ def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable
                         f"params.{name_of(place)}: {uri} has {fact} {found[fact]}, its metadata say {wanted}",
                         {"param": name_of(place), "uri": uri, "fact": fact, "expected": wanted, "found": found[fact]},
                     )
+
+    return check
+
+
+def facts_of(metadata: Any) -> dict[str, Any]:
+    """Return ``size`` and ``etag`` of a dict, or of an object with such attributes."""
+    return metadata if is_dict(metadata) else {name: getattr(metadata, name, None) for name in ("size", "etag")}
+
+
+def verification(uri: str, metadata: Any) -> Callable[[ObjectInfo], None]:
+    """Return what checks an object against ``size`` and ``etag`` of a dict or an object.
+
+    It raises `IntegrityMismatchError`.
+    """
+    given = facts_of(metadata)
+
+    def check(info: ObjectInfo) -> None:
+        found = {"size": info.size, "etag": plain_etag(info.etag)}
+        for fact, wanted in _facts(given).items():
+            if found[fact] is not None and found[fact] != wanted:
+                raise IntegrityMismatchError(
+                    f"{uri} has {fact} {found[fact]}, its metadata say {wanted}",
+                    {"uri": uri, "fact": fact, "expected": wanted, "found": found[fact]},
+                )
 
     return check
 

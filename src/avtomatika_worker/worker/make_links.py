@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
 
+_log: Final = logging.getLogger("avtomatika_worker.link")
+
 FAILOVER_HEARTBEAT: Final = 2.0
 """Seconds between heartbeats to an orchestrator that another one stands in for: its silence is to be noticed soon."""
 
@@ -61,6 +64,7 @@ def make_links(
     # From the link thread to the main loop, where tasks live.
     cancel = partial(tasks.running.cancel, reason=CancelReason.REQUESTED)
     on_cancel = CancellationQueue(asyncio.get_running_loop(), cancel)
+    _warn_of_missing_keys(settings)
     links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
@@ -120,6 +124,16 @@ def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuar
         signature_required=settings.require_task_signature is not False,
         max_nesting=settings.max_task_nesting,
     )
+
+
+def _warn_of_missing_keys(settings: Settings) -> None:
+    keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
+    if settings.require_task_signature and keyless:
+        text = (
+            "REQUIRE_TASK_SIGNATURE is true, and nothing is checked for %s: there is no key to check with; set"
+            " ORCHESTRATOR_SECRET_KEY to the orchestrator's"
+        )
+        _log.warning(text, ", ".join(keyless), extra={"action": "signatures_unchecked"})
 
 
 def _tls(settings: Settings) -> TlsFiles:
