@@ -33,6 +33,8 @@ from avtomatika_worker.errors import (
 from avtomatika_worker.execution.context import Sent, TaskCancelledError, TaskContext
 from avtomatika_worker.execution.middleware import Handler, Middleware
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded
+from avtomatika_worker.filepath import FilePath
+from avtomatika_worker.files.stored_uri import StoredUri
 from avtomatika_worker.files.task_files import SyncTaskFiles, TaskFiles
 from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.telemetry import ObservabilityManager
@@ -49,6 +51,7 @@ __all__ = [
     "DeviceUsage",
     "Failed",
     "FileMetadata",
+    "FilePath",
     "Handler",
     "IntegrityMismatchError",
     "InternalError",
@@ -69,6 +72,7 @@ __all__ = [
     "SkillDefinitionError",
     "SkillInfo",
     "SkillLoadError",
+    "StoredUri",
     "Succeeded",
     "SyncTaskFiles",
     "TaskCancelledError",

@@ -6,7 +6,7 @@ import difflib
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -79,7 +79,9 @@ def read_setting(environ: Mapping[str, str], name: str) -> Any:
         value = _value(spec, environ, name, None)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    return declared.default if value is None else value
+    if value is not None:
+        return value
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
 def with_number(settings: Settings, number: int, base_id: str) -> Settings:
