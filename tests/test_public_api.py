@@ -22,7 +22,8 @@ params_metadata priority raise_if_cancelled remove_from_hot_cache resource secur
 task_id tracing_context worker_id
 """
 TASK_FILES = """
-download_file exists get_root list open path_to read read_json sync upload_dir upload_file write write_json
+download_file exists get_root get_root_sync list open path_to path_to_sync read read_json sync upload_dir
+upload_file write write_json
 """
 
 
@@ -33,7 +34,7 @@ def members(kind):
 def test_a_task_s_context_and_files_show_only_what_is_for_skills():
     assert members(TaskContext) == sorted(TASK_CONTEXT.split())
     assert members(TaskFiles) == sorted(TASK_FILES.split())
-    assert members(SyncTaskFiles) == sorted(set(TASK_FILES.split()) - {"sync"})
+    assert members(SyncTaskFiles) == sorted(set(TASK_FILES.split()) - {"sync", "get_root_sync", "path_to_sync"})
 
 
 async def test_a_skill_that_reaches_for_the_worker_s_controls_fails_loudly():
