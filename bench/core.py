@@ -40,7 +40,7 @@ from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill, define
 from avtomatika_worker.tasks.dedup import RecentResults
-from avtomatika_worker.worker import assembly
+from avtomatika_worker.worker import make_links
 from avtomatika_worker.worker.program import spare_the_collector
 from bench.stub import TOKEN
 
@@ -206,7 +206,7 @@ def main() -> None:
         measure_results()
         return
     slots: int = told.slots
-    vars(assembly)["HttpTransport"] = StandIn  # a benchmark may do what a test may not
+    vars(make_links)["HttpTransport"] = StandIn  # a benchmark may do what a test may not
     worker = Worker(worker_type="bench", max_concurrent_tasks=slots)
 
     @worker.skill
@@ -216,7 +216,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as state, open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.environ.update(WORKER_TOKEN=TOKEN, WORKER_STATE_DIR=state)
         handler = configure_logging("text", "INFO", nowhere, background=True)
-        uvloop.run(measure(worker, cProfile.Profile() if told.profile else None))
+        uvloop.run(measure(worker, cProfile.Profile(time.thread_time) if told.profile else None))
         logging.getLogger().removeHandler(handler)
 
 

@@ -21,6 +21,9 @@ BRANCHES: Final = 12
 CASTS: Final = 40
 BROAD_EXCEPTS: Final = 25
 
+OFFICIAL_PATHS: Final = {"logging.py", "s3.py", "task_files.py", "types.py", "typing.py"}
+"""Modules that stand where users of the official SDK import them from: their names are not ours to choose."""
+
 _BROAD: Final = {"Exception", "BaseException"}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -42,7 +45,7 @@ def check(source: Path = SOURCE) -> list[Finding]:
     for path in sorted(source.rglob("*.py")):
         text = path.read_text("utf-8")
         where = path.relative_to(source).as_posix()
-        if path.stem not in {"__init__", "__main__"}:
+        if path.stem not in {"__init__", "__main__"} and where not in OFFICIAL_PATHS:
             names[path.stem].append(where)
         lines = text.splitlines()
         if len(lines) > MODULE_LINES:
@@ -50,9 +53,11 @@ def check(source: Path = SOURCE) -> list[Finding]:
         tree = ast.parse(text)
         findings += _functions(tree, where)
         casts += (f"{where}:{node.lineno}" for node in ast.walk(tree) if _is_cast(node))
-        for handler in filter(_is_broad, ast.walk(tree)):
-            broad.append(f"{where}:{handler.lineno}")
-            if "#" not in lines[handler.lineno - 1]:
+        for node in ast.walk(tree):
+            if not _is_broad(node) or not isinstance(node, ast.ExceptHandler | ast.expr | ast.stmt):
+                continue
+            broad.append(f"{where}:{node.lineno}")
+            if "#" not in lines[node.lineno - 1]:
                 findings.append(Finding(broad[-1], "a broad except without its reason"))
     findings += _budgets(casts, broad)
     findings += [
@@ -107,11 +112,25 @@ def _is_cast(node: ast.AST) -> bool:
 
 
 def _is_broad(node: ast.AST) -> bool:
-    """Whether a node is an except that ends whatever was raised; one that raises it again, or another, ends nothing."""
-    if not isinstance(node, ast.ExceptHandler):
-        return False
-    catches_all = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in _BROAD)
-    return catches_all and not isinstance(node.body[-1], ast.Raise)
+    """Whether a node ends whatever was raised: an except, a ``suppress`` or an ``__exit__`` that may do so.
+
+    An except whose last statement raises it again, or another, ends nothing.
+    """
+    match node:
+        case ast.ExceptHandler():
+            return (node.type is None or _names_all(node.type)) and not isinstance(node.body[-1], ast.Raise)
+        case ast.Call(func=ast.Name("suppress") | ast.Attribute(attr="suppress")):
+            return any(map(_names_all, node.args))
+        case ast.FunctionDef("__exit__") | ast.AsyncFunctionDef("__aexit__"):
+            return not (isinstance(node.returns, ast.Constant) and node.returns.value is None)
+        case _:
+            return False
+
+
+def _names_all(types: ast.expr) -> bool:
+    if isinstance(types, ast.Tuple):
+        return any(map(_names_all, types.elts))
+    return isinstance(types, ast.Name) and types.id in _BROAD
 
 
 def _budgets(casts: list[str], broad: list[str]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that are made from the code; with --check, only say which are not current."""
+"""Write the pages of docs/ that are generated from the code; with --check, only report which are out of date."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CONFIGURATION: Final = """\
 All settings are environment variables. `worker` also reads a file `.env` in the working directory; the environment
 wins over it. A variable that is empty counts as unset. Wrong values stop the start: all problems are reported at once.
 
-Booleans are `true`/`false`, `1`/`0`, `yes`/`no` or `on`/`off`, in any case.
+Booleans are `true`/`false`, `1`/`0`, `yes`/`no` or `on`/`off`, ignoring case.
 
 """
 METRICS_HEAD: Final = """\
 # Metrics
 
-With `WORKER_ENABLE_METRICS=true` (extra `[metrics]`) the worker records these with OpenTelemetry. They are answered in
-Prometheus' format at `/metrics` on `WORKER_PORT`, and sent over OTLP/HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set;
-the other `OTEL_*` variables are the SDK's own. An SDK that the program has set up is used, not replaced.
+With `WORKER_ENABLE_METRICS=true` (extra `[metrics]`) the worker records these with OpenTelemetry. It serves them in
+Prometheus's format at `/metrics` on `WORKER_PORT`, and sends them over OTLP/HTTP if `OTEL_EXPORTER_OTLP_ENDPOINT` is
+set; the SDK reads the other `OTEL_*` variables itself. An SDK set up by the program is used, not replaced.
 
 Prometheus writes `worker.tasks.duration` as `worker_tasks_duration_seconds`: dots become `_`, the unit is appended.
 Labels are few: `task.type` is a registered skill's name or "unknown", `status` one that is declared or "other",
@@ -47,16 +47,16 @@ Labels are few: `task.type` is a registered skill's name or "unknown", `status` 
 
 """
 FLEET_HEAD: Final = """
-With `worker run --workers N` those of all processes are on one page, labelled with their `worker_id` (a label of yours
-with that name becomes `exported_worker_id`), and beside them, in Prometheus only:
+With `worker run --workers N`, the metrics of all processes are on one page, labeled with their `worker_id` (your own
+label with that name becomes `exported_worker_id`), together with these, in Prometheus only:
 
 """
 ACTIONS_HEAD: Final = """\
 # Log actions
 
-Records of the worker carry a stable field `action` (with `LOG_FORMAT=json` as a member of its own). Key dashboards and
-alerts on it, not on the words of a message. A fault that goes on is told at once and then once a minute with how often;
-what lies between is at DEBUG.
+The worker's records carry a stable field `action` (with `LOG_FORMAT=json`, a separate member). Key dashboards and
+alerts on it, not on the words of a message. A persistent fault is logged at once and then once a minute with a count;
+repetitions in between are at DEBUG.
 
 """
 
@@ -77,7 +77,7 @@ def _metrics_table(listed: Iterable[Metric]) -> str:
         (f"`{each.name}`", _code(prometheus_name(each)), each.kind.value, ", ".join(map(_code, each.labels)), each.doc)
         for each in listed
     ]
-    return _table(("Metric", "In Prometheus", "Kind", "Labels", "What it tells"), rows)
+    return _table(("Metric", "In Prometheus", "Kind", "Labels", "Meaning"), rows)
 
 
 def prometheus_name(metric: Metric) -> str:
@@ -169,14 +169,15 @@ CLI_HEAD: Final = """\
 in the working directory: [configuration.md](configuration.md).
 
 - **Errors** are one line on standard error with what to do about it, and exit code 2.
-- **Colors** are written to a terminal only; `NO_COLOR=1` turns them off there, too.
-- **Machines** read what `--json` writes: `call`, `skills`, `doctor`, `version`. Standard output is one JSON value and
-  nothing else: what the app, its libraries and its processes print goes to standard error. What the user can correct is
-  `{"ok": false, "error": {"code": "USAGE_ERROR", "message": "…"}}` with exit code 2; `CRASHED` comes with exit code 1.
-- **The project's directory** is put into Python's path when the app is imported, by `--reload` and `--workers` too.
-  Before, all that the worker needs is loaded: a `queue.py` or an `aiohttp/` in the project does not take a library's
-  place, and `import queue` in the app is the standard library's, as the worker has loaded it.
-- **Shell completion** for Bash (4.4 or newer), Zsh and Fish; one of these lines in the shell's start-up file:
+- **Colors** are written to a terminal only; `NO_COLOR=1` turns them off there too.
+- **Machines** use `--json`, in `call`, `skills`, `doctor` and `version`. Standard output is then one JSON value and
+  nothing else: output of the app, its libraries and its processes goes to standard error. An error that the user can
+  correct is `{"ok": false, "error": {"code": "USAGE_ERROR", "message": "…"}}` with exit code 2; `CRASHED` comes with
+  exit code 1.
+- **The project's directory** is added to Python's path when the app is imported, with `--reload` and `--workers` too.
+  Everything the worker needs is loaded first: a `queue.py` or an `aiohttp/` in the project does not replace a library,
+  and `import queue` in the app gives the standard library's, as loaded by the worker.
+- **Shell completion** for Bash (4.4 or newer), Zsh and Fish; add one of these lines to the shell's startup file:
 
 ```sh
 eval "$(_WORKER_COMPLETE=bash_source worker)"                # ~/.bashrc
@@ -202,14 +203,14 @@ def cli() -> str:
 DIALECTS_HEAD: Final = """\
 # Wire dialects
 
-Orchestrators of different releases speak different versions of the protocol (RXON): they sign other bytes, know other
-statuses, take other fields. The worker's first registration has a form that all of them accept; the answer names the
-version (`X-RXON-Version`), and from then on the link speaks that one. Each orchestrator has its own; when one is
-replaced by another release while the worker runs, the worker notices and registers again.
+Orchestrators of different releases speak different versions of the protocol (RXON): they sign different bytes, know
+different statuses and accept different fields. The worker's first registration has a form that all of them accept; the
+answer names the version (`X-RXON-Version`), and from then on the link speaks that one. Each orchestrator has its own
+version; if one is replaced by another release while the worker runs, the worker notices and registers again.
 
-A version that lies between two of these gets the older one's facts, an older one those of the first, a newer or an
-unreadable one those of the last, with a warning in the log. `worker doctor` shows which version an orchestrator speaks;
-`worker dev --protocol VERSION` and `EmbeddedOrchestrator(version=…)` play any of them.
+A version between two of these gets the older one's facts, an older one those of the first, and a newer or unreadable
+one those of the last, with a warning in the log. `worker doctor` shows which version an orchestrator speaks;
+`worker dev --protocol VERSION` and `EmbeddedOrchestrator(version=…)` emulate any of them.
 
 """
 

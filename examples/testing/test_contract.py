@@ -28,6 +28,6 @@ def test_what_a_break_looks_like():
         "  price: params.currency is required now",
         "  price: params.pieces is required now",
         "  price: data was object and may be anything now",
-        "  price: event discount is not declared any more",
+        "  price: event discount is no longer declared",
         "  receipt: the skill is gone",
     ]

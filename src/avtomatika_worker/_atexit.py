@@ -97,8 +97,7 @@ def exit_in_time(code: int) -> NoReturn:
 def exit_without_threads(code: int) -> NoReturn:
     """Exit without waiting for threads, which are known not to end; ``atexit`` functions get `EXIT_TIMEOUT`."""
     _be_gone_in_time(code)
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else runs them
+    _tried(atexit._run_exitfuncs)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else runs them
     exit_at_once(code)
 
 
@@ -116,8 +115,12 @@ def exit_at_once(code: int) -> NoReturn:
 
 def _flush() -> None:
     for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
-        with contextlib.suppress(BaseException):  # handlers are users' code, streams may be closed
-            flush()
+        _tried(flush)  # handlers are users' code, streams may be closed
+
+
+def _tried(work: Callable[[], object]) -> None:
+    with contextlib.suppress(BaseException):  # the process ends, and nothing keeps it from that
+        work()
 
 
 @functools.cache
@@ -129,10 +132,8 @@ def _exit_late(code: int) -> None:
     time.sleep(EXIT_TIMEOUT)
     names = [each.name for each in threading.enumerate() if _is_waited_for(each)]
     what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
-    with contextlib.suppress(BaseException):
-        _log.warning("the process ends without %s", what, extra={"action": "exit_cut"})
-    with contextlib.suppress(BaseException):
-        _terminate_children()
+    _tried(lambda: _log.warning("the process ends without %s", what, extra={"action": "exit_cut"}))
+    _tried(_terminate_children)
     exit_at_once(code)
 
 

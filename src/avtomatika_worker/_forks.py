@@ -7,13 +7,14 @@ descriptor, so a connection or a port would stay open for as long as the child l
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import signal
 import threading
 from collections.abc import Callable
 from typing import Final
+
+from avtomatika_worker._boundaries import attempted
 
 _HELD: Final = frozenset(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -57,7 +58,6 @@ def _release_signals() -> None:
 
 def _in_child() -> None:
     for action in list(_actions.values()):
-        with contextlib.suppress(Exception):  # one that fails keeps none of the others from being done
-            action()
+        attempted(action, lambda _: None)  # one that fails keeps none of the others from being done
     _actions.clear()
     _release_signals()

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
+from avtomatika_worker._boundaries import caught
+
 
 async def first_of(*waits: Callable[[], Awaitable[object]], timeout: float | None = None) -> None:
     """Wait until one of them ends, or ``timeout`` seconds; the others are cancelled. Raises what one raises."""
@@ -30,13 +32,13 @@ async def first_of(*waits: Callable[[], Awaitable[object]], timeout: float | Non
 
 async def side_by_side(*works: Callable[[], Awaitable[object]]) -> None:
     """Await all; one that fails keeps none of the others from its end. Raises what the first of them raised."""
-    failed: list[Exception] = []
+    failed: list[BaseException] = []
 
     async def contained(work: Callable[[], Awaitable[object]]) -> None:
-        try:
+        with caught(Exception) as kept:
             await work()
-        except Exception as error:  # noqa: BLE001 - raised below, when all have ended
-            failed.append(error)
+        if kept.error is not None:
+            failed.append(kept.error)
 
     async with asyncio.TaskGroup() as group:
         for work in works:
@@ -67,12 +69,9 @@ async def in_thread(work: Callable[[], object]) -> None:
 
     def run() -> None:
         done.set_running_or_notify_cancel()  # who waits may give up, and this goes on
-        try:
+        with caught() as kept:
             work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            done.set_exception(error)
-        else:
-            done.set_result(None)
+        finish(done, kept.error)
 
     threading.Thread(target=run, name="closing", daemon=True).start()
     await asyncio.wrap_future(done)
@@ -87,6 +86,14 @@ def settle(future: asyncio.Future[None]) -> None:
     """Mark a request as made; made again, it stays so."""
     if not future.done():
         future.set_result(None)
+
+
+def finish(done: Future[None], error: BaseException | None) -> None:
+    """Give who waits for ``done`` what ended the work, None for nothing."""
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
 
 
 def the_one(error: BaseException) -> BaseException:

@@ -1,12 +1,12 @@
 """Every error of the package, on one page.
 
     WorkerError
-    ├── ConfigError                   settings that cannot be used (all problems at once)
+    ├── ConfigError                   unusable settings (all problems at once)
     ├── SkillDefinitionError          a skill that cannot be registered
     ├── SkillLoadError                a module of the skills directory that cannot be imported
     ├── ResourceError                 a resource that cannot be registered, or made
     ├── ProcessStartError             a process for skills that does not start
-    ├── TaskError                     what a skill raises, and what a task ends with
+    ├── TaskError                     raised by a skill; the failure of a task
     │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries
     │   │   └── ObjectChangedError        an object that was replaced while it was read
     │   ├── ResourceExhaustedError      RESOURCE_EXHAUSTED_ERROR    retries
@@ -15,7 +15,7 @@
     │   ├── DependencyMissingError      DEPENDENCY_MISSING_ERROR    retries (elsewhere)
     │   ├── PermanentError              PERMANENT_ERROR             quarantined
     │   ├── SecurityError               SECURITY_ERROR              quarantined
-    │   │   └── UnsafeNameError           a file's name that leads out of its directory
+    │   │   └── UnsafeNameError           a file name that leads out of its directory
     │   ├── DependencyError             DEPENDENCY_ERROR            quarantined
     │   ├── ContractViolationError      CONTRACT_VIOLATION_ERROR    quarantined
     │   ├── InvalidInputError           INVALID_INPUT_ERROR         the job fails
@@ -23,15 +23,15 @@
     ├── StoreError                    results cannot be kept on disk
     ├── ProtocolError
     │   ├── UnsendableValueError      a value that no orchestrator of this dialect can digest (ours)
-    │   ├── MalformedMessageError     bytes that are not the message they should be (theirs)
+    │   ├── MalformedMessageError     bytes that are not the expected message (theirs)
     │   └── UntrustedTaskError        a task that must not run: forged, unsigned, or not allowed by its policy
-    └── TransportError                a call that did not end with a usable answer
+    └── TransportError                a call without a usable answer
         ├── ConnectionFailedError       no connection, or it ended in the middle
         ├── CallTimedOutError           no answer in time
         ├── AnswerTooLongError          an answer longer than MAX_RESPONSE_BYTES
         └── RejectedError               an answer with an HTTP status other than 2xx
 
-Nothing decides by the words of a message: facts are attributes.
+No code depends on the words of a message: facts are attributes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class WorkerError(Exception):
 
 
 class ConfigError(WorkerError):
-    """Settings that cannot be used.
+    """Unusable settings.
 
     ``problems`` holds one sentence each, in the order of the settings' table; nothing has been started.
     """
@@ -56,7 +56,7 @@ class ConfigError(WorkerError):
 
 
 class SkillDefinitionError(WorkerError):
-    """A skill that cannot be registered; the message names the skill and what is wrong with it."""
+    """A skill that cannot be registered; the message names the skill and the problem."""
 
     def __init__(self, skill: str, problem: str) -> None:
         self.skill = skill
@@ -65,7 +65,7 @@ class SkillDefinitionError(WorkerError):
 
 
 class SkillLoadError(WorkerError):
-    """A module of the skills directory that cannot be imported; ``__cause__`` is the original exception."""
+    """A module in the skills directory that cannot be imported; ``__cause__`` is the original exception."""
 
     def __init__(self, path: str, problem: str) -> None:
         self.path = path
@@ -74,7 +74,7 @@ class SkillLoadError(WorkerError):
 
 
 class ResourceError(WorkerError):
-    """A resource that cannot be registered, or made; ``__cause__`` is what its function raised, if that is why."""
+    """A resource that cannot be registered or made; ``__cause__`` is its function's exception, if any."""
 
     def __init__(self, resource: str, problem: str) -> None:
         self.resource = resource
@@ -83,13 +83,13 @@ class ResourceError(WorkerError):
 
 
 class ProcessStartError(WorkerError):
-    """A process for skills ended, or said something else than it should, before it was ready."""
+    """A process for skills that ended, or sent an unexpected message, before it was ready."""
 
 
 class TaskError(WorkerError):
-    """A failure with a code of the wire (RXON.md, "Error codes").
+    """A failure with a code of the protocol (RXON.md, "Error codes").
 
-    Raise one of the subclasses in a skill to say what the orchestrator shall do: retry, fail the job or quarantine it.
+    Raise a subclass in a skill to choose what the orchestrator does: retry, fail the job or quarantine it.
     ``details`` must be JSON-able; it reaches the orchestrator with the code and the message.
     """
 
@@ -103,13 +103,13 @@ class TaskError(WorkerError):
 
 
 class TransientError(TaskError):
-    """Try again later: the orchestrator retries the task (three times by default)."""
+    """A temporary failure: the orchestrator retries the task (three times by default)."""
 
     code = "TRANSIENT_ERROR"
 
 
 class ObjectChangedError(TransientError):
-    """An object in a store that was replaced while it was read: the task has to begin anew."""
+    """An object in a store was replaced while it was read: the task must start over."""
 
 
 class ResourceExhaustedError(TaskError):
@@ -119,7 +119,7 @@ class ResourceExhaustedError(TaskError):
 
 
 class TaskTimeoutError(TaskError):
-    """The task took longer than it may: the orchestrator retries it."""
+    """The task exceeded its time limit: the orchestrator retries it."""
 
     code = "TIMEOUT_ERROR"
 
@@ -151,9 +151,9 @@ class SecurityError(TaskError):
 
 
 class UnsafeNameError(SecurityError):
-    """A file's or an object's name that leads out of where it belongs; nothing was read or written.
+    """A file's or object's name that leads out of its proper place; nothing was read or written.
 
-    ``name`` is the name as it was given, ``problem`` what is wrong with it.
+    ``name`` is the name as given, ``problem`` says what is wrong with it.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -163,18 +163,18 @@ class UnsafeNameError(SecurityError):
 
 
 class SourceRefusedError(UnsafeNameError):
-    """An object that tasks of this worker may not read or write: see ``WORKER_FILE_SOURCES``."""
+    """An object that this worker's tasks may not read or write: see ``WORKER_FILE_SOURCES``."""
 
 
 class DependencyError(TaskError):
-    """Something the task depends on is broken for good: the orchestrator quarantines the job at once."""
+    """Something the task depends on is permanently broken: the orchestrator quarantines the job at once."""
 
     code = "DEPENDENCY_ERROR"
     retryable = False
 
 
 class ContractViolationError(TaskError):
-    """A result that breaks what the skill promised: quarantined at once, and the worker's reputation drops."""
+    """A result that violates the skill's contract: quarantined at once, and the worker's reputation drops."""
 
     code = "CONTRACT_VIOLATION_ERROR"
     retryable = False
@@ -188,24 +188,24 @@ class InvalidInputError(TaskError):
 
 
 class IntegrityMismatchError(TaskError):
-    """A file is not what its metadata say: the job fails without a retry."""
+    """A file does not match its metadata: the job fails without a retry."""
 
     code = "INTEGRITY_MISMATCH_ERROR"
     retryable = False
 
 
 class StoreError(WorkerError):
-    """Results cannot be kept on disk; the message names the file or directory and what is wrong with it."""
+    """Results cannot be kept on disk; the message names the file or directory and the problem."""
 
 
 class ProtocolError(WorkerError):
-    """Base of what can be wrong with a message."""
+    """Base of the errors of messages."""
 
 
 class UnsendableValueError(ProtocolError):
-    """A value that an orchestrator of this dialect answers with 500 for ever (RXON.md, "Signing").
+    """A value that an orchestrator of this dialect always answers with 500 (RXON.md, "Signing").
 
-    ``path`` is where it stands in the message, as a JSON path (``$.data.scores[3]``); ``problem`` what is wrong.
+    ``path`` is its place in the message, as a JSON path (``$.data.scores[3]``); ``problem`` says what is wrong.
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -215,9 +215,9 @@ class UnsendableValueError(ProtocolError):
 
 
 class MalformedMessageError(ProtocolError):
-    """Bytes from an orchestrator that are not the message they should be.
+    """Bytes from an orchestrator that are not the expected message.
 
-    ``job_id`` and ``task_id`` are set when at least they could be read: the task can then be answered with a failure.
+    ``job_id`` and ``task_id`` are set if at least they could be read: the task can then be answered with a failure.
     """
 
     def __init__(self, message: str, *, job_id: str | None = None, task_id: str | None = None) -> None:
@@ -227,10 +227,10 @@ class MalformedMessageError(ProtocolError):
 
 
 class UntrustedTaskError(ProtocolError):
-    """A task that must not run. Nothing of it was used but the ids it can be answered under.
+    """A task that must not run. Nothing of it was used except the ids for an answer.
 
     ``reason`` is one of a few words, for metrics: ``unsigned``, ``bad_signature``, ``not_allowed``. ``job_id`` and
-    ``task_id`` are what the task says they are, None where it does not say.
+    ``task_id`` are the task's own claims, None if missing.
     """
 
     def __init__(self, reason: str, message: str, *, job_id: str | None = None, task_id: str | None = None) -> None:
@@ -241,11 +241,11 @@ class UntrustedTaskError(ProtocolError):
 
 
 class TransportError(WorkerError):
-    """A call that did not end with a usable answer.
+    """A call without a usable answer.
 
-    ``retryable``: the same call may succeed later. ``maybe_processed``: the other side may have acted on it all the
-    same, so a retry may be answered as a duplicate. ``retry_after``: seconds to wait at least, when we were told.
-    ``status``: the HTTP status, when there was one.
+    ``retryable``: the same call may succeed later. ``maybe_processed``: the other side may have acted on it anyway, so
+    a retry may be answered as a duplicate. ``retry_after``: the least seconds to wait, if the answer gave them.
+    ``status``: the HTTP status, if there was one.
     """
 
     retryable: bool = True
@@ -255,9 +255,9 @@ class TransportError(WorkerError):
 
 
 class ConnectionFailedError(TransportError):
-    """No connection, or it ended in the middle of the call, or what came was not HTTP.
+    """No connection, a connection that ended during the call, or an answer that is not HTTP.
 
-    ``maybe_processed`` is false where nothing was sent: there was no connection.
+    ``maybe_processed`` is false if nothing was sent because there was no connection.
     """
 
     def __init__(self, message: str = "", *, maybe_processed: bool = True) -> None:
@@ -266,26 +266,26 @@ class ConnectionFailedError(TransportError):
 
 
 class CallTimedOutError(TransportError):
-    """No answer within the call's time."""
+    """No answer within the call's time limit."""
 
     maybe_processed = True
 
 
 class AnswerTooLongError(TransportError):
-    """An answer that is not read: over ``MAX_RESPONSE_BYTES``, decompressed, or of more than a million values."""
+    """An answer that is not read: over ``MAX_RESPONSE_BYTES`` decompressed, or with more than a million values."""
 
     maybe_processed = True
 
 
 _ABOUT_THE_MESSAGE: Final = frozenset({400, 413})
-"""Statuses by which orchestrators refuse a message for good: it is malformed, or too large (1.0b21, 1.0b30: tried)."""
+"""Statuses of permanent refusals: the message is malformed or too large (1.0b21, 1.0b30: tried)."""
 
 
 class RejectedError(TransportError):
-    """An answer with an HTTP status other than 2xx. ``detail`` is what it said, shortened, for people only.
+    """An answer with an HTTP status other than 2xx. ``detail`` is its shortened text, for people only.
 
-    ``from_orchestrator``: it announced the protocol's version, as every answer of an orchestrator to a message does;
-    proxies, captive portals and servers that are starting do not. Only such an answer can be final (not ``retryable``).
+    ``from_orchestrator``: it announced the protocol version, as every answer of an orchestrator to a message does;
+    proxies, captive portals and starting servers do not. Only such an answer can be final (not ``retryable``).
     """
 
     def __init__(
@@ -311,4 +311,4 @@ class RejectedError(TransportError):
 
 
 TASK_ERRORS: Mapping[str, type[TaskError]] = {error.code: error for error in TaskError.__subclasses__()}
-"""Wire code → the exception that stands for it."""
+"""Wire code → the exception for it."""

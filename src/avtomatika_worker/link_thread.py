@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker._waiting import the_one
 
 _T = TypeVar("_T")
@@ -99,16 +100,12 @@ class LinkThread:
         self._thread.join()  # it has nothing left to do
 
     def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
-                runner.run(self._serve())
-        except asyncio.CancelledError:
-            pass
-        except BaseException as error:  # noqa: BLE001 - handed to the main loop, which raises it
-            self.failure = the_one(error)
-        finally:
-            self.ended.set_result(None)
-            self._up.set()
+        with caught() as kept, asyncio.Runner(loop_factory=self._loop_factory) as runner:
+            runner.run(self._serve())
+        if kept.error is not None and not isinstance(kept.error, asyncio.CancelledError):
+            self.failure = the_one(kept.error)  # the main loop raises it
+        self.ended.set_result(None)
+        self._up.set()
 
     async def _serve(self) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()

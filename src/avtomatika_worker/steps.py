@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker._waiting import settle, the_one, wait_through
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
@@ -72,14 +73,12 @@ class Steps:
         return False
 
     async def _do(self, name: str, work: Work) -> bool:
-        try:
+        with caught() as kept:  # the next step follows, whatever this one raises
             await work()
-        except BaseException as error:  # noqa: BLE001 - the next step follows, whatever this one raises
-            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                return False  # for taking too long
+        error = kept.error
+        if error is not None and not (isinstance(error, asyncio.CancelledError) and _is_being_cancelled()):
             self._failures.add(f"the shutdown's step {name!r}", error)
-            return False
-        return True
+        return error is None  # it may have been cancelled for taking too long
 
 
 def _is_being_cancelled() -> bool:

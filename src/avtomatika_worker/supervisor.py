@@ -1,4 +1,4 @@
-"""Starts the services, watches them, and takes them down in a written sequence.
+"""Starts the services, watches them, and shuts them down in a fixed sequence.
 
 Two threads, a loop and a task group each: the main loop runs polls, skills and first deliveries; the link thread runs
 what must stay alive while a skill blocks (heartbeats, commands, retries, health).
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from avtomatika_worker._boundaries import Caught, caught
 from avtomatika_worker._waiting import at_once, settle, side_by_side, wait_through
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.outcome import CancelReason
@@ -33,7 +34,7 @@ from avtomatika_worker.tasks.state import StatePublisher
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
 TELL_TIMEOUT: Final = 3.0
-"""Seconds for telling every orchestrator "draining", and again for "offline"."""
+"""Seconds for announcing "draining" to every orchestrator, and again for "offline"."""
 
 REPORT_TIMEOUT: Final = 3.0
 """Seconds for the results of tasks that have ended to be delivered, or stored."""
@@ -137,7 +138,7 @@ class Supervisor:
         settle(self._stop)
 
     def request_shutdown(self) -> None:
-        """Begin to shut down; asked a second time, skip to its end."""
+        """Begin to shut down; on the second call, skip to its end."""
         if self._stop.done():
             settle(self._force)
         settle(self._stop)
@@ -184,7 +185,7 @@ class Supervisor:
         return Ending(forced=self._force.done(), lost=self._engine.outbox.lost)
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet. Called in any thread, when the loops have come to a stop."""
+        """Write to disk what is not there yet. May be called from any thread, after the loops have stopped."""
         self._engine.outbox.rescue()
 
     # -------------------------------------------------------------------------------------------------- up
@@ -194,11 +195,11 @@ class Supervisor:
         async with self._group:
             try:
                 async with AsyncExitStack() as stack:
-                    try:
+                    with caught() as failed:  # raised by `run`, when everything is taken down
                         if await self._open(stack):
                             await self._serve(stack)
-                    except BaseException as error:  # noqa: BLE001 - raised by `run`, when everything is taken down
-                        self._failures.add("the start", error, logged=False)
+                    if failed.error is not None:
+                        self._failures.add("the start", failed.error, logged=False)
                     self._taking_down = True
             finally:
                 self._stopped.set()
@@ -220,21 +221,20 @@ class Supervisor:
         if self._stop.done():
             opening.close()
             return False
-        failed: list[BaseException] = []
+        failed = Caught()
 
         async def until_open() -> None:
-            try:
+            nonlocal failed
+            with caught() as failed:
                 await opening
-            except BaseException as error:  # noqa: BLE001 - raised below
-                failed.append(error)
 
         task = self._group.create_task(until_open(), name=f"open {name}")
         await self._wait({task, self._stop})
         if not task.done():
             task.cancel()
             await self._wait({task}, CLOSE_TIMEOUT)
-        elif failed:
-            raise failed[0]
+        elif failed.error is not None:
+            raise failed.error
         return not self._stop.done()
 
     async def _serve(self, stack: AsyncExitStack) -> None:
@@ -266,17 +266,16 @@ class Supervisor:
 
     async def _watched(self, run: Work, name: str) -> None:
         """Run a service. Its end before it is taken down is a failure, and so is whatever it raises, at any time."""
-        try:
+        with caught() as kept:  # raised by `run`, when everything is taken down
             await run()
-        except BaseException as error:  # noqa: BLE001 - raised by `run`, when everything is taken down
-            if not isinstance(error, asyncio.CancelledError):
-                self._failures.add(name, error)
-            elif not self._taking_down:  # perhaps all tasks of the loop are: then `run` is, too
-                self._interrupted = RuntimeError(f"{name} was cancelled, and not by the worker")
-                _log.error("%s", self._interrupted, extra={"action": "part_cancelled"})
-        else:
-            if not self._taking_down:
-                self._failures.add(name, RuntimeError(f"{name} ended by itself"))
+        error = kept.error
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            self._failures.add(name, error)
+        elif not self._taking_down and error is None:
+            self._failures.add(name, RuntimeError(f"{name} ended by itself"))
+        elif not self._taking_down:  # perhaps all tasks of the loop are: then `run` is, too
+            self._interrupted = RuntimeError(f"{name} was cancelled, and not by the worker")
+            _log.error("%s", self._interrupted, extra={"action": "part_cancelled"})
         self.shutdown()
 
     # -------------------------------------------------------------------------------------------------- down
@@ -287,7 +286,7 @@ class Supervisor:
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
-        await step("tell draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
+        await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
@@ -298,11 +297,11 @@ class Supervisor:
         if self._force.done():
             engine.outbox.stop_sending()
         offline = partial(self._announce, WorkerStatus.OFFLINE)
-        await step("tell offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
+        await step("announce offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
 
     async def _announce(self, status: WorkerStatus) -> None:
-        """Tell every orchestrator, side by side; nobody, where the link thread has failed, which is known already."""
+        """Announce a status to all orchestrators at once, unless the link thread has failed, which is already known."""
 
         async def announce_all() -> None:
             if status is WorkerStatus.OFFLINE and self._engine.standby is not None:

@@ -1,14 +1,22 @@
-"""What crosses between the main loop and the link thread's: three small tools, nothing else does."""
+"""What threads share.
+
+`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Queue` for values in order, `Multiset` for
+counts. The rule: the main loop publishes frozen snapshots, and other threads read them; what they want of the main loop
+they put into one queue. docs/explanation/threads.md lists all that more than one thread touches; a test compares.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections import deque
-from collections.abc import AsyncGenerator
-from typing import Final, Generic, TypeVar
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Hashable
+from typing import Final, Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
+_H = TypeVar("_H", bound=Hashable)
+_Ts = TypeVarTuple("_Ts")
 
 MOST_WAITING: Final = 1_000
 """Things that a `Queue` holds at most."""
@@ -120,27 +128,27 @@ class Queue(Generic[_T]):
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def put(self, thing: _T) -> bool:
-        """Hand something over, from any thread; false when there is no room."""
+        """Hand something over, from any thread; return false if there is no room."""
         with self._lock:
             if len(self._waiting) >= MOST_WAITING:
                 return False
             self._waiting.append(thing)
             if self._reader is not None:
-                loop, came = self._reader
-                loop.call_soon_threadsafe(came.set)
+                loop, arrived = self._reader
+                CallQueue(loop).put(arrived.set)
             return True
 
     async def read(self) -> AsyncGenerator[_T, None]:
-        """Yield what comes, and what has come before."""
-        came = asyncio.Event()
+        """Yield what arrives, and what has arrived before."""
+        arrived = asyncio.Event()
         with self._lock:
-            self._reader = asyncio.get_running_loop(), came
+            self._reader = asyncio.get_running_loop(), arrived
         try:
             while True:
-                came.clear()
+                arrived.clear()
                 while (thing := self._next()) is not None:
                     yield thing
-                await came.wait()
+                await arrived.wait()
         finally:
             with self._lock:
                 self._reader = None
@@ -150,12 +158,46 @@ class Queue(Generic[_T]):
             return self._waiting.popleft() if self._waiting else None
 
 
+class CallQueue:
+    """Calls that any thread leaves to one event loop, which makes them in order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def put(self, call: Callable[[*_Ts], object], *args: *_Ts) -> None:
+        """Have ``call(*args)`` made over there; once that loop is closed, nobody makes it. Never waits."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
+
+class Multiset(Generic[_H]):
+    """Counts values. Any thread may change it, and copy it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[_H] = Counter()
+
+    def add(self, value: _H) -> None:
+        """Count one more."""
+        with self._lock:
+            self._counts[value] += 1
+
+    def remove(self, value: _H) -> None:
+        """Count one less; what is counted no more is forgotten."""
+        with self._lock:
+            self._counts[value] -= 1
+            if not self._counts[value]:
+                del self._counts[value]
+
+    def distinct(self) -> list[_H]:
+        """Return each value that is counted, once."""
+        with self._lock:
+            return list(self._counts)
+
+
 def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
     def wake() -> None:
         if not future.done():
             future.set_result(None)
 
-    try:
-        loop.call_soon_threadsafe(wake)
-    except RuntimeError:  # that loop is closed: nobody waits there any more
-        return
+    CallQueue(loop).put(wake)

@@ -194,7 +194,7 @@ def test_input_without_one_text_is_invalid(params: dict[str, Any]) -> None:
 
 
 def test_a_file_that_is_not_text_is_a_permanent_failure() -> None:
-    with pytest.raises(PermanentError, match="not text in UTF-8"):
+    with pytest.raises(PermanentError, match="not UTF-8 text"):
         app.word_stats(app.WordStatsParams(path=str(DATA / "dusk.jpg")))
 
 

@@ -83,7 +83,7 @@ async def test_all_is_well_and_the_probe_leaves_no_worker_that_takes_tasks(docto
         "heartbeats are accepted",
     ):
         assert expected in printed
-    assert lines[-1] == "Everything is well."
+    assert lines[-1] == "Everything is fine."
     (worker,) = orchestrator.workers.values()
     assert worker.worker_id.startswith("doctor-")
     assert (worker.status, dict(worker.skills), worker.connected) == ("offline", {}, False)
@@ -108,7 +108,7 @@ async def test_a_fallback_that_is_taken_instead_of_the_token_is_a_warning(doctor
     given = {"ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": "old", "WORKER_TOKEN_FALLBACK": "dev-token"}
     code, printed = await doctor("--json", **given)
     assert code == 1
-    assert ("warning", "make the fallback WORKER_TOKEN") in [(each[0], each[2]) for each in findings(printed)]
+    assert ("warning", "set WORKER_TOKEN to the fallback") in [(each[0], each[2]) for each in findings(printed)]
     code, printed = await doctor("--json", **(given | {"WORKER_TOKEN_FALLBACK": "wrong, too".replace(" ", "-")}))
     assert code == 2
     assert findings(printed)[-1][1].startswith("the token is refused")
@@ -152,7 +152,7 @@ async def test_a_clock_that_is_off_is_a_warning_and_reckoned_with(doctor, orches
         (Fault("register", "status", status=404), "error", "there is no orchestrator at this URL", 2),
         (Fault("register", "status", status=302), "error", "it answers with a redirect", 2),
         (Fault("register", "status", status=400), "error", "the registration is refused", 2),
-        (Fault("register", "html", status=502), "error", "it answers, and cannot work", 2),
+        (Fault("register", "html", status=502), "error", "it answers, but does not work", 2),
         (Fault("register", "body", body=b"<html>"), "error", "the answer is not the answer to a registration", 2),
         (Fault("register", "status", status=429, retry_after=7), "warning", "refuses calls, for 7 s", 1),
         (Fault("heartbeat", "status", status=429), "warning", "a heartbeat is not accepted: HTTP 429", 1),

@@ -134,7 +134,7 @@ async def test_run_serves_the_next_task_with_the_edited_code(project, orchestrat
         before = await run_version(orchestrator)
         assert before["version"] == 1
         edit(project, '"version": 1', '"version": 2')
-        await worker.wait_for("my_app.py changed: starting again")
+        await worker.wait_for("my_app.py changed: restarting")
         after = await run_version(orchestrator)
         assert after["version"] == 2
         with pytest.raises(ProcessLookupError):
@@ -157,7 +157,7 @@ async def test_dev_serves_the_next_task_with_the_edited_code(project):
         assert await run_task() == 1
         for version in (2, 3):
             edit(project, f'"version": {version - 1}', f'"version": {version}')
-            await worker.wait_for("my_app.py changed: starting again")
+            await worker.wait_for("my_app.py changed: restarting")
             await worker.ready()
             assert await run_task() == version
         worker.process.send_signal(signal.SIGINT)
@@ -170,7 +170,7 @@ async def test_a_syntax_error_is_told_and_mending_it_brings_the_worker_back(proj
         edit(project, '"version": 1,', '"version": 2 2')
         line = await worker.wait_for("worker: --app: importing my_app failed: SyntaxError")
         assert "my_app.py, line 8" in line
-        await worker.wait_for("ended with exit code 2; it starts again when a Python file changes")
+        await worker.wait_for("ended with exit code 2; it restarts when a Python file changes")
         edit(project, '"version": 2 2', '"version": 3,')
         await worker.ready()
         assert (await run_version(orchestrator))["version"] == 3
@@ -192,7 +192,7 @@ async def test_a_running_task_finishes_before_the_edited_code_starts(project, or
         await worker.ready()
         job = await slow_task(orchestrator)
         edit(project, '"version": 1', '"version": 2')
-        await worker.wait_for("my_app.py changed: starting again")
+        await worker.wait_for("my_app.py changed: restarting")
         assert job.result == {"result": "finished"}
         await worker.ready()
         worker.process.terminate()
@@ -289,7 +289,7 @@ async def test_what_cannot_be_watched_is_left_out(project, orchestrator):
         async with reloaded(project, "run", url=orchestrator.url, prefix=without_privileges()) as worker:
             await worker.ready()
             edit(project, '"version": 1', '"version": 2')
-            await worker.wait_for("my_app.py changed: starting again")
+            await worker.wait_for("my_app.py changed: restarting")
             assert (await run_version(orchestrator))["version"] == 2
             worker.process.terminate()
             assert await worker.end() == 0
@@ -303,13 +303,13 @@ async def test_directories_come_and_go(project, orchestrator):
         new = project / "package"
         new.mkdir()
         (new / "inner.py").write_text("N = 1", "utf-8")
-        await worker.wait_for("inner.py changed: starting again")
+        await worker.wait_for("inner.py changed: restarting")
         await worker.ready()
         shutil.rmtree(new)
-        await worker.wait_for("changed: starting again")
+        await worker.wait_for("changed: restarting")
         await worker.ready()
         edit(project, '"version": 1', '"version": 2')
-        await worker.wait_for("my_app.py changed: starting again")
+        await worker.wait_for("my_app.py changed: restarting")
         await worker.ready()
         worker.process.terminate()
         assert await worker.end() == 0

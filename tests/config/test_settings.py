@@ -134,7 +134,7 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("INSTALLED_ARTIFACTS", "{}", "JSON list"),
         ("WORKER_DEVICES", '[{"type": "gpu", "vram": 8}]', "unknown keys 'vram'"),
         ("WORKER_DEVICES", "[{", "not JSON"),
-        ("TLS_CA_PATH", "/nowhere/ca.pem", "file that exists"),
+        ("TLS_CA_PATH", "/nowhere/ca.pem", "existing file"),
     ],
 )
 def test_a_wrong_value_is_one_problem_naming_variable_value_and_what_is_allowed(
@@ -236,7 +236,7 @@ def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -
     [
         ("[]", "at least one"),
         ('["http://a"]', "[0] must be an object"),
-        ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is there more than once"),
+        ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is listed more than once"),
         ('[{"url": "http://a", "weight": 0}]', "'weight' must be a whole number ≥ 1"),
         ('[{"url": "http://a", "priority": true}]', "'priority' must be a whole number"),
         (

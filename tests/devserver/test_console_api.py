@@ -440,4 +440,4 @@ async def test_a_page_of_a_task_is_offered_for_download_only(start: Start, room:
 async def test_without_a_place_for_files_that_is_said(start: Start) -> None:
     _, worker = await start(console=Console())
     status, answer = await send(worker, "POST", "/console/api/files?name=a", b"x")
-    assert (status, "without a place for files" in answer["error"]) == (404, True)
+    assert (status, "without a directory for files" in answer["error"]) == (404, True)

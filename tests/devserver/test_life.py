@@ -68,7 +68,7 @@ async def test_a_restart_that_forgets_its_workers(start: Start) -> None:
 
 async def test_stopping_twice_and_starting_twice(start: Start) -> None:
     orchestrator, _ = await start()
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="already running"):
         await orchestrator.start()
     await orchestrator.stop()
     await orchestrator.stop()

@@ -17,6 +17,7 @@ from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.policy.backoff import BackoffPolicy
+from avtomatika_worker.protocol.messages import FileMetadata
 from files.s3 import ACCESS_KEY, SECRET_KEY, S3Server, serving
 
 PART = 5 * 1024 * 1024
@@ -81,6 +82,10 @@ class FilesOfTasks:
         made = self.files.for_task(job_id, task_id, self.told.append, asyncio.get_running_loop())
         self._made.append(made)
         return made.files
+
+    def stored(self, uri: str) -> FileMetadata | None:
+        """Return what is known of an object that the last task has stored."""
+        return self._made[-1].stored(uri)
 
     async def remove(self) -> None:
         """Do what is done after the tasks."""

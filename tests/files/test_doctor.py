@@ -76,8 +76,8 @@ async def test_a_probe_is_written_read_and_deleted(doctor: Doctor, bucket: Bucke
 @pytest.mark.parametrize(
     ("method", "severity", "text", "code"),
     [
-        ("PUT", "error", "nothing can be written to s3://{}: access denied", 2),
-        ("GET", "error", "what is written to s3://{} cannot be read: access denied", 2),
+        ("PUT", "error", "cannot write to s3://{}: access denied", 2),
+        ("GET", "error", "cannot read what was written to s3://{}: access denied", 2),
         ("POST", "warning", "the probe cannot be deleted: access denied", 1),
     ],
 )

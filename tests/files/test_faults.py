@@ -140,7 +140,7 @@ async def test_a_part_that_breaks_is_sent_again_and_the_others_are_not(
     uri = await task.upload_file("big")
     assert bucket.server.get(uri) == content
     assert (proxy.faults, proxy.count("PUT")) == (2, 5 + 2)
-    metadata = task.stored(uri)
+    metadata = files.stored(uri)
     assert metadata is not None
     assert metadata.size == BIG
     assert (metadata.etag or "").endswith("-5")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avtomatika_worker import TaskError, UnsafeNameError
+from avtomatika_worker import TaskError, TaskFiles, UnsafeNameError
 from avtomatika_worker.files.location import locate
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
@@ -64,7 +64,8 @@ def _inside(base: Path, root: Path) -> bool:
 @given(awkward)
 def test_no_name_leads_out_of_a_tasks_directory(name: str) -> None:
     async def use(base: Path, files: Files) -> None:
-        task = files.for_task("job", "task", lambda _: None)
+        operations = files.for_task("job", "task", lambda _: None)
+        task = TaskFiles(operations)
         root = await task.get_root()
         (root / "link").symlink_to(base / "outside")
         (root / "loop").symlink_to(root / "loop")
@@ -87,7 +88,7 @@ def test_no_name_leads_out_of_a_tasks_directory(name: str) -> None:
                 if isinstance(found, Path):
                     assert root in (found, *found.resolve().parents)
         assert _inside(base, root)
-        await task.remove()
+        await operations.remove()
 
     with surroundings() as (base, files):
         asyncio.run(use(base, files))
@@ -97,7 +98,8 @@ def test_no_name_leads_out_of_a_tasks_directory(name: str) -> None:
 @given(awkward, awkward)
 def test_no_id_leads_out(task_id: str, job_id: str) -> None:
     async def use(base: Path, files: Files) -> None:
-        task = files.for_task(job_id, task_id, lambda _: None)
+        operations = files.for_task(job_id, task_id, lambda _: None)
+        task = TaskFiles(operations)
         try:
             root = await task.get_root()
         except UnsafeNameError as error:
@@ -112,7 +114,7 @@ def test_no_id_leads_out(task_id: str, job_id: str) -> None:
         else:
             assert uri.startswith(f"file://{base}/store/{job_id}/{task_id}/")
             assert (base / "store" / job_id / task_id / "a").read_text() == "x"
-        await task.remove()
+        await operations.remove()
 
     with surroundings() as (base, files):
         asyncio.run(use(base, files))

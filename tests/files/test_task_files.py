@@ -127,5 +127,5 @@ async def test_a_pipe_is_no_file_to_upload(offline: FilesOfTasks) -> None:
     os.mkfifo(await files.path_to("d/pipe"))
     with pytest.raises(FileNotFoundError):
         await files.upload_file("d/pipe")
-    with pytest.raises(UnsafeNameError, match="no regular file"):
+    with pytest.raises(UnsafeNameError, match="not a regular file"):
         await files.upload_dir("d")

@@ -66,7 +66,7 @@ async def test_a_second_signal_cuts_the_shutdown_short_and_a_third_kills(orchest
         await workers.record("stopped")  # the one that naps
         workers.send(signal.SIGINT)
         assert await workers.end() == 3
-        assert "does not end: it is killed" in workers.output
+        assert "does not end: killing it" in workers.output
 
 
 async def test_a_blocked_main_loop_makes_the_fleet_unlive_and_is_named(orchestrator, tmp_path):

@@ -214,7 +214,7 @@ def test_a_text_line_has_time_level_logger_message_and_context(stream: io.String
     lines = stream.getvalue().splitlines()
     assert [line[2] + line[5] for line in lines] == ["::", "::"]
     assert [line[8:] for line in lines] == [
-        " WARN  worker.services.link  got 3  task=t1 job=j1",
+        " WARN  worker.link.link  got 3  task=t1 job=j1",
         " INFO  avtomatika_workers  theirs",
     ]
 

@@ -163,16 +163,16 @@ def _usage(cpu=50.0, ram=8.0, **devices):
 )
 def test_usage_is_told_when_it_leaves_the_dead_band(told, now, is_news):
     memory = HeartbeatMemory(15.0)
-    assert memory.usage_to_tell(told, 0.0) is told
-    memory.usage_told(told, 0.0)
-    assert (memory.usage_to_tell(now, 30.0) is now) == is_news
-    assert memory.usage_to_tell(now, 60.0) is now  # and once a minute in any case
+    assert memory.usage_to_report(told, 0.0) is told
+    memory.usage_reported(told, 0.0)
+    assert (memory.usage_to_report(now, 30.0) is now) == is_news
+    assert memory.usage_to_report(now, 60.0) is now  # and once a minute in any case
 
 
 def test_a_registration_forgets_what_usage_was_told():
     memory = HeartbeatMemory(15.0)
-    memory.usage_told(_usage(), 0.0)
-    assert memory.usage_to_tell(_usage(), 1.0) is None
+    memory.usage_reported(_usage(), 0.0)
+    assert memory.usage_to_report(_usage(), 1.0) is None
     memory.registered(STATE, CATALOGUE, 2.0)
-    assert memory.usage_to_tell(_usage(), 2.0) is not None
-    assert memory.usage_to_tell(None, 2.0) is None
+    assert memory.usage_to_report(_usage(), 2.0) is not None
+    assert memory.usage_to_report(None, 2.0) is None

@@ -117,7 +117,7 @@ def test_what_is_short_is_told():
 
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2)])
 def test_bounds_that_are_none_are_refused(least, most):
-    with pytest.raises(ValueError, match="bounds"):
+    with pytest.raises(ValueError, match="slot limits"):
         SlotTuner(TunerPolicy(least, most))
 
 

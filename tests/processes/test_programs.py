@@ -139,7 +139,7 @@ async def test_a_program_that_runs_its_worker_without_asking_for_its_name_is_tol
     assert process.returncode == 2
     told = [line for line in output.decode().splitlines() if line.startswith("worker: ")]
     assert len(told) == 1
-    assert 'put worker.run() and the like under: if __name__ == "__main__"' in told[0]
+    assert 'put calls such as worker.run() under: if __name__ == "__main__"' in told[0]
 
 
 async def test_a_resource_that_cannot_be_made_is_exit_code_2_and_one_line(orchestrator, tmp_path):

@@ -227,14 +227,14 @@ def gives_what_the_worker_gives() -> TaskContext:
     ("func", "problem"),
     [
         (returns_nothing_known, "it needs a return annotation"),
-        (returns_a_text, "str is no type of its own"),
-        (returns_a_dict, "dict is no type of its own"),
-        (returns_one_or_none, "is no type of its own"),
+        (returns_a_text, "str is not a distinct type"),
+        (returns_a_dict, "dict is not a distinct type"),
+        (returns_one_or_none, "is not a distinct type"),
         (yields_but_says_it_returns, "it yields, so it returns an Iterator"),
         (is_a_context_manager, "without contextmanager"),
         (takes_what_has_no_type, "the argument 'database' needs a type hint"),
         (takes_anything, "the argument *databases: .* cannot be filled"),
-        (gives_what_the_worker_gives, "TaskContext is given to skills by the worker itself"),
+        (gives_what_the_worker_gives, "TaskContext is provided by the worker itself"),
     ],
 )
 def test_a_wrong_definition_is_refused_at_once(func, problem):
@@ -270,7 +270,7 @@ def test_a_circle_and_a_need_that_nobody_fills_are_found_before_the_start():
     worker = Worker()
     worker.resource(make_from_other)
     settings = worker.load_settings({})
-    with pytest.raises(ResourceError, match=r"nobody makes its argument 'other', a Other \(resources are: Model\)"):
+    with pytest.raises(ResourceError, match=r"nothing makes its argument 'other', a Other \(resources are: Model\)"):
         worker.load_skills(settings)
     worker.resource(make_other_from)
     with pytest.raises(ResourceError, match="it needs itself: make_from_other → make_other_from → make_from_other"):
@@ -293,7 +293,7 @@ async def test_resources_of_a_blueprint_and_those_registered_after_a_skill_are_g
         return {"name": config and config.name, "n": n}
 
     worker.include_blueprint(blueprint)
-    with pytest.raises(SkillDefinitionError, match="if it is a resource, register that before the skill"):
+    with pytest.raises(SkillDefinitionError, match="if it is a resource, register it before the skill"):
 
         @worker.skill
         async def too_early(database: Database) -> None: ...

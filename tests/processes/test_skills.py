@@ -49,8 +49,8 @@ async def test_the_context_works_as_elsewhere(h, caplog):
     assert result.costs["tokens"] == 12
     blocked = [each.getMessage() for each in caplog.records if getattr(each, "action", "") == "event_blocked"]
     assert [text.partition(": ")[2] for text in blocked] == [
-        "it breaks its schema: payload.level: is required",
-        "it is not declared (declared are found)",
+        "it violates its schema: payload.level: is required",
+        "it is not declared (declared: found)",
     ]
     await until(lambda: beats_of(h)[-1].get("hot_skills") == ["tell"])
 

@@ -73,12 +73,13 @@ async def test_a_store_that_sends_more_than_it_was_asked_for_is_cut_off(files_of
 
     async with store(answer) as (url, sent):
         files = files_of(url)
-        task = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
+        operations = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
+        task = operations.files
         with pytest.raises(TransientError):
             await task.download_file("s3://b/k")
         assert await task.list(recursive=True) == []
         assert sent[0] < 32 * 1024 * 1024, "what the sockets hold, and not much more"
-        await task.remove()
+        await operations.remove()
         files.close()
 
 
@@ -98,8 +99,9 @@ async def test_a_listing_without_end_is_cut_off(files_of):
 
     async with store(answer) as (url, _):
         files = files_of(url, most_objects=250)
-        task = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
+        operations = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
+        task = operations.files
         with pytest.raises(InvalidInputError, match="more than 250 objects"):
             await task.download_file("s3://b/in/")
-        await task.remove()
+        await operations.remove()
         files.close()

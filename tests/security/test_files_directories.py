@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from avtomatika_worker import TaskFiles
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.delivery.sqlite_store import SqliteStore
 from avtomatika_worker.errors import InternalError, StoreError
@@ -99,8 +100,8 @@ async def test_only_the_default_has_a_place_to_go_to(tmp_path: Path) -> None:
     base.mkdir()
     of_another_user(base)
     files = make_files(load_settings({"TASK_FILES_DIR": str(base)}))
-    task = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
-    with pytest.raises(InternalError, match="of another user"):
+    task = TaskFiles(files.for_task("j", "t", lambda _: None, asyncio.get_running_loop()))
+    with pytest.raises(InternalError, match="under another user.s control"):
         await task.write("a", "x")
     files.close()
 

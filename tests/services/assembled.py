@@ -27,7 +27,8 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
     workshop = make_workshop(settings, worker._provide("w1", {}), telemetry, prestart=False)  # noqa: SLF001
     tasks, presence = make_tasks(settings, worker.skills, [], policies, workshop, outbox, board, telemetry)
     announcement = announce(settings, worker.skills, {}, detect_host())
-    links = make_links(settings, announcement, board, tasks, UsageMonitor(), telemetry)
+    to_main = threadsafe.CallQueue(asyncio.get_running_loop())
+    links = make_links(settings, announcement, board, to_main, tasks, UsageMonitor(), telemetry)
     rotation = Rotation(settings.multi_orchestrator_mode, [1.0])
     poller = Poller(links.links, rotation, tasks, presence, outbox)
 

@@ -73,14 +73,14 @@ def nested(levels):
 UNSENDABLE = {
     "NaN": (float("nan"), "payload.v[0]: nan does not exist in JSON"),
     "infinity": (float("-inf"), "payload.v[0]: -inf does not exist in JSON"),
-    "a huge integer": (2**70, "payload.v[0]: the integer 1180591620717411303424 does not fit into 64 bits"),
+    "a huge integer": (2**70, "payload.v[0]: the integer 1180591620717411303424 does not fit in 64 bits"),
     "a huge float": (1e20, "payload.v[0]: the number 1e+20 has no fraction"),
     "a lone surrogate": ("caf\udce9", "payload.v[0]: the text is not valid Unicode"),
     "one in a key": ({"caf\udce9": 1}, "payload.v[0]: the key 'caf\\udce9' is not valid Unicode"),
     "an object": (object(), "payload.v[0]: object is not JSON-able"),
     "an odd key": ({object(): 1}, "payload.v[0]: the key <object object at"),
     "a coroutine function": (asyncio.sleep, "payload.v[0]: function is not JSON-able"),
-    "nesting": (nested(40), "nested too deep: orchestrators of version 1.0b17 take 30 levels"),
+    "nesting": (nested(40), "nested too deeply: orchestrators of version 1.0b17 accept 30 levels"),
     "nesting without end": (nested(900), "nested too deep"),
     "size": ("x" * 1_100_000, "its payload is 1100010 bytes long, and at most 983040 (MAX_RESULT_BYTES) can be sent"),
 }

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from avtomatika_worker import Worker
+from avtomatika_worker import Worker, threadsafe
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from avtomatika_worker.link.cancellations import CancellationQueue
 from avtomatika_worker.link.link import Link
@@ -53,7 +53,9 @@ def ids(count):
 
 async def test_cancellations_cross_to_a_blocked_loop_in_one_step_and_the_newest_win():
     taken = []
-    cancels = CancellationQueue(asyncio.get_running_loop(), lambda link, ids: taken.append((link, ids)), most=3)
+    cancels = CancellationQueue(
+        threadsafe.CallQueue(asyncio.get_running_loop()), lambda link, ids: taken.append((link, ids)), most=3
+    )
     links = [
         Link(LinkSettings(url, None), "w1", HttpTransport(url, user_agent="x")) for url in ("http://a", "http://b")
     ]

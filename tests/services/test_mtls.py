@@ -5,6 +5,11 @@ import json
 import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.link.link import Link
+from avtomatika_worker.link.link_settings import LinkSettings
+from avtomatika_worker.link.tls_reload import TlsReload
+from avtomatika_worker.protocol.codec import Request
+from avtomatika_worker.transport.http import HttpTransport
 from certificates import Authority
 from services.conftest import actions, running
 
@@ -64,7 +69,7 @@ async def test_a_certificate_of_another_worker_is_refused_and_the_log_says_why(
 async def test_an_access_token_is_asked_for_with_the_certificate_and_renewed(worker, echo, authority, tmp_path):
     files = authority.client_files(tmp_path, "w1")
     version = PROTOCOL_THAT_WANTS_CERTIFICATES_FOR_TOKENS
-    options = {"version": version, "token_lifetime": 1.0, "tls": authority.server(clients=authority)}
+    options = {"version": version, "token_lifetime": 3.0, "tls": authority.server(clients=authority)}
     async with EmbeddedOrchestrator(poll_time=0.2, **options) as orchestrator:
         async with running(worker, orchestrator, heartbeat_interval=0.2, **tls_settings(files)):
             await orchestrator.wait_for(lambda: statuses(orchestrator, "token")[2:])
@@ -83,7 +88,6 @@ async def test_renewed_certificates_are_taken_without_a_restart(worker, echo, au
     async with running(worker, first, heartbeat_interval=0.2, **settings):
         authority.write_ca(files.ca, successor)
         successor.write_client(tmp_path, "w1")
-        await first.wait_for(lambda: actions(caplog, "tls_reloaded"))
         await first.stop()
         second = EmbeddedOrchestrator(port=first.port, poll_time=0.2, tls=successor.server(clients=successor))
         await second.start()
@@ -92,19 +96,28 @@ async def test_renewed_certificates_are_taken_without_a_restart(worker, echo, au
         assert await done(second) == "finished"
         await worker.shutdown()
         await second.stop()
+    assert actions(caplog, "tls_reloaded")
 
 
-async def test_files_that_cannot_be_used_change_nothing_and_are_told(worker, echo, authority, tmp_path, caplog):
+async def test_files_that_cannot_be_used_change_nothing_and_are_reported(authority, tmp_path, caplog):
     files = authority.client_files(tmp_path, "w1")
     server = authority.server(clients=authority)
-    async with EmbeddedOrchestrator(poll_time=0.2, tls=server) as orchestrator:
-        settings = {"tls_reload_interval": 0.05, **tls_settings(files)}
-        async with running(worker, orchestrator, heartbeat_interval=0.1, **settings):
-            whole = files.cert.read_bytes()
-            files.cert.write_bytes(whole[:100])  # in the middle of being written
-            await orchestrator.wait_for(lambda: actions(caplog, "tls_not_reloaded"))
-            assert await done(orchestrator) == "finished"
-            authority.write_client(tmp_path, "w1")
-            await orchestrator.wait_for(lambda: actions(caplog, "tls_reloaded"))
-            assert await done(orchestrator) == "finished"
-    assert "TLS_CERT_PATH" in actions(caplog, "tls_not_reloaded")[0]
+    async with EmbeddedOrchestrator(tls=server) as orchestrator:
+        transport = HttpTransport(orchestrator.url, user_agent="test", tls=files)
+        link = Link(LinkSettings(orchestrator.url, orchestrator.token), "w1", transport)
+        reload = TlsReload(files, [link], interval=1.0)
+        link.open()
+        whole = files.cert.read_bytes()
+        files.cert.write_bytes(whole[:100])  # in the middle of being written
+        for _ in range(2):
+            reload.look()
+            assert (await link.call(Request("GET", "/"))).status
+        assert not actions(caplog, "tls_reloaded")
+        authority.write_client(tmp_path, "w1")
+        for _ in range(2):
+            reload.look()
+            assert (await link.call(Request("GET", "/"))).status
+        assert len(actions(caplog, "tls_reloaded")) == 1
+        await link.close()
+    (reported,) = actions(caplog, "tls_not_reloaded")
+    assert "TLS_CERT_PATH" in reported

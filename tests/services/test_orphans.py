@@ -109,7 +109,7 @@ ALLOWED = {
     "execution/children.py": "an owner, that waits for what it has started",
     "transport/pool.py": "awaited at once: it only has a context of its own",
     "transport/tcp.py": "the race of addresses, which waits for all that it has begun",
-    "files/egress.py": "a connection of the proxy, in a thread of its own, cancels it when it is lost",
+    "files/relay.py": "a connection of the proxy, in a thread of its own, cancels it when it is lost",
     "monitoring/stand_in.py": "a process of its own; what is accepted there is kept until it has connected",
 }
 """Files that call ``create_task`` of something else than a group, and why."""

@@ -70,12 +70,12 @@ def caller():
 @pytest.mark.parametrize(
     ("func", "kind", "remedy"),
     [
-        (plain_generator, "generator", "make it a list"),
+        (plain_generator, "generator", "turn it into a list"),
         (async_generator_from_async, "async_generator", "async for"),
         (forgotten_await, "coroutine", "await it"),
         (future, "Future", "await it"),
-        (lazy_map, "map", "make it a list"),
-        (own_class, "the class Worker", "return an object of it"),
+        (lazy_map, "map", "turn it into a list"),
+        (own_class, "the class Worker", "return an instance of it"),
         (own_function, "function", "call it"),
     ],
     ids=lambda each: getattr(each, "__name__", str(each)),
@@ -295,9 +295,9 @@ def nested(levels):
 UNSENDABLE = {
     "nan": (float("nan"), "nan does not exist in JSON"),
     "infinity": ([1, {"a": float("-inf")}], "inf does not exist in JSON"),
-    "integer": (2**70, "does not fit into 64 bits"),
-    "integer beyond 64 bits by one": (-(2**63) - 1, "does not fit into 64 bits"),
-    "float without a fraction": (1e20, "does not fit into 64 bits"),
+    "integer": (2**70, "does not fit in 64 bits"),
+    "integer beyond 64 bits by one": (-(2**63) - 1, "does not fit in 64 bits"),
+    "float without a fraction": (1e20, "does not fit in 64 bits"),
     "surrogate": ("a\ud800", "lone surrogate"),
     "depth": (nested(40), "nested too deep"),
 }

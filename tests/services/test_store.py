@@ -63,9 +63,9 @@ def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
     code = f"""
         from pathlib import Path
         from avtomatika_worker.errors import ConfigError
-        from avtomatika_worker.delivery.sqlite_store import SqliteStore as Store
+        from avtomatika_worker.delivery.sqlite_store import SqliteStore
         try:
-            Store(Path({str(store.path.parent)!r}), "w1").open()
+            SqliteStore(Path({str(store.path.parent)!r}), "w1").open()
         except ConfigError as error:
             print(error)
     """
@@ -87,8 +87,8 @@ def test_what_was_reported_safe_survives_kill_9_at_any_moment(tmp_path):
     code = f"""
         import sys
         from pathlib import Path
-        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore as Store
-        store = Store(Path({str(tmp_path)!r}), "w1")
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
+        store = SqliteStore(Path({str(tmp_path)!r}), "w1")
         store.open()
         for number in range(100_000):
             put = store.put(Message("http://o.test", Kind.RESULT, str(number), b"x" * 2000, 0.0))
@@ -156,9 +156,9 @@ def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(t
         import resource, signal, sys
         from pathlib import Path
         from avtomatika_worker.errors import StoreError
-        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore as Store
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        store = Store(Path({str(tmp_path)!r}), "w1")
+        store = SqliteStore(Path({str(tmp_path)!r}), "w1")
         store.open()
         put = lambda name, size: store.put(Message("http://o.test", Kind.RESULT, name, b"x" * size, 0.0))
         put("before", 10).result()
@@ -217,8 +217,8 @@ def log_alone(path, lose):
     code = f"""
         import os
         from pathlib import Path
-        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore as Store
-        store = Store(Path({str(path.parent)!r}), "w1")
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
+        store = SqliteStore(Path({str(path.parent)!r}), "w1")
         store.open()
         store.put(Message("http://o.test", Kind.RESULT, "t", b"body", 0.0)).result()
         os._exit(0)
@@ -312,9 +312,9 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
         import resource, signal, shutil
         from pathlib import Path
         from avtomatika_worker.errors import StoreError
-        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore as Store
+        from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        store = Store(Path({str(tmp_path / "state")!r}), "w1")
+        store = SqliteStore(Path({str(tmp_path / "state")!r}), "w1")
         store.open()
         put = lambda name, size: store.put(Message("http://o.test", Kind.RESULT, name, b"x" * size, 0.0))
         for number in range(5):

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from avtomatika_worker import ConfigError
+from avtomatika_worker import ConfigError, threadsafe
 from avtomatika_worker.config import SlotTunerKind, load_settings
 from avtomatika_worker.devserver import JobState
 from avtomatika_worker.monitoring.slot_tuning import SlotTuning
+from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
 from services.conftest import actions, running
@@ -56,10 +57,12 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
 
 def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(caplog):
     slots, now = Slots(4), 0.0
-    tuning = SlotTuning(SlotTuner(TunerPolicy(2, 4)), slots, lambda: (0.0, 0.0), slots.limit)
+    published = threadsafe.Watch(WorkerState(slots_total=4))
+    tuning = SlotTuning(SlotTuner(TunerPolicy(2, 4)), published, lambda: (0.0, 0.0), slots.limit)
     for _ in range(3):
         slots.reserve()
         slots.start()
+    published.publish(WorkerState(slots_total=4, slots_running=3))
     sizes = []
     for load in [Load(memory=99, cpu=5)] * 5 + [Load(memory=5, cpu=99)] + [Load(memory=5, cpu=5)] * 30:
         tuning.look(load, now)
@@ -88,13 +91,14 @@ def test_wrong_settings_of_it_are_named(variables, problem):
 
 
 async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_told_once(caplog):
-    slots, applied = Slots(4), []
+    published, applied, looks = threadsafe.Watch(WorkerState(slots_total=4)), [], []
 
     def measure():
+        looks.append(1)
         raise PermissionError("/proc/meminfo")
 
-    tuning = asyncio.create_task(SlotTuning(SlotTuner(TunerPolicy(1, 4)), slots, measure, applied.append).run())
-    await until(lambda: actions(caplog, "load_unknown"))
+    tuning = asyncio.create_task(SlotTuning(SlotTuner(TunerPolicy(1, 4)), published, measure, applied.append).run())
+    await until(lambda: len(looks) == 2)  # the first has been reported then
     tuning.cancel()
     await asyncio.gather(tuning, return_exceptions=True)
     assert actions(caplog, "load_unknown") == ["the load cannot be measured: PermissionError: /proc/meminfo"]

@@ -69,8 +69,8 @@ def test_metadata_may_be_given_as_a_dict(holder: str) -> None:
     [
         ({"metadata": ["a"]}, "metadata must be a dict"),
         ({"properties": {1: "a"}}, "properties must be a dict"),
-        ({"metadata": {"price": 1}, "price": 2}, "both say 'price'"),
-        ({"metadata": {"a": 1}, "properties": {"a": 1}}, "both say 'a'"),
+        ({"metadata": {"price": 1}, "price": 2}, "both give 'price'"),
+        ({"metadata": {"a": 1}, "properties": {"a": 1}}, "both give 'a'"),
         ({"metadata": {"a": object()}}, "must be JSON-able"),
         ({"schema_dialect": "avro"}, "schema_dialect must be 'json-schema'"),
         ({"executor": ["process"]}, "executor must be"),

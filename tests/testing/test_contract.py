@@ -59,7 +59,7 @@ INPUT = {
     "required param added": Case(objects(a=TEXT), objects(a=TEXT, b=TEXT), "params.b is required now"),
     "param made optional": Case(objects(a=TEXT), objects(a_=TEXT)),
     "param made required": Case(objects(a_=TEXT), objects(a=TEXT), "params.a is required now"),
-    "param gone": Case(objects(a_=TEXT), objects(b_=TEXT), "params.a is not read any more"),
+    "param gone": Case(objects(a_=TEXT), objects(b_=TEXT), "params.a is no longer read"),
     "type widened": Case(objects(a=INTEGER), objects(a=NUMBER)),
     "type narrowed": Case(objects(a=NUMBER), objects(a=INTEGER), "params.a was number and must be integer now"),
     "null added": Case(objects(a=TEXT), objects(a={"anyOf": [TEXT, NULL]})),
@@ -69,12 +69,10 @@ INPUT = {
     "type of a list removed": Case(
         objects(a={"type": ["string", "null", "integer"]}),
         objects(a={"type": ["string", "integer"]}),
-        "params.a may not be null any more",
+        "params.a may no longer be null",
     ),
     "value added": Case(objects(a={"enum": ["x"]}), objects(a={"enum": ["x", "y"]})),
-    "value removed": Case(
-        objects(a={"enum": ["x", "y"]}), objects(a={"enum": ["x"]}), 'params.a may not be "y" any more'
-    ),
+    "value removed": Case(objects(a={"enum": ["x", "y"]}), objects(a={"enum": ["x"]}), 'params.a may no longer be "y"'),
     "values limited": Case(objects(a=TEXT), objects(a={**TEXT, "enum": ["x"]}), 'params.a is limited to ["x"] now'),
     "bound loosened": Case(objects(a={**INTEGER, "minimum": 5}), objects(a={**INTEGER, "minimum": 1})),
     "bound tightened": Case(
@@ -106,14 +104,14 @@ INPUT = {
     "unknown refused": Case(
         objects(a=TEXT),
         {**objects(a=TEXT), "additionalProperties": False},
-        "params: fields that are not known are refused now",
+        "params: unknown fields are refused now",
     ),
     "schema dropped": Case(objects(a=TEXT), None),
     "schema added": Case(None, objects(a=TEXT), "params was anything and must be object now"),
 }
 OUTPUT = {
     "field added": Case(objects(a=TEXT), objects(a=TEXT, b=TEXT)),
-    "field gone": Case(objects(a=TEXT, b_=TEXT), objects(a=TEXT), "data.b is not returned any more"),
+    "field gone": Case(objects(a=TEXT, b_=TEXT), objects(a=TEXT), "data.b is no longer returned"),
     "field may be missing": Case(objects(a=TEXT), objects(a_=TEXT), "data.a may be missing now"),
     "field always there": Case(objects(a_=TEXT), objects(a=TEXT)),
     "type widened": Case(objects(a=INTEGER), objects(a=NUMBER), "data.a was integer and may be number now"),
@@ -159,7 +157,7 @@ def test_skills_types_events_and_statuses(tmp_path):
     new = worker_of(type="image", output_statuses=["late", "broken"])
     assert broken(tmp_path, old, new) == [
         "resize: its type was resize and is image now",
-        "resize: event alert is not declared any more",
+        "resize: event alert is no longer declared",
         "resize: status broken was not announced before",
     ]
     wider = worker_of(events={"alert": {"type": "object"}, "end": {"type": "object"}}, description="new", price=2)
@@ -202,7 +200,7 @@ def test_a_missing_or_broken_file_is_a_failure_that_says_what_to_do(tmp_path, mo
     assert not path.exists()
     for text in ("{", "[]"):
         path.write_text(text, "utf-8")
-        with pytest.raises(AssertionError, match="is no contract"):
+        with pytest.raises(AssertionError, match="is not a contract"):
             assert_contract(worker_of(), path)
     monkeypatch.setenv("AVTOMATIKA_UPDATE_CONTRACT", "1")
     assert_contract(worker_of(), path)

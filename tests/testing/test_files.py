@@ -111,5 +111,5 @@ async def test_what_is_no_name_of_a_file_is_told(worker):
         for name in ("", "a/b", "/etc/passwd", ".."):
             with pytest.raises(ValueError, match="is not the name of a file"):
                 h.store(name, "")
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         h.store("a", "")

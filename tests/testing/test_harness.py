@@ -230,7 +230,7 @@ async def test_a_result_that_does_not_come_says_where_the_task_stands(worker):
             await h.run("wait", timeout=0.1)
         with pytest.raises(LookupError, match="events: none"):
             await h.submit("resize", Size(1)).wait_for_event("nothing")
-        with pytest.raises(LookupError, match=r"ended before it came to 0\.5"):
+        with pytest.raises(LookupError, match=r"ended before it reached 0\.5"):
             await h.submit("resize", Size(1)).wait_for_progress(0.5)
 
 
@@ -241,7 +241,7 @@ async def test_an_unknown_skill_is_told_before_anything_is_sent(worker):
         with pytest.raises(ValueError, match="not int"):
             await h.run("resize", 5)
         assert not h.orchestrator.jobs
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         await h.run("resize", Size(1))
 
 

@@ -15,9 +15,9 @@ _APP = click.option(
     "--app",
     required=True,
     metavar="MODULE:ATTRIBUTE",
-    help="Where the Worker is, such as app.main:worker; a function that returns it works too.",
+    help="Where to find the Worker, such as app.main:worker; a function that returns one works too.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON, for machines.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON for machines.")
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
 
 
@@ -29,10 +29,10 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
 
 
 class _Commands(click.Group):
-    """The commands in the order in which one meets them."""
+    """Lists the commands in the order in which a user needs them."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
-        """Run a command; with ``--json`` or ``--markdown`` nothing else goes to standard output."""
+        """Run a command; with ``--json`` or ``--markdown``, nothing else goes to standard output."""
         arguments = sys.argv[1:] if args is None else list(args)
         if not {"--json", "--markdown"}.isdisjoint(arguments):
             from avtomatika_worker.cli.machines import run_for_machines
@@ -54,8 +54,8 @@ class _Commands(click.Group):
 def main() -> None:
     """Run workers of the Avtomatika orchestrator.
 
-    A worker connects outwards to its orchestrator, announces its skills and runs the tasks it is given. It is
-    configured by environment variables; a .env file in this directory is read too.
+    A worker connects out to its orchestrator, announces its skills and runs the tasks it is given. It is
+    configured by environment variables and, if there is one, the .env file in this directory.
 
     \b
     Try it:            worker demo
@@ -65,7 +65,7 @@ def main() -> None:
     Before deploying:  worker doctor --app app.main:worker
     In production:     worker run --app app.main:worker
 
-    Commands that ask for it take --json, for machines. Colors are used on a terminal only; NO_COLOR turns them off.
+    Several commands accept --json for machines. Colors are used on a terminal only; NO_COLOR turns them off.
     """
 
 
@@ -86,18 +86,18 @@ def main() -> None:
 def run(app: str, health_check: bool, reload: bool, workers: int | None, port: int | None, member: str | None) -> None:
     """Run a worker until SIGINT, SIGTERM or SIGHUP.
 
-    A signal lets running tasks finish, for WORKER_SHUTDOWN_TIMEOUT seconds at most; a second one cuts that short, a
-    third one ends the process at once.
+    The first signal lets running tasks finish, for at most WORKER_SHUTDOWN_TIMEOUT seconds; a second one cuts that
+    short, and a third one ends the process at once.
 
-    With --workers, one process that crashes is started again, SIGHUP replaces them one after the other, a third signal
+    With --workers, a process that crashes is restarted, SIGHUP replaces the processes one after another, a third signal
     kills them, and WORKER_PORT answers for all of them.
 
     \b
     Exit codes:
-      0  orderly shutdown, also when the signal came before the start
+      0  orderly shutdown, even if the signal came before the start
       1  the worker crashed; the traceback is in the log
       2  the configuration, the command or a skill is wrong, or the port is taken
-      3  the shutdown was cut short, by a second signal or as it took too long
+      3  the shutdown was cut short, by a second signal or because it took too long
       4  results were lost: they could neither be delivered nor stored
     """
     if port is not None:
@@ -114,17 +114,18 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, port: i
     "--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="The orchestrator's port; 0 for any."
 )
 @click.option("--protocol", default=None, metavar="VERSION", help="Protocol version to speak, such as 1.0b7.")
-@click.option("--token", default=None, help="The token that workers need; without it, another random one in each run.")
+@click.option("--token", default=None, help="The token that workers need; by default, a new random one for each run.")
 @_RELOAD
 def dev(app: str, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
-    """Run a worker together with an orchestrator for development.
+    """Run a worker together with a development orchestrator.
 
-    It serves a console for the browser, to try skills by hand; tasks can be sent with curl, too. The orchestrator is in
-    memory and keeps nothing. Its token, for another worker's WORKER_TOKEN, is printed. With ORCHESTRATOR_SECRET_KEY set
-    it signs its tasks with that key. Exit code 2 when the port is taken: nothing is made before it is had.
+    It serves a console for the browser, to try skills by hand; tasks can also be sent with curl. The orchestrator runs
+    in memory and keeps nothing. It prints its token, for use as another worker's WORKER_TOKEN. If
+    ORCHESTRATOR_SECRET_KEY is set, it signs its tasks with that key. Exits with code 2 if the port is taken; nothing
+    is created before the port is open.
 
-    With --reload every directory below this one that can be read is watched. A signal, and the end of the process that
-    watches, ends the worker, too.
+    With --reload, every readable directory below this one is watched. The worker ends on a signal, and when the process
+    that watches the files ends.
     """
     from avtomatika_worker.cli.dev import dev_command
 
@@ -137,10 +138,10 @@ def dev(app: str, host: str, port: int, protocol: str | None, token: str | None,
     default="demo-output",
     show_default=True,
     type=click.Path(file_okay=False),
-    help="Directory for the pictures that the demo makes.",
+    help="Directory for the pictures the demo makes.",
 )
 def demo(output: str) -> None:
-    """Watch a worker run tasks of an embedded orchestrator.
+    """Watch a worker run tasks from an embedded orchestrator.
 
     \b
     Exit codes:
@@ -158,21 +159,21 @@ def demo(output: str) -> None:
 @_APP
 @click.argument("skill")
 @click.argument("params", required=False, metavar="[JSON]")
-@click.option("-f", "--file", metavar="PATH", help="Read the params from a JSON file; - for standard input.")
+@click.option("-f", "--file", metavar="PATH", help="Read the params from a JSON file, or from standard input with -.")
 @click.option(
-    "-p", "--param", "fields", multiple=True, metavar="NAME=VALUE", help="One param; as JSON where it is JSON."
+    "-p", "--param", "fields", multiple=True, metavar="NAME=VALUE", help="One param; parsed as JSON if possible."
 )
 @click.option("--metadata", metavar="JSON", help="Metadata of the task.")
-@click.option("--deadline", type=click.FloatRange(0), metavar="SECONDS", help="When the task has to be done, from now.")
+@click.option("--deadline", type=click.FloatRange(0), metavar="SECONDS", help="Deadline of the task, from now.")
 @_JSON
 def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -> None:
-    """Run one skill, once, through the whole pipeline.
+    """Run one skill once, through the whole pipeline.
 
-    The worker runs beside an embedded orchestrator, as in `worker dev`: the task is validated, goes through the
+    The worker runs with an embedded orchestrator, as in `worker dev`: the task is validated and passes through the
     middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
-    task as an orchestrator would; a second one ends the program at once. Files of the result are kept in a temporary
-    directory, unless a store is configured. Logs go to standard error; LOG_LEVEL is WARNING here unless you set it.
-    With --json, all else goes there too: standard output is one JSON value, also of a failure or a mistake.
+    task as an orchestrator would; a second Ctrl+C ends the program at once. Files in the result are kept in a temporary
+    directory unless a store is configured. Logs go to standard error; LOG_LEVEL defaults to WARNING here. With --json,
+    everything else goes there too: standard output is one JSON value, even after a failure or a usage error.
 
     \b
     worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
@@ -182,7 +183,7 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
 
     \b
     Exit codes:
-      0  the skill came to an end of its own
+      0  the skill finished by itself
       1  it failed or was cancelled
       2  the configuration, the command or a skill is wrong
       3  a second signal ended it at once
@@ -197,8 +198,8 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
 def init(name: str) -> None:
     """Make a new project that passes its own tests.
 
-    It has a worker, a skill, tests, a Dockerfile, a .env.example and a README, and the wheel that it is installed from.
-    The directory may exist and hold other files, such as .git or .venv; nothing is overwritten.
+    The project has a worker, a skill, tests, a Dockerfile, a .env.example, a README, and the wheel to install from. The
+    directory may exist and hold other files, such as .git or .venv; nothing is overwritten.
 
     \b
     worker init image-worker
@@ -212,7 +213,7 @@ def init(name: str) -> None:
 @main.command()
 @_APP
 @_JSON
-@click.option("--markdown", is_flag=True, help="Write Markdown, for a README or a site.")
+@click.option("--markdown", is_flag=True, help="Write Markdown for a README or a website.")
 def skills(app: str, as_json: bool, markdown: bool) -> None:
     """List the skills that a worker announces.
 
@@ -227,8 +228,8 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
 
 
 @main.command()
-@click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where the Worker is; checks its skills, too.")
-@click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a probe of its own.")
+@click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where to find the Worker, to check its skills.")
+@click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a separate probe.")
 @click.option(
     "--migrate",
     type=click.Path(exists=True, file_okay=False),
@@ -237,12 +238,12 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
 )
 @_JSON
 def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) -> None:
-    """Look whether a worker could work, and say what to do if not.
+    """Check whether a worker can work, and say what to do if it cannot.
 
-    Checks the configuration, the skills, the port, the directories, the store of files (an object of 1 kB is written,
-    read and deleted), and each orchestrator: whether it can be reached, and with TLS, accepts the token and the
-    signature, speaks a known protocol, opens a WebSocket, whether the clocks agree and whether a rate limit was met.
-    For that a probe without skills registers under an id of its own, and leaves again.
+    Checks the configuration, the skills, the port, the directories, the file store (a 1 kB object is written, read and
+    deleted) and each orchestrator: whether it can be reached, uses TLS, accepts the token and the signature, speaks a
+    known protocol and opens a WebSocket, whether the clocks agree, and whether a rate limit was hit. To do so, a probe
+    without skills registers under an id of its own and leaves again.
 
     \b
     worker doctor
@@ -252,7 +253,7 @@ def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) ->
 
     \b
     Exit codes, by the worst finding:
-      0  everything is well
+      0  everything is fine
       1  warnings
       2  errors: the worker cannot work like this
     """

@@ -9,7 +9,7 @@ from avtomatika_worker.cli import main
 
 
 def start() -> None:
-    """Run the command that the process was started with."""
+    """Run the command this process was started with."""
     open_standard_streams()
     leave_first_process()  # always possible: no thread runs yet
     hear_signals(end_well if sys.argv[1:2] == ["run"] else None)  # before the user's code is imported

@@ -41,7 +41,7 @@ _TRIED_AGAIN: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What was typed."""
+    """The command line's arguments."""
 
     skill: str
     params: str | None
@@ -53,7 +53,7 @@ class Call:
 
 
 def call_command(app: str, call: Call) -> None:
-    """Run one task; exit code 0 when the skill came to an end of its own, 1 when it failed or was cancelled."""
+    """Run one task; exits with code 0 if the skill finished by itself, 1 if it failed or was cancelled."""
     params = read_params(call.params, call.file, call.fields)
     metadata = _object(call.metadata, "--metadata") if call.metadata is not None else None
     worker = load_app(app)
@@ -71,7 +71,7 @@ def call_command(app: str, call: Call) -> None:
 
 
 def read_params(text: str | None, file: str | None, fields: Sequence[str]) -> dict[str, Any]:
-    """Put the params together: a file's, then those of the JSON, then single fields; the later win."""
+    """Merge the params from a file, the JSON and single fields; later ones win."""
     params: dict[str, Any] = {}
     if file is not None:
         params |= _object(_read(file), f"--file {file}")
@@ -127,7 +127,7 @@ async def _run(
     overrides: Mapping[str, Any],
 ) -> SkillResult:
     environ = {"WORKER_ID": "local", **os.environ}
-    # A thread of its own: progress is shown, and Ctrl+C heard, while a skill blocks its loop.
+    # A separate thread: progress is shown and Ctrl+C works even while a skill blocks its loop.
     async with WorkerHarness(worker, settings=overrides, environ=environ, own_thread=True) as harness:
         try:
             given = with_files(worker, call.skill, params)
@@ -149,9 +149,9 @@ async def _run(
 
 
 def with_files(worker: Worker, skill: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the params with a `Path` for each file or directory here that they name where the skill wants one.
+    """Return the params with a `Path` for each local file or directory they name where the skill expects one.
 
-    The harness stores those for the task: a worker opens nothing that a task names by a path.
+    The harness stores those for the task: a worker never opens a path that a task names.
     """
     found = worker.skills.get(skill)
     wanted = found.path_places(dict(params)) if found is not None else frozenset[Place]()
@@ -161,7 +161,7 @@ def with_files(worker: Worker, skill: str, params: Mapping[str, Any]) -> dict[st
 
 
 def _cancel_on_interrupt(task: RunningTask) -> None:
-    """Have a signal cancel the task as an orchestrator would; the second one ends the program."""
+    """Make a signal cancel the task as an orchestrator would; a second one ends the program."""
     loop = asyncio.get_running_loop()
 
     def heard(_number: int, times: int) -> None:
@@ -208,4 +208,4 @@ def _print_error(error: SeenError, console: Console) -> None:
     if error.details:
         console.print_json(json.dumps(error.details, ensure_ascii=False))
     if error.code in _TRIED_AGAIN:
-        console.print(Text("An orchestrator may try this task again; here it is tried once.", style="dim"))
+        console.print(Text("An orchestrator may retry this task; here it runs once.", style="dim"))

@@ -1,4 +1,4 @@
-"""``worker demo``: watch a worker take real tasks from an orchestrator and return results."""
+"""``worker demo``: watch a worker run real tasks from an orchestrator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_OK,
 from avtomatika_worker.worker.thread import WorkerThread
 
 _TIMEOUT = 300.0
-"""Seconds after which the demo gives up, on a very slow machine."""
+"""Seconds after which the demo gives up on a very slow machine."""
 
 _BAR = 16
 _SHORT = 20
@@ -41,7 +41,7 @@ _LINE = 76
 
 
 def demo_command(output: str) -> None:
-    """Run the demo; exit code 0 when every task ended as it should."""
+    """Run the demo; exits with code 0 if every task ended as it should."""
     if importlib.util.find_spec("PIL") is None:
         raise UsageProblem(f"the demo makes thumbnails with Pillow; {install_hint('demo')}")
     try:
@@ -56,7 +56,7 @@ def demo_command(output: str) -> None:
 
 
 async def _until_interrupted(demo: Coroutine[Any, Any, int]) -> int:
-    """Run the demo and return its exit code. A signal ends it, and leaves what its skills compute behind."""
+    """Run the demo and return its exit code. A signal ends it without waiting for its skills."""
     loop, running, came = asyncio.get_running_loop(), asyncio.current_task(), list[int]()
     assert running is not None  # noqa: S101 - this runs in a task
 
@@ -78,8 +78,8 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
 
     token = secrets.token_urlsafe(16)
     async with EmbeddedOrchestrator(token=token) as orchestrator:
-        # Nothing of a skills directory that happens to be here, and of the environment the object store only: it is
-        # always the same demo.
+        # Ignore any skills directory found here, and use only the object store from the environment: the demo is
+        # always the same.
         fixed = {"WORKER_ID": "demo", "WORKER_PROGRESS_INTERVAL": "0.1", "WORKER_SKILLS_DIR": skills_dir}
         here = local_environment(orchestrator.url, token)
         settings = worker.load_settings({**_object_store(), **here, **fixed})
@@ -105,7 +105,7 @@ def _object_store() -> dict[str, str]:
 
 
 async def _stored_pictures(settings: Settings) -> str | None:
-    """Upload the demo's pictures where an S3 store is configured; return the URI they are below."""
+    """Upload the demo's pictures if an S3 store is configured; return the URI prefix they are under."""
     if settings.s3_default_bucket is None:
         return None
     files = make_files(settings)
@@ -121,7 +121,7 @@ async def _stored_pictures(settings: Settings) -> str | None:
 
 async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:
     """Show progress until every job has ended."""
-    # The note gets what is left, so that its length does not move the rest.
+    # The note gets the remaining width, so that its length does not move the other columns.
     note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(_BAR), TimeElapsedColumn(), note)
     with Progress(*columns, console=console, expand=True) as bars:
@@ -145,7 +145,7 @@ def _show(bars: Progress, rows: dict[str, TaskID], jobs: list[tuple[DemoJob, Job
 
 
 def _print_outcomes(jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:
-    """Print two lines for each job: a table would leave no room for the results in a terminal of 80 columns."""
+    """Print two lines for each job: in 80 columns a table would leave no room for the results."""
     title = max(len(job.title) for job, _ in jobs)
     skill = max(len(job.skill) for job, _ in jobs)
     console.print("\n[bold]Results[/]\n")

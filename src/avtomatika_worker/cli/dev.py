@@ -39,13 +39,13 @@ _NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE"
 
 
 def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
-    """Run both until a signal comes."""
+    """Run both until a signal arrives."""
     hear_signals(end_well)
     if reload:
         reload_command()
     worker = load_app(app)
     token = token or secrets.token_urlsafe(16)
-    # Releases that sign no tasks would have all of theirs refused by a worker that has a key.
+    # A worker with a key refuses every task of a release that does not sign tasks.
     unsigned = {} if choose(protocol or NEWEST.version).dialect.signed_tasks else _NO_SIGNATURES
     # The address is replaced once the port is known.
     settings = load_settings(worker, **local_environment("http://127.0.0.1:1", token), **unsigned)
@@ -74,14 +74,14 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: 
 
 
 def local_environment(url: str, token: str) -> dict[str, str]:
-    """Return the variables that point a worker at an embedded orchestrator, whatever the environment says."""
+    """Return the variables that point a worker at an embedded orchestrator, overriding the environment."""
     return {
         "ORCHESTRATOR_URL": url,
         "ORCHESTRATORS_CONFIG": "",
         "WORKER_TOKEN": token,
         "WORKER_INDIVIDUAL_TOKEN": "",
         "WORKER_ENABLE_WEBSOCKETS": "true",
-        "WORKER_HEARTBEAT_PROCESS": "",  # what holds up the worker holds up the orchestrator
+        "WORKER_HEARTBEAT_PROCESS": "",  # whatever blocks the worker blocks the orchestrator too
         "WORKER_RESULT_DURABILITY": "off",  # the orchestrator forgets everything when it ends
     }
 
@@ -110,15 +110,15 @@ class _Session:
 
     @property
     def shutdown_limit(self) -> float:
-        """Seconds that shutting down may take."""
+        """Limit for the shutdown, in seconds."""
         return longest_shutdown(self._worker.skills, self._settings)
 
     def rescue(self) -> None:
-        """Do nothing: the orchestrator forgets everything as well."""
+        """Do nothing: the orchestrator forgets everything too."""
 
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; the orchestrator follows it."""
-        self._stopping = True  # for a worker that is not there yet
+        self._stopping = True  # for a worker that has not been created yet
         if self._thread is not None:
             self._thread.request_shutdown()
 
@@ -150,7 +150,7 @@ class _Session:
             await self._orchestrator.stop()
 
     async def _registered(self, ended: asyncio.Future[None]) -> bool:
-        """Wait until the worker is registered; False when it ends before."""
+        """Wait until the worker is registered; return False if it ends first."""
         registered = False
 
         async def registering() -> None:
@@ -162,7 +162,7 @@ class _Session:
 
 
 def banner(worker: Worker, settings: Settings, console_url: str | None = None) -> str:
-    """Say where tasks can be sent."""
+    """Return the text that shows where to send tasks."""
     url = settings.orchestrators[0].url
     contracts = worker.skills.contracts()
     lines = [
@@ -176,7 +176,7 @@ def banner(worker: Worker, settings: Settings, console_url: str | None = None) -
         lines += ["", f"  Console: {console_url}"]
     if contracts:
         body = json.dumps({"skill": contracts[0].name, "params": example(contracts[0].input_schema or {}) or {}})
-        # On two lines: it can be copied whole from a narrow terminal.
+        # On two lines, so that it can be copied from a narrow terminal.
         lines += ["", "  Send it a task:", f"    curl {url}/api/jobs \\", f"      -d {shlex.quote(body)}"]
         lines += ["  See the last result:", f"    curl '{url}/api/jobs?limit=1'"]
     return "\n".join([*lines, "", "  Stop with Ctrl+C", ""])
@@ -189,7 +189,7 @@ def _skills(names: list[str]) -> list[str]:
 
 
 def example(schema: dict[str, Any], root: dict[str, Any] | None = None, depth: int = 0) -> Any:
-    """Return a value that fits a JSON Schema in most cases; required fields only."""
+    """Return a value that usually satisfies a JSON Schema; required fields only."""
     root = root if root is not None else schema
     for key in ("default", "const"):
         if key in schema:

@@ -1,4 +1,4 @@
-"""``worker doctor``: looks at everything a worker needs, and says what to do about what is not well."""
+"""``worker doctor``: checks everything a worker needs, and says how to fix each problem."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _METRICS: Final = "opentelemetry"
 
 
 def doctor_command(app: str | None, *, as_json: bool, own_id: bool) -> None:
-    """Look at everything; the exit code is by the worst finding."""
+    """Check everything; the worst finding sets the exit code."""
     console = terminal.console(highlight=False, quiet=as_json)
     sections: list[Section] = []
     for section in _sections(app, own_id=own_id):
@@ -58,7 +58,7 @@ def doctor_command(app: str | None, *, as_json: bool, own_id: bool) -> None:
 
 
 def _sections(app: str | None, *, own_id: bool) -> Iterator[Section]:
-    """Look at one thing after the other: each is printed before the next, which may take its time, is looked at."""
+    """Check one thing after another; each is printed before the next check, which may be slow, begins."""
     read_dotenv()
     worker, found = _find_worker(app)
     settings, problems = _read_settings(worker or Worker())
@@ -79,11 +79,11 @@ def _sections(app: str | None, *, own_id: bool) -> Iterator[Section]:
 
 def _find_worker(app: str | None) -> tuple[Worker | None, tuple[Finding, ...]]:
     if app is None:
-        return None, (note("not looked at", "give --app module:attribute to have the worker and its skills checked"),)
+        return None, (note("not checked", "give --app module:attribute to have the worker and its skills checked"),)
     try:
         return load_app(app), ()
     except UsageProblem as problem:
-        return None, (error(problem.message, "mend it; a traceback, if there is one, is above"),)
+        return None, (error(problem.message, "fix it; a traceback, if there is one, is above"),)
 
 
 def _read_settings(worker: Worker) -> tuple[Settings | None, tuple[Finding, ...]]:
@@ -96,16 +96,16 @@ def _read_settings(worker: Worker) -> tuple[Settings | None, tuple[Finding, ...]
 
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
-    yield ok(f"avtomatika-worker {__version__}, Python {sys.version.split()[0]}; every setting can be read")
+    yield ok(f"avtomatika-worker {__version__}, Python {sys.version.split()[0]}; every setting is valid")
     for text in unknown_variables(os.environ):
         yield warning(text, "rename it, or remove it: it has no effect")
     if settings.worker_id_is_random:
-        advice = "set WORKER_ID: results that could not be delivered are then found again after a restart"
+        advice = "set WORKER_ID, so that undelivered results are found again after a restart"
         yield warning("WORKER_ID is not set: every start is a new worker", advice)
     if not all(each.token for each in settings.orchestrators):
         yield warning(
-            "an orchestrator has no token: messages to it are not signed",
-            "set WORKER_TOKEN to the orchestrator's; without one it refuses the worker, unless it checks nothing",
+            "an orchestrator has no token, so messages to it are not signed",
+            "set WORKER_TOKEN to the orchestrator's; it refuses a worker without one, unless it checks nothing",
         )
     plain = [each.url for each in settings.orchestrators if each.url.startswith("http:") and not _is_local(each.url)]
     for url in plain:
@@ -129,7 +129,7 @@ def _skills(worker: Worker | None, settings: Settings) -> Iterator[Finding]:
         worker.load_skills(settings)
     except USAGE_ERRORS as problem:
         for text in problem.problems if isinstance(problem, ConfigError) else (str(problem),):
-            yield error(text, "the worker does not start with it; mend it there")
+            yield error(text, "the worker does not start with it; fix it there")
         return
     names = worker.skills.names()
     if names:
@@ -144,7 +144,7 @@ def _skills(worker: Worker | None, settings: Settings) -> Iterator[Finding]:
 def _machine(settings: Settings) -> Iterator[Finding]:
     yield _port(settings)
     if settings.result_durability is ResultDurability.OFF:
-        yield note("results are not kept on disk (WORKER_RESULT_DURABILITY=off): a crash loses what is not delivered")
+        yield note("results are not kept on disk (WORKER_RESULT_DURABILITY=off): a crash loses those not yet delivered")
     else:
         directory = settings.state_dir or platformdirs.user_state_path("avtomatika-worker", appauthor=False)
         yield from _directory("WORKER_STATE_DIR", directory)
@@ -158,17 +158,17 @@ def _port(settings: Settings) -> Finding:
             return ok(f"the health server can listen at {host}:{port}")
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        advice = "set WORKER_PORT or WORKER_HEALTH_HOST; or does the worker run here already?"
+        advice = "set WORKER_PORT or WORKER_HEALTH_HOST, or check whether the worker is already running here"
         return error(f"the health server cannot listen at {host}:{port}: {reason.lower()}", advice)
 
 
 def _directory(variable: str, directory: Path) -> Iterator[Finding]:
-    """Look whether files can be made there; a directory that is missing is looked for further up, and not made."""
+    """Check whether files can be created there; for a missing directory, check the nearest parent."""
     try:
         check_private(directory)
     except OSError as problem:
         yield error(
-            f"{directory} is refused: {problem.strerror or problem}", f"set {variable} to a directory of this user's"
+            f"{directory} is refused: {problem.strerror or problem}", f"set {variable} to a directory this user owns"
         )
         return
     place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
@@ -177,7 +177,7 @@ def _directory(variable: str, directory: Path) -> Iterator[Finding]:
             file.write(b"probe")
     except OSError as problem:
         reason = (problem.strerror or str(problem)).lower()
-        yield error(f"{directory} cannot be written: {place}: {reason}", f"set {variable} to a directory that can")
+        yield error(f"{directory} cannot be written: {place}: {reason}", f"set {variable} to a writable directory")
         return
     free = shutil.disk_usage(place).free
     text = f"{directory} can be written, {free / 2**30:.1f} GiB free ({variable})"

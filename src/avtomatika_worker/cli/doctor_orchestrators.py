@@ -1,6 +1,6 @@
-"""Looks at an orchestrator as a worker meets it: a real registration, a WebSocket, a last heartbeat.
+"""Checks an orchestrator the way a worker uses it: a real registration, a WebSocket, a last heartbeat.
 
-The probe registers under an id of its own and without skills: nothing is ever sent to it.
+The probe registers under an id of its own and without skills, so no task is ever sent to it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from avtomatika_worker.worker.make_links import guard_of
 
 _TIMEOUT: Final = 10.0
 _CLOCK_LIMIT: Final = 60.0
-_SET_TOKEN: Final = "set WORKER_TOKEN to the orchestrator's"  # noqa: S105 - an advice
+_SET_TOKEN: Final = "set WORKER_TOKEN to the orchestrator's"  # noqa: S105 - advice
 _OWN_ID: Final = "run doctor with --own-id, which registers as WORKER_ID itself (a running worker notices it briefly)"
 
 
 async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own_id: bool) -> tuple[Finding, ...]:
-    """Return what is found at one orchestrator."""
+    """Return the findings about one orchestrator."""
     in_clear = await _in_clear(orchestrator.url)
     bound = settings.individual_token is not None or settings.tls_cert_path is not None
     if bound and not own_id:
@@ -49,7 +49,7 @@ async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own
         return (*in_clear, note(text, _OWN_ID))
     probe = settings if own_id else replace(settings, worker_id=f"doctor-{uuid.uuid4().hex[:12]}")
     tls = TlsFiles(settings.tls_ca_path, settings.tls_cert_path, settings.tls_key_path)
-    logging.getLogger("avtomatika_worker").addHandler(logging.NullHandler())  # the findings tell it
+    logging.getLogger("avtomatika_worker").addHandler(logging.NullHandler())  # the findings report it
     try:
         registration = announce(probe, SkillRegistry(Injectables()), {}, detect_host()).registration
         transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__} doctor", tls=tls)
@@ -59,7 +59,7 @@ async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own
         link = Link(link_settings, probe.worker_id, transport)
         link.open()
     except (ConfigError, OSError) as problem:
-        return (*in_clear, error(str(problem), "mend the files that TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH name"))
+        return (*in_clear, error(str(problem), "fix the files that TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH name"))
     try:
         return (*in_clear, *await _Examination(link, registration, settings, tls).findings())
     finally:
@@ -67,25 +67,25 @@ async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own
 
 
 async def _in_clear(url: str) -> tuple[Finding, ...]:
-    """Tell when what is sent can be read on its way: on a network of one's own that may be meant, elsewhere never."""
+    """Report traffic that others can read on its way: that may be intended on a private network, but nowhere else."""
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
         return ()
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 80)
     except (OSError, UnicodeError):
-        return ()  # that it cannot be reached is told anyway
+        return ()  # reported anyway as unreachable
     addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
     if all(each.is_loopback for each in addresses):
         return ()
-    text = "it is called without TLS: whoever is on the way can read the token, tasks and results"
+    text = "it is called without TLS: anyone on the path can read the token, tasks and results"
     if all(each.is_private or each.is_link_local for each in addresses):
         return (note(f"{text} (a private network)", "have it serve https, unless you trust that network"),)
     return (warning(text, "have it serve https, and set ORCHESTRATOR_URL to that"),)
 
 
 class _Examination:
-    """One orchestrator, looked at step by step."""
+    """Checks one orchestrator step by step."""
 
     def __init__(self, link: Link, registration: WorkerRegistration, settings: Settings, tls: TlsFiles) -> None:
         self._link = link
@@ -95,7 +95,7 @@ class _Examination:
         self._found: list[Finding] = []
 
     async def findings(self) -> tuple[Finding, ...]:
-        """Go on for as long as there is sense in it."""
+        """Run the steps for as long as the next one makes sense."""
         try:
             version = await self._register()
         except RejectedError as problem:
@@ -112,7 +112,7 @@ class _Examination:
         return tuple(self._found)
 
     async def _register(self) -> str:
-        """Register, a second time when the first one shows that the clocks differ; return the protocol's version."""
+        """Register, twice if the first attempt shows that the clocks differ; return the protocol's version."""
         began = time.monotonic()
         response = await self._announce()
         took = time.monotonic() - began
@@ -124,14 +124,14 @@ class _Examination:
             if response.status in {401, 403}:
                 self._link.credentials.switch()
             else:
-                text = "the token is refused, and its fallback (WORKER_TOKEN_FALLBACK) taken"
-                self._found.append(warning(text, "make the fallback WORKER_TOKEN"))
+                text = "the token is refused, but the fallback (WORKER_TOKEN_FALLBACK) is accepted"
+                self._found.append(warning(text, "set WORKER_TOKEN to the fallback"))
         reply = replies.decode_registration(response)
         version = reply.version or response.version
         if version is None:
             raise MalformedMessageError("not a registration's answer: no version")
         self._link.registered(version, reply.tokens)
-        signed = "token and signature are accepted" if self._link.settings.token else "no token is asked for"
+        signed = "token and signature are accepted" if self._link.settings.token else "no token is required"
         self._found.insert(0, ok(f"reachable, in {took * 1000:.0f} ms; {signed}"))
         return version
 
@@ -140,9 +140,9 @@ class _Examination:
         return await self._link.call(request, timeout=_TIMEOUT)
 
     def _clock(self) -> float:
-        """Tell how far the clocks are apart, which the first answer has shown."""
+        """Report how far apart the clocks are, as shown by the first answer."""
         offset = self._link.now() - time.time()
-        if abs(offset) < 1:  # smaller ones do not show in a header of whole seconds
+        if abs(offset) < 1:  # the header has whole seconds, so smaller ones do not show
             self._found.append(ok("the clocks agree, to about 2 s"))
             return 0.0
         text = (
@@ -150,34 +150,34 @@ class _Examination:
         )
         if abs(offset) > _CLOCK_LIMIT:
             text += "; the first registration after each start is refused"
-        self._found.append(warning(text, "synchronise the clocks (NTP); until then the worker reckons with it"))
+        self._found.append(warning(text, "synchronize the clocks (NTP); until then the worker compensates"))
         return offset
 
     async def _refused(self, problem: RejectedError) -> Finding:
         if problem.rate_limited:
             wait = f", for {problem.retry_after:.0f} s" if problem.retry_after is not None else ""
-            return warning(f"its rate limit refuses calls{wait}: {problem}", "wait, and raise the limits there")
+            return warning(f"its rate limit refuses calls{wait}: {problem}", "wait, or raise its limits")
         if problem.unauthorized:
             if self._link.settings.token is None:
                 return error(
                     f"a worker without a token is refused: {problem}", "set WORKER_TOKEN to the orchestrator's"
                 )
             if await self._token_is_accepted():
-                advice = "is WORKER_TOKEN the very secret of the orchestrator's configuration, and the clock right?"
+                advice = "check the clock, and that WORKER_TOKEN is exactly the orchestrator's configured secret"
                 return error(f"the token is accepted, the signature is not: {problem}", advice)
             return error(f"the token is refused: {problem}", _SET_TOKEN)
         if problem.status == 404:
             return error(f"there is no orchestrator at this URL: {problem}", "is its path prefix right, or missing?")
         if problem.status < 400:
-            return error(f"it answers with a redirect: {problem}", "set ORCHESTRATOR_URL to where it leads (https?)")
+            return error(f"it answers with a redirect: {problem}", "set ORCHESTRATOR_URL to its target (https?)")
         if problem.status < 500:
             return error(
-                f"the registration is refused: {problem}", "report this: the worker should not send such a one"
+                f"the registration is refused: {problem}", "report this: the worker should never send such a request"
             )
-        return error(f"it answers, and cannot work: {problem}", "look into the orchestrator's log, and its Redis")
+        return error(f"it answers, but does not work: {problem}", "check the orchestrator's log and its Redis")
 
     async def _token_is_accepted(self) -> bool:
-        """Ask for an access token: that call carries the token, and no signature."""
+        """Ask for an access token: that call carries the token but no signature."""
         try:
             response = await self._link.call(self._link.codec.access_token(), timeout=_TIMEOUT)
         except TransportError:
@@ -186,14 +186,14 @@ class _Examination:
 
     def _protocol(self, version: str) -> None:
         if self._link.settings.guard.wants_signatures and not dialects.choose(version).dialect.signed_tasks:
-            text = f"protocol {version} knows no signed tasks: with ORCHESTRATOR_SECRET_KEY every task is refused"
+            text = f"protocol {version} has no signed tasks: with ORCHESTRATOR_SECRET_KEY, every task is refused"
             self._found.append(error(text, "update the orchestrator, or set REQUIRE_TASK_SIGNATURE=false"))
         if dialects.choose(version).exact:
             self._found.append(ok(f"it speaks protocol {version}"))
             return
         known = dialects.NEWEST.version
-        text = f"it speaks protocol {version}, which is not known here; it is treated as {known}"
-        self._found.append(warning(text, "look for a newer avtomatika-worker"))
+        text = f"it speaks protocol {version}, which is unknown here; it is treated as {known}"
+        self._found.append(warning(text, "check for a newer avtomatika-worker"))
 
     async def _websocket(self) -> None:
         wanted = self._settings.enable_websockets
@@ -201,15 +201,15 @@ class _Examination:
         if problem is None and wanted:
             self._found.append(ok("the WebSocket opens: cancellation arrives at once"))
         elif problem is None:
-            advice = "set WORKER_ENABLE_WEBSOCKETS=true to have cancellation arrive at once, not with heartbeats"
-            self._found.append(note("the WebSocket opens, and is not used", advice))
+            advice = "set WORKER_ENABLE_WEBSOCKETS=true to get cancellations at once, not with heartbeats"
+            self._found.append(note("the WebSocket opens, but is not used", advice))
         else:
-            advice = "let proxies pass upgrades to /_worker/ws/; until then cancellation comes with heartbeats"
+            advice = "let proxies pass upgrades to /_worker/ws/; until then, cancellations come with heartbeats"
             kind = Severity.WARNING if wanted else Severity.NOTE
             self._found.append(Finding(kind, f"no WebSocket: {problem}", advice))
 
     async def _connect(self) -> str | None:
-        """Open a WebSocket and close it; return why it could not be."""
+        """Open a WebSocket and close it; return why that failed, or None."""
         url = "ws" + self._link.url.removeprefix("http") + commands_path(self._link.worker_id)
         opened = asyncio.Event()
         problem = "no answer"
@@ -227,7 +227,7 @@ class _Examination:
         return None if opened.is_set() else problem
 
     async def _leave(self) -> None:
-        """Say goodbye, so that the probe does not stay in the orchestrator's list for a minute."""
+        """Send "offline", so that the probe does not stay in the orchestrator's list for a minute."""
         last = Heartbeat(
             worker_id=self._link.worker_id,
             status=WorkerStatus.OFFLINE,
@@ -239,8 +239,8 @@ class _Examination:
         except WorkerError as problem:
             text = f"a heartbeat is not accepted: {problem}"
             if isinstance(problem, RejectedError) and problem.rate_limited:
-                self._found.append(warning(text, "its rate limits are too low for this worker: raise them there"))
+                self._found.append(warning(text, "its rate limits are too low for this worker: raise them"))
             else:
-                self._found.append(error(text, "look into the orchestrator's log"))
+                self._found.append(error(text, "check the orchestrator's log"))
         else:
-            self._found.append(ok("heartbeats are accepted; no rate limit was met"))
+            self._found.append(ok("heartbeats are accepted; no rate limit was hit"))

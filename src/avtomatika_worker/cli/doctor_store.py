@@ -1,4 +1,4 @@
-"""What `worker doctor` does to the store of files."""
+"""Checks the file store for `worker doctor`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _TIMEOUT: Final = 20.0
 
 
 async def examine_store(settings: StoreSettings) -> tuple[Finding, ...]:
-    """Write, read and delete a probe where files of results go."""
+    """Write, read and delete a probe where the files of results go."""
     has_place = settings.default_bucket is not None or settings.file_root is not None
     if not (settings.has_s3 or has_place):
         return (note("no store is configured (S3_DEFAULT_BUCKET): skills can get and return no files"),)
     if not has_place:
-        advice = "set S3_DEFAULT_BUCKET, if skills return files"
-        return (note("S3 is configured, and no bucket for files of results; not tried", advice),)
+        advice = "set S3_DEFAULT_BUCKET if skills return files"
+        return (note("S3 is configured, but no bucket for the files of results; not tried", advice),)
     try:
         async with asyncio.timeout(_TIMEOUT):
             return tuple(_reported(await probe_store(settings)))
     except TimeoutError:
         text = f"the store does not answer within {_TIMEOUT:.0f} s"
         return (error(text, _advice(None)),)
-    except DependencyMissingError as problem:  # what it names is missing: the client, or a setting
-        return (error(problem.message, "files of tasks cannot be moved without it"),)
+    except DependencyMissingError as problem:  # the client, or a setting
+        return (error(problem.message, "tasks cannot transfer files without it"),)
 
 
 def _reported(probe: StoreProbe) -> Iterator[Finding]:
@@ -38,15 +38,15 @@ def _reported(probe: StoreProbe) -> Iterator[Finding]:
         yield ok(f"{place}: a probe was written, read and deleted in {probe.seconds * 1000:.0f} ms")
         return
     if problem := failed.get("write"):
-        yield error(f"nothing can be written to {place}: {_said(problem, probe)}", _advice(problem))
+        yield error(f"cannot write to {place}: {_said(problem, probe)}", _advice(problem))
         return
     if problem := failed.get("read"):
-        yield error(f"what is written to {place} cannot be read: {_said(problem, probe)}", _advice(problem))
+        yield error(f"cannot read what was written to {place}: {_said(problem, probe)}", _advice(problem))
     else:
         yield ok(f"{place}: a probe was written and read in {probe.seconds * 1000:.0f} ms")
     if problem := failed.get("delete"):
         text = f"the probe cannot be deleted: {_said(problem, probe)}"
-        yield warning(text, f"delete {probe.uri}; a worker deletes nothing in stores, so it works like this")
+        yield warning(text, f"delete {probe.uri}; a worker never deletes anything in a store, so it works anyway")
 
 
 def _said(problem: TaskError, probe: StoreProbe) -> str:

@@ -1,4 +1,4 @@
-"""What `worker doctor` finds, and how it tells."""
+"""The findings of `worker doctor`, and how they are printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Severity(enum.IntEnum):
 
     @property
     def exit_code(self) -> int:
-        """0 for what is well, 1 for what should be looked at, 2 for what keeps a worker from working."""
+        """0 if all is well, 1 for a warning, 2 for an error that keeps a worker from working."""
         return max(0, self - 1)
 
 
@@ -33,7 +33,7 @@ _STYLES = {Severity.OK: "green", Severity.NOTE: "cyan", Severity.WARNING: "yello
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what is so, and what to do about it."""
+    """The result of one check, and what to do about it."""
 
     severity: Severity
     text: str
@@ -41,22 +41,22 @@ class Finding:
 
 
 def ok(text: str) -> Finding:
-    """Tell what is as it should be."""
+    """Report something that is as it should be."""
     return Finding(Severity.OK, text)
 
 
 def note(text: str, advice: str = "") -> Finding:
-    """Tell what one may want to know."""
+    """Report something worth knowing."""
     return Finding(Severity.NOTE, text, advice)
 
 
 def warning(text: str, advice: str) -> Finding:
-    """Tell what works, and may not for long."""
+    """Report something that works now but may soon fail."""
     return Finding(Severity.WARNING, text, advice)
 
 
 def error(text: str, advice: str) -> Finding:
-    """Tell what keeps the worker from working."""
+    """Report something that keeps the worker from working."""
     return Finding(Severity.ERROR, text, advice)
 
 
@@ -69,7 +69,7 @@ class Section:
 
 
 def print_section(section: Section, console: Console) -> None:
-    """Print the findings of a section, what to do below each."""
+    """Print the findings of a section, each with its advice below."""
     console.print(Text(section.title, style="bold"))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True, min_width=7)
@@ -83,14 +83,14 @@ def print_section(section: Section, console: Console) -> None:
 
 
 def print_summary(sections: Iterable[Section], console: Console) -> None:
-    """Say in one line how it stands."""
+    """Print a one-line summary."""
     errors, warnings = _count(sections)
     if errors or warnings:
         parts = [_number(errors, "error"), _number(warnings, "warning")]
         style = "bold red" if errors else "yellow"
         console.print(Text(" and ".join(part for part in parts if part), style=style))
     else:
-        console.print(Text("Everything is well.", style="green"))
+        console.print(Text("Everything is fine.", style="green"))
 
 
 def print_json(sections: Iterable[Section]) -> None:

@@ -1,4 +1,4 @@
-"""``worker init``: a project to begin with, which passes its own test."""
+"""``worker init``: a starter project that passes its own tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DOT: Final = "dot_"
 
 
 def init_command(name: str) -> None:
-    """Write the project into the directory ``name``, beside what is there already."""
+    """Write the project into the directory ``name``, next to any files already there."""
     target = Path(name)
     title = target.absolute().name
     kind = re.sub(r"[^A-Za-z0-9_-]+", "-", title).strip("-").lower()
@@ -53,7 +53,7 @@ def _refuse_to_overwrite(target: Path, paths: Iterable[Path]) -> None:
 
 
 def _in_the_way(target: Path, path: Path) -> Path | None:
-    """Return what keeps ``path`` from being made: itself, or a file where one of its directories goes."""
+    """Return what prevents ``path`` from being created: itself, or a file in place of one of its directories."""
     if os.path.lexists(target / path):
         return target / path
     above = [target, *(target / each for each in reversed(path.parents[:-1]))]
@@ -66,7 +66,7 @@ def _new_file(path: Path) -> IO[bytes]:
 
 
 def _files(directory: Traversable, path: Path = Path()) -> Iterator[tuple[Path, str]]:
-    """Return where each file of the template goes, and what is in it."""
+    """Return the target path and the content of each file of the template."""
     for each in sorted(directory.iterdir(), key=lambda found: found.name):
         if each.is_dir():
             yield from _files(each, path / each.name)

@@ -1,4 +1,4 @@
-"""Output for machines: with ``--json`` standard output has one JSON value, and nothing else that the process prints."""
+"""Output for machines: with ``--json``, standard output carries one JSON value and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from avtomatika_worker.observability.printable import printable, printable_json
 
 USAGE: Final = "USAGE_ERROR"
-"""The code of what a user can correct: the command line, the configuration, the app."""
+"""The code for errors that the user can correct: in the command line, the configuration or the app."""
 
 CRASHED: Final = "CRASHED"
 
@@ -22,12 +22,12 @@ _kept: int | None = None
 
 
 def write(text: str) -> None:
-    """Write a text, and the end of its line, to standard output; with ``--json`` to the one that is kept free."""
+    """Write a line to standard output; with ``--json``, to the original one, which nothing else can reach."""
     _write(printable(text))
 
 
 def write_json(value: object) -> None:
-    """Write a value as JSON; what could command a terminal stands in escapes."""
+    """Write a value as JSON, with control characters escaped."""
     _write(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
@@ -36,13 +36,13 @@ def _write(text: str) -> None:
         click.echo(text)
         return
     data = f"{text}\n".encode()
-    with contextlib.suppress(BrokenPipeError):  # nobody reads any more
+    with contextlib.suppress(BrokenPipeError):  # the reader has gone
         while data:
             data = data[os.write(_kept, data) :]
 
 
 def run_for_machines(command: Callable[[], Any], *, as_json: bool) -> NoReturn:
-    """Run a command whose output a program reads; with ``as_json`` what keeps it from that is JSON, too. Exits."""
+    """Run a command whose output a program reads, then exit; with ``as_json``, errors are JSON too."""
     _keep_standard_output()
     problem: tuple[str, str] | None = None
     try:
@@ -69,9 +69,9 @@ def run_for_machines(command: Callable[[], Any], *, as_json: bool) -> NoReturn:
 
 
 def _keep_standard_output() -> None:
-    """Send to standard error what is printed to standard output from now on, until the process has ended.
+    """Redirect standard output to standard error until the process ends.
 
-    By this process, by C code and by child processes; only `write` still has the former standard output.
+    This includes output of C code and of child processes; only `write` still reaches the original standard output.
     """
     global _kept
     try:

@@ -1,4 +1,4 @@
-"""``--reload``: the same command in a process of its own, which is started again whenever a Python file changes."""
+"""``--reload``: runs the command in a process of its own, restarted whenever a Python file changes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from avtomatika_worker.cli.watching import changes
 from avtomatika_worker.cli.worker_app import UsageProblem
 
 _FINISH: Final = 10.0
-"""Seconds that running tasks get to finish when a file has changed; then the shutdown is cut short."""
+"""Seconds that running tasks get to finish after a file has changed; then the shutdown is cut short."""
 
 _FORCED: Final = 5.0
-"""Seconds that a shutdown cut short may take before the process is killed."""
+"""Seconds that a shortened shutdown may take before the process is killed."""
 
 _PATIENCE: Final = 3
-"""The how manyth signal kills the process: the first lets tasks finish, the second cuts that short."""
+"""Which signal kills the process: the first lets tasks finish, the second cuts that short."""
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _WE_ENDED_IT: Final = {-number for number in _SIGNALS}
@@ -36,7 +36,7 @@ _CHILD: Final = "from avtomatika_worker.cli.reload import reloaded; reloaded()"
 
 
 def reload_command() -> NoReturn:
-    """Run this process's own command, without ``--reload``, and start it again whenever a Python file changes."""
+    """Run this process's own command without ``--reload``, and restart it whenever a Python file changes."""
     if importlib.util.find_spec("watchfiles") is None:
         raise UsageProblem(f"--reload needs watchfiles; {install_hint('reload')}")
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
@@ -44,14 +44,14 @@ def reload_command() -> NoReturn:
 
 
 def reloaded() -> None:
-    """Be the process that `Reloader` starts: the command, which does not outlive the process that watches the files."""
+    """Run as the process that `Reloader` starts: the command, which does not outlive the process watching the files."""
     from avtomatika_worker.cli.__main__ import start
 
     descriptor, parent = int(sys.argv.pop(1)), int(sys.argv.pop(1))
     if descriptor >= 0:
         os.set_inheritable(descriptor, False)
         threading.Thread(target=_end_with, args=(descriptor,), name="reload", daemon=True).start()
-        if sys.platform == "linux":  # the kernel's signal comes while an import holds up every thread, too
+        if sys.platform == "linux":  # the kernel's signal arrives even while an import blocks every thread
             import ctypes
 
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -61,7 +61,7 @@ def reloaded() -> None:
 
 
 def _end_with(descriptor: int) -> None:
-    """End this process when the other end of a pipe is closed: politely, then cut short, then by force."""
+    """End this process when the other end of a pipe is closed: gracefully, then cut short, then by force."""
     while os.read(descriptor, 1):
         pass
     if sys.platform != "linux":
@@ -73,7 +73,7 @@ def _end_with(descriptor: int) -> None:
 
 
 class Reloader:
-    """Keeps a command of ours running while the Python files below a directory change."""
+    """Keeps a command running while the Python files below a directory change."""
 
     def __init__(self, arguments: Sequence[str], directory: Path) -> None:
         self._arguments = tuple(arguments)
@@ -85,9 +85,9 @@ class Reloader:
         self._end_requested = False
 
     def run(self) -> int:
-        """Run until a signal, which the command gets too. Return the exit code of its last process.
+        """Run until a signal arrives, which the command gets too; return the exit code of its last process.
 
-        No process is left when this returns or raises; should this process be killed, the other one ends by itself.
+        No process is left when this returns or raises; if this process is killed, the other one ends by itself.
         """
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -106,29 +106,29 @@ class Reloader:
                 self._end(process)
                 if self._stop.is_set():
                     break
-                _say(f"{self._names(files)} changed: starting again")
+                _say(f"{self._names(files)} changed: restarting")
                 process = self._start()
             elif process.poll() is not None and not self._end_requested:
-                _say(f"ended with exit code {_exit_code(process)}; it starts again when a Python file changes")
+                _say(f"ended with exit code {_exit_code(process)}; it restarts when a Python file changes")
                 self._end_requested = True
         return self._wait(process)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._end_requested = False
-        # The child holds the reading end; the other one is closed when this process ends, whatever ends it.
+        # The child holds the reading end; the other end closes when this process ends, however it ends.
         self._life = self._life or (os.pipe() if sys.platform != "win32" else (-1, -1))
         reading = self._life[0]
-        # -B: byte code of a file edited twice within a second would be taken for that of its newest text.
+        # -B: the byte code of a file edited twice within a second would be taken for that of the newer text.
         options = (sys.executable, "-B", "-P", "-c", _CHILD, str(reading), str(os.getpid()))
         self._process = process = subprocess.Popen(  # noqa: S603 - our own command line
             (*options, *self._arguments), pass_fds=(reading,) if reading >= 0 else ()
         )
-        if self._stop.is_set():  # a signal came before there was a process to pass it on to
+        if self._stop.is_set():  # a signal arrived before there was a process to forward it to
             process.terminate()
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """End the process: politely, then cut short, then by force."""
+        """End the process: gracefully, then cut short, then by force."""
         for patience in (_FINISH, _FORCED):
             process.terminate()
             try:
@@ -163,17 +163,17 @@ class Reloader:
 
 
 def _typed_at_the_terminal() -> bool:
-    """Whether a SIGINT is the terminal's: the command got it too, and a second one would cut its shutdown short."""
+    """Whether a SIGINT is the terminal's: the command got it too, and another would cut its shutdown short."""
     if sys.platform == "win32":
         return True
     try:
         return os.tcgetpgrp(0) == os.getpgrp()
-    except OSError:  # standard input is no terminal
+    except OSError:  # standard input is not a terminal
         return False
 
 
 def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code as shells give it, 128 + the number of the signal."""
+    """Return the exit code as shells report it: 128 + the signal's number."""
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 

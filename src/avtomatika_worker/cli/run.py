@@ -13,13 +13,13 @@ from avtomatika_worker.errors import ConfigError
 
 
 def run_command(app: str, *, health_check: bool, reload: bool, workers: int | None, member: str | None) -> NoReturn:
-    """Run the worker ``app`` names, or several processes of it."""
+    """Run the worker that ``app`` names, or several processes of it."""
     hear_signals(end_well)
     if member is not None:
         from avtomatika_worker.cli.workers import run_member
 
         run_member(app, member)
-    environ = dict(os.environ)  # each process reads the .env file itself, which may have changed by then
+    environ = dict(os.environ)  # each process reads the .env file itself; it may have changed by then
     read_dotenv()
     count = workers or _from_environment()
     if reload and count > 1:

@@ -1,4 +1,4 @@
-"""``worker skills``: what a worker announces, for people, for machines and for documentation."""
+"""``worker skills``: the skills a worker announces, for people, machines and documentation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DEEPEST: Final = 4
 def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
     """List the skills."""
     if as_json and markdown:
-        raise UsageProblem("--json and --markdown exclude each other: give one of them")
+        raise UsageProblem("--json and --markdown exclude each other: give only one")
     worker = load_app(app)
     load_skills(worker, load_settings(worker))
     contracts = worker.skills.contracts()
@@ -43,7 +43,7 @@ def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A field of an object, in words."""
+    """A field of an object, described in words."""
 
     name: str
     type: str
@@ -53,7 +53,7 @@ class Param:
 
 
 def params_of(schema: JsonSchema | None) -> list[Param]:
-    """Return the fields that an object's schema names."""
+    """Return the fields of an object's schema."""
     whole = schema or {}
     top = _resolved(whole, whole)
     required = top.get("required") or ()
@@ -70,7 +70,7 @@ def params_of(schema: JsonSchema | None) -> list[Param]:
 
 
 def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
-    """Say in a few words what a schema allows."""
+    """Describe in a few words what a schema allows."""
     if depth > _DEEPEST:
         return "…"
     found = _resolved(schema, whole)
@@ -91,7 +91,7 @@ def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
 
 
 def _bounds(schema: JsonSchema) -> str:
-    """Say what a number or a text is bound to."""
+    """Describe the bounds of a number or a text."""
     names = {"minimum": "≥ ", "exclusiveMinimum": "> ", "maximum": "≤ ", "exclusiveMaximum": "< "}
     bounds = [f"{sign}{schema[key]}" for key, sign in names.items() if key in schema]
     least, most = schema.get("minLength"), schema.get("maxLength")
@@ -103,7 +103,7 @@ def _bounds(schema: JsonSchema) -> str:
 
 
 def _resolved(schema: JsonSchema, whole: JsonSchema) -> JsonSchema:
-    """Follow references into ``$defs``; what stands beside one wins."""
+    """Follow references into ``$defs``; keys next to a reference win."""
     for _ in range(_DEEPEST):
         reference = schema.get("$ref")
         if not isinstance(reference, str):
@@ -124,7 +124,7 @@ def _default(field: JsonSchema) -> str:
 
 
 def _print(contracts: Sequence[SkillContract], console: Console) -> None:
-    """Print each skill with its params: a table over all of them would leave no room in a terminal of 80 columns."""
+    """Print each skill with its params: one table for all would leave no room in 80 columns."""
     for number, contract in enumerate(contracts):
         if number:
             console.print()

@@ -1,4 +1,4 @@
-"""The one way to the terminal: what tasks, orchestrators and files say is shown there, and cannot command it."""
+"""The only way to the terminal: text from tasks, orchestrators and files is shown, but cannot control it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.observability.printable import printable
 
 
 def console(**options: Any) -> Console:
-    """Make a rich console that escapes control characters, whatever is printed."""
+    """Make a rich console that escapes control characters in everything it prints."""
     made = Console(**options)
     made.push_render_hook(_HARMLESS)
     return made
@@ -25,7 +25,7 @@ def echo(text: str, *, err: bool = False, file: Any = None) -> None:
 
 
 class _Harmless:
-    """Something printed, of which the text is escaped after rich has laid it out; rich's own codes stay."""
+    """A renderable whose text is escaped after rich has laid it out; rich's own codes stay."""
 
     def __init__(self, inner: RenderableType) -> None:
         self._inner = inner

@@ -12,7 +12,7 @@ from avtomatika_worker.protocol.dialects import DIALECTS
 
 
 def version_command(*, as_json: bool) -> None:
-    """Print the version; as JSON with what else a report of a bug should name."""
+    """Print the version; as JSON, with the other facts a bug report should have."""
     if not as_json:
         click.echo(__version__)
         return

@@ -1,7 +1,7 @@
-"""What ``--reload`` watches: every directory below one, as far as it can be read.
+"""Watches every readable directory below one, for ``--reload``.
 
-Each directory is watched by itself. Watched as a whole, a tree with one directory that cannot be read, or a link that
-leads back, is not watched at all (observed with watchfiles 1.3: an error, or silence where it is told to ignore that).
+Each directory is watched by itself. Watched as a whole, a tree with one unreadable directory, or a link that leads
+back, is not watched at all (observed with watchfiles 1.3: an error, or silence if asked to ignore that).
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ _IGNORED: Final = frozenset(
 )
 
 MOST_DIRECTORIES: Final = 20_000
-"""Directories that are watched, those nearest to the top first."""
+"""The most directories that are watched, those nearest to the top first."""
 
 _LOOK: Final = 500
-"""Milliseconds after which nothing is yielded, so that the caller can look after its process."""
+"""Milliseconds after which an empty set is yielded, so that the caller can check on its process."""
 
 _PAUSE: Final = 1.0
-"""Seconds until watching is tried again when it failed."""
+"""Seconds before watching is retried after a failure."""
 
 
 def changes(directory: str, stop: threading.Event, say: Callable[[str], None]) -> Iterator[set[str]]:
-    """Yield the Python files that have changed, and now and then nothing, until ``stop`` is set.
+    """Yield the Python files that have changed, and now and then an empty set, until ``stop`` is set.
 
-    Directories come and go; what cannot be watched is left out. ``say`` is called with what the user should know.
+    Directories come and go; any that cannot be watched is left out. ``say`` gets messages for the user.
     """
     polling = False
     while not stop.is_set():
         directories = directories_below(directory)
         if len(directories) >= MOST_DIRECTORIES:
-            say(f"--reload watches {MOST_DIRECTORIES} directories below {directory}, and there are more")
+            say(f"--reload watches {MOST_DIRECTORIES} directories below {directory}, but there are more")
         try:
             yield from _until_directories_change(directories, stop, polling=polling)
-        except (OSError, RuntimeError) as error:  # what a watcher of the system's raises, by way of Rust
+        except (OSError, RuntimeError) as error:  # raised by the system's watcher, by way of Rust
             if not polling:
-                say(f"--reload cannot be told of changes ({error}); it looks for them every second")
+                say(f"--reload gets no change notifications ({error}); it checks every second")
             polling = True
             yield set()
             stop.wait(_PAUSE)
 
 
 def directories_below(top: str) -> list[str]:
-    """Return a directory and all below it that can be read, except for those without code of the user's."""
+    """Return a directory and every readable one below it, except those without code of the user's."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     waiting = deque([top])
@@ -74,7 +74,7 @@ def directories_below(top: str) -> list[str]:
 
 
 def _until_directories_change(directories: list[str], stop: threading.Event, *, polling: bool) -> Iterator[set[str]]:
-    """Yield what changes in these directories, until one of them is gone or there is another."""
+    """Yield the changes in these directories, until one of them is gone or there is a new one."""
     from watchfiles import Change, watch
 
     known = set(directories)
@@ -95,7 +95,7 @@ def _until_directories_change(directories: list[str], stop: threading.Event, *, 
     ):
         files = {path for _, path in found if _is_code(path)}
         others = {path for _, path in found} - files
-        for path in others - known:  # what was put there before it was watched
+        for path in others - known:  # created before it was watched
             files.update(_code_below(path))
         yield files
         if others:

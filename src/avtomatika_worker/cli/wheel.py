@@ -1,4 +1,4 @@
-"""The installed package as a wheel: what a new project is installed from, as no index has it."""
+"""Builds a wheel of the installed package, for a new project to install: no index has it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InstalledPackage:
             self._distribution: Distribution = distribution("avtomatika-worker")
         except PackageNotFoundError:
             raise UsageProblem(
-                "avtomatika-worker runs from its sources here, so no project can be made that installs it; "
+                "avtomatika-worker runs from source here, so a new project could not install it; "
                 "install it first, from a clone or a wheel"
             ) from None
 
@@ -34,7 +34,7 @@ class InstalledPackage:
         return f"{self._stem}-py3-none-any.whl"
 
     def write_wheel(self, file: IO[bytes]) -> None:
-        """Write the wheel. The same package gives the same bytes."""
+        """Write the wheel. The same package always gives the same bytes."""
         record: list[str] = []
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in self._files():

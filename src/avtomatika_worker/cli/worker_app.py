@@ -1,4 +1,4 @@
-"""Finds the user's worker and its settings; what is wrong becomes one line with a hint, and exit code 2."""
+"""Finds the user's worker and its settings; an error becomes one line with a hint, and exit code 2."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LOADED_LATE: Final = (
     "traceback",
     "uvloop",
 )
-"""What our modules import only when they need it: the libraries, and what those import."""
+"""The modules that ours import only when needed: libraries, and their own imports."""
 
 
 class UsageProblem(click.ClickException):
-    """Something the user can correct. Written as ``worker: …``; exit code 2."""
+    """An error that the user can correct. Written as ``worker: …``; exit code 2."""
 
     exit_code = EXIT_USAGE
 
@@ -48,7 +48,7 @@ class UsageProblem(click.ClickException):
 
 
 class _Explained(UsageProblem):
-    """What the package itself found wrong, written as `explain` writes it."""
+    """An error found by the package itself, written by `explain`."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__("; ".join(error.problems) if isinstance(error, ConfigError) else str(error))
@@ -61,7 +61,7 @@ class _Explained(UsageProblem):
 
 @contextlib.contextmanager
 def usage_errors() -> Generator[None]:
-    """Turn what is wrong with a configuration, a skill or a resource into a `UsageProblem`: exit code 2."""
+    """Turn an error in a configuration, a skill or a resource into a `UsageProblem`: exit code 2."""
     try:
         yield
     except USAGE_ERRORS as error:
@@ -69,7 +69,7 @@ def usage_errors() -> Generator[None]:
 
 
 def load_app(path: str) -> Worker:
-    """Import the worker that ``path`` (``module:attribute``) names. The .env file is read before."""
+    """Import the worker that ``path`` (``module:attribute``) names, after reading the .env file."""
     read_dotenv()
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
@@ -87,7 +87,7 @@ def load_app(path: str) -> Worker:
 
 
 def load_settings(worker: Worker, **overrides: str) -> Settings:
-    """Return the worker's settings from the environment; ``overrides`` are variables. Exits with code 2 when wrong."""
+    """Return the worker's settings from the environment and ``overrides``. Exits with code 2 if one is wrong."""
     for message in unknown_variables(os.environ):
         echo(f"worker: {message}", err=True)
     try:
@@ -97,7 +97,7 @@ def load_settings(worker: Worker, **overrides: str) -> Settings:
 
 
 def load_skills(worker: Worker, settings: Settings) -> None:
-    """Load and check every skill. Exits with code 2 when one is wrong."""
+    """Load and check every skill. Exits with code 2 if one is wrong."""
     try:
         worker.load_skills(settings)
     except USAGE_ERRORS as error:
@@ -105,7 +105,7 @@ def load_skills(worker: Worker, settings: Settings) -> None:
 
 
 def read_dotenv() -> None:
-    """Read the .env file of the working directory; what the environment has already wins."""
+    """Read the .env file of the working directory; variables already in the environment win."""
     path = Path(".env")
     if path.is_file():
         try:
@@ -136,14 +136,14 @@ def _import(name: str) -> ModuleType:
         hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
         raise UsageProblem(f"--app: there is no module {error.name!r} in {here} ({hint})") from error
     except SystemExit as error:
-        hint = 'put worker.run() and the like under: if __name__ == "__main__"'
+        hint = 'put calls such as worker.run() under: if __name__ == "__main__"'
         raise UsageProblem(f"--app: importing {name} ended the process, exit code {error.code} ({hint})") from error
     except Exception as error:
         raise _broken(name, error) from error
 
 
 def _load_our_own(directory: str) -> None:
-    """Load now what the worker would load later, if a module of the user's directory is called like one of a library.
+    """Load the worker's late imports now if a module in the user's directory has the name of a library's.
 
     With the directory first in the import path, an ``aiohttp.py`` there would be taken for the library.
     """
@@ -162,7 +162,7 @@ def _belongs_to_a_library(name: str, file: str) -> bool:
 
 
 def _broken(name: str, error: Exception) -> UsageProblem:
-    """Say where the user's module fails; its own frames of the traceback are what helps."""
+    """Report where the user's module fails, with the frames of the traceback that are its own."""
     if isinstance(error, USAGE_ERRORS):
         return UsageProblem(f"--app: {name}: {error}")
     theirs = error.__traceback__
@@ -170,7 +170,7 @@ def _broken(name: str, error: Exception) -> UsageProblem:
         theirs = theirs.tb_next
     traceback.print_exception(type(error), error, theirs)
     own = [frame for frame in traceback.extract_tb(theirs) if not _is_ours(frame.filename)]
-    # The last of the frames in the user's directory: a mistake that a library notices is made there.
+    # The last frame in the user's directory: a mistake that a library notices was made there.
     own = [frame for frame in own if Path(frame.filename).is_relative_to(Path.cwd())] or own
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
@@ -183,13 +183,13 @@ def _is_ours(file: str) -> bool:
 def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
     members: dict[str, object] = getattr(found, "__dict__", {})
     workers = [name for name, value in members.items() if isinstance(value, Worker)]
-    hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top"
+    hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top level"
     return f"--app {path!r}: {module} has no attribute {attribute!r}{hint}"
 
 
 def _call(path: str, factory: Any) -> Any:
     if inspect.iscoroutinefunction(factory):
-        raise UsageProblem(f"--app {path!r}: this is an async def function; a plain def that returns a Worker works")
+        raise UsageProblem(f"--app {path!r}: this is an async def function; use a plain def that returns a Worker")
     try:
         return factory()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""``worker run --workers N``: the process that keeps the others, and each of those."""
+"""``worker run --workers N``: the parent process, and each of its members."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.config import Settings, with_number
@@ -34,17 +35,18 @@ def run_workers(app: str, count: int, environ: Mapping[str, str], *, health_chec
     _log_like_the_members()
     command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", "--app", app)
     plan = Plan(command, environ, count, base_id=str(uuid.uuid4()), health_check=health_check)
-    try:
-        code = asyncio.run(run_fleet(plan))
-    except Exception:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
-        _log.critical("the fleet crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
-        code = EXIT_CRASHED
+    code = attempted(lambda: asyncio.run(run_fleet(plan)), _crashed)  # the last boundary: the exit code says so, too
     ignore_signals()
     sys.exit(code)
 
 
+def _crashed(error: Exception) -> int:
+    _log.critical("the fleet crashed: this is a bug in it", exc_info=error, extra={"action": "crashed"})
+    return EXIT_CRASHED
+
+
 def run_member(app: str, member: str) -> NoReturn:
-    """Run one of the processes; ``member`` is what its fleet wrote."""
+    """Run one of the processes; ``member`` is the value its fleet passed."""
     try:
         membership = Membership.parse(member)
         control = Control(membership)
@@ -67,7 +69,7 @@ def run_member(app: str, member: str) -> NoReturn:
 
 
 def _settings(worker: Worker, membership: Membership) -> Settings:
-    """Return the worker's settings with its number in the id. Exits with code 2 when one is wrong."""
+    """Return the worker's settings with its number in the id. Exits with code 2 if one is wrong."""
     try:
         return with_number(load_settings(worker), membership.number, membership.base_id)
     except ConfigError as error:
@@ -87,7 +89,7 @@ def _hello(worker: Worker, settings: Settings) -> Ready:
 
 
 def _log_like_the_members() -> None:
-    """Set up logs for until the first process has told how; what is wrong with the settings, it tells as well."""
+    """Set up logs until the first process has reported its settings; it also reports any that are wrong."""
     try:
         settings = load_from(os.environ)
     except ConfigError:

@@ -251,7 +251,7 @@ class Worker(core.Worker):
 
     def get_hot_skills_state(self) -> set[str]:
         """Return a copy of what is announced as hot."""
-        return self._policies.hot.names.copy()
+        return set(self._policies.hot.names)
 
     # ------------------------------------------------------------------------------------------ running
 

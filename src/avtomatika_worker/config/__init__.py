@@ -1,4 +1,4 @@
-"""Settings: parsed once, from values that the caller hands in, into a frozen object."""
+"""Settings: parsed once, from values passed by the caller, into a frozen object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that are one of a few words."""
+"""Settings with a fixed set of values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import enum
 
 
 class LogFormat(enum.StrEnum):
-    """What log records look like."""
+    """The form of log records."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(enum.StrEnum):
-    """The least level that is logged."""
+    """The lowest level that is logged."""
 
     DEBUG = "DEBUG"
     INFO = "INFO"
@@ -31,14 +31,14 @@ class ResultDurability(enum.StrEnum):
 
 
 class SlotTunerKind(enum.StrEnum):
-    """What decides how many of the slots are used."""
+    """How the number of slots in use is decided."""
 
     OFF = "off"
     RESOURCE = "resource"
 
 
 class SkillsOnError(enum.StrEnum):
-    """What to do about a module of the skills directory that cannot be imported."""
+    """What to do about a module in the skills directory that cannot be imported."""
 
     STOP = "stop"
     SKIP = "skip"

@@ -1,4 +1,4 @@
-"""How a setting is declared: a dataclass field that carries what is known of the variable."""
+"""Declares a setting: a dataclass field that carries the facts about its variable."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SPEC: Final = "avtomatika_worker.setting"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What is known about one setting besides its value.
+    """The facts about a setting besides its value.
 
-    ``unset`` says in words what an unset variable means, where the default value itself does not say it.
+    ``unset`` says in words what an unset variable means, if the default value itself does not show it.
     """
 
     variable: str
@@ -29,7 +29,7 @@ class Setting:
 
 
 def nothing() -> Mapping[str, Any]:
-    """Return an empty mapping that stays empty: the default of a setting that is one."""
+    """Return an empty, immutable mapping: the default of a mapping setting."""
     return MappingProxyType({})
 
 

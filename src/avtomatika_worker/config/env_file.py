@@ -22,9 +22,9 @@ _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
 def read_env_file(path: str | Path) -> dict[str, str]:
     r"""Return the variables of a file of ``KEY=VALUE`` lines.
 
-    ``export`` before a key, comments, and values in single (as they are) or double quotes (``\n``, ``\"``, ``\\``)
-    are understood, over several lines too; nothing is expanded. A key that comes twice has its last value. Raises
-    ConfigError naming every line that is something else, without showing it: it may be a secret.
+    Supports ``export`` before a key, comments, and values in single (literal) or double quotes (``\n``, ``\"``,
+    ``\\``), over several lines too; nothing is expanded. A repeated key has its last value. Raises ConfigError that
+    names every other line without showing it, as it may be a secret.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -85,7 +85,7 @@ def _unquoted(value: str) -> str:
     single = value.startswith("'")
     match = (_SINGLE if single else _DOUBLE).fullmatch(value)
     if match is None:
-        raise ValueError("the value's quotes do not end, or something follows them")
+        raise ValueError("the value's closing quote is missing, or something follows it")
     if single:
         return match["text"]
     return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), match["text"])

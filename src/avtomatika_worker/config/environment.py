@@ -1,4 +1,4 @@
-"""From environment variables to ``Settings``, with all problems at once."""
+"""Turns environment variables into ``Settings``, reporting all problems at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from avtomatika_worker.config.structured import loose_json
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.narrowing import is_mapping
 
-_SHOWN: Final = 120  # characters of a wrong value that are worth showing
+_SHOWN: Final = 120  # characters shown of a wrong value
 _EXTRA: Final = "extra_capabilities"
-# Variables that start like ours; others are somebody else's, whatever they look like.
+# Variables that start like ours; all others belong to other programs, whatever they look like.
 _FAMILIES: Final = (
     "WORKER_",
     "ORCHESTRATOR",
@@ -42,11 +42,11 @@ _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_sec
 
 
 def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
-    """Return the settings that ``environ`` and ``overrides`` describe.
+    """Return the settings described by ``environ`` and ``overrides``.
 
-    ``overrides`` are named like the fields of ``Settings`` and win over the environment; None means not given, a text
-    is read as a variable's text would be. Texts that are empty or blank are unset, in both. Raises ConfigError with
-    every problem there is, and TypeError for an override that is no setting.
+    ``overrides`` are named like the fields of ``Settings`` and win over the environment; None means not given, and a
+    text is parsed like a variable's. Empty and blank texts count as unset in both. Raises ConfigError with every
+    problem, and TypeError for an override that is not a setting.
     """
     unknown = overrides.keys() - setting_fields().keys() - {_EXTRA}
     if unknown:
@@ -73,7 +73,7 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
 
 
 def read_setting(environ: Mapping[str, str], name: str) -> Any:
-    """Return the one setting that the field ``name`` holds, its default when it is unset. Raises ConfigError."""
+    """Return the value of the field ``name``, or its default if unset. Raises ConfigError."""
     declared, spec = setting_fields()[name]
     try:
         value = _value(spec, environ, name, None)
@@ -85,9 +85,9 @@ def read_setting(environ: Mapping[str, str], name: str) -> Any:
 
 
 def with_number(settings: Settings, number: int, base_id: str) -> Settings:
-    """Return the settings of one process of several: its id ends in its number.
+    """Return the settings of one of several processes: its id ends in its number.
 
-    ``base_id`` stands before it when the settings name none. Raises ConfigError for an id that becomes too long.
+    ``base_id`` precedes the number if the settings name no id. Raises ConfigError for an id that becomes too long.
     """
     worker_id = f"{base_id if settings.worker_id_is_random else settings.worker_id}-{number}"
     try:
@@ -98,7 +98,7 @@ def with_number(settings: Settings, number: int, base_id: str) -> Settings:
 
 
 def _no_setting(name: str) -> str:
-    """Say that no field has this name; a variable's name is taken for a field's often."""
+    """Return the error for a name without a field; variables' names are often mistaken for fields'."""
     known = {**{field: field for field in setting_fields()}, **{_variable(field): field for field in setting_fields()}}
     alike = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {known[alike[0]]}?" if alike else "docs/configuration.md lists the variables"
@@ -106,7 +106,7 @@ def _no_setting(name: str) -> str:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each variable whose name is nearly that of a setting."""
+    """Return one sentence for each variable whose name is close to a setting's."""
     known = [spec.variable for _, spec in setting_fields().values()]
     messages: list[str] = []
     for name in sorted(environ):
@@ -119,11 +119,11 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def _value(spec: Setting, environ: Mapping[str, str], name: str, override: Any) -> Any:
-    """Return the setting's value, None when it is unset. Raises ValueError with the whole problem."""
+    """Return the setting's value, or None if unset. Raises ValueError with the whole problem."""
     if override is not None and not (isinstance(override, str) and not override.strip()):
         where, shown = f"{name} ({spec.variable})", override
     else:
-        # Secrets that are mounted from files often end in a line break.
+        # Secrets mounted from files often end in a line break.
         where, shown = spec.variable, environ.get(spec.variable, "").strip()
         if not shown:
             return None
@@ -135,7 +135,7 @@ def _value(spec: Setting, environ: Mapping[str, str], name: str, override: Any) 
 
 
 def _presentable(value: object) -> str:
-    """Return what may be shown of a wrong value: not too much, and no password of a URL, however it is written."""
+    """Return the part of a wrong value to show: not too much, and never a URL's password, however written."""
     shown = repr(re.sub(r"(?s)^((?:[A-Za-z]+:)?/*).*@", r"\1***@", value) if isinstance(value, str) else value)
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
@@ -154,7 +154,7 @@ def extra_capabilities(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
-    """Return what is wrong with settings that are right one by one; pairs with a ``broken`` one are left alone."""
+    """Yield conflicts between settings that are valid by themselves; pairs with a ``broken`` one are skipped."""
     return [
         *_delay_problems(settings, broken),
         *_pair_problems(settings, broken),

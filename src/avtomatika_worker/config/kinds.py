@@ -1,7 +1,7 @@
-"""The kinds of values that variables hold: how each is read from text, and what is allowed.
+"""The kinds of values that variables hold: how each is parsed, and what is allowed.
 
-A parser takes the text of a variable and returns its value; a check takes a value and returns nothing. Both raise
-ValueError with a sentence that says what is allowed; the caller adds the variable and its value.
+A parser takes a variable's text and returns its value; a check takes a value and returns nothing. Both raise ValueError
+with a sentence that says what is allowed; the caller adds the variable and its value.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def _accept(_value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the values of a setting are read and checked.
+    """How the values of a setting are parsed and checked.
 
-    ``types`` are what a value given by a program may be an instance of; texts of another kind are parsed.
+    A value given by a program may be an instance of ``types``; texts are parsed unless ``str`` is one of them.
     """
 
     parse: Callable[[str], Any]
@@ -48,13 +48,13 @@ class Kind:
     check: Callable[[Any], None] = _accept
 
     def read(self, text: str) -> Any:
-        """Return the value that ``text`` stands for. Raises ValueError saying what is allowed."""
+        """Return the value of ``text``. Raises ValueError that says what is allowed."""
         value = self.parse(text)
         self.check(value)
         return value
 
     def take(self, value: object) -> Any:
-        """Return a value given by a program, checked like one from a variable. Raises ValueError."""
+        """Return a value given by a program after the checks for a variable's. Raises ValueError."""
         if isinstance(value, str):
             return self.read(value)
         if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
@@ -69,11 +69,11 @@ def text() -> Kind:
 
 
 def identifier() -> Kind:
-    """What orchestrators take as an id (RXON.md, "Identifiers")."""
+    """An id that orchestrators accept (RXON.md, "Identifiers")."""
 
     def check(value: str) -> None:
         if not _IDENTIFIER.fullmatch(value):
-            raise ValueError("must be 1 to 128 characters out of A-Z, a-z, 0-9, _ and -")
+            raise ValueError("must be 1 to 128 characters from A-Z, a-z, 0-9, _ and -")
 
     return Kind(str, (str,), check)
 
@@ -85,7 +85,7 @@ def check_token(value: str) -> None:
 
 
 def token() -> Kind:
-    """A secret that is sent in a header."""
+    """A secret sent in a header."""
     return Kind(str, (str,), check_token)
 
 
@@ -106,7 +106,7 @@ def integer(*, least: int, most: int | None = None) -> Kind:
     allowed = f"must be a whole number of at least {least}" + ("" if most is None else f" and at most {most}")
 
     def parse(value: str) -> int:
-        # int() alone would take "1_0" and digits of other scripts.
+        # int() alone would accept "1_0" and digits of other scripts.
         if not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
             raise ValueError(allowed)
         return int(value)
@@ -153,7 +153,7 @@ def number(*, above: float | None = None, least: float | None = None, most: floa
 
 
 def choice(options: type[enum.StrEnum]) -> Kind:
-    """One of the values of an enum, in any case."""
+    """One of the values of an enum, ignoring case."""
 
     def parse(value: str) -> enum.StrEnum:
         for option in options:
@@ -165,7 +165,7 @@ def choice(options: type[enum.StrEnum]) -> Kind:
 
 
 def parse_url(value: str) -> str:
-    """Return an http(s) URL without its trailing slash. Raises ValueError saying what is allowed."""
+    """Return an http(s) URL without its trailing slash. Raises ValueError that says what is allowed."""
     try:
         parts = urlsplit(value)
         valid_port = parts.port is None or parts.port > 0
@@ -174,9 +174,9 @@ def parse_url(value: str) -> str:
     if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or not valid_port:
         raise ValueError("must be a URL such as http://host:8080 or https://host/prefix")
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password (tokens have variables of their own)")
+        raise ValueError("must not contain a user name or password (tokens have variables of their own)")
     if parts.query or parts.fragment or re.search(r"[\s?#\x00-\x1f]", value):
-        raise ValueError("must not hold a query, a fragment or spaces")
+        raise ValueError("must not contain a query, a fragment or spaces")
     return value.rstrip("/")
 
 
@@ -186,7 +186,7 @@ def url() -> Kind:
 
 
 def path() -> Kind:
-    """A path that need not exist yet."""
+    """A path; it need not exist yet."""
 
     def parse(value: str) -> Path:
         if "\0" in value:
@@ -209,19 +209,19 @@ def object_uris() -> Kind:
                 raise ValueError(f"{each!r:.200} must be a URI such as s3://bucket/prefix/ or file:///directory/")
             parts = uri.key.removesuffix("/").split("/")
             if uri.key and any(unquote(part) in {"", ".", ".."} for part in parts):
-                raise ValueError(f"{each!r:.200} must have no segments that are empty, '.' or '..'")
+                raise ValueError(f"{each!r:.200} must have no segment that is empty, '.' or '..'")
 
     return Kind(parse, (tuple,), check)
 
 
 def readable_file() -> Kind:
-    """A path of a file that can be read now."""
+    """The path of a file that can be read now."""
 
     def check(value: Path) -> None:
-        # Not is_file(): that raises for a name that is too long.
+        # Not is_file(): it raises for a name that is too long.
         if not os.path.isfile(value):  # noqa: PTH113
-            raise ValueError("must be a file that exists")
+            raise ValueError("must be an existing file")
         if not os.access(value, os.R_OK):
-            raise ValueError("must be a file that can be read")
+            raise ValueError("must be a readable file")
 
     return Kind(path().parse, (Path,), check)

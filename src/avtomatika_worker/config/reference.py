@@ -1,4 +1,4 @@
-"""The table of all variables, as the documentation shows it."""
+"""The table of all variables, for the documentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avtomatika_worker.config.settings import EXTRA_PREFIX, setting_fields
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """One row of the table of variables. ``in_words``: ``default`` describes the default, it is not the value."""
+    """One row of the table of variables. ``in_words``: ``default`` is a description, not the value."""
 
     variable: str
     description: str
@@ -20,9 +20,9 @@ class SettingDoc:
 
 
 def describe() -> tuple[SettingDoc, ...]:
-    """Return the table of all variables. Descriptions may hold Markdown's code spans."""
+    """Return the table of all variables. Descriptions may contain Markdown code spans."""
     rows = [_describe(each, spec) for each, spec in setting_fields().values()]
-    extra = "Custom capability to announce under `<NAME>` in lower case; read as JSON where it is JSON."
+    extra = "Custom capability to announce under `<NAME>` in lower case; parsed as JSON if it is valid JSON."
     return (*rows, SettingDoc(f"{EXTRA_PREFIX}<NAME>", extra, ""))
 
 

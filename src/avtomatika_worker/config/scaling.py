@@ -1,4 +1,4 @@
-"""The settings of a worker's processes and slots. A part of ``Settings``."""
+"""The settings for a worker's processes and slots. A part of ``Settings``."""
 
 # ruff: noqa: RUF009 - `setting` returns a field, as `dataclasses.field` does
 
@@ -13,45 +13,45 @@ from avtomatika_worker.config.declaring import setting
 
 @dataclass(frozen=True, kw_only=True)  # two bases with slots cannot be joined
 class ScalingSettings:
-    """Which processes there are, and how many slots of each are used."""
+    """The processes, and how many slots of each are used."""
 
     processes: int = setting(
         "WORKER_PROCESSES",
         kinds.integer(least=1, most=1000),
-        "Number of worker processes that `worker run` keeps running; from 2 on, each has the id `WORKER_ID-1`, `-2`, …"
-        " and `MAX_CONCURRENT_TASKS` slots. The same as `--workers`.",
+        "Number of worker processes that `worker run` keeps running; with 2 or more, their ids are `WORKER_ID-1`,"
+        " `-2`, … and each has `MAX_CONCURRENT_TASKS` slots. Same as `--workers`.",
         default=1,
     )
     heartbeat_process: bool = setting(
         "WORKER_HEARTBEAT_PROCESS",
         kinds.boolean(),
-        "Whether a small process of its own (about 25 MiB) sends heartbeats and answers health checks while code that"
-        " holds the GIL stops all of the worker's threads; for `WORKER_LOOP_BLOCKED_LIMIT` at most.",
+        "Whether a small separate process (about 25 MiB) sends heartbeats and answers health checks while code that"
+        " holds the GIL stops all of the worker's threads, for at most `WORKER_LOOP_BLOCKED_LIMIT`.",
         default=False,
     )
     slot_tuner: SlotTunerKind = setting(
         "WORKER_SLOT_TUNER",
         kinds.choice(SlotTunerKind),
-        "Whether fewer slots are used while memory or CPU run short: `resource`, or `off`.",
+        "Whether to use fewer slots while memory or CPU is short: `resource` or `off`.",
         default=SlotTunerKind.OFF,
     )
     slot_tuner_memory_target: float = setting(
         "WORKER_SLOT_TUNER_MEMORY_TARGET",
         kinds.number(above=0, most=100),
-        "Share of the machine's (or container's) memory in use beyond which it does.",
+        "Share of the machine's (or container's) memory in use above which it does.",
         default=80.0,
         unit="%",
     )
     slot_tuner_cpu_target: float = setting(
         "WORKER_SLOT_TUNER_CPU_TARGET",
         kinds.number(above=0, most=100),
-        "Share of its CPUs in use, over 5 s, beyond which it does.",
+        "Share of its CPUs in use, over 5 s, above which it does.",
         default=90.0,
         unit="%",
     )
     slot_tuner_min_slots: int = setting(
         "WORKER_SLOT_TUNER_MIN_SLOTS",
         kinds.integer(least=1),
-        "Number of slots that may be used in any case.",
+        "Number of slots that may always be used.",
         default=1,
     )

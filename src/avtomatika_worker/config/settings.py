@@ -1,4 +1,4 @@
-"""All settings, in one frozen object; the table of variables in the documentation is made from its fields."""
+"""All settings in one frozen object; the documentation's table of variables is generated from its fields."""
 
 # ruff: noqa: RUF009 - `_setting` returns a field, as `dataclasses.field` does
 
@@ -23,15 +23,15 @@ from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 EXTRA_PREFIX: Final = "WORKER_EXTRA_"
-DEFAULT_TASK_FILES_DIR: Final = Path("/tmp/payloads")  # noqa: S108 - the documented one; whose it is, is checked
+DEFAULT_TASK_FILES_DIR: Final = Path("/tmp/payloads")  # noqa: S108 - the documented one; its owner is checked
 DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(ScalingSettings, SecuritySettings):
-    """Everything a worker can be told from outside. Made by ``load_settings``; times are in seconds.
+    """A worker's settings, made by ``load_settings``. Times are in seconds.
 
-    Secrets do not appear in its ``repr``.
+    Its ``repr`` shows no secrets.
     """
 
     worker_id: str = _setting(
@@ -49,20 +49,20 @@ class Settings(ScalingSettings, SecuritySettings):
     individual_token: str | None = _setting(
         "WORKER_INDIVIDUAL_TOKEN",
         kinds.token(),
-        "Token of this worker alone; wins over `WORKER_TOKEN`.",
+        "Token for this worker alone; overrides `WORKER_TOKEN`.",
         default=None,
         secret=True,
     )
     orchestrator_url: str = _setting(
         "ORCHESTRATOR_URL",
         kinds.url(),
-        "Address of the orchestrator; it may carry a path prefix.",
+        "Address of the orchestrator; it may have a path prefix.",
         default=DEFAULT_ORCHESTRATOR_URL,
     )
     orchestrators_config: tuple[OrchestratorSettings, ...] = _setting(
         "ORCHESTRATORS_CONFIG",
         structured.orchestrators(),
-        "JSON list of orchestrators, objects with `url`, `priority` (1; lower is asked first), `weight` (1), `token`,"
+        "JSON list of orchestrators, objects with `url`, `priority` (1; lower is polled first), `weight` (1), `token`,"
         " `token_fallback` and `secret_key`; replaces `ORCHESTRATOR_URL`.",
         default=(),
         secret=True,
@@ -70,7 +70,7 @@ class Settings(ScalingSettings, SecuritySettings):
     multi_orchestrator_mode: MultiOrchestratorMode = _setting(
         "MULTI_ORCHESTRATOR_MODE",
         kinds.choice(MultiOrchestratorMode),
-        "How polls are spread over several orchestrators: `WATERFALL`, `ROUND_ROBIN` or `FAILOVER`.",
+        "How polls are distributed over several orchestrators: `WATERFALL`, `ROUND_ROBIN` or `FAILOVER`.",
         default=MultiOrchestratorMode.WATERFALL,
     )
     max_concurrent_tasks: int = _setting(
@@ -86,59 +86,59 @@ class Settings(ScalingSettings, SecuritySettings):
     skill_processes: int | None = _setting(
         "WORKER_SKILL_PROCESSES",
         kinds.integer(least=1),
-        'Processes at most for skills with `executor="process"`; tasks beyond them wait for one in their slots.',
+        'Most processes for skills with `executor="process"`; further tasks wait for one in their slots.',
         default=None,
         unset="as many as `MAX_CONCURRENT_TASKS`",
     )
     heartbeat_interval: float = _setting(
-        "HEARTBEAT_INTERVAL", kinds.number(above=0), "Time between two heartbeats.", default=15.0, unit="s"
+        "HEARTBEAT_INTERVAL", kinds.number(above=0), "Time between heartbeats.", default=15.0, unit="s"
     )
     task_poll_timeout: float = _setting(
         "TASK_POLL_TIMEOUT",
         kinds.number(above=0),
-        "How long an orchestrator is expected to hold a poll that has no task.",
+        "How long an orchestrator is expected to hold a poll without a task.",
         default=30.0,
         unit="s",
     )
     registration_retry_initial_delay: float = _setting(
         "REGISTRATION_RETRY_INITIAL_DELAY",
         kinds.number(above=0),
-        "Delay before registration is tried again for the first time; it doubles with every failure.",
+        "Delay before the first retry of registration; it doubles with every failure.",
         default=1.0,
         unit="s",
     )
     registration_retry_max_delay: float = _setting(
         "REGISTRATION_RETRY_MAX_DELAY",
         kinds.number(above=0),
-        "Longest delay between two tries of registration, which are made for ever.",
+        "Longest delay between attempts to register, which continue indefinitely.",
         default=60.0,
         unit="s",
     )
     result_retry_initial_delay: float = _setting(
         "RESULT_RETRY_INITIAL_DELAY",
         kinds.number(above=0),
-        "Delay before a result is sent again for the first time; it doubles with every failure.",
+        "Delay before the first retry of sending a result; it doubles with every failure.",
         default=1.0,
         unit="s",
     )
     result_retry_max_delay: float = _setting(
         "RESULT_RETRY_MAX_DELAY",
         kinds.number(above=0),
-        "Longest delay between two tries to send a result.",
+        "Longest delay between attempts to send a result.",
         default=60.0,
         unit="s",
     )
     rate_limit_wait: float = _setting(
         "RATE_LIMIT_WAIT",
         kinds.number(above=0),
-        "Silence after a 429 that does not say how long to wait; the orchestrator's window is a minute by default.",
+        "Pause after a 429 that does not say how long to wait; the orchestrator's default window is a minute.",
         default=61.0,
         unit="s",
     )
     result_max_age: float = _setting(
         "RESULT_MAX_AGE",
         kinds.number(above=0),
-        "Age at which a result that could not be delivered is given up; until then it is sent again and again.",
+        "Age at which an undelivered result is given up; until then it is retried.",
         default=86400.0,
         unit="s",
     )
@@ -148,7 +148,7 @@ class Settings(ScalingSettings, SecuritySettings):
     log_level: LogLevel = _setting(
         "LOG_LEVEL",
         kinds.choice(LogLevel),
-        "Least level that is logged: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.",
+        "Lowest level that is logged: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.",
         default=LogLevel.INFO,
     )
     port: int = _setting(
@@ -163,14 +163,14 @@ class Settings(ScalingSettings, SecuritySettings):
     shutdown_timeout: float = _setting(
         "WORKER_SHUTDOWN_TIMEOUT",
         kinds.number(least=0),
-        "Longest time that running tasks get to finish when the worker shuts down.",
+        "Most time that running tasks get to finish when the worker shuts down.",
         default=30.0,
         unit="s",
     )
     enable_websockets: bool = _setting(
         "WORKER_ENABLE_WEBSOCKETS",
         kinds.boolean(),
-        "Take commands (cancellation, for example) over a WebSocket at once.",
+        "Receive commands, such as cancellations, at once over a WebSocket.",
         default=False,
     )
     enable_metrics: bool = _setting(
@@ -179,21 +179,21 @@ class Settings(ScalingSettings, SecuritySettings):
     strict_event_validation: bool = _setting(
         "STRICT_EVENT_VALIDATION",
         kinds.boolean(),
-        "Block events that a skill has not declared, when it declares any.",
+        "Block events that a skill has not declared, if it declares any.",
         default=True,
     )
     progress_interval: float = _setting(
         "WORKER_PROGRESS_INTERVAL",
         kinds.number(least=0),
-        "Least time between two progress messages of a task; the newest wins, the last is always sent.",
+        "Least time between progress messages of a task; the newest wins, and the last is always sent.",
         default=1.0,
         unit="s",
     )
     task_files_dir: Path = _setting(
         "TASK_FILES_DIR",
         kinds.path(),
-        "Directory for the temporary files of tasks. The default is used where it is this user's; where another has"
-        " made it, one in the user's own runtime directory (`XDG_RUNTIME_DIR`) is.",
+        "Directory for tasks' temporary files. The default is used if this user owns it; if it belongs to another user,"
+        " a directory in this user's runtime directory (`XDG_RUNTIME_DIR`) is used instead.",
         default=DEFAULT_TASK_FILES_DIR,
     )
     skills_dir: Path = _setting(
@@ -202,11 +202,11 @@ class Settings(ScalingSettings, SecuritySettings):
     skills_on_error: SkillsOnError = _setting(
         "WORKER_SKILLS_ON_ERROR",
         kinds.choice(SkillsOnError),
-        "What a skill module that cannot be imported does to the start: `stop` or `skip`.",
+        "What a skill module that cannot be imported does to startup: `stop` or `skip`.",
         default=SkillsOnError.STOP,
     )
     cost_per_skill: Mapping[str, float] = _setting(
-        "COST_PER_SKILL", structured.costs(), "JSON object of skill names and their prices.", default=_nothing
+        "COST_PER_SKILL", structured.costs(), "JSON object of skill names and prices.", default=_nothing
     )
     installed_software: Mapping[str, str] = _setting(
         "INSTALLED_SOFTWARE",
@@ -234,8 +234,8 @@ class Settings(ScalingSettings, SecuritySettings):
     worker_devices: tuple[HardwareDevice, ...] = _setting(
         "WORKER_DEVICES",
         structured.devices(),
-        "JSON list of devices to announce, objects with `type`, `model`, `id` and `properties`; wins over `GPU_MODEL`"
-        " and `GPU_VRAM_GB`.",
+        "JSON list of devices to announce, objects with `type`, `model`, `id` and `properties`; overrides"
+        " `GPU_MODEL` and `GPU_VRAM_GB`.",
         default=(),
     )
     s3_endpoint_url: str | None = _setting(
@@ -247,7 +247,7 @@ class Settings(ScalingSettings, SecuritySettings):
         "Access key of the S3 store.",
         default=None,
         secret=True,
-        unset="the store's own chain (role, …)",
+        unset="the store's own credential chain (role, …)",
     )
     s3_secret_key: str | None = _setting(
         "S3_SECRET_KEY", kinds.text(), "Secret key of the S3 store.", default=None, secret=True
@@ -256,13 +256,13 @@ class Settings(ScalingSettings, SecuritySettings):
     s3_default_bucket: str | None = _setting(
         "S3_DEFAULT_BUCKET",
         kinds.text(),
-        "Bucket for files of results; also `gs://name`, `az://name`.",
+        "Bucket for the files of results; also `gs://name`, `az://name`.",
         default=None,
     )
     file_store_root: Path | None = _setting(
         "WORKER_FILE_STORE_ROOT",
         kinds.path(),
-        "Directory that `file://` URIs may name, for development; nothing outside of it is read or written. Without"
+        "Directory that `file://` URIs may name, for development; nothing outside it is read or written. Without"
         " `S3_DEFAULT_BUCKET`, files of results go there.",
         default=None,
         unset="`file://` is refused",
@@ -270,54 +270,54 @@ class Settings(ScalingSettings, SecuritySettings):
     blob_cache_dir: Path | None = _setting(
         "WORKER_BLOB_CACHE_DIR",
         kinds.path(),
-        "Directory where downloaded objects are kept for further tasks; several workers may share it.",
+        "Directory where downloaded objects are cached for later tasks; several workers may share it.",
         default=None,
         unset="nothing is kept",
     )
     blob_cache_max_bytes: int = _setting(
         "WORKER_BLOB_CACHE_MAX_BYTES",
         kinds.integer(least=1),
-        "Size of that directory; what was not used for longest goes first.",
+        "Size of that directory; the least recently used objects go first.",
         default=10 * 1024**3,
         unit="bytes",
     )
     transfer_part_size: int = _setting(
         "WORKER_TRANSFER_PART_SIZE",
         kinds.integer(least=5 * 1024 * 1024),
-        "Size of the parts in which larger objects are moved; S3 takes none below 5 MiB.",
+        "Size of the parts in which larger objects are transferred; S3 accepts none below 5 MiB.",
         default=8 * 1024 * 1024,
         unit="bytes",
     )
     transfer_concurrency: int = _setting(
         "WORKER_TRANSFER_CONCURRENCY",
         kinds.integer(least=1),
-        "Number of parts that are moved at the same time; transfers take twice as many parts of memory at most.",
+        "Number of parts transferred at the same time; transfers use at most the memory of twice as many parts.",
         default=8,
     )
     transfer_attempts: int = _setting(
         "WORKER_TRANSFER_ATTEMPTS",
         kinds.integer(least=1),
-        "How often a request to a store is tried, when it fails in a way that may pass.",
+        "Attempts for a request to a store that fails in a transient way.",
         default=5,
     )
     transfer_retry_initial_delay: float = _setting(
         "WORKER_TRANSFER_RETRY_INITIAL_DELAY",
         kinds.number(above=0),
-        "Delay before such a request is tried again for the first time; it doubles with every failure.",
+        "Delay before the first retry of such a request; it doubles with every failure.",
         default=0.5,
         unit="s",
     )
     transfer_retry_max_delay: float = _setting(
         "WORKER_TRANSFER_RETRY_MAX_DELAY",
         kinds.number(above=0),
-        "Longest delay between two tries of such a request.",
+        "Longest delay between attempts of such a request.",
         default=15.0,
         unit="s",
     )
     transfer_notice_after: float = _setting(
         "WORKER_TRANSFER_NOTICE_AFTER",
         kinds.number(above=0),
-        "Time after which a transfer that still runs tells how far it is, in the log and as progress; and then again.",
+        "Interval at which a running transfer reports how far it is, in the log and as progress.",
         default=5.0,
         unit="s",
     )
@@ -338,7 +338,7 @@ class Settings(ScalingSettings, SecuritySettings):
     loop_blocked_limit: float = _setting(
         "WORKER_LOOP_BLOCKED_LIMIT",
         kinds.number(above=0),
-        "How long a skill may block the event loop, or all of the worker with `WORKER_HEARTBEAT_PROCESS`, before"
+        "How long a skill may block the event loop or, with `WORKER_HEARTBEAT_PROCESS`, the whole worker before"
         " `/live` answers 503.",
         default=60.0,
         unit="s",
@@ -346,11 +346,11 @@ class Settings(ScalingSettings, SecuritySettings):
     lease_lost_after: float | None = _setting(
         "WORKER_LEASE_LOST_AFTER",
         kinds.number(above=0),
-        "How long an orchestrator may be out of reach before its running tasks are stopped: by then it may have given"
-        " them to others.",
+        "How long an orchestrator may be unreachable before its running tasks are stopped: by then it may have given"
+        " them to other workers.",
         default=None,
         unit="s",
-        unset="never: they finish, and their results are delivered when it is back",
+        unset="never: they finish, and their results are delivered once it is back",
     )
     extra_capabilities: Mapping[str, Any] = field(default_factory=_nothing)
     worker_id_is_random: bool = field(default=False, compare=False)
@@ -358,19 +358,19 @@ class Settings(ScalingSettings, SecuritySettings):
 
     @property
     def effective_token(self) -> str | None:
-        """The worker's token: its individual one when it has one, else the shared one."""
+        """The worker's token: its individual one if set, otherwise the shared one."""
         return self.individual_token or self.token
 
     @property
     def orchestrators(self) -> tuple[OrchestratorSettings, ...]:
-        """The orchestrators to work for, by priority; at least one. Their tokens are filled in."""
+        """The orchestrators to work for, by priority; at least one. Missing tokens are filled in."""
         configured = self.orchestrators_config or (OrchestratorSettings(url=self.orchestrator_url),)
         ordered = sorted(configured, key=lambda orchestrator: orchestrator.priority)
         return tuple(
             replace(
                 each,
                 token=each.token or self.effective_token,
-                # The worker's fallback belongs to the worker's token, not to one of an orchestrator's own.
+                # The worker's fallback belongs to the worker's token, not to an orchestrator's own.
                 token_fallback=each.token_fallback or (None if each.token else self.token_fallback),
                 secret_key=each.secret_key or self.orchestrator_secret_key,
             )
@@ -390,7 +390,7 @@ class Settings(ScalingSettings, SecuritySettings):
 
 @cache
 def setting_fields() -> Mapping[str, tuple[Field[Any], Setting]]:
-    """Return field name → the field and its ``Setting``, in the order of the table: the inherited ones are the last."""
+    """Return field name → the field and its ``Setting``, in the order of the table: inherited ones come last."""
     last = {each.name for base in Settings.__bases__ for each in fields(base)}
     ordered = sorted(fields(Settings), key=lambda each: each.name in last)
     return {each.name: (each, each.metadata[_SPEC]) for each in ordered if _SPEC in each.metadata}

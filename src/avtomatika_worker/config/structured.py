@@ -19,9 +19,9 @@ _ORCHESTRATOR_KEYS: Final = "url, priority, weight, token, token_fallback, secre
 class OrchestratorSettings:
     """One orchestrator to work for.
 
-    ``priority``: lower numbers are asked first. ``weight``: the share of polls among equals. ``token``: its own
-    token; None means the worker's. ``token_fallback`` is tried when that one is refused. ``secret_key``: what it signs
-    tasks with.
+    ``priority``: lower numbers are polled first. ``weight``: the share of polls among equals. ``token``: its own
+    token; None means the worker's. ``token_fallback`` is tried when that one is refused. ``secret_key``: the key it
+    signs tasks with.
     """
 
     url: str
@@ -33,7 +33,7 @@ class OrchestratorSettings:
 
 
 class _Reader:
-    """Takes the keys of one JSON object, one by one; what is left over is a problem."""
+    """Takes the keys of one JSON object, one by one; leftover keys are a problem."""
 
     def __init__(self, value: object, where: str) -> None:
         if not is_dict(value):
@@ -42,7 +42,7 @@ class _Reader:
         self._where = where
 
     def take(self, key: str, default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
-        """Return the value of ``key``, or ``default`` when it is absent or null. Raises ValueError."""
+        """Return the value of ``key``, or ``default`` if absent or null. Raises ValueError."""
         value = self._rest.pop(key, None)
         if value is None:
             if default is ...:
@@ -53,7 +53,7 @@ class _Reader:
         return value
 
     def text(self, key: str, default: Any = None) -> Any:
-        """Return a text that is not empty."""
+        """Return a non-empty text."""
         return self.take(key, default, lambda value: isinstance(value, str) and bool(value), "a text")
 
     def whole(self, key: str, default: int, least: int) -> int:
@@ -67,7 +67,7 @@ class _Reader:
         return dict(self.take(key, {}, lambda value: isinstance(value, dict), "an object"))
 
     def finish(self, known: str) -> None:
-        """Raise ValueError when keys were not taken."""
+        """Raise ValueError if keys are left over."""
         if self._rest:
             unknown = ", ".join(repr(key) for key in self._rest)
             raise ValueError(f"{self._where} has unknown keys {unknown} (known: {known})")
@@ -85,12 +85,12 @@ def _finite(text: str) -> float:
 
 
 def _strict_json(text: str) -> Any:
-    """Return the JSON value of ``text``; NaN and infinities are refused, no orchestrator takes them."""
+    """Return the JSON value of ``text``; NaN and infinities are refused, as no orchestrator accepts them."""
     return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
 def _load(text: str, shape: type, allowed: str) -> Any:
-    """Return the JSON value of ``text``, which must be of type ``shape``. Raises ValueError saying ``allowed``."""
+    """Return the JSON value of ``text``, of type ``shape``. Raises ValueError that says what is ``allowed``."""
     try:
         value = _strict_json(text)
     except (ValueError, RecursionError) as error:
@@ -102,7 +102,7 @@ def _load(text: str, shape: type, allowed: str) -> Any:
 
 
 def _items(make: Callable[[object, str], Any], item: type, allowed: str) -> Kind:
-    """A JSON list, each element made by ``make(element, where)``."""
+    """A JSON list, each element built by ``make(element, where)``."""
 
     def parse(text: str) -> tuple[Any, ...]:
         return tuple(make(element, f"[{index}]") for index, element in enumerate(_load(text, list, allowed)))
@@ -144,7 +144,7 @@ def orchestrators() -> Kind:
         urls = [orchestrator.url for orchestrator in value]
         twice = sorted({url for url in urls if urls.count(url) > 1})
         if twice:
-            raise ValueError(f"must list each orchestrator once; {', '.join(twice)} is there more than once")
+            raise ValueError(f"must list each orchestrator once; {', '.join(twice)} is listed more than once")
 
     return Kind(kind.parse, kind.types, check)
 
@@ -192,7 +192,7 @@ def costs() -> Kind:
     def price(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
-    return _named(price, "a JSON object of skill names and numbers that are not negative")
+    return _named(price, "a JSON object of skill names and non-negative numbers")
 
 
 def software() -> Kind:
@@ -201,7 +201,7 @@ def software() -> Kind:
 
 
 def loose_json(text: str) -> Any:
-    """Return the JSON value of ``text``, or the text itself when it is not JSON."""
+    """Return the JSON value of ``text``, or the text itself if it is not JSON."""
     try:
         return _strict_json(text)
     except (ValueError, RecursionError):

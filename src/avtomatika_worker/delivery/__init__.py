@@ -1,1 +1,1 @@
-"""From a finished task to its orchestrator: nothing is lost on the way."""
+"""Delivers results and events to their orchestrators without losing any."""

@@ -27,12 +27,12 @@ from avtomatika_worker.protocol.messages import Event, TaskResult
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
 REPLAYS_DOUBTED: Final = 2
-"""Registrations that must be accepted while an event is refused, before that counts as a replay."""
+"""Accepted registrations after which the refusal of an event counts as that of a replay."""
 
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A result or event on its way. Each attempt is signed anew (RXON.md, "Signing").
+    """A result or event on its way. Each attempt is signed afresh (RXON.md, "Signing").
 
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
     is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
@@ -76,7 +76,7 @@ async def keep(delivery: Delivery, store: Store) -> None:
 
 
 async def attempt(delivery: Delivery, store: Store) -> float | None:
-    """Try once; return the seconds to wait before the next attempt, None when there shall be none."""
+    """Try once; return the seconds to wait before the next attempt, or None if there is to be none."""
     try:
         await _send(delivery)
     except UnsendableValueError as error:

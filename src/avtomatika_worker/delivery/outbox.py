@@ -11,8 +11,8 @@ import logging
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,17 +48,28 @@ _NONCE_LIFE: Final = 70.0
 
 @dataclass(frozen=True, slots=True)
 class WaitingResult:
-    """A result that waits; ``restored``: a former run of the worker left it behind."""
+    """A waiting result; ``restored``: left behind by an earlier run of the worker."""
 
     result: TaskResult
     restored: bool
 
 
-class Outbox:
-    """Holds what has to be delivered. ``store_first``: it is on disk before its first attempt.
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for an orchestrator: how many deliveries, and their bytes."""
 
-    Deliveries of one lane go out one after the other; lanes go out side by side, so a slow or refused delivery never
-    holds others back.
+    count: int = 0
+    size: int = 0
+
+
+_NOTHING: Final = Backlog()
+
+
+class Outbox:
+    """Holds undelivered results and events. ``store_first``: they are on disk before the first attempt.
+
+    Deliveries of one lane are sequential; lanes are concurrent, so that a slow or refused delivery never blocks the
+    others.
     """
 
     def __init__(self, store: Store, *, max_age: float, store_first: bool = False) -> None:
@@ -68,9 +79,8 @@ class Outbox:
         self._inbox: threadsafe.Watch[int] = threadsafe.Watch(0)
         self._lock = threading.Lock()
         self._lanes: dict[Hashable, deque[Delivery]] = {}
-        self._new_lanes: deque[Hashable] = deque()
-        self._backlog: Counter[Link] = Counter()
-        self._bytes: Counter[Link] = Counter()
+        self._new_lanes: list[Hashable] = []
+        self._backlogs: Mapping[Link, Backlog] = {}  # replaced, never changed: it is read without the lock
         self._turns: dict[Link, asyncio.Semaphore] = {}
         self._closed = False
         self._on_its_way: set[Delivery] = set()
@@ -83,9 +93,8 @@ class Outbox:
 
     @property
     def depth(self) -> int:
-        """How many results and events wait for another attempt."""
-        with self._lock:
-            return self._backlog.total()
+        """The number of results and events waiting for another attempt."""
+        return sum(each.count for each in self._backlogs.values())
 
     @property
     def oldest(self) -> float:
@@ -94,16 +103,17 @@ class Outbox:
             return max((delivery.age for lane in self._lanes.values() for delivery in lane), default=0.0)
 
     def backlog(self, link: Link) -> int:
-        """Return how many results and events wait for ``link``."""
-        return self._backlog[link]
+        """Return the number of results and events waiting for ``link``."""
+        return self._backlogs.get(link, _NOTHING).count
 
     def is_full(self, link: Link) -> bool:
-        """Whether so much waits for ``link`` that it should be asked for no more tasks."""
-        return self._backlog[link] >= BACKLOG_LIMIT or self._bytes[link] >= BACKLOG_BYTES
+        """Whether so much is waiting for ``link`` that no more tasks should be requested there."""
+        waiting = self._backlogs.get(link, _NOTHING)
+        return waiting.count >= BACKLOG_LIMIT or waiting.size >= BACKLOG_BYTES
 
     def waiting_result(self, link: Link, task_id: str) -> WaitingResult | None:
-        """Return the result of a task that still waits for its delivery."""
-        if not self._lanes:
+        """Return the undelivered result of a task."""
+        if not self._backlogs:
             return None
         with self._lock:
             lane = self._lanes.get(result_lane(link, task_id))
@@ -113,8 +123,8 @@ class Outbox:
         return WaitingResult(last.message, last.restored)
 
     def discard_result(self, link: Link, task_id: str) -> None:
-        """Deliver a waiting result no more: its task has been handed out anew, so that it would be a stranger's."""
-        if not self._lanes:
+        """Discard a waiting result: its task's id has been handed out again, so that it would answer another task."""
+        if not self._backlogs:
             return
         with self._lock:
             for delivery in self._lanes.get(result_lane(link, task_id), ()):
@@ -124,7 +134,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ life
 
     def open(self, links: Sequence[Link], *, required: bool) -> None:
-        """Take over what a former run left behind. Raises `ConfigError`, as `Store.open` says."""
+        """Take over deliveries left by an earlier run. Raises `ConfigError` as `Store.open` does."""
         by_url = {link.url: link for link in links}
         restored = strangers = 0
         for row, stored in self._keeper.open(required=required):
@@ -143,7 +153,7 @@ class Outbox:
             )
 
     def close(self) -> None:
-        """Put on disk what is not there yet, and let go of the file. The loops that send have ended."""
+        """Write to disk what is not there yet, and release the file. The sending loops have ended."""
         left = self._store_rest()
         if left > self.lost:
             _log.warning(
@@ -155,7 +165,7 @@ class Outbox:
         self._keeper.close()
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet. Called in any thread, when the loops that send have come to a stop."""
+        """Write to disk what is not there yet. May be called from any thread, after the sending loops have stopped."""
         self._closed = True
         self._store_rest()
 
@@ -163,7 +173,7 @@ class Outbox:
         """Store what is not stored, what goes out at this moment included; return how many are not delivered."""
         with self._lock:
             waiting = [each for lane in self._lanes.values() for each in lane]
-            left = [*waiting, *(each for each in self._on_its_way.copy() if each not in waiting)]
+            left = [*waiting, *(each for each in self._on_its_way if each not in waiting)]
         with self._ending:  # both the loop and the last resort may come here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
             until = time.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
@@ -187,20 +197,20 @@ class Outbox:
         self._closed = True
 
     async def run(self) -> None:
-        """Retry what could not be delivered at once; for ever. Runs in the link thread."""
+        """Retry what could not be delivered at once, until cancelled. Runs on the link thread."""
         async with asyncio.TaskGroup() as retries:
             seen = -1
             while True:
-                while self._new_lanes:
-                    retries.create_task(self._work_off(self._new_lanes.popleft()))
+                for lane in self._take_new_lanes():
+                    retries.create_task(self._work_off(lane))
                 seen = await self._inbox.changed(seen, None)
 
     async def drained(self, timeout: float) -> bool:
-        """Wait until nothing waits any more, at most ``timeout`` seconds; return whether that is so."""
+        """Wait at most ``timeout`` seconds until everything is delivered; return whether it is."""
         return await self._until(lambda: self.depth == 0, timeout)
 
     async def events_settled(self, link: Link, task_id: str, timeout: float) -> bool:
-        """Wait until no event of a task waits any more, at most ``timeout`` seconds; return whether that is so."""
+        """Wait at most ``timeout`` seconds until all events of a task are delivered; return whether they are."""
         return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
 
     async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -220,7 +230,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ first attempts
 
     async def secure(self, delivery: Delivery) -> None:
-        """Put a delivery on disk before its first attempt, where that is wanted."""
+        """Write a delivery to disk before its first attempt, if so configured."""
         if self.store_first:
             await keep(delivery, self._keeper)
 
@@ -250,7 +260,8 @@ class Outbox:
         self._wait_in_lane(delivery)
 
     async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
-        self._on_its_way.add(delivery)
+        with self._lock:
+            self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
                 delay = await attempt(delivery, self._keeper)
@@ -264,12 +275,13 @@ class Outbox:
             self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
             raise
         finally:
-            self._on_its_way.discard(delivery)
+            with self._lock:
+                self._on_its_way.discard(delivery)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:
             return True
-        if not self._lanes:
+        if not self._backlogs:
             return False
         with self._lock:
             return any(not each.discarded for each in self._lanes.get(delivery.lane, ()))
@@ -277,8 +289,7 @@ class Outbox:
     def _wait_in_lane(self, delivery: Delivery) -> None:
         delivery.size = delivery.size or size_of(delivery.message)
         with self._lock:
-            self._backlog[delivery.link] += 1
-            self._bytes[delivery.link] += delivery.size
+            self._count(delivery, 1)
             lane = self._lanes.get(delivery.lane)
             if lane is None:
                 self._lanes[delivery.lane] = deque([delivery])
@@ -286,6 +297,13 @@ class Outbox:
             else:
                 lane.append(delivery)
         self._inbox.touch()
+
+    def _count(self, delivery: Delivery, change: int) -> None:
+        """Count a delivery that waits, or does so no more. Called with the lock held."""
+        before = self._backlogs.get(delivery.link, _NOTHING)
+        after = Backlog(before.count + change, before.size + change * delivery.size)
+        others = {link: each for link, each in self._backlogs.items() if link is not delivery.link}
+        self._backlogs = {**others, delivery.link: after} if after.count else others
 
     def _restore(self, link: Link, row: int, stored: Message) -> bool:
         try:
@@ -305,6 +323,11 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------------------ retries
 
+    def _take_new_lanes(self) -> Sequence[Hashable]:
+        with self._lock:
+            taken, self._new_lanes = self._new_lanes, []
+        return taken
+
     async def _work_off(self, lane: Hashable) -> None:
         with self._lock:
             waiting = self._lanes[lane]
@@ -312,8 +335,7 @@ class Outbox:
             await self._retry(waiting[0])
             with self._lock:
                 done = waiting.popleft()
-                self._backlog[done.link] -= 1
-                self._bytes[done.link] -= done.size
+                self._count(done, -1)
                 if not waiting:
                     del self._lanes[lane]
             self._keeper.forget(done.row)

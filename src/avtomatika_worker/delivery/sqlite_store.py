@@ -1,6 +1,6 @@
-"""Keeps on disk what could not be delivered yet: one SQLite file for each worker id, owned by one process at a time.
+"""Keeps undelivered messages on disk: one SQLite file for each worker id, owned by one process at a time.
 
-All writing is done by one thread, which puts whatever waits into one transaction: no event loop waits for a disk.
+One thread does all writing and puts all waiting writes into one transaction: no event loop waits for a disk.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ class SqliteStore:
     # ------------------------------------------------------------------------------------------------ writing
 
     def _write_all(self) -> None:
-        """Write until told to end; the one place that touches the file after `open`."""
+        """Write until asked to end; the only place that touches the file after `open`."""
         while True:
             try:
                 batch = [self._writes.get(timeout=_LOOK_EVERY)]

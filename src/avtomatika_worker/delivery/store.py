@@ -1,4 +1,4 @@
-"""Keeps deliveries safe: on disk where that is possible, loudly in memory only where it is not."""
+"""Keeps deliveries safe: on disk if possible, otherwise in memory with an error in the log."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Store:
             return None
         except TimeoutError:
             self._give_up(put)
-            self._hangs = True
+            self._set_hangs(hangs=True)
             self._failed(StoreError(f"{self._store.path} has not been written for {WRITE_TIMEOUT:.0f} s"))
             self._store.probe().add_done_callback(self._answers_again)
             return None
@@ -124,12 +124,16 @@ class Store:
 
     def _answers_again(self, probe: Future[bool]) -> None:
         """Take note, in the store's thread, that the disk has answered."""
-        self._hangs = False
+        self._set_hangs(hangs=False)
         if probe.result():
             self._recovered()
 
+    def _set_hangs(self, *, hangs: bool) -> None:
+        with self._lock:
+            self._hangs = hangs
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         if self._store is not None:
             self._store.close()
 

@@ -1,4 +1,4 @@
-"""The files of a store before SQLite opens them: what is none of this user's, or would be lost, is set aside."""
+"""Checks a store's files before SQLite opens them: foreign files, and logs that would be lost, are set aside."""
 
 from __future__ import annotations
 

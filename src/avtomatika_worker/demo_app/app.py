@@ -34,9 +34,9 @@ worker: Worker = Worker(worker_type="demo")
 
 @dataclass(frozen=True, slots=True)
 class ThumbnailParams:
-    """The picture (a path or ``s3://…``), how wide its thumbnail may be in pixels, and the directory to write it to.
+    """The picture (a path or ``s3://…``), the thumbnail's maximum width in pixels, and the directory for it.
 
-    Without a directory the thumbnail goes where files of results go: to the S3 store.
+    Without a directory, the thumbnail goes where the files of results go: to the S3 store.
     """
 
     source: str
@@ -46,7 +46,7 @@ class ThumbnailParams:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """The file that was written, and its colors as ``#rrggbb``; the palette begins with the most frequent."""
+    """The written file, and its colors as ``#rrggbb``; the palette begins with the most frequent."""
 
     path: Path
     width: int
@@ -85,7 +85,7 @@ def _out_dir(params: ThumbnailParams, files: TaskFiles | None) -> Path:
     if params.out_dir is not None:
         return Path(params.out_dir)
     if files is None:
-        raise InvalidInputError("params.out_dir: is needed where there is no worker", {"path": "$.out_dir"})
+        raise InvalidInputError("params.out_dir: is required without a worker", {"path": "$.out_dir"})
     return files.sync.path_to("thumbnails")
 
 
@@ -94,7 +94,7 @@ def _out_dir(params: ThumbnailParams, files: TaskFiles | None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class WordStatsParams:
-    """Either the text itself or the path of a file in UTF-8, and how many of its most frequent words to tell."""
+    """Either the text itself or the path of a UTF-8 file, and how many of its most frequent words to report."""
 
     text: str | None = None
     path: str | None = None
@@ -115,7 +115,7 @@ def _text(params: WordStatsParams, files: TaskFiles | None) -> str:
     try:
         return _existing_file("path", params.path, files).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PermanentError(f"{params.path} is not text in UTF-8: {error}") from error
+        raise PermanentError(f"{params.path} is not UTF-8 text: {error}") from error
 
 
 def _existing_file(field: str, path: str, files: TaskFiles | None) -> Path:
@@ -131,7 +131,7 @@ def _existing_file(field: str, path: str, files: TaskFiles | None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Milestone:
-    """How many primes there are up to a power of ten."""
+    """The number of primes up to a power of ten."""
 
     limit: int
     primes: int
@@ -139,14 +139,14 @@ class Milestone:
 
 @worker.skill(events={"milestone": Milestone}, category="numbers")
 async def primes(limit: Annotated[int, Meta(ge=1, le=10_000_000_000)], ctx: TaskContext) -> PrimeCount:
-    """Count the primes up to a limit and find the largest gap between two of them."""
+    """Count the primes up to a limit and find the largest gap between neighbors."""
     known, milestone = PrimeCount(0, 0, 0, 0, 0), 1_000_000
     for known in count_primes(limit):
         await ctx.send_progress(known.limit / limit, f"{known.count:,} primes so far")
         if known.limit == milestone:
             await ctx.send_event("milestone", Milestone(milestone, known.count))
             milestone *= 10
-        await asyncio.sleep(0)  # other tasks get their turn, and a cancellation arrives here
+        await asyncio.sleep(0)  # lets other tasks run, and a cancellation arrive
     return known
 
 
@@ -155,7 +155,7 @@ async def primes(limit: Annotated[int, Meta(ge=1, le=10_000_000_000)], ctx: Task
 
 @dataclass(frozen=True, slots=True)
 class InvoiceLine:
-    """One position of an invoice; the price is for one piece, in cents."""
+    """One line of an invoice; the unit price is in cents."""
 
     description: Annotated[str, Meta(min_length=1, max_length=200)]
     quantity: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -173,7 +173,7 @@ class Invoice:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceTotal:
-    """Amounts in cents, and what is to be paid as people write it."""
+    """Amounts in cents, and the total in the form that people write."""
 
     net: int
     tax: int

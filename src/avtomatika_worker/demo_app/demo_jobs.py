@@ -1,4 +1,4 @@
-"""What ``worker demo`` sends to its worker."""
+"""The jobs that ``worker demo`` sends to its worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 DATA = Path(__file__).resolve().parent / "data"
-"""The pictures and the text that the project ships."""
+"""The pictures and the text shipped with the project."""
 
 PRIMES_UP_TO = 1_000_000_000
 """Three to five seconds of work on an ordinary machine."""
@@ -22,7 +22,7 @@ PICTURES = {
 
 @dataclass(frozen=True, slots=True)
 class DemoJob:
-    """A task to submit, how to call it, and how it must end."""
+    """A task to submit, its title, and its expected end."""
 
     skill: str
     params: dict[str, Any]
@@ -31,9 +31,9 @@ class DemoJob:
 
 
 def demo_jobs(output_dir: Path, pictures: str | None = None) -> list[DemoJob]:
-    """Return the jobs of the demo; thumbnails will be written to ``output_dir``, which need not exist yet.
+    """Return the demo's jobs; thumbnails are written to ``output_dir``, which need not exist yet.
 
-    ``pictures``: the URI below which the pictures are, when they are in a store; thumbnails go there as well.
+    ``pictures``: the URI prefix of the pictures if they are in a store; then thumbnails go there too.
     """
     local = {"out_dir": str(output_dir.resolve())} if pictures is None else {}
     source = f"{DATA}/" if pictures is None else pictures

@@ -1,4 +1,4 @@
-"""Thumbnails and the colors of a picture. The only module here that needs Pillow."""
+"""Makes thumbnails and finds the colors of a picture. The only module here that needs Pillow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class NotAPictureError(Exception):
 
 
 def shrink(source: Path, width: int) -> Image.Image:
-    """Return the picture at most ``width`` pixels wide, upright, in its own proportions; it is never enlarged.
+    """Return the picture at most ``width`` pixels wide, upright, with its proportions kept; it is never enlarged.
 
-    The result's mode is RGBA when the picture has transparent parts and RGB otherwise. Raises `NotAPictureError`, and
-    ``FileNotFoundError`` when there is no such file.
+    The result's mode is RGBA if the picture has transparent parts, otherwise RGB. Raises `NotAPictureError`, or
+    ``FileNotFoundError`` if there is no such file.
     """
     try:
         with Image.open(source) as opened:
@@ -27,16 +27,16 @@ def shrink(source: Path, width: int) -> Image.Image:
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        # Pillow has no one error for broken files: truncated data is OSError, a broken PNG chunk SyntaxError.
+        # Pillow has no single error for broken files: truncated data is OSError, a broken PNG chunk SyntaxError.
         raise NotAPictureError(f"{source.name} cannot be read as a picture: {error}") from error
     image.thumbnail((width, image.height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return image
 
 
 def save(image: Image.Image, directory: Path, name: str) -> Path:
-    """Write the picture as ``name`` with the suffix that fits it, .png for RGBA and .jpg for RGB; return its path.
+    """Write the picture as ``name`` with the matching suffix, .png for RGBA and .jpg for RGB; return its path.
 
-    The directory is made when there is none. A file of that name is replaced.
+    The directory is created if needed. An existing file is replaced.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if image.mode == "RGBA":
@@ -49,7 +49,7 @@ def save(image: Image.Image, directory: Path, name: str) -> Path:
 
 
 def safe_name(text: str) -> str:
-    """Return ``text`` as a file name without a path in it: letters, digits, dashes and underscores, 60 at most."""
+    """Return ``text`` as a file name without a path: at most 60 letters, digits, dashes and underscores."""
     return re.sub(r"[^\w-]+", "_", text)[:60].strip("_") or "picture"
 
 
@@ -59,7 +59,7 @@ def average_color(image: Image.Image) -> str:
 
 
 def dominant_colors(image: Image.Image, count: int) -> list[str]:
-    """Return up to ``count`` colors that stand for the picture, as ``#rrggbb``, the most frequent first.
+    """Return up to ``count`` colors that represent the picture, as ``#rrggbb``, the most frequent first.
 
     Transparent parts count as white.
     """

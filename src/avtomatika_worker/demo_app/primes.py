@@ -1,4 +1,4 @@
-"""Counts primes with a segmented sieve of Eratosthenes: memory for one segment, however far it goes."""
+"""Counts primes with a segmented sieve of Eratosthenes, which needs memory for only one segment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 SEGMENT = 1_000_000
-"""Numbers in a segment: less than ten milliseconds of work, and a divisor of the powers of ten above it."""
+"""Numbers per segment: less than ten milliseconds of work, and a divisor of the larger powers of ten."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrimeCount:
-    """What is known of the primes up to ``limit``, which itself is included.
+    """The facts about the primes up to and including ``limit``.
 
-    ``largest_gap`` is the largest distance between neighbours, first seen after ``gap_after``; both are 0 when there
-    are fewer than two primes, and so is ``last_prime`` when there is none.
+    ``largest_gap`` is the largest distance between neighbors, first seen after ``gap_after``; both are 0 if there are
+    fewer than two primes, as is ``last_prime`` if there is none.
     """
 
     limit: int
@@ -26,14 +26,14 @@ class PrimeCount:
 
 
 _TINY = ((2, 0, 0, 0, 0), (3, 1, 2, 0, 0), (5, 2, 3, 1, 2))
-"""Below 5 there is an even prime and an odd gap; above, all primes and gaps are of one kind."""
+"""Below 5 there is an even prime and an odd gap; above, all primes are odd and all gaps even."""
 
 _AT_FIVE = PrimeCount(limit=0, count=1, last_prime=3, largest_gap=2, gap_after=3)
-"""What the sieve of the odd numbers begins with: the prime 2, and the gap from 3 to 5 as the record to beat."""
+"""The start of the sieve of odd numbers: the prime 2, and the gap from 3 to 5 as the record to beat."""
 
 
 def count_primes(limit: int, segment: int = SEGMENT) -> Iterator[PrimeCount]:
-    """Yield what is known after each ``segment`` (an even number) of numbers; the last one is about ``limit``."""
+    """Yield the facts after each ``segment`` (an even number) of numbers; the last are those for ``limit``."""
     for below, *facts in _TINY:
         if limit < below:
             yield PrimeCount(limit, *facts)
@@ -64,7 +64,7 @@ def _sieve(start: int, end: int, base: list[int] | range) -> bytearray:
     for prime in base:
         if prime * prime > end:
             break
-        # The first odd multiple in the segment; below the prime's square smaller primes have been there.
+        # The first odd multiple in the segment; below the prime's square, smaller primes have marked them.
         first = max(prime * prime, (start // prime + 1) * prime)
         first += prime if first % 2 == 0 else 0
         index = (first - start) // 2
@@ -74,14 +74,14 @@ def _sieve(start: int, end: int, base: list[int] | range) -> bytearray:
 
 
 def _extend(known: PrimeCount, flags: bytearray, start: int, end: int) -> PrimeCount:
-    """Return what is known with one more segment."""
+    """Return the facts with one more segment."""
     here = flags.find(1)
     if here < 0:
         return replace(known, limit=end)
     gap, after = known.largest_gap, known.gap_after
     if start + 2 * here + 1 - known.last_prime > gap:
         gap, after = start + 2 * here + 1 - known.last_prime, known.last_prime
-    # A gap above the record has at least half the record of composite odd numbers in it: a search for that many zeros
+    # A gap above the record contains at least half the record of composite odd numbers: a search for that many zeros
     # finds it without a walk over all primes.
     while (zeros := flags.find(bytes(gap // 2), here)) >= 0 and (there := flags.find(1, zeros)) >= 0:
         gap, after = 2 * (there - zeros + 1), start + 2 * zeros - 1

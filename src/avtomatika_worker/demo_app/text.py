@@ -1,6 +1,6 @@
-"""Statistics of a text in any language that puts something between its words.
+"""Computes statistics of a text in any language that separates its words.
 
-Chinese, Japanese and Thai do not: finding their words takes a dictionary, so a run of them counts as one.
+Chinese, Japanese and Thai do not: finding their words needs a dictionary, so a run of them counts as one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 WORDS_PER_MINUTE = 230
-"""How fast adults read prose to themselves, about."""
+"""The approximate speed at which adults read prose silently."""
 
 _LITTLE_WORDS = """
 a about above after again all also am an and any are as at be because been before being below between both but by
@@ -30,7 +30,7 @@ STOP_WORDS = frozenset(_LITTLE_WORDS.split())
 _INSIDE_WORDS = "'\u2019-\u2010\u2011\u00b7"
 _INSIDE_NUMBERS = ".,:"
 _INVISIBLE = "\u00ad\u200c\u200d"
-"""Soft hyphen and (non-)joiners: they belong to the word they stand in."""
+"""Soft hyphen and (non-)joiners: they are part of a word."""
 
 _ONE_SPELLING = str.maketrans({"\u2019": "'", "\u00ad": None})
 
@@ -47,7 +47,7 @@ _ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "prof", "st", "vs", "fig", 
 
 @dataclass(frozen=True, slots=True)
 class WordCount:
-    """How often a word occurs, in any case."""
+    """How often a word occurs, ignoring case."""
 
     word: str
     count: int
@@ -55,7 +55,7 @@ class WordCount:
 
 @dataclass(frozen=True, slots=True)
 class WordStats:
-    """What can be counted in a text. The reading time is for silent reading, at 230 words a minute."""
+    """The statistics of a text. The reading time is for silent reading at 230 words a minute."""
 
     characters: int
     words: int
@@ -89,7 +89,7 @@ def measure(text: str, top: int = 10) -> WordStats:
 
 
 def words(text: str) -> Iterator[str]:
-    """Yield the words: letters with their marks and digits, joined by apostrophes and hyphens inside (``don't``)."""
+    """Yield the words: letters with their marks, and digits, with inner apostrophes and hyphens (``don't``)."""
     word = ""
     for index, character in enumerate(text):
         if _is_letter(character) or (word and (character in _INVISIBLE or _joins(text, index))):
@@ -102,7 +102,7 @@ def words(text: str) -> Iterator[str]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Yield the sentences that have a word in them, on one line each."""
+    """Yield the sentences that contain a word, on one line each."""
     start = 0
     for end in _SENTENCE_END.finditer(text):
         if end["wide"] or not _goes_on(text, start, end):
@@ -117,7 +117,7 @@ def _sentence(text: str) -> Iterator[str]:
 
 
 def _goes_on(text: str, start: int, end: re.Match[str]) -> bool:
-    """Whether a full stop does not end its sentence: after an abbreviation or an initial, or before a small letter."""
+    """Whether a period does not end its sentence: after an abbreviation or initial, or before a small letter."""
     if not end[0].strip():  # a paragraph's end
         return False
     following = text[end.end() :].lstrip()
@@ -133,7 +133,7 @@ def _is_letter(character: str) -> bool:
 
 
 def _joins(text: str, index: int) -> bool:
-    """Whether a character stands inside of a word, or inside of a number (``3.14``)."""
+    """Whether a character is inside a word or a number (``3.14``)."""
     around = text[index - 1], text[index + 1 : index + 2]
     if text[index] in _INSIDE_WORDS:
         return bool(around[1]) and _is_letter(around[1])

@@ -1,12 +1,11 @@
-"""An orchestrator for development and tests, embedded: in memory, over real HTTP, of any protocol version.
+"""An embedded orchestrator for development and tests: in memory, over real HTTP, for any protocol version.
 
     async with EmbeddedOrchestrator() as orchestrator:
         ...  # a worker with ORCHESTRATOR_URL=orchestrator.url and WORKER_TOKEN=orchestrator.token
         job = orchestrator.submit("echo", {"x": 1})
         await job.done()
 
-What it checks and how it answers is RXON.md's; `Fault` scripts what goes wrong. The clients' calls are listed in
-``client_api``.
+It checks and answers as RXON.md describes; `Fault` scripts failures. The clients' calls are listed in ``client_api``.
 """
 
 from __future__ import annotations

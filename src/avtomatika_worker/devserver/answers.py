@@ -1,4 +1,4 @@
-"""Answers on the wire: good ones, refusals, and the ways to answer badly that faults ask for."""
+"""Answers on the wire: good ones, refusals, and the broken ones that faults ask for."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Answers:
         return response
 
     def scripted(self, fault: Fault) -> web.Response:
-        """Answer as a fault of the kinds ``status``, ``html`` and ``body`` says."""
-        if fault.kind == "html":  # a proxy knows of no version
+        """Answer as a fault of kind ``status``, ``html`` or ``body`` asks."""
+        if fault.kind == "html":  # a proxy knows no version
             response = web.Response(status=fault.status, body=_PAGE % (fault.status, fault.status))
             response.content_type = "text/html"
         elif fault.kind == "body":
@@ -75,7 +75,7 @@ class Answers:
 
 
 def break_connection(request: web.Request, fault: Fault, call: RecordedCall) -> None:
-    """End the call's connection as the fault says, without a good answer."""
+    """End the call's connection as the fault asks, without a good answer."""
     transport = request.transport
     if transport is None:
         return
@@ -93,7 +93,7 @@ def _reset(transport: asyncio.Transport) -> None:
     connection = transport.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):
-            # Lingering for zero seconds makes closing send RST instead of FIN.
+            # With a linger time of zero, closing sends RST instead of FIN.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
@@ -104,7 +104,7 @@ def _half_an_answer(call: RecordedCall) -> bytes:
 
 
 def common_name(request: web.Request) -> str | None:
-    """Return the common name of the client's certificate; None without one."""
+    """Return the common name of the client's certificate, or None without one."""
     certificate: dict[str, Any] = request.get_extra_info("peercert") or {}
     subject: tuple[tuple[tuple[str, str], ...], ...] = certificate.get("subject", ())
     return next((value for part in subject for key, value in part if key == "commonName"), None)

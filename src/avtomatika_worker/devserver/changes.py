@@ -1,4 +1,4 @@
-"""Telling others that something changed: predicates that wait, and streams of changes."""
+"""Notifies others of changes: waiting predicates, and streams of changes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker.devserver.snapshots import JobRecord
 
 _T = TypeVar("_T")
@@ -22,7 +23,7 @@ class Change:
     ``kind`` is a job's new state ("queued", "running", "finished", "failed", "quarantined", "cancelled"), or
     "retrying", "progress", "event", "result_ignored", "worker_registered", "worker_status", "worker_lost",
     "worker_connected", "worker_disconnected", "problem". ``data`` is JSON-able: the job as it was then (or the event),
-    the worker, or the problem.
+    the worker or the problem.
     """
 
     number: int
@@ -34,9 +35,9 @@ class Change:
 
 
 class Subscription(AsyncIterator[Change]):
-    """The changes from now on, in order. Ends when the orchestrator stops, or with `close`.
+    """The changes from now on, in order. Ends when the orchestrator stops or on `close`.
 
-    A reader that falls 10,000 changes behind loses the oldest; gaps show in `Change.number`.
+    A reader that falls 10,000 changes behind loses the oldest ones; gaps show in `Change.number`.
     """
 
     def __init__(self, hub: Hub, wanted: Callable[[Change], bool] | None) -> None:
@@ -47,13 +48,13 @@ class Subscription(AsyncIterator[Change]):
         self._closed = False
 
     def put(self, change: Change) -> None:
-        """Add a change, if it is wanted."""
+        """Add a change if it is wanted."""
         if self._wanted is None or self._wanted(change):
             self._changes.append(change)
             self._news.set()
 
     def close(self) -> None:
-        """End the stream after what has happened so far."""
+        """End the stream after the changes so far."""
         self._closed = True
         self._news.set()
         self._hub.unsubscribe(self)
@@ -71,16 +72,16 @@ class Subscription(AsyncIterator[Change]):
 
     @property
     def pending(self) -> bool:
-        """Whether a change is there to be read at once."""
+        """Whether a change can be read at once."""
         return bool(self._changes)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the stream has ended."""
         return self._closed and not self._changes
 
     async def next_within(self, seconds: float) -> Change | None:
-        """Return the next change, or None when there is none within a time or the stream has ended."""
+        """Return the next change, or None on a timeout or at the end of the stream."""
         try:
             async with asyncio.timeout(seconds):
                 return await self.__anext__()
@@ -102,17 +103,15 @@ class _Waiter:
     def check(self) -> None:
         if self.future.done():
             return
-        try:
-            value = self.predicate()
-        except Exception as error:  # noqa: BLE001 - the predicate is the caller's: its error is raised where it waits
-            self.future.set_exception(error)
-        else:
-            if value:
+        with caught(Exception) as kept:  # the predicate is the caller's: its error is raised where it waits
+            if value := self.predicate():
                 self.future.set_result(value)
+        if kept.error is not None:
+            self.future.set_exception(kept.error)
 
 
 class Hub:
-    """Everything that changes goes through `publish` or, when only waiting predicates care, `touch`."""
+    """Every change goes through `publish` or, if only waiting predicates care, `touch`."""
 
     def __init__(self) -> None:
         self._waiters: list[_Waiter] = []
@@ -128,7 +127,7 @@ class Hub:
         job: JobRecord | None = None,
         worker_id: str | None = None,
     ) -> None:
-        """Tell subscribers and waiting predicates of a change; ``data`` is only called when somebody listens."""
+        """Notify subscribers and waiting predicates of a change; ``data`` is only called if there is a listener."""
         if self._subscriptions:
             change = Change(next(self._numbers), kind, now, job, worker_id, data())
             for subscription in tuple(self._subscriptions):
@@ -136,12 +135,12 @@ class Hub:
         self.touch()
 
     def touch(self) -> None:
-        """Have the waiting predicates look again."""
+        """Make the waiting predicates check again."""
         for waiter in tuple(self._waiters):
             waiter.check()
 
     def subscribe(self, wanted: Callable[[Change], bool] | None = None) -> Subscription:
-        """Return the changes from now on, all or the ``wanted`` ones."""
+        """Return the changes from now on, all of them or the ``wanted`` ones."""
         subscription = Subscription(self, wanted)
         self._subscriptions.append(subscription)
         return subscription

@@ -1,16 +1,16 @@
-"""The clients' side of the orchestrator: a small JSON API for curl, scripts and the live display.
+"""The client side of the orchestrator: a small JSON API for curl, scripts and the live display.
 
 | call | answer |
 |---|---|
 | `GET /` | what this is, and the calls |
 | `GET /openapi.json` | the same for machines |
-| `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong, and which skills there are; with `?validate=1` params that break the skill's input schema are 422 (listed in `problems`; by default they go to the worker, as with any orchestrator) |
+| `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong and lists the known skills; with `?validate=1` params that violate the skill's input schema give 422 (listed in `problems`; by default they go to the worker, as with any orchestrator) |
 | `GET /api/jobs` | the latest jobs, newest first; `?state=`, `?skill=`, `?limit=` (100) |
-| `GET /api/jobs/{id}` | the job with its events; `?wait=SECONDS` waits for its end first (at most 600) |
-| `POST /api/jobs/{id}/cancel` | 202 `{"job_id", "state"}`; 409 when it has ended |
+| `GET /api/jobs/{id}` | the job with its events; `?wait=SECONDS` first waits for its end (at most 600) |
+| `POST /api/jobs/{id}/cancel` | 202 `{"job_id", "state"}`; 409 if it has ended |
 | `GET /api/jobs/{id}/events` | the job's changes until its end, as server-sent events; it starts with the job as it is |
 | `GET /api/events` | every change, as server-sent events |
-| `GET /api/workers`, `GET /api/skills` | who is there, and what they can do |
+| `GET /api/workers`, `GET /api/skills` | the registered workers, and their skills |
 
 Errors are `{"error": text}`. There is no authentication, and no CORS.
 """  # noqa: E501 - a table
@@ -51,7 +51,7 @@ _CALLS: Final = (
 
 
 class ClientError(Exception):
-    """A request that is answered with an error."""
+    """A request answered with an error."""
 
     def __init__(self, status: int, text: str, **more: Any) -> None:
         self.status = status
@@ -60,13 +60,13 @@ class ClientError(Exception):
 
 
 def json_answer(value: object, status: int = 200) -> web.Response:
-    """Answer with JSON, written for people, too."""
+    """Answer with JSON that people can read too."""
     body = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str)
     return web.Response(status=status, body=body, content_type="application/json")
 
 
 class ClientApi:
-    """Serves the clients' calls; `routes` are theirs. ``cancel`` cancels a job by its id, ``page`` is for browsers."""
+    """Serves the clients' calls through `routes`. ``cancel`` cancels a job by its id; ``page`` is for browsers."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class ClientApi:
         new = self._new_job(await request.read())
         skill = self._orchestrator.skill(new.skill)
         if skill is None:
-            known = ", ".join(sorted(self._known_skills())) or "none, as no worker is registered"
+            known = ", ".join(sorted(self._known_skills())) or "none, because no worker is registered"
             raise ClientError(400, f"unknown skill {new.skill!r}; known skills: {known}")
         if _flag(request.query.get("validate")):
             problems = self._orchestrator.contracts.input_complaints(skill, dict(new.params))
@@ -172,7 +172,7 @@ class ClientApi:
     def _find(self, request: web.Request) -> JobRecord:
         job = self._orchestrator.book.jobs.get(request.match_info["job_id"])
         if job is None:
-            raise ClientError(404, "there is no such job (only the latest ended jobs are kept)")
+            raise ClientError(404, "no such job (only the latest ended jobs are kept)")
         return job
 
     async def _job(self, request: web.Request) -> web.Response:
@@ -183,14 +183,14 @@ class ClientApi:
         return json_answer({**job.to_json(), "events": job.events})
 
     async def _wait_for_end(self, job: JobRecord, seconds: float) -> None:
-        """Return when the job has ended, the time is over, or the orchestrator stops."""
+        """Return when the job has ended, the time is up or the orchestrator stops."""
         async with self._hub.subscribe(lambda change: change.job is job and job.state.final) as changes:
             await changes.next_within(seconds)
 
     async def _cancel(self, request: web.Request) -> web.Response:
         job = self._find(request)
         if not self._cancel_job(job.job_id):
-            raise ClientError(409, f"the job has ended already: {job.state.value}")
+            raise ClientError(409, f"the job has already ended: {job.state.value}")
         return json_answer({"job_id": job.job_id, "state": job.state.value}, 202)
 
     async def _job_events(self, request: web.Request) -> web.StreamResponse:
@@ -216,7 +216,7 @@ class ClientApi:
 
 
 async def _forward(changes: Subscription, stream: EventStream, until_end_of: JobRecord | None = None) -> None:
-    """Send changes until there are no more of them, keeping the connection alive in between."""
+    """Send changes until there are no more, keeping the connection alive in between."""
     while True:
         change = await changes.next_within(stream.keep_alive_after)
         if change is None:
@@ -230,7 +230,7 @@ async def _forward(changes: Subscription, stream: EventStream, until_end_of: Job
 
 
 def _shown(change: Change) -> dict[str, Any]:
-    """Return a change's data with the job they belong to."""
+    """Return a change's data with the job it belongs to."""
     return {"job_id": change.job.job_id, **change.data} if change.job is not None else change.data
 
 
@@ -239,7 +239,7 @@ def _flag(text: str | None) -> bool:
 
 
 def _seconds(text: str | None, name: str) -> float | None:
-    """Read a number of a query. Raises `ClientError`."""
+    """Read a number from the query. Raises `ClientError`."""
     if text is None:
         return None
     try:
@@ -247,5 +247,5 @@ def _seconds(text: str | None, name: str) -> float | None:
     except ValueError:
         number = -1.0
     if not 0 <= number < 1e9:
-        raise ClientError(400, f"{name} should be a number that is not negative")
+        raise ClientError(400, f"{name} should be a non-negative number")
     return number

@@ -1,4 +1,4 @@
-"""The commands' WebSockets: one for each worker, a new one closes the old one with 1008."""
+"""WebSockets for commands: one per worker; a new one closes the old one with 1008."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OnMessage = Callable[[web.Request, bytes], None]
 
 @dataclass(eq=False, slots=True)
 class _Channel:
-    """An open WebSocket and what is to be sent over it; a code in the queue closes it."""
+    """An open WebSocket and its outgoing messages; a code in the queue closes it."""
 
     outgoing: asyncio.Queue[tuple[bytes | WSCloseCode, asyncio.Future[None] | None]] = field(
         default_factory=lambda: asyncio.Queue[tuple[bytes | WSCloseCode, asyncio.Future[None] | None]]()
@@ -33,12 +33,12 @@ class _Channel:
     closing: bool = False
 
     def close(self, code: WSCloseCode) -> None:
-        """Have the WebSocket closed after what is to be sent before."""
+        """Close the WebSocket after the messages already queued."""
         self.closing = True
         self.outgoing.put_nowait((code, None))
 
     async def write_to(self, websocket: web.WebSocketResponse) -> None:
-        """Send what comes, until something says close."""
+        """Send messages until the queue says to close."""
         while True:
             item, sent = await self.outgoing.get()
             if isinstance(item, WSCloseCode):
@@ -53,7 +53,7 @@ class _Channel:
                 sent.set_result(None)
 
     def abandon(self) -> None:
-        """Tell who waits that nothing more is sent."""
+        """Fail the senders still waiting: nothing more is sent."""
         while not self.outgoing.empty():
             _, sent = self.outgoing.get_nowait()
             if sent is not None and not sent.done():
@@ -63,7 +63,7 @@ class _Channel:
 async def _send(websocket: web.WebSocketResponse, data: bytes) -> None:
     try:
         text = data.decode()
-    except UnicodeDecodeError:  # only an injected fault sends such a thing
+    except UnicodeDecodeError:  # only an injected fault does this
         await websocket.send_bytes(data)
     else:
         await websocket.send_str(text)
@@ -127,11 +127,11 @@ class CommandChannels:
             self._orchestrator.connected(worker_id, connected=False)
 
     def is_connected(self, worker_id: str) -> bool:
-        """Tell whether a worker has a WebSocket open."""
+        """Return whether a worker has a WebSocket open."""
         return worker_id in self._channels
 
     async def send(self, worker_id: str, command: Mapping[str, Any]) -> None:
-        """Send a command. Raises LookupError when the worker has no WebSocket, ConnectionError when it breaks."""
+        """Send a command. Raises LookupError if the worker has no WebSocket, ConnectionError if it breaks."""
         channel = self._channels.get(worker_id)
         if channel is None:
             raise LookupError(f"worker {worker_id!r} has no WebSocket open")
@@ -140,7 +140,7 @@ class CommandChannels:
         await sent
 
     def order_cancellation(self, job: JobRecord) -> bool:
-        """Tell the worker that has a job to cancel it, when it may be told at once."""
+        """Order the job's worker to cancel it, if that worker accepts real-time commands."""
         worker = self._orchestrator.workers.get(job.worker_id or "")
         channel = self._channels.get(job.worker_id or "")
         if worker is None or channel is None or not worker.websockets:
@@ -150,6 +150,6 @@ class CommandChannels:
         return True
 
     def close(self) -> None:
-        """Close every WebSocket: the orchestrator goes away."""
+        """Close every WebSocket: the orchestrator is going away."""
         for channel in self._channels.values():
             channel.close(WSCloseCode.GOING_AWAY)

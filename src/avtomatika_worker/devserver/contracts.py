@@ -1,8 +1,8 @@
-"""What a skill promised at registration, held against what comes: a mistake is noted as a problem.
+"""Checks messages against what a skill promised at registration; a violation is recorded as a problem.
 
-Input: params that break ``input_schema`` and were run with success all the same. Output: the data of a success that
-break ``output_schema``, and a status that is none of ``output_statuses``. Events: payloads that break their schema.
-Data and events that do are not taken, as released orchestrators do not take them (1.0b21 and 1.0b30: tried).
+Input: params that violate ``input_schema`` but succeeded anyway. Output: data of a success that violates
+``output_schema``, and a status not among ``output_statuses``. Events: payloads that violate their schema. Such data and
+events are rejected, as released orchestrators reject them (1.0b21 and 1.0b30: tried).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _CACHED: Final = 1000
 
 
 class Contracts:
-    """Compiles each schema once, by its content."""
+    """Compiles each schema once, keyed by its content."""
 
     def __init__(self) -> None:
         self._compiled: dict[bytes, Schema] = {}
 
     def schema_problems(self, skill: dict[str, Any]) -> list[str]:
-        """Say which of a skill's schemas are none."""
+        """Return the problems of a skill's schemas that are not usable."""
         schemas = {name: skill.get(name) for name in ("input_schema", "output_schema")}
         schemas |= {f"events_schema.{name}": schema for name, schema in as_object(skill.get("events_schema")).items()}
         found: list[str] = []
@@ -40,35 +40,35 @@ class Contracts:
             try:
                 self._schema(schema)
             except ValueError as error:
-                found.append(f"skill {skill.get('name')}: {name} is no usable JSON Schema: {error}")
+                found.append(f"skill {skill.get('name')}: {name} is not a usable JSON Schema: {error}")
         return found
 
     def input_problems(self, skill: dict[str, Any], params: dict[str, Any]) -> list[str]:
-        """Say how params break the skill's input schema."""
+        """Return how params violate the skill's input schema."""
         return self._check(skill.get("input_schema"), params, "params")
 
     def input_complaints(self, skill: dict[str, Any], params: dict[str, Any]) -> tuple[Complaint, ...]:
-        """Return the same with the path of each."""
+        """Return the same, each with its path."""
         return self._problems(skill.get("input_schema"), params)
 
     def result_problems(self, skill: dict[str, Any], params: dict[str, Any], result: dict[str, Any]) -> list[str]:
-        """Say how a result breaks what the skill promised."""
+        """Return how a result violates what the skill promised."""
         status = result.get("status") or "success"
         if status == "success":
-            ran = [f"ran in spite of its input schema: {text}" for text in self.input_problems(skill, params)]
+            ran = [f"ran despite its input schema: {text}" for text in self.input_problems(skill, params)]
             return ran + self.data_problems(skill, result)
         if status in {"failure", "cancelled", *as_texts(skill.get("output_statuses"))}:
             return []
-        return [f"status {status!r} is none of its output_statuses"]
+        return [f"status {status!r} is not among its output_statuses"]
 
     def data_problems(self, skill: dict[str, Any], result: dict[str, Any]) -> list[str]:
-        """Say how the data of a success break the skill's output schema."""
+        """Return how the data of a success violates the skill's output schema."""
         if (result.get("status") or "success") != "success":
             return []
         return self._check(skill.get("output_schema"), result.get("data") or {}, "data")
 
     def event_problems(self, skill: dict[str, Any] | None, event: dict[str, Any]) -> list[str]:
-        """Say how an event's payload breaks its schema."""
+        """Return how an event's payload violates its schema."""
         name = event["event_type"]
         schema = _PROGRESS if name == PROGRESS_EVENT else as_object((skill or {}).get("events_schema")).get(name)
         return self._check(schema, event.get("payload") or {}, f"payload of {name}")
@@ -80,7 +80,7 @@ class Contracts:
         try:
             compiled = self._schema(schema)
         except ValueError:
-            return ()  # said at registration
+            return ()  # reported at registration
         return compiled.problems(value) if compiled else ()
 
     def _schema(self, schema: object) -> Schema | None:

@@ -1,4 +1,4 @@
-"""Faults on demand: what networks, proxies and orchestrators do to a worker on a bad day, scripted."""
+"""Faults on demand: scripts what networks, proxies and orchestrators do to a worker on a bad day."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ FaultKind = Literal[
 
 @dataclass(eq=False, slots=True)
 class Fault:
-    """What happens instead of a good answer, to the next ``times`` matching calls (None: to all).
+    """What happens instead of a good answer to the next ``times`` matching calls (None: to all).
 
-    The call is not processed with
+    The call is not processed with:
 
     - ``drop_before``: the connection is closed without an answer; ``reset``: it is reset;
     - ``garbage``: bytes that are not HTTP are sent;
-    - ``status``: ``status`` is answered, with ``retry_after`` in its header; ``html``: the same with a proxy's page;
+    - ``status``: ``status`` is answered, with ``retry_after`` in its header; ``html``: the same, with a proxy's page;
     - ``body``: 200 is answered with exactly ``body``; on a WebSocket ``body`` is sent as a message, once.
 
-    The call is processed with
+    The call is processed with:
 
     - ``drop_after``: its answer is lost; on a WebSocket: it is closed right after the handshake;
     - ``truncate``: its answer ends in the middle;
-    - ``delay``: ``delay`` seconds later. (A ``delay`` goes before any other kind, too.)
-    - ``answer_late``: at once, but its answer leaves only after ``delay`` seconds: a task is on its way meanwhile.
+    - ``delay``: ``delay`` seconds later. (A ``delay`` precedes any other kind too.)
+    - ``answer_late``: at once, but its answer leaves only after ``delay`` seconds: meanwhile, a task is on its way.
 
     ``when`` picks calls; ``headers`` are added to the answers of ``status``, ``html`` and ``body``. ``used`` counts.
     """
@@ -52,29 +52,29 @@ class Fault:
         return self.kind in {"drop_after", "truncate", "delay", "answer_late"}
 
     def matches(self, call: RecordedCall) -> bool:
-        """Tell whether the fault hits a call."""
+        """Return whether the fault hits a call."""
         if self.times is not None and self.used >= self.times:
             return False
         return self.call in {call.call, "any"} and (self.when is None or self.when(call))
 
 
 class FaultBook:
-    """The faults that are still to come, in the order they were injected."""
+    """The pending faults, in the order of injection."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
 
     def add(self, *faults: Fault) -> None:
-        """Add faults behind the others."""
+        """Add faults after the others."""
         self._faults.extend(faults)
 
     @property
     def pending(self) -> tuple[Fault, ...]:
-        """The faults that are still to come."""
+        """The pending faults."""
         return tuple(self._faults)
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all faults."""
         self._faults.clear()
 
     def next_for(self, call: RecordedCall) -> Fault | None:

@@ -1,4 +1,4 @@
-"""Jobs that wait for a worker: the oldest of the highest priority first, without looking at the others."""
+"""Jobs waiting for a worker: the oldest of the highest priority first, found without a scan."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _Entry = tuple[float, int, int, JobRecord]
 
 
 class JobQueue:
-    """One heap per skill, and per skill and worker for jobs that only one worker may get.
+    """Has one heap per skill, and one per skill and worker for jobs that only one worker may get.
 
-    A job that was cancelled stays in its heap until it comes to the top, and is dropped there.
+    A cancelled job stays in its heap until it reaches the top, and is dropped there.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class JobQueue:
 
     def push(self, job: JobRecord) -> None:
         """Add a queued job."""
-        self._pushes += 1  # nothing after it in the tuple is ever compared
+        self._pushes += 1  # nothing after this in the tuple is ever compared
         entry = (-job.priority, job.number, self._pushes, job)
         heapq.heappush(self._heaps.setdefault((job.skill, job.pinned_to), []), entry)
 
     def pop(self, skills: Collection[str], worker_id: str) -> JobRecord | None:
-        """Take the first job for a worker and its skills; None when there is none."""
+        """Take the first job for a worker and its skills, or return None."""
         best: _Entry | None = None
         best_key: tuple[str, str | None] | None = None
         for key in self._keys(skills, worker_id):
@@ -46,7 +46,7 @@ class JobQueue:
         return [key for key in wanted if key in self._heaps]
 
     def _top(self, key: tuple[str, str | None]) -> _Entry | None:
-        """Return the first entry that still waits, dropping those before it."""
+        """Return the first entry still waiting, dropping those before it."""
         heap = self._heaps[key]
         while heap:
             if heap[0][3].state is JobState.QUEUED:

@@ -1,4 +1,4 @@
-"""The jobs: queued, handed out, ended, and for a while remembered."""
+"""The jobs: queued, handed out, ended, and remembered for a while."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from avtomatika_worker.protocol.canonical import canonical_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """What a client asks for. ``deadline`` is in Unix seconds."""
+    """A client's request. ``deadline`` is in Unix seconds."""
 
     skill: str
     params: Mapping[str, Any]
@@ -52,7 +52,7 @@ _SENT: Final = (
 
 
 class JobBook:
-    """Every job that is known, and the four moves: `add`, `hand_out`, `put_back` and `end`."""
+    """Every known job, and its four transitions: `add`, `hand_out`, `put_back` and `end`."""
 
     def __init__(self, release: Release, hub: Hub, *, history: int) -> None:
         self._release = release
@@ -71,10 +71,10 @@ class JobBook:
         """Called when `next_due` may have changed."""
 
     def add(self, new: NewJob, now: float) -> JobRecord:
-        """Queue a job. Raises ValueError for what cannot be sent to a worker."""
+        """Queue a job. Raises ValueError for values that cannot be sent to a worker."""
         job_id = new.job_id or str(uuid.uuid4())
         if job_id in self.jobs:
-            raise ValueError(f"there is a job {job_id!r} already")
+            raise ValueError(f"there is already a job {job_id!r}")
         job = JobRecord(
             number=next(self._numbers),
             job_id=job_id,
@@ -91,12 +91,12 @@ class JobBook:
         return job
 
     def _plain(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return a copy that is plain JSON and that this release can send."""
+        """Return a copy in plain JSON that this release can send."""
         try:
             if not all(math.isfinite(values[name] or 0) for name in ("priority", "deadline")):
                 raise ValueError("priority and deadline must be finite numbers")
             written = orjson.dumps(values, default=dict)
-            _check_finite(values, "$")  # it was written as nothing: a default would take its place
+            _check_finite(values, "$")  # it was omitted: a default would take its place
             plain: dict[str, Any] = orjson.loads(written)
             if not self._release.tasks_keep_nulls:
                 canonical_bytes(plain, self._release.dialect)
@@ -105,11 +105,11 @@ class JobBook:
         return plain
 
     def next_for(self, worker_id: str, skills: Collection[str]) -> JobRecord | None:
-        """Take the next job for a worker out of the queue."""
+        """Remove the next job for a worker from the queue."""
         return self._queue.pop(skills, worker_id)
 
     def hand_out(self, job: JobRecord, worker_id: str, now: float) -> None:
-        """Note that a worker has the job now."""
+        """Record that a worker now has the job."""
         job.state, job.worker_id, job.handed_out_at = JobState.RUNNING, worker_id, now
         job.attempts += 1
         job.task_id = job.job_id if self._release.job_id_is_task_id else f"task-{uuid.uuid4()}"
@@ -145,23 +145,23 @@ class JobBook:
                 del self.running[job.worker_id]
 
     def changed(self, job: JobRecord, kind: str, now: float) -> None:
-        """Tell who listens."""
+        """Notify the listeners."""
         self._hub.publish(kind, now, job.to_json, job=job, worker_id=job.worker_id)
 
     def look_at(self, job: JobRecord, when: float) -> None:
-        """Have `due` return the job at a time: its deadline, or the end of its retry delay."""
+        """Make `due` return the job at a given time: its deadline, or the end of its retry delay."""
         self._pushes += 1  # so that jobs are never compared
         heapq.heappush(self._later, (when, self._pushes, job))
         self.when_scheduled()
 
     def due(self, now: float) -> Iterator[JobRecord]:
-        """Return the jobs whose time has come, once for each time that was noted."""
+        """Return the jobs whose time has come, once per scheduled time."""
         while self._later and self._later[0][0] <= now:
             yield heapq.heappop(self._later)[2]
 
     @property
     def next_due(self) -> float | None:
-        """When `due` will have something."""
+        """When `due` next has a job."""
         return self._later[0][0] if self._later else None
 
     def resume(self, job: JobRecord) -> None:

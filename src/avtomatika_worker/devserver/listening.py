@@ -1,4 +1,4 @@
-"""Sockets that listen, and how they stop."""
+"""Listening sockets, and how to stop them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import socket
 from typing import Final, Protocol
 
 _TURNS: Final = 4
-"""Turns of the loop until what was accepted is a connection that its server knows."""
+"""Turns of the loop until an accepted socket is a connection known to its server."""
 
 
 class _HasDescriptor(Protocol):
-    """A socket, or what asyncio shows of one."""
+    """A socket, or asyncio's view of one."""
 
     def fileno(self) -> int:
         """Return its file descriptor."""
@@ -19,16 +19,16 @@ class _HasDescriptor(Protocol):
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Listen at an address, or a name of one; port 0 is any. Raises OSError when the port is taken."""
+    """Listen at an address or host name; port 0 is any. Raises OSError if the port is taken."""
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     return socket.create_server((str(address[0]), int(address[1])), family=family)
 
 
 async def stop_accepting(*sockets: _HasDescriptor) -> None:
-    """Accept no more connections, before their server is closed.
+    """Stop accepting connections, before their server is closed.
 
-    asyncio's own loops lose a connection that they accept in the turn in which its server is closed: it stays open,
-    and nobody knows it (observed with Python 3.11). uvloop has no such turn, and nothing to remove.
+    asyncio's own loops lose a connection accepted in the same turn in which its server is closed: it stays open, owned
+    by no one (observed with Python 3.11). uvloop has no such turn, and nothing to remove.
     """
     loop = asyncio.get_running_loop()
     for each in sockets:

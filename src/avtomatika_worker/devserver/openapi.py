@@ -26,8 +26,8 @@ def description(version: str) -> _Json:
             "/api/jobs/{job_id}/cancel": {"post": _cancel()},
             "/api/jobs/{job_id}/events": {"get": _stream("The job's changes until its end.", [_JOB_ID])},
             "/api/events": {"get": _stream("Every change.", [])},
-            "/api/workers": {"get": _list("workers", "The workers that are registered.")},
-            "/api/skills": {"get": _list("skills", "What they can do, by name.")},
+            "/api/workers": {"get": _list("workers", "The registered workers.")},
+            "/api/skills": {"get": _list("skills", "The workers' skills by name.")},
         },
         "components": {"schemas": {"NewJob": _NEW_JOB, "Job": _JOB, "Error": _ERROR}},
     }
@@ -90,12 +90,12 @@ def _submit() -> _Json:
     accepted = {"type": "object", "properties": {"job_id": _TEXT}, "required": ["job_id"]}
     return {
         "summary": "Submit a job.",
-        "parameters": [_query("validate", _TEXT, "1: hold the params against the skill's schema first.")],
+        "parameters": [_query("validate", _TEXT, "1: check the params against the skill's schema first.")],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("NewJob")}}},
         "responses": {
             "202": {**_answer("It is queued.", accepted), "headers": {"Location": {"schema": _TEXT}}},
             **_errors(
-                s400="The body is wrong, or there is no such skill; the text says which there are.",
+                s400="The body is wrong, or there is no such skill; the text lists the known ones.",
                 s413="The body is too large.",
                 s422="The params are wrong; `problems` say where.",
             ),
@@ -111,10 +111,10 @@ def _list_jobs() -> _Json:
             _query("state", _TEXT, "Only jobs in this state."),
             _query("skill", _TEXT, "Only jobs of this skill."),
             _query(
-                "limit", {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9, "default": 100}, "At most so many."
+                "limit", {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9, "default": 100}, "The most jobs."
             ),
         ],
-        "responses": {"200": _answer("The jobs.", jobs), **_errors(s400="The limit is no number.")},
+        "responses": {"200": _answer("The jobs.", jobs), **_errors(s400="The limit is not a number.")},
     }
 
 
@@ -122,10 +122,10 @@ def _get_job() -> _Json:
     wait = {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9}
     return {
         "summary": "A job with its events.",
-        "parameters": [_JOB_ID, _query("wait", wait, "Wait for its end first, for so many seconds, at most 600.")],
+        "parameters": [_JOB_ID, _query("wait", wait, "First wait for its end, for this many seconds, at most 600.")],
         "responses": {
             "200": _answer("The job.", _ref("Job")),
-            **_errors(s400="The time is no number.", s404="There is no such job."),
+            **_errors(s400="The time is not a number.", s404="There is no such job."),
         },
     }
 

@@ -1,7 +1,7 @@
-"""The orchestrator's behaviour (RXON.md, "Behaviour") without HTTP: dispatch, results, cancellation, leases.
+"""The orchestrator's behavior (RXON.md, "Behaviour") without HTTP: dispatch, results, cancellation, leases.
 
-Every method is synchronous and takes effect at once; messages were verified before they come here. Time moves only in
-`tick` and by what the ``clock`` says.
+Every method is synchronous and takes effect at once; messages arrive here already verified. Time moves only in `tick`
+and by the ``clock``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _RESULTS_KEPT: Final = 100
 
 
 class ResultMetadataError(Exception):
-    """Result metadata for a task that came without: orchestrators fail with 500 for ever (RXON.md, Behaviour 6)."""
+    """Result metadata for a task that had none: orchestrators fail permanently with 500 (RXON.md, Behaviour 6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How patient the orchestrator is. Times are in seconds."""
+    """The orchestrator's time limits, in seconds."""
 
     lease: float = 60.0
     task_timeout: float = 300.0
@@ -49,7 +49,7 @@ class Rules:
 
 
 class Orchestrator:
-    """The state of everything, and what each message does to it."""
+    """The whole state, and the effect of each message on it."""
 
     def __init__(self, release: Release, rules: Rules, clock: Callable[[], float], hub: Hub) -> None:
         self._release = release
@@ -62,10 +62,10 @@ class Orchestrator:
         self.workers: dict[str, WorkerRecord] = {}
         self.problems: deque[Problem] = deque(maxlen=_PROBLEMS_KEPT)
         self.when_ready: Callable[[str | None], None] = lambda _worker_id: None
-        """Called when a waiting poll may be served now: of this worker, or of any."""
+        """Called when a waiting poll may now be served: of this worker, or of any."""
 
     def problem(self, call: str, worker_id: str | None, status: int, text: str) -> None:
-        """Note a mistake."""
+        """Record a problem."""
         problem = Problem(call, worker_id, status, text, self._clock())
         self.problems.append(problem)
         data = {"call": call, "worker_id": worker_id, "status": status, "problem": text}
@@ -74,7 +74,7 @@ class Orchestrator:
     # ------------------------------------------------------------------------------------------- workers
 
     def register(self, message: dict[str, Any]) -> WorkerRecord:
-        """Take a registration."""
+        """Accept a registration."""
         worker_id, now = message["worker_id"], self._clock()
         self._registrations[worker_id] += 1
         old = self.workers.get(worker_id)
@@ -123,13 +123,13 @@ class Orchestrator:
             worker.available = frozenset(worker.skills)
 
     def heartbeat(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Take a heartbeat and return what its answer says beyond "ok": nothing to a worker that is unknown."""
+        """Accept a heartbeat and return its answer's fields beyond "ok": none for an unknown worker."""
         worker, now = self.workers.get(message["worker_id"]), self._clock()
         if worker is None:
             return {}
         worker.last_seen = now
         worker.last_heartbeat = message
-        worker.usage = message.get("usage") or worker.usage  # what a heartbeat leaves out stays as it was
+        worker.usage = message.get("usage") or worker.usage  # fields missing from a heartbeat stay as they were
         worker.heartbeats.append(message)
         worker.heartbeats_received += 1
         before, worker.status = worker.status, message["status"]
@@ -150,7 +150,7 @@ class Orchestrator:
         return answer
 
     def _ids_to_cancel(self, worker_id: str, ids: Collection[str]) -> list[str]:
-        """Look every id up as a job id, as orchestrators do (RXON.md, Behaviour 3)."""
+        """Look up every id as a job id, as orchestrators do (RXON.md, Behaviour 3)."""
         found: list[str] = []
         for id_ in ids:
             job = self.book.jobs.get(id_)
@@ -165,7 +165,7 @@ class Orchestrator:
         return found
 
     def forget_workers(self) -> None:
-        """Lose the workers' records; they are not told."""
+        """Forget the workers without notifying them."""
         for worker_id in list(self.workers):
             self._lose(worker_id)
 
@@ -174,7 +174,7 @@ class Orchestrator:
         self._hub.publish("worker_lost", self._clock(), worker.to_json, worker_id=worker_id)
 
     def connected(self, worker_id: str, *, connected: bool) -> None:
-        """Note that a worker's WebSocket was opened or ended."""
+        """Record that a worker's WebSocket was opened or closed."""
         worker = self.workers.get(worker_id)
         if worker is not None:
             worker.connected = connected
@@ -182,19 +182,19 @@ class Orchestrator:
             self._hub.publish(kind, self._clock(), worker.to_json, worker_id=worker_id)
 
     def skill(self, name: str) -> dict[str, Any] | None:
-        """Return what a worker registered for a skill."""
+        """Return the contract that a worker registered for a skill."""
         return next((worker.skills[name] for worker in self.workers.values() if name in worker.skills), None)
 
     # ------------------------------------------------------------------------------------------- jobs
 
     def submit(self, new: NewJob) -> JobRecord:
-        """Queue a job. Raises ValueError for what cannot be sent to a worker."""
+        """Queue a job. Raises ValueError for values that cannot be sent to a worker."""
         job = self.book.add(new, self._clock())
         self.when_ready(None)
         return job
 
     def take(self, worker_id: str, skills: Collection[str] | None) -> JobRecord | None:
-        """Hand out the next job for a worker's poll; ``skills`` are the names in the poll's query, if it has any."""
+        """Hand out the next job for a worker's poll; ``skills`` are the names in the poll's query, if any."""
         worker, now = self.workers.get(worker_id), self._clock()
         if worker is None or not worker.takes_tasks:
             return None
@@ -206,14 +206,14 @@ class Orchestrator:
         return job
 
     def cancel(self, job_id: str) -> JobRecord | None:
-        """Cancel a job that has not ended; None when there is no such job."""
+        """Cancel a job that has not ended; return None if there is no such job."""
         job = self.book.jobs.get(job_id)
         if job is not None and not job.state.final:
             self.book.end(job, JobState.CANCELLED, self._clock())
         return job
 
     def result(self, message: dict[str, Any]) -> ReceivedResult:
-        """Take a result. Raises `ResultMetadataError`."""
+        """Accept a result. Raises `ResultMetadataError`."""
         now = self._clock()
         self._run_due(now)
         job = self.book.jobs.get(message["job_id"])
@@ -245,7 +245,7 @@ class Orchestrator:
         return None if ours else "worker_mismatch"
 
     def _accept(self, job: JobRecord, message: dict[str, Any], now: float) -> None:
-        """Do what an accepted result says."""
+        """Apply an accepted result."""
         broken = self._broken_data(job, message)
         status = "failure" if broken else message.get("status") or "success"
         job.result_status = status
@@ -264,7 +264,7 @@ class Orchestrator:
             self.book.end(job, JobState.FINISHED, now)
 
     def _broken_data(self, job: JobRecord, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Note how a result breaks the contract; return the error that its data stand for, None when they are taken."""
+        """Record how a result violates the contract; return the error to use instead of its data, None if accepted."""
         worker = self.workers.get(message["worker_id"])
         skill = worker.skills.get(job.skill) if worker else None
         if skill is None:
@@ -274,7 +274,7 @@ class Orchestrator:
         broken = self.contracts.data_problems(skill, message)
         if not broken:
             return None
-        text = f"the result breaks the output schema that was announced: {'; '.join(broken)}"
+        text = f"the result violates the announced output schema: {'; '.join(broken)}"
         return {"code": ContractViolationError.code, "message": text}
 
     def _failed(self, job: JobRecord, error: dict[str, Any], now: float) -> None:
@@ -290,7 +290,7 @@ class Orchestrator:
             self.book.end(job, state or JobState.QUARANTINED, now)
 
     def event(self, message: dict[str, Any]) -> Literal["event_accepted", "job_not_found", "contract_violation_error"]:
-        """Take an event; it belongs to a job, or to nothing but its worker."""
+        """Accept an event; it belongs to a job, or only to its worker."""
         job_id, task_id = as_text(message.get("target_job_id")), as_text(message.get("target_task_id"))
         job = self.book.jobs.get(job_id) if job_id else self.book.by_task.get(task_id or "")
         if job is None and (job_id or task_id):
@@ -323,11 +323,11 @@ class Orchestrator:
 
     @property
     def next_due(self) -> float | None:
-        """When `tick` has something to do at the latest, as far as jobs are concerned."""
+        """The latest time at which `tick` must run for the jobs' sake."""
         return self.book.next_due
 
     def tick(self) -> None:
-        """End what is over: deadlines, retry delays, leases, tasks that nobody works on."""
+        """Process everything due: deadlines, retry delays, leases, abandoned tasks."""
         now = self._clock()
         self._run_due(now)
         for worker in list(self.workers.values()):
@@ -350,7 +350,7 @@ class Orchestrator:
                 self.book.resume(job)
 
     def _recover(self, worker_id: str, jobs: dict[str, JobRecord], now: float) -> None:
-        """Queue the tasks again that a worker was given and does not work on."""
+        """Queue again the tasks that a worker was given but does not work on."""
         worker = self.workers.get(worker_id)
         listed = set(as_texts(((worker and worker.last_heartbeat) or {}).get("current_tasks")))
         for job in list(jobs.values()):

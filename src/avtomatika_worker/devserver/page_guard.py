@@ -1,7 +1,7 @@
-"""Keeping web pages away from an orchestrator that listens on the developer's own machine.
+"""Keeps web pages away from an orchestrator that listens on the developer's own machine.
 
-A page of another site can make a browser send requests to loopback, and a name of its own can be made to resolve to
-it (DNS rebinding). The first is told by ``Origin``, the second by ``Host``.
+A page from another site can make a browser send requests to loopback, and the site's own name can be made to resolve to
+it (DNS rebinding). ``Origin`` gives away the first, ``Host`` the second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is the machine's own."""
+    """Return whether a host name or address is the machine's own."""
     name = host.strip("[]").lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -32,7 +32,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Tell whether a name is an address, or one that the public DNS cannot give to somebody else's page."""
+    """Return whether a name is an address, or one that public DNS cannot give to another site's page."""
     name = host.strip("[]").lower().removesuffix(".")
     if not name:
         return False
@@ -46,7 +46,7 @@ def is_local(host: str) -> bool:
 
 
 def host_name(netloc: str) -> str:
-    """Return the host of ``host:port``, of an IPv6 address in brackets too; "" for what is neither."""
+    """Return the host of ``host:port``, IPv6 addresses in brackets included; "" if the text is neither."""
     try:
         return urlsplit(f"//{netloc}").hostname or ""
     except ValueError:
@@ -54,14 +54,14 @@ def host_name(netloc: str) -> str:
 
 
 class Guard:
-    """Its `answer` is a middleware that refuses strangers, and writes errors as JSON."""
+    """Its `answer` is a middleware that refuses foreign pages and writes errors as JSON."""
 
     def __init__(self, bound_to: str, headers: Callable[[], Mapping[str, str]]) -> None:
         self._headers = headers
         self._loopback_only = is_loopback(bound_to)
 
     def _answers_to(self, host: str) -> bool:
-        """Whether a request may come under this name, whatever its path: a page of others knows all of them."""
+        """Whether a request may use this host name, whatever its path: foreign pages know every path."""
         name = host_name(host)
         return is_loopback(name) if self._loopback_only else is_local(name)
 
@@ -71,9 +71,9 @@ class Guard:
             allowed = (
                 "bound to loopback, only loopback names" if self._loopback_only else "only addresses and local names"
             )
-            raise ClientError(403, f"Host is {host[:200]!r}: {allowed} are answered")
+            raise ClientError(403, f"Host is {host[:200]!r}: {allowed} are allowed")
         if origin is not None and origin.partition("://")[2] != host:
-            raise ClientError(403, "requests of other origins are refused")
+            raise ClientError(403, "requests from other origins are refused")
 
     @web.middleware
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Long polls: who waits for a task, served in turn."""
+"""Long polls: waiting workers, served in turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Poll:
 
 
 class Polls:
-    """The polls in flight. One that waits is served as soon as its worker may have a queued job."""
+    """The polls in flight. A waiting poll is served as soon as a queued job fits its worker."""
 
     def __init__(self, orchestrator: Orchestrator, hub: Hub) -> None:
         self._orchestrator = orchestrator
@@ -28,10 +28,10 @@ class Polls:
         orchestrator.when_ready = self._serve
 
     async def next_task(self, worker_id: str, skills: Collection[str] | None, timeout: float) -> JobRecord | None:
-        """Return the next task for a worker, or None when there is none within ``timeout`` seconds.
+        """Return the next task for a worker, or None if there is none within ``timeout`` seconds.
 
-        A poll that is cancelled while it is answered loses its task until the task's timeout, as with any
-        orchestrator (RXON.md, Behaviour 2), and that is noted as a problem.
+        A poll that is cancelled while being answered loses its task until the task's timeout, as with any
+        orchestrator (RXON.md, Behaviour 2), and that is recorded as a problem.
         """
         job = self._orchestrator.take(worker_id, skills)
         if job is not None or timeout <= 0:
@@ -51,7 +51,7 @@ class Polls:
             self._remove(worker_id, poll)
 
     def release(self) -> None:
-        """Answer every waiting poll with nothing."""
+        """Answer every waiting poll with no task."""
         for polls in self._waiting.values():
             for poll in polls:
                 _end(poll.future)
@@ -79,12 +79,12 @@ class Polls:
     def _dropped(self, worker_id: str, poll: _Poll) -> None:
         job = poll.future.result() if poll.future.done() and not poll.future.cancelled() else None
         if job is not None:
-            text = f"the poll was dropped while it was answered: task {job.task_id} is lost until its timeout"
+            text = f"the poll was dropped while being answered: task {job.task_id} is lost until its timeout"
             self._orchestrator.problem("poll", worker_id, 0, text)
             return
         worker = self._orchestrator.workers.get(worker_id)
         if worker is not None and worker.status == "idle":
-            self._orchestrator.problem("poll", worker_id, 0, "a poll in flight was dropped by a worker that is idle")
+            self._orchestrator.problem("poll", worker_id, 0, "an idle worker dropped a poll in flight")
 
     def _remove(self, worker_id: str, poll: _Poll) -> None:
         polls = self._waiting.get(worker_id)
@@ -96,7 +96,7 @@ class Polls:
         self._count(worker_id)
 
     def count(self, worker_id: str) -> int:
-        """Return how many polls of a worker wait."""
+        """Return the number of a worker's waiting polls."""
         return len(self._waiting.get(worker_id, ()))
 
     def _count(self, worker_id: str) -> None:

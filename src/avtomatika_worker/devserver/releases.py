@@ -1,4 +1,4 @@
-"""What differs between orchestrator releases beyond what a worker must know (RXON.md)."""
+"""Differences between orchestrator releases that do not concern a worker (RXON.md)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from avtomatika_worker.protocol.dialects import Dialect, choose
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The facts of one release's behaviour; ``dialect`` holds those of its protocol."""
+    """The facts of one release's behavior; ``dialect`` holds those of its protocol."""
 
     dialect: Dialect
     catalogue_is_availability: bool
     """``supported_skills`` lists what can start now (up to 1.0b8)."""
     job_id_is_task_id: bool
-    """A plain job's task has the job's id (up to 1.0b9)."""
+    """A plain job's task has the same id as the job (up to 1.0b9)."""
     empty_containers_needed: bool
-    """Dispatching breaks on a registration without its containers (RXON.md: 1.0b7)."""
+    """Dispatching fails after a registration without its containers (RXON.md: 1.0b7)."""
     tasks_keep_nulls: bool
-    """Tasks are written with their nulls (up to 1.0b9); later ones are canonical."""
+    """Tasks are written with nulls (up to 1.0b9); later ones are canonical."""
     float_timestamps: bool
     """Tasks carry a float ``timestamp`` (1.0b10 … 1.0b16)."""
     retry_after: bool
     """429 comes with ``Retry-After`` (1.0b11+)."""
     unknown_ids_are_stale: bool
-    """An id in ``current_tasks`` that is no job's is ordered cancelled (1.0b7 … 1.0b11)."""
+    """An id in ``current_tasks`` that is not a job's is ordered cancelled (1.0b7 … 1.0b11)."""
     tokens_without_mtls: bool
     """``/auth/token`` works without a client certificate (after 1.0b7)."""
     steps: bool
@@ -33,7 +33,7 @@ class Release:
 
 
 def release(version: str) -> Release:
-    """Return the facts of a protocol version. Raises ValueError for one that nobody knows."""
+    """Return the facts of a protocol version. Raises ValueError for an unknown one."""
     choice = choose(version)
     if not choice.exact:
         raise ValueError(f"unknown protocol version {version!r}: 1.0b7 to 1.0b17 are known")

@@ -1,4 +1,4 @@
-"""The embedded orchestrator: started and stopped, and everything that tests and the CLI do with it."""
+"""The embedded orchestrator: starting, stopping, and everything that tests and the CLI do with it."""
 
 from __future__ import annotations
 
@@ -42,27 +42,26 @@ DEFAULT_RATE_LIMITS: Final[Mapping[str, int]] = {
     "register": 100,
     "token": 100,
 }
-"""Calls per minute and worker that released orchestrators allow by default."""
+"""Calls per minute that released orchestrators allow each worker by default."""
 
 
 class EmbeddedOrchestrator:
-    """An orchestrator for development and tests: real HTTP on loopback, in memory, of any protocol version.
+    """An orchestrator for development and tests: real HTTP on loopback, in memory, any protocol version.
 
-    ``token`` is what workers authenticate and sign with, None accepts any; ``individual_tokens`` are those of single
+    ``token`` is what workers authenticate and sign with, None accepts any; ``individual_tokens`` are for single
     workers. ``secret_key`` signs tasks (1.0b17). ``rate_limits`` is calls per minute by call (see
     `DEFAULT_RATE_LIMITS`), None for no limits. ``issue_tokens`` grants access tokens of ``token_lifetime`` seconds at
-    registration and wants them from then on. Times are in seconds: ``poll_time`` is how long a poll waits, ``lease``
-    how long a worker lives without a heartbeat, ``task_timeout`` after which a task is queued again that no heartbeat
-    lists. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended jobs are
-    kept. ``max_message`` is the size of a worker's largest message in bytes (released orchestrators take 1 MiB),
-    ``max_body`` that of the largest request of all. ``clock`` is Unix time. ``tls`` makes it HTTPS; a client
-    certificate, where that asks for one, must have the worker's id as its common name.
-    ``console`` adds the page to try skills and watch them, at `console_url`.
+    registration and requires them from then on. Times are in seconds: ``poll_time`` is how long a poll waits, ``lease``
+    how long a worker lives without a heartbeat, ``task_timeout`` after which a task that no heartbeat lists is
+    queued again. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended
+    jobs are kept. ``max_message`` is the size limit for a worker's message in bytes (released orchestrators accept 1
+    MiB), ``max_body`` that for any request. ``clock`` is Unix time. ``tls`` makes it HTTPS; a client certificate, if
+    that asks for one, must have the worker's id as its common name.
+    ``console`` adds a page for trying and watching skills, at `console_url`.
 
-    It answers only requests whose ``Host`` is a loopback name or address or, bound to more than loopback, an address or
-    a name that the public DNS cannot give to others; and none that a page of another origin makes. A web page cannot
-    reach it through a name of its own. Its methods belong to the event loop
-    that `start` ran in.
+    It answers only requests whose ``Host`` is a loopback name or address or, if bound to more than loopback, an address
+    or a name that public DNS cannot give to others, and none made by a page from another origin. A web page cannot
+    reach it through a name of its own. Call its methods only in the event loop that `start` ran in.
     """
 
     def __init__(
@@ -144,14 +143,14 @@ class EmbeddedOrchestrator:
     # ------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
-        """Listen; after a `stop` on the same port, with all that was known. Raises OSError when the port is taken."""
+        """Listen; after a `stop`, on the same port and with the same state. Raises OSError if the port is taken."""
         if self._runner is not None:
-            raise RuntimeError("it runs already")
+            raise RuntimeError("it is already running")
         app = web.Application(
             client_max_size=self._max_body, middlewares=[Guard(self.host, self._worker_api.answers.headers).answer]
         )
         app.add_routes([*self._worker_api.routes(), *self._client_api.routes(), *self._console_routes()])
-        # A handler whose client is gone is cancelled: a poll must not take a task that nobody will receive.
+        # A handler whose client is gone is cancelled: a poll must not take a task that no one will receive.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_TIME)
         await runner.setup()
         try:
@@ -184,16 +183,16 @@ class EmbeddedOrchestrator:
         return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self._seem_restarted).routes()
 
     def _seem_restarted(self) -> None:
-        """Do to the workers what a restart does: they are unknown, and their WebSockets have ended."""
+        """Have the same effect on workers as a restart: they become unknown, and their WebSockets are closed."""
         self.forget_workers()
         self._worker_api.commands.close()
 
     def sign_tasks(self, secret_key: str | None) -> None:
-        """Sign tasks with this key from now on; None for not at all. Releases before 1.0b17 sign none anyway."""
+        """Sign tasks with this key from now on, or not at all with None. Releases before 1.0b17 never sign."""
         self._worker_api.task_signer = Signer(secret_key) if secret_key else None
 
     async def stop(self) -> None:
-        """Stop listening; waiting polls get nothing, streams and WebSockets end. Jobs and workers are kept."""
+        """Stop listening; waiting polls get no task, streams and WebSockets end. Jobs and workers are kept."""
         runner, housekeeper = self._runner, self._housekeeper
         self._runner = self._housekeeper = None
         if runner is None or housekeeper is None:
@@ -237,7 +236,7 @@ class EmbeddedOrchestrator:
 
     @property
     def clock_offset(self) -> float:
-        """How many seconds its clock is ahead; it shows in ``Date`` headers and in every check of a time."""
+        """How many seconds its clock is ahead; this affects ``Date`` headers and every time check."""
         return self._clock_offset
 
     @clock_offset.setter
@@ -250,7 +249,7 @@ class EmbeddedOrchestrator:
 
     @property
     def port(self) -> int:
-        """The port it listens at; 0 before the first `start` when any was asked for."""
+        """The port it listens on; 0 before the first `start` if any port was requested."""
         return self._port
 
     @property
@@ -262,7 +261,7 @@ class EmbeddedOrchestrator:
 
     @property
     def console_url(self) -> str | None:
-        """The address of the console's page, None when there is none."""
+        """The address of the console's page, or None without a console."""
         return f"{self.url}/console/" if self._console is not None else None
 
     @property
@@ -272,7 +271,7 @@ class EmbeddedOrchestrator:
 
     @property
     def jobs(self) -> Mapping[str, JobRecord]:
-        """The jobs by id: all that have not ended, and the latest that have."""
+        """The jobs by id: all that have not ended, and the latest ended ones."""
         return self._orchestrator.book.jobs
 
     @property
@@ -282,11 +281,11 @@ class EmbeddedOrchestrator:
 
     @property
     def problems(self) -> deque[Problem]:
-        """What workers did wrong. Rate limits, expired tokens and injected faults are no problems."""
+        """What workers did wrong. Rate limits, expired tokens and injected faults do not count."""
         return self._orchestrator.problems
 
     async def wait_for(self, predicate: Callable[[], _T], timeout: float | None = 10.0) -> _T:
-        """Return the first true value of ``predicate``, which is asked at every change. Raises TimeoutError."""
+        """Return the first true value of ``predicate``, which is called at every change. Raises TimeoutError."""
         try:
             return await self._hub.wait_for(predicate, timeout)
         except TimeoutError:
@@ -294,7 +293,7 @@ class EmbeddedOrchestrator:
             raise TimeoutError(f"not within {timeout} s; problems: {problems or 'none'}") from None
 
     async def wait_for_worker(self, worker_id: str | None = None, timeout: float | None = 10.0) -> WorkerRecord:
-        """Return the worker, or any, once it is registered and idle. Raises TimeoutError."""
+        """Return the worker, or any worker, once it is registered and idle. Raises TimeoutError."""
 
         def ready() -> WorkerRecord | None:
             for worker in self.workers.values():
@@ -330,7 +329,7 @@ class EmbeddedOrchestrator:
         """Queue a job for the next matching poll.
 
         ``deadline`` is in Unix seconds; ``worker_id`` names the only worker that may get it; ``security`` may hold the
-        ``identity_chain`` of nodes that the task is said to have gone through.
+        ``identity_chain`` of nodes that the task claims to have passed through.
         Raises ValueError for values that cannot be sent to a worker.
         """
         return self._orchestrator.submit(
@@ -350,9 +349,9 @@ class EmbeddedOrchestrator:
         )
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a job, telling its worker over the WebSocket when possible, else with its next heartbeat.
+        """Cancel a job; its worker learns of it over the WebSocket if possible, otherwise with its next heartbeat.
 
-        Returns False when there is no such job or it has ended.
+        Returns False if there is no such job or it has ended.
         """
         job = self._orchestrator.book.jobs.get(job_id)
         if job is None or job.state.final:
@@ -364,22 +363,22 @@ class EmbeddedOrchestrator:
         return True
 
     async def send_command(self, worker_id: str, command: Mapping[str, Any]) -> None:
-        """Send a command over a worker's WebSocket. Raises LookupError when it has none."""
+        """Send a command over a worker's WebSocket. Raises LookupError if it has none."""
         await self._worker_api.commands.send(worker_id, command)
 
     def request_full_sync(self, worker_id: str) -> None:
-        """Ask for the catalogue in the answers to a worker's heartbeats until it comes. Raises KeyError."""
+        """Ask for the catalog in the answers to a worker's heartbeats until it arrives. Raises KeyError."""
         self._orchestrator.workers[worker_id].full_sync = True
 
     def forget_workers(self) -> None:
-        """Lose all workers and their tokens, as a restarted orchestrator does; the jobs are kept."""
+        """Forget all workers and their tokens, as a restarted orchestrator does; the jobs are kept."""
         self._desk.forget()
         self._orchestrator.forget_workers()
 
     def inject(self, *faults: Fault) -> None:
-        """Have calls go wrong."""
+        """Make calls fail as the faults describe."""
         self._faults.add(*faults)
 
     def clear_faults(self) -> None:
-        """Drop the faults that were not used."""
+        """Drop the unused faults."""
         self._faults.clear()

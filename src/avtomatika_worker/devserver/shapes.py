@@ -1,4 +1,4 @@
-"""The fields that messages must have, and their types (RXON.md, "Messages"). Null counts as absent."""
+"""The required fields of messages and their types (RXON.md, "Messages"). Null counts as absent."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ SHAPES: Final = {
         )
     ),
 }
-"""Call → what its body must look like."""
+"""Call → the schema of its body."""
 
 
 def shape_problems(call: str, message: dict[str, Any]) -> list[str]:
-    """Say what is wrong with a message's fields."""
+    """Return what is wrong with a message's fields."""
     return [problem.text(call) for problem in SHAPES[call].problems(message)]

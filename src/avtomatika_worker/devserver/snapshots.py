@@ -1,4 +1,4 @@
-"""What the embedded orchestrator remembers, as values that tests and people read.
+"""The embedded orchestrator's records, as values for tests and people to read.
 
 Times are Unix seconds of the orchestrator's own clock. Only the orchestrator changes a record.
 """
@@ -20,7 +20,7 @@ _HEARTBEATS_KEPT: Final = 200
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands. The status that a skill ended with is `JobRecord.result_status`."""
+    """A job's state. The status that a skill ended with is `JobRecord.result_status`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,14 +36,14 @@ class JobState(enum.StrEnum):
 
 
 class Progress(NamedTuple):
-    """What the last progress event said: 0…1 and a message."""
+    """The last progress event: 0…1 and a message."""
 
     fraction: float = 0.0
     message: str = ""
 
 
 class ReceivedResult(NamedTuple):
-    """A result message as it came, and what was answered: "accepted", or "ignored" with its reason."""
+    """A result message as received, and the answer: "accepted", or "ignored" with its reason."""
 
     message: dict[str, Any]
     status: Literal["accepted", "ignored"]
@@ -53,10 +53,10 @@ class ReceivedResult(NamedTuple):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class JobRecord:
-    """A job, its one task and all that was heard of it. ``await job.done()`` waits for its end.
+    """A job, its one task and everything known about it. ``await job.done()`` waits for its end.
 
     ``task_id`` is that of the latest attempt, ``worker_id`` the worker that had it, ``pinned_to`` the only worker that
-    may get it. ``result`` is the data of the accepted result, ``error`` what the latest failure said.
+    may get it. ``result`` is the data of the accepted result, ``error`` the latest failure's error.
     """
 
     number: int
@@ -94,7 +94,7 @@ class JobRecord:
     async def done(self, timeout: float | None = 30.0) -> JobRecord:
         """Wait until the job is in a final state and return it.
 
-        ``timeout`` is in seconds, None waits for ever. Raises TimeoutError that says where the job stands.
+        ``timeout`` is in seconds, None waits indefinitely. Raises TimeoutError with the job's state.
         """
         if not self.state.final:
             future = asyncio.get_running_loop().create_future()
@@ -110,12 +110,12 @@ class JobRecord:
         return self
 
     def describe(self) -> str:
-        """Say in one sentence where the job stands."""
+        """Describe the job's state in one sentence."""
         text = f"job {self.job_id} ({self.skill}) is {self.state.value}, attempts: {self.attempts}"
         return f"{text}, last error: {self.error}" if self.error else text
 
     def end(self, state: JobState, now: float) -> None:
-        """Enter a final state and wake who waits for it."""
+        """Enter a final state and wake the waiters."""
         self.state, self.finished_at = state, now
         for future in self._waiting:
             if not future.done():
@@ -123,13 +123,13 @@ class JobRecord:
         self._waiting.clear()
 
     def add_event(self, event: dict[str, Any]) -> None:
-        """Remember an event; of very many only the latest."""
+        """Remember an event; of very many, only the latest."""
         self.events.append(event)
         if len(self.events) > _EVENTS_KEPT:
             del self.events[0]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the client API shows."""
+        """Return the record as the client API shows it."""
         return {
             "job_id": self.job_id,
             "task_id": self.task_id,
@@ -155,11 +155,11 @@ class JobRecord:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class WorkerRecord:
-    """A registered worker, as its registration and its heartbeats describe it.
+    """A registered worker, as described by its registration and its heartbeats.
 
-    ``skills`` is its catalogue by name, ``available`` the names it can start now, ``websockets`` whether a heartbeat
-    turned real-time commands on, ``connected`` whether a WebSocket is open, ``polls`` how many polls wait right now,
-    ``full_sync`` whether the next heartbeat is asked for the catalogue.
+    ``skills`` is its catalog by name, ``available`` the names it can start now, ``websockets`` whether a heartbeat
+    turned on real-time commands, ``connected`` whether a WebSocket is open, ``polls`` the number of waiting polls,
+    ``full_sync`` whether the next heartbeat is asked for the catalog.
     """
 
     worker_id: str
@@ -186,7 +186,7 @@ class WorkerRecord:
         return self.status not in {"draining", "offline"}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the client API shows."""
+        """Return the record as the client API shows it."""
         heartbeat = self.last_heartbeat or {}
         return {
             "worker_id": self.worker_id,
@@ -205,9 +205,9 @@ class WorkerRecord:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class RecordedCall:
-    """A call of a worker: what it was (``call``: register, poll, heartbeat, result, event, token, ws) and its answer.
+    """A worker's call (``call``: register, poll, heartbeat, result, event, token, ws) and its answer.
 
-    ``status`` is 0 when no answer was given. ``fault`` is the kind of the injected fault it met. The token is masked.
+    ``status`` is 0 if there was no answer. ``fault`` is the kind of the injected fault it met. The token is masked.
     """
 
     call: str
@@ -223,15 +223,15 @@ class RecordedCall:
 
     @property
     def json(self) -> Any:
-        """The body as JSON. Raises ValueError when it is none."""
+        """The body as JSON. Raises ValueError if it is not JSON."""
         return orjson.loads(self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something a worker did that an orchestrator refuses, or that a developer should know of.
+    """Something a worker did that an orchestrator refuses, or that a developer should know about.
 
-    ``status`` is that of the answer: 200 when the message was taken all the same.
+    ``status`` is that of the answer: 200 if the message was accepted anyway.
     """
 
     call: str

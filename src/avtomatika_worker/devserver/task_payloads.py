@@ -13,7 +13,7 @@ from avtomatika_worker.protocol.signing import Signer
 
 
 def task_bytes(job: JobRecord, release: Release, now: float, signer: Signer | None) -> bytes:
-    """Write a task that was handed out; ``signer`` signs it where the release signs tasks."""
+    """Write a task that was handed out; ``signer`` signs it if the release signs tasks."""
     task: dict[str, Any] = {
         "job_id": job.job_id,
         "task_id": job.task_id,

@@ -1,6 +1,6 @@
-"""What is checked before a message is believed: token, timestamp, signature, replay, fields (RXON.md, "Signing").
+"""Checks a message before it is trusted: token, timestamp, signature, replay, fields (RXON.md, "Signing").
 
-A refusal says what is wrong and how it would be right; a developer reads it.
+A refusal is for a developer: it says what is wrong and what would be right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from avtomatika_worker.protocol.coerce import as_number, as_object, as_text
 from avtomatika_worker.protocol.signing import NOTHING, Signer, verify_message
 
 MAX_SKEW: Final = 60.0
-"""How far a message's timestamp may be off, in seconds."""
+"""The most a message's timestamp may be off, in seconds."""
 
 REPLAY_WINDOW: Final = 65.0
 """How long a nonce is remembered, in seconds."""
@@ -50,7 +50,7 @@ class RateLimiter:
         self._calls: dict[tuple[str, str], deque[float]] = {}
 
     def check(self, call: str, who: str, now: float) -> None:
-        """Count a call. Raises a 429 `Refusal` when there were too many."""
+        """Count a call. Raises a 429 `Refusal` if there were too many."""
         limit = self._limits.get(call)
         if limit is None:
             return
@@ -59,7 +59,7 @@ class RateLimiter:
             calls.popleft()
         if len(calls) >= limit:
             wait = calls[0] + 60 - now if calls else 60.0
-            text = f"rate limit: {limit} calls of {call} a minute; wait {wait:.1f} s"
+            text = f"rate limit: {limit} {call} calls per minute; wait {wait:.1f} s"
             raise Refusal(429, text, problem=False, retry_after=wait)
         calls.append(now)
 
@@ -71,7 +71,7 @@ class ReplayGuard:
         self._seen: dict[tuple[str, str], float] = {}
 
     def first_time(self, worker_id: str, nonce: str, now: float) -> bool:
-        """Tell whether a nonce is new, and remember it."""
+        """Return whether a nonce is new, and remember it."""
         while self._seen and next(iter(self._seen.values())) <= now:
             del self._seen[next(iter(self._seen))]
         key = (worker_id, nonce)
@@ -108,7 +108,7 @@ class TokenDesk:
         return tokens
 
     def owner(self, access_token: str, now: float) -> str | None:
-        """Return whose token it is; None for an unknown or an expired one."""
+        """Return the token's owner, or None for an unknown or expired token."""
         worker_id, until = self._access.get(access_token, ("", 0.0))
         return worker_id if until > now else None
 
@@ -118,16 +118,16 @@ class TokenDesk:
         return (worker_id, self.issue(worker_id, now)) if worker_id is not None else None
 
     def forget(self) -> None:
-        """Lose all tokens."""
+        """Forget all tokens."""
         self._access.clear()
         self._refresh.clear()
 
 
 class Verifier:
-    """Decides whether a call is from whom it says, and new.
+    """Decides whether a call is authentic and new.
 
-    ``token`` is every worker's, ``individual_tokens`` those of some; None accepts any token, and verifies signatures
-    with the one that came.
+    ``token`` is shared by all workers, ``individual_tokens`` belong to some; None accepts any token and verifies
+    signatures with the one received.
     """
 
     def __init__(
@@ -145,12 +145,12 @@ class Verifier:
         self._desk = desk
         self._access_tokens_required = access_tokens_required
         self._signers: dict[str, Signer] = {}
-        # What workers came with where any token will do; it still signs when an access token is in the header.
+        # Workers' tokens where any is accepted; they still sign with them when an access token is in the header.
         self._own_tokens: dict[str, str] = {}
         self._replays = ReplayGuard()
 
     def authenticate(self, worker_id: str | None, token: str | None, now: float, *, configured: bool) -> None:
-        """Check the token header. ``configured``: the call takes the configured token even where others are issued."""
+        """Check the token header. ``configured``: accept the configured token even if access tokens are issued."""
         if not token:
             raise Refusal(401, "X-Worker-Token is missing")
         owner = self._desk.owner(token, now)
@@ -159,7 +159,7 @@ class Verifier:
                 raise Refusal(401, f"the access token in X-Worker-Token belongs to {owner}, not to {worker_id}")
             return
         if self._access_tokens_required and not configured:
-            raise Refusal(401, "X-Worker-Token is no valid access token: it expired, or never was one", problem=False)
+            raise Refusal(401, "X-Worker-Token is not a valid access token: expired, or never issued", problem=False)
         expected = self._configured_token(worker_id)
         if expected is not None and not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
             raise Refusal(401, "X-Worker-Token is not the worker token of this orchestrator")
@@ -190,7 +190,7 @@ class Verifier:
             raise Refusal(403, f"timestamp is {timestamp - now:+.0f} s off, {MAX_SKEW:.0f} s are allowed (see Date)")
 
     def _signing_key(self, worker_id: str, token: str | None, now: float) -> str | None:
-        """Return what the worker signs with: always its configured token."""
+        """Return the worker's signing key: always its configured token."""
         configured = self._configured_token(worker_id)
         if configured is not None:
             return configured
@@ -202,7 +202,7 @@ class Verifier:
 
     def _check_signature(self, call: str, message: dict[str, Any], key: str | None) -> None:
         if not as_object(message.get("security")).get("signature"):
-            raise Refusal(403, "security.signature is missing: every message is signed")
+            raise Refusal(403, "security.signature is missing: every message must be signed")
         if key is None:
             return
         try:
@@ -233,7 +233,7 @@ class Verifier:
             signature = str(as_object(message.get("security")).get("signature"))
             nonce = as_text(message.get("message_id")) or as_text(message.get("nonce")) or signature
         if not self._replays.first_time(message["worker_id"], nonce, now):
-            # An event that is sent again after a lost reply keeps its id: the refusal tells that it had arrived.
+            # An event resent after a lost reply keeps its id: the refusal shows that it had arrived.
             text = f"seen before within {REPLAY_WINDOW:.0f} s: every attempt must differ in something signed"
             raise Refusal(403, text, problem=call != "event")
 

@@ -1,4 +1,4 @@
-"""The workers' side of the orchestrator: RXON over HTTP (RXON.md, "Transport")."""
+"""The worker side of the orchestrator: RXON over HTTP (RXON.md, "Transport")."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ _IGNORED: Final = {
     "job_not_found": "there is no such job",
     "worker_mismatch": "the task was given to another worker",
     "stale_task": "the task is not the job's current one",
-    "job_already_terminated": "the job has ended already",
-    "contract_violation_error": "the payload breaks the schema that the skill announced",
+    "job_already_terminated": "the job has already ended",
+    "contract_violation_error": "the payload violates the schema that the skill announced",
 }
 _Body = bytes | dict[str, Any] | None
 _Process = Callable[[web.Request, RecordedCall], Awaitable[_Body]]
@@ -58,7 +58,7 @@ _Process = Callable[[web.Request, RecordedCall], Awaitable[_Body]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerApiOptions:
-    """How calls are answered. ``poll_time`` is in seconds, ``max_message`` in bytes."""
+    """Limits for answering calls. ``poll_time`` is in seconds, ``max_message`` in bytes."""
 
     poll_time: float = 30.0
     heartbeat_jitter_ms: int | None = None
@@ -67,7 +67,7 @@ class WorkerApiOptions:
 
 
 class WorkerApi:
-    """Serves the workers' calls; `routes` are theirs."""
+    """Serves the workers' calls through `routes`."""
 
     def __init__(
         self,
@@ -185,14 +185,14 @@ class WorkerApi:
         return answer
 
     def _check_size(self, call: RecordedCall) -> None:
-        """Refuse what released orchestrators do not even read."""
+        """Refuse messages that released orchestrators do not even read."""
         most = self._options.max_message
         if len(call.body) > most:
-            text = f"the message is {len(call.body)} bytes long: orchestrators take {most}"
+            text = f"the message is {len(call.body)} bytes long: orchestrators accept {most}"
             raise Refusal(413, text)
 
     def _admit(self, request: web.Request, call: RecordedCall) -> None:
-        """Check who calls, and how often."""
+        """Check the caller's identity and rate."""
         now = self._clock()
         path_id, header_id = request.match_info.get("worker_id"), request.headers.get(WORKER_ID_HEADER)
         if path_id is not None and header_id is not None and path_id != header_id:
@@ -244,7 +244,7 @@ class WorkerApi:
         try:
             received = self._orchestrator.result(message)
         except ResultMetadataError:
-            text = "result metadata for a task that came without metadata: orchestrators fail on it for ever"
+            text = "result metadata for a task without metadata: orchestrators fail on it permanently"
             raise Refusal(500, text) from None
         if received.reason is not None:
             return {"status": "ignored", "reason": received.reason, "message": _IGNORED[received.reason]}
@@ -281,7 +281,7 @@ class WorkerApi:
 
     async def _refresh(self, _request: web.Request, call: RecordedCall) -> _Body:
         if not self._release.dialect.refresh_tokens:
-            raise Refusal(404, "this version knows no refresh tokens")
+            raise Refusal(404, "this version has no refresh tokens")
         try:
             refresh_token = as_text(as_object(orjson.loads(call.body)).get("refresh_token"))
         except orjson.JSONDecodeError:
@@ -333,7 +333,7 @@ class WorkerApi:
         )
 
     def _event_over_websocket(self, request: web.Request, body: bytes) -> None:
-        """Take a message of the WebSocket as an event; it gets no answer, whatever it is."""
+        """Accept a WebSocket message as an event; it never gets an answer."""
         call = self._incoming("event", request, body)
         try:
             self._orchestrator.event(self._message(request, call))

@@ -1,1 +1,1 @@
-"""From a task to its outcome. Whatever a skill does, nothing but an outcome leaves here."""
+"""Turns a task into its outcome. Whatever a skill does, only an outcome leaves here."""

@@ -1,4 +1,4 @@
-"""The bound of results: what is over it goes to the object store, or the task fails and says why."""
+"""Limits the size of results: larger values go to the object store, or the task fails with the reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from avtomatika_worker.errors import DependencyMissingError, PermanentError
 from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.encoding import EncodedOutcome, encoded
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.task_boundary import TaskBoundary
 from avtomatika_worker.files.offload import name_of
 from avtomatika_worker.skills.contract import SUCCESS
 from avtomatika_worker.skills.skill import Skill
@@ -35,7 +36,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class ResultBound:
-    """Keeps what an outcome tells within ``limit`` bytes of JSON; None for no bound."""
+    """Keeps an outcome within ``limit`` bytes of JSON; None for no limit."""
 
     limit: int | None = None
 
@@ -54,21 +55,21 @@ class ResultBound:
             return EncodedOutcome(
                 replace(ended.outcome, message=message, data={}, details={}, metadata=None, data_metadata={})
             )
-        try:
-            stored = await self._offloaded(controls, ended.outcome, size)
-        except Exception as error:  # noqa: BLE001 - whatever keeps the data here, it is this task's failure
-            return EncodedOutcome(from_exception(error))
-        finally:
-            if controls.used_files is not None:
-                await controls.used_files.remove()
-        _log.warning(
-            "the result is %d bytes long, over MAX_RESULT_BYTES=%d: %s went to the object store",
-            size,
-            self.limit,
-            ", ".join(key for key in stored.data if stored.data[key] is not ended.outcome.data[key]),
-            extra={"action": "result_too_large", "skill": controls.task.type, "bytes": size},
-        )
-        return encoded(stored, controls)
+        with TaskBoundary() as boundary:
+            try:
+                stored = await self._offloaded(controls, ended.outcome, size)
+            finally:
+                if controls.used_files is not None:
+                    await controls.used_files.remove()
+            _log.warning(
+                "the result is %d bytes long, over MAX_RESULT_BYTES=%d: %s went to the object store",
+                size,
+                self.limit,
+                ", ".join(key for key in stored.data if stored.data[key] is not ended.outcome.data[key]),
+                extra={"action": "result_too_large", "skill": controls.task.type, "bytes": size},
+            )
+            return encoded(stored, controls)
+        return EncodedOutcome(boundary.failure)
 
     async def _offloaded(self, controls: Controls, outcome: Succeeded, size: int) -> Succeeded:
         """Put the largest values of the data into the store, as many as have to go."""

@@ -9,11 +9,10 @@ started, the loop's own switches refuse skills, and `run_to_end` goes on where a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import os
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, cast
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -46,39 +45,45 @@ class ExitedError(Exception):
         self.original: BaseException = original
 
 
-@contextlib.contextmanager
-def owned_by(owner: object) -> Generator[None]:
+class owned_by:  # noqa: N801 - reads as the function it is; a class, for every task enters one
     """Let what is started inside of the block belong to the skill of ``owner``."""
-    token = _owner.set(owner)
-    try:
-        yield
-    finally:
-        _owner.reset(token)
+
+    __slots__ = ("_owner", "_token")
+
+    def __init__(self, owner: object) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        self._token = _owner.set(self._owner)
+
+    def __exit__(self, *_: object) -> None:
+        _owner.reset(self._token)
 
 
-@contextlib.contextmanager
-def ends_if_forked() -> Generator[None]:
+class ends_if_forked:  # noqa: N801 - as above
     """End a child process that a skill has forked and that has come out of the skill: the worker's code is not its."""
-    pid = os.getpid()
-    try:
-        yield
-    finally:
-        if os.getpid() != pid:
+
+    __slots__ = ("_pid",)
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._pid:
             os._exit(0)
 
 
 class OwnedTask(asyncio.Task[Any]):
-    """A task that a skill can cancel only when it has started it."""
+    """A task that a skill can cancel only when it has started it: ``owner`` is whose skill runs in it."""
 
-    def __init__(self, coro: Coroutine[Any, Any, Any], **rest: Any) -> None:
-        context: contextvars.Context | None = rest.get("context")
-        self._owner = _owner.get() if context is None else context.get(_owner)
-        super().__init__(coro, **rest)
+    __slots__ = ("owner",)  # and no __init__: one in Python would double what it takes to make a task
+
+    owner: object
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel it, unless it belongs to somebody else than the skill that asks."""
         caller = _owner.get()
-        if caller is None or caller is self._owner:
+        if caller is None or caller is getattr(self, "owner", caller):  # none yet: it is started at once
             return super().cancel(msg)
         _log.warning(
             "a skill tried to cancel what it has not started: %s", self.get_name(), extra={"action": "skill_contained"}
@@ -120,7 +125,10 @@ def run_to_end(
 
 
 def _new_task(loop: asyncio.AbstractEventLoop, coro: Any, **rest: Any) -> OwnedTask:
-    return OwnedTask(coro, loop=loop, **rest)
+    context: contextvars.Context | None = rest.get("context")
+    task = OwnedTask(coro, loop=loop, **rest)
+    task.owner = _owner.get() if context is None else context.get(_owner)
+    return task
 
 
 def _contained(base: type[Any]) -> type[Any]:

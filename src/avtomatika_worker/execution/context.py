@@ -1,4 +1,4 @@
-"""What a skill can know of its task, and do while it runs."""
+"""A skill's view of its task: what it can know, and do while it runs."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class TaskContext:
     def send_progress(self, task_id: str, job_id: str, progress: float, message: str = "") -> Sent: ...
 
     def send_progress(self, *args: Any, **kwargs: Any) -> Sent:
-        """Tell how far the task is: ``send_progress(0.5, "half")``, a fraction from 0 to 1 and a text.
+        """Report the task's progress: ``send_progress(0.5, "half")``, a fraction from 0 to 1 and a text.
 
         Keywords ``progress`` and ``message`` work, and so does the older form with task and job id in front. Progress
         is coalesced: the newest within a second wins, and the last is always sent before the result. Of the text, 2,000
@@ -186,7 +186,7 @@ class TaskContext:
     # ------------------------------------------------------------------------------------------ costs
 
     def add_cost(self, name: str, amount: float) -> None:
-        """Add to what the task costs, such as ``ctx.add_cost("tokens", 1200)``; the result tells the sums.
+        """Add to what the task costs, such as ``ctx.add_cost("tokens", 1200)``; the result reports the sums.
 
         Orchestrators take costs from protocol 1.0b15 on; ``execution_time_seconds`` is always there. Raises ValueError
         for an amount that is no finite number.

@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.execution.context import Sent, TaskContext
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.files.task_files import FileOperations
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.dialects import NEWEST, Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
@@ -184,9 +186,9 @@ class Controls:
 
     def add_cost(self, name: str, amount: float) -> None:
         """Add to what the task costs. Raises ValueError for what could not be sent."""
-        if not isinstance(cast("object", name), str) or bounded_text(name) != name:
+        if not isinstance(as_any(name), str) or bounded_text(name) != name:
             raise ValueError(f"the name of a cost must be a text of valid Unicode, not {_shown(name)}")
-        if isinstance(amount, bool) or not isinstance(cast("object", amount), int | float):
+        if isinstance(amount, bool) or not isinstance(as_any(amount), int | float):
             raise ValueError(f"a cost must be a finite number, not {_shown(amount)}")
         total = self.costs.get(name, 0) + amount if abs(amount) < _COSTS_LIMIT else amount
         if not abs(total) < _COSTS_LIMIT:  # NaN is less than nothing
@@ -218,7 +220,7 @@ class Controls:
 
     def announce(self, name: str) -> None:
         """Announce ``name`` as hot; what is no name is logged as an error."""
-        if isinstance(cast("object", name), str) and bounded_text(name) == name:
+        if isinstance(as_any(name), str) and bounded_text(name) == name:
             self.hot.add(name)
             return
         _log.error(
@@ -237,7 +239,4 @@ class Controls:
 
 def _shown(value: object) -> str:
     """Write a value for a message; not every one can be written (an integer of thousands of digits)."""
-    try:
-        return f"{value!a:.80}"
-    except Exception:  # noqa: BLE001 - a value's own code runs here
-        return f"an object of type {type(value).__name__}"
+    return attempted(lambda: f"{value!a:.80}", lambda _: f"an object of type {type(value).__name__}")

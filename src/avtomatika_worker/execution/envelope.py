@@ -16,7 +16,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ from avtomatika_worker.execution.outcome import (
     plain_detail,
     plain_details,
 )
+from avtomatika_worker.narrowing import as_any, is_dict, is_mapping
 from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.skills.contract import (
     CANCELLED,
@@ -73,7 +74,9 @@ def from_value(
 
 
 def _fields_of(value: object) -> Mapping[Any, object] | None:
-    return cast("Mapping[Any, object]", value) if isinstance(value, Mapping) else None
+    if is_dict(value) or is_mapping(value):  # to ask for an abstract class takes longer
+        return value
+    return None
 
 
 def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
@@ -84,14 +87,14 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
             raise _unknown_status(status, contract)
         if status in {FAILURE, CANCELLED}:
             raise ContractViolationError(f"Succeeded has the status {status!r}: return Failed or Cancelled")
-        if not isinstance(cast("object", outcome.data), Mapping):
+        if not isinstance(as_any(outcome.data), Mapping):
             raise ContractViolationError(f"the data of Succeeded must be a dict, not {type(outcome.data).__name__}")
         return _sendable(replace(outcome, status=str(status)))
     if isinstance(outcome, Failed):
         code, message, details = _error_parts(
             {"code": outcome.code, "message": outcome.message, "details": outcome.details}
         )
-        reported = outcome.traceback if isinstance(cast("object", outcome.traceback), str) else ""
+        reported = outcome.traceback if isinstance(as_any(outcome.traceback), str) else ""
         failure = replace(outcome, code=code, message=message or _FAILED, details=details, traceback=reported)
         return _sendable_failure(failure)
     if outcome.reason not in tuple(CancelReason):
@@ -102,12 +105,19 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
 def _sendable(outcome: _Told, write: Callable[[object], Any] = to_plain) -> _Told:
     """Make what an outcome carries plain. Raises `ContractViolationError`."""
     files: object = outcome.data_metadata
-    return replace(
-        outcome,
-        data=_as_data(_plain(outcome.data, write, "$.data")),
-        metadata=_optional_object(_plain(outcome.metadata, root="$.metadata"), "metadata"),
-        costs=_optional_object(_plain(outcome.costs, root="$.costs"), "costs") or {},
-        data_metadata=_files(_plain(files, root="$.data_metadata")) if files else {},
+    data, metadata, costs = _parts(outcome.data, outcome.metadata, outcome.costs, write=write)
+    known = _files(_plain(files, root="$.data_metadata")) if files else {}
+    return replace(outcome, data=data, metadata=metadata, costs=costs, data_metadata=known)
+
+
+def _parts(
+    data: object, metadata: object, costs: object, *, write: Callable[[object], Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+    """Return what both successes and failures carry, plain. Raises `ContractViolationError`."""
+    return (
+        _as_data(_plain(data, write, "$.data")),
+        _optional_object(_plain(metadata, root="$.metadata"), "metadata"),
+        _optional_object(_plain(costs, root="$.costs"), "costs") or {},
     )
 
 
@@ -147,15 +157,15 @@ def _from_envelope(fields: Mapping[Any, object], contract: ResultContract, write
         _warn_of_dropped(fields, read, status, contract)
         return Cancelled(CancelReason.REQUESTED, _reason(error or message) or _CANCELLED)
     read |= {"data", "metadata", "costs"}
-    given = cast("Any", [fields.get(key) for key in ("data", "metadata", "costs")])
+    given: tuple[Any, Any, Any] = (fields.get("data"), fields.get("metadata"), fields.get("costs"))
     if status == FAILURE:
         code, reason, details = _error_parts(error)
         read |= set() if reason else {"message"}
         failure = Failed(code, reason or _reason(message) or _FAILED, details, *given)
         outcome: Outcome = _sendable_failure(failure, write)
     else:
-        data, metadata, costs = given
-        outcome = _sendable(Succeeded(data, status, metadata, costs), write)
+        data, metadata, costs = _parts(*given, write=write)
+        outcome = Succeeded(data, status, metadata, costs)
     _warn_of_dropped(fields, read, status, contract)
     return outcome
 
@@ -223,14 +233,11 @@ def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
     What else is in the object goes to the details: nothing that says why a task failed is dropped, and nothing in it
     keeps the failure from being reported.
     """
-    given = _error_fields(error)
-    if not isinstance(given, dict):
-        return TransientError.code, _reason(given), {}
-    fields = cast("dict[str, Any]", given)
+    fields = _error_fields(error)
+    if not is_dict(fields):
+        return TransientError.code, _reason(fields), {}
     code, message, more = fields.pop("code", None), fields.pop("message", None), fields.pop("details", None)
-    if more is not None and not isinstance(more, dict):
-        more = {"details": more}
-    details = cast("dict[str, Any]", more or {})
+    details = more if is_dict(more) else {} if more is None else {"details": more}
     details.update({f"error.{key}" if key in details else key: value for key, value in fields.items()})
     if not isinstance(code, str) or not code:
         if code is not None:
@@ -245,20 +252,18 @@ def _error_fields(error: object) -> object:
         outcome = from_exception(error)
         return {"code": outcome.code, "message": outcome.message, "details": outcome.details}
     plain = plain_detail(error)
-    if isinstance(error, Mapping) and not isinstance(plain, dict):  # something in it cannot be sent
-        fields = cast("Mapping[str, Any]", error)
-        plain = plain_details(fields)
-        if isinstance(fields.get("details"), Mapping):
-            plain["details"] = plain_details(fields["details"])
-    return dict(cast("dict[str, Any]", plain)) if isinstance(plain, dict) else plain
+    if is_mapping(error) and not is_dict(plain):  # something in it cannot be sent
+        plain = plain_details(error)
+        if is_mapping(details := error.get("details")):
+            plain["details"] = plain_details(details)
+    return dict(plain) if is_dict(plain) else plain
 
 
 def _reason(error: object) -> str:
     """Return an error, or a part of one, as the text of a message; nothing as an empty one."""
-    plain: Any = _error_fields(error)
-    if isinstance(plain, dict):
-        message = cast("dict[str, Any]", plain).get("message")
-        plain = message if isinstance(message, str) and message else cast("Any", plain)
+    plain = _error_fields(error)
+    if is_dict(plain) and isinstance(message := plain.get("message"), str) and message:
+        plain = message
     if plain is None or isinstance(plain, str):
         return bounded_text(plain or "")
     return bounded_text(msgspec.json.encode(plain).decode("utf-8", "replace")) if plain else ""
@@ -279,10 +284,10 @@ def _plain(value: object, write: Callable[[object], Any] = to_plain, root: str =
 def _as_data(plain: Any) -> dict[str, Any]:
     if plain is None:
         return {}
-    return cast("dict[str, Any]", plain) if isinstance(plain, dict) else {"result": plain}
+    return plain if is_dict(plain) else {"result": plain}
 
 
 def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
-    if value is None or isinstance(value, dict):
-        return cast("dict[str, Any] | None", value)
+    if value is None or is_dict(value):
+        return value
     raise ContractViolationError(f"the result's {name} must be an object, not {type(value).__name__}")

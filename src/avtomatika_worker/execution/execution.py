@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
-from avtomatika_worker.execution.children import Children
+from avtomatika_worker.execution.children import begin
 from avtomatika_worker.execution.containment import owned_by
 from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
@@ -22,6 +22,7 @@ from avtomatika_worker.execution.middleware import Handler, Middleware, compose
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed, Outcome, Succeeded, from_exception
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
+from avtomatika_worker.execution.task_boundary import TaskBoundary
 from avtomatika_worker.execution.watched_call import watched
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
@@ -102,14 +103,10 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
-        try:
+        with TaskBoundary() as boundary:
             value = await self._called(skill, ctx)
-            outcome = self.read_result(value, skill, controls)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return from_exception(error)
-        return outcome
+            return self.read_result(value, skill, controls)
+        return boundary.failure
 
     def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
         """Return what a skill returned as an outcome that it may have. Raises `ContractViolationError`."""
@@ -160,7 +157,6 @@ class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
     __slots__ = (
-        "_children",
         "_deadline",
         "_over",
         "_pipeline",
@@ -175,7 +171,6 @@ class Execution:
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
         self.controls: Controls = controls
-        self._children = Children()
         self.started: float = time.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
@@ -196,22 +191,22 @@ class Execution:
         The deadline and the skill's timeout stop it with reason DEADLINE. A skill that does not stop within its
         ``cancel_grace`` is given up: then `lingers` is true, and its slot is not free before `ended` returns.
         """
-        if self.ctx.cancel_reason is not None:
-            return EncodedOutcome(Cancelled(self.ctx.cancel_reason))
+        if (reason := self.controls.cancelling.reason) is not None:
+            return EncodedOutcome(Cancelled(reason))
         if self._is_too_late():
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived"))
-        loop = asyncio.get_running_loop()
-        self._over = loop.create_future()
+        task = self.controls.task
+        self._over = asyncio.get_running_loop().create_future()
         with owned_by(self):
-            name = f"skill {self.ctx.skill}, task {self.ctx.task_id}"
-            self._runner = self._children.start(self._until_stopped(), name=name)
+            self._runner = begin(self._until_stopped(), name=f"skill {task.type}, task {task.task_id}")
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - time.monotonic())
         try:
             await self._over
         except asyncio.CancelledError:
-            await self._children.cancel(_LAST_TIMEOUT)
+            self._runner.cancel()
+            await asyncio.wait({self._runner}, timeout=_LAST_TIMEOUT)
             raise
         finally:
             for timer in self._timers:
@@ -247,12 +242,12 @@ class Execution:
     async def _until_stopped(self) -> EncodedOutcome | None:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
         try:
-            return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+            with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
+                return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+            return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:
             release_frames(error)
             return None
-        except BaseException as error:  # noqa: BLE001 - a GeneratorExit that a skill awaits closes all frames below
-            return EncodedOutcome(from_exception(error))
 
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> EncodedOutcome:
         async with turn:

@@ -10,7 +10,8 @@ from typing import Any, Final
 from avtomatika_worker.errors import InvalidInputError, SourceRefusedError, TaskError, UnsafeNameError
 from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.middleware import Handler
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded, from_exception
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.task_boundary import TaskBoundary
 from avtomatika_worker.files.concurrency import side_by_side
 from avtomatika_worker.files.offload import (
     DEEPEST,
@@ -45,22 +46,24 @@ class Offload:
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
         """Run the rest of the task with files in place of URIs."""
-        skill = controls_of(ctx).skill
+        controls = controls_of(ctx)
+        skill = controls.skill
         try:
-            try:
+            with TaskBoundary() as boundary:
                 if skill is not None:
                     await self._localize(ctx, skill)
-            except Exception as error:  # noqa: BLE001 - whatever keeps the files away, it is this task's failure
-                return from_exception(error)
-            outcome = await call_next(ctx)
-            files = controls_of(ctx).used_files
-            return outcome if files is None else await self._take_away(files, outcome, skill)
+                outcome = await call_next(ctx)
+                files = controls_of(ctx).used_files
+                return outcome if files is None else await self._take_away(files, outcome, skill)
+            return boundary.failure
         finally:
-            if (files := controls_of(ctx).used_files) is not None:
+            if (files := controls.used_files) is not None:
                 await files.remove()
 
     async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
         """Put paths in the task's directory where the params name files; no other path may come in."""
+        if not (skill.wants_paths or (self._untyped and skill.untyped)):
+            return
         named = {place: _text_at(ctx.params, place) for place in skill.path_places(ctx.params)}
         settled = await _settled(ctx, named) if named else {}
         if wanted := self._wanted(ctx, skill, named):
@@ -105,15 +108,13 @@ class Offload:
         """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
         if files.root is None or isinstance(outcome, Cancelled):
             return outcome
-        try:
-            with self._tracing.span("upload"):
-                return await self._uploaded(files, outcome, skill)
-        except Exception as error:  # noqa: BLE001 - whatever keeps the files here, it is this task's failure
-            failure = from_exception(error)
-            if not isinstance(outcome, Failed):
-                return failure
-            text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
-            return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
+        with TaskBoundary() as boundary, self._tracing.span("upload"):
+            return await self._uploaded(files, outcome, skill)
+        failure = boundary.failure
+        if not isinstance(outcome, Failed):
+            return failure
+        text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
+        return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
 
     async def _uploaded(self, files: FileOperations, outcome: Succeeded | Failed, skill: Skill | None) -> Outcome:
         typed = skill.result_places(outcome.data) if skill is not None else frozenset[Place]()

@@ -14,7 +14,11 @@ from avtomatika_worker.skills.binding import Injectables
 def injectables() -> Injectables:
     """Return a registry that fills arguments from a task's controls."""
     found = Injectables()
-    found.register(TaskContext, lambda source: cast("Controls", source).ctx)
-    found.register(ObservabilityManager, lambda source: cast("Controls", source).observability)
-    found.register(TaskFiles, lambda source: cast("Controls", source).files.files)
+    found.register(TaskContext, lambda source: _controls(source).ctx)
+    found.register(ObservabilityManager, lambda source: _controls(source).observability)
+    found.register(TaskFiles, lambda source: _controls(source).files.files)
     return found
+
+
+def _controls(source: object) -> Controls:
+    return cast("Controls", source)

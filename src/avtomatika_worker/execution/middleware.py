@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.envelope import OUTCOMES
-from avtomatika_worker.execution.outcome import Outcome, from_exception
+from avtomatika_worker.execution.outcome import Outcome
+from avtomatika_worker.execution.task_boundary import TaskBoundary
+from avtomatika_worker.narrowing import as_any, is_mapping
 from avtomatika_worker.skills.binding import underlying
 
 Handler = Callable[[TaskContext], Awaitable[Outcome]]
@@ -44,19 +45,16 @@ def _wrap(middleware: Middleware, call_next: Handler, read: Reader) -> Handler:
     """Make sure that what stands around a middleware sees an outcome, whatever it returns or raises."""
 
     async def handler(ctx: TaskContext) -> Outcome:
-        try:
-            returned = cast("object", await middleware(ctx, call_next))
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a middleware raises ends this task only
-            return from_exception(error)
-        try:
-            if isinstance(returned, (*OUTCOMES, Mapping)):
-                return read(ctx, cast("object", returned))
-            problem, details = f"{_what(returned)}: {_WANTED}", dict[str, Any]()
-        except ContractViolationError as error:
-            problem, details = f"what no result may be: {error.message}", error.details
-        return from_exception(ContractViolationError(f"middleware {name_of(middleware)} returned {problem}", details))
+        with TaskBoundary() as boundary:
+            returned = as_any(await middleware(ctx, call_next))
+            try:
+                if isinstance(returned, OUTCOMES) or is_mapping(returned):
+                    return read(ctx, returned)
+                problem, details = f"{_what(returned)}: {_WANTED}", dict[str, Any]()
+            except ContractViolationError as error:
+                problem, details = f"what no result may be: {error.message}", error.details
+            raise ContractViolationError(f"middleware {name_of(middleware)} returned {problem}", details)
+        return boundary.failure
 
     return handler
 
@@ -72,6 +70,6 @@ def _what(returned: object) -> str:
 
 def name_of(middleware: object) -> str:
     """Return what to call a middleware in messages: its function's name and module, or its class's."""
-    inner: Any = underlying(cast("Any", middleware))
-    named: Any = inner if hasattr(inner, "__qualname__") else cast("Any", type(inner))
+    inner = underlying(as_any(middleware))
+    named = as_any(inner if hasattr(inner, "__qualname__") else type(inner))
     return f"{named.__module__}.{named.__qualname__}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import (
     ResourceExhaustedError,
     TaskError,
@@ -18,6 +19,7 @@ from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.files.disk import is_exhausted
+from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -33,7 +35,7 @@ _SQLITE_EXHAUSTED: Final = frozenset({7, 13})
 
 
 class CancelReason(enum.StrEnum):
-    """Why a running task was stopped. Each is told differently to the orchestrator."""
+    """Why a running task was stopped. Each is reported differently to the orchestrator."""
 
     REQUESTED = "requested"
     """The orchestrator asked for it: the result's status is "cancelled"."""
@@ -64,7 +66,7 @@ class Succeeded:
 class Failed:
     """The task failed; ``code`` is one of the wire's (RXON.md, "Error codes").
 
-    ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would tell nothing new.
+    ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would add nothing.
     ``traceback`` is that of any other exception, for the log: it never leaves the worker.
     """
 
@@ -141,17 +143,15 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 def _expected(error: TaskError) -> Failed:
     """Return the failure of an error of ours, or of a class of the user's that may have skipped our ``__init__``."""
     message, details = getattr(error, "message", None) or _message_of(error), getattr(error, "details", None)
-    if not isinstance(details, Mapping):
+    if not is_mapping(details):
         details = {} if details is None else {"details": details}
     text = message if isinstance(message, str) else _message_of(message)
-    return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(cast("Any", details)))
+    return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(details))
 
 
 def _message_of(error: object) -> str:
-    try:
-        return str(error)
-    except Exception as problem:  # noqa: BLE001 - the user's own __str__ may raise anything
-        return f"(its text cannot be read: {type(problem).__name__})"
+    # The user's own __str__ may raise anything.
+    return attempted(lambda: str(error), lambda problem: f"(its text cannot be read: {type(problem).__name__})")
 
 
 def _is_exhausted(error: BaseException) -> bool:
@@ -184,7 +184,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return details that can be sent; what cannot is written as text, for an error must never fail to be told."""
+    """Return details that can be sent; the rest becomes text, as an error must always be reportable."""
     return {bounded_text(str(key)): plain_detail(value) for key, value in details.items()}
 
 
@@ -199,10 +199,7 @@ def plain_detail(value: object) -> Any:
 
 
 def _representation(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - the user's own __repr__ may raise anything
-        return object.__repr__(value)
+    return attempted(lambda: repr(value), lambda _: object.__repr__(value))  # the user's own may raise anything
 
 
 def bounded_text(text: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.skills.jsonable import to_plain
@@ -16,9 +17,9 @@ def plain_payload(payload: object) -> tuple[dict[str, Any] | None, str | None]:
         plain = to_plain(payload)
     except UnsendableValueError as error:
         return None, f"it cannot be sent: {error.path.replace('$', 'payload', 1)}: {error.problem}"
-    if not isinstance(plain, dict):
+    if not is_dict(plain):
         return None, f"the payload must be an object, not {type(payload).__name__}"
-    return cast("dict[str, Any]", plain), None
+    return plain, None
 
 
 def unsendable(event_type: object, payload: dict[str, Any], dialect: Dialect, limit: int | None = None) -> str | None:

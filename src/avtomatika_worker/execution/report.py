@@ -83,7 +83,7 @@ def build_result(
 
 def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:
     """Make the one record of a task's end; the ids come with the context, as with every record of the task."""
-    facts = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+    facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
     trace = outcome.traceback if isinstance(outcome, Failed | Cancelled) else ""
     if result.error is not None:
         facts["code"] = result.error.code
@@ -102,6 +102,7 @@ def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) ->
         (task.type, result.status, seconds, f": {said}" if said else ""),
         trace,
         extra={"action": "task_finished", **facts},
+        caller=log_end.__code__,
     )
 
 
@@ -161,7 +162,7 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
 
 
 def _metadata(task: Task, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Drop what would make the orchestrator fail for ever: metadata for a task without (RXON.md, Behaviour 6)."""
+    """Drop what would make the orchestrator fail permanently: metadata for a task without it (RXON.md, Behaviour 6)."""
     if not metadata or task.metadata:
         return metadata or None
     _log.warning(

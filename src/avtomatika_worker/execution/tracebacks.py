@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from avtomatika_worker._boundaries import attempted
+
 _PACKAGE: Final = Path(__file__).parent.parent  # as it stands in frames: links are not resolved
 _OURS: Final = f"{_PACKAGE}/"
 _DEMO: Final = f"{_PACKAGE}/cli/demo_app/"  # skills, like those of any user
@@ -36,10 +38,10 @@ def folded_traceback(error: BaseException) -> str:
     """
     if error.__traceback__ is None:
         return ""
-    try:
-        return _formatted(error)
-    except Exception as problem:  # noqa: BLE001 - no memory is left, or the exception's own attributes raise
-        return f"(the traceback cannot be written: {type(problem).__name__})"
+    # No memory may be left, or the exception's own attributes raise.
+    return attempted(
+        lambda: _formatted(error), lambda problem: f"(the traceback cannot be written: {type(problem).__name__})"
+    )
 
 
 def _formatted(error: BaseException) -> str:

@@ -1,1 +1,1 @@
-"""Files of tasks: their workspaces, and the objects that come into them and go out."""
+"""Tasks' files: their workspaces, and the objects downloaded into and uploaded from them."""

@@ -1,10 +1,10 @@
-"""Keeps downloaded objects by URI and etag, for every task and every worker that has the same directory.
+"""Caches downloaded objects by URI and etag, for all tasks and all workers that share the directory.
 
     WORKER_BLOB_CACHE_DIR/ab/ab12…      an object, read-only, named by a hash of its URI and etag
-    WORKER_BLOB_CACHE_DIR/ab/ab12….part it is being downloaded by who holds …
+    WORKER_BLOB_CACHE_DIR/ab/ab12….part being downloaded by the holder of …
     WORKER_BLOB_CACHE_DIR/ab.lock       … this lock
 
-An object's modification time is the seal that nobody has written to it; its access time tells when it was last used.
+An object's modification time is a seal that shows that it is unmodified; its access time is its last use.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from avtomatika_worker.files.workspaces import try_lock
 _log: Final = logging.getLogger("avtomatika_worker.files")
 
 _SEAL: Final = 1_000_000_000
-"""The modification time of every object, in seconds: any writing changes it."""
+"""The modification time of every object, in seconds: any write changes it."""
 
 _READ_ONLY: Final = 0o444
 _ABANDONED: Final = 3600.0
-"""Seconds after which a download that nobody goes on with is garbage."""
+"""Seconds after which an abandoned download is garbage."""
 
 _FICLONE: Final = 0x40049409
-"""Linux: share the blocks of another file, copy on write."""
+"""Linux: share the blocks of another file, copy-on-write."""
 
 _NOT_HERE: Final = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EACCES}
 )
 _POLL: Final = (0.01, 0.25)
-"""Seconds between two looks at a lock that another process holds, at first and at last."""
+"""First and last interval, in seconds, between checks of a lock held by another process."""
 
 Download = Callable[[Path], Awaitable[None]]
 
 
 class BlobCache:
-    """Objects on disk, at most ``limit`` bytes of them; the one that was not used for longest goes first."""
+    """Objects on disk, at most ``limit`` bytes of them; the least recently used goes first."""
 
     def __init__(self, directory: Path, limit: int, disk: Disk) -> None:
         self._directory = directory
@@ -62,8 +62,8 @@ class BlobCache:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def provide(self, uri: str, info: ObjectInfo, path: Path, download: Download) -> bool:
-        """Put the object at ``path``, and return whether it was there already; else ``download`` was called, once
-        for everybody who asks at the same time.
+        """Put the object at ``path``; return whether it was cached. If not, ``download`` was called, once for all
+        concurrent callers.
 
         The file is read-only. Raises what ``download`` raises.
         """
@@ -99,7 +99,7 @@ class BlobCache:
 
     @contextlib.asynccontextmanager
     async def _locked(self, name: str) -> AsyncGenerator[None]:
-        """Keep other processes, and other objects of the same lock, away."""
+        """Exclude other processes, and other objects with the same lock."""
         file = await self._disk.run((self._directory / f"{name}.lock").open, "ab")
         try:
             wait = _POLL[0]
@@ -119,7 +119,7 @@ class BlobCache:
             raise DependencyMissingError(f"WORKER_BLOB_CACHE_DIR={self._directory} cannot be used: {error}") from error
 
     def _evict(self) -> None:
-        """Remove what was not used for longest until the rest is within the limit."""
+        """Remove the least recently used objects until the rest is within the limit."""
         entries = sorted(self._entries(), key=lambda each: each.used)
         total = sum(each.size for each in entries)
         for each in entries:
@@ -157,11 +157,11 @@ def _seal(part: Path, entry: Path) -> None:
 
 
 def _take(entry: Path, size: int, path: Path) -> bool:
-    """Put an object of the cache at ``path``; return whether there was one that nobody has written to."""
+    """Put a cached object at ``path``; return whether there was an unmodified one."""
     try:
         status = entry.stat()
         if status.st_size != size or int(status.st_mtime) != _SEAL:
-            _log.warning("%s was changed, it is fetched anew", entry, extra={"action": "cache_damaged"})
+            _log.warning("%s was modified; downloading it again", entry, extra={"action": "cache_damaged"})
             entry.unlink()
             return False
         os.utime(entry, (time.time(), _SEAL))
@@ -175,9 +175,9 @@ def _take(entry: Path, size: int, path: Path) -> bool:
 
 
 def _link(entry: Path, path: Path) -> None:
-    """Make ``path`` the same as ``entry``: sharing blocks where the file system can, else the file, else a copy.
+    """Make ``path`` the same as ``entry``: by shared blocks if the file system can, else by a hard link, else a copy.
 
-    Blocks come first: what writes to such a file all the same, as root may, writes to the task's own.
+    Blocks come first: a write to such a file, which root can still make, affects only the task's own copy.
     """
     if _share_blocks(entry, path):
         path.chmod(_READ_ONLY)

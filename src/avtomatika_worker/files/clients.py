@@ -27,18 +27,18 @@ _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*|\?\S*")
 _MOST_CLIENTS: Final = 32
 
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
-"""Of one request, which moves one part at most."""
+"""Limit for one request, in seconds; it moves at most one part."""
 
 _CLOUDS: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
-"""How obstore's variables begin."""
+"""Prefixes of obstore's variables."""
 
 _ENDPOINTS: Final = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
-"""What obstore calls a store's address."""
+"""obstore's names for a store's address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client of obstore's for one bucket, and its way to the network."""
+    """An obstore client for one bucket, and its route to the network."""
 
     store: ObjectStore
     route: Route
@@ -59,7 +59,7 @@ class Clients:
         self._egress.close()
 
     async def of(self, location: Location, *, retries: bool = False) -> Client:
-        """Return the client of a bucket; only one that is to send parts ``retries`` itself."""
+        """Return the client of a bucket; only a client for parts ``retries`` by itself."""
         key = (location.scheme, location.bucket, retries)
         if key not in self._clients:
             if len(self._clients) >= _MOST_CLIENTS:
@@ -68,7 +68,7 @@ class Clients:
         return self._clients[key]
 
     def _connect(self, location: Location, retries: bool) -> Client:
-        """Make a client. It takes a while: the library is loaded, and so are certificates."""
+        """Make a client. This takes a while, as it loads the library and certificates."""
         try:
             from obstore import store
         except ImportError:
@@ -80,40 +80,40 @@ class Clients:
         try:
             url = self._store_url(location)
             if url.scheme == "http" and not self._allows_http(location.scheme):
-                raise ValueError(f"plain HTTP is allowed with {_CLOUDS[location.scheme]}_ALLOW_HTTP=true only")
+                raise ValueError(f"plain HTTP is allowed only with {_CLOUDS[location.scheme]}_ALLOW_HTTP=true")
             route = Route(self._allowed(location, url))
             keys: dict[str, Any] = {_ENDPOINTS[location.scheme]: url._replace(scheme="http").geturl()}
             if self._has_keys(location):
-                # Not as options: obstore would add an AWS_SESSION_TOKEN of the environment, which is of other keys.
+                # Not as options: obstore would add the environment's AWS_SESSION_TOKEN, which belongs to other keys.
                 keys["credential_provider"] = self._credentials
             return Client(self._made(location, route, retries=retries, **keys), route)
-        except Exception as error:  # noqa: BLE001 - every kind of wrong configuration has an error of its own
+        except Exception as error:  # noqa: BLE001 - every kind of configuration error has its own exception
             raise DependencyMissingError(
                 f"{location.uri}: no such store here: {reported(error, self._settings)}"
             ) from None
 
     def _store_url(self, location: Location) -> SplitResult:
-        """Find out where obstore would look for a bucket, of all its settings: by a URL that it signs with no keys."""
+        """Return where obstore would look for a bucket, given its settings: from a URL that it signs without keys."""
         import obstore
 
         if location.scheme == "gs":
             return self._google_url(location)
         client = self._made(location, Route(), retries=False, credential_provider=_no_keys)
-        sign: Any = obstore.sign  # of those three kinds of stores
+        sign: Any = obstore.sign  # for those three kinds of stores
         url = urlsplit(cast("str", sign(client, "GET", "x", timedelta(seconds=60))))
         end = f"/{location.bucket}/x"
         path = url.path.removesuffix(end if url.path.endswith(end) else "/x")
         return SplitResult(url.scheme, url.netloc, path, "", "")
 
     def _google_url(self, location: Location) -> SplitResult:
-        """Find it out by what obstore asks for first: without keys it signs nothing for Google."""
+        """Return it from obstore's first request: without keys it signs nothing for Google."""
         import obstore
 
         nowhere = Route()
         problem: Exception | None = None
         try:
             obstore.head(self._made(location, nowhere, retries=False, skip_signature=True), "x")
-        except Exception as error:  # noqa: BLE001 - it leads nowhere; what counts is what it asked for
+        except Exception as error:  # noqa: BLE001 - it leads nowhere; only the request counts
             problem = error
         if not nowhere.asked:
             raise problem or RuntimeError("it asks nobody")
@@ -157,14 +157,14 @@ class Clients:
         return {**keys, "token": None, "expires_at": None}
 
     def _client_options(self) -> dict[str, Any]:
-        # Plain HTTP to the proxy; what it speaks to the store is another matter.
+        # Plain HTTP to our proxy, which may speak TLS to the store.
         options: dict[str, Any] = {"allow_http": True, "user_agent": "avtomatika-worker"}
         if self._settings.ca_path is not None:
             options["root_certificate"] = self._settings.ca_path.read_bytes()
         return options
 
     def _allows_http(self, scheme: str) -> bool:
-        """Whether plain HTTP may be spoken. obstore's own variables for that have no effect beside other options."""
+        """Whether plain HTTP is allowed. obstore's own variables for that have no effect next to other options."""
         if scheme == "s3" and self._settings.endpoint_url is not None:
             return self._settings.endpoint_url.startswith("http://")
         variables = [f"{_CLOUDS[scheme]}_ALLOW_HTTP", *(["AZURE_STORAGE_USE_EMULATOR"] if scheme == "az" else [])]
@@ -172,7 +172,7 @@ class Clients:
 
 
 def reported(error: Exception, settings: StoreSettings) -> str:
-    """Return what an error says, without an answer's body, our keys, and where the store is: URLs can be signed."""
+    """Return an error's text without the answer's body, our keys and the store's address: URLs can be signed."""
     text = str(error).partition("\n")[0].partition("<")[0]
     text = _URL.sub("the store", text)
     for secret in (settings.secret_key, settings.access_key):
@@ -181,5 +181,5 @@ def reported(error: Exception, settings: StoreSettings) -> str:
 
 
 def _no_keys() -> dict[str, Any]:
-    """Return keys of nobody, for S3 and for Azure, which go nowhere."""
+    """Return dummy keys for S3 and for Azure, which are never sent."""
     return {"access_key_id": "x", "secret_access_key": "x", "access_key": "eHg=", "token": None, "expires_at": None}

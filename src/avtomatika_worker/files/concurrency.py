@@ -1,4 +1,4 @@
-"""Work on many things at a time."""
+"""Concurrent work on many items."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def side_by_side(work: Callable[[_T], Awaitable[None]], items: Iterable[_T
     rest = iter(items)
 
     async def some() -> None:
-        for item in rest:  # shared: each takes the next
+        for item in rest:  # shared: each worker takes the next
             await work(item)
 
     try:

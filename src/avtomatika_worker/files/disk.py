@@ -1,4 +1,4 @@
-"""Threads for work on files, so that no event loop waits for a disk."""
+"""Threads for file work, so that no event loop waits for a disk."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _THREADS: Final = 8
 EXHAUSTED: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE}
 )
-"""What the system answers when a disk, a quota or a file's limit is full, or memory or descriptors have run out."""
+"""The system's errors for a full disk, quota or file size limit, or for no more memory or descriptors."""
 
 
 def is_exhausted(error: OSError) -> bool:
-    """Whether the system has run out of something. Users' code may put anything in an error's ``errno``."""
+    """Whether the system has run out of a resource. User code may put anything in an error's ``errno``."""
     number: object = error.errno
     return isinstance(number, int) and number in EXHAUSTED
 
 
 class Disk:
-    """The worker's threads for files. They start when they are first needed."""
+    """The worker's threads for files. They start when first needed."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="files")
 
     async def run(self, func: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``func`` in a thread and return what it returns.
+        """Run ``func`` in a thread and return its result.
 
-        Cancelled, this waits for the call to end all the same: what it works on must not be closed under it. Raises
-        what ``func`` raises; a disk that is full is `ResourceExhaustedError`.
+        If cancelled, this still waits for the call to end, as the files it uses must not be closed under it. Raises
+        what ``func`` raises; a full disk is `ResourceExhaustedError`.
         """
         context = contextvars.copy_context()
         future = self._pool.submit(context.run, partial(_call, partial(func, *args, **kwargs)))
@@ -50,11 +50,11 @@ class Disk:
             if not future.cancel():
                 await asyncio.wait({waiting})
                 if not waiting.cancelled():
-                    waiting.exception()  # nobody else will look at it
+                    waiting.exception()  # nothing else will retrieve it
             raise
 
     def close(self) -> None:
-        """Let go of the threads without waiting for any."""
+        """Release the threads without waiting for any."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

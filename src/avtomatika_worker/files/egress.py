@@ -1,10 +1,10 @@
-"""The only way from obstore to the network: a forward proxy on loopback, on a thread of its own.
+"""The only way from obstore to the network: a forward proxy on loopback, in its own thread.
 
-obstore follows redirects to any host, reads whatever an answer holds, and makes room for as much as its head announces:
-one of them can end the process. It has no switch for any of that, but a setting for a proxy. So this one decides: each
-client of a store has a `Route`, which names the store, the hosts that give credentials for it, and how much they may
-send. What obstore asks of a store it asks in plain HTTP, here; the proxy speaks TLS to the store, reads the heads of
-answers and counts their bodies. Hosts that give credentials are reached through tunnels.
+obstore follows redirects to any host, reads answers of any size, and allocates as much memory as an answer's head
+announces: a single answer can end the process. It has no switch for any of that, but it has a proxy setting. So this
+proxy decides: each store client has a `Route`, which names the store, the hosts that issue credentials for it, and how
+much they may send. obstore sends its store requests here in plain HTTP; the proxy speaks TLS to the store, reads the
+heads of answers and counts their bodies. Hosts that issue credentials are reached through tunnels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _START_TIMEOUT: Final = 10.0
 
 
 class EgressProxy:
-    """The proxy. It starts when the first URL is asked for."""
+    """The proxy. It starts when the first URL is requested."""
 
     def __init__(self, proxy_for: ProxyFor = no_proxy, *, stall_timeout: float = STALL_TIMEOUT) -> None:
         self._proxy_for = proxy_for
@@ -36,7 +36,7 @@ class EgressProxy:
         self._port = 0
 
     def url(self, route: Route) -> str:
-        """Return the proxy's URL for a route, which lives as long as somebody has it. Blocks while the proxy starts."""
+        """Return the proxy's URL for a route, which lives as long as it is referenced. Blocks until the proxy runs."""
         with self._guard:
             if self._loop is None:
                 self._start()
@@ -44,7 +44,7 @@ class EgressProxy:
         return f"http://route:{route.key}@127.0.0.1:{self._port}"
 
     def close(self) -> None:
-        """End all connections. What is asked for later starts the proxy again."""
+        """End all connections. A later request starts the proxy again."""
         with self._guard:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:
@@ -65,7 +65,7 @@ class EgressProxy:
                 FromClient, loop, self._routes, self._proxy_for, open_connections, stall_timeout=self._stall_timeout
             )
             server = loop.run_until_complete(loop.create_server(make, "127.0.0.1", 0))
-        except BaseException as error:  # noqa: BLE001 - it goes to whoever waits
+        except BaseException as error:  # noqa: BLE001 - it is passed to the waiter
             started.set_exception(error)
             loop.close()
             return

@@ -1,4 +1,4 @@
-"""Where one client of a store may go, and how much may be sent to it: the rule, apart from any network."""
+"""Where a store client may connect, and how much it may receive: the rule, without any network."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _IDLE_BYTES: Final = 64 * 1024
-"""Bytes that may come through tunnels while nothing is asked for: the end of a TLS connection, for one."""
+"""Bytes that tunnels may deliver unrequested, such as the end of a TLS connection."""
 _STORES_OWN: Final = frozenset({"x-amz-content-sha256", "x-amz-date", "x-ms-version", "range", "if-match"})
-"""Headers of requests to stores: a request with one of them that goes elsewhere was redirected."""
-_TOO_MUCH: Final = "it sends more than it was asked for"
-REDIRECTED: Final = "it redirects, which is not followed; is it the store of this bucket and region?"
+"""Headers of store requests: a request with one of them to any other host was redirected."""
+_TOO_MUCH: Final = "it sends more than was requested"
+REDIRECTED: Final = "it redirects, which is not followed; check the bucket, the region and the store's address"
 
 Authority = tuple[str, int]
 """A host, in lower case and without brackets, and a port."""
@@ -37,7 +37,7 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What obstore is not told by a proxy that closes a connection. ``passing``: whether it may pass."""
+    """An error that obstore cannot see when the proxy closes the connection. ``passing``: whether it may pass."""
 
     text: str
     passing: bool
@@ -46,9 +46,9 @@ class Problem:
 
 @dataclass(eq=False)
 class Route:
-    """What one client of a store may ask, and how much may be sent to it. Used by two threads.
+    """The requests a store client may make, and how much it may receive. Used by two threads.
 
-    ``allowed`` is None for a route that leads nowhere and only notes in ``asked`` what it was asked for.
+    ``allowed`` is None for a route that leads nowhere and only records requests in ``asked``.
     """
 
     allowed: Allowed | None = None
@@ -61,9 +61,9 @@ class Route:
 
     @contextlib.contextmanager
     def granting(self, size: int) -> Generator[Callable[[], None]]:
-        """Let hosts send ``size`` bytes while this lasts; what it yields grants them again.
+        """Let hosts send ``size`` bytes within this block; the yielded function grants them again.
 
-        All calls of a client share what is granted: which bytes are for which of them cannot be seen in a tunnel.
+        All calls of a client share the grant: in a tunnel, bytes cannot be assigned to calls.
         """
         with self._guard:
             self._granted += size
@@ -81,7 +81,7 @@ class Route:
                 self._left = min(max(self._left, 0), self._granted + _IDLE_BYTES)
 
     def spend(self, size: int) -> bool:
-        """Count bytes that a host has sent. Returns False when they are too many."""
+        """Count bytes sent by a host. Returns False if they are too many."""
         with self._guard:
             self._left -= size
             if self._left >= 0:
@@ -90,14 +90,14 @@ class Route:
         return False
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes may still come. What is announced is room that obstore makes at once."""
+        """Whether this many bytes may still come. obstore allocates the announced size at once."""
         if size <= self._left:
             return True
         self.note(_TOO_MUCH, passing=True)
         return False
 
     def refusal(self, scheme: str, authority: Authority, headers: Mapping[str, str]) -> str | None:
-        """Return why a request is refused, None when it is not."""
+        """Return why a request is refused, or None if it is allowed."""
         if self.allowed is None:
             self.asked.append((scheme, authority))
             return "this route leads nowhere"
@@ -108,10 +108,10 @@ class Route:
         return REDIRECTED
 
     def note(self, text: str, *, passing: bool) -> None:
-        """Note what went wrong, for whoever made the call."""
+        """Record an error for the caller."""
         self._problem = Problem(text, passing, time.monotonic())
 
     def problem_since(self, began: float) -> Problem | None:
-        """Return the last thing that went wrong after this reading of the monotonic clock, None if nothing has."""
+        """Return the last error since this reading of the monotonic clock, or None."""
         problem = self._problem
         return problem if problem is not None and problem.noted >= began else None

@@ -1,9 +1,9 @@
-"""Heads of HTTP messages, read in one way or not at all: what the proxy in front of stores passes on."""
+"""Strict parsing of HTTP heads, with one reading or none, for the proxy in front of stores."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ _HOP: Final = frozenset({"proxy-authorization", "proxy-connection"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request, as a proxy gets it."""
+    """The head of a request, as received by a proxy."""
 
     method: str
     target: str
@@ -27,25 +27,25 @@ class Request:
 
     @property
     def by_name(self) -> dict[str, str]:
-        """The headers by their names in lower case, the last of each."""
+        """The headers by lower-case name, the last of each."""
         return {name.lower(): value for name, value in self.headers}
 
     @property
     def is_tunnel(self) -> bool:
-        """Whether it asks for a connection rather than for an answer."""
+        """Whether it requests a connection rather than an answer."""
         return self.method == "CONNECT"
 
     @property
     def authority(self) -> Authority:
-        """Whom it is for. Raises ValueError."""
+        """The target host. Raises ValueError."""
         parts = urlsplit(f"//{self.target}" if self.is_tunnel else self.target)
         if not parts.hostname or parts.scheme not in ({""} if self.is_tunnel else {"http"}):
-            raise ValueError("the target of a request is no http:// URL")
+            raise ValueError("the target of a request is not an http:// URL")
         return parts.hostname, parts.port or (443 if self.is_tunnel else 80)
 
     @property
     def length(self) -> int:
-        """Bytes of its body. Raises ValueError."""
+        """The body's size in bytes. Raises ValueError."""
         named = self.by_name
         if "transfer-encoding" in named:
             raise ValueError("a request has a transfer encoding")
@@ -55,7 +55,7 @@ class Request:
         return int(text)
 
     def head(self, more: Mapping[str, str] | None) -> bytes:
-        """Return the head as the next one gets it: an origin, or another proxy that is sent ``more`` headers."""
+        """Return the head for the next hop: an origin, or another proxy, which gets ``more`` headers."""
         parts = urlsplit(self.target)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         kept = [f"{name}: {value}" for name, value in self.headers if name.lower() not in _HOP]
@@ -65,7 +65,7 @@ class Request:
 
 
 def parse_request(head: bytes) -> Request:
-    """Take a head apart. Raises ValueError."""
+    """Parse a head. Raises ValueError."""
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _version = first.split(" ")
     headers = [line.partition(":") for line in lines if line]
@@ -74,7 +74,7 @@ def parse_request(head: bytes) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The head of an answer. ``length``: bytes of its body, None where only its end says so."""
+    """The head of an answer. ``length``: the body's size in bytes, None if only the connection's end shows it."""
 
     status: int
     length: int | None
@@ -82,21 +82,34 @@ class Answer:
 
 
 def parse_answer(head: bytes, method: str) -> Answer:
-    """Take the head of an answer apart, and write it again: obstore reads what was checked, in one way only.
+    """Parse the head of an answer and rewrite it, so that obstore reads exactly what was checked.
 
-    Raises ValueError for what is no head, or could be read in two ways.
+    Raises ValueError for an invalid or ambiguous head.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     found = _STATUS_LINE.fullmatch(first)
     if found is None or int(found[1]) < 200:
-        raise ValueError("no final answer of HTTP/1.1")
+        raise ValueError("not a final HTTP/1.1 answer")
     status = int(found[1])
-    fields: list[tuple[str, str]] = []
-    for line in lines:
-        header = _HEADER.fullmatch(line)
-        if header is None:
-            raise ValueError("a line of the head is no header")
-        fields.append((header[1].lower(), header[2]))
+    fields = [_field(line) for line in lines]
+    announced = _announced_length(fields)
+    length = 0 if method == "HEAD" or status in _BODILESS else announced
+    if length is None:
+        # Its end is not looked for: without another request on this connection, nothing can follow that counts.
+        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
+    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
+    return Answer(status, length, "\r\n".join(written).encode("latin-1"))
+
+
+def _field(line: str) -> tuple[str, str]:
+    header = _HEADER.fullmatch(line)
+    if header is None:
+        raise ValueError("a line of the head is not a header")
+    return header[1].lower(), header[2]
+
+
+def _announced_length(fields: Sequence[tuple[str, str]]) -> int | None:
+    """Return the length that a head announces; None where it announces none, or chunks."""
     lengths = [value for name, value in fields if name == "content-length"]
     encodings = [value.lower() for name, value in fields if name == "transfer-encoding"]
     if (
@@ -104,10 +117,5 @@ def parse_answer(head: bytes, method: str) -> Answer:
         or encodings not in ([], ["chunked"])
         or not all(map(_NUMBER.fullmatch, lengths))
     ):
-        raise ValueError("an answer of several lengths, or of one that is no number")
-    length = 0 if method == "HEAD" or status in _BODILESS else int(lengths[0]) if lengths else None
-    if length is None:
-        # Its end is not looked for: without another request on this connection, nothing can follow that counts.
-        fields = [*((name, value) for name, value in fields if name != "connection"), ("connection", "close")]
-    written = [f"HTTP/1.1 {status} {found[2] or ''}", *(f"{name}: {value}" for name, value in fields)]
-    return Answer(status, length, "\r\n".join(written).encode("latin-1"))
+        raise ValueError("an answer with several lengths, or one that is not a number")
+    return int(lengths[0]) if lengths else None

@@ -1,4 +1,4 @@
-"""The hosts that clouds give credentials from, where obstore looks for some itself."""
+"""The hosts that issue cloud credentials, for when obstore looks for credentials itself."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _VARIABLES: Final = {
         "AZURE_FABRIC_TOKEN_SERVICE_URL",
     ),
 }
-"""Where obstore takes other addresses from: URLs, or hosts with or without a port."""
+"""The variables from which obstore takes other addresses: URLs, or hosts with or without a port."""
 
 
 def credential_hosts(scheme: str, region: str) -> frozenset[Authority]:
-    """Return who may be asked for credentials for a kind of store."""
+    """Return the hosts that may be asked for credentials for a kind of store."""
     named = (os.environ.get(variable) for variable in _VARIABLES[scheme])
     urls: Iterable[str] = (*_HOSTS[scheme], *(each for each in named if each))
     if scheme == "s3":

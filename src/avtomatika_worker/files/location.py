@@ -1,4 +1,4 @@
-"""Where an object is: URIs, checked and taken apart."""
+"""Object locations: URIs, checked and parsed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE: Final = "file"
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """An object, or all below a prefix. ``key`` has no slash at its ends; for ``file`` it is relative to the root."""
+    """An object, or everything under a prefix. ``key`` has no outer slashes; for ``file``, relative to the root."""
 
     uri: str
     scheme: str
@@ -31,16 +31,16 @@ class Location:
         return self.key.rpartition("/")[2]
 
     def below(self, relative: str) -> Location:
-        """Return the object of this name below the prefix. Raises `UnsafeNameError`."""
+        """Return the object with this name under the prefix. Raises `UnsafeNameError`."""
         uri = self.uri + relative
         check_key(relative, uri)
         return replace(self, uri=uri, key=f"{self.key}/{relative}" if self.key else relative, is_prefix=False)
 
 
 def locate(uri: str, file_root: Path | None) -> Location:
-    """Take a URI apart. ``file_root``: a resolved path, the only place that ``file://`` may name.
+    """Parse a URI. ``file_root``: a resolved path, the only directory that ``file://`` may name.
 
-    Raises `InvalidInputError` for what is no such URI, `UnsafeNameError` for a key that could lead elsewhere and
+    Raises `InvalidInputError` for any other URI, `UnsafeNameError` for a key that could lead elsewhere, and
     `DependencyMissingError` for ``file://`` without a root.
     """
     parsed = S3Uri(uri)
@@ -48,7 +48,7 @@ def locate(uri: str, file_root: Path | None) -> Location:
     if parsed.scheme == FILE:
         key = _below_root(parsed, key, file_root)
     elif not parsed.scheme or _BUCKET.fullmatch(parsed.bucket) is None:
-        raise InvalidInputError(f"{uri!r:.300} is no URI of an object, such as s3://bucket/key", {"uri": uri[:300]})
+        raise InvalidInputError(f"{uri!r:.300} is not an object's URI, such as s3://bucket/key", {"uri": uri[:300]})
     if key:
         check_key(key, uri)
     elif not parsed.is_prefix:
@@ -58,10 +58,10 @@ def locate(uri: str, file_root: Path | None) -> Location:
 
 def _below_root(uri: S3Uri, key: str, root: Path | None) -> str:
     if root is None:
-        raise DependencyMissingError(f"{uri:.300}: this worker takes no file:// (WORKER_FILE_STORE_ROOT is not set)")
+        raise DependencyMissingError(f"{uri:.300}: this worker accepts no file:// (WORKER_FILE_STORE_ROOT is not set)")
     if uri.bucket:
         raise UnsafeNameError(uri, "file:// with a host")
     path, prefix = f"/{key}", f"{root.as_posix().rstrip('/')}/"
     if not f"{path}/".startswith(prefix):
-        raise UnsafeNameError(uri, "it is not below WORKER_FILE_STORE_ROOT")
+        raise UnsafeNameError(uri, "it is not inside WORKER_FILE_STORE_ROOT")
     return path[len(prefix) :]

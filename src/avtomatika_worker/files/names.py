@@ -1,4 +1,4 @@
-"""Names that come from outside: checked before anything is read or written under them."""
+"""Checks names from outside before anything is read or written under them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 from avtomatika_worker.errors import UnsafeNameError
 
 _LONGEST: Final = 200
-"""Bytes of one part of a name: file systems end at 255, and temporary names are longer than the names they are for."""
+"""The most bytes in one part of a name: file systems allow 255, and temporary names are longer than final ones."""
 
 _DEEPEST: Final = 100
 
 
 def check_part(part: str, name: str) -> str:
-    """Return ``part`` of ``name`` when it can be a file's name. Raises `UnsafeNameError`."""
+    """Return ``part`` of ``name`` if it can be a file name. Raises `UnsafeNameError`."""
     if part in {"", ".", ".."}:
         raise UnsafeNameError(name, f"it has a part {part!r}")
     if any(ord(character) < 32 or ord(character) == 127 for character in part):
         raise UnsafeNameError(name, "it has a control character")
     if os.sep != "/" and (os.sep in part or ":" in part):  # Windows
-        raise UnsafeNameError(name, f"{part!r} is a path of its own there")
+        raise UnsafeNameError(name, f"{part!r} is itself a path on this system")
     try:
         long = len(part.encode()) > _LONGEST
     except UnicodeEncodeError:
@@ -32,7 +32,7 @@ def check_part(part: str, name: str) -> str:
 
 
 def check_key(key: str, name: str) -> tuple[str, ...]:
-    """Return the parts of an object's key, or of a relative path. Raises `UnsafeNameError` that tells ``name``."""
+    """Return the parts of an object's key, or of a relative path. Raises `UnsafeNameError` that quotes ``name``."""
     parts = tuple(key.split("/"))
     if len(parts) > _DEEPEST:
         raise UnsafeNameError(name, f"it is deeper than {_DEEPEST} directories")
@@ -40,18 +40,18 @@ def check_key(key: str, name: str) -> tuple[str, ...]:
 
 
 def check_given(text: str) -> None:
-    """Refuse a text that stands for a file of a task, and is neither a URI nor a name relative to its directory.
+    """Refuse a text for a task's file that is neither a URI nor a name relative to the task's directory.
 
-    What another system would take for an absolute path, or for the way up, is refused as well. Raises
+    Texts that another system would read as an absolute path, or as the parent directory, are refused too. Raises
     `UnsafeNameError`.
     """
     windows = PureWindowsPath(text)
     if "://" in text or text.lower().startswith("file:"):
-        raise UnsafeNameError(text, "it is a URI of a kind that names no file (s3://, gs://, az:// and file:// do)")
+        raise UnsafeNameError(text, "it is a URI of an unsupported kind (use s3://, gs://, az:// or file://)")
     if text.startswith("/") or windows.drive or windows.root:
-        raise UnsafeNameError(text, "it is a path of a machine")
+        raise UnsafeNameError(text, "it is a path on a machine")
     if text.startswith("~"):
-        raise UnsafeNameError(text, "it is a path of a user")
+        raise UnsafeNameError(text, "it is a path in a user's home")
     if ".." in windows.parts:
         raise UnsafeNameError(text, "it has a part '..'")
 
@@ -59,8 +59,8 @@ def check_given(text: str) -> None:
 def confined(root: Path, name: str | os.PathLike[str]) -> Path:
     """Return the path of ``name`` below ``root``, symbolic links followed.
 
-    ``root`` is a resolved path; ``name`` is relative to it, or absolute and below it. The file need not exist. Raises
-    `UnsafeNameError` for whatever is, or leads, elsewhere. Blocks: it looks at the disk.
+    ``root`` is a resolved path; ``name`` is relative to it, or absolute and inside it. The file need not exist. Raises
+    `UnsafeNameError` for anything that is, or leads, elsewhere. Blocks on the disk.
     """
     text = _text(name)
     relative = _relative_to(root, text)
@@ -71,7 +71,7 @@ def confined(root: Path, name: str | os.PathLike[str]) -> Path:
 
 
 def resolved(root: Path, path: Path, name: str) -> Path:
-    """Return ``path`` with symbolic links followed. Raises `UnsafeNameError` when that leads out of ``root``."""
+    """Return ``path`` with symbolic links followed. Raises `UnsafeNameError` if that leads out of ``root``."""
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself; a name too long
@@ -89,7 +89,7 @@ def _text(name: str | os.PathLike[str]) -> str:
 
 
 def _relative_to(root: Path, text: str) -> str:
-    """Take the root off a name that begins with it: what `TaskFiles.path_to` returned is a name, too."""
+    """Strip the root from a name that begins with it: a path from `TaskFiles.path_to` is a name too."""
     if not Path(text).is_absolute() and not text.startswith("/"):
         return text
     prefix = f"{root}{os.sep}"

@@ -1,4 +1,4 @@
-"""Objects in stores, as the rest of the package sees them."""
+"""Objects in stores, as seen by the rest of the package."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from avtomatika_worker.protocol.messages import FileMetadata
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store tells of an object: bytes, and an etag that changes with them."""
+    """A store's facts about an object: its size in bytes, and an etag that changes with its content."""
 
     size: int
     etag: str | None
 
 
 Expect = Callable[[ObjectInfo], None]
-"""Raises when an object is not what it should be."""
+"""Raises if an object is not the expected one."""
 
 
 def expect_anything(_info: ObjectInfo) -> None:
-    """Take every object."""
+    """Accept every object."""
 
 
 class Objects(Protocol):
-    """Moves files from and to object stores. Its methods raise a `TaskError` that says what cannot be done."""
+    """Moves files from and to object stores. Its methods raise a `TaskError` that says what failed."""
 
     @property
     def stores_results(self) -> bool:
@@ -49,7 +49,7 @@ class Objects(Protocol):
         ...
 
     async def store(self, files: Mapping[str, Path], uri: str, notify: Notify, permit: Permit) -> FileMetadata:
-        """Upload files, named relative to ``uri``, and return what is stored."""
+        """Upload files, named relative to ``uri``, and return the stored objects."""
         ...
 
     def target(self, key: str) -> str:
@@ -58,5 +58,5 @@ class Objects(Protocol):
 
 
 def plain_etag(etag: str | None) -> str | None:
-    """Return an etag as results tell it: without its quotes."""
+    """Return an etag for a result: without its quotes."""
     return etag.removeprefix("W/").strip('"') if etag else None

@@ -1,4 +1,4 @@
-"""What is told of calls to object stores while they happen. This one listens to nothing; see services.storage_watch."""
+"""Observes calls to object stores. This observer does nothing; see monitoring.storage_metrics."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Observer:
     """Called on the main loop."""
 
     def operation(self, name: str, location: Location) -> AbstractContextManager[None]:
-        """Go around one call, ``head``, ``list``, ``get``, ``put`` or ``delete``; what it raises is its failure."""
+        """Wrap one call, ``head``, ``list``, ``get``, ``put`` or ``delete``; an exception is its failure."""
         del name, location
         return _NOTHING
 
     def transfer(self) -> AbstractContextManager[None]:
-        """Go around one transfer: an object, or a tree of them."""
+        """Wrap one transfer: an object, or a tree of them."""
         return _NOTHING
 
     def moved(self, name: str, size: int) -> None:
-        """Take note of bytes that a ``get`` or ``put`` has moved."""
+        """Record the bytes moved by a ``get`` or ``put``."""

@@ -1,76 +1,75 @@
-"""Objects instead of files at the edge of a task: URIs in its params become files, files in its data become URIs."""
+"""Exchanges objects and files at a task's edge: URIs in its params become files, files in its data become URIs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from avtomatika_worker.errors import IntegrityMismatchError, PermanentError
 from avtomatika_worker.files.objects import ObjectInfo, plain_etag
-from avtomatika_worker.narrowing import is_dict
+from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol.uris import is_object_uri
 
 Place = tuple[str | int, ...]
-"""Where a value is: the keys and indices that lead to it."""
+"""A value's location: the keys and indices that lead to it."""
 
 DEEPEST: Final = 100
-"""Levels below which no file is looked for."""
+"""The deepest level searched for files."""
 
 
 def may_name_objects(value: Any) -> bool:
-    """Whether plain values could hold an object's URI: most tasks' do not, and find out here, quickly."""
+    """Whether plain values could contain an object's URI: a quick check, as most tasks' do not."""
     if isinstance(value, str):
         return "://" in value
-    if isinstance(value, dict):
-        return any(map(may_name_objects, cast("dict[str, Any]", value).values()))
-    return isinstance(value, list) and any(map(may_name_objects, cast("Sequence[Any]", value)))
+    if is_dict(value):
+        return any(map(may_name_objects, value.values()))
+    return is_list(value) and any(map(may_name_objects, value))
 
 
 def uris_in(params: Mapping[str, Any]) -> dict[Place, str]:
-    """Return every object's URI in the params, and where it is."""
+    """Return every object's URI in the params, by location."""
     return {place: value for place, value in texts(params) if is_object_uri(value)}
 
 
 def texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Yield every text in plain values, and where it is; keys are none."""
+    """Yield every text in plain values with its location, except keys."""
     if isinstance(value, str):
         yield place, value
     elif len(place) > DEEPEST:
         return
-    elif isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
+    elif is_dict(value):
+        for key, item in value.items():
             yield from texts(item, (*place, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("Sequence[Any]", value)):
+    elif is_list(value):
+        for index, item in enumerate(value):
             yield from texts(item, (*place, index))
 
 
 def replaced(value: Any, texts_at: Mapping[Place, object], place: Place = ()) -> Any:
-    """Return plain values with others at some places, where texts were; the given ones are not changed."""
+    """Return a copy of plain values with the texts at some places replaced."""
     if place in texts_at:
         return texts_at[place]
     if len(place) > DEEPEST:
         return value
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {key: replaced(item, texts_at, (*place, key)) for key, item in fields.items()}
-    if isinstance(value, list):
-        return [replaced(item, texts_at, (*place, index)) for index, item in enumerate(cast("Sequence[Any]", value))]
+    if is_dict(value):
+        return {key: replaced(item, texts_at, (*place, key)) for key, item in value.items()}
+    if is_list(value):
+        return [replaced(item, texts_at, (*place, index)) for index, item in enumerate(value)]
     return value
 
 
 def name_of(place: Place) -> str:
-    """Write a place as results tell it: ``picture``, ``pages[3].scan``."""
+    """Return a place as written in results: ``picture``, ``pages[3].scan``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
 
 
 def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable[[ObjectInfo], None]:
-    """Return what checks an object against the task's ``params_metadata``; it raises `IntegrityMismatchError`.
+    """Return a check of an object against the task's ``params_metadata``; it raises `IntegrityMismatchError`.
 
-    Metadata is of this object when it has its URI; without any URI, when it has the name of the param.
+    Metadata applies to this object if it has its URI or, without any URI, if it has the param's name.
     """
     entries = [entry for name, entry in metadata.items() if _is_about(entry, name, uri, place)]
 
@@ -80,7 +79,7 @@ def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable
             for fact, wanted in _facts(entry).items():
                 if found[fact] is not None and found[fact] != wanted:
                     raise IntegrityMismatchError(
-                        f"params.{name_of(place)}: {uri} has {fact} {found[fact]}, its metadata say {wanted}",
+                        f"params.{name_of(place)}: {uri} has {fact} {found[fact]}, its metadata says {wanted}",
                         {"param": name_of(place), "uri": uri, "fact": fact, "expected": wanted, "found": found[fact]},
                     )
 
@@ -112,14 +111,14 @@ def verification(uri: str, metadata: Any) -> Callable[[ObjectInfo], None]:
 
 
 def _is_about(entry: Any, name: str, uri: str, place: Place) -> bool:
-    if not isinstance(entry, dict):
+    if not is_dict(entry):
         return False
-    reported = cast("dict[str, Any]", entry).get("uri")
+    reported = entry.get("uri")
     return reported == uri if reported else name == name_of(place)
 
 
 def _facts(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that can be checked: zero and nothing are what one writes who does not know."""
+    """Return the facts that can be checked: zero and empty values mean unknown."""
     size, etag = entry.get("size"), entry.get("etag")
     facts: dict[str, Any] = {}
     if isinstance(size, int | float) and size > 0:
@@ -130,7 +129,7 @@ def _facts(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def paths_in(data: Mapping[str, Any], root: Path) -> dict[Place, str]:
-    """Return every text in the data that is a path in the task's directory, and where it is."""
+    """Return every text in the data that is a path in the task's directory, by location."""
     prefix = f"{root}{os.sep}"
     return {place: text for place, text in texts(data) if text == str(root) or text.startswith(prefix)}
 
@@ -138,7 +137,7 @@ def paths_in(data: Mapping[str, Any], root: Path) -> dict[Place, str]:
 def existing(found: Mapping[Place, str], root: Path) -> dict[Place, str]:
     """Return paths in the task's directory relative to it.
 
-    Raises `PermanentError` for one where nothing is: with the directory it would be gone. Blocks.
+    Raises `PermanentError` for a path where nothing exists. Blocks.
     """
     for place, text in found.items():
         if "\0" in text or not os.path.lexists(text):

@@ -10,7 +10,7 @@ from avtomatika_worker.files.disk import Disk
 
 
 class OpenFile:
-    """A file that is open between ``async with`` and the block's end; it is read and written in a thread."""
+    """A file that is open within its ``async with`` block; it is read and written in a thread."""
 
     __slots__ = ("_disk", "_file", "_open")
 
@@ -29,27 +29,27 @@ class OpenFile:
         await self.close()
 
     async def read(self, size: int = -1) -> Any:
-        """Return the next ``size`` characters or bytes, or all that is left."""
+        """Return the next ``size`` characters or bytes, or all the rest."""
         return await self._disk.run(self._opened.read, size)
 
     async def readline(self) -> Any:
-        """Return the next line with its end, an empty text at the end of the file."""
+        """Return the next line with its line break, or an empty text at the end of the file."""
         return await self._disk.run(self._opened.readline)
 
     async def write(self, content: str | bytes) -> int:
-        """Write a text, or bytes in binary modes; return how much that was."""
+        """Write a text, or bytes in binary modes; return the number written."""
         return await self._disk.run(self._opened.write, content)
 
     async def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position and return it."""
+        """Move to a position and return it."""
         return await self._disk.run(self._opened.seek, offset, whence)
 
     async def flush(self) -> None:
-        """Hand what was written to the operating system."""
+        """Pass the written data to the operating system."""
         await self._disk.run(self._opened.flush)
 
     async def close(self) -> None:
-        """Close the file; closed twice, nothing happens."""
+        """Close the file; closing it twice is harmless."""
         file, self._file = self._file, None
         if file is not None:
             await self._disk.run(file.close)

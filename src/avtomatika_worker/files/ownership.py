@@ -1,4 +1,4 @@
-"""Whose directories are: what is another user's is neither written to nor cleaned up."""
+"""Checks the ownership of directories: another user's are neither written to nor cleaned up."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _DIRECTORY: Final = (
 )
 _PRIVATE: Final = 0o700
 _MOST_LINKS: Final = 40
-"""As many as the kernel follows."""
+"""The most links followed, the same as the kernel's limit."""
 
 _UNMAPPED: Final = 65534
-"""The owner of what belongs to nobody in a user namespace, such as a rootless container: there, the machine's root."""
+"""The owner of unmapped files in a user namespace, such as a rootless container: there, the machine's root."""
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only this user can enter, if there is none, and return its resolved path.
+    """Make a directory that only this user can enter, if it does not exist, and return its resolved path.
 
-    Raises OSError, also for one that somebody else could replace things in, or that another user's link leads to.
+    Raises OSError, also for a directory in which another user could replace things, or that another user's link leads
+    to.
     """
     directory = open_private_directory(path)
     directory.close()
@@ -45,7 +46,7 @@ def make_directories(path: Path) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Raise what `private_directory` would raise, and make nothing."""
+    """Raise what `private_directory` would raise, without making anything."""
     if os.path.lexists(path):
         safe_directory(path)
     else:
@@ -53,7 +54,7 @@ def check_private(path: Path) -> None:
 
 
 def safe_directory(path: Path) -> Path:
-    """Return the resolved path of a directory that is there. Raises OSError as `private_directory`."""
+    """Return the resolved path of an existing directory. Raises OSError as `private_directory` does."""
     directory = open_safe_directory(path)
     directory.close()
     return directory.path
@@ -61,17 +62,17 @@ def safe_directory(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class OpenDirectory:
-    """A directory that is worked in by its descriptor, which no renaming of anything on its way changes.
+    """A directory used through its descriptor, which no renaming along its path can change.
 
-    ``descriptor`` is None on Windows, where there are none; what is done there goes by the path.
+    ``descriptor`` is None on Windows, which has none; there the path is used.
     """
 
     path: Path
     descriptor: int | None
 
     def make(self, name: str) -> Path:
-        """Make a directory for this user only and return its path. Raises OSError, and PermissionError when that path
-        leads elsewhere: skills are given it.
+        """Make a directory for this user only and return its path. Raises OSError, and PermissionError if that path,
+        which skills receive, leads elsewhere.
         """
         os.mkdir(self._named(name), _PRIVATE, dir_fd=self.descriptor)
         path = self.path / name
@@ -80,17 +81,17 @@ class OpenDirectory:
         ):  # as in `make_directories`
             os.chmod(self._named(name), _PRIVATE, dir_fd=self.descriptor)
         if self.descriptor is not None and not os.path.samestat(path.lstat(), self.status(name)):
-            raise PermissionError(f"{path} is not what was made there: a directory on the way was replaced")
+            raise PermissionError(f"{path} is not the directory that was made: one along the way was replaced")
         return path
 
     def enter(self, name: str) -> OpenDirectory:
-        """Open a directory in it; a link is not followed. Raises OSError."""
+        """Open a directory in it without following a link. Raises OSError."""
         if self.descriptor is None:
             return OpenDirectory(self.path / name, None)
         return OpenDirectory(self.path / name, os.open(name, _DIRECTORY, dir_fd=self.descriptor))
 
     def open(self, name: str, flags: int) -> IO[bytes]:
-        """Open a file in it, for writing if ``flags`` say so; a link is not followed. Raises OSError."""
+        """Open a file in it without following a link, for writing if ``flags`` say so. Raises OSError."""
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(self._named(name), flags, 0o600, dir_fd=self.descriptor)
         if flags & os.O_EXCL and sys.platform != "win32":
@@ -103,7 +104,7 @@ class OpenDirectory:
             return sorted(entry.name for entry in entries)
 
     def status(self, name: str) -> os.stat_result:
-        """Return what is known of a name; a link is looked at itself. Raises FileNotFoundError."""
+        """Return the status of a name, or of a link itself. Raises FileNotFoundError."""
         return os.stat(self._named(name), dir_fd=self.descriptor, follow_symlinks=False)
 
     def unlink(self, name: str) -> None:
@@ -115,11 +116,11 @@ class OpenDirectory:
         os.rmdir(self._named(name), dir_fd=self.descriptor)
 
     def again(self) -> OpenDirectory:
-        """Return the same, to be closed on its own."""
+        """Return a duplicate, to be closed separately."""
         return OpenDirectory(self.path, os.dup(self.descriptor) if self.descriptor is not None else None)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         if self.descriptor is not None:
             os.close(self.descriptor)
 
@@ -128,7 +129,7 @@ class OpenDirectory:
 
 
 def open_private_directory(path: Path) -> OpenDirectory:
-    """Open a directory, which is made if there is none. Raises OSError as `private_directory`."""
+    """Open a directory, making it if it does not exist. Raises OSError as `private_directory` does."""
     if not os.path.lexists(path):
         _check_way(path.absolute().parent, must_exist=False)
         make_directories(path)
@@ -136,9 +137,9 @@ def open_private_directory(path: Path) -> OpenDirectory:
 
 
 def open_safe_directory(path: Path) -> OpenDirectory:
-    """Open a directory that is there. Raises OSError as `private_directory`.
+    """Open an existing directory. Raises OSError as `private_directory` does.
 
-    The directory itself is checked by its descriptor, so that nothing can take its place between check and use.
+    The directory is checked through its descriptor, so that nothing can replace it between check and use.
     """
     if sys.platform == "win32":
         path.stat()
@@ -151,7 +152,7 @@ def open_safe_directory(path: Path) -> OpenDirectory:
         foreign = status.st_uid not in {0, os.geteuid()}
         shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
         if foreign or shared:
-            raise PermissionError(f"{path} is {'of another user' if foreign else 'writable by others'}")
+            raise PermissionError(f"{path} is {'owned by another user' if foreign else 'writable by others'}")
     except BaseException:
         os.close(descriptor)
         raise
@@ -159,12 +160,12 @@ def open_safe_directory(path: Path) -> OpenDirectory:
 
 
 def is_ours(status: os.stat_result) -> bool:
-    """Whether this user owns what was looked at."""
+    """Whether this user owns the file with this status."""
     return sys.platform == "win32" or status.st_uid == os.geteuid()
 
 
 def _check_way(path: Path, *, must_exist: bool = True) -> None:
-    """Raise PermissionError where a directory or a link on the way is another user's: it could lead anywhere."""
+    """Raise PermissionError if a directory or link along the path is another user's: it could lead anywhere."""
     if sys.platform == "win32":
         return
     todo, links = [path], 0
@@ -179,7 +180,7 @@ def _check_way(path: Path, *, must_exist: bool = True) -> None:
                 break
             if not _is_trusted(status.st_uid):
                 what = "a link" if stat.S_ISLNK(status.st_mode) else "a directory"
-                raise PermissionError(f"{path} is of another user: {above} is {what} of theirs")
+                raise PermissionError(f"{path} is under another user's control: {above} is their {what}")
             if stat.S_ISLNK(status.st_mode):
                 links += 1
                 if links > _MOST_LINKS:

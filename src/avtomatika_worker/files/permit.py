@@ -1,4 +1,4 @@
-"""What one task may move: from where, how many bytes and how many objects."""
+"""Limits one task's transfers: from where, how many bytes and how many objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_OBJECTS: Final = 10_000
 
 @dataclass(slots=True)
 class Permit:
-    """A task's share. ``most_bytes`` and ``most_objects`` bound all its downloads together."""
+    """A task's allowance. ``most_bytes`` and ``most_objects`` limit all its downloads together."""
 
     job_id: str
     most_bytes: int = DEFAULT_BYTES
@@ -22,7 +22,7 @@ class Permit:
     _objects: int = 0
 
     def check_count(self, uri: str, count: int) -> None:
-        """Raise `InvalidInputError` when ``count`` further objects are too many for the task."""
+        """Raise `InvalidInputError` if ``count`` more objects are too many for the task."""
         if self._objects + count > self.most_objects:
             raise InvalidInputError(
                 f"{uri:.300}: with it the task would download more than {self.most_objects} objects"
@@ -31,7 +31,7 @@ class Permit:
             )
 
     def take(self, uri: str, size: int, count: int = 1) -> None:
-        """Count what is about to be downloaded. Raises `InvalidInputError` for what is too much for the task."""
+        """Count an upcoming download. Raises `InvalidInputError` if it is too much for the task."""
         self.check_count(uri, count)
         if self._bytes + size > self.most_bytes:
             raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""What long transfers tell while they run."""
+"""Progress reports of long transfers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 _log: Final = logging.getLogger("avtomatika_worker.files")
 
 Notify = Callable[[str], None]
-"""Told, on the main loop, how far a long transfer is."""
+"""Receives, on the main loop, the progress of a long transfer."""
 
 _MIB: Final = 1024 * 1024
 
 
 class Progress:
-    """How far a transfer is. It says nothing before ``after`` seconds, and then not more often."""
+    """A transfer's progress. It is reported every ``after`` seconds, and never earlier."""
 
     def __init__(self, what: str, uri: str, total: int, notify: Notify, *, after: float) -> None:
         self.done: int = 0
@@ -29,7 +29,7 @@ class Progress:
         self._began = self._reported = time.monotonic()
 
     def add(self, size: int) -> None:
-        """Count bytes that have been moved."""
+        """Count transferred bytes."""
         self.done += size
         now = time.monotonic()
         if now - self._reported >= self._after and self.done < self._total:

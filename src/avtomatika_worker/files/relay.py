@@ -20,7 +20,7 @@ from avtomatika_worker.files.heads import Answer, Request, parse_answer, parse_r
 from avtomatika_worker.files.upstream import ProxyFor, UpstreamProxy
 
 _CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for a connection to a host, as obstore's own."""
+"""Seconds for connecting to a host, the same as obstore's."""
 
 STALL_TIMEOUT: Final = 60.0
 """Seconds for which a host may take nothing of what is sent to it, as obstore's own for what it reads."""
@@ -30,7 +30,7 @@ _LONGEST_HEAD: Final = 64 * 1024
 
 
 class FromClient(asyncio.Protocol):
-    """A connection from obstore. It leads to one authority, whatever is asked of it later."""
+    """A connection from obstore. It leads to one authority, whatever later requests name."""
 
     def __init__(
         self,
@@ -59,10 +59,12 @@ class FromClient(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ called by the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self._transport = transport  # type: ignore[assignment]
         self._others.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as it is called
+        """End."""
         self._others.discard(self)
         self._forget_stall()
         if self._connecting is not None:
@@ -71,14 +73,17 @@ class FromClient(asyncio.Protocol):
             self._up.abort()  # a host that reads no more would keep what is left for it in memory
 
     def pause_writing(self) -> None:
+        """Read less from the store: the client does not keep up."""
         if self._up is not None:
             self._up.pause()
 
     def resume_writing(self) -> None:
+        """Read on."""
         if self._up is not None:
             self._up.resume()
 
     def data_received(self, data: bytes) -> None:
+        """Take more of a request."""
         if self._up is not None and not self._buffer and (self._tunnel or len(data) <= self._body_left):
             self._body_left -= 0 if self._tunnel else len(data)
             self._up.write(data)
@@ -90,14 +95,14 @@ class FromClient(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ what is done
 
     def write(self, data: bytes) -> None:
-        """Pass on what a host has sent, if its route has room for it."""
+        """Pass on data from a host if its route has room for it."""
         if self._route is None or self._transport is None or not self._route.spend(len(data)):
             self.abort()
             return
         self._transport.write(data)
 
     def begin(self, answer: Answer) -> bool:
-        """Take the head of an answer, and return whether it may come."""
+        """Accept the head of an answer; return whether the answer may pass."""
         if self._route is None:
             return False
         if 300 <= answer.status < 400:
@@ -106,12 +111,12 @@ class FromClient(asyncio.Protocol):
         return self._route.has_room(answer.length or 0)
 
     def close(self) -> None:
-        """Close, after what was written has gone out."""
+        """Close after the written data has been sent."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End the connection, and the other one."""
+        """End this connection and its peer."""
         if self._transport is not None:
             self._transport.abort()
         if self._up is not None:
@@ -136,7 +141,7 @@ class FromClient(asyncio.Protocol):
             self._stalled = None
 
     def _go_on(self) -> None:
-        """Work off what has come: heads, and bodies in pieces."""
+        """Process the received data: heads, and bodies in pieces."""
         while self._buffer:
             if self._tunnel or self._body_left:
                 self._pass_on()
@@ -223,11 +228,7 @@ class FromClient(asyncio.Protocol):
         if proxy is None:
             await self._loop.create_connection(lambda: up, host, port, ssl=tls)
             return None, up
-        parts = urlsplit(proxy.url)
-        outer = ssl.create_default_context() if parts.scheme == "https" else None
-        await self._loop.create_connection(
-            lambda: up, parts.hostname or "", parts.port or (443 if outer else 80), ssl=outer
-        )
+        await self._connect_to_proxy(proxy, up)
         if not tunnel:
             return proxy, up
         try:
@@ -237,13 +238,20 @@ class FromClient(asyncio.Protocol):
             raise
         return None, up
 
+    async def _connect_to_proxy(self, proxy: UpstreamProxy, up: _FromHost) -> None:
+        parts = urlsplit(proxy.url)
+        tls = ssl.create_default_context() if parts.scheme == "https" else None
+        await self._loop.create_connection(
+            lambda: up, parts.hostname or "", parts.port or (443 if tls else 80), ssl=tls
+        )
+
     def _send(self, request: Request) -> None:
         self._body_left = request.length
         if self._up is not None:
             self._up.ask(request.head(self._proxy.headers if self._proxy is not None else None), request.method)
 
     def refuse_answer(self) -> None:
-        """Answer in place of a host."""
+        """Answer instead of a host."""
         if self._up is not None:
             self._up.abort()
         self._refuse("403 Forbidden")
@@ -255,7 +263,7 @@ class FromClient(asyncio.Protocol):
 
 
 class _FromHost(asyncio.Protocol):
-    """A connection to a host. Of answers it passes on exactly what belongs to them; tunnels pass on everything."""
+    """A connection to a host. It passes on exactly the bytes of an answer; tunnels pass on everything."""
 
     def __init__(self, client: FromClient, is_tunnel: bool) -> None:
         self._client = client
@@ -266,7 +274,7 @@ class _FromHost(asyncio.Protocol):
         self._left: int | None = None if is_tunnel else 0
 
     async def tunnel(self, authority: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, host: str) -> None:
-        """Ask a proxy for a tunnel, and speak TLS in it where there is a context. Raises OSError."""
+        """Ask a proxy for a tunnel, with TLS inside if there is a context. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._tunneled = loop.create_future()
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -274,7 +282,7 @@ class _FromHost(asyncio.Protocol):
         status = (await self._tunneled).split(b" ", 2)[1:2]
         self._tunneled = None
         if status != [b"200"] or self._transport is None:
-            raise ConnectionError("the proxy of the environment gives no tunnel")
+            raise ConnectionError("the environment's proxy refuses a tunnel")
         if tls is not None:
             self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
 
@@ -292,7 +300,7 @@ class _FromHost(asyncio.Protocol):
             self._left -= len(data)
             self._client.write(data)
         else:
-            self._client.abort()  # more than the answer, or an answer to nothing
+            self._client.abort()  # more than the answer, or an unsolicited one
 
     def _take_head(self, data: bytes) -> None:
         self._head += data
@@ -323,11 +331,11 @@ class _FromHost(asyncio.Protocol):
             self._head = b""
             waiting.set_result(head)
         elif end or len(self._head) > _LONGEST_HEAD:
-            waiting.set_exception(ConnectionError("the proxy of the environment does not speak HTTP"))
+            waiting.set_exception(ConnectionError("the environment's proxy does not speak HTTP"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as it is called
         if self._tunneled is not None and not self._tunneled.done():
-            self._tunneled.set_exception(ConnectionError("the proxy of the environment closed the connection"))
+            self._tunneled.set_exception(ConnectionError("the environment's proxy closed the connection"))
         self._client.close()
 
     def pause_writing(self) -> None:
@@ -337,17 +345,17 @@ class _FromHost(asyncio.Protocol):
         self._client.resume()
 
     def ask(self, head: bytes, method: str) -> None:
-        """Send the head of a request; what comes next is its answer."""
+        """Send the head of a request; the next data is its answer."""
         self._method = method
         self.write(head)
 
     def write(self, data: bytes) -> None:
-        """Pass on what the client has sent."""
+        """Pass on data from the client."""
         if self._transport is not None:
             self._transport.write(data)
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 

@@ -1,7 +1,7 @@
-"""Removes directory trees that somebody else filled: whatever a skill left there, the removal ends and harms nothing.
+"""Removes directory trees with foreign content: whatever a skill left there, the removal ends and harms nothing.
 
-Everything is done relative to descriptors of directories, so that no link is followed, whenever it is put in place.
-What cannot be removed stays: immutable files, mount points and what is below them, directories of another user.
+Everything is done relative to directory descriptors, so that no link is ever followed, whenever it is created. What
+cannot be removed stays: immutable files, mount points and everything below them, directories of another user.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Final
 
 _DEEPEST: Final = 16
-"""Directories that are open at the same time; what is deeper is moved up first."""
+"""The most directories open at the same time; deeper ones are moved up first."""
 
 _PASSES: Final = 3
-"""How often a directory is looked through while a skill that does not stop still puts files there."""
+"""How often a directory is scanned while a runaway skill keeps adding files."""
 
 BY_DESCRIPTOR: Final = sys.platform != "win32"
 
 
 def remove_tree(directory: Path) -> OSError | None:
-    """Remove a directory and all in it, however it was locked up; return why some of it stays, None if nothing does.
+    """Remove a directory and all its content, whatever its permissions; return why some of it stays, or None.
 
-    Raises nothing. A path that is a link, or no directory, is left alone, and said so.
+    Never raises. A path that is a link, or not a directory, is left alone and reported.
     """
     try:
         if not BY_DESCRIPTOR:
@@ -70,12 +70,12 @@ class _Removal:
         self._left: OSError | None = None
 
     def run(self) -> OSError | None:
-        """Remove it; return the first reason for which something stays."""
+        """Remove the tree; return the first reason why something stays."""
         self._remove_directory(self._parent, self._name, 0)
         return self._left
 
     def _remove_directory(self, parent: int, name: str, depth: int) -> None:
-        """Remove a directory; the kernel says which are empty, and which are mount points that must not be entered."""
+        """Remove a directory; the kernel decides which are empty, and which are mount points not to enter."""
         if self._removed(lambda: os.rmdir(name, dir_fd=parent), errno.ENOTEMPTY, errno.EEXIST):
             return
         if depth >= _DEEPEST:
@@ -123,7 +123,7 @@ class _Removal:
             self._moved.append(moved)
 
     def _removed(self, remove: Callable[[], None], *expected: int) -> bool:
-        """Call ``remove``; return False, and say nothing, where it fails as ``expected``."""
+        """Call ``remove``; return False, without a report, if it fails as ``expected``."""
         try:
             remove()
         except FileNotFoundError:
@@ -135,14 +135,14 @@ class _Removal:
         return True
 
     def _stays(self, error: OSError) -> None:
-        if self._left is None or self._left.errno == errno.ENOTEMPTY:  # what its content says is worth more
+        if self._left is None or self._left.errno == errno.ENOTEMPTY:  # its content's reason is more useful
             self._left = error
 
 
 def _unlock(parent: int, name: str) -> None:
-    """Give ourselves all rights in a directory of ours. Raises OSError for what is a link, or no directory of ours."""
+    """Grant ourselves all rights in our own directory. Raises OSError for a link, or anything not ours."""
     if sys.platform == "linux":
-        # O_PATH opens what may not be read, and names this very directory, whatever takes its place meanwhile.
+        # O_PATH opens even an unreadable directory, and refers to this very one, whatever replaces it meanwhile.
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=parent)
         try:
@@ -155,12 +155,12 @@ def _unlock(parent: int, name: str) -> None:
 
 
 def _remove_by_path(directory: Path) -> OSError | None:
-    """Remove a tree where directories have no descriptors (Windows)."""
+    """Remove a tree on systems without directory descriptors (Windows)."""
     failures: list[OSError] = []
 
     def try_again(func: Callable[[str], object], path: str, info: object) -> None:  # noqa: ARG001 - as it is called
         try:
-            Path(path).chmod(stat.S_IRWXU)  # what is read-only cannot be removed there
+            Path(path).chmod(stat.S_IRWXU)  # read-only files cannot be removed there
             if func in {os.unlink, os.rmdir}:
                 func(path)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What a worker needs for the files of its tasks, put together."""
+"""Assembles what a worker needs for its tasks' files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from avtomatika_worker.files.workspaces import Workspaces
 
 
 class Files:
-    """Makes the files of tasks. ``cache_dir``: where downloads are kept, at most ``cache_limit`` bytes of them.
+    """Makes tasks' files. ``cache_dir``: where downloads are cached, at most ``cache_limit`` bytes of them.
 
-    ``otherwise`` takes the place of ``directory`` where that is another user's.
-    ``most_bytes`` and ``most_objects`` are what one task may download.
+    ``otherwise`` replaces ``directory`` if that is another user's.
+    ``most_bytes`` and ``most_objects`` limit one task's downloads.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Files:
     def for_task(
         self, job_id: str, task_id: str, notify: Notify, loop: asyncio.AbstractEventLoop | None = None
     ) -> FileOperations:
-        """Return the files of a task. Nothing is made on disk before they are used.
+        """Return the files of a task. Nothing is created on disk before they are used.
 
-        ``loop`` is where threads have transfers done; without one they cannot ask for any.
+        ``loop`` runs the transfers that threads request; without one they cannot request any.
         """
         workspace = Workspace(task_id, self._workspaces)
         permit = Permit(job_id, *self._most)
@@ -59,11 +59,11 @@ class Files:
         return FileOperations(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
 
     async def clean_up(self) -> None:
-        """Remove what workers that have crashed left behind."""
+        """Remove the leftovers of crashed workers."""
         await self._disk.run(self._workspaces.clean_up)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self._stores.close()
         self._workspaces.close()
         self._disk.close()

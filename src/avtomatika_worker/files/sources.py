@@ -1,8 +1,8 @@
-"""What tasks may read from object stores, and where they may write: the rule, apart from any store.
+"""Where tasks may read and write in object stores: the rule, without any store.
 
-Without a list it is the place of results, and there neither its root nor the results of other jobs. Those lie at
-``<job_id>/<task_id>/…``, and a job's id may be any name: so whatever is three or more segments deep counts as a result
-of the job that its first segment names.
+Without a list, tasks may read the location of results, except its root and the results of other jobs. Those are at
+``<job_id>/<task_id>/…``, and a job's id may be any name: so anything three or more segments deep counts as a result of
+the job named by its first segment.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from avtomatika_worker.errors import SourceRefusedError
 from avtomatika_worker.files.location import Location
 
 _RESULT_DEPTH: Final = 3
-"""Segments that the key of a result has at least: job, task and name."""
+"""The fewest segments of a result's key: job, task and name."""
 
 _ORCHESTRATORS: Final = "jobs"
-"""Where an orchestrator keeps what belongs to a job: ``jobs/<job_id>/`` (RXON.md, Behaviour 16)."""
+"""Where an orchestrator keeps a job's objects: ``jobs/<job_id>/`` (RXON.md, Behaviour 16)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """``listed``: what may be read, None for the default. ``results``: where results go, None for nowhere."""
+    """``listed``: what may be read, None for the default. ``results``: where results go, or None."""
 
     listed: Sequence[Location] | None
     results: Location | None
 
     def check(self, location: Location, job_id: str) -> None:
-        """Raise `SourceRefusedError` for what a task of this job may neither read nor write."""
+        """Raise `SourceRefusedError` for a location that a task of this job may neither read nor write."""
         if any(_is_ambiguous(part) for part in _parts(location)):
             raise SourceRefusedError(location.uri, "a segment of its key stands for '.', '..' or a slash when decoded")
         if self._is_own(location, job_id):
@@ -40,12 +40,12 @@ class Sources:
                 return
         elif self.results is not None and (below := _below(location, self.results)) is not None:
             if not below:
-                raise self._refused(location, "the root of the place for results cannot be read as a whole")
-            # Of a prefix, every object that is found below it is checked like this again.
+                raise self._refused(location, "the root of the results location cannot be read as a whole")
+            # For a prefix, every object found under it is checked the same way.
             if len(below) + location.is_prefix < _RESULT_DEPTH:
                 return
-            raise self._refused(location, "what is that deep in the place for results belongs to another job")
-        raise self._refused(location, "it is none of the sources that tasks of this worker may read")
+            raise self._refused(location, "objects this deep in the results location belong to another job")
+        raise self._refused(location, "it is not among the sources that this worker's tasks may read")
 
     def _is_own(self, location: Location, job_id: str) -> bool:
         below = _below(location, self.results) if self.results is not None else None
@@ -69,7 +69,7 @@ def _parts(location: Location) -> tuple[str, ...]:
 
 
 def _below(location: Location, source: Location) -> tuple[str, ...] | None:
-    """Return the segments of a key below a source, () for the source itself; None for what is elsewhere."""
+    """Return the segments of a key below a source, () for the source itself, None for anything elsewhere."""
     if (location.scheme, location.bucket) != (source.scheme, source.bucket):
         return None
     parts, start = _parts(location), _parts(source)
@@ -77,7 +77,7 @@ def _below(location: Location, source: Location) -> tuple[str, ...] | None:
 
 
 def _is_ambiguous(part: str) -> bool:
-    """Whether a segment means another place to whoever decodes it, however often."""
+    """Whether a segment leads elsewhere if decoded, however often."""
     while (decoded := unquote(part)) != part:
         part = decoded
         if part in {".", ".."} or "/" in part or "\\" in part or "\0" in part:

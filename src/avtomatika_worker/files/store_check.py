@@ -1,4 +1,4 @@
-"""Tries whether files of results can be stored: for `worker doctor`, before there is a task."""
+"""Checks whether files of results can be stored, for `worker doctor`, before there is a task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIZE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoreProbe:
-    """The outcome. ``failed`` are the steps that failed, each with its error; ``seconds`` is for all."""
+    """The outcome. ``failed`` are the failed steps, each with its error; ``seconds`` is the total time."""
 
     uri: str
     failed: dict[Step, TaskError]
@@ -32,9 +32,9 @@ class StoreProbe:
 
 
 async def probe_store(settings: StoreSettings) -> StoreProbe:
-    """Write an object of 1 kB where results go, read it, and delete it again; nothing is retried.
+    """Write a 1 kB object where results go, read it, and delete it again; nothing is retried.
 
-    Raises `DependencyMissingError` when there is no such place, or no client for it.
+    Raises `DependencyMissingError` if there is no such place, or no client for it.
     """
     disk = Disk()
     stores = Stores(settings, disk, Observer())
@@ -61,7 +61,7 @@ async def _try(stores: Stores, location: Location) -> dict[Step, TaskError]:
     async def read() -> None:
         info = await stores.head(location)
         if bytes(await stores.get(location, info, 0, info.size)) != content:
-            raise IntegrityMismatchError(f"{location.uri}: what was read is not what was written")
+            raise IntegrityMismatchError(f"{location.uri}: the object read differs from the object written")
 
     async def attempt(step: Step, call: Callable[[], Awaitable[None]]) -> None:
         try:

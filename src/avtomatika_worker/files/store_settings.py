@@ -1,4 +1,4 @@
-"""How object stores are reached: the settings of `Stores`."""
+"""The settings of `Stores`: how object stores are reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RETRY_TIMEOUT: Final = timedelta(minutes=3)
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """How stores are reached. Without keys, the store's own chain finds some (environment, web identity, role).
+    """How stores are reached. Without keys, the store's own credential chain is used (environment, web identity, role).
 
     ``sources``: what tasks may read, None for the default (see `Sources`). ``proxy_for``: the proxy of the environment.
     ``part_size`` is in bytes.
@@ -39,12 +39,12 @@ class StoreSettings:
 
     @property
     def has_s3(self) -> bool:
-        """Whether anything says that there is an S3 store."""
+        """Whether any setting configures an S3 store."""
         return any((self.endpoint_url, self.access_key, self.default_bucket))
 
     @property
     def results_uri(self) -> str | None:
-        """The prefix below which results go, None where there is none. Blocks: it looks at the disk for a root."""
+        """The prefix under which results go, or None. Blocks on the disk if there is a root."""
         bucket, root = self.default_bucket, self.file_root
         if bucket is not None:
             return f"{bucket.rstrip('/')}/" if "://" in bucket else f"s3://{bucket.rstrip('/')}/"
@@ -52,7 +52,7 @@ class StoreSettings:
 
 
 def retry_config(settings: StoreSettings) -> dict[str, Any]:
-    """Return how obstore tries again what it sends in parts."""
+    """Return obstore's retry settings for uploads in parts."""
     backoff = settings.backoff
     return {
         "max_retries": settings.attempts - 1,

@@ -1,4 +1,4 @@
-"""`TaskFiles`: what a skill does with its files. Names are relative to the task's own directory, and stay in it."""
+"""`TaskFiles`: a skill's view of its files. Names are relative to the task's own directory, and stay in it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from avtomatika_worker.protocol.uris import is_object_uri
 _T = TypeVar("_T")
 
 INPUT: Final = "input"
-"""The directory that downloads go to which name no other."""
+"""The default directory for downloads."""
 
 
 class TaskFiles:
-    """The files of one task, in a directory of its own: annotate an argument with this class to get it.
+    """The files of one task, in its own directory: annotate an argument with this class to get it.
 
-    The directory is made when it is first needed and removed after the task. A name is relative to it, or a path in it;
+    The directory is created when first needed and removed after the task. A name is relative to it, or a path in it;
     one that leads elsewhere raises `UnsafeNameError`. In a plain ``def`` skill use `sync`, which has the same methods
     without ``await``.
     """
@@ -48,7 +48,7 @@ class TaskFiles:
         return FilePath(await self._operations.disk.run(self._operations.workspace.get_root))
 
     async def path_to(self, filename: Name) -> FilePath:
-        """Return the absolute path of ``filename``, which need not exist; the directory it is in does on return."""
+        """Return the absolute path of ``filename``, which need not exist; its parent directory exists on return."""
         return FilePath(await self._operations.disk.run(self._operations.workspace.path_to, filename))
 
     def get_root_sync(self) -> FilePath:
@@ -60,11 +60,11 @@ class TaskFiles:
         return FilePath(self._operations.workspace.path_to(filename))
 
     async def exists(self, filename: Name) -> bool:
-        """Return whether there is such a file or directory."""
+        """Return whether the file or directory exists."""
         return await self._operations.disk.run(self._operations.workspace.exists, filename)
 
     async def list(self, directory: Name = "", *, recursive: bool = False) -> Names:
-        """Return the names in a directory, sorted; with ``recursive`` those of all files below, with ``/``."""
+        """Return the names in a directory, sorted; with ``recursive``, those of all files below it, with ``/``."""
         return await self._operations.disk.run(self._operations.workspace.list, directory, recursive=recursive)
 
     # ------------------------------------------------------------------------------------------ contents
@@ -72,7 +72,7 @@ class TaskFiles:
     def open(self, filename: Name, mode: str = "r", *, encoding: str | None = None) -> OpenFile:
         """Open a file: ``async with files.open("out.txt", "w") as file: await file.write("…")``.
 
-        Modes are those of Python's own ``open``; text is UTF-8 unless ``encoding`` says otherwise.
+        Modes are those of the built-in ``open``; text is UTF-8 unless ``encoding`` says otherwise.
         """
         return OpenFile(self._operations.disk, lambda: self._operations.workspace.open(filename, mode, encoding))
 
@@ -83,13 +83,13 @@ class TaskFiles:
     async def read(self, filename: Name, mode: Literal["rb"], *, encoding: str | None = None) -> bytes: ...
 
     async def read(self, filename: Name, mode: Literal["r", "rb"] = "r", *, encoding: str | None = None) -> str | bytes:
-        """Return all of a file: a text, or bytes with mode ``"rb"``."""
+        """Return a file's content: a text, or bytes with mode ``"rb"``."""
         return await self._operations.disk.run(lambda: self._operations.workspace.read(filename, mode, encoding))
 
     async def write(
         self, filename: Name, data: str | bytes, mode: str = "w", *, encoding: str | None = None
     ) -> FilePath:
-        """Write a text or bytes, whichever ``data`` is, and return the path; mode ``"a"`` appends."""
+        """Write ``data``, a text or bytes, and return the path; mode ``"a"`` appends."""
         write = self._operations.workspace.write
         return FilePath(await self._operations.disk.run(write, filename, data, mode, encoding))
 
@@ -98,9 +98,9 @@ class TaskFiles:
         return await self._operations.disk.run(self._operations.workspace.read_json, filename)
 
     async def write_json(self, filename: Name, data: Any) -> StoredUri | None:
-        """Write a value as JSON (models and dataclasses as their fields), and upload the file.
+        """Write a value as JSON (models and dataclasses by their fields), and upload the file.
 
-        Return its URI; None where there is no place for results, and the file is only written.
+        Return its URI; None if no store for results is configured, and the file is only written.
         """
         return await self._operations.write_json(filename, data)
 
@@ -109,33 +109,33 @@ class TaskFiles:
     async def upload_file(self, filename: Name, target: str | None = None) -> StoredUri:
         """Upload a file and return its URI.
 
-        ``target`` is a URI, or a key below that of the task (``job_id/task_id/``); it defaults to ``filename``. Raises
-        FileNotFoundError, and a `TaskError` when the store does not take it.
+        ``target`` is a URI, or a key under the task's own (``job_id/task_id/``); it defaults to ``filename``. Raises
+        FileNotFoundError, or a `TaskError` if the store does not accept the file.
         """
         return await self._operations.upload_file(filename, target)
 
     async def upload_dir(self, dirname: Name = "", target: str | None = None) -> StoredUri:
-        """Upload a directory and all below it; return the URI of the prefix, which ends in ``/``."""
+        """Upload a directory and everything below it; return the URI of the prefix, which ends in ``/``."""
         return await self._operations.upload_dir(dirname, target)
 
     async def download_file(self, uri: str, filename: Name | None = None, verify_meta: Any = None) -> FilePath:
-        """Download an object, or with a ``/`` at the end of ``uri`` all below it, and return the path.
+        """Download an object, or everything under ``uri`` if that ends in ``/``, and return the path.
 
-        ``filename`` is where it is put; it defaults to the object's own name in a new directory. The file may be
-        read-only. ``verify_meta`` is what the object should be: an object, or a dict, of ``size`` and ``etag``. Raises
-        `IntegrityMismatchError` when it is another, `DependencyMissingError` when no store is configured,
-        `InvalidInputError` when there is no such object.
+        ``filename`` is the target; it defaults to the object's own name in a new directory. The file may be
+        read-only. ``verify_meta`` is what the object should be: an object, or a dict, with ``size`` and ``etag``.
+        Raises `IntegrityMismatchError` if it differs, `DependencyMissingError` if no store is configured, and
+        `InvalidInputError` if there is no such object.
         """
         return FilePath(await self._operations.download_file(uri, filename, verify_meta))
 
     @property
     def sync(self) -> SyncTaskFiles:
-        """The same for threads."""
+        """The same methods for threads."""
         return SyncTaskFiles(self._operations)
 
 
 class SyncTaskFiles:
-    """`TaskFiles` for threads: the same methods, without ``await``. Transfers are done on the main loop."""
+    """`TaskFiles` for threads: the same methods, without ``await``. Transfers run on the main loop."""
 
     __slots__ = ("_operations", "_workspace")
 
@@ -148,19 +148,19 @@ class SyncTaskFiles:
         return FilePath(self._workspace.get_root())
 
     def path_to(self, filename: Name) -> FilePath:
-        """Return the absolute path of ``filename``; the directory it is in exists on return."""
+        """Return the absolute path of ``filename``; its parent directory exists on return."""
         return FilePath(self._workspace.path_to(filename))
 
     def exists(self, filename: Name) -> bool:
-        """Return whether there is such a file or directory."""
+        """Return whether the file or directory exists."""
         return self._workspace.exists(filename)
 
     def list(self, directory: Name = "", *, recursive: bool = False) -> Names:
-        """Return the names in a directory, sorted; with ``recursive`` those of all files below."""
+        """Return the names in a directory, sorted; with ``recursive``, those of all files below it."""
         return self._workspace.list(directory, recursive=recursive)
 
     def open(self, filename: Name, mode: str = "r", *, encoding: str | None = None) -> IO[Any]:
-        """Open a file, as Python's own ``open`` does; text is UTF-8 unless ``encoding`` says otherwise."""
+        """Open a file like the built-in ``open``; text is UTF-8 unless ``encoding`` says otherwise."""
         return self._workspace.open(filename, mode, encoding)
 
     @overload
@@ -170,11 +170,11 @@ class SyncTaskFiles:
     def read(self, filename: Name, mode: Literal["rb"], *, encoding: str | None = None) -> bytes: ...
 
     def read(self, filename: Name, mode: Literal["r", "rb"] = "r", *, encoding: str | None = None) -> str | bytes:
-        """Return all of a file: a text, or bytes with mode ``"rb"``."""
+        """Return a file's content: a text, or bytes with mode ``"rb"``."""
         return self._workspace.read(filename, mode, encoding)
 
     def write(self, filename: Name, data: str | bytes, mode: str = "w", *, encoding: str | None = None) -> FilePath:
-        """Write a text or bytes, whichever ``data`` is, and return the path; mode ``"a"`` appends."""
+        """Write ``data``, a text or bytes, and return the path; mode ``"a"`` appends."""
         return FilePath(self._workspace.write(filename, data, mode, encoding))
 
     def read_json(self, filename: Name) -> Any:
@@ -202,7 +202,7 @@ class SyncTaskFiles:
 
 
 class FileOperations:
-    """The files of one task as the worker has them; the skill sees them as `TaskFiles`."""
+    """The worker's view of a task's files; the skill sees them as `TaskFiles`."""
 
     def __init__(
         self,
@@ -230,27 +230,27 @@ class FileOperations:
 
     @property
     def stores_results(self) -> bool:
-        """Whether there is a place for files of results."""
+        """Whether a store for results is configured."""
         return self._objects.stores_results
 
     async def write_json(self, name: Name, value: Any) -> StoredUri | None:
-        """Do what `TaskFiles.write_json` promises."""
+        """Implement `TaskFiles.write_json`."""
         await self.disk.run(self.workspace.write_json, name, value)
         return await self.upload_file(name) if self.stores_results else None
 
     async def upload_file(self, name: Name, target: str | None = None) -> StoredUri:
-        """Do what `TaskFiles.upload_file` promises."""
+        """Implement `TaskFiles.upload_file`."""
         path = await self.disk.run(self.workspace.file, name)
         return await self._upload({"": path}, target if target is not None else await self._name_of(path))
 
     async def upload_dir(self, name: Name = "", target: str | None = None) -> StoredUri:
-        """Do what `TaskFiles.upload_dir` promises."""
+        """Implement `TaskFiles.upload_dir`."""
         path, found = await self.disk.run(self.workspace.tree, name)
         target = target if target is not None else await self._name_of(path)
         return await self._upload(found, f"{target.rstrip('/')}/")
 
     async def download_file(self, uri: str, name: Name | None = None, verify_meta: Any = None) -> Path:
-        """Do what `TaskFiles.download_file` promises."""
+        """Implement `TaskFiles.download_file`."""
         expect = expect_anything if verify_meta is None else verification(uri, verify_meta)
         if name is not None:
             path = await self.disk.run(self.workspace.path_to, name)
@@ -259,28 +259,28 @@ class FileOperations:
 
     @property
     def root(self) -> Path | None:
-        """The task's directory, None before it is needed."""
+        """The task's directory, or None before it is needed."""
         return self.workspace.made
 
     def stored(self, uri: str) -> FileMetadata | None:
-        """Return what is known of an object that this task uploaded."""
+        """Return the facts about an object uploaded by this task."""
         return self._stored.get(uri)
 
     async def settle(self, name: str) -> Path:
-        """Return the path that a name in the params stands for: one in the task's directory, or `UnsafeNameError`."""
+        """Return the path for a name in the params, in the task's directory. Raises `UnsafeNameError`."""
         check_given(name)
         return await self.disk.run(self.workspace.confined, name)
 
     async def bring(self, uri: str, expect: Expect = expect_anything) -> Path:
-        """Download into a new directory, under the object's own name; ``expect`` raises when it is a wrong one."""
+        """Download into a new directory, under the object's own name; ``expect`` raises for a wrong object."""
         self._downloads += 1
         directory = await self.disk.run(self.workspace.path_to, f"{INPUT}/{self._downloads}")
         return await self._objects.fetch(uri, directory, None, self._notify, self._permit, expect)
 
     def note_returned(self, paths: Iterable[str | PurePath]) -> None:
-        """Remember which texts in the data of the result were paths when the skill returned them.
+        """Remember which texts in the result's data were paths when the skill returned them.
 
-        What is a text as well as a path stays a text where there is no place for results.
+        What is a text as well as a path stays a text where no store for results is configured.
         """
         self._returned = frozenset(
             str(path) for path in paths if self.stores_results or not isinstance(cast("object", path), FilePath)
@@ -289,29 +289,29 @@ class FileOperations:
     async def paths_in(
         self, data: dict[str, Any], typed: AbstractSet[Place], *, untyped: bool
     ) -> tuple[dict[Place, str], tuple[Place, ...]]:
-        """Return which files of this task's the data name, as names, and where; and where there are texts only.
+        """Return the names and locations of this task's files in the data, and the locations of mere texts.
 
-        Files are what the skill returned as paths, what is at the ``typed`` places, and ``untyped`` every path. Raises
-        `PermanentError` for one where nothing is.
+        Files are the values returned as paths, those at the ``typed`` places and, if ``untyped``, every path. Raises
+        `PermanentError` for a path where nothing exists.
         """
         return await self.disk.run(
             _files_in, data, self.workspace.get_root(), typed, None if untyped else self._returned
         )
 
     async def upload(self, name: Name) -> StoredUri:
-        """Upload a file or a directory, whichever it is."""
+        """Upload a file or a directory."""
         path = await self.disk.run(self.workspace.confined, name)
         return await (self.upload_dir(name) if await self.disk.run(path.is_dir) else self.upload_file(name))
 
     async def remove(self) -> None:
-        """Remove the directory and all in it."""
+        """Remove the directory and its content."""
         if self.workspace.made is not None:
             await self.disk.run(self.workspace.remove)
 
     def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Do ``work`` on the main loop and wait for it, in another thread. Raises RuntimeError on a loop."""
+        """Run ``work`` on the main loop and wait for it in this thread. Raises RuntimeError on a loop."""
         if self._loop is None:
-            raise RuntimeError("files can be transferred only in a worker")
+            raise RuntimeError("files can only be transferred in a worker")
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -328,12 +328,12 @@ class FileOperations:
         return path.relative_to(self.workspace.get_root()).as_posix()
 
     def _key(self, name: str) -> str:
-        """Return the key of ``name`` among the task's: two tasks of a job must not overwrite each other's files."""
+        """Return the key of ``name`` under the task's own: two tasks of a job must not overwrite each other's files."""
         bare = name.removesuffix("/")
         below = () if bare in {"", "."} else check_key(bare, name)
         for each in self._ids:
             if len(check_key(each, each)) != 1:
-                raise UnsafeNameError(each, "an id has no slash")
+                raise UnsafeNameError(each, "an id must not contain a slash")
         return "/".join((*self._ids, *below)) + ("/" if name.endswith("/") else "")
 
 

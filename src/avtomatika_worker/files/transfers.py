@@ -1,4 +1,4 @@
-"""Moves files between workspaces and stores: in parts, side by side, retried, and never half there."""
+"""Moves files between workspaces and stores: in concurrent parts, with retries, and never half complete."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _T = TypeVar("_T")
 _log: Final = logging.getLogger("avtomatika_worker.files")
 
 _MOST_PARTS: Final = 10_000
-"""That S3 takes of one object."""
+"""The most parts of one object that S3 accepts."""
 
 _SMALL: Final = 8
-"""Objects of at most this part of a part are small: `_SMALL_AT_ONCE` times as many of them move side by side."""
+"""Objects up to this fraction of a part are small: `_SMALL_AT_ONCE` times as many of them move concurrently."""
 
 _SMALL_AT_ONCE: Final = 4
 
 _LARGE_UPLOADS: Final = 2
-"""Large uploads at the same time, so that one does not hold up all others."""
+"""Concurrent large uploads, so that one does not block all others."""
 
 
 class Transfers:
-    """All transfers of a worker share these bounds. ``notice_after``: seconds after which a transfer tells of itself.
+    """A worker's transfers, which share these limits. ``notice_after``: seconds between a transfer's progress reports.
 
-    Memory: a few times ``concurrency × part_size`` at most, whatever the sizes of the objects.
+    Memory: at most a few times ``concurrency × part_size``, whatever the sizes of the objects.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Transfers:
         return self._stores.settings.results_uri is not None
 
     def target(self, key: str) -> str:
-        """Return the URI of ``key`` in the store for results. Raises `DependencyMissingError` when there is none."""
+        """Return the URI of ``key`` in the store for results. Raises `DependencyMissingError` if there is none."""
         return self._stores.target(key)
 
     # ------------------------------------------------------------------------------------------ down
@@ -90,9 +90,9 @@ class Transfers:
         permit: Permit,
         expect: Expect = expect_anything,
     ) -> Path:
-        """Download an object, or a prefix with its tree, into ``directory``; return its path.
+        """Download an object, or the tree under a prefix, into ``directory``; return its path.
 
-        It is called ``name``, or as the object is. Raises a `TaskError`; then nothing of an object is left.
+        It is named ``name``, or after the object. Raises a `TaskError`, in which case nothing of an object is left.
         """
         location = await self._stores.locate(uri)
         await self._disk.run(self._stores.check_source, location, permit.job_id)
@@ -117,8 +117,8 @@ class Transfers:
         found = await self._retried(location, lambda: self._stores.list(location, check))
         objects = _without_markers(found)
         if not objects:
-            raise InvalidInputError(f"{location.uri}: there is no object below it", {"uri": location.uri[:300]})
-        each = {name: location.below(name) for name in objects}  # all are checked before the first is written
+            raise InvalidInputError(f"{location.uri}: there is no object under it", {"uri": location.uri[:300]})
+        each = {name: location.below(name) for name in objects}  # all are checked before the first one is written
         for one in each.values():
             self._stores.check_source(one, permit.job_id)
         directories = {(path / name).parent for name in objects}
@@ -146,7 +146,7 @@ class Transfers:
             progress.add(info.size)
 
     async def _download(self, location: Location, info: ObjectInfo, path: Path, progress: Progress) -> None:
-        """Download to a temporary name and rename it: a file that is there is complete."""
+        """Download to a temporary name and rename it: an existing file is complete."""
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         if info.size <= self._part_size:
             async with self._turn(info.size):
@@ -177,9 +177,9 @@ class Transfers:
     # ------------------------------------------------------------------------------------------ up
 
     async def store(self, files: Mapping[str, Path], uri: str, notify: Notify, permit: Permit) -> FileMetadata:
-        """Upload files and return what is stored.
+        """Upload files and return the stored objects.
 
-        ``files`` are named relative to ``uri``, which ends in ``/``; one that has no name gets ``uri`` as it is.
+        ``files`` are named relative to ``uri``, which ends in ``/``; one without a name gets ``uri`` itself.
         Raises a `TaskError`.
         """
         location = await self._stores.locate(uri)
@@ -220,12 +220,12 @@ class Transfers:
         return self._small if size <= self._part_size // _SMALL else self._parts
 
     async def _side_by_side(self, work: Callable[[_T], Awaitable[None]], items: Collection[_T]) -> None:
-        """Do ``work`` for every item, not more at a time than can be in flight. The first error ends it all."""
+        """Do ``work`` for every item, as many at a time as may be in flight. The first error ends all of it."""
         most = self._stores.settings.concurrency * _SMALL_AT_ONCE
         await side_by_side(work, items, at_once=min(most, len(items)))
 
     async def _retried(self, location: Location, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Make a call, again and again while it fails in a way that may pass. Raises the last error."""
+        """Make a call, and retry it while it fails in a transient way. Raises the last error."""
         settings = self._stores.settings
         backoff = Backoff(settings.backoff)
         while True:
@@ -249,7 +249,7 @@ class Transfers:
 
 
 class _Parts:
-    """A file's parts, in order, as obstore asks for them."""
+    """A file's parts, in order, as requested by obstore."""
 
     def __init__(self, disk: Disk, path: Path, size: int, progress: Progress) -> None:
         self.size = size
@@ -272,16 +272,16 @@ class _Parts:
 
 
 def _without_markers(found: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
-    """Leave out the empty objects that stand for directories. Raises `UnsafeNameError` for one that is not empty."""
+    """Omit the empty objects that represent directories. Raises `UnsafeNameError` for one that is not empty."""
     parents = {name[:index] for name in found for index, character in enumerate(name) if character == "/"}
     for name in parents & found.keys():
         if found[name].size:
-            raise UnsafeNameError(name, "it cannot be a file and a directory")
+            raise UnsafeNameError(name, "it cannot be both a file and a directory")
     return {name: info for name, info in found.items() if name not in parents}
 
 
 def _make_tree(root: Path, directories: Iterable[Path]) -> None:
-    """Make directories below ``root``. Raises `UnsafeNameError` where a link that is there already leads out."""
+    """Make directories below ``root``. Raises `UnsafeNameError` if an existing link leads out of it."""
     make_directories(root)
     root = root.resolve()
     for path in directories:
@@ -295,7 +295,7 @@ def _preallocate(path: Path, size: int) -> None:
 
 
 def _write_part(path: Path, start: int, content: Any) -> None:
-    with path.open("r+b") as file:  # opened each time: a part that is cancelled leaves no file open behind
+    with path.open("r+b") as file:  # opened each time: a cancelled part leaves no open file behind
         file.seek(start)
         file.write(content)
 

@@ -21,8 +21,8 @@ class UpstreamProxy(Protocol):
 
 
 ProxyFor = Callable[[str], UpstreamProxy | None]
-"""Returns the proxy that the environment names for a URL, None for none. Raises ValueError for one of another kind."""
+"""Returns the environment's proxy for a URL, or None. Raises ValueError for an unsupported kind of proxy."""
 
 
 def no_proxy(_url: str) -> None:
-    """Name no proxy for any URL."""
+    """Return no proxy for any URL."""

@@ -1,4 +1,4 @@
-"""The directory of one task, and what can be done in it. All of it blocks: it belongs in a thread."""
+"""The directory of one task, and the operations in it. All of them block: call them in a thread."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Directories(Protocol):
         ...
 
     def remove(self, path: Path) -> None:
-        """Remove it and all in it."""
+        """Remove the directory and its content."""
         ...
 
 
 class Workspace:
-    """The directory of one task; it is made when it is first needed. Every name in it is checked."""
+    """The directory of one task; it is created when first needed. Every name in it is checked."""
 
     def __init__(self, task_id: str, workspaces: Directories) -> None:
         self._task_id = task_id
@@ -46,7 +46,7 @@ class Workspace:
 
     @property
     def made(self) -> Path | None:
-        """The directory, None before it is needed."""
+        """The directory, or None before it is needed."""
         return self._root
 
     def get_root(self) -> Path:
@@ -57,24 +57,24 @@ class Workspace:
             return self._root
 
     def remove(self) -> None:
-        """Remove the directory and all in it."""
+        """Remove the directory and its content."""
         with self._guard:
             root, self._root = self._root, None
         if root is not None:
             self._workspaces.remove(root)
 
     def confined(self, name: Name) -> Path:
-        """Return the path of ``name``. Raises `UnsafeNameError` when it leads elsewhere."""
+        """Return the path of ``name``. Raises `UnsafeNameError` if it leads elsewhere."""
         return confined(self.get_root(), name)
 
     def path_to(self, name: Name) -> Path:
-        """Return the path of ``name``; the directory it is in exists on return."""
+        """Return the path of ``name``; its parent directory exists on return."""
         path = self.confined(name)
         make_directories(path.parent)
         return path
 
     def file(self, name: Name) -> Path:
-        """Return the path of a file. Raises FileNotFoundError when there is none."""
+        """Return the path of an existing file. Raises FileNotFoundError."""
         path = self.confined(name)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {os.fspath(name)!r} in the task's directory")
@@ -83,8 +83,8 @@ class Workspace:
     def tree(self, name: Name) -> tuple[Path, dict[str, Path]]:
         """Return a directory and all files below it, by their relative names.
 
-        Raises FileNotFoundError when there is none, and `UnsafeNameError` for what is below it and no file of the
-        task's: a link that leads out, a pipe.
+        Raises FileNotFoundError if it does not exist, and `UnsafeNameError` for anything below it that is not a file of
+        the task's: a link that leads out, a pipe.
         """
         path = self.confined(name)
         if not path.is_dir():
@@ -97,21 +97,21 @@ class Workspace:
         return path, found
 
     def _regular(self, path: Path) -> Path:
-        """Return where a file really is. Links are followed one by one: that is slow, and most files are none."""
+        """Return a file's real path. Links are followed one by one, which is slow; most files are not links."""
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
             path = resolved(self.get_root(), path, str(path))
             mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            raise UnsafeNameError(str(path), "it is no regular file")
+            raise UnsafeNameError(str(path), "it is not a regular file")
         return path
 
     def exists(self, name: Name) -> bool:
-        """Return whether there is such a file or directory."""
+        """Return whether the file or directory exists."""
         return self.confined(name).exists()
 
     def list(self, directory: Name, *, recursive: bool) -> Names:
-        """Return the names in a directory, sorted; or those of all files below."""
+        """Return the names in a directory, sorted, or those of all files below it."""
         path = self.confined(directory)
         if not recursive:
             return sorted(entry.name for entry in path.iterdir())
@@ -120,7 +120,7 @@ class Workspace:
         )
 
     def open(self, name: Name, mode: str = "r", encoding: str | None = None) -> IO[Any]:
-        """Open a file; for writing, the directory it is in is made."""
+        """Open a file; for writing, its parent directory is created."""
         path = self.path_to(name) if _WRITING & set(mode) else self.confined(name)
         return path.open(mode, encoding=None if "b" in mode else encoding or _UTF_8)
 
@@ -131,13 +131,13 @@ class Workspace:
     def read(self, name: Name, mode: Literal["rb"], encoding: str | None = None) -> bytes: ...
 
     def read(self, name: Name, mode: Literal["r", "rb"] = "r", encoding: str | None = None) -> str | bytes:
-        """Return all of a file."""
+        """Return a file's content."""
         with self.open(name, mode, encoding) as file:
             content: str | bytes = file.read()
             return content
 
     def write(self, name: Name, content: str | bytes, mode: str = "w", encoding: str | None = None) -> Path:
-        """Write a text or bytes, whichever ``content`` is, and return the path."""
+        """Write ``content``, a text or bytes, and return the path."""
         kind = "" if isinstance(content, str) else "b"
         with self.open(name, mode.replace("b", "") + kind, encoding) as file:
             file.write(content)
@@ -153,7 +153,7 @@ class Workspace:
 
 
 def _encode(value: object) -> Any:
-    """Encode what msgspec does not know. Raises TypeError for what nobody knows."""
+    """Encode a type that msgspec does not know. Raises TypeError for an unknown one."""
     if isinstance(value, PurePath | str):
         return str(value)
     dump = getattr(value, "model_dump", None)  # pydantic

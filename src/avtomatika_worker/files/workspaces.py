@@ -1,9 +1,9 @@
-"""Directories for the tasks' files: one for each task, made when it is first used and removed after the task.
+"""Directories for tasks' files: one per task, created when first used and removed after the task.
 
-    TASK_FILES_DIR/run-x1y2z3/           of one process; it holds the lock on run-x1y2z3.lock while it lives
+    TASK_FILES_DIR/run-x1y2z3/           of one process, which locks run-x1y2z3.lock while it lives
     TASK_FILES_DIR/run-x1y2z3/job-1-ab/  of one task
 
-What a crashed process left behind is what nobody holds the lock of.
+A directory whose lock is not held was left behind by a crashed process.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _LOCK: Final = ".lock"
 
 
 def try_lock(file: IO[bytes]) -> bool:
-    """Take the lock on an open file, if nobody has it. It is released when the file is closed, or the process dies."""
+    """Lock an open file if it is not locked. The lock is released when the file is closed or the process dies."""
     if sys.platform == "win32":
-        return False  # leftovers stay there: nothing tells them from what is in use
+        return False  # leftovers stay there: they cannot be distinguished from directories in use
     import fcntl
 
     try:
@@ -45,7 +45,7 @@ def try_lock(file: IO[bytes]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A directory of this process's tasks, the one that it is in, and its lock."""
+    """The directory of this process's tasks, its parent, and its lock."""
 
     base: OpenDirectory
     directory: OpenDirectory
@@ -53,11 +53,11 @@ class _Run:
 
     @property
     def name(self) -> str:
-        """Its name in the base."""
+        """Its name in the base directory."""
         return self.directory.path.name
 
     def close(self) -> None:
-        """Remove what is empty of it, and let go of the rest."""
+        """Remove the directory if it is empty, and release the rest."""
         with contextlib.suppress(OSError):
             with contextlib.suppress(FileNotFoundError):
                 self.base.rmdir(self.name)
@@ -68,10 +68,10 @@ class _Run:
 
 
 class Workspaces:
-    """Makes and removes them, relative to descriptors of directories. All of it blocks: call it in a thread."""
+    """Makes and removes the directories, relative to directory descriptors. Blocks: call it in a thread."""
 
     def __init__(self, base: Path, otherwise: Path | None = None) -> None:
-        """``otherwise`` is used in place of ``base`` where that is another user's: for a default that anybody knows."""
+        """``otherwise`` replaces ``base`` if that is another user's, as a well-known default may be."""
         self._base = base
         self._otherwise = otherwise
         self._guard = threading.Lock()
@@ -81,16 +81,16 @@ class Workspaces:
     def make(self, task_id: str) -> Path:
         """Make a directory for a task, mode 0700. Raises `UnsafeNameError` for an id that cannot be a name."""
         if len(check_key(task_id, task_id)) != 1:
-            raise UnsafeNameError(task_id, "an id has no slash")
+            raise UnsafeNameError(task_id, "an id must not contain a slash")
         try:
             return self._made(f"{task_id}-{secrets.token_hex(4)}")
         except OSError as error:
-            problem = f"no directory can be made there for files: {(error.strerror or str(error)).lower()}"
-            advice = "name a directory that the worker's user may write to"
+            problem = f"cannot create a directory for files there: {(error.strerror or str(error)).lower()}"
+            advice = "choose a directory that the worker's user may write to"
             raise InternalError(f"TASK_FILES_DIR={self._base}: {problem}; {advice}") from error
 
     def remove(self, path: Path) -> None:
-        """Remove a task's directory and all in it, however it was locked up. Raises nothing: what stays is logged."""
+        """Remove a task's directory and its content, whatever its permissions. Never raises: what stays is logged."""
         with self._guard:
             run = next((each for each in self._runs if each.directory.path == path.parent), None)
             directory = run.directory.again() if run is not None else None
@@ -101,14 +101,14 @@ class Workspaces:
         directory.close()
 
     def clean_up(self) -> None:
-        """Remove what processes that have crashed left behind. Raises nothing: what cannot be removed stays."""
+        """Remove the leftovers of crashed processes. Never raises: what cannot be removed stays."""
         for base in (self._base, self._otherwise):
             if base is not None:
-                with contextlib.suppress(OSError):  # there is none yet, or it is not ours: `make` says which
+                with contextlib.suppress(OSError):  # it does not exist yet, or is not ours: `make` reports which
                     _clean_up(base)
 
     def close(self) -> None:
-        """Remove what is empty of this process's; what a skill still works in stays for the next `clean_up`."""
+        """Remove this process's empty directories; one still used by a skill stays for the next `clean_up`."""
         with self._guard:
             for run in self._runs:
                 run.close()
@@ -121,11 +121,11 @@ class Workspaces:
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             with self._guard:
                 if self._run is None:
-                    raise  # there is no place for any
-                gone, self._run = self._run, None  # its lock is kept: tasks may still be at work there
+                    raise  # there is no place left
+                gone, self._run = self._run, None  # its lock is kept: tasks may still be working there
             path = self._directory().make(name)
             _log.warning(
-                "%s cannot be used any more (%s): files are now in %s",
+                "%s can no longer be used (%s): files are now in %s",
                 gone.directory.path,
                 (error.strerror or str(error)).lower(),
                 path.parent,
@@ -157,11 +157,11 @@ class Workspaces:
 
 
 def _new_run(base: OpenDirectory) -> _Run:
-    """Make a run's directory and take its lock. Raises OSError, and has closed ``base`` then."""
+    """Make a run's directory and lock it. Raises OSError, after closing ``base``."""
     name = f"{_RUN}{secrets.token_hex(6)}"
     with contextlib.ExitStack() as undo:
         undo.callback(base.close)
-        # The lock first: a directory that has none yet would look like a leftover without an owner.
+        # The lock first: a directory without one would look like a leftover.
         lock = base.open(name + _LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         undo.callback(lock.close)
         try_lock(lock)
@@ -176,7 +176,7 @@ def _clean_up(path: Path) -> None:
     try:
         for name in base.names():
             if name.startswith(_RUN) and name.endswith(_LOCK):
-                # Without O_NONBLOCK, a FIFO would be waited for.
+                # Without O_NONBLOCK, opening a FIFO would block.
                 with contextlib.suppress(OSError), base.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as lock:
                     status = os.fstat(lock.fileno())
                     if stat.S_ISREG(status.st_mode) and is_ours(status) and try_lock(lock):
@@ -194,7 +194,7 @@ def _remove_leftover(base: OpenDirectory, lock: str) -> None:
         problem = _removed(base, name)
         _say_what_stays(base.path / name, problem)
         base.status(name)
-        return  # another start tries again
+        return  # the next start tries again
     base.unlink(lock)
 
 
@@ -207,5 +207,5 @@ def _removed(directory: OpenDirectory, name: str) -> OSError | None:
 def _say_what_stays(path: Path, problem: OSError | None) -> None:
     if problem is not None:
         _log.warning(
-            "files of a task stay behind in %s: %s", path, problem.strerror, extra={"action": "workspace_left"}
+            "a task's files are left behind in %s: %s", path, problem.strerror, extra={"action": "workspace_left"}
         )

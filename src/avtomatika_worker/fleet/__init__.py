@@ -1,9 +1,9 @@
-"""``worker run --workers N``: keeps N worker processes running, and speaks for them on one port.
+"""``worker run --workers N``: keeps N worker processes running, and answers for them on one port.
 
-The fleet's process runs no code of the user's, so that nothing of it can take the fleet down. Each member is the same
-``worker run`` in a process and session of its own. A socket pair joins the two: the member says who it is, is told to
-drain through it, and takes its end for the fleet's death. Its health server listens on a Unix socket, where the fleet
-asks it.
+The fleet's process runs no user code, so that such code cannot take the fleet down. Each member is the same ``worker
+run`` in a process and session of its own. A socket pair joins the two: through it the member reports who it is and
+receives orders to drain, and it treats the end of the stream as the fleet's death. The member's health server listens
+on a Unix socket, where the fleet queries it.
 """
 
 from __future__ import annotations

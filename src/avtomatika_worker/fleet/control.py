@@ -1,4 +1,4 @@
-"""The member's side: it says who it is, does what it is told, and does not outlive the fleet."""
+"""The member's side: it reports who it is, follows the fleet's orders, and does not outlive the fleet."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Control(Stoppable):
-    """A member's connection to its fleet, and what shuts its worker down.
+    """A member's connection to its fleet, which shuts its worker down.
 
-    A signal and the fleet's order may come for the same reason (systemd signals every process of a unit): together they
-    ask once. The fleet's death lets the worker drain, for as long as the fleet would have.
+    A signal and the fleet's order may have the same cause (systemd signals every process of a unit): together they
+    count once. When the fleet dies, the worker drains for as long as the fleet would have allowed.
     """
 
     def __init__(self, membership: Membership) -> None:
@@ -46,15 +46,15 @@ class Control(Stoppable):
     def start(self) -> None:
         """Listen. Until the worker runs, an order or the fleet's death ends this process at once."""
         self._socket.set_inheritable(False)
-        # Importing an app may hold up every thread of Python's, and so the handlers of all other signals.
+        # Importing an app may block every Python thread, and so the handlers of all other signals.
         _set_signal_at_parents_death(signal.SIGKILL)
         with contextlib.suppress(BlockingIOError):
-            if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):  # it died before that line
+            if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):  # the fleet died before that line
                 os._exit(EXIT_OK)
         self._thread.start()
 
     def greet(self, hello: Ready) -> None:
-        """Tell the fleet who this is, and wait for its word to begin."""
+        """Report to the fleet who this is, and wait for its order to begin."""
         self._drain_limit = hello.drain_limit
         with contextlib.suppress(OSError):  # the fleet is gone: the thread knows
             self._socket.sendall(msgspec.json.encode(hello) + b"\n")
@@ -69,12 +69,12 @@ class Control(Stoppable):
         try:
             await main()
         finally:
-            if self._orphaned:  # nobody else cleans up
+            if self._orphaned:  # no one else cleans up
                 with contextlib.suppress(OSError):
                     self._membership.socket.parent.rmdir()
 
     def request_shutdown(self) -> None:
-        """Take a signal: the first drains, the second cuts that short. Called on the main loop."""
+        """Handle a signal: the first drains, the second cuts that short. Called on the main loop."""
         self._signals += 1
         self._ask(self._signals)
 
@@ -85,16 +85,16 @@ class Control(Stoppable):
 
     @property
     def shutdown_limit(self) -> float:
-        """Seconds that shutting down may take."""
+        """Limit for the shutdown, in seconds."""
         return self._drain_limit
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet."""
+        """Write to disk what is not there yet."""
         if self._worker is not None:
             self._worker.rescue()
 
     def _ask(self, times: int) -> None:
-        """Make sure that the worker has been asked so often to shut down."""
+        """Make sure that the worker has been asked this many times to shut down."""
         while self._worker is not None and self._asked < times:
             self._asked += 1
             self._worker.request_shutdown()
@@ -111,7 +111,7 @@ class Control(Stoppable):
         self._orphaned = True
         self._obey(1)
         time.sleep(self._drain_limit)
-        exit_at_once(EXIT_FORCED)  # the main loop is blocked; nobody else would end this process
+        exit_at_once(EXIT_FORCED)  # the main loop is blocked; nothing else would end this process
 
     def _obey(self, times: int) -> None:
         with self._guard:
@@ -123,7 +123,7 @@ class Control(Stoppable):
 
 
 def _set_signal_at_parents_death(number: int) -> None:
-    """Have the kernel send this signal when the fleet dies, 0 for none. Called in the main thread, whose own it is."""
+    """Make the kernel send this signal when the fleet dies, 0 for none. Must be called in the main thread."""
     if sys.platform == "linux":
         import ctypes
 

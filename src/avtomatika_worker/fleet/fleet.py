@@ -1,4 +1,4 @@
-"""Keeps the members running: starts them, starts the crashed again, replaces them one by one, ends them."""
+"""Keeps the members running: starts them, restarts crashed ones, replaces them one by one, ends them."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from avtomatika_worker.worker.program import (
 _log: Final = logging.getLogger("avtomatika_worker.fleet")
 
 STARTING_LIMIT: Final = 10.0
-"""Seconds that a member without a hello may take to end: nothing has begun there."""
+"""Seconds that a member that has not said hello may take to end: it has not begun anything."""
 
 FORCED_LIMIT: Final = 10.0
-"""Seconds that a shutdown which was cut short may take, before the process is killed."""
+"""Seconds that a shortened shutdown may take before the process is killed."""
 
 ROLL_NOTICE: Final = 30.0
-"""Seconds after which the log says that a rolling restart still waits for a member to become ready."""
+"""Seconds after which the log says that a rolling restart is still waiting for a member to become ready."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
-"""Seconds between two looks at whether a new member is ready: they grow."""
+"""Seconds between checks of whether a new member is ready: they grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Fleet:
         self._codes: set[int] = set()
 
     async def run(self) -> int:
-        """Run until told to stop; return the exit code. No member is left when it returns or raises."""
+        """Run until stopped; return the exit code. No member is left when this returns or raises."""
         with tempfile.TemporaryDirectory(prefix="worker-") as directory:
             self._directory = Path(directory)
             try:
@@ -87,7 +87,7 @@ class Fleet:
         return self._exit_code()
 
     def stop(self) -> None:
-        """Let every member drain; asked again, cut that short; asked a third time, kill them."""
+        """Let every member drain; on the second call, cut that short; on the third, kill them."""
         if self._force.is_set():
             self._kill.set()
         elif self._stop.is_set():
@@ -97,7 +97,7 @@ class Fleet:
             self._stop.set()
 
     def roll(self) -> None:
-        """Replace every member by a new one, one after the other. While that goes on already, it begins anew."""
+        """Replace every member with a new one, one after another. If that is already in progress, start over."""
         if not self._stop.is_set():
             self._generation += 1
             self._roll.set()
@@ -112,7 +112,7 @@ class Fleet:
                 task.cancel()
 
     async def _serve_health(self) -> None:
-        """Answer on the port that the first member's settings name."""
+        """Answer on the port in the first member's settings."""
         hello = await asyncio.shield(self._first_hello)
         if not self._plan.health_check:
             self._may_begin.set()
@@ -128,7 +128,7 @@ class Fleet:
             self._give_up(EXIT_USAGE)
 
     async def _keep(self, seat: Member) -> None:
-        """Keep a process in ``seat`` until told to stop. The first shows whether the configuration is right at all."""
+        """Keep a process in ``seat`` until stopped. The first one shows whether the configuration is valid at all."""
         if seat.number > 1:
             await first_of(partial(asyncio.wait, {self._first_hello}), self._stop.wait)
         while not self._stop.is_set():
@@ -165,9 +165,7 @@ class Fleet:
             await asyncio.gather(*aside, return_exceptions=True)
         seat.last_exit = code
         if self._stop.is_set() and code == -signal.SIGTERM:
-            return (
-                EXIT_OK  # systemd signals all of a unit's processes; this one had not begun, or it would have drained
-            )
+            return EXIT_OK  # systemd signals all processes of a unit; this one had not begun, or it would have drained
         if code == EXIT_LOST:
             self._codes.add(code)
         return EXIT_FORCED if process.killed else code
@@ -197,7 +195,7 @@ class Fleet:
         seat.state = MemberState.WAITING
         _log.log(
             logging.ERROR if code else logging.WARNING,
-            "%s ended by itself, %s (%d in a row); it starts again in %.1f s",
+            "%s ended by itself, %s (%d in a row); restarting it in %.1f s",
             seat.name,
             _reported(code),
             seat.restarts.in_a_row,
@@ -208,21 +206,21 @@ class Fleet:
         seat.restarted += 1
 
     async def _leave_empty(self, seat: Member) -> None:
-        """Leave a seat whose process finds its configuration wrong: to start it again would not change that."""
+        """Leave empty a seat whose process finds its configuration wrong: a restart would not change that."""
         seat.state = MemberState.EMPTY
         if seat.starts == 1 or all(each.state is MemberState.EMPTY for each in self._seats):
             self._give_up(EXIT_USAGE)
             return
         _log.critical(
-            "%s does not start: its configuration, its app or a skill is wrong now. The others go on as they are."
-            " Mend it and send SIGHUP",
+            "%s does not start: its configuration, its app or a skill is wrong now. The others keep running."
+            " Fix it and send SIGHUP",
             seat.name,
             extra={"action": "process_misconfigured", "worker_id": seat.name},
         )
         await self._pause(seat, None)
 
     async def _pause(self, seat: Member, seconds: float | None) -> None:
-        """Wait so long, or until a rolling restart comes by, or until told to stop."""
+        """Wait this many seconds, or until a rolling restart reaches the seat or the fleet stops."""
         seat.wake.clear()
         await first_of(seat.wake.wait, self._stop.wait, timeout=seconds)
 
@@ -233,7 +231,7 @@ class Fleet:
         await self._end(process)
 
     async def _end(self, process: Process) -> None:
-        """End a member in order; cut that short when it takes too long, and kill it when that does not help."""
+        """End a member gracefully; cut that short if it takes too long, and kill it if that does not help."""
         limit = STARTING_LIMIT if process.hello is None else process.hello.drain_limit
         process.order(Command.DRAIN)
         if await _gone(process, limit, self._force):
@@ -241,7 +239,7 @@ class Fleet:
         process.order(Command.FORCE)
         if await _gone(process, FORCED_LIMIT, self._kill):
             return
-        _log.error("process %d does not end: it is killed", process.pid, extra={"action": "process_killed"})
+        _log.error("process %d does not end: killing it", process.pid, extra={"action": "process_killed"})
         process.kill()
         await process.gone.wait()
 
@@ -251,7 +249,7 @@ class Fleet:
         self._stop.set()
 
     def _exit_code(self) -> int:
-        """Return the worst of what the members' ends tell."""
+        """Return the exit code for the worst of the members' ends."""
         if self._verdict is not None:
             return self._verdict
         if EXIT_LOST in self._codes:
@@ -282,7 +280,7 @@ class Fleet:
         _log.info("the rolling restart is done", extra={"action": "roll_finished"})
 
     async def _renew(self, seat: Member, generation: int) -> None:
-        """End the seat's process, so that it gets a new one; one that waits for its start gets it at once."""
+        """End the seat's process, so that it gets a new one; a seat waiting for a restart gets it at once."""
         process = seat.process
         if process is None or not process.runs:
             seat.restarts.forget()
@@ -293,7 +291,7 @@ class Fleet:
             await self._end(process)
 
     async def _is_back(self, seat: Member, generation: int) -> bool:
-        """Wait until the seat has a new process that is ready; return False when there is no use in waiting."""
+        """Wait until the seat's new process is ready; return False if there is no point in waiting."""
         notice, pause = time.monotonic() + ROLL_NOTICE, _FIRST_LOOK
         while generation == self._generation and seat.state is not MemberState.EMPTY:
             process = seat.process
@@ -303,7 +301,7 @@ class Fleet:
             if time.monotonic() > notice:
                 notice = float("inf")
                 _log.warning(
-                    "the rolling restart waits for %s to become ready", seat.name, extra={"action": "roll_waits"}
+                    "the rolling restart is waiting for %s to become ready", seat.name, extra={"action": "roll_waits"}
                 )
             await asyncio.sleep(pause)
             pause = min(_LONGEST_LOOK, pause * 1.5)
@@ -311,7 +309,7 @@ class Fleet:
 
 
 async def run_fleet(plan: Plan) -> int:
-    """Run a fleet under the process's signals: SIGTERM and SIGINT stop it, SIGHUP is a rolling restart."""
+    """Run a fleet under the process's signals: SIGTERM and SIGINT stop it, SIGHUP triggers a rolling restart."""
     fleet, loop, hang_up = Fleet(plan), asyncio.get_running_loop(), _HangUp()
     loop.add_signal_handler(signal.SIGTERM, fleet.stop)
     loop.add_signal_handler(signal.SIGINT, fleet.stop)
@@ -320,7 +318,7 @@ async def run_fleet(plan: Plan) -> int:
 
 
 class _HangUp:
-    """Tells the SIGHUP that a closed terminal sends from the one that is an order."""
+    """Distinguishes the SIGHUP of a closed terminal from one sent as an order."""
 
     def __init__(self) -> None:
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
@@ -341,7 +339,7 @@ def _has_terminal() -> bool:
 
 
 async def _gone(process: Process, seconds: float, unless: asyncio.Event) -> bool:
-    """Wait for the end of a process for so long, or until ``unless`` is set; return whether it has ended."""
+    """Wait this many seconds for a process to end, or until ``unless`` is set; return whether it has ended."""
     await first_of(process.gone.wait, unless.wait, timeout=seconds)
     return process.gone.is_set()
 

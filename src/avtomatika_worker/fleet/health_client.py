@@ -1,4 +1,4 @@
-"""Asks the members' health servers, over their Unix sockets. It blocks: only in threads of the health server."""
+"""Queries the members' health servers over their Unix sockets. Blocks: only for threads of the health server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 TIMEOUT: Final = 2.0
-"""Seconds that a member has to answer."""
+"""Seconds a member has to answer."""
 
 _THREADS: Final = 16
 
@@ -29,7 +29,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(socket_path: Path, path: str) -> tuple[int, bytes] | None:
-    """Return the status and the body of the answer; None when there is none in time."""
+    """Return the status and the body of the answer, or None if there is none in time."""
     connection = _UnixConnection(socket_path)
     try:
         connection.request("GET", path)
@@ -42,7 +42,7 @@ def ask(socket_path: Path, path: str) -> tuple[int, bytes] | None:
 
 
 def ask_all(socket_paths: Sequence[Path], path: str) -> list[tuple[int, bytes] | None]:
-    """Ask side by side."""
+    """Query the members concurrently."""
     if not socket_paths:
         return []
     with ThreadPoolExecutor(min(_THREADS, len(socket_paths)), thread_name_prefix="ask") as pool:

@@ -1,4 +1,4 @@
-"""A member's process, as the fleet sees it."""
+"""A member's process, seen from the fleet."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import msgspec
 from avtomatika_worker.fleet.membership import Command, Membership, Ready
 
 _HELLO_LIMIT: Final = 2**16
-"""Bytes that a hello may have."""
+"""The largest hello, in bytes."""
 
 
 class Process:
-    """A running member. ``generation`` tells which rolling restart it belongs to."""
+    """A running member. ``generation`` is the rolling restart it belongs to."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Process:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return self._process.returncode is None
 
     async def greeted(self) -> Ready | None:
-        """Wait for its hello and return it; None when it ends before."""
+        """Wait for its hello and return it, or None if it ends first."""
         try:
             self.hello = msgspec.json.decode(await self._reader.readline(), type=Ready)
         except (msgspec.DecodeError, OSError, ValueError):
@@ -58,7 +58,7 @@ class Process:
         return self.hello
 
     def order(self, order: Command) -> None:
-        """Tell it something; one that has ended does not mind."""
+        """Send it a command; does nothing if it has ended."""
         if self.runs:
             self._writer.write(order.value)
 
@@ -69,9 +69,9 @@ class Process:
             self._process.kill()
 
     async def ended(self) -> int:
-        """Wait for its end and return its exit code: below 0 when a signal ended it, then what it started is ended."""
+        """Wait for its end and return its exit code: below 0 if a signal ended it; then its children are ended too."""
         code = await self._process.wait()
-        if code < 0:  # it could not do so itself; its children are in its group unless they have left it
+        if code < 0:  # it could not end them itself; its children are in its group unless they have left it
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._writer.close()
@@ -83,7 +83,7 @@ class Process:
 async def start(
     command: Sequence[str], environ: Mapping[str, str], number: int, base_id: str, socket_path: Path, generation: int
 ) -> Process:
-    """Start a member: in a session of its own, so that the terminal's Ctrl+C is the fleet's alone. Raises OSError."""
+    """Start a member in its own session, so that the terminal's Ctrl+C reaches only the fleet. Raises OSError."""
     ours, theirs = socket.socketpair()
     try:
         membership = Membership(number, theirs.fileno(), base_id, socket_path)

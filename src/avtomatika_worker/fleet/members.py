@@ -1,4 +1,4 @@
-"""A seat is what one process after another takes: it has a number, and so a worker id, that stays."""
+"""Seats, each taken by one process after another: its number, and so its worker id, stays the same."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from avtomatika_worker.policy.restarts import Restarts
 
 
 class MemberState(enum.StrEnum):
-    """What a seat's process does."""
+    """The state of a seat's process."""
 
     STARTING = "starting"
     RUNNING = "running"
     ENDING = "ending"
     WAITING = "waiting"
-    """It ended by itself and is started again in a moment."""
+    """It ended by itself and will be restarted shortly."""
     EMPTY = "empty"
-    """None was started yet, or its configuration is wrong: then the next rolling restart tries again."""
+    """None was started yet, or its configuration is wrong; in that case the next rolling restart tries again."""
 
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """Changed on the fleet's loop only; its health server's threads read it."""
+    """Written only on the fleet's loop; read by the threads of its health server."""
 
     number: int
     state: MemberState = MemberState.EMPTY
@@ -35,21 +35,21 @@ class Member:
     restarted: int = 0
     last_exit: int | None = None
     replacing: bool = False
-    """Whether a rolling restart ends the process, so that its end is no failure."""
+    """Whether a rolling restart is ending the process, so that its end is not a failure."""
     restarts: Restarts = field(default_factory=Restarts)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def name(self) -> str:
-        """What people read of it."""
+        """The name shown to people."""
         return self.worker_id or f"process {self.number}"
 
     @property
     def uptime(self) -> float | None:
-        """Seconds since its process was started; None when there is none."""
+        """Seconds since its process was started, or None without a process."""
         process = self.process
         return time.monotonic() - process.started if process is not None and process.runs else None
 
     def taken_by(self, process: Process) -> None:
-        """Let a new process have it."""
+        """Give the seat to a new process."""
         self.process, self.state = process, MemberState.STARTING

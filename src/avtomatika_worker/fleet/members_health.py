@@ -1,4 +1,4 @@
-"""What the fleet answers on its port: for itself, and for its members. Asked in threads of its health server."""
+"""Answers on the fleet's port for the fleet and its members. Called in threads of its health server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Body = Mapping[str, Any]
 
 
 class FleetHealth:
-    """Asks every member for each answer."""
+    """Queries every member for each answer."""
 
     def __init__(self, seats: Sequence[Member], stopping: Callable[[], bool]) -> None:
         self._seats = seats
         self._stopping = stopping
 
     def __call__(self) -> Health:
-        """Return the fleet's health: dead when one member's main loop is, ready when one member is."""
+        """Return the fleet's health: not live if any member's main loop is blocked, ready if any member is."""
         bodies = self._bodies()
         return Health(
             not_live=next((problem for seat, body in bodies.items() if (problem := _not_live(seat, body))), None),
@@ -40,8 +40,8 @@ class FleetHealth:
         )
 
     def scrape(self) -> tuple[bytes, str]:
-        """Return everybody's metrics on one page, and its content type."""
-        from avtomatika_worker.fleet.merging import merge  # only where there are metrics is what it needs
+        """Return the metrics of all members on one page, and its content type."""
+        from avtomatika_worker.fleet.merging import merge  # its dependencies are there only with metrics
 
         pages = {
             seat.name: answer[1].decode()
@@ -76,7 +76,7 @@ class FleetHealth:
 
 
 def is_ready(process: Process) -> bool:
-    """Whether a member is registered at an orchestrator. Blocks."""
+    """Whether a member is registered with an orchestrator. Blocks."""
     answer = ask(process.socket_path, "/ready")
     return answer is not None and answer[0] == _OK
 
@@ -86,7 +86,7 @@ def _listens(process: Process) -> bool:
 
 
 def _not_live(seat: Member, body: Body | None) -> str | None:
-    """Return what is wrong with a member that should be working; one that starts or ends may be silent."""
+    """Return what is wrong with a member that should be working; one starting or ending may be silent."""
     if body is not None:
         return f"{seat.name}: {body['not_live']}" if body.get("not_live") else None
     silent = seat.state is MemberState.RUNNING and seat.process is not None and _listens(seat.process)

@@ -1,4 +1,4 @@
-"""What the fleet and its members say to each other: one line each way, over a socket pair."""
+"""The messages between the fleet and its members: one line each way, over a socket pair."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import msgspec
 
 
 class Command(enum.Enum):
-    """What the fleet tells a member."""
+    """An order from the fleet to a member."""
 
     GO = b"go\n"
     """Begin: the fleet has the port."""
 
     DRAIN = b"drain\n"
-    """Shut down in order; told again, it changes nothing."""
+    """Shut down gracefully; repeating it changes nothing."""
 
     FORCE = b"force\n"
     """Cut the shutdown short."""
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """What a member tells when its app is loaded and its settings are right.
+    """A member's report that its app is loaded and its settings are valid.
 
-    Most of it is the same for all members; it depends on the user's code, which the fleet does not load.
+    Most of it is the same for all members, but it depends on user code, which the fleet does not load.
     """
 
     worker_id: str
@@ -36,12 +36,12 @@ class Ready(msgspec.Struct, frozen=True):
     log_format: str
     log_level: str
     drain_limit: float
-    """Seconds that shutting down may take with tasks that do not end by themselves."""
+    """Limit for the shutdown, in seconds, with tasks that do not end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a member is started with. ``base_id`` is the id before the number, unless a setting names one."""
+    """A member's start argument. ``base_id`` is the id before the number, unless a setting names one."""
 
     number: int
     control: int
@@ -49,11 +49,11 @@ class Membership:
     socket: Path
 
     def to_argument(self) -> str:
-        """Return it as one command-line argument."""
+        """Return the membership as one command-line argument."""
         return f"{self.number},{self.control},{self.base_id},{self.socket}"
 
     @classmethod
     def parse(cls, argument: str) -> Self:
-        """Read it from the argument. Raises ValueError for another text."""
+        """Read a membership from its argument. Raises ValueError for any other text."""
         number, control, base_id, socket = argument.split(",", 3)
         return cls(int(number), int(control), base_id, Path(socket))

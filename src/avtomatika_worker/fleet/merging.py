@@ -1,6 +1,6 @@
-"""Puts the members' metrics together: each family once, its samples labelled with their worker's id.
+"""Merges the members' metrics: each family once, its samples labeled with their worker's id.
 
-Imported only when metrics are wanted: it needs prometheus_client (extra ``[metrics]``).
+Imported only with metrics enabled: it needs prometheus_client (extra ``[metrics]``).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class _Families(Collector):
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """Return them."""
+        """Return the merged families."""
         return self._families
 
 
 def merge(pages: Mapping[str, str], processes: Mapping[str, int], restarts: Mapping[str, int]) -> tuple[bytes, str]:
     """Return one page, and its content type.
 
-    ``pages`` are the members' own by worker id, in Prometheus' text format; ``processes`` counts them by state,
+    ``pages`` are the members' own by worker id, in Prometheus's text format; ``processes`` counts them by state,
     ``restarts`` by worker id. A label ``worker_id`` of a skill's own metric becomes ``exported_worker_id``, as
-    Prometheus does it. When members disagree on a family's type, the first one's counts.
+    in Prometheus itself. If members disagree on a family's type, the first one wins.
     """
     families: dict[str, Metric] = {}
     for worker_id, page in pages.items():

@@ -1,1 +1,1 @@
-"""One orchestrator as the worker sees it: registration, heartbeats, commands, tokens. On the link thread."""
+"""The link to one orchestrator: registration, heartbeats, commands, tokens. Runs on the link thread."""

@@ -39,7 +39,7 @@ class Authenticated(Contained, Protocol):
 
 
 async def token_renewed(link: Authenticated, used: str | None) -> bool:
-    """Tell whether a call that was refused with the token ``used`` may be tried with another one, and get that.
+    """Return whether a call refused with the token ``used`` may be retried with another one, after getting that.
 
     A token that should have been good was forgotten: its orchestrator was replaced, and has lost the worker, too.
     """
@@ -49,7 +49,7 @@ async def token_renewed(link: Authenticated, used: str | None) -> bool:
     try:
         renewed = await renew_token(link, used)
     except (TransportError, MalformedMessageError):
-        return False  # the call's own refusal is what is told
+        return False  # the call's own refusal is reported
     if renewed and was_good:
         link.contact_broken()
     return renewed
@@ -64,7 +64,7 @@ async def renew_token(link: Authenticated, used: str | None) -> bool:
 
 @contained
 async def obtain_token(link: Authenticated) -> None:
-    """Ask for an access token where a certificate tells who the worker is; not to get one is no fault."""
+    """Ask for an access token if a certificate identifies the worker; not getting one is not a fault."""
     if not link.settings.has_certificate or link.credentials.has_access_token:
         return
     response = await link.call(link.codec.access_token(), configured_token=True)

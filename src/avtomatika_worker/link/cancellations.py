@@ -1,13 +1,13 @@
-"""Carries cancellations from the link thread to the main loop: any number in one step, up to a bound."""
+"""Carries cancellations from the link thread to the main loop: any number in one step, up to a limit."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker.link.link import Link
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
@@ -17,19 +17,19 @@ MOST_WAITING: Final = 10_000
 
 
 class CancellationQueue:
-    """Collects ids; ``cancel`` is called with them on ``loop``, which may be blocked meanwhile."""
+    """Collects ids; ``cancel`` is called with them on the main loop, which may be blocked meanwhile."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, cancel: Callable[[Link, tuple[str, ...]], None], most: int = MOST_WAITING
+        self, to_main: threadsafe.CallQueue, cancel: Callable[[Link, tuple[str, ...]], None], most: int = MOST_WAITING
     ) -> None:
-        self._loop = loop
+        self._to_main = to_main
         self._cancel = cancel
         self._most = most
         self._lock = threading.Lock()
         self._waiting: dict[Link, dict[str, None]] = {}
 
     def __call__(self, link: Link, ids: tuple[str, ...]) -> None:
-        """Take ids that shall be cancelled. May be called from any thread."""
+        """Add ids to cancel. May be called from any thread."""
         with self._lock:
             first = not self._waiting
             waiting = self._waiting.setdefault(link, {})
@@ -47,7 +47,7 @@ class CancellationQueue:
                 action="cancels_dropped",
             )
         if first:
-            self._loop.call_soon_threadsafe(self._take)
+            self._to_main.put(self._take)
 
     def _take(self) -> None:
         with self._lock:

@@ -1,26 +1,26 @@
-"""An orchestrator's clock, as its answers tell it (RXON.md, "Signing"), and ours. May be asked from any thread."""
+"""An orchestrator's clock, read from its answers (RXON.md, "Signing"), and ours. May be used from any thread."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
 _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
 
+steady: Final[Callable[[], float]] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
+"""Return seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+
 NOISE: Final = 2.0
 """Seconds by which two clocks that agree may seem to differ: a ``Date`` header has whole seconds, and travels."""
 
 LIMIT: Final = 30.0
 """Seconds of difference that a person should know of: half of what orchestrators bear."""
-
-
-def steady() -> float:
-    """Return seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
-    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 class Clock:
@@ -36,6 +36,7 @@ class Clock:
         self._url = url
         self._wall = wall
         self._steady = steady
+        self._lock = threading.Lock()
         self._reported = False
         self._ahead = wall() - steady()
 
@@ -61,13 +62,12 @@ class Clock:
         is possible changes nothing. A large difference to this machine's clock is reported once, until it has gone.
         """
         earliest, latest = date - self._steady(), date + 1 - asked
-        if not earliest - NOISE <= self._ahead <= latest + NOISE:
-            self._ahead = min(max(self._ahead, earliest), latest)
-        offset = self.offset
-        if abs(offset) <= LIMIT:
-            self._reported = False
-        elif not self._reported:
-            self._reported = True
+        with self._lock:
+            if not earliest - NOISE <= self._ahead <= latest + NOISE:
+                self._ahead = min(max(self._ahead, earliest), latest)
+            offset, reported = self.offset, self._reported
+            differs = self._reported = abs(offset) > LIMIT
+        if differs and not reported:
             _log.warning(
                 "this machine's clock is %.0f s %s that of %s; messages are stamped with its time (is NTP running?)",
                 abs(offset),

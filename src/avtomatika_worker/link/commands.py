@@ -31,9 +31,9 @@ _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 
 class Commands:
-    """Listens to one orchestrator. ``on_cancel`` takes the ids that are to be cancelled.
+    """Listens to one orchestrator. ``on_cancel`` gets the ids to cancel.
 
-    ``on_command`` takes every other command, and returns false for one that it does not know.
+    ``on_command`` gets every other command, and returns false for one that it does not know.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Commands:
         self._pace = TokenBucket(COMMANDS_PER_SECOND)
 
     async def run(self) -> None:
-        """Keep a WebSocket open while the link is registered, for ever."""
+        """Keep a WebSocket open while the link is registered, until cancelled."""
         backoff = Backoff(self._link.settings.calls)
         while True:
             await self._link.ready.wait()

@@ -1,11 +1,13 @@
-"""What a worker shows to one orchestrator: its configured tokens, and the access tokens it was granted.
+"""A worker's credentials for one orchestrator: its configured tokens, and the access tokens it was granted.
 
 May be used from both loops. No token appears in ``repr``, in a log or in an error.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
+import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -129,3 +131,9 @@ class Credentials:
 def _share() -> float:
     """Return the share of its life after which a token is renewed; thousands of workers do it at different times."""
     return random.uniform(0.7, 0.85)
+
+
+def make_nonces() -> Callable[[], str]:
+    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
+    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
+    return lambda: f"{prefix}{next(numbers):x}"

@@ -59,7 +59,7 @@ class Announcement:
 
 
 class Heartbeats:
-    """Runs in the link thread, one for each orchestrator. ``on_cancel`` takes the ids that shall be cancelled."""
+    """Runs on the link thread, one for each orchestrator. ``on_cancel`` gets the ids to cancel."""
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class Heartbeats:
         self._contact: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Keep contact, until the orchestrator is told "offline"."""
+        """Keep contact until "offline" is announced."""
         async with asyncio.TaskGroup() as group:
             self._contact = group.create_task(keep_running(self._link, self._keep_contact))
 
     async def _keep_contact(self) -> None:
-        """Register, send heartbeats until contact breaks, and begin again; for ever."""
+        """Register, send heartbeats until contact breaks, and start over, until cancelled."""
         initial = self._link.settings.registration.initial
         pauses = Backoff(BackoffPolicy(initial, max(initial, _FLICKER)))
         while True:
@@ -97,18 +97,18 @@ class Heartbeats:
             await asyncio.sleep(pauses.failed(random.random()))
 
     async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
-        """Call ``on_lost`` once in each outage that lasts longer than ``limit`` seconds; for ever."""
-        told = False
+        """Call ``on_lost`` once in each outage longer than ``limit`` seconds, until cancelled."""
+        reported = False
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
             lost = self._is_out_of_reach(limit)
-            if lost and not told:
+            if lost and not reported:
                 await self._link.caught_up()  # the heartbeat process may have kept the lease
                 lost = self._is_out_of_reach(limit)
-            if lost and not told:
+            if lost and not reported:
                 _log.error("%s was out of reach for too long", self._link.url, extra={"action": "lease_lost"})
                 on_lost(self._link)
-            told = lost
+            reported = lost
 
     def _is_out_of_reach(self, limit: float) -> bool:
         return self._link.known.is_open and time.monotonic() - self._last_contact > limit
@@ -124,12 +124,12 @@ class Heartbeats:
         try:
             await self._send(_with_status(self._state_watch.value, status))
         except WorkerError as error:
-            _log.warning("%s was not told %s: %s", self._link.url, status, error, extra={"action": "heartbeat_failed"})
+            _log.warning("%s did not take %s: %s", self._link.url, status, error, extra={"action": "heartbeat_failed"})
             return False
         return True
 
     async def _register(self) -> None:
-        """Register; retried for ever."""
+        """Register, retrying indefinitely."""
         backoff = Backoff(self._link.settings.registration)
         while True:
             try:
@@ -276,7 +276,7 @@ class Heartbeats:
     def keepalive(self) -> KeepAlive | None:
         """Return the heartbeat to send while this process cannot; None while none should be sent.
 
-        It repeats what the worker says of itself at this moment, and nothing that is told once.
+        It repeats the worker's current state, and nothing that is reported only once.
         """
         link, memory = self._link, self._memory
         if link.broken.is_open or not link.known.is_open:

@@ -1,12 +1,10 @@
-"""Everything that belongs to one orchestrator: dialect, token, clock, state. Used from both loops."""
+"""The link to one orchestrator: its dialect, token, clock and state. Used from both loops."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +22,7 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.link.access_tokens import token_renewed
 from avtomatika_worker.link.clock import Clock, steady
-from avtomatika_worker.link.credentials import Credentials
+from avtomatika_worker.link.credentials import Credentials, make_nonces
 from avtomatika_worker.link.isolation import contained
 from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.link.silence import SILENT_AFTER, Silence
@@ -51,6 +49,8 @@ POLL_MARGIN: Final = 90.0
 
 _LONG: Final = 256 * 2**10
 """Bytes of an answer to a poll from which on it is read in a thread."""
+
+_NOT_ASKING: Final = contextlib.nullcontext()
 
 
 class Link:
@@ -88,7 +88,7 @@ class Link:
         self._registrations = 0
         self._transport = transport
         self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
-        nonces = _nonces()
+        nonces = make_nonces()
         self._codecs = {token: Codec(worker_id, token, nonces) for token in self.credentials.all_configured}
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
@@ -128,7 +128,7 @@ class Link:
         return self._codecs[self.credentials.configured]
 
     def now(self) -> float:
-        """Return the orchestrator's time in Unix seconds, as far as its answers told it."""
+        """Return the orchestrator's time in Unix seconds, estimated from its answers."""
         return self.clock.now()
 
     def headers(self) -> Mapping[str, str]:
@@ -142,7 +142,9 @@ class Link:
 
     def hold_results(self, seconds: float) -> None:
         """Send no results for a while: the orchestrator asked for that."""
-        self._results_held_until = max(self._results_held_until, time.monotonic() + seconds)
+        until = time.monotonic() + seconds
+        with self._lock:
+            self._results_held_until = max(self._results_held_until, until)
 
     def results_held_for(self) -> float:
         """Return the seconds for which no results go out."""
@@ -189,7 +191,8 @@ class Link:
 
     def registration_failed(self) -> None:
         """Take note that the orchestrator could not be registered at."""
-        self._registration_failed = True
+        with self._lock:
+            self._registration_failed = True
 
     def drain(self) -> None:
         """Take nothing new from here any more."""
@@ -206,7 +209,8 @@ class Link:
 
     def open(self) -> None:
         """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
-        self._lost_at = time.monotonic()
+        with self._lock:
+            self._lost_at = time.monotonic()
         self._transport.open()
 
     def reopen(self) -> None:
@@ -231,15 +235,15 @@ class Link:
         wish = self.settings.poll_timeout
         began, outcome = time.monotonic(), "failed"
         try:
-            response = await self.ask(
-                lambda: self.codec.poll(wish, available, hot, self.dialect),
-                timeout=wish + POLL_MARGIN,
-                breaks_on_500=True,
+            response = await self._ask(
+                lambda: self.codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
             task = await self._admitted(response)
-            self.polled = True
+            if not self.polled:
+                with self._lock:
+                    self.polled = True
             outcome = "empty" if task is None else "task"
         except MalformedMessageError:
             outcome = "malformed"
@@ -260,30 +264,36 @@ class Link:
         """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
         if len(response.body) <= _LONG:
             return self.settings.guard.admit(response, self.dialect)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reading, self.settings.guard.admit, response, self.dialect)
+        reading = asyncio.get_running_loop().run_in_executor
+        return await reading(self._reading, self.settings.guard.admit, response, self.dialect)
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
-        """Deliver a result, signed anew. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        return replies.decode_result(await self.ask(lambda: self.codec.result(result, self.dialect, self.now())))
+        """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
+        return replies.decode_result(await self._ask(lambda: self.codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
-        """Deliver an event, signed anew. Raises as `send_result`."""
-        return replies.decode_event(await self.ask(lambda: self.codec.event(event, self.dialect, self.now())))
+        """Deliver an event, signed afresh. Raises as `send_result` does."""
+        return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
 
+    @contained
     async def ask(
         self, write: Callable[[], Request], *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False
     ) -> Response:
-        """Send what ``write`` returns; when its access token is refused, renew that and send what it returns anew.
+        """Send the request that ``write`` returns; if its access token is refused, renew that and send another.
 
         Raises as `call`, and what ``write`` raises.
         """
+        return await self._ask(write, timeout, breaks_on_500=breaks_on_500)
+
+    async def _ask(
+        self, write: Callable[[], Request], timeout: float = CALL_TIMEOUT, *, breaks_on_500: bool = False
+    ) -> Response:
         used = self.credentials.current
-        response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+        response = await self._call(write(), used, timeout, breaks_on_500=breaks_on_500)
         if response.status == 401 and await token_renewed(self, used):
-            response = await self.call(write(), timeout=timeout, breaks_on_500=breaks_on_500)
+            response = await self._call(write(), self.credentials.current, timeout, breaks_on_500=breaks_on_500)
         return response
 
     @contained
@@ -295,17 +305,19 @@ class Link:
         breaks_on_500: bool = False,
         configured_token: bool = False,
     ) -> Response:
-        """Send a request. Raises `TransportError`; an answer of any status is returned, and what it tells is learnt.
+        """Send a request. Raises `TransportError`; an answer of any status is returned, and its facts are recorded.
 
         A 500 breaks contact only where it cannot be about the message itself: a result that the orchestrator cannot
-        digest is answered with 500 for ever. ``configured_token``: authenticate with that one, not an access token.
+        digest is always answered with 500. ``configured_token``: authenticate with that one, not an access token.
         A call from before the last registration breaks nothing: that came after it, and was answered.
         """
-        headers = self._headers(self.credentials.configured) if configured_token else self.headers()
-        registrations, asked = self._registrations, steady()
+        token = self.credentials.configured if configured_token else self.credentials.current
+        return await self._call(request, token, timeout, breaks_on_500=breaks_on_500)
+
+    async def _call(self, request: Request, token: str | None, timeout: float, *, breaks_on_500: bool) -> Response:
+        headers, registrations, asked = self._headers(token), self._registrations, steady()
         # A poll is held for as long as the orchestrator likes.
-        waiting = self._silence.asking() if timeout <= CALL_TIMEOUT else contextlib.nullcontext()
-        with waiting:
+        with self._silence.asking() if timeout <= CALL_TIMEOUT else _NOT_ASKING:
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
@@ -347,19 +359,27 @@ class Link:
         if version is None and self._announces and self.known.is_open:
             return  # a proxy's clock is not the orchestrator's
         if text != self._date_header:  # another second
-            self._date_header = text
+            with self._lock:
+                self._date_header = text
             if (date := replies.parse_http_date(text)) is not None:
                 self.clock.learn(date, asked)
-        if version is not None and self._announced is not None and version != self._announced:
-            _log.info(
-                "%s now speaks protocol version %s instead of %s",
-                self.url,
-                version,
-                self._announced,
-                extra={"action": "protocol_version_changed"},
-            )
+        if version is not None and version != self._announced:
+            self._learn_version(version)
+
+    def _learn_version(self, version: str) -> None:
+        with self._lock:
+            before = self._announced
+            if before is None or before == version:  # another thread has just learned it
+                return
             self._announced = version
-            self.contact_broken()
+        _log.info(
+            "%s now speaks protocol version %s instead of %s",
+            self.url,
+            version,
+            before,
+            extra={"action": "protocol_version_changed"},
+        )
+        self.contact_broken()
 
     def _report_long_wait(self, response: Response) -> None:
         wished = replies.parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
@@ -370,9 +390,3 @@ class Link:
 
 async def _nobody() -> None:
     """Wait for nobody."""
-
-
-def _nonces() -> Callable[[], str]:
-    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
-    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
-    return lambda: f"{prefix}{next(numbers):x}"

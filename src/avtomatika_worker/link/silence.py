@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 SILENT_AFTER: Final = 3.0
@@ -20,23 +20,28 @@ class Silence:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._numbers = itertools.count()
-        self._asked: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._asked: dict[object, float] = {}
         self.answered_at: float = clock()
 
-    @contextmanager
-    def asking(self) -> Generator[None]:
+    def asking(self) -> AbstractContextManager[None]:
         """Count as asked meanwhile."""
-        number = next(self._numbers)
-        self._asked[number] = self._clock()
-        try:
-            yield
-        finally:
-            del self._asked[number]
+        return _Asking(self)
+
+    def began(self, question: object) -> None:
+        """Take note of a question."""
+        with self._lock:
+            self._asked[question] = self._clock()
+
+    def ended(self, question: object) -> None:
+        """Take note that a question is answered, or given up."""
+        with self._lock:
+            del self._asked[question]
 
     def answered(self) -> None:
         """Take note of an answer, to whatever it was."""
-        self.answered_at = self._clock()
+        with self._lock:
+            self.answered_at = self._clock()
 
     @property
     def lasts(self) -> bool:
@@ -44,4 +49,20 @@ class Silence:
         now = self._clock()
         if now - self.answered_at < SILENT_AFTER:
             return False
-        return any(now - asked >= _GIVEN for asked in self._asked.copy().values())
+        with self._lock:
+            return any(now - asked >= _GIVEN for asked in self._asked.values())
+
+
+class _Asking(AbstractContextManager[None]):
+    """One question; a class, and no generator, for every call is one."""
+
+    __slots__ = ("_silence",)
+
+    def __init__(self, silence: Silence) -> None:
+        self._silence = silence
+
+    def __enter__(self) -> None:
+        self._silence.began(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._silence.ended(self)

@@ -15,7 +15,7 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TlsReload:
-    """Looks at the files every ``interval`` seconds, for ever. Calls in flight end on the connections they have.
+    """Checks the files every ``interval`` seconds, until cancelled. Calls in flight finish on their connections.
 
     Make it before the links are opened: what the files hold by then is what the links know.
     """
@@ -24,19 +24,23 @@ class TlsReload:
         self._tls = tls
         self._links = links
         self._interval = interval
-        self._first = tls.fingerprint()
+        self._taken: tuple[bytes | None, ...] = tls.fingerprint()
+        self._looked_at: tuple[bytes | None, ...] = self._taken
 
     async def run(self) -> None:
-        """Open the links anew when the files have changed; files that cannot be used are told, and nothing changes."""
-        taken = looked_at = self._first
+        """Reopen the links if the files have changed; unusable files are reported, and nothing changes."""
         while True:
             await asyncio.sleep(self._interval)
-            found = self._tls.fingerprint()
-            if found in {taken, looked_at}:
-                continue
-            looked_at = found
-            if self._take():
-                taken = found
+            self.look()
+
+    def look(self) -> None:
+        """Look once."""
+        found = self._tls.fingerprint()
+        if found in {self._taken, self._looked_at}:
+            return
+        self._looked_at = found
+        if self._take():
+            self._taken = found
 
     def _take(self) -> bool:
         try:

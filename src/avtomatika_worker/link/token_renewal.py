@@ -16,13 +16,13 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TokenRenewal:
-    """Waits until a token is due, for ever."""
+    """Renews a token whenever it is due, until cancelled."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def run(self) -> None:
-        """Renew in time; what cannot be renewed is had anew by registering again."""
+        """Renew in time; a token that cannot be renewed is replaced by registering again."""
         tokens, backoff = self._link.credentials, Backoff(self._link.settings.calls)
         while True:
             seen, due = tokens.changes.version, tokens.renewal_due_in()

@@ -1,1 +1,1 @@
-"""What watches the worker: health, the watchdog, the load of the machine. On the link thread."""
+"""Monitors the worker: health, the watchdog, the machine's load. Runs on the link thread."""

@@ -1,4 +1,4 @@
-"""What the worker's gauges read, whenever metrics are collected."""
+"""Connects the worker's gauges, which are read whenever metrics are collected."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Final
 
 import psutil
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.monitoring.watchdog import Pulse
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.metrics import Metric, Reading, Recorder
+from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.link_state import LinkState
-from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import ResourcesUsage
 from avtomatika_worker.tasks.poller import Poller
 
@@ -22,22 +23,25 @@ _GIB: Final = 2**30
 _FromUsage = Callable[[ResourcesUsage], Iterable[Reading]]
 
 
-def watch_slots(recorder: Recorder, slots: Slots, poller: Poller) -> None:
-    """Let ``recorder`` read the slots, and the polls that hold some."""
-    recorder.watch(
-        metrics.SLOTS,
-        lambda: [
-            (slots.free, ("free",)),
-            (slots.polling, ("polling",)),
-            (slots.running, ("running",)),
-            (slots.held_back, ("held_back",)),
-        ],
-    )
-    recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight()])
+def watch_slots(recorder: Recorder, state_watch: threadsafe.Watch[WorkerState], poller: Poller) -> None:
+    """Let ``recorder`` read the slots, and the polls holding some."""
+
+    def slots() -> Iterable[Reading]:
+        state = state_watch.value
+        free = max(0, state.slots_usable - state.slots_polling - state.slots_running)
+        return [
+            (free, ("free",)),
+            (state.slots_polling, ("polling",)),
+            (state.slots_running, ("running",)),
+            (state.slots_total - free - state.slots_polling - state.slots_running, ("held_back",)),
+        ]
+
+    recorder.watch(metrics.SLOTS, slots)
+    recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight])
 
 
 def watch_links(recorder: Recorder, links: Sequence[Link], outbox: Outbox) -> None:
-    """Let ``recorder`` read the links, and what waits for each."""
+    """Let ``recorder`` read the links, and the messages waiting for each."""
     recorder.watch(
         metrics.LINK_UP, lambda: [(float(link.state is LinkState.REGISTERED), (link.label,)) for link in links]
     )
@@ -50,7 +54,7 @@ def watch_machine(recorder: Recorder, usage: UsageMonitor, pulse: Pulse) -> None
 
     def watch(metric: Metric, read: _FromUsage) -> None:
         def readings() -> Iterable[Reading]:
-            latest = usage.latest  # once: another thread measures
+            latest = usage.latest  # read once: another thread measures
             return () if latest is None else read(latest)
 
         recorder.watch(metric, readings)

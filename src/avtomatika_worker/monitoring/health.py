@@ -1,8 +1,8 @@
 """The health server: ``/live``, ``/ready``, ``/health`` and ``/metrics``.
 
-In a thread and an event loop of its own: nothing that a skill does is an outage of it, and unlike a web framework it
-costs a worker neither 13 MiB nor 0.1 s of its start (bench/README.md). Connections wait without a thread each, so that
-any number of idle ones keeps no probe out.
+It has its own thread and event loop: no skill can take it down, and unlike a web framework it costs a worker neither
+13 MiB nor 0.1 s of startup (bench/README.md). Waiting connections need no thread each, so that idle ones never keep
+probes out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from avtomatika_worker.observability.host import listener_at
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
 UNIX_PREFIX: Final = "unix:"
-"""What a host begins with that is the path of a Unix socket."""
+"""The prefix of a host that is the path of a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the worker knows of its own health. A reason is None when all is well."""
+    """The worker's own view of its health. A reason is None if all is well."""
 
     not_live: str | None
     not_ready: str | None
@@ -39,9 +39,9 @@ class Health:
 
 
 class HealthServer:
-    """Answers 200 or 503 with a reason; ``probe`` is asked for every request, in a thread of the server's.
+    """Answers 200 or 503 with a reason; ``probe`` is called for every request, in a thread of the server.
 
-    ``scrape``, if there is one, returns what ``/metrics`` answers, and its content type.
+    ``scrape``, if set, returns the answer of ``/metrics`` and its content type.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class HealthServer:
         self._serving: Serving | None = None
 
     def open(self) -> None:
-        """Listen and answer from now on. Raises `ConfigError` when the port cannot be had."""
+        """Listen and answer from now on. Raises `ConfigError` if the port is not available."""
         if self._serving is not None:
             return
         try:
@@ -70,14 +70,14 @@ class HealthServer:
             _log.info("health server on port %d", self.bound_port, extra={"action": "health_server_started"})
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         serving, self._serving = self._serving, None
         if serving is not None:
             serving.stop()
             _remove_socket(self._host)
 
     async def run(self) -> None:
-        """Serve until cancelled. Raises `ConfigError` when the port cannot be had."""
+        """Serve until cancelled. Raises `ConfigError` if the port is not available."""
         self.open()
         try:
             await asyncio.Event().wait()
@@ -86,11 +86,11 @@ class HealthServer:
 
     @property
     def descriptor(self) -> int | None:
-        """That of the socket that listens; None when none does."""
+        """The port of the listening socket, or None."""
         return None if self._serving is None else self._serving.descriptor
 
     def answer(self, path: str) -> Answer:
-        """Return what a request for ``path`` is answered with. Called in any thread."""
+        """Return the answer to a request for ``path``. May be called from any thread."""
         if path == "/metrics" and self._scrape is not None:
             body, content_type = self._scrape()
             return Answer(HTTPStatus.OK, body, content_type)
@@ -107,7 +107,7 @@ class HealthServer:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Raises OSError."""
+    """Return a listening socket. Raises OSError."""
     address: str | tuple[str, int] = (host, port)
     if host.startswith(UNIX_PREFIX):
         family, address = socket.AF_UNIX, host.removeprefix(UNIX_PREFIX)
@@ -132,10 +132,10 @@ def _remove_socket(host: str) -> None:
 
 
 def _explained(error: OSError, host: str, port: int) -> str:
-    """Say why the port cannot be had; what is wrong may be the address."""
+    """Return why the port is not available; the address may be the problem."""
     at = f"the health server cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return f"WORKER_HEALTH_HOST={host}: {at}; name an address of this machine, 0.0.0.0 for all of them"
+        return f"WORKER_HEALTH_HOST={host}: {at}; use an address of this machine, or 0.0.0.0 for all of them"
     holder = listener_at(port) if error.errno == errno.EADDRINUSE else None
     held = f" by {holder}" if holder is not None else ""
     return f"WORKER_PORT={port}: {at}{held}; choose another port, 0 for any, or --no-health-check"

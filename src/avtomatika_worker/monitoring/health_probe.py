@@ -1,4 +1,4 @@
-"""What the worker knows of its own health, for the health server. Asked from the link thread."""
+"""The worker's own view of its health, for the health server. Called on the link thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avtomatika_worker.policy.link_state import LinkState
 
 @dataclass(frozen=True, slots=True)
 class HealthProbe:
-    """Looks at everything that counts; ``facts`` are told as they are."""
+    """Checks everything relevant; ``facts`` are passed on unchanged."""
 
     links: Sequence[Link]
     outbox: Outbox
@@ -26,7 +26,7 @@ class HealthProbe:
     facts: Mapping[str, Any]
 
     def __call__(self) -> Health:
-        """Return the worker's health at this moment. An orchestrator's outage is not the worker's."""
+        """Return the worker's current health. An orchestrator's outage is not the worker's."""
         return Health(not_live=self.watchdog.problem(), not_ready=self._not_ready(), details=self._details())
 
     def _not_ready(self) -> str | None:

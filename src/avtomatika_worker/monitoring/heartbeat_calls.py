@@ -1,6 +1,6 @@
-"""The heartbeat process's calls: heartbeats, and what renews an access token that is refused meanwhile.
+"""The heartbeat process's calls: heartbeats, and the renewal of a refused access token.
 
-It imports nothing but the standard library.
+It imports only the standard library.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Message = dict[str, Any]
 
 
 class Renewal(TypedDict):
-    """A request for another access token: `protocol.codec.Request`, as it comes."""
+    """A request for another access token: a decoded `protocol.codec.Request`."""
 
     method: str
     path: str
@@ -44,7 +44,7 @@ class Renewal(TypedDict):
 
 
 class Form(TypedDict):
-    """`services.keepalive.KeepAlive`, as it comes."""
+    """A decoded `link.keepalive.KeepAlive`."""
 
     path: str
     parts: tuple[str, str, str]
@@ -67,7 +67,7 @@ class Proxy(TypedDict):
 
 
 class Place(TypedDict):
-    """Where an orchestrator is."""
+    """An orchestrator's address."""
 
     url: str
     proxy: Proxy | None
@@ -82,7 +82,7 @@ class Tls(TypedDict):
 
 
 def steady() -> float:
-    """Return what `services.clock.steady` returns in the worker."""
+    """Return the same as `link.clock.steady` in the worker."""
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
@@ -98,7 +98,7 @@ def sealed(form: Form) -> bytes:
 
 
 class Orchestrator:
-    """Sends heartbeats to one orchestrator; on a connection of its own each, with TLS files as they are then."""
+    """Sends heartbeats to one orchestrator, each on a new connection with the current TLS files."""
 
     def __init__(self, place: Place, tls: Tls, user_agent: str, timeout: float = _TIMEOUT) -> None:
         parts = urlsplit(place["url"])
@@ -113,9 +113,9 @@ class Orchestrator:
             self._headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
     def beat(self, form: Form) -> Message:
-        """Send a heartbeat and return what there is to report. Blocks; raises nothing that the network may cause.
+        """Send a heartbeat and return a report. Blocks; never raises because of the network.
 
-        An access token that is refused is renewed: it is changed in ``form``, and reported.
+        A refused access token is renewed: it is changed in ``form``, and reported.
         """
         report: Message = {"asked": steady(), "registrations": form["registrations"]}
         try:
@@ -131,7 +131,7 @@ class Orchestrator:
         return report
 
     def _renewed(self, form: Form, headers: Mapping[str, str]) -> Message | None:
-        """Get another access token; return the answer that brought it, None when nothing did."""
+        """Get another access token; return the answer with it, or None."""
         for each in form["renewals"]:
             body = None if each["body"] is None else base64.b64decode(each["body"])
             answer = self._call(each["method"], each["path"], body, headers)
@@ -167,7 +167,7 @@ class Orchestrator:
         return {"status": answer.status, "headers": good, "body": content.decode("latin-1")}
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str, Mapping[str, str]]:
-        """Return a connection, what stands before the path in a request on it, and headers for the proxy."""
+        """Return a connection, the prefix of a request's path on it, and headers for the proxy."""
         if self._proxy is None:
             return self._connected(self._url), "", {}
         proxy, credentials = urlsplit(self._proxy["url"]), self._proxy["headers"]
@@ -222,7 +222,7 @@ def _in_time(connected: socket.socket, seconds: float) -> Generator[None]:
 
 
 def _no_password() -> str:
-    """Answer for the person whom OpenSSL would ask at the terminal."""
+    """Answer instead of the person whom OpenSSL would ask at the terminal."""
     raise ValueError("the key is encrypted")
 
 
@@ -231,7 +231,7 @@ def _place(url: SplitResult) -> tuple[str, int]:
 
 
 def _tokens(body: str) -> dict[str, str]:
-    """Return the tokens that an answer brings, those that a header can carry; the worker looks at the rest."""
+    """Return the tokens in an answer that fit in a header; the worker handles the rest."""
     try:
         read: Any = json.loads(body)
         found = {name: read.get(name) for name in ("access_token", "refresh_token")}

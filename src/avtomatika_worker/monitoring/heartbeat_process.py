@@ -1,7 +1,7 @@
-"""The worker's side of the heartbeat process: starts it, keeps it informed, hears it, and starts it again.
+"""The worker's side of the heartbeat process: starts it, updates it, listens to it and restarts it.
 
-That process sends heartbeats and answers health checks while something holds the GIL, and no thread of the worker can
-run. The worker never waits for it: while it is not there, all is as without it. Runs in the link thread.
+That process sends heartbeats and answers health checks while something holds the GIL and no thread of the worker can
+run. The worker never waits for it: while it is down, everything works as without it. Runs on the link thread.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _log: Final = logging.getLogger("avtomatika_worker.heartbeat_process")
 _PROGRAM: Final = str(Path(__file__).with_name("heartbeat_program.py"))
 
 HUNG_AFTER: Final = 50
-"""Lines in a row that it does not echo, after which it is taken to hang: 10 s."""
+"""Consecutive lines without an echo after which it counts as hung: 10 s."""
 
 HELD_NOTICE: Final = 2.0
-"""Seconds without a turn of the link thread that the log tells of."""
+"""Seconds without a turn of the link thread that are logged."""
 
 _HEALTH_EVERY: Final = 5
-"""Lines of which one carries the health."""
+"""One in this many lines carries the health."""
 
 _END_TIMEOUT: Final = 2.0
 _CATCH_UP_TIMEOUT: Final = 1.0
@@ -49,7 +49,7 @@ _LOOK: Final = 0.01
 _INHERITED: Final = frozenset(
     {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ"}
 )
-"""What it gets of the environment: no token is in that."""
+"""The environment variables it gets: none has a token."""
 
 
 class ProxyPlan(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class ProxyPlan(msgspec.Struct, frozen=True):
 
 
 class OrchestratorPlan(msgspec.Struct, frozen=True):
-    """Where an orchestrator is."""
+    """An orchestrator's address."""
 
     url: str
     proxy: ProxyPlan | None
@@ -81,7 +81,7 @@ class TlsPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What does not change while it runs. ``limit``: seconds of the worker's silence after which it counts as dead."""
+    """The constants of a run. ``limit``: seconds of the worker's silence after which it counts as dead."""
 
     orchestrators: tuple[OrchestratorPlan, ...]
     tls: TlsPlan
@@ -91,7 +91,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """What the worker writes; ``forms`` are those that have changed."""
+    """A line from the worker; ``forms`` are those that have changed."""
 
     pulse: int
     forms: list[tuple[int, KeepAlive | None]]
@@ -99,7 +99,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class _Heard(msgspec.Struct, frozen=True):
-    """What it writes: one of these."""
+    """A line from the process: one of these."""
 
     echo: int | None = None
     report: Report | None = None
@@ -134,7 +134,7 @@ class HeartbeatProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process's id; None while there is none."""
+        """The process's id, or None without a process."""
         return None if self._child is None else self._child.pid
 
     async def run(self) -> None:
@@ -154,14 +154,14 @@ class HeartbeatProcess:
             await asyncio.sleep(delay)
 
     def cease(self) -> None:
-        """Have no further heartbeat sent by it: the last word is the worker's own."""
+        """Stop its heartbeats: the worker itself sends the last one."""
         self._ceased = True
         if self._child is not None:
             self._publish(self._child)
 
     async def caught_up(self) -> None:
-        """Wait until it has reported all that it did before this, for a moment at most. Awaited in any event loop."""
-        number, until = self._pulses + 1, time.monotonic() + _CATCH_UP_TIMEOUT  # what it echoes comes after that
+        """Wait briefly until it has reported everything so far. May be awaited in any event loop."""
+        number, until = self._pulses + 1, time.monotonic() + _CATCH_UP_TIMEOUT  # its echo comes after that
         while self._child is not None and (left := until - time.monotonic()) > 0:
             seen = self._echoed.version
             if self._echoed.value >= number:
@@ -180,7 +180,7 @@ class HeartbeatProcess:
         self._echoed.publish(0)
         try:
             return await self._accompany(child)
-        except Exception:  # noqa: BLE001 - the worker goes on without it
+        except Exception:  # noqa: BLE001 - the worker continues without it
             _log.error(
                 "the heartbeat process said what the worker cannot deal with: this is a bug of theirs",
                 exc_info=True,
@@ -193,7 +193,7 @@ class HeartbeatProcess:
             await child.end()
 
     async def _accompany(self, child: _Child) -> str:
-        """Write to it and read from it until it ends, or does not answer; return how it ended."""
+        """Write to it and read from it until it ends or stops answering; return how it ended."""
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read(child), name="heartbeat process")
             while not reading.done():
@@ -207,7 +207,7 @@ class HeartbeatProcess:
         return reading.result()
 
     def _look_at_turns(self) -> None:
-        """Log that the worker was held up: nobody could while it was."""
+        """Log that the worker was blocked: it could not do so meanwhile."""
         now = time.monotonic()
         held, self._turn_at = now - self._turn_at - PULSE, now
         if held < HELD_NOTICE:
@@ -230,7 +230,7 @@ class HeartbeatProcess:
         child.write(_Line(self._pulses, changed, health))
 
     async def _read(self, child: _Child) -> str:
-        """Do what it says until it ends; return how it ended."""
+        """Process its lines until it ends; return how it ended."""
         while line := await child.reader.readline():
             heard = _decoder.decode(line)
             if heard.echo is not None:
@@ -255,7 +255,7 @@ class _Child:
         self._popen = popen
         self.reader = reader
         self._writer = writer
-        # A child that a skill has forked would keep it from noticing the worker's end at once.
+        # A child forked by a skill would keep it from noticing the worker's end at once.
         self._take_back = close_in_forked_children(writer.get_extra_info("socket").fileno())
 
     @classmethod
@@ -278,11 +278,11 @@ class _Child:
         return self._popen.pid
 
     def write(self, message: Plan | _Line) -> None:
-        """Write a line; nobody may read it any more."""
+        """Write a line; its reader may be gone."""
         self._writer.write(msgspec.json.encode(message) + b"\n")
 
     async def exit_code(self) -> str:
-        """Wait for its end for a moment, and return how it ended, for people."""
+        """Wait briefly for its end, and describe how it ended."""
         await self._gone(_END_TIMEOUT)
         code = self._popen.returncode
         return "not yet" if code is None else f"by signal {-code}" if code < 0 else f"exit code {code}"
@@ -292,7 +292,7 @@ class _Child:
         self._popen.kill()
 
     async def end(self) -> None:
-        """Hang up, on which it ends, and kill it if it does not."""
+        """Close the connection, which ends it, and kill it if it does not end."""
         self._take_back()
         self._writer.close()
         if not await self._gone(_END_TIMEOUT):
@@ -301,13 +301,13 @@ class _Child:
 
     async def _gone(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
-        while self._popen.poll() is None and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
+        while self._popen.poll() is None and time.monotonic() < until:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_LOOK)
         return self._popen.returncode is not None
 
 
 def _start_interpreter(pipe: int, listener: int | None) -> subprocess.Popen[bytes]:
-    # Signals for all processes of a unit or a terminal are for the worker; it inherits that they are blocked.
+    # Signals to all processes of a unit or a terminal are for the worker; the process inherits them blocked.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
     numbers = (pipe, -1 if listener is None else listener, os.getpid())
     try:

@@ -1,6 +1,6 @@
-"""Serves the answers of the health server: HTTP/1.0 with deadlines, in a thread and an event loop of its own.
+"""Serves the health server's answers: HTTP/1.0 with deadlines, in its own thread and event loop.
 
-It imports nothing but the standard library: the heartbeat process, which is small, serves with it as well.
+It imports only the standard library: the small heartbeat process uses it too.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker._forks import close_in_forked_children
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
 REQUEST_TIMEOUT: Final = 5.0
-"""Seconds that a client has to send its request and take the answer, all together."""
+"""Seconds in total for a client to send its request and read the answer."""
 
 MOST_CONNECTIONS: Final = 128
-"""Connections at the same time, or an eighth of the limit of open files; the oldest makes room for another."""
+"""The most connections, or an eighth of the open file limit; the oldest makes room for a new one."""
 
 MOST_REQUESTS: Final = 32
-"""Requests that are answered at the same time; further clients are hung up on."""
+"""The most requests answered at the same time; further clients are disconnected."""
 
 PATHS: Final = frozenset({"/live", "/ready", "/health"})
-"""What is answered about health."""
+"""The paths of health checks."""
 
 _LONGEST_HEAD: Final = 16 * 1024
 _JOIN_TIMEOUT: Final = 2.0
@@ -42,7 +43,7 @@ _JSON: Final = "application/json; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request is answered with."""
+    """The answer to a request."""
 
     status: HTTPStatus
     body: bytes
@@ -70,7 +71,7 @@ def health_answer(
     details: Mapping[str, object],
     encode: Callable[[object], bytes],
 ) -> Answer:
-    """Return what a request for ``path``, one of `PATHS`, is answered with. A reason is None when all is well."""
+    """Return the answer to a request for ``path``, one of `PATHS`. A reason is None if all is well."""
     if path == "/health":
         facts = {"live": not_live is None, "ready": not_ready is None, "not_live": not_live, "not_ready": not_ready}
         return Answer(HTTPStatus.OK, encode({**facts, **details}))
@@ -81,7 +82,7 @@ def health_answer(
 
 
 class Connections:
-    """The connections of one event loop. ``answer`` is asked for every request, in a thread of its own."""
+    """The connections of one event loop. ``answer`` is called for every request, in its own thread."""
 
     def __init__(self, answer: Callable[[str], Answer]) -> None:
         self._answer = answer
@@ -90,11 +91,11 @@ class Connections:
         self._answering = 0
 
     def make(self) -> asyncio.Protocol:
-        """Make the protocol of a connection that was accepted."""
+        """Make the protocol of an accepted connection."""
         return _Connection(self)
 
     def opened(self, connection: _Connection) -> None:
-        """Take note of a connection; when there are too many, the oldest goes."""
+        """Add a connection; if there are too many, close the oldest."""
         self._open[connection] = None
         if len(self._open) > self._most:
             next(iter(self._open)).hang_up()
@@ -109,7 +110,7 @@ class Connections:
             connection.hang_up()
 
     def answer(self, connection: _Connection, path: str, *, with_body: bool) -> None:
-        """Answer in a thread: a probe may have to ask other processes. Hang up when there are too many already."""
+        """Answer in a thread, as a probe may query other processes. Disconnect if there are already too many."""
         if self._answering >= MOST_REQUESTS:
             connection.hang_up()
             return
@@ -121,11 +122,10 @@ class Connections:
             connection.send(answer, with_body=with_body)
 
         def work() -> None:
-            try:
+            with caught() as kept:  # whatever the probe raises, the server goes on
                 answer = self._answer(path)
-            except BaseException:  # noqa: BLE001 - whatever the probe raises, the server goes on
-                _log.debug("a request to the health server failed", exc_info=True)
-                answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error":"internal error"}')
+            if kept.error is not None:
+                answer = _failed(kept.error)
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(done, answer)
 
@@ -149,12 +149,12 @@ class Serving:
 
     @property
     def descriptor(self) -> int:
-        """That of the socket that listens."""
+        """The port of the listening socket."""
         return self._listener.fileno()
 
     def start(self) -> None:
         """Start the thread; on return it serves."""
-        # A child that a skill has forked would hold the port long after this worker.
+        # A child forked by a skill would hold the port long after this worker.
         self._take_back = close_in_forked_children(self._listener.fileno())
         try:
             self._thread.start()
@@ -165,7 +165,7 @@ class Serving:
             raise
 
     def stop(self) -> None:
-        """Serve no more; connections are closed."""
+        """Stop serving, and close the connections."""
         with contextlib.suppress(RuntimeError):  # its loop has ended
             self._loop.result().call_soon_threadsafe(self._end.set)
         self._thread.join(_JOIN_TIMEOUT)
@@ -199,10 +199,10 @@ class _Connection(asyncio.Protocol):
         self._take_back: Callable[[], None] = _nothing
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the time that the client has."""
+        """Start the client's time limit."""
         self._transport = transport if isinstance(transport, asyncio.Transport) else None
         self._deadline = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT, self.hang_up)
-        # A forked child that has the connection as well would keep it open: the client waits for its end.
+        # A forked child with the connection would keep it open: the client waits for its end.
         self._take_back = close_in_forked_children(transport.get_extra_info("socket").fileno())
         self._among.opened(self)
 
@@ -214,7 +214,7 @@ class _Connection(asyncio.Protocol):
         self._among.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read the request's head; what follows it is of no interest."""
+        """Read the request's head; the rest is ignored."""
         if self._asked:
             return
         self._head += data
@@ -234,7 +234,7 @@ class _Connection(asyncio.Protocol):
             self._among.answer(self, words[1].partition("?")[0], with_body=words[0] == "GET")
 
     def send(self, answer: Answer, *, with_body: bool) -> None:
-        """Send the answer, and close behind it."""
+        """Send the answer, then close."""
         if self._transport is None or self._transport.is_closing():
             return
         head = (
@@ -249,3 +249,8 @@ class _Connection(asyncio.Protocol):
         self._among.closed(self)
         if self._transport is not None:
             self._transport.abort()
+
+
+def _failed(error: BaseException) -> Answer:
+    _log.debug("a request to the health server failed", exc_info=error)
+    return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error":"internal error"}')

@@ -1,4 +1,4 @@
-"""Lets fewer slots be used while memory or CPU run short. Runs in the link thread; slots belong to the main loop."""
+"""Uses fewer slots while memory or CPU is short. Runs on the link thread; slots belong to the main loop."""
 
 from __future__ import annotations
 
@@ -9,39 +9,45 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from avtomatika_worker import threadsafe
+from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
-from avtomatika_worker.policy.slots import Slots
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at the load."""
+"""Seconds between checks of the load."""
 
 _COMPLAIN_EVERY: Final = 60.0
-"""Seconds between two error lines about a load that cannot be measured."""
+"""Seconds between error lines about a load that cannot be measured."""
 
 
 class SlotTuning:
-    """Measures the load, asks the policy, and has the slots limited by ``apply``.
+    """Measures the load, applies the policy, and limits the slots through ``apply``.
 
-    ``measure`` returns the percentages of memory and CPU that are in use; it is called in a thread of its own.
+    ``measure`` returns the percentages of memory and CPU in use; it is called in its own thread.
     """
 
     def __init__(
-        self, tuner: SlotTuner, slots: Slots, measure: Callable[[], tuple[float, float]], apply: Callable[[int], object]
+        self,
+        tuner: SlotTuner,
+        state_watch: threadsafe.Watch[WorkerState],
+        measure: Callable[[], tuple[float, float]],
+        apply: Callable[[int], object],
     ) -> None:
         self._tuner = tuner
-        self._slots = slots
+        self._state_watch = state_watch
         self._measure = measure
         self._apply = apply
         self._complained = -_COMPLAIN_EVERY
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="usage")
         try:
-            await loop.run_in_executor(pool, self._load)  # a CPU load is one since the measurement before
+            await loop.run_in_executor(pool, self._load)  # a CPU load covers the time since the previous measurement
             while True:
                 await asyncio.sleep(LOOK_EVERY)
                 load = await loop.run_in_executor(pool, self._load)
@@ -52,9 +58,9 @@ class SlotTuning:
 
     def look(self, load: Load, now: float) -> None:
         """Decide once."""
-        tuner = self._tuner
+        tuner, state = self._tuner, self._state_watch.value
         before = tuner.usable
-        usable = tuner.look(load, self._slots.running, now)
+        usable = tuner.look(load, state.slots_running, now)
         if usable == before:
             return
         self._apply(usable)
@@ -63,26 +69,25 @@ class SlotTuning:
                 "%s: %d of %d slots may be used",
                 tuner.short_of(load) or "the load is high",
                 usable,
-                self._slots.total,
+                state.slots_total,
                 extra={"action": "slots_shrunk", "slots": usable},
             )
         else:
             _log.info(
                 "%d of %d slots may be used again",
                 usable,
-                self._slots.total,
+                state.slots_total,
                 extra={"action": "slots_grown", "slots": usable},
             )
 
     def _load(self) -> Load | None:
-        try:
-            memory, cpu = self._measure()
-        except Exception as error:  # noqa: BLE001 - a restricted /proc: the slots stay as they are
-            now = time.monotonic()
-            if now - self._complained >= _COMPLAIN_EVERY:
-                self._complained = now
-                _log.error(
-                    "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
-                )
-            return None
-        return Load(memory=memory, cpu=cpu)
+        measured = attempted(self._measure, self._without)  # a restricted /proc: the slots stay as they are
+        return None if measured is None else Load(memory=measured[0], cpu=measured[1])
+
+    def _without(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN_EVERY:
+            self._complained = now
+            _log.error(
+                "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
+            )

@@ -1,11 +1,11 @@
-"""What the heartbeat process does: it stands in for a worker that does not get to run.
+"""The heartbeat process's work: it stands in for a worker that does not get to run.
 
-The worker writes a line of JSON every `PULSE` seconds: what to send to each orchestrator, and what it knows of its
-health. While those lines come, this process does nothing. Without one for `SILENT_AFTER` seconds, the worker is held up
-(something holds the GIL); then it sends the heartbeats that are due, and accepts the connections to the health server
-that the worker leaves waiting. What it is answered it writes back, for the worker to read when it runs again.
+The worker writes a line of JSON every `PULSE` seconds: the messages for each orchestrator, and its health. While those
+lines arrive, this process does nothing. Without one for `SILENT_AFTER` seconds, the worker is blocked (something holds
+the GIL); then it sends the heartbeats that are due, and accepts the connections that the worker leaves waiting at the
+health server. It writes the answers back, for the worker to read when it runs again.
 
-It imports the standard library and modules of the package that need no more, and none of the user's code.
+It imports only the standard library and modules of the package that need nothing else, and no user code.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from avtomatika_worker.monitoring.heartbeat_calls import Form, Message, Orchestr
 from avtomatika_worker.monitoring.probe_server import PATHS, Answer, Connections, health_answer
 
 PULSE: Final = 0.2
-"""Seconds between two of the worker's lines."""
+"""Seconds between the worker's lines."""
 
 SILENT_AFTER: Final = 0.6
-"""Seconds without a line after which the worker is taken to be held up."""
+"""Seconds without a line after which the worker counts as blocked."""
 
 LONGEST_LINE: Final = 2**24
-"""Bytes that a line may have, in either direction."""
+"""The longest line in bytes, in either direction."""
 
 _ACCEPT_AFTER: Final = 0.1
-"""Seconds that the worker has for accepting a connection at least."""
+"""The least time the worker has to accept a connection, in seconds."""
 
 _LOOK_AT_PARENT: Final = 0.5
 _LONGEST_PAUSE: Final = 300.0
@@ -42,7 +42,7 @@ _LIMITED: Final = 429
 
 
 class Health(TypedDict):
-    """What the worker knows of its own health."""
+    """The worker's own view of its health."""
 
     not_live: str | None
     not_ready: str | None
@@ -50,9 +50,9 @@ class Health(TypedDict):
 
 
 class StandIn:
-    """What the worker has said, and what is done in its place while it says nothing.
+    """The worker's last report, and the actions in its place while it is silent.
 
-    ``limit``: seconds of silence after which it counts as dead, and nothing is done in its place any more.
+    ``limit``: seconds of silence after which it counts as dead, and nothing more is done in its place.
     """
 
     def __init__(self, setup: Message, listener: socket.socket | None, writer: asyncio.StreamWriter) -> None:
@@ -73,11 +73,11 @@ class StandIn:
 
     @property
     def stands_in(self) -> bool:
-        """Whether the worker is held up, and may be back."""
+        """Whether the worker is blocked, but may return."""
         return SILENT_AFTER <= self.silence <= self._limit
 
     def hear(self, line: Message) -> None:
-        """Take what the worker says, and answer."""
+        """Process a line from the worker, and answer."""
         self._heard = time.monotonic()
         for number, form in line["forms"]:
             self._forms[number] = form
@@ -90,7 +90,7 @@ class StandIn:
     # ------------------------------------------------------------------------------------------ heartbeats
 
     async def beat(self, number: int) -> NoReturn:
-        """Send an orchestrator the heartbeats that are due while the worker is silent; for ever."""
+        """Send an orchestrator the heartbeats that are due while the worker is silent, until cancelled."""
         not_before = 0.0
         while True:
             form, now = self._forms[number], time.monotonic()
@@ -106,7 +106,7 @@ class StandIn:
     # ------------------------------------------------------------------------------------------ health
 
     def serve(self) -> None:
-        """Answer from now on what the worker leaves waiting."""
+        """Answer the connections that the worker leaves waiting from now on."""
         if self._listener is None:
             return
         connections = Connections(self.answer)
@@ -134,7 +134,7 @@ class StandIn:
         loop.add_reader(listener, knock)
 
     def answer(self, path: str) -> Answer:
-        """Return what a request for ``path`` is answered with, from what the worker said last."""
+        """Return the answer to a request for ``path``, based on the worker's last report."""
         if path == "/metrics" and self._has_metrics:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b'{"error":"the worker is held up; its metrics are its own"}')
         if path not in PATHS:
@@ -151,7 +151,7 @@ class StandIn:
 
 
 def _asked_pause(report: Message) -> float:
-    """Return the seconds for which an orchestrator asks to be left alone."""
+    """Return the wait requested by an orchestrator, in seconds."""
     text = report.get("headers", {}).get("retry-after", "") if report.get("status") == _LIMITED else ""
     return min(float(text), _LONGEST_PAUSE) if text.isdigit() else 0.0
 
@@ -175,7 +175,7 @@ async def stand_in(pipe: socket.socket, listener: socket.socket | None, parent: 
 
 async def _end_without(parent: int) -> NoReturn:
     """End with the worker, although a process that it has forked may hold its end of the pipe open."""
-    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells
+    while os.getppid() == parent:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(_LOOK_AT_PARENT)
     os._exit(0)
 
@@ -183,7 +183,7 @@ async def _end_without(parent: int) -> NoReturn:
 def main(arguments: list[str]) -> NoReturn:
     """Run the process: with the descriptors of the pipe and of the health server's socket (or -1), and the worker's id.
 
-    The worker has started it with the signals blocked that end a program: it ends when the worker does.
+    The worker starts it with the terminating signals blocked: it ends when the worker does.
     """
     descriptor, listening, parent = map(int, arguments)
     pipe = socket.socket(fileno=descriptor)

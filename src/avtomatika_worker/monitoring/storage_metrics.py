@@ -13,7 +13,7 @@ from avtomatika_worker.observability.telemetry import Telemetry
 
 
 class StorageMetrics(Observer):
-    """Tells telemetry. Buckets and keys are attributes of spans, never labels of metrics."""
+    """Reports to telemetry. Buckets and keys are span attributes, never metric labels."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry

@@ -1,4 +1,4 @@
-"""Measures the machine's load now and then, for the heartbeats. Runs in the link thread."""
+"""Measures the machine's load periodically for the heartbeats. Runs on the link thread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -22,19 +23,19 @@ UsageChecker = Callable[[], Mapping[str, Any] | ResourcesUsage]
 """Returns ``{"cpu_load_percent": …, "ram_used_gb": …, "devices_usage": [{"unit_id": …, "load_percent": …}]}``."""
 
 MEASURE_EVERY: Final = 5.0
-"""Seconds between two measurements."""
+"""Seconds between measurements."""
 
 FIRST_AFTER: Final = 0.2
 """Seconds over which the first load is measured."""
 
 _COMPLAIN_EVERY: Final = 60.0
-"""Seconds between two error lines about measurements that fail."""
+"""Seconds between error lines about failing measurements."""
 
 
 class UsageMonitor:
-    """Holds the newest measurement: the user's checker's, or the machine's own.
+    """Holds the newest measurement, by the user's checker or of the machine.
 
-    The checker is user code: it runs in a thread of its own, and one that hangs holds nothing up.
+    The checker is user code: it runs in its own thread, so that it blocks nothing if it hangs.
     """
 
     def __init__(self, checker: UsageChecker | None = None) -> None:
@@ -44,7 +45,7 @@ class UsageMonitor:
 
     @property
     def latest(self) -> ResourcesUsage | None:
-        """The newest measurement; None before the first, and after one that failed. May be read from any thread."""
+        """The newest measurement, or None before the first and after a failed one. May be read from any thread."""
         return self._latest
 
     async def run(self) -> None:
@@ -52,7 +53,7 @@ class UsageMonitor:
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, thread_name_prefix="usage")
         try:
-            await loop.run_in_executor(pool, self._look)  # a load is one since the measurement before
+            await loop.run_in_executor(pool, self._look)  # a load covers the time since the previous measurement
             await asyncio.sleep(FIRST_AFTER)
             while True:
                 self._latest = await loop.run_in_executor(pool, self._look)
@@ -61,15 +62,17 @@ class UsageMonitor:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _look(self) -> ResourcesUsage | None:
-        try:
-            usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False, from_attributes=True)
-            canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would make every heartbeat fail, as NaN
-        except Exception as error:  # noqa: BLE001 - user code, or a restricted /proc: a heartbeat goes without it
-            now = time.monotonic()
-            if now - self._complained >= _COMPLAIN_EVERY:
-                self._complained = now
-                _log.error(
-                    "the usage cannot be told: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
-                )
-            return None
+        return attempted(self._usage, self._without)  # user code, or a restricted /proc: heartbeats continue
+
+    def _usage(self) -> ResourcesUsage | None:
+        usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False, from_attributes=True)
+        canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would fail every heartbeat, such as NaN
         return usage
+
+    def _without(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN_EVERY:
+            self._complained = now
+            _log.error(
+                "the usage is not reported: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
+            )

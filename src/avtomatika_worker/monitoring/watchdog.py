@@ -1,4 +1,4 @@
-"""Watches the main loop and the poller from the link thread: neither may stop without a word."""
+"""Watches the main loop and the poller from the link thread: neither may stop silently."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Final
 _log: Final = logging.getLogger("avtomatika_worker.watchdog")
 
 TICK: Final = 0.5
-"""Seconds between two signs of life of the main loop, and between two looks at them."""
+"""Seconds between the main loop's signs of life, and between checks of them."""
 
 BLOCKED_AFTER: Final = 2.0
-"""Seconds without a sign of life after which the log says who blocks the loop."""
+"""Seconds without a sign of life after which the log says what blocks the loop."""
 
 STALLED_AFTER: Final = 10.0
-"""Seconds for which a poll may be due without going out."""
+"""Seconds for which a poll may be due without being sent."""
 
 _FRAMES: Final = 12
-"""Frames of the stack that are logged: the innermost are what matters."""
+"""The number of stack frames logged: the innermost ones matter."""
 
 
 class Pulse:
-    """The main loop's sign of life; `run` lives there, the rest may be asked from any thread.
+    """The main loop's sign of life; `run` runs there, the rest may be called from any thread.
 
-    With each beat it asks ``poll_is_due`` over there, and publishes the answer.
+    With each beat it calls ``poll_is_due`` there, and publishes the answer.
     """
 
     def __init__(self, poll_is_due: Callable[[], bool] = lambda: False) -> None:
@@ -49,31 +49,31 @@ class Pulse:
             await asyncio.sleep(TICK)
 
     def poll_is_due(self) -> bool:
-        """Whether a poll should have gone out at the last beat."""
+        """Whether a poll was due at the last beat."""
         return self._poll_is_due
 
     @property
     def silence(self) -> float:
-        """Seconds for which the loop has been blocked; 0 when it is not."""
+        """Seconds for which the loop has been blocked, or 0."""
         if self._loop is None:
             return 0.0
         silence = time.monotonic() - self._at - TICK
         return silence if silence > TICK else 0.0
 
     def blocker(self) -> str:
-        """Return the name of what runs in the main loop at this moment."""
+        """Return the name of the task that the main loop is running."""
         task = asyncio.current_task(self._loop) if self._loop is not None else None
         return task.get_name() if task is not None else "a callback"
 
     def stack(self) -> str:
         """Return where the main loop's thread is, innermost frame last."""
-        frames = sys._current_frames()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented all the same
+        frames = sys._current_frames()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented nonetheless
         frame = frames.get(self._thread_id)
         return "" if frame is None else "".join(traceback.format_stack(frame)[-_FRAMES:])
 
 
 class Watchdog:
-    """Runs in the link thread. ``poll_is_due`` returns whether a poll should go out now."""
+    """Runs on the link thread. ``poll_is_due`` returns whether a poll should be sent now."""
 
     def __init__(
         self,
@@ -95,18 +95,18 @@ class Watchdog:
         self._stalled = False
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(TICK)
             self.look()
 
     def look(self) -> None:
-        """Look once."""
+        """Check once."""
         self._look_at_loop()
         self._look_at_poller(self._clock())
 
     def problem(self) -> str | None:
-        """Return why the worker is not alive; None when it is."""
+        """Return why the worker is not live, or None if it is."""
         silence = self._pulse.silence
         if silence > self._blocked_limit:
             return f"the main loop has been blocked for {silence:.0f} s by {self._blocked or self._pulse.blocker()}"

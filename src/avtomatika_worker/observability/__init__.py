@@ -1,4 +1,4 @@
-"""What a worker tells about itself: logs with the task's context, facts about its host."""
+"""A worker's reports about itself: logs with the task's context, metrics, facts about its host."""
 
 from __future__ import annotations
 

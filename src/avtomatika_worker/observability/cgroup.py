@@ -1,4 +1,4 @@
-"""What the control group gives this process: a container's share of the machine (Linux, versions 1 and 2)."""
+"""Reads this process's control group: a container's share of the machine (Linux, versions 1 and 2)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Final
 _ROOT: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _UNLIMITED: Final = 2**60
-"""Bytes from which a limit of version 1 is none: it writes the largest number of pages instead of a word."""
+"""Bytes from which a version 1 limit means none: it uses the largest number of pages instead of a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A limit, and the directory of the group that it holds for: everything in there shares it."""
+    """A limit, and the directory of the group it applies to: everything in there shares it."""
 
     value: float
     group: Path
 
 
 class ControlGroup:
-    """Reads the group's files anew at each call: limits may change while a process runs.
+    """Reads the group's files at every call, as limits may change while a process runs.
 
-    Where there is no limit, no control group or no permission, the answer is None.
+    Without a limit, a control group or permission, the answer is None.
     """
 
     def __init__(self, root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> None:
@@ -37,7 +37,7 @@ class ControlGroup:
         return None if limit is None else limit.value
 
     def cpu_seconds(self) -> float | None:
-        """Return the seconds of CPU time that everything under the limit has used."""
+        """Return the CPU time used by everything under the limit, in seconds."""
         limit = self._cpu_limit()
         if limit is None:
             return None
@@ -49,12 +49,12 @@ class ControlGroup:
         return None if used is None else used / 1e9
 
     def memory(self) -> int | None:
-        """Return the limit of memory in bytes."""
+        """Return the memory limit in bytes."""
         limit = self._memory_limit()
         return None if limit is None else int(limit.value)
 
     def memory_used(self) -> int | None:
-        """Return the bytes that everything under the limit uses, without the page cache that can be dropped."""
+        """Return the memory used by everything under the limit, in bytes, without the reclaimable page cache."""
         limit = self._memory_limit()
         if limit is None:
             return None
@@ -78,19 +78,19 @@ class ControlGroup:
         return self._tightest("memory", _memory_v2 if self._is_v2 else _memory_v1)
 
     def _tightest(self, controller: str, read: Callable[[Path], float | None]) -> _Limit | None:
-        """Return the least of the limits of the process's group and of those it is nested in."""
+        """Return the lowest limit among the process's group and its ancestors."""
         limits = [_Limit(value, group) for group in self._groups(controller) if (value := read(group)) is not None]
         return min(limits, key=lambda limit: limit.value, default=None)
 
     def _groups(self, controller: str) -> list[Path]:
         top = self._root if self._is_v2 else self._root / controller
         path = self._paths().get("" if self._is_v2 else controller, "/").lstrip("/")
-        # In a container the path is often the host's, and what is mounted is the group itself: then only ``top`` is.
+        # In a container, the path is often the host's and the group itself is mounted: then only ``top`` exists.
         leaf = top / path
         return [each for each in (leaf, *leaf.parents) if each.is_relative_to(top) and each.is_dir()]
 
     def _paths(self) -> dict[str, str]:
-        """Return controller → path of the process's group; the controller of version 2 is the empty text."""
+        """Return controller → path of the process's group; version 2's controller is the empty text."""
         paths: dict[str, str] = {}
         for line in _text(self._membership).splitlines():
             _, _, rest = line.partition(":")
@@ -99,7 +99,7 @@ class ControlGroup:
         return paths
 
     def _directory(self, controller: str, like: Path) -> Path:
-        """Return the group of another controller (version 1) that stands where ``like`` does in its own."""
+        """Return the group of another controller (version 1) in the same place as ``like`` in its own."""
         return self._root / controller / Path(*like.relative_to(self._root).parts[1:])
 
 
@@ -127,7 +127,7 @@ def _ratio(quota: str, period: str) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """Read a number; "max" and anything else are none."""
+    """Read a number; "max" and anything else give None."""
     return float(text) if text.lstrip("-").isdecimal() else None
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, through NVML (extra ``[gpu]``). Without the extra, the driver or a GPU there are just none."""
+"""NVIDIA GPUs, through NVML (extra ``[gpu]``). Without the extra, the driver or a GPU, there are none."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _GIB: Final = 2**30
 
 
 class Gpus:
-    """The GPUs of this machine. NVML is loaded by the first call."""
+    """The GPUs of this machine. The first call loads NVML."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
         self._handles: dict[str, Any] | None = None
 
     def devices(self) -> tuple[HardwareDevice, ...]:
-        """Return what to announce: model, id (``gpu-0``) and memory in GiB."""
+        """Return the GPUs to announce: model, id (``gpu-0``) and memory in GiB."""
         return tuple(self._device(unit, handle) for unit, handle in self._found().items())
 
     def usage(self) -> tuple[DeviceUsage, ...]:
-        """Return the load of each, in percent, with the memory that is used in GiB."""
+        """Return the load of each GPU in percent, and its used memory in GiB."""
         return tuple(each for unit, handle in self._found().items() if (each := self._usage(unit, handle)))
 
     def _found(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class Gpus:
 
     def _find(self) -> dict[str, Any]:
         try:
-            nvml: Any = importlib.import_module("pynvml")  # untyped, and there only with the extra
+            nvml: Any = importlib.import_module("pynvml")  # untyped, and present only with the extra
         except ImportError:
             return {}
         self._nvml = nvml

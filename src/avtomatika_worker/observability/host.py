@@ -12,12 +12,13 @@ from typing import Final, TypeVar
 
 import psutil
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.observability.cgroup import ControlGroup
 from avtomatika_worker.observability.gpu import Gpus
 from avtomatika_worker.protocol.messages import HardwareDevice
 
 _LOOPBACK: Final = "127.0.0.1"
-# Addresses kept for documentation: a route to them is the route to anywhere. Connecting a UDP socket sends nothing.
+# Documentation addresses: the route to them is the default route. Connecting a UDP socket sends nothing.
 _ANYWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _DISCARD_PORT: Final = 9
 _GIB: Final = 2**30
@@ -28,7 +29,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What a worker announces about its machine: of a container, its share. ``ram_gb`` is in GiB; 0 when unknown."""
+    """The facts a worker announces about its machine, or container. ``ram_gb`` is in GiB; 0 if unknown."""
 
     hostname: str
     ip_address: str
@@ -38,7 +39,7 @@ class HostFacts:
 
 
 def detect_host(group: ControlGroup | None = None) -> HostFacts:
-    """Find out about this machine. Does not raise; what cannot be found out has a harmless value."""
+    """Return the facts about this machine. Never raises; unknown facts get a harmless value."""
     share = group or ControlGroup()
     return HostFacts(
         hostname=_attempt(socket.gethostname, "") or "localhost",
@@ -50,7 +51,7 @@ def detect_host(group: ControlGroup | None = None) -> HostFacts:
 
 
 def listener_at(port: int) -> str | None:
-    """Return who listens at a TCP port of this machine, for people; None where that cannot be found out."""
+    """Return a description of the process listening on a TCP port of this machine, or None if unknown."""
     return _attempt(lambda: _listener_at(port), None)
 
 
@@ -65,21 +66,19 @@ def _listener_at(port: int) -> str | None:
 
 
 def _cpu_cores(share: ControlGroup) -> int:
-    """Return the cores this process may use: a limit of 1.5 CPUs is 2."""
+    """Return the number of cores this process may use: a limit of 1.5 CPUs counts as 2."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = share.cpus()
     return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def _attempt(find: Callable[[], _T], fallback: _T) -> _T:
-    try:
-        return find()
-    except Exception:  # noqa: BLE001 - restricted containers break /proc in many ways; a fact is no reason not to start
-        return fallback
+    # Restricted containers break /proc in many ways; a fact is no reason not to start.
+    return attempted(find, lambda _: fallback)
 
 
 def _outgoing_address() -> str:
-    """Return the address that packets to the outside would carry."""
+    """Return the source address of packets to the outside."""
     for family, anywhere in _ANYWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,6 +1,6 @@
 """The context of log records: every record made while a task runs carries worker_id, task_id and job_id.
 
-It lives in one context variable. Tasks of asyncio and the worker's threads run in copies of their parent's context, so
+It is stored in one context variable. asyncio tasks and the worker's threads run in copies of their parent's context, so
 nothing leaks from one task to another.
 """
 
@@ -23,26 +23,26 @@ LogContextToken = Token[Mapping[str, str]]
 
 
 def current_log_context() -> Mapping[str, str]:
-    """Return the fields that records made here and now carry."""
+    """Return the fields of records made in the current context."""
     return _CONTEXT.get()
 
 
 def bind_log_context(**fields: str) -> LogContextToken:
-    """Add ``fields`` to every record made from now on in this context and in those copied from it.
+    """Add ``fields`` to every record made from now on in this context and its copies.
 
-    Fields bound before stay. Returns what ``reset_log_context`` takes to undo it.
+    Fields bound earlier stay. Returns the token for ``reset_log_context``.
     """
     return _CONTEXT.set(MappingProxyType({**_CONTEXT.get(), **fields}))
 
 
 def reset_log_context(token: LogContextToken) -> None:
-    """Undo one ``bind_log_context``. Raises ValueError in another context than the one that was bound in."""
+    """Undo one ``bind_log_context``. Raises ValueError outside the context it was called in."""
     _CONTEXT.reset(token)
 
 
 @contextlib.contextmanager
 def log_context(**fields: str) -> Generator[None, None, None]:
-    """Add ``fields`` to every record made inside of the block."""
+    """Add ``fields`` to every record made inside the block."""
     token = bind_log_context(**fields)
     try:
         yield
@@ -53,10 +53,9 @@ def log_context(**fields: str) -> Generator[None, None, None]:
 class TaskContextFilter(logging.Filter):
     """Set the context's fields on every record that passes; add it to a handler, not to a logger.
 
-    ``defaults`` hold where the context has nothing, in threads that user code started itself, for example. worker_id,
-    task_id and job_id are always set, to the empty text when unknown, so formats may name them; trace_id and span_id
-    are set inside of a span of OpenTelemetry. What the record
-    brings itself (``extra=``) stays.
+    ``defaults`` apply where the context has nothing, for example in threads started by user code. worker_id, task_id
+    and job_id are always set, to the empty text if unknown, so that formats may name them; trace_id and span_id are set
+    inside an OpenTelemetry span. Fields of the record itself (``extra=``) stay.
     """
 
     def __init__(self, **defaults: str) -> None:
@@ -73,7 +72,7 @@ class TaskContextFilter(logging.Filter):
 
 
 def _current_span() -> dict[str, str]:
-    """Return trace_id and span_id of the span that is open here and now; nothing where nobody traces."""
+    """Return trace_id and span_id of the current span; empty without tracing."""
     otel: Any = sys.modules.get("opentelemetry.trace")  # never imported for this
     span = otel.get_current_span().get_span_context() if hasattr(otel, "get_current_span") else None
     if span is None or not span.is_valid:

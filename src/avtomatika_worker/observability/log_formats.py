@@ -1,4 +1,4 @@
-"""How log records are written: one line of text for people, one JSON object for machines."""
+"""Formats log records: one line of text for people, one JSON object for machines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from avtomatika_worker.observability.printable import printable
 class JsonLogFormatter(JsonFormatter):
     """One JSON object per record: timestamp, level, logger, message, action, the context, extras, exception.
 
-    Every record makes a line of valid JSON: values that JSON does not have are written as their ``repr``.
+    Every record becomes a line of valid JSON: values that JSON lacks are written as their ``repr``.
     """
 
     _ORDER: Final = ("timestamp", "level", "logger", "message", "action", *CONTEXT_FIELDS, "trace_id", "span_id")
@@ -32,7 +32,7 @@ class JsonLogFormatter(JsonFormatter):
         )
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        """Collect the fields in a fixed order, without the empty ones of the context."""
+        """Collect the fields in a fixed order, without empty context fields."""
         found: dict[str, Any] = {}
         super().add_fields(found, record, message_dict)
         found["timestamp"] = _iso_utc(record.created)
@@ -73,9 +73,9 @@ _ALL_LABELS: Final = (("worker", "worker_id"), *_TASK_LABELS)
 class TextLogFormatter(logging.Formatter):
     """One line per record for people; further lines of a message and tracebacks are indented.
 
-    The worker's id is shown only on request: where one worker writes, it would be the same on every line.
+    The worker's id is shown only on request: with a single worker, it would be the same on every line.
 
-    Control characters are escaped and only our own lines start at the margin, so nobody's input can forge a record.
+    Control characters are escaped and only our own lines start at the margin, so no input can forge a record.
     """
 
     def __init__(self, *, color: bool = False, show_worker: bool = False) -> None:
@@ -86,7 +86,7 @@ class TextLogFormatter(logging.Formatter):
         self._levels: dict[str, str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of the record, without the last line's end."""
+        """Return the lines of the record, without a final line break."""
         first, newline, rest = printable(record.getMessage()).partition("\n")
         context = _text_context(record, self._labels)
         line = f"{self._time(record)} {self._level(record.levelname)} {_shown_name(record.name)}  {first}"
@@ -96,14 +96,14 @@ class TextLogFormatter(logging.Formatter):
         return _INDENT.join([line, *more]) if more else line
 
     def _level(self, name: str) -> str:
-        """Return a level's name, as wide as all and in its colour."""
+        """Return a level's name, padded and in its color."""
         known = self._levels.get(name)
         if known is None:
             known = self._levels[name] = self._painted(_COLORS.get(name, ""), _LEVELS.get(name, name).ljust(5))
         return known
 
     def _time(self, record: logging.LogRecord) -> str:
-        """Return the time of day; it is written anew only once a second."""
+        """Return the time of day; it is formatted only once a second."""
         second = int(record.created)
         known, text = self._clock
         if known != second:

@@ -1,4 +1,4 @@
-"""A fault that goes on is told at once, and then once a minute with how often: an outage is a page of log."""
+"""Logs a persistent fault at once, and then once a minute with a count: an outage is one page of log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 EVERY: Final = 60.0
-"""Seconds between two lines about the same fault."""
+"""Seconds between lines about the same fault."""
 
 
 class LogThrottle:
@@ -30,9 +30,9 @@ class LogThrottle:
         kind: Hashable = None,
         error: BaseException | None = None,
     ) -> None:
-        """Log a fault; ``action`` and ``kind`` say which it is. Told too often, it goes to DEBUG and is counted.
+        """Log a fault, identified by ``action`` and ``kind``. If repeated too often, it is logged at DEBUG and counted.
 
-        The traceback of ``error`` goes with it, but not to DEBUG.
+        The traceback of ``error`` is included, except at DEBUG.
         """
         now, key = self._clock(), (action, kind)
         with self._lock:

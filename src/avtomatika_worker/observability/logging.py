@@ -1,7 +1,7 @@
-"""Sets up logs for a process, and keeps them set up.
+"""Sets up logging for a process, and keeps it set up.
 
-Importing this module and making a worker touch no logger; the CLI calls ``configure_logging``, and a program that
-embeds a worker adds ``TaskContextFilter`` to handlers of its own.
+Importing this module and creating a worker touch no logger; the CLI calls ``configure_logging``, and a program that
+embeds a worker adds ``TaskContextFilter`` to its own handlers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from types import CodeType
 from typing import Any, Final, TextIO
 
-from avtomatika_worker.observability.contained import contain_handlers, record_lost
+from avtomatika_worker.observability.contained import MADE_OR_LOST, contain_handlers
 from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.writer import Writer
@@ -29,35 +30,46 @@ _in_effect: logging.Handler | None = None
 
 
 class TracebackLogger:
-    """Writes records with a traceback that is text already; ``logging`` itself takes exceptions only."""
+    """Writes records with a traceback that is already text; ``logging`` itself accepts only exceptions."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
     def log(
-        self, level: int, message: str, args: tuple[object, ...], traceback: str, *, extra: Mapping[str, object]
+        self,
+        level: int,
+        message: str,
+        args: tuple[object, ...],
+        traceback: str,
+        *,
+        extra: dict[str, object],
+        caller: CodeType | None = None,
     ) -> None:
-        """Log a message, and below it a traceback unless that is empty."""
-        if not traceback:
-            self._logger.log(level, message, *args, extra=extra, stacklevel=2)
-        elif self._logger.isEnabledFor(level):
-            path, line, function, _ = self._logger.findCaller(stacklevel=2)
-            try:
+        """Log a message, followed by a traceback unless that is empty.
+
+        ``caller`` is the function that logs; without it, the stack is searched for it.
+        """
+        if self._logger.isEnabledFor(level):
+            with MADE_OR_LOST:
+                path, line, function = _place(caller) if caller else self._logger.findCaller(stacklevel=2)[:3]
                 record = self._logger.makeRecord(
-                    self._logger.name, level, path, line, message, args, None, function, dict(extra)
+                    self._logger.name, level, path, line, message, args, None, function, extra
                 )
-                record.exc_text = traceback
+                if traceback:
+                    record.exc_text = traceback
                 self._logger.handle(record)
-            except BaseException as error:  # noqa: BLE001 - a log record ends nothing
-                record_lost(error)
+
+
+def _place(code: CodeType) -> tuple[str, int, str]:
+    return code.co_filename, code.co_firstlineno, code.co_name
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The one handler that ``configure_logging`` installs; known by its type when it is called again.
+    """The handler that ``configure_logging`` installs, recognized by its type on later calls.
 
-    The line that tells a task's end is written with those of all tasks that end in the same turn of the event loop:
-    writing each costs more than all else about it. Every other line is written at once, after those that wait; with a
-    ``writer``, by that.
+    The line about a task's end is written together with those of all tasks that end in the same turn of the event loop:
+    a separate write would cost more than everything else about it. Every other line is written at once, after those
+    waiting; by the ``writer``, if there is one.
     """
 
     def __init__(self, stream: TextIO, writer: Writer | None = None) -> None:
@@ -74,17 +86,17 @@ class _Handler(logging.StreamHandler[TextIO]):
                 self._write_lines()
         except RecursionError:
             raise
-        except Exception:  # noqa: BLE001 - what logging's own handlers do: a log that fails stops nothing
+        except Exception:  # noqa: BLE001 - as in logging's own handlers: a failing log stops nothing
             self.handleError(record)
 
     def flush(self) -> None:
-        """Write what waits; a stream that takes nothing any more is not waited for, where there is a ``writer``."""
+        """Write the waiting lines; with a ``writer``, do not wait for a stream that has stopped accepting data."""
         self._write_lines()
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Let the writer end, if there is one."""
+        """Stop the writer, if there is one."""
         self._write_lines()
         self.closed = True
         if self._writer is not None:
@@ -112,7 +124,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         return True
 
     def _flush_late(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the stream is closed
+        with contextlib.suppress(OSError, ValueError):  # the reader is gone, or the stream is closed
             self._write_lines()
 
 
@@ -127,14 +139,14 @@ def configure_logging(
 ) -> logging.Handler:
     """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
 
-    ``worker_id`` is what records carry that are made outside of any context; text shows it when ``show_worker`` says
-    that others write there, too. With ``background`` a thread writes: a full pipe stops nobody who logs, and what finds
-    no room is dropped, counted and reported. Called again, it replaces what it set up before.
+    ``worker_id`` is for records made outside any context; text shows it if ``show_worker`` says that other workers
+    write there too. With ``background``, a thread writes: a full pipe never blocks a caller, and lines without room are
+    dropped, counted and reported. Another call replaces the earlier setup.
 
-    Where the program has set up a handler that writes to the console, no record is written twice: ``text`` leaves the
-    console to that handler, which is returned; ``json``, which somebody has asked for, takes its place. Other handlers
-    are left alone. The worker's own loggers are enabled, whatever a ``dictConfig`` has disabled; `restore_logging` does
-    all that again. Raises ValueError for an unknown format or level.
+    If the program has set up a handler that writes to the console, no record is written twice: ``text`` leaves the
+    console to that handler, which is returned; ``json``, which must have been requested, replaces it. Other handlers
+    are left alone. The worker's own loggers are enabled, even if a ``dictConfig`` has disabled them; `restore_logging`
+    repeats all this. Raises ValueError for an unknown format or level.
     """
     target = sys.stderr if stream is None else stream
     formatter = _formatter(format, target, show_worker=show_worker)
@@ -157,7 +169,7 @@ def configure_logging(
         root.addHandler(handler)
         contain_handlers()
         logging.captureWarnings(True)
-        # One record per probe of the health server says nothing.
+        # One record per health probe is noise.
         logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
         return handler
 
@@ -168,7 +180,7 @@ def configure_logging(
 
 
 def keep_logging(set_up: Callable[[], logging.Handler]) -> logging.Handler:
-    """Set logs up for the process by ``set_up``, which returns its handler, and have `restore_logging` repeat that."""
+    """Set up logging for the process with ``set_up``, which returns its handler; `restore_logging` repeats it."""
     global _set_up, _in_effect
     _set_up = set_up
     for name, logger in list(logging.root.manager.loggerDict.items()):
@@ -179,9 +191,9 @@ def keep_logging(set_up: Callable[[], logging.Handler]) -> logging.Handler:
 
 
 def restore_logging() -> None:
-    """Set up logs again where user code has undone that: by ``dictConfig`` or ``fileConfig``, or without a handler.
+    """Set up logging again if user code has undone it with ``dictConfig`` or ``fileConfig``, or removed the handler.
 
-    Called after user code has run. A program that embeds a worker, and has its own logging, is left alone.
+    Called after user code has run. A program that embeds a worker and has its own logging is left alone.
     """
     if _set_up is None:
         return
@@ -195,7 +207,7 @@ def _is_console(stream: object) -> bool:
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:
-    """Whether a handler, a ``StreamHandler`` or one of rich, writes to standard output or standard error."""
+    """Whether a handler, a ``StreamHandler`` or rich's, writes to standard output or standard error."""
     console: Any = getattr(handler, "console", None)
     stream: Any = getattr(handler, "stream", None) or getattr(console, "file", None)
     return stream is not None and _is_console(stream)

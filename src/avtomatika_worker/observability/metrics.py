@@ -1,7 +1,7 @@
-"""Every metric of the worker, in one table, and what they are recorded with.
+"""Every metric of the worker in one table, and the interface for recording them.
 
-Labels are bounded: names of skills that are registered, hosts that are configured, words from lists. Never ids, never
-texts of errors. The documentation's table and the dashboard's check are made from `METRICS`.
+Labels are bounded: names of registered skills, configured hosts, words from lists; never ids, never error texts. The
+documentation's table and the dashboard's check are generated from `METRICS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 
 class Kind(enum.StrEnum):
-    """What is done with a metric's values."""
+    """How a metric's values are aggregated."""
 
     COUNTER = "counter"
     HISTOGRAM = "histogram"
@@ -22,7 +22,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; ``buckets`` are the bounds of a histogram's, in its unit."""
+    """One metric; ``buckets`` are a histogram's bounds, in its unit."""
 
     name: str
     kind: Kind
@@ -52,15 +52,15 @@ def _gauge(name: str, unit: str, doc: str, *labels: str) -> Metric:
 
 TASKS: Final = _counter("tasks.total", "{task}", "Tasks that ended here.", _SKILL, "status")
 TASK_DURATION: Final = _histogram("tasks.duration", _TASK_BUCKETS, "Time that skills ran.", _SKILL, "status")
-START_DELAY: Final = _histogram("tasks.start.delay", _CALL_BUCKETS, "Time from hand-out to the skill's start.", _SKILL)
+START_DELAY: Final = _histogram("tasks.start.delay", _CALL_BUCKETS, "Time from dispatch to the skill's start.", _SKILL)
 CANCELLATIONS: Final = _counter(
     "tasks.cancelled.total", "{task}", "Tasks that were stopped: requested, deadline, shutdown or lease_lost.", "reason"
 )
 VIOLATIONS: Final = _counter(
-    "contract.violations.total", "{task}", "Results that broke what the skill promises.", _SKILL
+    "contract.violations.total", "{task}", "Results that violated the skill's contract.", _SKILL
 )
 TASKS_REFUSED: Final = _counter(
-    "tasks.refused.total", "{task}", "Tasks that must not run: unsigned, bad_signature or not_allowed.", _AT, "reason"
+    "tasks.refused.total", "{task}", "Tasks refused: unsigned, bad_signature or not_allowed.", _AT, "reason"
 )
 POLLS: Final = _counter(
     "polls.total", "{poll}", "Polls: task, empty, malformed, untrusted, limited, refused or failed.", _AT, "outcome"
@@ -75,9 +75,9 @@ DELIVERIES: Final = _counter(
     "outcome",
 )
 DELIVERY_DURATION: Final = _histogram(
-    "results.delivery.duration", _CALL_BUCKETS, "Time from a result's making to its acceptance, retries included.", _AT
+    "results.delivery.duration", _CALL_BUCKETS, "Time from a result's creation to its acceptance, with retries.", _AT
 )
-EXPIRED: Final = _counter("results.expired.total", "{message}", "Results and events given up for their age.", _AT)
+EXPIRED: Final = _counter("results.expired.total", "{message}", "Results and events given up because of age.", _AT)
 EVENTS: Final = _counter("events.total", "{event}", "Events of skills: sent, or blocked as invalid.", _SKILL, "outcome")
 HEARTBEATS: Final = _counter("heartbeats.total", "{heartbeat}", "Heartbeats: ok or failed.", _AT, "outcome")
 HEARTBEAT_DURATION: Final = _histogram(
@@ -85,52 +85,52 @@ HEARTBEAT_DURATION: Final = _histogram(
 )
 REGISTRATIONS: Final = _counter("registrations.total", "{registration}", "Registrations: ok or failed.", _AT, "outcome")
 S3_OPERATIONS: Final = _counter(
-    "s3.operations.total", "{operation}", "Operations on object stores: ok or failed.", "operation", "outcome"
+    "s3.operations.total", "{operation}", "Object store operations: ok or failed.", "operation", "outcome"
 )
 S3_DURATION: Final = _histogram(
-    "s3.operations.duration", _TASK_BUCKETS, "Time of operations on object stores.", "operation"
+    "s3.operations.duration", _TASK_BUCKETS, "Duration of object store operations.", "operation"
 )
-S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes from and to object stores.", "operation")
+S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes transferred from and to object stores.", "operation")
 
 SLOTS: Final = _gauge(
-    "slots", "{slot}", "Slots: free, polling, running, or held back while memory or CPU run short.", "state"
+    "slots", "{slot}", "Slots: free, polling, running, or held back while memory or CPU is short.", "state"
 )
-POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls that wait for an answer.", _AT)
-LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, else 0.", _AT)
-OUTBOX_DEPTH: Final = _gauge("outbox.depth", "{message}", "Results and events that wait for another attempt.", _AT)
+POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls waiting for an answer.", _AT)
+LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, otherwise 0.", _AT)
+OUTBOX_DEPTH: Final = _gauge("outbox.depth", "{message}", "Results and events waiting for another attempt.", _AT)
 OUTBOX_AGE: Final = _gauge("outbox.oldest.age", "s", "Age of the oldest of them.")
 LOOP_LAG: Final = _gauge("loop.lag", "s", "Time for which the main loop has been blocked.")
-TRANSFERS: Final = _gauge("s3.transfers", "{transfer}", "Transfers that run.")
+TRANSFERS: Final = _gauge("s3.transfers", "{transfer}", "Running transfers.")
 HOST_CPU: Final = _gauge("host.cpu.load", "%", "Load of the machine's (or container's) CPUs.")
-HOST_MEMORY: Final = _gauge("host.memory.used", "By", "Memory that is used there.")
+HOST_MEMORY: Final = _gauge("host.memory.used", "By", "Memory used there.")
 GPU_LOAD: Final = _gauge("host.gpu.load", "%", "Load of a GPU.", "device")
 PROCESS_MEMORY: Final = _gauge("process.memory", "By", "Resident memory of the worker's process.")
 
 METRICS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
-"""All of them, in the order of the documentation."""
+"""All metrics, in the order of the documentation."""
 
 FLEET_PROCESSES: Final = _gauge(
     "fleet.processes", "{process}", "Processes: starting, running, ending, waiting or empty.", "state"
 )
 FLEET_RESTARTS: Final = _counter(
-    "fleet.restarts.total", "{restart}", "Starts of a process after it had ended by itself.", "worker_id"
+    "fleet.restarts.total", "{restart}", "Restarts of a process that had ended by itself.", "worker_id"
 )
 
 FLEET_METRICS: Final = (FLEET_PROCESSES, FLEET_RESTARTS)
-"""Those of ``worker run --workers N`` itself; beside them its `/metrics` has every process's."""
+"""Metrics of ``worker run --workers N`` itself; its `/metrics` also has those of every process."""
 
 Reading = tuple[float, tuple[str, ...]]
 """A gauge's value, and the values of its labels."""
 
 
 class Recorder:
-    """Records nothing: what everything is given while metrics are off. May be called from any thread."""
+    """Records nothing; used while metrics are off. May be called from any thread."""
 
     def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
         """Add to a counter; ``labels`` are the values of its labels, in their order."""
 
     def time(self, metric: Metric, seconds: float, *labels: str) -> None:
-        """Put a time into a histogram."""
+        """Record a time in a histogram."""
 
     def watch(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
-        """Let ``read`` tell a gauge's values whenever they are collected, in any thread."""
+        """Read a gauge's values from ``read`` whenever they are collected, in any thread."""

@@ -1,6 +1,6 @@
-"""OpenTelemetry: the only module that imports it, and only when metrics and traces are wanted (extra ``[metrics]``).
+"""OpenTelemetry: the only module that imports it, and only with metrics and traces enabled (extra ``[metrics]``).
 
-An SDK that the host program has set up is used as it is. Otherwise one is set up, for the process: Prometheus' format
+An SDK set up by the host program is used as it is. Otherwise one is set up for the process: Prometheus's format
 for ``/metrics``, and OTLP over HTTP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or the one of a signal) is set. The other
 ``OTEL_*`` variables are the SDK's own.
 """
@@ -34,17 +34,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from avtomatika_worker.observability.metrics import METRICS, Kind, Metric, Reading, Recorder
 from avtomatika_worker.observability.telemetry import ObservabilityManager, Telemetry
 from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.protocol.messages import Task
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
 _GRPC_PORT: Final = 4317
 _SCOPE: Final = "avtomatika_worker"
 FLUSH_TIMEOUT: Final = 3.0
-"""Seconds for which the end of a worker waits for spans and metrics to be sent."""
+"""Seconds for which a worker's shutdown waits for spans and metrics to be sent."""
 
 
 def set_up(*, service_name: str, worker_id: str, version: str) -> Telemetry:
-    """Return telemetry that records. ``OTEL_SERVICE_NAME`` wins over ``service_name``."""
+    """Return telemetry that records. ``OTEL_SERVICE_NAME`` overrides ``service_name``."""
     resource = _resource(service_name, worker_id, version)
     own = [_own_tracers(resource), _own_meters(resource)]
     tracer = trace.get_tracer(_SCOPE, version)
@@ -68,7 +69,7 @@ def _resource(service_name: str, worker_id: str, version: str) -> Resource:
 
 
 def _own_tracers(resource: Resource) -> TracerProvider | None:
-    """Set up traces, unless the host program has, or nobody would get them: contexts are handed on all the same."""
+    """Set up traces, unless the host program has or nothing would receive them; contexts are passed on anyway."""
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or not _exports("TRACES"):
         return None
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -91,7 +92,7 @@ def _own_meters(resource: Resource) -> MeterProvider | None:
 
 
 def _exports(signal: str) -> bool:
-    """Whether a signal goes out over OTLP."""
+    """Whether a signal is exported over OTLP."""
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return bool(endpoint) and os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp") != "none"
 
@@ -119,9 +120,9 @@ def _told(signal: str, what: str) -> str:
 
 
 def _close(recorder: OtelRecorder, providers: Sequence[TracerProvider | MeterProvider]) -> None:
-    """Send what waits, while the gauges still tell something, for `FLUSH_TIMEOUT` at most.
+    """Send what is waiting, while the gauges still have values, for at most `FLUSH_TIMEOUT`.
 
-    In a thread that is left behind if need be: exporters take longer than ``force_flush`` is told to.
+    Runs in a thread that is abandoned if necessary: exporters exceed the timeout given to ``force_flush``.
     """
 
     def flush() -> None:
@@ -135,7 +136,7 @@ def _close(recorder: OtelRecorder, providers: Sequence[TracerProvider | MeterPro
 
 
 class OtelRecorder(Recorder):
-    """Records with OpenTelemetry's instruments, one for each metric of the table."""
+    """Records with OpenTelemetry instruments, one for each metric of the table."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -156,15 +157,15 @@ class OtelRecorder(Recorder):
         self._counters[metric].add(by, dict(zip(metric.labels, labels, strict=True)))
 
     def time(self, metric: Metric, seconds: float, *labels: str) -> None:
-        """Put a time into a histogram."""
+        """Record a time in a histogram."""
         self._histograms[metric].record(seconds, dict(zip(metric.labels, labels, strict=True)))
 
     def close(self) -> None:
-        """Tell no gauges any more: their worker has stopped, the instruments stay."""
+        """Stop reporting gauges: their worker has stopped, but the instruments stay."""
         self._closed = True
 
     def watch(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
-        """Let ``read`` tell a gauge's values."""
+        """Read a gauge's values from ``read``."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             if self._closed:
@@ -180,18 +181,19 @@ class OtelTracing(Tracing):
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def task(
-        self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> AbstractContextManager[object]:
+    def task(self, skill: str, task: Task) -> AbstractContextManager[object]:
         """Make the span of a task."""
-        # What came with the task is the orchestrator's: only texts can be headers.
-        parent = propagate.extract({key: value for key, value in carrier.items() if isinstance(value, str)})
+        # The task's metadata comes from the orchestrator: only texts can be headers.
+        carrier = {key: value for key, value in (task.tracing_context or {}).items() if isinstance(value, str)}
         return self._tracer.start_as_current_span(
-            f"task.{skill}", parent, kind=SpanKind.CONSUMER, attributes=dict(attributes)
+            f"task.{skill}",
+            propagate.extract(carrier),
+            kind=SpanKind.CONSUMER,
+            attributes={"task.id": task.task_id, "job.id": task.job_id, "task.type": task.type},
         )
 
     def span(self, name: str, attributes: Mapping[str, Any] = {}) -> AbstractContextManager[object]:
-        """Make a span below the current one."""
+        """Make a child of the current span."""
         return self._tracer.start_as_current_span(name, attributes=dict(attributes))
 
     def failed(self, why: str) -> None:

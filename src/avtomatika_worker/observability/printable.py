@@ -1,11 +1,11 @@
-"""Texts of others on a terminal or in a log: what they hold is shown, and does nothing."""
+"""Makes foreign texts safe for a terminal or a log: their content is shown, but has no effect."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-# All control characters but tab and line feed; what ends lines elsewhere; and what turns the order of text around.
+# All control characters except tab and line feed; other line separators; and marks that reverse the text's order.
 _UNSAFE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
     "|[\U000e0000-\U000e007f\ud800-\udfff]"
@@ -17,13 +17,13 @@ def printable(text: str) -> str:
 
     Tabs and line feeds stay.
     """
-    if text.isprintable():  # nothing in there can be unsafe, and asking is cheap
+    if text.isprintable():  # then it is safe, and the check is cheap
         return text
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def printable_json(text: str) -> str:
-    """Return a JSON text of the same value in which those characters are escaped as JSON does it."""
+    """Return a JSON text of the same value with those characters escaped the JSON way."""
     return text if text.isprintable() else _UNSAFE.sub(_json_escape, text)
 
 

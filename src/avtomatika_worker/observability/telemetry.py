@@ -1,4 +1,4 @@
-"""Metrics and traces of one worker, as everything else is given them."""
+"""Metrics and traces of one worker, as passed to everything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.observability.tracing import Tracing
 
 
 class _Nothing:
-    """Stands for a tracer or a meter that is not there: whatever is called on it does nothing."""
+    """Stands in for a missing tracer or meter: every call on it does nothing."""
 
     def __getattr__(self, name: str) -> _Nothing:
         if name.startswith("__"):
@@ -21,7 +21,7 @@ class _Nothing:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # ``@tracer.start_as_current_span("name")`` decorates: give the function back as it is.
+        # ``@tracer.start_as_current_span("name")`` is a decorator: return the function unchanged.
         return args[0] if len(args) == 1 and callable(args[0]) and not kwargs else self
 
     def __enter__(self) -> _Nothing:
@@ -38,8 +38,8 @@ _NOTHING: Final = _Nothing()
 class ObservabilityManager:
     """The worker's OpenTelemetry ``tracer`` and ``meter``: annotate an argument of a skill with this class.
 
-    They are OpenTelemetry's own objects while ``WORKER_ENABLE_METRICS`` is true; otherwise what is called on them does
-    nothing, so that a skill need not ask.
+    They are OpenTelemetry's own objects if ``WORKER_ENABLE_METRICS`` is true; otherwise calls on them do nothing, so
+    that a skill need not check.
     """
 
     tracer: Any = _NOTHING
@@ -48,10 +48,10 @@ class ObservabilityManager:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Where metrics and spans go.
+    """The destination of metrics and spans.
 
-    ``scrape`` returns the metrics in Prometheus' text format and its content type. ``close`` sends what waits, in a few
-    seconds at most; it blocks.
+    ``scrape`` returns the metrics in Prometheus's text format and its content type. ``close`` sends what is waiting,
+    within a few seconds; it blocks.
     """
 
     metrics: Recorder = field(default_factory=Recorder)
@@ -65,12 +65,12 @@ OFF: Final = Telemetry()
 
 
 def set_up(*, enabled: bool, service_name: str, worker_id: str, version: str) -> Telemetry:
-    """Return the worker's telemetry. Raises `ConfigError` when it is wanted and OpenTelemetry is not installed."""
+    """Return the worker's telemetry. Raises `ConfigError` if it is enabled but OpenTelemetry is not installed."""
     if not enabled:
         return OFF
     try:
         from avtomatika_worker.observability import otel
     except ImportError as error:
-        problem = f"WORKER_ENABLE_METRICS=true needs OpenTelemetry, and {error.name or error} is not installed"
+        problem = f"WORKER_ENABLE_METRICS=true needs OpenTelemetry, but {error.name or error} is not installed"
         raise ConfigError([f"{problem}; {install_hint('metrics')}"]) from error
     return otel.set_up(service_name=service_name, worker_id=worker_id, version=version)

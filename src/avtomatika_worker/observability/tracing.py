@@ -1,4 +1,4 @@
-"""What spans are made with. Without OpenTelemetry, or with it switched off, nothing is made and nothing imported."""
+"""The interface for spans. Without OpenTelemetry, or with it off, nothing is created or imported."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from avtomatika_worker.protocol.messages import Task
+
 _NOTHING: Final = nullcontext()
 _EMPTY: Final[Mapping[str, str]] = {}
 
 
 class Tracing:
-    """Traces nothing: what everything is given while traces are off. May be called from any thread."""
+    """Traces nothing; used while traces are off. May be called from any thread."""
 
-    def task(
-        self, skill: str, carrier: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> AbstractContextManager[object]:
-        """Make the span of a task, ``task.{skill}``, a child of what ``carrier`` (W3C headers) names."""
+    def task(self, skill: str, task: Task) -> AbstractContextManager[object]:
+        """Make the span of a task, ``task.{skill}``, as a child of the one in its tracing context (W3C headers)."""
         return _NOTHING
 
     def span(self, name: str, attributes: Mapping[str, Any] = _EMPTY) -> AbstractContextManager[object]:
-        """Make a span below the current one; an exception that leaves the block is its error."""
+        """Make a child of the current span; an exception that leaves the block is its error."""
         return _NOTHING
 
     def failed(self, why: str) -> None:

@@ -1,4 +1,4 @@
-"""How loaded the machine is: CPU, memory and GPUs, of the control group's share where there is one."""
+"""Measures the machine's load: CPU, memory and GPUs, relative to the control group's share if there is one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GIB: Final = 2**30
 
 
 class UsageMeter:
-    """Measures on request. CPU load is that since the request before; the first has none to tell yet.
+    """Measures on request. CPU load covers the time since the previous request; the first one has none.
 
-    Not for several threads at once.
+    Not thread-safe.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class UsageMeter:
         self._before: tuple[float, float] | None = None
 
     def measure(self) -> ResourcesUsage:
-        """Return the load now. Raises what a broken ``/proc`` makes psutil raise."""
+        """Return the current load. Raises whatever psutil raises for a broken ``/proc``."""
         used = self._group.memory_used()
         return ResourcesUsage(
             cpu_load_percent=round(self._cpu_load(), 1),
@@ -39,13 +39,13 @@ class UsageMeter:
         )
 
     def shares(self) -> tuple[float, float]:
-        """Return which percentages of memory and CPU are in use. Raises what a broken ``/proc`` makes psutil raise."""
+        """Return the percentages of memory and CPU in use. Raises whatever psutil raises for a broken ``/proc``."""
         used, limit = self._group.memory_used(), self._group.memory()
         memory = 100 * used / limit if used is not None and limit else psutil.virtual_memory().percent
         return float(memory), self._cpu_load()
 
     def _cpu_load(self) -> float:
-        host: Any = psutil.cpu_percent(interval=None)  # asked each time: it measures since it was asked before
+        host: Any = psutil.cpu_percent(interval=None)  # called every time: it measures since the previous call
         cpus, seconds = self._group.cpus(), self._group.cpu_seconds()
         if cpus is None or seconds is None:
             self._before = None

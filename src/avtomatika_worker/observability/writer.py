@@ -1,4 +1,4 @@
-"""A thread that writes log lines: whatever stands behind the stream, a full pipe for example, stops nobody who logs."""
+"""A thread that writes log lines, so that a blocked stream, such as a full pipe, never blocks the caller."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import Final, TextIO
 _log: Final = logging.getLogger("avtomatika_worker.log")
 
 MOST_WAITING: Final = 2 * 2**20
-"""Characters that wait to be written; further lines are dropped, and counted."""
+"""The most characters waiting to be written; further lines are dropped and counted."""
 
 FLUSH_TIMEOUT: Final = 1.0
-"""Seconds without any progress after which nobody waits for what is still to be written."""
+"""Seconds without progress after which waiting for the remaining lines ends."""
 
 _GATHER: Final = 0.01
-"""Seconds between two writes: under load they take many lines, a single line waits for nothing."""
+"""Seconds between writes: under load each takes many lines; a single line does not wait."""
 
 _PIECE: Final = 64 * 1024
 _LOOK_AGAIN: Final = 0.01
 
 
 class Writer:
-    """Writes to ``stream`` in the order of the calls of `write`, which never waits. Starts its thread at once."""
+    """Writes to ``stream`` in the order of the calls to `write`, which never blocks. Starts its thread at once."""
 
     def __init__(self, stream: TextIO, most: int = MOST_WAITING) -> None:
         self._stream = stream
@@ -46,7 +46,7 @@ class Writer:
         _writers.add(self)
 
     def write(self, text: str) -> None:
-        """Take lines to be written; without room for them they are dropped. May be called from any thread."""
+        """Queue lines for writing; without room they are dropped. May be called from any thread."""
         if self._threadless:
             self._write(text)
             return
@@ -58,7 +58,7 @@ class Writer:
             self._lines.put(text)
 
     def flush(self) -> bool:
-        """Wait until all is written, as long as there is progress; return whether it is."""
+        """Wait until everything is written, as long as there is progress; return whether it is."""
         seen, until = self._written, time.monotonic() + FLUSH_TIMEOUT
         while self._taken > self._written and self._thread.is_alive() and not self._threadless:
             if self._written != seen:
@@ -69,13 +69,13 @@ class Writer:
         return True
 
     def close(self) -> None:
-        """Let the thread end when all is written. What is written afterwards, the caller writes."""
+        """End the thread once everything is written. Later lines are written by the caller."""
         self._lines.put(None)
         if self.flush():
             self._threadless = True
 
     def forked(self) -> None:
-        """Go on in a forked process, which has no such thread: what waits is the parent's to write."""
+        """Continue in a forked process, which has no such thread: the parent writes the waiting lines."""
         self._threadless = True
 
     def _run(self) -> None:
@@ -97,12 +97,12 @@ class Writer:
             dropped, self._dropped = self._dropped, 0
         if dropped:
             _log.warning(
-                "%d lines of this log were dropped: what reads it is too slow", dropped, extra={"action": "log_dropped"}
+                "%d lines of this log were dropped: its reader is too slow", dropped, extra={"action": "log_dropped"}
             )
 
     def _write(self, text: str) -> None:
-        """Write to the descriptor itself: a stream that is written to holds a lock, which exits would wait for."""
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the stream is closed
+        """Write to the descriptor itself: a stream being written to holds a lock that an exit would wait for."""
+        with contextlib.suppress(OSError, ValueError):  # the reader is gone, or the stream is closed
             if sys.platform == "win32":
                 self._stream.write(text)
                 self._stream.flush()
@@ -111,7 +111,7 @@ class Writer:
             while data:
                 try:
                     data = data[os.write(self._stream.fileno(), data[:_PIECE]) :]
-                except BlockingIOError:  # somebody else made it non-blocking
+                except BlockingIOError:  # another process made it non-blocking
                     select.select([], [self._stream], [], 1.0)
 
 

@@ -1,15 +1,15 @@
-"""How many polls to have in flight at one orchestrator: as many as the supply of tasks is worth, one when idle.
+"""How many polls to keep in flight at one orchestrator: as many as the task supply justifies, one when idle.
 
 Each poll costs the orchestrator a held connection and counts against its rate limit, so an idle worker holds one.
-A poll that brought a task doubles the number, one that came back empty lowers it by one, and a failure or a rate limit
-takes it back to one.
+A poll that brings a task doubles the number, an empty one lowers it by one, and a failure or a rate limit resets it to
+one.
 """
 
 from __future__ import annotations
 
 
 class AdaptivePollCount:
-    """The number of polls that are worth having in flight."""
+    """The number of polls worth keeping in flight."""
 
     __slots__ = ("_most", "target")
 
@@ -18,13 +18,13 @@ class AdaptivePollCount:
         self.target: int = 1
 
     def got_task(self) -> None:
-        """There is work: ask wider."""
+        """There is work: increase the number."""
         self.target = min(self._most, self.target * 2)
 
     def came_empty(self) -> None:
-        """There is less work than polls."""
+        """There is less work than polls: lower the number."""
         self.target = max(1, self.target - 1)
 
     def failed(self) -> None:
-        """Contact is broken, or the orchestrator asked to slow down."""
+        """Contact is lost, or the orchestrator asked to slow down: reset the number."""
         self.target = 1

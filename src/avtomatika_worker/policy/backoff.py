@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Final
 
 LONGEST_WAIT: Final = 300.0
-"""Seconds that the other side can ask to be left alone for. More is not believed: it would silence a worker."""
+"""The longest requested wait that is honored, in seconds. A longer one would silence the worker."""
 
-_MAX_DOUBLINGS: Final = 60  # beyond this the ceiling has long been reached; keeps 2**n small
+_MAX_DOUBLINGS: Final = 60  # the ceiling is reached long before this; keeps 2**n small
 
 
 @dataclass(frozen=True, slots=True)
 class BackoffPolicy:
-    """Exponential back-off with full jitter. Times are in seconds.
+    """Exponential backoff with full jitter. Times are in seconds.
 
     ``initial`` is the ceiling of the first delay; the ceiling doubles up to ``maximum``. ``rate_limit_floor`` is the
     least wait after a 429 that does not say how long to wait: with the memory storage of 1.0b21 and 1.0b30, which send
-    none, every refused call restarts the window of 60 s (observed), so that only silence helps.
+    no such time, every refused call restarts the 60 s window (observed), so that only silence helps.
     """
 
     initial: float = 1.0
@@ -25,7 +25,7 @@ class BackoffPolicy:
     rate_limit_floor: float = 61.0
 
     def ceiling(self, attempt: int) -> float:
-        """Return the longest delay after failed attempt number ``attempt`` (1 is the first)."""
+        """Return the ceiling of the delay after failed attempt number ``attempt`` (1 is the first)."""
         return min(self.maximum, self.initial * 2.0 ** min(max(attempt, 1) - 1, _MAX_DOUBLINGS))
 
     def delay(
@@ -33,8 +33,8 @@ class BackoffPolicy:
     ) -> float:
         """Return the delay after failed attempt ``attempt``; ``jitter`` is a random number in [0, 1).
 
-        What the other side asked for (``retry_after``) is a floor, spread by at most a quarter of the ceiling so that
-        everybody who was told the same does not come back at once. More than `LONGEST_WAIT` counts as not asked for.
+        The requested wait (``retry_after``) is a floor, spread by at most a quarter of the ceiling so that clients with
+        the same wait do not all return at once. A wait above `LONGEST_WAIT` is ignored.
         """
         ceiling = self.ceiling(attempt)
         if retry_after is not None and retry_after <= LONGEST_WAIT:
@@ -45,7 +45,7 @@ class BackoffPolicy:
 
 
 class Backoff:
-    """Counts consecutive failures and asks the policy."""
+    """Counts consecutive failures and applies the policy."""
 
     __slots__ = ("attempts", "policy")
 

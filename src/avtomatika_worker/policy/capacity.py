@@ -1,4 +1,4 @@
-"""How many tasks of a skill, or of a type of skills, may run at the same time."""
+"""Limits how many tasks of a skill, or of a type of skills, may run at the same time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most tasks at the same time: by skill, and by type. ``types`` tells the type of each skill."""
+    """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type."""
 
     by_skill: Mapping[str, int] = field(default_factory=dict[str, int])
     by_type: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -20,7 +20,7 @@ class Limits:
 
 
 class Capacity:
-    """Counts the tasks that run against their limits."""
+    """Counts running tasks against their limits."""
 
     __slots__ = ("_limits", "_running", "_running_of_type")
 
@@ -38,15 +38,15 @@ class Capacity:
         return kind not in limits.by_type or self._running_of_type[kind] < limits.by_type[kind]
 
     def take(self, skill: str) -> None:
-        """Count a task that begins. Raises RuntimeError when there is no room for it."""
+        """Count a starting task. Raises RuntimeError if there is no room for it."""
         if not self.has_room(skill):
             raise RuntimeError(f"no room for another task of skill {skill!r}")
         self._running[skill] += 1
         self._running_of_type[self._limits.types.get(skill, skill)] += 1
 
     def give_back(self, skill: str) -> None:
-        """Count a task that has ended. Raises RuntimeError when none runs."""
+        """Count an ended task. Raises RuntimeError if none is running."""
         if self._running[skill] < 1:
-            raise RuntimeError(f"no task of skill {skill!r} runs")
+            raise RuntimeError(f"no task of skill {skill!r} is running")
         self._running[skill] -= 1
         self._running_of_type[self._limits.types.get(skill, skill)] -= 1

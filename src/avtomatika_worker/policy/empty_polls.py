@@ -1,7 +1,7 @@
-"""When to poll again where polls come back empty at once, although they asked to be held: slower and slower.
+"""Slows down polling while polls return empty at once, although they asked to be held.
 
-An orchestrator holds a poll until there is a task, or the time is up. One that answers "nothing" at once would be asked
-thousands of times a second. A task, or a poll that was held, ends the slow-down: while tasks flow nothing is paced.
+An orchestrator holds a poll until there is a task or the time is up. One that answers "nothing" at once would be polled
+thousands of times a second. A task, or a held poll, ends the slowdown: while tasks flow, nothing is paced.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 HELD: Final = 0.5
-"""Seconds after which an empty answer counts as held, or half of the wished time where that is shorter."""
+"""Seconds after which an empty answer counts as held, or half the requested time if that is shorter."""
 
 FREE: Final = 5
-"""Empty answers in a row that slow nothing down."""
+"""Consecutive empty answers that do not slow down polling."""
 
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 1.0
@@ -31,7 +31,7 @@ class EmptyPolls:
         self._early = 0
 
     def came_empty(self, after: float, wish: float) -> float:
-        """Count an empty answer, ``after`` so many seconds of ``wish``; return the pause before the next poll."""
+        """Count an empty answer, ``after`` seconds of the requested ``wish``; return the pause before the next poll."""
         if after >= min(HELD, wish / 2):
             self._early = 0
             return 0.0

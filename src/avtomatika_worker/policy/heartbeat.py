@@ -1,4 +1,4 @@
-"""When a heartbeat is due, and what it holds. State is per orchestrator (RXON.md, Behaviour 4)."""
+"""Decides when a heartbeat is due, and its content. State is per orchestrator (RXON.md, Behaviour 4)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import Heartbeat, ResourcesUsage, SkillInfo, WorkerStatus
 
 COALESCE: Final = 0.05
-"""Seconds that a change of state waits for others to share its heartbeat."""
+"""Seconds that a state change waits for others to share its heartbeat."""
 
 BURST: Final = 20.0
-"""Heartbeats for changes of state that may go out at once ..."""
+"""Heartbeats for state changes that may go out in a burst ..."""
 
 REFILL: Final = 1.0
-"""... and how many more each second allows: orchestrators take 120 heartbeats a minute by default."""
+"""... and how many more each second allows: orchestrators accept 120 heartbeats a minute by default."""
 
 USAGE_REFRESH: Final = 60.0
-"""Seconds after which the usage is told again although it has hardly changed."""
+"""Seconds after which the usage is reported again even if it has hardly changed."""
 
 DEAD_BAND_POINTS: Final = 5.0
-"""Percentage points that a load must move by to be news ..."""
+"""Percentage points by which a load must change to be reported ..."""
 
 DEAD_BAND_SHARE: Final = 0.05
-"""... and the share of itself that an amount of memory must."""
+"""... and the share of itself by which an amount of memory must."""
 
 REREGISTER_EVERY: Final = 300.0
-"""Seconds after which a worker registers again without a reason: an orchestrator that lost it does not say so."""
+"""Seconds after which a worker registers again anyway: an orchestrator that lost it does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """What the main loop publishes and the link thread tells: a snapshot, never changed."""
+    """The state that the main loop publishes and the link thread reports: an immutable snapshot."""
 
     status: WorkerStatus = WorkerStatus.IDLE
     running_jobs: tuple[str, ...] = ()
@@ -45,26 +45,26 @@ class WorkerState:
     slots_polling: int = 0
 
     def reports_the_same_as(self, other: WorkerState) -> bool:
-        """Whether an orchestrator would dispatch the same way on both (the list of tasks can wait)."""
+        """Whether an orchestrator would dispatch the same way for both (the list of tasks can wait)."""
         mine = (self.status, self.available_skills, self.hot_skills, self.hot_cache)
         return mine == (other.status, other.available_skills, other.hot_skills, other.hot_cache)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What does not change while a worker runs."""
+    """The facts that do not change while a worker runs."""
 
     worker_id: str
     skills: tuple[SkillInfo, ...]
     skills_hash: str
     capabilities: dict[str, Any] | None
-    """What a registration could not tell; None when it could tell all."""
+    """What a registration could not report, or None if it could report everything."""
     skill_dependencies: dict[str, list[str]]
 
 
 @dataclass(slots=True)
 class HeartbeatMemory:
-    """What one orchestrator has been told, and when the next heartbeat is due (monotonic seconds)."""
+    """What one orchestrator knows, and when its next heartbeat is due (monotonic seconds)."""
 
     interval: float
     last_state: WorkerState | None = None
@@ -79,7 +79,7 @@ class HeartbeatMemory:
     _credit_at: float = 0.0
 
     def noticed(self, state: WorkerState, now: float) -> None:
-        """Take note of the newest state: a change that matters makes a heartbeat due soon."""
+        """Record the newest state: a relevant change makes a heartbeat due soon."""
         if self.last_state is None or not state.reports_the_same_as(self.last_state):
             if self.changed_at is None:
                 self.changed_at = now
@@ -97,14 +97,14 @@ class HeartbeatMemory:
     def compose(
         self, state: WorkerState, catalogue: Catalogue, dialect: Dialect, usage: ResourcesUsage | None = None
     ) -> Heartbeat:
-        """Return the heartbeat that tells ``state``; catalogue and ``usage`` go along when there is something to tell.
+        """Return the heartbeat for ``state``; the catalog and ``usage`` are included if there is news about them.
 
-        ``usage`` is what `usage_to_report` returned.
+        ``usage`` is the result of `usage_to_report`.
         """
-        # Up to 1.0b8 the catalogue is also the availability list (RXON.md, Behaviour 1).
+        # Up to 1.0b8, the catalog is also the availability list (RXON.md, Behaviour 1).
         available_before = self.last_state.available_skills if self.last_state else None
         moved = not dialect.skill_names and available_before != state.available_skills
-        is_first = self.last_state is None  # since the registration; what a heartbeat tells is kept until the next one
+        is_first = self.last_state is None  # since the registration; a heartbeat's state lasts until the next
         news = self.full_sync or self.last_hash != catalogue.skills_hash or moved
         return Heartbeat(
             worker_id=catalogue.worker_id,
@@ -121,19 +121,19 @@ class HeartbeatMemory:
         )
 
     def usage_to_report(self, usage: ResourcesUsage | None, now: float) -> ResourcesUsage | None:
-        """Return ``usage`` where it is news: unlike what was told last, or that is too long ago."""
+        """Return ``usage`` if it is news: unlike the last report, or the last report is too old."""
         if usage is None or self.last_usage is None:
             return usage
         stale = now - self.usage_reported_at >= USAGE_REFRESH
         return usage if stale or differs(usage, self.last_usage) else None
 
     def usage_reported(self, usage: ResourcesUsage | None, now: float) -> None:
-        """Take note of the usage that an accepted heartbeat told."""
+        """Record the usage reported by an accepted heartbeat."""
         if usage is not None:
             self.last_usage, self.usage_reported_at = usage, now
 
     def sent(self, state: WorkerState, catalogue: Catalogue, now: float, *, jitter: float, full_sync: bool) -> None:
-        """Take note of a heartbeat that was accepted; ``jitter`` (seconds) shifts the next regular one."""
+        """Record an accepted heartbeat; ``jitter`` (seconds) shifts the next regular one."""
         self._credit = max(0.0, self._credit_now(now) - 1)
         self._credit_at = now
         self.last_state = state
@@ -143,11 +143,11 @@ class HeartbeatMemory:
         self.next_regular = now + bounded_interval(self.interval, jitter)
 
     def failed(self, now: float, delay: float) -> None:
-        """Take note of a heartbeat that did not get through: none before ``delay`` seconds have passed, one then."""
+        """Record a failed heartbeat: the next one is due in ``delay`` seconds, and not before."""
         self._not_before = self.next_regular = now + delay
 
     def registered(self, state: WorkerState, catalogue: Catalogue, now: float) -> None:
-        """Take note of a registration: it told the catalogue, but not the status, so a heartbeat is due at once."""
+        """Record a registration: it reported the catalog but not the status, so a heartbeat is due at once."""
         self.last_hash = catalogue.skills_hash
         self.last_state = None
         self.last_usage = None
@@ -160,7 +160,7 @@ class HeartbeatMemory:
 
 
 def differs(usage: ResourcesUsage, reported: ResourcesUsage) -> bool:
-    """Whether the usage has left the dead band around what was told: 5 points of load, 5 % of memory."""
+    """Whether the usage has left the dead band around the last report: 5 points of load, 5 % of memory."""
     if abs(usage.cpu_load_percent - reported.cpu_load_percent) >= DEAD_BAND_POINTS:
         return True
     if (
@@ -177,5 +177,5 @@ def differs(usage: ResourcesUsage, reported: ResourcesUsage) -> bool:
 
 
 def bounded_interval(interval: float, jitter: float) -> float:
-    """Return ``interval`` shifted by what the orchestrator asked for: never under a half, never over one and a half."""
+    """Return ``interval`` shifted as the orchestrator asked: to between half and one and a half of itself."""
     return min(1.5 * interval, max(0.5 * interval, interval + jitter))

@@ -8,23 +8,23 @@ from typing import Final
 
 
 class LinkState(enum.StrEnum):
-    """Where a link stands."""
+    """The state of a link."""
 
     CONNECTING = "connecting"
-    """Registering for the first time, or again after a break; the orchestrator has no use for us yet."""
+    """Registering for the first time, or again after a break; the orchestrator cannot use the worker yet."""
 
     REGISTERED = "registered"
-    """The orchestrator knows the worker; polls are welcome."""
+    """The orchestrator knows the worker; polls are allowed."""
 
     DRAINING = "draining"
-    """The worker takes nothing new from here; heartbeats go on while tasks finish."""
+    """The worker takes no new tasks from here; heartbeats continue while tasks finish."""
 
     CLOSED = "closed"
-    """Nothing is sent any more."""
+    """Nothing more is sent."""
 
 
 class LinkEvent(enum.StrEnum):
-    """What happens to a link."""
+    """An event of a link."""
 
     REGISTRATION_ACCEPTED = "registration_accepted"
     CONTACT_BROKEN = "contact_broken"
@@ -54,4 +54,4 @@ def step(state: LinkState, event: LinkEvent) -> LinkState:
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise ValueError(f"a link that is {state} does not take {event}") from None
+        raise ValueError(f"a link in state {state} does not accept {event}") from None

@@ -1,4 +1,4 @@
-"""What is remembered for a short time, up to a bound: each step costs the same, however many there are."""
+"""Remembers keys for a short time, up to a limit; each step takes constant time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 
 
 class Recent:
-    """Keys remembered for ``seconds`` each, the newest ``most`` of them."""
+    """Keys remembered for ``seconds`` each, at most the newest ``most`` of them."""
 
     __slots__ = ("_most", "_seconds", "_until")
 
@@ -30,10 +30,10 @@ class Recent:
             self._until.popitem(last=False)
 
     def knows(self, key: Hashable, now: float) -> bool:
-        """Return whether ``key`` is remembered still."""
+        """Return whether ``key`` is still remembered."""
         return self._until.get(key, now) > now
 
     def take(self, keys: Iterable[Hashable], now: float) -> bool:
-        """Forget ``keys``; return whether any of them was remembered still."""
+        """Forget ``keys``; return whether any of them was still remembered."""
         until = [self._until.pop(key, 0.0) for key in keys]
         return any(each > now for each in until)

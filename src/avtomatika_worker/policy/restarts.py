@@ -1,4 +1,4 @@
-"""When a worker process that ended by itself is started again."""
+"""Decides when a worker process that ended by itself is restarted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 
 STABLE_AFTER: Final = 60.0
-"""Seconds that a process must have run for the ends before it to be forgotten."""
+"""Seconds a process must have run for the earlier ends to be forgotten."""
 
 RESTARTS: Final = BackoffPolicy(initial=1.0, maximum=60.0)
-"""How long to wait before a start: random, below a ceiling that doubles with every end."""
+"""The wait before a restart: random, below a ceiling that doubles with every end."""
 
 
 class Restarts:
-    """The ends in a row of one process."""
+    """The consecutive ends of one process."""
 
     __slots__ = ("_backoff",)
 
@@ -23,15 +23,15 @@ class Restarts:
 
     @property
     def in_a_row(self) -> int:
-        """How often it has ended since it last ran for long."""
+        """How often it has ended since its last long run."""
         return self._backoff.attempts
 
     def ended(self, ran_for: float, jitter: float) -> float:
-        """Count an end and return the delay before the next start, in seconds; ``jitter`` is random, in [0, 1)."""
+        """Count an end and return the delay before the restart, in seconds; ``jitter`` is random, in [0, 1)."""
         if ran_for >= STABLE_AFTER:
             self._backoff.succeeded()
         return self._backoff.failed(jitter)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Reset the count."""
         self._backoff.succeeded()

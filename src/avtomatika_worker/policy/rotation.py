@@ -1,4 +1,4 @@
-"""Which of several orchestrators is asked next."""
+"""Decides which of several orchestrators is polled next."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 
 class Mode(enum.StrEnum):
-    """How polls are spread over several orchestrators."""
+    """How polls are distributed over several orchestrators."""
 
     WATERFALL = "WATERFALL"
-    """By priority: a later one gets the slots that earlier ones leave idle."""
+    """By priority: a later one gets the slots left idle by earlier ones."""
 
     ROUND_ROBIN = "ROUND_ROBIN"
-    """By weight: where all have work, each gets its share of the tasks."""
+    """By weight: if all have work, each gets its share of the tasks."""
 
     FAILOVER = "FAILOVER"
-    """By priority: a later one is asked only while all earlier ones are unreachable."""
+    """By priority: a later one is polled only while all earlier ones are unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Candidate:
 
 
 class Rotation:
-    """Chooses among the orchestrators, which stand in the order of their priority.
+    """Chooses among the orchestrators, listed in the order of priority.
 
-    ROUND_ROBIN is start-time fair queueing: each task moves its orchestrator's clock on by ``1 / weight``, the one
-    that is furthest behind is next, and who had no work for a while gets no credit for that.
+    ROUND_ROBIN is start-time fair queueing: each task advances its orchestrator's clock by ``1 / weight``, the one
+    furthest behind is next, and one without work for a while gets no credit for that.
     """
 
     def __init__(self, mode: Mode, weights: Sequence[float]) -> None:
@@ -43,7 +43,7 @@ class Rotation:
         self._now = 0.0
 
     def next(self, candidates: Sequence[Candidate]) -> int | None:
-        """Return which one to ask now; None when no other poll makes sense."""
+        """Return the one to poll now, or None if no further poll makes sense."""
         allowed = list(range(len(candidates)))
         if self._mode is Mode.FAILOVER:
             allowed = [next((i for i in allowed if candidates[i].reachable), 0)]
@@ -53,7 +53,7 @@ class Rotation:
         return wanting[0] if wanting else None
 
     def got_task(self, index: int) -> None:
-        """Take note of a task from there."""
+        """Record a task from this orchestrator."""
         self._now = max(self._clocks[index], self._now)
         self._clocks[index] = self._now + 1 / self._weights[index]
 

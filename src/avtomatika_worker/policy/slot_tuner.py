@@ -1,9 +1,10 @@
-"""How many of the slots may be used while memory or CPU run short: fewer at once, more again bit by bit.
+"""Decides how many slots may be used while memory or CPU is short: fewer at once, more again gradually.
 
-While a load is over its target the number is lowered every few seconds, towards the tasks that run and further as they
-end; it is at most halved in a step. While both loads are well below their targets it grows by a tenth at a time. The
-number that was too much is not tried again for a minute, then for two, and so on up to a quarter of an hour: else a
-worker whose every task takes more than the gap between growing and shrinking would go up and down for ever.
+While a load is above its target, the number is lowered every few seconds, toward the number of running tasks and
+further as they end; it is at most halved per step. While both loads are well below their targets, it grows by a tenth
+at a time. A number that was too high is not tried again for a minute, then for two, and so on up to a quarter of an
+hour: otherwise a worker whose tasks each use more than the gap between growing and shrinking would oscillate
+indefinitely.
 """
 
 from __future__ import annotations
@@ -13,27 +14,27 @@ from dataclasses import dataclass
 from typing import Final
 
 SHRINK_EVERY: Final = 2.0
-"""Seconds between two steps down."""
+"""Seconds between steps down."""
 
 GROW_EVERY: Final = 5.0
-"""Seconds between two steps up, and from a step down to the first one up."""
+"""Seconds between steps up, and from a step down to the first one up."""
 
 HEADROOM: Final = 5.0
-"""Percentage points that a load must be below its target for another slot."""
+"""Percentage points by which a load must be below its target to allow another slot."""
 
 FIRST_HOLD: Final = 60.0
-"""Seconds for which a number that was too much is not tried again; twice as long each further time ..."""
+"""Seconds for which a number that was too high is not tried again; doubled each further time ..."""
 
 LONGEST_HOLD: Final = 900.0
-"""... and at most these."""
+"""... up to this maximum."""
 
 SMOOTHING: Final = 5.0
-"""Seconds over which the CPU load is averaged: its peaks are no shortage. Memory is taken as it is."""
+"""Seconds over which the CPU load is averaged: its peaks are not a shortage. Memory is not averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Shares of the machine, or of the container, that are in use; in percent."""
+    """Shares of the machine, or of the container, in use, in percent."""
 
     memory: float
     cpu: float
@@ -41,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class TunerPolicy:
-    """The bounds of the slots, and the loads not to exceed (percent)."""
+    """The limits on slots, and the loads not to exceed (percent)."""
 
     least: int
     most: int
@@ -66,7 +67,7 @@ class SlotTuner:
 
     def __init__(self, policy: TunerPolicy) -> None:
         if not 1 <= policy.least <= policy.most:
-            raise ValueError(f"slots need bounds, at least 1, not {policy.least} to {policy.most}")
+            raise ValueError(f"slot limits must be at least 1 and in order, not {policy.least} to {policy.most}")
         self._policy = policy
         self.usable: int = policy.most
         self._cpu: float | None = None
@@ -78,7 +79,7 @@ class SlotTuner:
         self._going_down = False
 
     def look(self, load: Load, running: int, now: float) -> int:
-        """Take note of the load, with ``running`` tasks, and return how many slots may be used from now on."""
+        """Record the load with ``running`` tasks, and return how many slots may be used from now on."""
         policy, cpu = self._policy, self._smoothed(load.cpu, now)
         since = now - self._changed_at
         is_short = load.memory > policy.memory_target or cpu > policy.cpu_target
@@ -90,7 +91,7 @@ class SlotTuner:
         return self.usable
 
     def short_of(self, load: Load) -> str | None:
-        """Return what is over its target, in words; None when nothing is."""
+        """Return which load is above its target, in words, or None."""
         policy, cpu = self._policy, load.cpu if self._cpu is None else self._cpu
         if load.memory > policy.memory_target:
             return f"memory is at {load.memory:.0f} % (target {policy.memory_target:g} %)"

@@ -1,4 +1,4 @@
-"""Slots: capacity before work. A slot is reserved before a poll goes out, so a task that arrives always has one."""
+"""Slots: capacity before work. A slot is reserved before a poll is sent, so that an arriving task always has one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 class Slots:
     """Counts the slots of a worker. free → polling → running → free.
 
-    ``usable`` of them may be taken now: `total`, unless something holds the others back. What runs is left to run.
+    ``usable`` of them may be taken now: `total`, unless some are held back. Running tasks are not affected.
     """
 
     __slots__ = ("polling", "running", "total", "usable")
@@ -21,12 +21,12 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Slots that may be taken: neither running a task nor reserved for a poll in flight, nor held back."""
+        """Slots that may be taken: not running a task, not reserved for a poll in flight and not held back."""
         return max(0, self.usable - self.polling - self.running)
 
     @property
     def held_back(self) -> int:
-        """Slots that nothing uses and that may not be taken."""
+        """Unused slots that may not be taken."""
         return self.total - self.free - self.polling - self.running
 
     @property
@@ -35,13 +35,13 @@ class Slots:
         return self.running < self.usable
 
     def limit(self, usable: int) -> None:
-        """Let only so many be taken from now on. Raises ValueError for none, or more than there are."""
+        """Let at most this many be taken from now on. Raises ValueError for 0, or more than `total`."""
         if not 1 <= usable <= self.total:
             raise ValueError(f"from 1 to {self.total} slots can be usable, not {usable}")
         self.usable = usable
 
     def reserve(self) -> None:
-        """free → polling. Raises when no slot is free."""
+        """free → polling. Raises RuntimeError if no slot is free."""
         if self.free < 1:
             raise RuntimeError("no free slot to reserve")
         self.polling += 1
@@ -52,11 +52,11 @@ class Slots:
         self.running += 1
 
     def release(self) -> None:
-        """polling → free: the poll brought nothing."""
+        """polling → free: the poll brought no task."""
         self._leave_polling()
 
     def finish(self) -> None:
-        """running → free: the task's outcome is in safe hands."""
+        """running → free: the task's outcome is safe."""
         if self.running < 1:
             raise RuntimeError("no running slot to finish")
         self.running -= 1

@@ -1,10 +1,10 @@
-"""How fast something may go: so many a second in the long run, a second's worth of them at once."""
+"""Limits a rate: so many per second in the long run, and a second's worth in a burst."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """A bucket that ``rate`` tokens a second fall into, and that holds those of one second, or one token at least."""
+    """A bucket filled with ``rate`` tokens per second, which holds one second's worth, and at least one token."""
 
     __slots__ = ("_capacity", "_rate", "_seen", "_tokens")
 
@@ -15,9 +15,9 @@ class TokenBucket:
         self._seen: float | None = None
 
     def take(self, now: float) -> float:
-        """Take one token, and return the seconds after which it is there: 0 when it is already.
+        """Take one token, and return the seconds until it is available: 0 if it already is.
 
-        ``now`` is in monotonic seconds. Tokens are taken in advance, so that those who wait do so in order.
+        ``now`` is in monotonic seconds. Tokens are taken in advance, so that waiters are served in order.
         """
         passed = 0.0 if self._seen is None else max(0.0, now - self._seen)
         self._seen = now

@@ -1,8 +1,8 @@
-"""The canonical form that is signed, and the values that no orchestrator can digest (RXON.md, "Signing").
+"""The signed canonical form, and the values that no orchestrator can digest (RXON.md, "Signing").
 
-`canonical_bytes` does both in one walk: it removes and converts what the dialect removes and converts, and finds what
-would be answered with HTTP 500 for ever, so that such a value never leaves the worker. The bytes it returns are also
-the bytes that are sent: an orchestrator which canonicalises them again finds them unchanged.
+`canonical_bytes` does both in one walk: it removes and converts what the dialect does, and finds values that would be
+answered with HTTP 500 every time, so that they never leave the worker. The bytes it returns are also the bytes sent: an
+orchestrator that canonicalizes them again gets the same bytes.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ import msgspec
 import orjson
 
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import as_any, is_dict, is_list
 from avtomatika_worker.protocol.dialects import Dialect
 
 _MIN_INT: Final = -(2**63)
 _MAX_INT: Final = 2**64 - 1
-_LARGE_FLOAT: Final = 1e16  # from here on orjson releases differ: 1e16 or 1e+16
+_LARGE_FLOAT: Final = 1e16  # from here on, orjson releases differ: 1e16 or 1e+16
 _SCALARS: Final = frozenset({str, bool})
-_TEXT_OR_BOOL: Final = (str, bool)  # written out, ``str | bool`` is made anew for every value
+_TEXT_OR_BOOL: Final = (str, bool)  # inline, ``str | bool`` would be created again for every value
 _ARRAYS: Final = (list, tuple)
 _EMBEDDED: Final = b'{"data":'
 DATA_DEPTH: Final = 1
-"""Levels below the root at which the data of a result stand."""
+"""The depth of a result's data below the root."""
 
-# What orjson writes of itself but no value may be (dataclasses, dates, subclasses) is refused: it is written by others.
+# Types that orjson writes natively but values must not have (dataclasses, dates, subclasses) are refused.
 _STRICT: Final = (
     orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS
 ) | orjson.OPT_PASSTHROUGH_DATETIME
 _CANNOT: Final = (orjson.JSONEncodeError, msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 _INTEGRAL: Final = re.compile(rb"\.0(?=[,\]}])")
-"""Ends a number without a fraction, or stands in a text."""
+"""Matches the end of a number without a fraction, or within a text."""
 _MINUS_ZERO: Final = msgspec.msgpack.encode(-0.0)
-"""Is written as 0, not as -0."""
+"""Written as 0, not as -0."""
 _NULL: Final = re.compile(rb"null")
 _HEAP_TYPE: Final = 1 << 9
 """Py_TPFLAGS_HEAPTYPE: instances of other types do not count as references."""
@@ -48,9 +49,9 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
     """Return the canonical JSON of ``message`` in ``dialect``.
 
     ``message`` holds plain values only (dict with str keys, list, str, int, float, bool, None) and is not changed.
-    Raises `UnsendableValueError` naming the path of a value that cannot be sent.
+    Raises `UnsendableValueError` with the path of a value that cannot be sent.
     """
-    embedded = orjson.Fragment in map(type, message.values())  # the rest is short then, and quickly walked through
+    embedded = orjson.Fragment in map(type, message.values())  # then the rest is short, and walking it is quick
     if not embedded and (at_once := canonical_at_once(message, dialect)) is not None:
         return at_once
     try:
@@ -64,13 +65,13 @@ def canonical_bytes(message: dict[str, Any], dialect: Dialect) -> bytes:
 
 
 def canonical_at_once(value: object, dialect: Dialect, depth: int = 0) -> bytes | None:
-    """Return the canonical JSON of a value of Python's own types that stands ``depth`` levels below the root.
+    """Return the canonical JSON of a value of built-in types, ``depth`` levels below the root.
 
-    None where it cannot be had without a walk through the value in Python: for a null, a very large number, what cannot
-    be sent. Tuples and enums are written as what is in them, UUIDs as texts.
+    Returns None if that needs a walk through the value in Python: for a null, a very large number, or a value that
+    cannot be sent. Tuples and enums are written as their content, UUIDs as texts.
     """
     try:
-        if sys.getrefcount(orjson.Fragment) > _REFERENCES:  # somewhere there is a Fragment, which may hold anything
+        if sys.getrefcount(orjson.Fragment) > _REFERENCES:  # there is a Fragment somewhere, which may contain anything
             msgspec.msgpack.encode(value)  # refuses it
         body = _shallow(value, dialect.max_nesting - depth)
         if _NULL.search(body) or (b"+" in body and b"e+" in body):  # a null, NaN, 1e16; or a text
@@ -81,18 +82,18 @@ def canonical_at_once(value: object, dialect: Dialect, depth: int = 0) -> bytes 
 
 
 def _without_fractions(value: object, body: bytes) -> bytes | None:
-    """Return a body with 1 in place of 1.0; None when it has texts that look like numbers, and for -0.0."""
-    if b"\\" in body:  # a quote may be one of a text's own; but in MessagePack, texts are the same and numbers are not
+    """Return a body with 1 instead of 1.0, or None if it has texts that look like numbers, or a -0.0."""
+    if b"\\" in body:  # a quote may belong to a text; but in MessagePack, texts are the same and numbers are not
         packed = msgspec.msgpack.encode(value)
         return None if _MINUS_ZERO in packed or _INTEGRAL.search(packed) else _INTEGRAL.sub(b"", body)
     pieces = _INTEGRAL.split(body)
-    if any(piece.count(b'"') & 1 or piece.endswith(b"-0") for piece in pieces):  # it ends inside of a text
+    if any(piece.count(b'"') & 1 or piece.endswith(b"-0") for piece in pieces):  # it ends inside a text
         return None
     return b"".join(pieces)
 
 
 def canonical_data(data: dict[str, Any], dialect: Dialect) -> bytes:
-    """Return the canonical JSON of plain values that are to be embedded in a message as its ``data``.
+    """Return the canonical JSON of plain values to embed in a message as its ``data``.
 
     Raises `UnsendableValueError`.
     """
@@ -100,9 +101,9 @@ def canonical_data(data: dict[str, Any], dialect: Dialect) -> bytes:
 
 
 def _shallow(value: object, room: int) -> bytes:
-    """Return the JSON of a value with at most ``room`` containers in one another. Raises one of `_CANNOT` for others.
+    """Return the JSON of a value with at most ``room`` nested containers. Raises one of `_CANNOT` for others.
 
-    orjson has a bound of its own, far beyond: the value is written just as much deeper.
+    orjson has its own, much higher limit: the value is written deeper by the difference.
     """
     more = _orjson_depth() - room
     outer, inner = _nest(more)
@@ -110,7 +111,7 @@ def _shallow(value: object, room: int) -> bytes:
     try:
         body = orjson.dumps(outer, option=_STRICT)
         if inner[0] is not value:
-            raise ValueError("another thread, or a finalizer, came here in between")
+            raise ValueError("another thread or a finalizer interfered")
     finally:
         inner[0] = None
     return body[more:-more]
@@ -118,9 +119,9 @@ def _shallow(value: object, room: int) -> bytes:
 
 @functools.cache
 def _nest(depth: int) -> tuple[list[Any], list[Any]]:
-    """Return lists in one another, the outermost and the innermost one, made once for all."""
+    """Return the outermost and the innermost of nested lists, made once."""
     if depth < 1:
-        raise ValueError("orjson takes less than the orchestrator does")
+        raise ValueError("orjson accepts less nesting than the orchestrator")
     inner: list[Any] = [None]
     outer = inner
     for _ in range(depth - 1):
@@ -129,12 +130,12 @@ def _nest(depth: int) -> tuple[list[Any], list[Any]]:
 
 
 _REFERENCES: Final = sys.getrefcount(orjson.Fragment) if orjson.Fragment.__flags__ & _HEAP_TYPE else -1
-"""References to the class of orjson's fragments without those that each instance has."""
+"""References to orjson's Fragment class, without those held by instances."""
 
 
 @functools.cache
 def _orjson_depth() -> int:
-    """Return how many containers in one another orjson takes; -1 for a release without such a bound."""
+    """Return how many nested containers orjson accepts; -1 for a release without a limit."""
     value: object = 0
     for depth in range(1_000):
         value = [value]
@@ -180,7 +181,7 @@ def _clean_array(value: list[Any], dialect: Dialect, depth: int) -> list[Any]:
     index = 0
     result: list[Any] = []
     try:
-        for index, item in enumerate(value):  # noqa: B007 - told when an item cannot be sent
+        for index, item in enumerate(value):  # noqa: B007 - reported if an item cannot be sent
             if item is not None or dialect.array_nulls_kept:
                 result.append(_clean(item, dialect, inner))
     except _Unsendable as found:
@@ -190,10 +191,10 @@ def _clean_array(value: list[Any], dialect: Dialect, depth: int) -> list[Any]:
 
 
 def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
-    """Return what is signed in place of ``value``, which stands ``depth`` levels below the root."""
+    """Return the signed form of ``value``, which is ``depth`` levels below the root."""
     if depth > dialect.max_nesting:
-        limit = f"orchestrators of version {dialect.version} take {dialect.max_nesting} levels"
-        raise _Unsendable(f"nested too deep: {limit}")
+        limit = f"orchestrators of version {dialect.version} accept {dialect.max_nesting} levels"
+        raise _Unsendable(f"nested too deeply: {limit}")
     if isinstance(value, dict):
         return _clean_object(cast("dict[str, Any]", value), dialect, depth)
     if value is None or isinstance(value, _TEXT_OR_BOOL):
@@ -212,7 +213,7 @@ def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
 def _integer(value: int) -> int:
     if _MIN_INT <= value <= _MAX_INT:
         return value
-    raise _Unsendable(f"the integer {_short(value)} does not fit into 64 bits")
+    raise _Unsendable(f"the integer {_short(value)} does not fit in 64 bits")
 
 
 def _float(value: float, dialect: Dialect) -> float | int:
@@ -224,22 +225,22 @@ def _float(value: float, dialect: Dialect) -> float | int:
         integer = int(value)
         if _MIN_INT <= integer <= _MAX_INT:
             return integer
-        raise _Unsendable(f"the number {value!r} has no fraction and does not fit into 64 bits")
+        raise _Unsendable(f"the number {value!r} has no fraction and does not fit in 64 bits")
     return value
 
 
 def _culprit(value: object, path: _Path) -> tuple[str, str] | None:
     """Find what orjson could not write in a cleaned value: a lone surrogate, or a key that is not a string."""
-    if isinstance(value, dict):
-        for key, item in cast("dict[object, object]", value).items():
-            if not isinstance(key, str):
+    if is_dict(value):
+        for key, item in value.items():
+            if not isinstance(as_any(key), str):
                 return _json_path(path[1:]), f"the key {_short(key)} is not a string"
             if not _is_unicode(key):
                 return _json_path(path[1:]), f"the key {key!a:.80} is not valid Unicode (a lone surrogate)"
             if found := _culprit(item, (*path, key)):
                 return found
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("list[object]", value)):
+    elif is_list(value):
+        for index, item in enumerate(value):
             if found := _culprit(item, (*path, index)):
                 return found
     elif isinstance(value, str) and not _is_unicode(value):
@@ -256,7 +257,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _short(value: Any) -> str:
-    """Write a value for a message; an integer of thousands of digits is not worth printing (nor allowed)."""
+    """Return a value for a message; an integer of thousands of digits is not worth printing (nor allowed)."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"of {value.bit_length()} bits"
     return f"{value!r:.80}"

@@ -1,8 +1,8 @@
-"""Values to requests, and replies to values (RXON.md, "Transport").
+"""Turns values into requests, and replies into values (RXON.md, "Transport").
 
 `Codec` writes: it knows who the worker is and how it signs. The ``decode_*`` functions read; they raise `RejectedError`
-for a status of 400 or more and `MalformedMessageError` for anything that is not the message it should be.
-Each call of a writing method makes a new attempt: signed anew and different from every other (RXON.md, "Signing").
+for a status of 400 or more and `MalformedMessageError` for anything but the expected message.
+Each call of a writing method makes a new attempt: freshly signed, and different from all others (RXON.md, "Signing").
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REFRESH_PATH: Final = "/_worker/auth/token/refresh"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A call to make: ``path`` is below the orchestrator's base URL and may carry a query."""
+    """A call to make: ``path`` is relative to the orchestrator's base URL and may have a query."""
 
     method: str
     path: str
@@ -49,12 +49,12 @@ SKILL_CALL_PATH: Final = "/skills/call"
 
 
 def heartbeat_path(worker_id: str) -> str:
-    """Return the path that heartbeats go to."""
+    """Return the path for heartbeats."""
     return f"/_worker/workers/{worker_id}"
 
 
 def poll_path(worker_id: str) -> str:
-    """Return the path that tasks are asked for at."""
+    """Return the path for polls."""
     return f"/_worker/workers/{worker_id}/tasks/next"
 
 
@@ -89,14 +89,14 @@ def _result_message(result: TaskResult, dialect: Dialect) -> dict[str, Any]:
 
 
 def _embedded(data: dict[str, Any] | CanonicalData, dialect: Dialect) -> object:
-    """Return data as they go into a message; the orchestrator may speak another version since they were written."""
+    """Return data in a message's form; the orchestrator's version may have changed since it was written."""
     if isinstance(data, dict):
         return data
     return orjson.Fragment(data.json) if data.version == dialect.version else orjson.loads(data.json)
 
 
 class Codec:
-    """Writes one worker's requests. ``token`` is the configured one: it signs, whatever token the header carries."""
+    """Writes one worker's requests. ``token`` is the configured one: it signs, whatever token is in the header."""
 
     def __init__(self, worker_id: str, token: str | None, nonce: Callable[[], str]) -> None:
         self._worker_id = worker_id
@@ -105,7 +105,7 @@ class Codec:
         self._headers: tuple[str | None, Dialect | None, Mapping[str, str]] = (None, None, {})
 
     def headers(self, token: str | None, dialect: Dialect) -> Mapping[str, str]:
-        """Return the headers of every call; ``token`` is the one that authenticates now."""
+        """Return the headers of every call; ``token`` currently authenticates the worker."""
         last_token, last_dialect, headers = self._headers
         if dialect is not last_dialect or token != last_token:
             headers = {WORKER_ID_HEADER: self._worker_id, VERSION_HEADER: dialect.version}
@@ -118,11 +118,11 @@ class Codec:
         """Write a registration."""
         message = msgspec.to_builtins(registration)
         if not dialect.skill_names:
-            # Up to 1.0b8 the catalogue is the availability list (RXON.md, Behaviour 1).
+            # Up to 1.0b8, the catalog is the availability list (RXON.md, Behaviour 1).
             available = set(registration.available_skills)
             message["supported_skills"] = [s for s in message["supported_skills"] if s["name"] in available]
         resources = message["resources"]
-        # Up to 1.0b9 cores and memory are looked for at the top, from 1.0b10 in the properties: both suit all.
+        # Up to 1.0b9, cores and memory are read at the top level, from 1.0b10 in the properties: all accept both.
         resources["properties"] = {
             "cpu_cores": resources["cpu_cores"],
             "ram_gb": resources["ram_gb"],
@@ -148,7 +148,7 @@ class Codec:
         return Request("PATCH", heartbeat_path(self._worker_id), self._sealed(message, dialect, now))
 
     def poll(self, timeout: float, available: tuple[str, ...], hot: tuple[str, ...], dialect: Dialect) -> Request:
-        """Write a request for the next task; ``timeout`` in seconds is a wish, the orchestrator has its own."""
+        """Write a request for the next task; ``timeout`` (seconds) is only a wish: the orchestrator has its own."""
         path = poll_path(self._worker_id)
         if dialect.skill_names:
             # Skill names are identifiers: nothing in them needs escaping.
@@ -156,14 +156,14 @@ class Codec:
         return Request("GET", path)
 
     def result(self, result: TaskResult, dialect: Dialect, now: float) -> Request:
-        """Write a result. Raises `UnsendableValueError` when the orchestrator could not digest it."""
+        """Write a result. Raises `UnsendableValueError` if the orchestrator could not digest it."""
         message = _result_message(result, dialect)
         return Request("POST", RESULT_PATH, self._sealed(message, dialect, now, chain=result.identity_chain))
 
     def event(self, event: Event, dialect: Dialect, now: float) -> Request:
-        """Write an event. Raises `UnsendableValueError` when the orchestrator could not digest it.
+        """Write an event. Raises `UnsendableValueError` if the orchestrator could not digest it.
 
-        The event's id is its nonce: a retry that is refused with 403 has arrived before.
+        The event's id is its nonce: a retry refused with 403 has already arrived.
         """
         message = msgspec.to_builtins(event)
         chain = message.pop("identity_chain")
@@ -190,7 +190,7 @@ class Codec:
         unsigned: bytes = b"",
         chain: Sequence[str] | None = None,
     ) -> bytes:
-        """Return the body: the canonical bytes, with the signature and the ``unsigned`` members put behind them."""
+        """Return the body: the canonical bytes, followed by the signature and the ``unsigned`` members."""
         message["timestamp"] = int(now)
         if nonce:
             message["nonce"] = self._nonce()

@@ -1,4 +1,4 @@
-"""Reading values whose type nobody promised."""
+"""Reads values of unknown type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from avtomatika_worker.narrowing import is_dict, is_list
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Return ``value`` when it is a JSON object, else an empty one."""
+    """Return ``value`` if it is a JSON object, otherwise an empty one."""
     return value if is_dict(value) else {}
 
 
@@ -19,12 +19,12 @@ def as_texts(value: object) -> tuple[str, ...]:
 
 
 def as_text(value: object) -> str | None:
-    """Return ``value`` when it is a string."""
+    """Return ``value`` if it is a string, otherwise None."""
     return value if isinstance(value, str) else None
 
 
 def as_number(value: object) -> float | None:
-    """Return ``value`` as a float when it is a finite number."""
+    """Return ``value`` as a float if it is a finite number, otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,7 +1,7 @@
 """The messages of RXON (RXON.md, "Messages"), as values.
 
-What the worker sends is built complete: containers it has nothing for are empty, not absent, because 1.0b7 cannot
-dispatch to a worker whose registration lacks them. What differs between dialects is the codec's business.
+The worker's messages are built complete: unused containers are empty, not absent, because 1.0b7 cannot dispatch to a
+worker whose registration lacks them. The codec handles differences between dialects.
 Times are Unix seconds, identifiers match ``[A-Za-z0-9_-]{1,128}``.
 """
 
@@ -17,7 +17,7 @@ from avtomatika_worker.protocol.coerce import as_texts
 
 
 class WorkerStatus(enum.StrEnum):
-    """What a worker says of itself. Orchestrators dispatch to "idle" workers only."""
+    """A worker's status. Orchestrators dispatch only to "idle" workers."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -29,7 +29,7 @@ class WorkerStatus(enum.StrEnum):
 
 
 class HardwareDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """A device of the worker's machine, such as a GPU."""
+    """A device in the worker's machine, such as a GPU."""
 
     type: str
     model: str | None = None
@@ -38,7 +38,7 @@ class HardwareDevice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstalledArtifact(msgspec.Struct, frozen=True, kw_only=True):
-    """Something installed that dispatching may ask for, such as a model."""
+    """Something installed that dispatching may require, such as a model."""
 
     name: str
     version: str = "unknown"
@@ -47,7 +47,7 @@ class InstalledArtifact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker's machine has. ``ram_gb`` is in GiB."""
+    """The resources of the worker's machine. ``ram_gb`` is in GiB."""
 
     max_concurrent_tasks: int
     cpu_cores: int
@@ -67,7 +67,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SkillInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A skill as it is announced. Marketplace metadata survives only inside ``properties``."""
+    """An announced skill. Marketplace metadata survives only inside ``properties``."""
 
     name: str
     type: str
@@ -116,9 +116,9 @@ class ResourcesUsage(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """The lease, and the worker's state.
 
-    ``current_tasks`` lists the *job* ids of what runs (RXON.md, Behaviour 3). ``catalogue`` is sent only when the
-    orchestrator needs it. ``capabilities`` with ``websockets`` on top is what turns real-time cancellation
-    on; the orchestrator keeps it until the next registration.
+    ``current_tasks`` lists the *job* ids of the running tasks (RXON.md, Behaviour 3). ``catalogue`` is sent only if the
+    orchestrator needs it. ``capabilities`` with ``websockets`` at the top level turns on real-time cancellation; the
+    orchestrator keeps it until the next registration.
     """
 
     worker_id: str
@@ -152,16 +152,16 @@ class ResultError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CanonicalData(msgspec.Struct, frozen=True, array_like=True):
-    """A JSON object in the canonical form of a protocol version, as it is embedded in a message and signed."""
+    """A JSON object in the canonical form of a protocol version, as embedded in a message and signed."""
 
     json: bytes
     version: str
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task ended: "success", "failure", "cancelled", or a status of the skill's own.
+    """How a task ended: "success", "failure", "cancelled", or one of the skill's own statuses.
 
-    ``identity_chain`` goes into ``security``: whom the task went through, this worker the last.
+    ``identity_chain`` goes into ``security``: the nodes that the task passed through, this worker last.
     """
 
     job_id: str
@@ -198,7 +198,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, kw_only=True):
-    """A task as it was handed out. Numbers are loose on the wire: ints and floats are both accepted."""
+    """A task as handed out. Numbers are loose on the wire: ints and floats are both accepted."""
 
     job_id: str
     task_id: str
@@ -214,13 +214,13 @@ class Task(msgspec.Struct, kw_only=True):
     timestamp: Any = None
 
     def chain_through(self, worker_id: str) -> tuple[str, ...] | None:
-        """Return whom the task went through, ``worker_id`` the last; None when it came without such a chain."""
+        """Return the nodes that the task passed through, ``worker_id`` last, or None if it came without a chain."""
         chain: object = (self.security or {}).get("identity_chain")
         return None if not is_list(chain) else (*as_texts(chain), worker_id)
 
 
 class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a registration. Tokens are given by orchestrators that issue their own."""
+    """The answer to a registration. Orchestrators that issue their own tokens include them."""
 
     status: str
     version: str | None = None
@@ -231,7 +231,7 @@ class RegistrationReply(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens(self) -> TokenReply | None:
-        """The tokens that it brings."""
+        """The tokens in the answer."""
         if not self.access_token:
             return None
         return TokenReply(access_token=self.access_token, refresh_token=self.refresh_token, expires_in=self.expires_in)
@@ -257,7 +257,7 @@ class ResultReply(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def final(self) -> bool:
-        """Whether the orchestrator has done with the result."""
+        """Whether the orchestrator is done with the result."""
         return self.status in {"accepted", "ignored"}
 
 
@@ -270,7 +270,7 @@ class EventReply(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accepted(self) -> bool:
-        """Whether the event was taken."""
+        """Whether the event was accepted."""
         return self.status == "event_accepted"
 
 
@@ -286,7 +286,7 @@ class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that came over the WebSocket; `CANCEL_TASK` is the one every orchestrator knows."""
+    """A command from the WebSocket; `CANCEL_TASK` is the one every orchestrator knows."""
 
     command: str
     task_id: str | None = None

@@ -1,8 +1,8 @@
-"""Schemas as they survive in orchestrators on Redis.
+"""Schemas in a form that survives in orchestrators on Redis.
 
-Those change a worker's record with Lua, which has one kind of table for arrays and objects: an empty object comes back
+They change a worker's record with Lua, which has one kind of table for arrays and objects: an empty object comes back
 as an empty array. 1.0b30 then quarantines every job of the skill ("Expected `object | null`, got `array`"; tried). So
-nothing announced holds an empty object where the orchestrator reads one.
+nothing announced has an empty object where the orchestrator reads one.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _MAPS: Final = frozenset({"properties", "patternProperties", "$defs", "definitio
 """Keywords whose value maps names to schemas."""
 
 _OTHER_MAPS: Final = frozenset({"dependentRequired"})
-"""Keywords whose value may be an object that is no schema; without it the schema allows the same."""
+"""Keywords whose value may be an object that is not a schema; without them the schema allows the same."""
 
 _DATA: Final = frozenset({"default", "const", "enum", "examples", "example"})
-"""Keywords whose value is no schema."""
+"""Keywords whose value is not a schema."""
 
 
 def storable_schema(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a schema that allows the same, without empty objects but in ``const``, ``enum`` and ``examples``."""
+    """Return an equivalent schema without empty objects except in ``const``, ``enum`` and ``examples``."""
     return None if schema is None else _schema(schema)
 
 
 def storable_schemas(schemas: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any] | None:
-    """Return schemas by name, each `storable_schema`; None instead of none."""
+    """Return schemas by name, each through `storable_schema`, or None if there are none."""
     return {name: _schema(each) for name, each in schemas.items()} if schemas else None
 
 
@@ -39,7 +39,7 @@ def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         if keyword in _MAPS | _OTHER_MAPS and is_dict(value) and not value:
             continue
         if keyword == "default" and _has_empty_object(value):
-            continue  # the orchestrator fills params in with it; the worker fills in its own
+            continue  # the orchestrator fills in params with it; the worker fills in its own
         if keyword in _MAPS and is_dict(value):
             kept[keyword] = {name: _storable(each) for name, each in value.items()}
         else:

@@ -1,4 +1,4 @@
-"""Replies to values: the reading half of the codec (RXON.md, "Transport").
+"""Turns replies into values: the reading half of the codec (RXON.md, "Transport").
 
 Every function takes a `Response` and returns a message, or raises `RejectedError` (a status other than 2xx) or
 `MalformedMessageError`. None of them raises anything else, whatever the bytes.
@@ -33,19 +33,19 @@ _T = TypeVar("_T")
 _VERSION_HEADER: Final = VERSION_HEADER.lower()
 _DETAIL_LIMIT: Final = 200
 _ID_LIMIT: Final = 256
-_DIGITS: Final = 12  # of seconds: more is longer than anybody waits
-# The standard library's parser of dates imports sockets, and the other one is bound to the locale.
+_DIGITS: Final = 12  # of seconds: a longer wait is unrealistic
+# One standard date parser imports sockets, the other depends on the locale.
 _HTTP_DATE: Final = re.compile(
     r", (?P<day>[0-9]{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>[0-9]{4}) (?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}) GMT$"
 )
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DECODE_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
-"""What decoding bytes may raise."""
+"""Exceptions that decoding may raise."""
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer as it came. Header names are lower-case."""
+    """A raw answer. Header names are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,12 +53,12 @@ class Response(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> str | None:
-        """The protocol version that the orchestrator announces, if it does."""
+        """The protocol version announced by the orchestrator, if any."""
         return self.headers.get(_VERSION_HEADER)
 
     @property
     def from_orchestrator(self) -> bool:
-        """Whether it announces the protocol's version, as each answer of an orchestrator to a message does.
+        """Whether it announces the protocol version, as every answer of an orchestrator to a message does.
 
         Those of its HTTP server (404 and 405 for a route that does not exist, 417), of proxies and portals do not:
         tried with 1.0b21 and 1.0b30.
@@ -75,10 +75,10 @@ _command_decoder: Final = msgspec.json.Decoder(Command)
 
 
 def decode_task(response: Response) -> Task | None:
-    """Read the answer to a poll; None when there was no task.
+    """Read the answer to a poll; return None if there was no task.
 
-    A task that is malformed but names its job and task raises `MalformedMessageError` with both, so that it can be
-    answered with a failure.
+    A malformed task that names its job and task raises `MalformedMessageError` with both, so that it can be answered
+    with a failure.
     """
     raise_for_status(response)
     if response.status == 204:
@@ -103,7 +103,7 @@ def decode_registration(response: Response) -> RegistrationReply:
 def decode_heartbeat(response: Response) -> HeartbeatReply:
     """Read the answer to a heartbeat.
 
-    Its status must be "ok": anybody may answer with an object. Any other field of the wrong type counts as absent.
+    Its status must be "ok": any server may answer with an object. Any other field of the wrong type counts as absent.
     """
     raise_for_status(response)
     try:
@@ -129,7 +129,7 @@ def decode_result(response: Response) -> ResultReply:
 
 
 def decode_event(response: Response) -> EventReply:
-    """Read the answer to an event. A refusal counts only where the orchestrator announces itself."""
+    """Read the answer to an event. A refusal counts only if the orchestrator announces itself."""
     reply = _decode(_event_decoder, response, "the answer to an event")
     if reply.accepted or (reply.status == "error" and response.from_orchestrator):
         return reply
@@ -152,7 +152,7 @@ def decode_command(data: bytes | str) -> Command:
 
 
 def raise_for_status(response: Response) -> None:
-    """Raise `RejectedError` for every status but 2xx; RXON knows no redirects."""
+    """Raise `RejectedError` for every status except 2xx; RXON has no redirects."""
     if not 200 <= response.status < 300:
         retry_after = parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
         raise RejectedError(
@@ -166,7 +166,7 @@ def raise_for_status(response: Response) -> None:
 def parse_retry_after(value: str | None, date: str | None = None) -> float | None:
     """Read a ``Retry-After`` header: seconds, or an HTTP date, relative to the answer's own ``Date``.
 
-    None when it is missing or unusable.
+    Returns None if it is missing or unusable.
     """
     if value is None:
         return None
@@ -179,9 +179,9 @@ def parse_retry_after(value: str | None, date: str | None = None) -> float | Non
     return max(0.0, until - now)
 
 
-@functools.lru_cache(maxsize=16)  # every answer carries one, and it changes once a second
+@functools.lru_cache(maxsize=16)  # every answer has one, and it changes once a second
 def parse_http_date(value: str | None) -> float | None:
-    """Read an HTTP date as Unix seconds; None when it is missing or not a date."""
+    """Return an HTTP date in Unix seconds, or None if it is missing or not a date."""
     if not value:
         return None
     match = _HTTP_DATE.search(value)
@@ -207,11 +207,11 @@ def _decode(decoder: msgspec.json.Decoder[_T], response: Response, what: str) ->
 def _check_token(token: str, what: str) -> None:
     """Raise `MalformedMessageError` for a token that cannot be sent in a header."""
     if not _TOKEN.fullmatch(token):
-        raise MalformedMessageError(f"not {what}: an access token of other than 1 to 8192 printable ASCII characters")
+        raise MalformedMessageError(f"not {what}: an access token must have 1 to 8192 printable ASCII characters")
 
 
 def salvage_ids(body: bytes) -> tuple[str | None, str | None]:
-    """Read what can be read of a malformed task: the standard library's parser takes more than the strict one."""
+    """Read the ids of a malformed task: the standard library's parser accepts more than the strict one."""
     try:
         raw = as_object(json.loads(body))
     except (ValueError, RecursionError):
@@ -220,13 +220,13 @@ def salvage_ids(body: bytes) -> tuple[str | None, str | None]:
 
 
 def _id(value: object) -> str | None:
-    """Return what may be an id; it goes into logs and answers although nothing else of the task was good."""
+    """Return a plausible id; it goes into logs and answers although the rest of the task is invalid."""
     text = as_text(value)
     return text if text and len(text) <= _ID_LIMIT and text.isprintable() else None
 
 
 def _detail(response: Response) -> str:
-    """Shorten what an error's body says, for people."""
+    """Shorten an error body's text for people."""
     text = response.body[: 8 * _DETAIL_LIMIT].decode("utf-8", "replace").strip()
     if text.startswith("<"):
         return "an HTML page (is there a proxy in between?)"

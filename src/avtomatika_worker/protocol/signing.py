@@ -17,12 +17,12 @@ _LEFT_OUT = (frozenset({SECURITY_FIELD}), frozenset({SECURITY_FIELD, "_signature
 
 
 class Signer:
-    """Signs with one key. The key never appears in ``repr``, nor in an error."""
+    """Signs with one key. The key never appears in ``repr`` or in an error."""
 
     __slots__ = ("_keyed",)
 
     def __init__(self, key: str) -> None:
-        # The keyed state is computed once; copying it saves two compressions of SHA-256 for each message.
+        # The keyed state is computed once; copying it saves two SHA-256 compressions per message.
         self._keyed = hmac.new(key.encode(), digestmod=hashlib.sha256)
 
     def sign(self, data: bytes) -> str:
@@ -32,7 +32,7 @@ class Signer:
         return state.hexdigest()
 
     def verify(self, data: bytes, signature: object) -> bool:
-        """Tell, in constant time, whether ``signature`` is the hex digest of ``data``."""
+        """Return, in constant time, whether ``signature`` is the hex digest of ``data``."""
         if not isinstance(signature, str) or not signature.isascii():
             return False
         return hmac.compare_digest(self.sign(data), signature)
@@ -42,7 +42,7 @@ class Signer:
 
 
 def signed_bytes(message: dict[str, Any], dialect: Dialect, ignored: frozenset[str] = NOTHING) -> bytes:
-    """Return the bytes of a message that are signed: all but ``security`` and the ``ignored`` fields at its top.
+    """Return the signed bytes of a message: all but ``security`` and the ``ignored`` top-level fields.
 
     Raises `UnsendableValueError` for a message whose canonical form does not exist.
     """
@@ -53,7 +53,7 @@ def signed_bytes(message: dict[str, Any], dialect: Dialect, ignored: frozenset[s
 def verify_message(
     message: dict[str, Any], signer: Signer, dialect: Dialect, ignored: frozenset[str] = NOTHING
 ) -> bool:
-    """Tell whether a received message carries the right signature in ``security.signature``.
+    """Return whether a received message has the right signature in ``security.signature``.
 
     Raises `UnsendableValueError` for a message whose canonical form does not exist.
     """
@@ -62,7 +62,7 @@ def verify_message(
 
 
 def verified_task(task: dict[str, Any], signer: Signer, dialect: Dialect) -> bytes | None:
-    """Return the bytes of a task that its ``sig`` signs, None when that is not the right one.
+    """Return the bytes of a task signed by its ``sig``, or None if that is wrong.
 
     Raises `UnsendableValueError` for a task whose canonical form does not exist.
     """

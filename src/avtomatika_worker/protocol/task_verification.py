@@ -1,4 +1,4 @@
-"""Whether a task may run: its signature, its policy, its bounds (RXON.md, "Signing"). Checked before anything else."""
+"""Checks first of all whether a task may run: its signature, policy and nesting (RXON.md, "Signing")."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_ALLOWED: Final = "not_allowed"
 
 _REFUSALS: Final = {
     UNSIGNED: "it is not signed",
-    BAD_SIGNATURE: "its signature is not the orchestrator's (is ORCHESTRATOR_SECRET_KEY the very key over there?)",
+    BAD_SIGNATURE: "its signature is not the orchestrator's (check ORCHESTRATOR_SECRET_KEY)",
 }
 
 DEFAULT_NESTING: Final = 100
@@ -31,11 +31,11 @@ _CONTAINERS: Final = frozenset({dict, list})
 
 
 class TaskGuard:
-    """Reads the answers to polls of one orchestrator.
+    """Reads one orchestrator's answers to polls.
 
-    ``secret_key`` is what it signs tasks with; None means that signatures are not looked at. ``signature_required``:
-    whether a task without a signature is refused, too. ``max_nesting`` is how deep a task's values may be nested.
-    The key never appears in ``repr``, nor in an error.
+    ``secret_key`` is the key it signs tasks with; with None, signatures are not checked. ``signature_required``:
+    whether an unsigned task is refused too. ``max_nesting`` is how deeply a task's values may be nested. The key never
+    appears in ``repr`` or in an error.
     """
 
     __slots__ = ("_max_nesting", "_required", "_signer")
@@ -53,10 +53,11 @@ class TaskGuard:
         return self._signer is not None and self._required
 
     def admit(self, response: Response, dialect: Dialect) -> Task | None:
-        """Return the task of an answer, None when there was none.
+        """Return the task of an answer, or None if there was none.
 
-        Raises `UntrustedTaskError` for a task that must not run, else what `decode_task` raises. ``dialect`` is the
-        link's; an answer that announces another version is checked in that one's, and refused when that one signs none.
+        Raises `UntrustedTaskError` for a task that must not run, and otherwise as `decode_task` does. ``dialect`` is
+        the link's; an answer that announces another version is checked in that version's, and refused if that has no
+        signatures.
         """
         raise_for_status(response)
         if self._signer is not None and response.status != 204:
@@ -69,10 +70,10 @@ class TaskGuard:
         return task
 
     def _trusted(self, response: Response, signer: Signer, link_dialect: Dialect) -> bytes:
-        """Return the bytes to make the task of: exactly those that were signed.
+        """Return the bytes to decode the task from: exactly the signed ones.
 
-        The canonical form leaves out what anyone on the way could add (members that are null, another way to write a
-        number, a key that stands twice), so the bytes that came are not looked at again.
+        The canonical form leaves out anything that could be added on the way (null members, another form of a number, a
+        duplicate key), so the received bytes are not used again.
         """
         dialect = dialects.choose(response.version or link_dialect.version).dialect
         try:
@@ -87,11 +88,11 @@ class TaskGuard:
         if not signed and not self._required:
             return response.body
         reason = BAD_SIGNATURE if signed else UNSIGNED
-        too_old = "" if dialect.signed_tasks else f"; orchestrators of protocol {dialect.version} sign none"
+        too_old = "" if dialect.signed_tasks else f"; orchestrators of protocol {dialect.version} do not sign tasks"
         raise _untrusted(response, reason, _REFUSALS[reason] + too_old)
 
     def _check_nesting(self, task: Task, body: bytes) -> None:
-        # Counting brackets is quick, and nearly always enough.
+        # Counting brackets is fast, and nearly always enough.
         if body.count(b"{") + body.count(b"[") <= self._max_nesting:
             return
         fields = [task.params, task.metadata, task.params_metadata, task.tracing_context, task.security, task.policy]
@@ -101,7 +102,7 @@ class TaskGuard:
 
 
 def _check_policy(task: Task) -> None:
-    """Hold the task against its own policy: it may name the only skills that may run."""
+    """Check the task against its own policy, which may list the allowed skills."""
     allowed: object = (task.policy or {}).get("allowed_skills")
     if allowed is None:
         return
@@ -112,7 +113,7 @@ def _check_policy(task: Task) -> None:
 
 
 def _is_deeper(values: list[Any], levels: int) -> bool:
-    """Whether containers stand more than ``levels`` deep in one another; ``values`` are the first level."""
+    """Whether containers are nested more than ``levels`` deep; ``values`` are the first level."""
     for _ in range(levels):
         values = [child for value in values for child in _children(value) if type(child) in _CONTAINERS]
         if not values:

@@ -1,4 +1,4 @@
-"""Names of objects in stores: ``s3://bucket/key``, and the same for the other schemes."""
+"""Names of objects in stores: ``s3://bucket/key``, and likewise for the other schemes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from typing import Any, Final
 
 FORMAT: Final = "s3-uri"
-"""What a JSON Schema calls a text that stays a URI, in ``format``."""
+"""The JSON Schema ``format`` of a text that stays a URI."""
 
 _URI: Final = re.compile(r"(s3|gs|az|file)://([^/]*)/?(.*)", re.DOTALL)
 
 
 class S3Uri(str):
-    """The URI of an object, ``s3://bucket/key``, or of all under a prefix, when it ends in ``/``.
+    """The URI of an object, ``s3://bucket/key``, or of everything under a prefix if it ends in ``/``.
 
-    As the type of a param it asks for the URI itself: nothing is downloaded. ``gs://``, ``az://`` and ``file://``
-    have the same form. A text that is none of these has an empty ``scheme``.
+    As a param's type it requests the URI itself: nothing is downloaded. ``gs://``, ``az://`` and ``file://`` have the
+    same form. Any other text has an empty ``scheme``.
     """
 
     __slots__ = ()
@@ -32,12 +32,12 @@ class S3Uri(str):
 
     @property
     def key(self) -> str:
-        """The object's name in its bucket, as it is: nothing in it is percent-encoded."""
+        """The object's name in its bucket, verbatim: nothing in it is percent-encoded."""
         return self._part(3)
 
     @property
     def is_prefix(self) -> bool:
-        """Whether it stands for every object below."""
+        """Whether it stands for every object under it."""
         return self.endswith("/")
 
     def _part(self, group: int) -> str:
@@ -46,7 +46,7 @@ class S3Uri(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
-        """Tell pydantic, when it is there, what the type is: a text in, an `S3Uri` out."""
+        """Describe the type for pydantic, if installed: a text in, an `S3Uri` out."""
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(
@@ -55,7 +55,7 @@ class S3Uri(str):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _core_schema: Any, _handler: Any) -> dict[str, Any]:
-        """Tell pydantic the type's JSON Schema."""
+        """Return the type's JSON Schema for pydantic."""
         return dict(JSON_SCHEMA)
 
 
@@ -64,5 +64,5 @@ JSON_SCHEMA: Final = {"type": "string", "format": FORMAT}
 
 
 def is_object_uri(value: object) -> bool:
-    """Whether ``value`` is a text that names an object, or all under a prefix."""
+    """Whether ``value`` is a text that names an object, or everything under a prefix."""
     return isinstance(value, str) and _URI.fullmatch(value) is not None

@@ -1,1 +1,1 @@
-"""What a skill is: its contract, how its arguments are filled, where skills come from."""
+"""Skills: their contracts, how their arguments are filled, where they come from."""

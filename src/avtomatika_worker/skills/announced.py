@@ -1,4 +1,4 @@
-"""What a schema made from type hints says once it is announced: what can truly arrive, and what can truly be sent."""
+"""Corrects a schema made from type hints before it is announced: it must say what can really arrive and be sent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SINGLE: Final = ("items", "additionalProperties", "contains", "not", "if", "the
 
 
 def announceable(schema: JsonSchema) -> tuple[JsonSchema, frozenset[str]]:
-    """Correct ``schema`` in place; return it, and the names of the fields that it no longer requires.
+    """Correct ``schema`` in place; return it and the names of the fields that it no longer requires.
 
-    There are no nulls in objects on the wire: a field that may be null is one that may be absent. A default that cannot
-    be sent, breaks its own schema or hides a secret is taken out: a worker that announced the first would stay unknown,
-    and orchestrators fill params in with the others.
+    Objects on the wire have no nulls: a field that may be null is one that may be absent. A default that cannot be
+    sent, violates its own schema or hides a secret is removed: a worker that announced the first kind would never be
+    registered, and orchestrators fill in params with the others.
     """
     definitions = as_object(schema.get("$defs"))
     relaxed: set[str] = set()
@@ -42,7 +42,7 @@ def announceable(schema: JsonSchema) -> tuple[JsonSchema, frozenset[str]]:
 
 
 def take_numbers_for_decimals(schema: JsonSchema) -> JsonSchema:
-    """Let ``schema`` say that a decimal may come as a number, too; return it."""
+    """Make ``schema`` accept a number for a decimal too; return it."""
     for node in list(_schemas(schema)):
         if node.get("format") == "decimal" and node.get("type") == "string":
             node["type"] = ["string", "number"]
@@ -50,7 +50,7 @@ def take_numbers_for_decimals(schema: JsonSchema) -> JsonSchema:
 
 
 def _schemas(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield a schema and all inside of it."""
+    """Yield a schema and all its subschemas."""
     if not is_dict(node):
         return
     yield node
@@ -87,5 +87,5 @@ def _is_valid(value: Any, node: Mapping[str, Any], definitions: Mapping[str, Any
     alone = {key: each for key, each in node.items() if key != "default"}
     try:
         return not Schema({**alone, "$defs": definitions}).problems(value)
-    except ValueError:  # what is wrong with the schema is said where the whole of it is compiled
+    except ValueError:  # the error is reported where the whole schema is compiled
         return True

@@ -1,4 +1,4 @@
-"""How a skill's arguments are filled: a plan, compiled once, at registration."""
+"""Fills a skill's arguments by a plan that is compiled once, at registration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills import schema
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.engines import TypeContract
@@ -22,38 +23,38 @@ _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parame
 
 
 class BindingSource(Protocol):
-    """What arguments are filled from: the task's controls."""
+    """The task's controls, from which arguments are filled."""
 
     @property
     def params(self) -> dict[str, Any]:
-        """The params as they are when the skill begins."""
+        """The params at the skill's start."""
         ...
 
     def injected(self, name: str) -> object:
-        """Return what an argument called ``name`` gets."""
+        """Return the value for an argument called ``name``."""
         ...
 
 
 Provider = Callable[[Any], object]
-"""Takes the task's controls, returns the argument's value."""
+"""Takes the task's controls; returns the argument's value."""
 
 
 class UnresolvedReferenceError(SkillDefinitionError):
-    """A type hint that cannot be resolved yet; it may be defined further down in the module."""
+    """A type hint that cannot be resolved yet; it may be defined later in the module."""
 
 
 class Injectables:
-    """What arguments can be filled with by their annotation."""
+    """The values that arguments can be filled with by annotation."""
 
     def __init__(self) -> None:
         self._providers: dict[Any, Provider] = {}
 
     def register(self, tp: Any, provider: Provider) -> None:
-        """Fill arguments annotated with ``tp`` with what ``provider`` returns."""
+        """Fill arguments annotated with ``tp`` with the result of ``provider``."""
         self._providers[tp] = provider
 
     def key_for(self, annotation: Any) -> Any:
-        """Return the type that an annotation asks for: itself, ``Annotated[type, …]`` or ``type | None``; else None."""
+        """Return the type requested by an annotation: itself, ``Annotated[type, …]`` or ``type | None``; or None."""
         if get_origin(annotation) is Annotated:
             return self.key_for(get_args(annotation)[0])
         members = [m for m in get_args(annotation) if m is not type(None)]
@@ -61,7 +62,7 @@ class Injectables:
             return self.key_for(members[0])
         try:
             return annotation if annotation in self._providers else None
-        except TypeError:  # not hashable
+        except TypeError:  # unhashable
             return None
 
     def provider_for(self, annotation: Any) -> Provider | None:
@@ -69,7 +70,7 @@ class Injectables:
         return self._providers.get(self.key_for(annotation))
 
     def copy(self) -> Injectables:
-        """Return a registry of its own with the same providers."""
+        """Return a separate registry with the same providers."""
         copied = Injectables()
         copied._providers.update(self._providers)
         return copied
@@ -92,22 +93,22 @@ class BindingPlan:
     keywords: tuple[tuple[str, Provider], ...]
     rest: tuple[str, ...]
     input: TypeContract | None
-    """The contract of the input, None when nothing is known of it."""
+    """The contract of the input, or None if nothing is known about it."""
     injects: frozenset[Any]
-    """The types that arguments are filled by."""
+    """The types by which arguments are filled."""
     untyped: bool
-    """Whether the params come as they were sent: no type hint says what is in them."""
+    """Whether the params arrive as they were sent: no type hint says what is in them."""
     spread: bool
-    """Whether the input's fields are arguments of their own."""
+    """Whether the input's fields are separate arguments."""
     takes_params: bool
 
     def schemas_with(self, formats: frozenset[str]) -> tuple[JsonSchema, ...]:
-        """Return the schemas of the input that have texts of one of these formats."""
+        """Return the input's schemas for texts of one of these formats."""
         schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
         return tuple(each for each in schemas if each is not None and mentions(each, formats))
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments. Raises `InvalidInputError` naming every field that does not fit."""
+        """Return the arguments. Raises `InvalidInputError` that names every invalid field."""
         try:
             converted = self.input.convert(source.params) if self.input is not None else source.params
         except InvalidValue as error:
@@ -124,7 +125,7 @@ class BindingPlan:
 
 
 def invalid_input(error: InvalidValue) -> InvalidInputError:
-    """Return the task's failure for input that does not fit."""
+    """Return the task's failure for invalid input."""
     first = error.problems[0]
     return InvalidInputError(
         f"invalid input: {describe(error.problems, 'params')}",
@@ -139,10 +140,10 @@ def invalid_input(error: InvalidValue) -> InvalidInputError:
 def compile_plan(
     skill: str, func: Callable[..., Any], injectables: Injectables, localns: dict[str, Any], given: TypeContract | None
 ) -> BindingPlan:
-    """Compile the plan for ``func``; ``given`` is the input's contract when the user wrote a schema.
+    """Compile the plan for ``func``; ``given`` is the input's contract if the user wrote a schema.
 
-    Raises `SkillDefinitionError` naming an argument that nobody can fill, `UnresolvedReferenceError` for hints that
-    cannot be resolved yet.
+    Raises `SkillDefinitionError` that names an argument that cannot be filled, or `UnresolvedReferenceError` for hints
+    that cannot be resolved yet.
     """
     bound_before = _bound_names(func)
     parameters = {name: each for name, each in _parameters(skill, func).items() if name not in bound_before}
@@ -169,7 +170,7 @@ def compile_plan(
 class _Arguments:
     """The arguments of a skill, sorted by what fills them: what is injected, or the params' fields (``own``).
 
-    ``rest``: the skill takes any keywords. Raises `SkillDefinitionError` for an argument that nobody can fill.
+    ``rest``: the skill takes any keywords. Raises `SkillDefinitionError` for an argument that cannot be filled.
     """
 
     def __init__(self, skill: str, injectables: Injectables, *, takes_params: bool) -> None:
@@ -183,11 +184,11 @@ class _Arguments:
 
     @property
     def bound(self) -> set[str]:
-        """The names that are filled without the params' fields."""
+        """The names filled from anything but the params' fields."""
         return {name for name, _ in self.keywords} | {name for name, _, _ in self.positional}
 
     def add(self, name: str, parameter: inspect.Parameter, annotation: Any) -> None:
-        """Sort one in; `MISSING` is the annotation of one without."""
+        """Sort in one argument; `MISSING` stands for no annotation."""
         if parameter.kind is parameter.VAR_POSITIONAL:
             raise SkillDefinitionError(self._skill, f"*{name} cannot be filled: name the arguments")
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -234,13 +235,13 @@ def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) ->
 
 def unresolved(skill: str, error: NameError) -> UnresolvedReferenceError:
     """Return the error for a type hint that cannot be resolved (yet)."""
-    hint = "it must be defined or imported where the skill is, not under TYPE_CHECKING only"
+    hint = "define or import it where the skill is, and not only under TYPE_CHECKING"
     what = f"the type hint {error.name!r} cannot be resolved: {hint}" if error.name else str(error)
     return UnresolvedReferenceError(skill, what)
 
 
 def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that a `functools.partial` calls."""
+    """Return the function called by a `functools.partial`."""
     while isinstance(func, functools.partial):
         func = func.func
     return func
@@ -250,11 +251,11 @@ _PARTIALS: Final = (functools.partial, functools.partialmethod)
 
 
 def _wrapped(func: Any) -> Iterator[Any]:
-    """Yield ``func`` and, from the outside in, what it calls as a partial, a wrapper or a callable object."""
+    """Yield ``func`` and, from the outside in, what it calls if it is a partial, a wrapper or a callable object."""
     while func is not None:
         yield func
-        if isinstance(func, _PARTIALS):
-            func = cast("Any", func).func
+        if isinstance(as_any(func), _PARTIALS):
+            func = func.func
         elif hasattr(func, "__wrapped__"):
             func = func.__wrapped__
         elif inspect.isroutine(func):
@@ -264,16 +265,16 @@ def _wrapped(func: Any) -> Iterator[Any]:
 
 
 def _bound_names(func: Callable[..., Any]) -> frozenset[str]:
-    """Return the arguments that partials have bound by keyword: nobody else is to fill or to see them."""
+    """Return the arguments that partials have bound by keyword: nothing else may fill or see them."""
     names: set[str] = set()
     for each in _wrapped(func):
-        if isinstance(each, _PARTIALS):
-            names.update(cast("Any", each).keywords)
+        if isinstance(as_any(each), _PARTIALS):
+            names.update(each.keywords)
     return frozenset(names)
 
 
 def local_names(func: Callable[..., Any]) -> dict[str, Any]:
-    """Return the names around a function that is defined in another one, for hints that refer to local classes."""
+    """Return the names in scope of a nested function, for hints that refer to local classes."""
     parent = getattr(underlying(func), "__qualname__", "").rpartition(".<locals>.")[0].rpartition(".")[2]
     frame = inspect.currentframe() if parent else None
     while frame is not None:
@@ -304,24 +305,24 @@ def _inferred(
     except NameError as error:
         raise unresolved(skill, error) from None
     except UnsupportedTypeError as error:
-        hint = "if it is a resource, register that before the skill"
+        hint = "if it is a resource, register it before the skill"
         raise SkillDefinitionError(skill, f"its input: {error} ({hint})") from error
 
 
 def _combined(inferred: TypeContract | None, given: TypeContract) -> TypeContract:
-    """Return the contract of a schema that the user wrote, with the conversion to the type hints."""
+    """Return the contract of a user's schema, with the conversion to the type hints."""
     check, convert = given.convert, inferred.convert if inferred is not None else None
 
     def check_and_convert(value: object) -> Any:
         check(value)
-        return convert(value) if convert is not None else value  # untyped params are what was sent
+        return convert(value) if convert is not None else value  # untyped params stay as sent
 
     return TypeContract(given.schema, check_and_convert, inferred.schema if inferred is not None else None)
 
 
 def _nobody_fills(name: str, injectables: Injectables, *, takes_params: bool) -> str:
     by_type = ", ".join(injectables.names)
-    hint = f"filled are, by name, {', '.join(INJECTED_NAMES)}, and by annotation {by_type}"
+    hint = f"arguments are filled by name ({', '.join(INJECTED_NAMES)}) or by annotation ({by_type})"
     if takes_params:
-        return f"nobody can fill the argument {name!r}: {hint}; give it a default, or make it a field of params"
-    return f"nobody can fill the argument {name!r}: {hint}; with a type hint it is a field of the input"
+        return f"the argument {name!r} cannot be filled: {hint}; give it a default, or make it a field of params"
+    return f"the argument {name!r} cannot be filled: {hint}; with a type hint it is a field of the input"

@@ -1,4 +1,4 @@
-"""The decorator that makes skills, and blueprints: skills in a module of their own, taken by a worker later."""
+"""The decorator that makes skills, and blueprints: skills in a separate module, included in a worker later."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Executor = Literal["thread", "process"]
 
 
 class SkillDecorator(ABC):
-    """What `Worker` and `SkillBlueprint` share: the decorators ``skill`` and ``resource``."""
+    """The decorators ``skill`` and ``resource``, shared by `Worker` and `SkillBlueprint`."""
 
     @abstractmethod
     def add_skill(self, definition: SkillDefinition) -> None:
-        """Take a skill."""
+        """Add a skill."""
 
     @abstractmethod
     def add_resource(self, definition: ResourceDefinition) -> None:
-        """Take a resource."""
+        """Add a resource."""
 
     @overload
     def resource(self, func: F, /) -> F: ...
@@ -32,20 +32,20 @@ class SkillDecorator(ABC):
     def resource(self, func: None = None, /) -> Callable[[F], F]: ...
 
     def resource(self, func: Any = None, /) -> Any:
-        """Let a function make what skills ask for by its type: a loaded model, a pool of connections.
+        """Register a function that makes a resource that skills request by type: a loaded model, a connection pool.
 
             @worker.resource
             async def database() -> AsyncIterator[Database]:
                 async with connect() as database:
                     yield database
 
-        A plain or ``async def`` function returns the resource; a generator yields it, and is resumed when the worker
-        shuts down. The type in its return annotation is how skills, and other resources, ask for it. It is called once
-        in the worker's process before the worker registers, and once in each process for skills with
-        ``executor="process"`` that need it; where no skill needs it, nothing is made but in the worker's process.
-        Plain functions run in a thread. Resources are closed in reverse order. The function itself is returned.
+        A plain or ``async def`` function returns the resource; a generator yields it and is resumed when the worker
+        shuts down. Skills and other resources request it by the type in its return annotation. It is called once in the
+        worker's process before the worker registers, and once in each process for skills with ``executor="process"``
+        that need it; if no skill needs it, it is made only in the worker's process. Plain functions run in a thread.
+        Resources are closed in reverse order. The function itself is returned.
 
-        Raises `ResourceError`. A resource that cannot be made ends the start with exit code 2.
+        Raises `ResourceError`. A resource that cannot be made stops the start with exit code 2.
         """
         if func is None:
             return self.resource  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType] - it calls itself
@@ -80,23 +80,23 @@ class SkillDecorator(ABC):
     ) -> Callable[[F], F]: ...
 
     def skill(self, name: Any = None, /, **declarations: Any) -> Any:
-        """Make a function a skill: ``@worker.skill``, ``@worker.skill()`` or ``@worker.skill("name", …)``.
+        """Turn a function into a skill: ``@worker.skill``, ``@worker.skill()`` or ``@worker.skill("name", …)``.
 
-        Left out, the name is the function's, the description its docstring's first paragraph, the version its module's
-        ``__version__``, and the schemas are inferred from its type hints. Schemas may be JSON Schemas or types;
-        ``events`` (or ``events_schema``) maps event names to theirs. ``output_statuses`` are statuses besides
-        "success" that results may have. Any other keyword is marketplace metadata, and so is what ``metadata`` (or
-        ``properties``) holds; ``price`` also fills the skill's cost. A keyword that is almost an option's name is an
-        error. The function itself is returned as it was.
+        By default, the name is the function's, the description its docstring's first paragraph, the version its
+        module's ``__version__``, and the schemas are inferred from its type hints. Schemas may be JSON Schemas or
+        types; ``events`` (or ``events_schema``) maps event names to theirs. ``output_statuses`` are statuses besides
+        "success" that results may have. Any other keyword is marketplace metadata, as is the content of ``metadata``
+        (or ``properties``); ``price`` also sets the skill's cost. A keyword that is almost an option's name is an
+        error. The function itself is returned unchanged.
 
         ``timeout`` (seconds) stops a task that runs longer; ``max_concurrent`` is how many tasks of the skill may run
-        at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; then the task is reported without
-        it, and its slot is free when it truly ends.
+        at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; after that the task is reported
+        without it, and its slot is freed once it really ends.
 
         A plain ``def`` runs in a thread (``executor="thread"``), an ``async def`` on the worker's event loop.
-        ``executor="process"`` runs either in a process of the worker's: for code that computes, holds the GIL, or may
-        crash. There a skill that outlives its ``cancel_grace`` is killed. The function must be one that can be imported
-        by its name; ``max_tasks_per_child`` is after how many tasks of the skill its process is replaced.
+        ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may
+        crash. There, a skill that outlives its ``cancel_grace`` is killed. The function must be importable by name; its
+        process is replaced after ``max_tasks_per_child`` tasks of the skill.
 
         Raises `SkillDefinitionError`.
         """
@@ -114,7 +114,7 @@ class SkillDecorator(ABC):
 
 
 class SkillBlueprint(SkillDecorator):
-    """Skills without a worker: put them in a module, and let a worker take them with ``include_blueprint``."""
+    """Skills without a worker: put them in a module, and add them to a worker with ``include_blueprint``."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -122,11 +122,11 @@ class SkillBlueprint(SkillDecorator):
         self._resources: list[ResourceDefinition] = []
 
     def add_skill(self, definition: SkillDefinition) -> None:
-        """Take a skill."""
+        """Add a skill."""
         self._definitions.append(definition)
 
     def add_resource(self, definition: ResourceDefinition) -> None:
-        """Take a resource."""
+        """Add a resource."""
         self._resources.append(definition)
 
     @property

@@ -1,4 +1,4 @@
-"""What a skill promises, as it is announced to orchestrators."""
+"""A skill's contract, as announced to orchestrators."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class SkillContract:
 
     @property
     def cost(self) -> float | None:
-        """The price that cost-based dispatch looks at; None when the skill has none."""
+        """The price used by cost-based dispatch, or None without one."""
         price = self.properties.get("price")
         return float(price) if isinstance(price, int | float) and not isinstance(price, bool) else None
 
 
 ENVELOPE_KEYS: Final = frozenset({"status", "data", "error", "metadata", "costs", "security"})
-"""What an envelope is made of. A returned dict with no other keys than these ..."""
+"""The keys of an envelope. A returned dict with no other keys than these ..."""
 
 ENVELOPE_MARKS: Final = frozenset({"status", "data", "error"})
-"""... and with one of these is the envelope of the data, not the data. See execution/envelope.py for all rules."""
+"""... and with one of these is an envelope around the data, not the data. execution/envelope.py has all rules."""
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
@@ -45,20 +45,20 @@ _MOST_SEEN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class ResultContract:
-    """How a skill's results are read. ``is_data``: its return type is a TypedDict, so no dict of it is an envelope."""
+    """How to read a skill's results. ``is_data``: the return type is a TypedDict, so no dict is an envelope."""
 
     skill: str = ""
     declared: tuple[str, ...] = ()
     is_data: bool = False
+    statuses: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Every status that a result may have."""
     _seen: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
 
-    @property
-    def statuses(self) -> tuple[str, ...]:
-        """Every status that a result may have."""
-        return (SUCCESS, FAILURE, CANCELLED, *self.declared)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "statuses", (SUCCESS, FAILURE, CANCELLED, *self.declared))
 
     def is_new(self, status: str) -> bool:
-        """Whether a status that is none of these is seen for the first time; no more than 20 are."""
+        """Whether an undeclared status is seen for the first time; at most 20 are reported."""
         if not self.skill or status in self._seen or len(self._seen) >= _MOST_SEEN:
             return False
         self._seen.add(status)

@@ -1,7 +1,7 @@
-"""From types to JSON Schemas, and what reads and writes their values.
+"""Turns types into JSON Schemas and converters for their values.
 
-Two engines: msgspec for what it can represent faithfully, pydantic where the types hold pydantic models or constraints
-that msgspec would silently ignore. What neither can do is an error at registration.
+Two engines: msgspec for types it represents faithfully, pydantic for types with pydantic models or constraints that
+msgspec would silently ignore. A type that neither supports is an error at registration.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class TypeContract:
     schema: JsonSchema
     convert: Callable[[object], Any]
     inferred: JsonSchema | None = None
-    """What the type hints say, where the user wrote another schema."""
+    """The schema of the type hints, if the user wrote another one."""
     write: Callable[[object], Any] | None = None
-    """What writes the type's values as JSON, where that is not `to_plain`. Raises `UnsendableValueError`."""
+    """Writes the type's values as JSON, if not `to_plain`. Raises `UnsendableValueError`."""
 
 
 def written_schema(schema: Mapping[str, Any]) -> Schema:
-    """Compile a JSON Schema that the user wrote. Raises `UnsupportedTypeError` for what is not one."""
+    """Compile a user's JSON Schema. Raises `UnsupportedTypeError` if it is not valid."""
     try:
         return Schema(dict(schema))
     except ValueError as error:
@@ -62,7 +62,7 @@ def written_schema(schema: Mapping[str, Any]) -> Schema:
 
 
 def by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
-    """Return the contract of a type, by the library that knows it. Raises `UnsupportedTypeError`."""
+    """Return the contract of a type, from the library that knows it. Raises `UnsupportedTypeError`."""
     if needs_pydantic(annotation):
         return with_pydantic(annotation, output=output)
     return or_with_pydantic(
@@ -75,7 +75,7 @@ def by_engine(annotation: Any, *, output: bool = False) -> TypeContract:
 def or_with_pydantic(
     name: str, msgspecs: Callable[[], TypeContract], pydantics: Callable[[], TypeContract]
 ) -> TypeContract:
-    """Return what msgspec makes of a type, or what pydantic does where msgspec cannot."""
+    """Return msgspec's contract for a type, or pydantic's if msgspec cannot handle it."""
     try:
         return msgspecs()
     except UnsupportedTypeError:
@@ -88,20 +88,20 @@ def or_with_pydantic(
 
 
 def _no_schema(name: str, error: TypeError) -> str:
-    """Say which type no schema can be made of: msgspec names it in its last line, behind advice on its own API."""
+    """Return which type has no schema: msgspec names it in its last line, after advice on its own API."""
     lines = str(error).splitlines()
     reason = lines[-1] if len(lines) > 1 else lines[0]
     advice = "use a dataclass, TypedDict, NamedTuple, Struct or pydantic model, or annotate it as Any"
-    return f"no schema can be made of {name}: {reason}; {advice}"
+    return f"no schema can be made for {name}: {reason}; {advice}"
 
 
 def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
-    """``given``: a type, or the record that an object's fields are."""
+    """``given``: a type, or the record of an object's fields."""
     mirrors, mirror = _mirrored(given, output=output)
     schema = _unfold(_dedented(msgspec.json.schema(mirror, schema_hook=_schema_hook)))
     schema, _ = announceable(schema if output else take_numbers_for_decimals(schema))
     compiled = written_schema(schema)
-    # The validator tries patterns in linear time. Python's ``re``, which msgspec uses, may take years for one text.
+    # The validator matches patterns in linear time. Python's ``re``, used by msgspec, may take years for one text.
     patterns = has_pattern(schema)
     if patterns:
         mirrors, mirror = _mirrored(given, output=output, patterns=False)
@@ -122,7 +122,7 @@ def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirro
 
 
 def has_pattern(schema: object) -> bool:
-    """Whether a pattern stands anywhere in a schema."""
+    """Whether a schema contains a pattern."""
     if is_dict(schema):
         return isinstance(schema.get("pattern"), str) or any(map(has_pattern, schema.values()))
     return is_list(schema) and any(map(has_pattern, schema))
@@ -132,19 +132,19 @@ def _converted(value: object, tp: Any, compiled: Schema) -> Any:
     try:
         return msgspec.convert(value, tp, str_keys=True, dec_hook=_dec_hook)
     except msgspec.ValidationError as error:
-        # The schema's validator names every problem and its path; msgspec only the first, inside its message.
+        # The schema's validator names every problem and its path; msgspec only the first one, in its message.
         problems = compiled.problems(value)
         if not problems and (integral := _integral(value)) is not value:
             return _converted(integral, tp, compiled)
         raise InvalidValue(problems or (_problem_of(error),)) from None
-    except TaskError:  # the user's own word on how the task ends
+    except TaskError:  # the user decides how the task ends
         raise
-    except Exception as error:  # the user's classes may raise anything
+    except Exception as error:  # user classes may raise anything
         raise InvalidValue([Problem("$", said(error))]) from error
 
 
 def _integral(value: Any) -> Any:
-    """Return ``value`` with integers for numbers that have no fraction: JSON Schema's integers are those, too."""
+    """Return ``value`` with integers for numbers without a fraction: JSON Schema counts those as integers."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if is_list(value):
@@ -161,14 +161,14 @@ def _default_as_json(value: Any) -> Any:
         return MISSING
     try:
         return to_plain(value) if not is_named_tuple(value) else to_plain([value])[0]
-    except UnsendableValueError:  # it is just not announced
+    except UnsendableValueError:  # then it is just not announced
         return MISSING
 
 
 def with_pydantic(
     annotation: Any, *, output: bool, defaults: Mapping[str, tuple[Any, Any]] | None = None
 ) -> TypeContract:
-    """Return what pydantic makes of a type; ``defaults``: types and defaults of the fields that have one."""
+    """Return pydantic's contract for a type; ``defaults``: types and defaults of the fields that have one."""
     try:
         import pydantic
     except ImportError:
@@ -181,12 +181,12 @@ def with_pydantic(
         known = PydanticType(annotation)
         schema = _unfold(known.schema(output=output))
         for field, (tp, default) in (defaults or {}).items():
-            with contextlib.suppress(UnsendableValueError):  # a default that is no JSON is just not announced
+            with contextlib.suppress(UnsendableValueError):  # a default that is not JSON is just not announced
                 schema["properties"][field]["default"] = PydanticType(tp).write(default)
     except pydantic.errors.PydanticUserError as error:
         if error.code == "class-not-fully-defined":
             raise NameError(error.message.partition(";")[0]) from None
-        raise UnsupportedTypeError(f"no schema can be made of {name_of(annotation)}: {error.message}") from error
+        raise UnsupportedTypeError(f"no schema can be made for {name_of(annotation)}: {error.message}") from error
     schema, nullable = announceable(schema)
     return TypeContract(schema, known.reader(nullable), write=known.write)
 
@@ -212,7 +212,7 @@ def _dec_hook(tp: type, value: object) -> object:
 
 
 def _dedented(schema: JsonSchema) -> JsonSchema:
-    """Take the indentation out of what classes' docstrings say: msgspec, unlike pydantic, leaves it in."""
+    """Remove the indentation of class docstrings: msgspec, unlike pydantic, keeps it."""
     definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
     for definition in definitions.values():
         if "description" in definition:
@@ -221,7 +221,7 @@ def _dedented(schema: JsonSchema) -> JsonSchema:
 
 
 def _unfold(schema: JsonSchema) -> JsonSchema:
-    """Put the definition that a schema's top refers to at the top, where readers and forms look."""
+    """Inline the definition that a schema's top level refers to, where readers and forms look."""
     reference = schema.get("$ref")
     definitions = schema.get("$defs")
     if not isinstance(reference, str) or not is_dict(definitions):

@@ -1,4 +1,4 @@
-"""User's values as plain ones: what a skill returns or sends, as JSON-able dicts, lists, texts and numbers."""
+"""Turns users' values, which skills return or send, into JSON-able dicts, lists, texts and numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import as_any, is_mapping
 from avtomatika_worker.skills.type_hints import is_named_tuple
 from avtomatika_worker.skills.validation import said
 
@@ -23,27 +25,27 @@ _CANNOT: Final = (TypeError, ValueError, OverflowError, RecursionError, Attribut
 _TEXTS: Final = {None: "null", True: "true", False: "false"}
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _DEEPEST: Final = 200
-"""Containers in one another; no orchestrator takes more than 100."""
+"""Levels of nested containers; no orchestrator accepts more than 100."""
 _LONGEST_PATH: Final = 200
 _ARRAYS: Final = (list, tuple, set, frozenset, deque)
 _WITH_TUPLES: Final = 2
-"""The last version of marshal's format in which every tuple begins with the same byte."""
+"""The last version of marshal's format in which all tuples begin with the same byte."""
 _TUPLE: Final = b"("
 
 
 def to_plain(value: object) -> Any:
     """Return ``value`` as plain JSON-able values.
 
-    Dataclasses, Structs and attrs objects become dicts of their fields, and so does a NamedTuple (inside of something
-    else it is an array, as its schema says); pydantic's values are written by pydantic; enums become their value;
-    dates, UUIDs, decimals and paths texts; bytes base64; sets lists; NumPy's numbers and arrays numbers and lists. Keys
-    become texts. Raises `UnsendableValueError` naming the path of what is none of these, or contains itself.
+    Dataclasses, Structs and attrs objects become dicts of their fields, as does a NamedTuple at the top level
+    (elsewhere it is an array, as in its schema); pydantic writes its own values; enums become their values; dates,
+    UUIDs, decimals and paths become texts; bytes base64; sets lists; NumPy numbers and arrays numbers and lists. Keys
+    become texts. Raises `UnsendableValueError` with the path of any other value, or of one that contains itself.
     """
     if is_named_tuple(value) and not isinstance(value, type):
-        value = cast("Any", value)._asdict()
+        value = as_any(value)._asdict()
     try:
         return _at_once(value)
-    except _CANNOT:  # the slow way knows more types, and says where what nobody knows is
+    except _CANNOT:  # the slow way knows more types, and reports where an unknown one is
         pass
     try:
         return _walk(value, set())
@@ -51,19 +53,19 @@ def to_plain(value: object) -> Any:
         path = "$" + "".join(reversed(found.path))
         raise UnsendableValueError(path[:_LONGEST_PATH], found.problem) from found.__cause__
     except RecursionError:
-        raise UnsendableValueError("$", f"{_kind(value)} is nested too deep") from None
+        raise UnsendableValueError("$", f"{_kind(value)} is nested too deeply") from None
 
 
 def _at_once(value: Any) -> Any:
-    """Do what `_walk` does, in C, for Python's own types. Raises one of `_CANNOT` for others, and in doubt."""
-    dumped = marshal.dumps(value, _WITH_TUPLES)  # knows Python's own types only, and fails at once for any other
-    if _TUPLE in dumped:  # msgspec would leave a tuple one; this makes lists of them
+    """Do the work of `_walk` in C for built-in types. Raises one of `_CANNOT` for others, or if in doubt."""
+    dumped = marshal.dumps(value, _WITH_TUPLES)  # knows only built-in types, and fails at once for any other
+    if _TUPLE in dumped:  # msgspec would keep tuples; this turns them into lists
         value = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
     return msgspec.to_builtins(value, str_keys=True)
 
 
 class _Unsendable(Exception):  # noqa: N818 - never leaves this module
-    """A value that is no JSON; on its way up each container adds its step."""
+    """A value that is not JSON-able; on its way up each container adds its step."""
 
     def __init__(self, problem: str, *path: str) -> None:
         self.problem: str = problem
@@ -78,12 +80,11 @@ def _walk(value: object, above: set[int]) -> Any:
     if number in above:
         raise _Unsendable(f"{_kind(value)} contains itself")
     if len(above) >= _DEEPEST:
-        raise _Unsendable(f"{_kind(value)} is nested too deep")
+        raise _Unsendable(f"{_kind(value)} is nested too deeply")
     above.add(number)
     try:
-        if isinstance(value, Mapping):
-            fields = cast("Mapping[object, object]", value).items()
-            return _object(((_key(key), item) for key, item in fields), above)
+        if is_mapping(value):
+            return _object(((_key(key), item) for key, item in value.items()), above)
         if isinstance(value, _ARRAYS):
             return _array(cast("Collection[Any]", value), above)
         return _other(value, above)
@@ -120,7 +121,7 @@ def _array(items: Collection[Any], above: set[int]) -> list[Any]:
 
 
 def _other(value: Any, above: set[int]) -> Any:
-    """Return what is no container of the standard library's, one level of it at a time."""
+    """Convert one level of a value that is not a standard container."""
     writer = None if isinstance(value, type) else _pydantic_writer(value)
     if writer is not None:
         try:
@@ -146,7 +147,7 @@ def _other(value: Any, above: set[int]) -> Any:
 
 
 def _pydantic_writer(value: object) -> Callable[[Any], Any] | None:
-    """Return what writes a value of pydantic's, None for any other value."""
+    """Return the serializer of a pydantic value, or None for any other."""
     kind = type(value)
     serializer = kind.__dict__.get("__pydantic_serializer__")
     if serializer is None:
@@ -163,18 +164,16 @@ _PYDANTIC: Final = frozenset({"pydantic", "pydantic_core"})
 
 @lru_cache(256)
 def _by_type(kind: Any) -> Callable[[Any], Any] | None:
-    if issubclass(kind, str | PurePath):  # texts by themselves
+    if issubclass(kind, str | PurePath):  # already texts
         return None
     from avtomatika_worker.skills import pydantic_engine
 
-    try:
-        return pydantic_engine.PydanticType(kind).write
-    except Exception:  # noqa: BLE001 - a type of the user's may raise anything: then it is written as others are
-        return None
+    # A type of the user's may raise anything: then it is written as others are.
+    return attempted(lambda: pydantic_engine.PydanticType(kind).write, lambda _: None)
 
 
 def _struct(value: msgspec.Struct, above: set[int]) -> Any:
-    """Write a Struct as msgspec does, and know the path."""
+    """Write a Struct as msgspec does, but keep the path."""
     config = value.__struct_config__
     names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
     fields = [(written, getattr(value, name, msgspec.UNSET)) for written, name in names]
@@ -195,7 +194,7 @@ def _is_default(value: Any, info: msgspec.structs.FieldInfo) -> bool:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]] | None:
-    """Return the fields of a dataclass or an attrs object that have a value, None for anything else."""
+    """Return the fields with a value of a dataclass or attrs object, or None for anything else."""
     if dataclasses.is_dataclass(value):
         names = [each.name for each in dataclasses.fields(value)]
     elif hasattr(value, "__attrs_attrs__"):
@@ -206,8 +205,8 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]] | None:
 
 
 def _encode(value: Any) -> Any:
-    """Encode what msgspec does not know. Raises TypeError for what nobody knows."""
-    if isinstance(value, PurePath | str):  # msgspec takes no subclass of str
+    """Encode a type that msgspec does not know. Raises TypeError for an unknown one."""
+    if isinstance(value, PurePath | str):  # msgspec accepts no subclass of str
         return str(value)
     for kind in (bool, int, float):  # nor of these
         if isinstance(value, kind):
@@ -223,7 +222,7 @@ _NO_KEYS: Final = (Mapping, tuple)
 
 
 def _key(key: object) -> str:
-    """Return a dict's key as a text, as JSON writes it."""
+    """Return a dict's key as JSON text."""
     if type(key) is str:
         return key
     if isinstance(key, enum.Enum):
@@ -245,19 +244,19 @@ def _kind(value: object) -> str:
 
 
 def _remedy(value: object) -> str:
-    """Return what to do about a value that is not JSON-able, as the end of a sentence."""
+    """Return advice for a value that is not JSON-able, as the end of a sentence."""
     if isinstance(value, BaseException):
         return ": raise it"
     if isinstance(value, type):
-        return f": it is the class {value.__qualname__}; return an object of it"
+        return f": it is the class {value.__qualname__}; return an instance of it"
     if isinstance(value, io.IOBase):
-        return ": return its Path, and the file is stored; or what it holds"
+        return ": return its Path, to have the file stored, or its content"
     if inspect.isasyncgen(value) or isinstance(value, AsyncIterable):
-        return ": collect what it yields, as in [each async for each in it], or send_event each"
+        return ": collect its items, as in [each async for each in it], or send_event each"
     if inspect.isawaitable(value):
         return ": await it"
     if isinstance(value, Iterable):
-        return ": make it a list, as in list(it)"
+        return ": turn it into a list, as in list(it)"
     if callable(value):
-        return ": call it, and return what it returns"
+        return ": call it, and return its result"
     return ": return a dict, a list, a dataclass or a model"

@@ -1,4 +1,4 @@
-"""Skills from a directory: every module in it is imported under a proper package name."""
+"""Loads skills from a directory: every module in it is imported under a proper package name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from avtomatika_worker.skills.blueprint import SkillBlueprint
 
 @dataclass(slots=True)
 class LoadedSkills:
-    """What a directory held. ``made`` is the package's name where it could not be imported as any other is."""
+    """A directory's content. ``made`` is the name of a package that could not be imported in the normal way."""
 
     blueprints: list[SkillBlueprint] = field(default_factory=list[SkillBlueprint])
     setups: list[Callable[[Any], object]] = field(default_factory=list[Callable[[Any], object]])
@@ -34,20 +35,20 @@ def load_directory(
 ) -> LoadedSkills:
     """Import every module of ``path``, by name, and return their blueprints and ``setup`` functions.
 
-    The directory is imported under its real name, such as ``app.skills``, where the import path leads to it; elsewhere
-    it becomes a package of its own name, with or without ``__init__.py``. So its modules can import each other; names
-    with a leading underscore are for that only and are not scanned. A module that cannot be imported raises
-    `SkillLoadError`, or with ``on_error="skip"`` is told to ``on_problem``. A directory that does not exist holds
-    nothing.
+    The directory is imported under its real name, such as ``app.skills``, if the import path leads to it; otherwise it
+    becomes a package with the directory's name, with or without ``__init__.py``. So its modules can import each other;
+    names with a leading underscore are only for that and are not scanned. A module that cannot be imported raises
+    `SkillLoadError` or, with ``on_error="skip"``, is reported to ``on_problem``. A missing directory counts as empty.
     """
     loaded = LoadedSkills()
     directory = path.resolve()
     if not directory.is_dir():
         return loaded
     name = _importable_name(directory)
-    try:
-        package = importlib.import_module(name) if name else make_package(_own_name(directory), directory)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's __init__.py may raise anything
+    package, error = _imported(
+        lambda: importlib.import_module(name) if name else make_package(_own_name(directory), directory)
+    )
+    if package is None:
         _problem(_broken_init(directory, name), error, on_error, on_problem)
         return loaded
     if name is None:
@@ -56,17 +57,27 @@ def load_directory(
     for info in sorted(pkgutil.iter_modules([str(directory)]), key=lambda each: each.name):
         if info.name.startswith("_"):
             continue
-        try:
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+        module, error = _imported(partial(importlib.import_module, f"{package.__name__}.{info.name}"))
+        if module is None:
             _problem(directory / info.name, error, on_error, on_problem)
         else:
             _take(module, loaded)
     return loaded
 
 
+def _imported(load: Callable[[], ModuleType]) -> tuple[ModuleType | None, BaseException | None]:
+    """Return a module, or what keeps it from being imported."""
+    try:
+        return load(), None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+        return None, error
+
+
 def _problem(
-    path: Path, error: BaseException, on_error: Literal["stop", "skip"], on_problem: Callable[[SkillLoadError], None]
+    path: Path,
+    error: BaseException | None,
+    on_error: Literal["stop", "skip"],
+    on_problem: Callable[[SkillLoadError], None],
 ) -> None:
     file = path if path.exists() else path.with_suffix(".py")
     problem = SkillLoadError(str(file), f"cannot be imported: {type(error).__name__}: {error}")
@@ -77,7 +88,7 @@ def _problem(
 
 
 def make_package(name: str, directory: Path) -> ModuleType:
-    """Import a directory as the package ``name``, which may be there already."""
+    """Import a directory as the package ``name``, which may already exist."""
     present = sys.modules.get(name)
     if present is not None:
         return present
@@ -99,9 +110,9 @@ def make_package(name: str, directory: Path) -> ModuleType:
 
 
 def _importable_name(directory: Path) -> str | None:
-    """Return the name under which any other module would import the directory; None when there is none.
+    """Return the name under which other modules would import the directory, or None.
 
-    The directory above the outermost ``__init__.py`` counts, else the nearest one in the import path.
+    The directory above the outermost ``__init__.py`` counts, otherwise the nearest one in the import path.
     """
     top = directory.parent
     while top != top.parent and (top / "__init__.py").is_file():
@@ -114,7 +125,7 @@ def _importable_name(directory: Path) -> str | None:
 
 
 def _leads_to(name: str, directory: Path) -> bool:
-    """Whether importing ``name`` imports the directory. No code of the user's is run for this."""
+    """Whether importing ``name`` imports the directory. Runs no user code."""
     parts = name.split(".")
     paths: list[str] = []
     for end, part in enumerate(parts, 1):
@@ -141,7 +152,7 @@ def _broken_init(directory: Path, name: str | None) -> Path:
 
 
 def _own_name(directory: Path) -> str:
-    """Return the directory's own name; a unique one when that is no identifier or belongs to something else."""
+    """Return the directory's name, or a unique one if that is not an identifier or already taken."""
     name = re.sub(r"\W", "_", directory.name)
     name = f"_{name}" if not name or name[0].isdigit() else name
     present = sys.modules.get(name)

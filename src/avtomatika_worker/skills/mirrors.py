@@ -1,8 +1,8 @@
-"""Objects made by their own constructors.
+"""Builds objects with their own constructors.
 
-msgspec makes objects without calling their constructors: fields that have their default are not set on a dataclass,
-``init=False`` is not known, ``InitVar`` not supported. So it converts into mirrors instead: Structs of the same fields,
-of which the objects are made afterwards, from the inside out.
+msgspec makes objects without calling their constructors: fields with their default are not set on a dataclass,
+``init=False`` is unknown, ``InitVar`` is not supported. So it converts into mirrors instead: Structs with the same
+fields, from which the objects are then built from the inside out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from avtomatika_worker.skills.type_hints import MISSING, admits_none, name_of, s
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
 
 WriteDefault = Callable[[Any], Any]
-"""Returns a default as JSON, `MISSING` for one that cannot be announced."""
+"""Returns a default as JSON, or `MISSING` if it cannot be announced."""
 
 
 class _Absent:
@@ -36,7 +36,7 @@ _ARRAYS: Final = frozenset({list, tuple, set, frozenset})
 _KEYS: Final = frozenset(
     {str, int, float, bytes, decimal.Decimal, uuid.UUID, dt.datetime, dt.date, dt.time, dt.timedelta, Any, object}
 )
-"""What msgspec makes of the keys of objects; others it would refuse, or silently leave as texts."""
+"""The types msgspec supports as keys of objects; others it would refuse, or silently leave as texts."""
 
 
 def _absent() -> _Absent:
@@ -47,7 +47,7 @@ class Mirrors:
     """The mirrors of one type, and the way back."""
 
     def __init__(self, write_default: WriteDefault, *, output: bool = False, patterns: bool = True) -> None:
-        """``patterns``: whether msgspec is to try those of its constraints, which it does with Python's ``re``."""
+        """``patterns``: whether msgspec checks its pattern constraints, which it does with Python's ``re``."""
         self._write_default = write_default
         self._output = output
         self._patterns = patterns
@@ -56,14 +56,14 @@ class Mirrors:
         self._open: list[Any] = []
 
     def of(self, annotation: Any) -> Any:
-        """Return the type with a mirror in place of each class with fields. Raises TypeError, NameError."""
+        """Return the type with a mirror for each class with fields. Raises TypeError, NameError."""
         for known, mirror in self._known:
             if known is annotation or known == annotation:
                 return mirror
         record = record_of(annotation, output=self._output)
         if record is not None:
             return self.of_record(record, annotation)
-        if annotation in self._open:  # an alias that stands for itself
+        if annotation in self._open:  # an alias that refers to itself
             return annotation
         self._open.append(annotation)
         try:
@@ -102,7 +102,7 @@ class Mirrors:
         return mirror
 
     def _own_name(self, record: Record) -> str:
-        """Return a name that no other mirror has: two local classes may be called alike."""
+        """Return a unique mirror name: two local classes may have the same name."""
         name = record.qualname or record.name
         alike = sum(
             each.qualname == record.qualname and each.module == record.module for each, _ in self._records.values()
@@ -110,7 +110,7 @@ class Mirrors:
         return f"{name}_{alike + 1}" if alike else name
 
     def made(self, value: Any) -> Any:
-        """Return ``value`` with the objects in place of their mirrors. Raises `InvalidValue`, `TaskError`."""
+        """Return ``value`` with the mirrors replaced by objects. Raises `InvalidValue`, `TaskError`."""
         try:
             return self._made(value)
         except _Refused as error:
@@ -176,9 +176,9 @@ class Mirrors:
                 given[each.name] = None
         try:
             return record.make(**given)
-        except TaskError:  # the user's own word on how the task ends
+        except TaskError:  # the user decides how the task ends
             raise
-        except Exception as error:  # the user's constructor may raise anything
+        except Exception as error:  # a user's constructor may raise anything
             raise _Refused(said(error)) from error
 
     def _inside(self, key: Any, value: Any) -> Any:
@@ -213,7 +213,7 @@ def _can_be_key(annotation: Any) -> bool:
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
-    """A value that its constructor refuses; on its way up each container adds its key."""
+    """A value refused by its constructor; on its way up each container adds its key."""
 
     def __init__(self, problem: str) -> None:
         self.problem: str = problem

@@ -1,4 +1,4 @@
-"""The decorator's keywords that are none of its options: a skill's metadata, unless an option is misspelled."""
+"""The decorator's keywords besides its options: a skill's metadata, unless it is a misspelled option."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.coerce import as_object
 
 DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
-"""Options that say what is announced, and are read one by one."""
+"""Options that determine the announcement and are read one by one."""
 
 _BEHAVIOR: Final = ("timeout", "max_concurrent", "executor", "max_tasks_per_child", "cancel_grace")
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"
-_MARKETPLACE: Final = ("price",)  # not free to be misspelled: dispatch by cost looks at it
+_MARKETPLACE: Final = ("price",)  # must not be misspelled: cost-based dispatch uses it
 
 _OPTIONS: Final = ("name", *DECLARED, "events", "events_schema", *_BEHAVIOR, *_HOLDERS, *_MARKETPLACE)
 _DISTINCT: Final = (*_BEHAVIOR, "input_schema", "output_schema", "events_schema", "output_statuses")
-"""Names that are an option's wherever they stand in a keyword, as in ``timeout_seconds``."""
+"""Names that suggest an option anywhere in a keyword, as in ``timeout_seconds``."""
 
 _NEAR: Final = 0.84
 
@@ -29,8 +29,8 @@ _NEAR: Final = 0.84
 def metadata_of(skill: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return a skill's metadata, as plain values: other keywords, ``metadata`` and ``properties``.
 
-    Raises `SkillDefinitionError` for a keyword that looks like an option, for one that is said twice, and for what no
-    JSON can hold.
+    Raises `SkillDefinitionError` for a keyword that looks like an option, for one given twice, and for values that are
+    not JSON-able.
     """
     dialect = given.pop("schema_dialect", None)
     if dialect not in {None, _DIALECT}:
@@ -44,7 +44,7 @@ def metadata_of(skill: str, given: dict[str, Any]) -> dict[str, Any]:
     for holder, values in held:
         twice = ", ".join(repr(name) for name in values if name in found)
         if twice:
-            raise SkillDefinitionError(skill, f"{holder} and other arguments both say {twice}: say it once")
+            raise SkillDefinitionError(skill, f"{holder} and other arguments both give {twice}: give it once")
         found.update(values)
     try:
         return as_object(msgspec.to_builtins(found))

@@ -1,6 +1,6 @@
-"""What pydantic makes of types: it describes them, reads their JSON, and writes their values.
+"""Uses pydantic to describe types, read their JSON and write their values.
 
-Imported only where a type needs it.
+Imported only if a type needs it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pydantic
 import pydantic.json_schema
 import pydantic_core
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.narrowing import is_dict, is_list, is_tuple
 from avtomatika_worker.skills.contract import JsonSchema
@@ -26,21 +27,21 @@ _SERIALIZERS: Final = frozenset({"function-plain", "function-wrap"})
 _AS_JSON: Final[dict[str, Any]] = {"mode": "json", "by_alias": True, "warnings": False}
 _MISSING_KINDS: Final = frozenset({"missing", "missing_argument", "missing_keyword_only_argument"})
 _ROUNDS: Final = 20
-"""How deep fields that may be null can stand in each other's place: each round finds those that the last uncovered."""
+"""How deeply nullable fields may be nested: each round finds those uncovered by the last."""
 
 
 class PydanticType:
-    """A type that pydantic knows. Raises `pydantic.errors.PydanticUserError` for what it does not."""
+    """A type known to pydantic. Raises `pydantic.errors.PydanticUserError` for others."""
 
     def __init__(self, annotation: Any) -> None:
         self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
 
     def schema(self, *, output: bool) -> JsonSchema:
-        """Return the JSON Schema of what is read, or of what is written."""
+        """Return the JSON Schema for reading or for writing."""
         return self._adapter.json_schema(mode="serialization" if output else "validation", schema_generator=_Schemas)
 
     def reader(self, nullable: frozenset[str]) -> Callable[[object], Any]:
-        """Return what reads JSON. An absent field is null where its name is in ``nullable`` and its type admits it."""
+        """Return the JSON reader. An absent field is null if its name is in ``nullable`` and its type allows null."""
 
         def read(value: object) -> Any:
             return _Reading(self._adapter, value, nullable).result()
@@ -53,20 +54,20 @@ class PydanticType:
 
 
 class _Schemas(pydantic.json_schema.GenerateJsonSchema):
-    """Says no more than what is true of what pydantic reads and writes."""
+    """Claims only what is true of pydantic's reading and writing."""
 
     def ser_schema(self, schema: Any) -> Any:
-        """Allow anything where a serializer does not say what it returns: pydantic takes the field's own type."""
+        """Allow anything if a serializer does not declare its return type: pydantic would use the field's type."""
         found = super().ser_schema(schema)
         return {} if found is None and schema["type"] in _SERIALIZERS and self.mode == "serialization" else found
 
     def field_is_present(self, field: Any) -> bool:
-        """Leave out of params what a dataclass does not take (``init=False``)."""
+        """Omit from params the fields that a dataclass does not accept (``init=False``)."""
         return super().field_is_present(field) and (self.mode == "serialization" or field.get("init", True))
 
 
 class _Reading:
-    """One value that is read."""
+    """Reads one value."""
 
     def __init__(self, adapter: pydantic.TypeAdapter[Any], value: object, nullable: frozenset[str]) -> None:
         self._adapter = adapter
@@ -82,9 +83,9 @@ class _Reading:
                 return self._adapter.validate_json(pydantic_core.to_json(self._value, inf_nan_mode="constants"))
             except pydantic.ValidationError as error:
                 found = error.errors(include_url=False, include_context=False, include_input=False)
-            except TaskError:  # the user's own word on how the task ends
+            except TaskError:  # the user decides how the task ends
                 raise
-            except Exception as error:  # the user's validators may raise anything
+            except Exception as error:  # a user's validators may raise anything
                 raise InvalidValue([Problem("$", said(error))]) from error
             if not self._take_back(found) and not self._fill(found):
                 break
@@ -92,7 +93,7 @@ class _Reading:
         raise InvalidValue(list(problems)[:_MOST])
 
     def _fill(self, found: Sequence[Any]) -> bool:
-        """Put a null where a field that may be null is missing; return whether there was one."""
+        """Insert null for missing nullable fields; return whether there were any."""
         before = len(self._filled)
         for each in found:
             name = each["loc"][-1] if each["loc"] else None
@@ -105,7 +106,7 @@ class _Reading:
         return len(self._filled) > before
 
     def _take_back(self, found: Sequence[Any]) -> bool:
-        """Take nulls out that one member of a union needs and another, which all else fits, forbids."""
+        """Remove nulls that one member of a union needs but another, which otherwise matches, forbids."""
         for location in {each["loc"][:-1] for each in found if self._is_own(each)}:
             own = [each for each in found if each["loc"][: len(location)] == location]
             if all(map(self._is_own, own)):
@@ -116,7 +117,7 @@ class _Reading:
         return False
 
     def _is_own(self, each: Any) -> bool:
-        """Whether it complains of a null that was put there."""
+        """Whether the error is about an inserted null."""
         return each["type"] == "extra_forbidden" and json_path(self._path(each["loc"])) in self._filled
 
     def _problem(self, each: Any) -> Problem:
@@ -127,7 +128,7 @@ class _Reading:
         return Problem(text, "is required" if text in self._filled else shorten(each["msg"]))
 
     def _path(self, location: Sequence[int | str]) -> list[int | str]:
-        """Leave out of a location what is no part of the data: the names of unions' members and of functions."""
+        """Remove the parts of a location that are not data: names of union members and functions."""
         value, path = self._value, list[int | str]()
         for part in location:
             item = _item(value, part)
@@ -147,12 +148,12 @@ def _item(value: Any, part: int | str) -> Any:
 
 
 def _with(value: Any, path: Sequence[int | str], fields: dict[str, Any]) -> Any:
-    """Return a copy of ``value`` in which the object at ``path`` has other fields; `MISSING` takes one out."""
+    """Return a copy of ``value`` with other fields in the object at ``path``; `MISSING` removes one."""
     if path:
         copied = copy.copy(value)
         copied[path[0]] = _with(value[path[0]], path[1:], fields)
         return copied
-    if not is_dict(value):  # a NamedTuple's array: what is missing there is missing
+    if not is_dict(value):  # a NamedTuple's array: missing items stay missing
         return value
     return {name: each for name, each in {**value, **fields}.items() if each is not MISSING}
 
@@ -161,20 +162,20 @@ def _with(value: Any, path: Sequence[int | str], fields: dict[str, Any]) -> Any:
 
 
 def written(serializer: Any, value: object) -> Any:
-    """Return ``value`` as its serializer writes it. Raises `UnsendableValueError`, with the path of what it cannot."""
+    """Return ``value`` as its serializer writes it. Raises `UnsendableValueError` with the path of the problem."""
     try:
         return serializer.to_python(value, fallback=to_plain, **_AS_JSON)
-    except Exception as error:  # the user's serializers and properties may raise anything
+    except Exception as error:  # a user's serializers and properties may raise anything
         path = _culprit(serializer, value)
         problem = error.problem if isinstance(error, UnsendableValueError) else f"it cannot be written: {said(error)}"
         raise UnsendableValueError(json_path(path), problem) from error
 
 
 def _culprit(serializer: Any, value: object) -> list[Any]:
-    """Return the way to the part of ``value`` that cannot be written."""
+    """Return the path to the part of ``value`` that cannot be written."""
     path: list[Any] = []
     parts = _parts(value)
-    while parts and not _fails(serializer, value, path, include=frozenset()):  # else it is not the parts' fault
+    while parts and not _fails(serializer, value, path, include=frozenset()):  # otherwise no part is at fault
         part = next((each for each in parts if _fails(serializer, value, [*path, each])), None)
         if part is None:
             break
@@ -186,15 +187,16 @@ def _culprit(serializer: Any, value: object) -> list[Any]:
 def _fails(serializer: Any, value: object, path: Sequence[Any], include: Any = True) -> bool:
     for part in reversed(path):
         include = {part: include}
-    try:
+
+    def write() -> bool:
         serializer.to_python(value, include=include, fallback=to_plain, **_AS_JSON)
-    except Exception:  # noqa: BLE001 - the user's serializers and properties may raise anything
-        return True
-    return False
+        return False
+
+    return attempted(write, lambda _: True)  # the user's serializers and properties may raise anything
 
 
 def _parts(value: object) -> dict[Any, object]:
-    """Return what ``value`` consists of; nothing where it is too much to look at each."""
+    """Return the parts of ``value``, or nothing if there are too many to check each."""
     kind: Any = type(value)
     parts: dict[Any, object] = {}
     if is_dict(value):

@@ -1,6 +1,6 @@
-"""Classes with fields, read alike: dataclasses, Structs, TypedDicts, NamedTuples and attrs classes.
+"""A uniform view of classes with fields: dataclasses, Structs, TypedDicts, NamedTuples and attrs classes.
 
-As input a record has what its constructor takes, as output what its instances have.
+As input, a record has the parameters of its constructor; as output, the attributes of its instances.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NotRequired, Required, cast, get_args, get_origin
+from typing import Any, ClassVar, NotRequired, Required, get_args, get_origin
 
 import msgspec
 
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, class_hints, is_named_tuple
 
 _EMPTY_FACTORIES: tuple[Any, ...] = (list, dict, set, frozenset, tuple)
@@ -22,7 +23,7 @@ _EMPTY_FACTORIES: tuple[Any, ...] = (list, dict, set, frozenset, tuple)
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field: ``name`` in Python, ``written`` in JSON. ``default`` is `MISSING` for one that has none, or makes it."""
+    """A field: ``name`` in Python, ``written`` in JSON. ``default`` is `MISSING` without one, or with a factory."""
 
     name: str
     written: str
@@ -33,12 +34,12 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a class with fields consists of."""
+    """The parts of a class with fields."""
 
     name: str
     fields: tuple[Field, ...]
     make: Callable[..., Any]
-    """Takes the fields that were given, by their names in Python."""
+    """Builds an object from the given fields, by their Python names."""
     module: str = __name__
     qualname: str | None = None
     doc: str | None = None
@@ -47,11 +48,11 @@ class Record:
     closed: bool = False
     """Whether other fields are refused."""
     tag: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What tells it from the other members of a union, as msgspec's options."""
+    """What distinguishes it from other members of a union, as msgspec's options."""
 
 
 def record_of(annotation: Any, *, output: bool = False) -> Record | None:
-    """Return what a class consists of, None for what has no typed fields. Raises NameError, TypeError."""
+    """Return the parts of a class, or None without typed fields. Raises NameError, TypeError."""
     cls: Any = get_origin(annotation) or annotation
     if not hasattr(cls, "__mro__"):
         return None
@@ -73,7 +74,7 @@ def record_of(annotation: Any, *, output: bool = False) -> Record | None:
 def _record(annotation: Any, cls: Any, fields: list[Field], **more: Any) -> Record:
     args = ", ".join(getattr(each, "__name__", str(each)) for each in get_args(annotation))
     doc = cls.__dict__.get("__doc__")
-    if doc is not None and doc.startswith(f"{cls.__name__}("):  # the one that is generated
+    if doc is not None and doc.startswith(f"{cls.__name__}("):  # the generated one
         doc = None
     record = Record(
         name=f"{cls.__name__}[{args}]" if args else cls.__name__,
@@ -127,11 +128,11 @@ def _dataclass_fields(annotation: Any, cls: Any, *, output: bool) -> list[Field]
 
 
 def _constructor(cls: Any, fields: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
-    """Return the fields that the constructor takes, in the order of their declaration."""
+    """Return the fields that the constructor accepts, in the order of declaration."""
     parameters = inspect.signature(cls).parameters
     for name, parameter in parameters.items():
         if name not in fields and parameter.default is parameter.empty and parameter.kind in _NAMED:
-            problem = f"the constructor of {cls.__name__} wants {name!r}, which is none of its fields"
+            problem = f"the constructor of {cls.__name__} wants {name!r}, which is not one of its fields"
             raise UnsupportedTypeError(problem)
     return {name: parameters[name] for name in fields if name in parameters}
 
@@ -182,7 +183,7 @@ _MARKS = _marks()
 def _named_tuple_fields(annotation: Any, cls: Any) -> list[Field]:
     hints = class_hints(annotation)
     defaults: dict[str, Any] = cls._field_defaults
-    names = cast("tuple[str, ...]", cls._fields)
+    names: tuple[str, ...] = cls._fields
     return [
         Field(name, name, hints.get(name, Any), name not in defaults, defaults.get(name, MISSING)) for name in names
     ]
@@ -193,13 +194,13 @@ def _is_init_var(hint: Any) -> bool:
 
 
 def _without_init_var(hint: Any) -> Any:
-    if isinstance(hint, dataclasses.InitVar):
-        return cast("Any", hint).type
+    if isinstance(as_any(hint), dataclasses.InitVar):
+        return hint.type
     return Any if hint is dataclasses.InitVar else hint
 
 
 def _default(value: Any, factory: Any, nothing: Any) -> Any:
-    """Return a default that is known without running code of the user's: of the factories only the empty containers."""
+    """Return a default known without running user code: of the factories, only empty containers."""
     if value is not nothing:
         return value
     return factory() if factory in _EMPTY_FACTORIES else MISSING

@@ -12,7 +12,7 @@ from avtomatika_worker.skills.skill import Skill, SkillDefinition
 
 
 class SkillRegistry:
-    """Holds compiled skills. Those with type hints that are defined only further down wait until `freeze`."""
+    """Holds compiled skills. Those with type hints that are defined later in the module wait until `freeze`."""
 
     def __init__(self, injectables: Injectables) -> None:
         self._injectables = injectables
@@ -21,27 +21,27 @@ class SkillRegistry:
         self._known = 0
 
     def add(self, definition: SkillDefinition) -> None:
-        """Register and compile. Raises `SkillDefinitionError`, also for a name that another definition has taken."""
+        """Register and compile a skill. Raises `SkillDefinitionError`, also for a name that is already taken."""
         taken = self._definitions.get(definition.name)
-        if taken is definition:  # of a blueprint that was included, and found in the skills directory
+        if taken is definition:  # from a blueprint both included and found in the skills directory
             return
         if taken is not None:
             places = f"{taken.place} and {definition.place}"
             raise SkillDefinitionError(definition.name, f"the name is taken twice, by {places}")
         self._forget_if_outdated()
-        with contextlib.suppress(UnresolvedReferenceError):  # tried again in `freeze`
+        with contextlib.suppress(UnresolvedReferenceError):  # retried in `freeze`
             self._skills[definition.name] = definition.compile(self._injectables)
         self._definitions[definition.name] = definition
 
     def freeze(self) -> None:
-        """Compile what could not be compiled before. Raises `SkillDefinitionError`."""
+        """Compile the skills that could not be compiled earlier. Raises `SkillDefinitionError`."""
         self._forget_if_outdated()
         for name, definition in self._definitions.items():
             if name not in self._skills:
                 self._skills[name] = definition.compile(self._injectables)
 
     def _forget_if_outdated(self) -> None:
-        """Compile anew what was compiled before a resource was registered that it may ask for."""
+        """Recompile the skills compiled before the registration of a resource that they may request."""
         if len(self._injectables) != self._known:
             self._known = len(self._injectables)
             self._skills.clear()
@@ -51,7 +51,7 @@ class SkillRegistry:
         return self._skills.get(name)
 
     def definition(self, name: str) -> SkillDefinition:
-        """Return what the skill called ``name`` was made of. Raises KeyError."""
+        """Return the definition of the skill called ``name``. Raises KeyError."""
         return self._definitions[name]
 
     def names(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class SkillRegistry:
         return tuple(self._definitions)
 
     def contracts(self) -> tuple[SkillContract, ...]:
-        """What the skills promise, in the order of registration."""
+        """The skills' contracts, in the order of registration."""
         return tuple(self._skills[name].contract for name in self._definitions if name in self._skills)
 
     def __iter__(self) -> Iterator[Skill]:

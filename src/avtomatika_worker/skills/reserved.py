@@ -1,4 +1,4 @@
-"""Arguments that are filled by their name: what each is filled with, and which type hints agree with that."""
+"""Arguments filled by name: the value of each, and the type hints that agree with it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """What an argument gets: in words, and values of every type that a hint may name."""
+    """An argument's value: in words, and as examples of every type that a hint may name."""
 
     what: str
     samples: tuple[object, ...]
 
 
 def _function() -> None:
-    """Stand for the functions that arguments get."""
+    """Stand in for the functions that arguments get."""
 
 
 _TEXT: Final = ("",)
@@ -47,11 +47,11 @@ _FILLINGS: Final = {
 }
 
 INJECTED_NAMES: Final = ("params", *_FILLINGS)
-"""Arguments with these names are filled by name; ``**kwargs`` receives them all."""
+"""The names of arguments filled by name; ``**kwargs`` receives them all."""
 
 
 def contradiction(name: str, annotation: Any, default: object) -> str | None:
-    """Return why an argument called ``name`` cannot have this type hint; without a hint, its default stands for one."""
+    """Return why an argument called ``name`` cannot have this type hint; without one, its default is used."""
     filling = _FILLINGS.get(name)
     if filling is None:
         return None
@@ -71,7 +71,7 @@ def contradiction(name: str, annotation: Any, default: object) -> str | None:
 
 
 def _agrees(annotation: Any, samples: tuple[object, ...]) -> bool:
-    """Whether one of the values that an argument may get is of this type, and nothing else is asked of it."""
+    """Whether an argument's value may be of this type, with no further constraints."""
     return any(_takes(member, samples) for member in members_of(annotation) if member is not NoneType)
 
 
@@ -86,7 +86,7 @@ def _takes(annotation: Any, samples: tuple[object, ...]) -> bool:
     if kind is Literal or typing.is_typeddict(kind):
         return False
     if kind is Any or not isinstance(kind, type):
-        return True  # what nobody can decide
+        return True  # undecidable
     return _is_one(kind, samples)
 
 
@@ -95,12 +95,12 @@ def _is_one(kind: type, samples: tuple[object, ...]) -> bool:
         return any("__call__" in vars(base) for base in kind.__mro__)
     try:
         return any(isinstance(sample, kind) for sample in samples)
-    except TypeError:  # a Protocol that cannot be asked at run time
+    except TypeError:  # a Protocol that is not checkable at run time
         return False
 
 
 def _asks_more(part: object) -> bool:
-    """Whether a part of an ``Annotated`` puts bounds on the value: nobody checks them here."""
+    """Whether a part of an ``Annotated`` constrains the value: nothing checks that here."""
     if isinstance(part, msgspec.Meta):
         return any(getattr(part, name) is not None for name in _CONSTRAINTS)
     constraints = getattr(part, "metadata", None)  # those of pydantic's Field

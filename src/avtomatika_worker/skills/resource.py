@@ -1,4 +1,4 @@
-"""Resources: what is made once and given to skills by annotation, such as a model that takes a minute to load."""
+"""Resources: values made once and passed to skills by annotation, such as a model that takes a minute to load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ITERATORS: Final = frozenset({Iterator, Iterable, Generator, AsyncIterator, Asy
 
 @dataclass(frozen=True, slots=True)
 class ResourceDefinition:
-    """A decorated function. `compile` finds out what it makes."""
+    """A decorated function. `compile` determines its resource's type."""
 
     func: Callable[..., Any]
     localns: dict[str, Any] = field(repr=False)
@@ -30,7 +30,7 @@ class ResourceDefinition:
 
     @property
     def place(self) -> str:
-        """Where the function is, for messages."""
+        """The function's location, for messages."""
         func = underlying(self.func)
         return f"{getattr(func, '__module__', '?')}:{getattr(func, '__qualname__', type(func).__qualname__)}"
 
@@ -55,20 +55,20 @@ class ResourceDefinition:
         return Resource(self, kind, needs)
 
     def _kind(self, returned: Any) -> Any:
-        """Return the type under which the resource is known."""
+        """Return the type by which the resource is requested."""
         func = underlying(self.func)
         if returned is MISSING:
-            self._refuse("it needs a return annotation: its type is how skills ask for it")
+            self._refuse("it needs a return annotation: skills request it by that type")
         makes = get_args(returned)[0] if get_origin(returned) in _ITERATORS else returned
         generates = inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func)
         if generates and makes is returned:
             self._refuse(f"it yields, so it returns an Iterator (AsyncIterator for async def), not {name_of(returned)}")
         if not generates and makes is not returned:
-            self._refuse("it returns an iterator: let it yield the resource itself, without contextmanager")
+            self._refuse("it returns an iterator: make it yield the resource itself, without contextmanager")
         foreign = get_origin(makes) or makes
         common = says_nothing(makes) or len(members_of(makes)) > 1 or getattr(foreign, "__module__", "") == "builtins"
         if common:
-            self._refuse(f"{name_of(makes)} is no type of its own: use a class, or NewType('Name', {name_of(makes)})")
+            self._refuse(f"{name_of(makes)} is not a distinct type: use a class, or NewType('Name', {name_of(makes)})")
         return makes
 
     def _refuse(self, problem: str) -> NoReturn:
@@ -77,7 +77,7 @@ class ResourceDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource that can be made. ``needs`` maps its arguments to the types of other resources."""
+    """A compiled resource. ``needs`` maps its arguments to the types of other resources."""
 
     definition: ResourceDefinition
     kind: Any
@@ -90,19 +90,19 @@ class Resource:
 
 
 def provider(kind: Any) -> Provider:
-    """Return what fills arguments of a resource's type."""
+    """Return the provider for arguments of a resource's type."""
     return lambda source: source.resource(kind)
 
 
 class ResourceRegistry:
-    """The resources of a worker, by their types."""
+    """The resources of a worker, by type."""
 
     def __init__(self, injectables: Injectables) -> None:
         self._injectables = injectables
         self._resources: dict[Any, Resource] = {}
 
     def add(self, definition: ResourceDefinition) -> None:
-        """Register a resource; from now on arguments of its type are filled. Raises `ResourceError`."""
+        """Register a resource, so that arguments of its type are filled. Raises `ResourceError`."""
         resource = definition.compile()
         taken = self._resources.get(resource.kind)
         if taken is not None and taken.definition is definition:
@@ -111,16 +111,16 @@ class ResourceRegistry:
             both = f"{taken.definition.place} and {definition.place}"
             raise ResourceError(resource.name, f"{name_of(resource.kind)} is made twice, by {both}")
         if self._injectables.key_for(resource.kind) is not None:
-            raise ResourceError(resource.name, f"{name_of(resource.kind)} is given to skills by the worker itself")
+            raise ResourceError(resource.name, f"{name_of(resource.kind)} is provided by the worker itself")
         self._resources[resource.kind] = resource
         self._injectables.register(resource.kind, provider(resource.kind))
 
     def check(self) -> None:
-        """See whether all can be made. Raises `ResourceError` for what needs itself, or something that nobody makes."""
+        """Check that all can be made. Raises `ResourceError` for a cycle, or a dependency that nothing makes."""
         self.needed_for(self._resources)
 
     def needed_for(self, kinds: Iterable[Any], given: Container[Any] = ()) -> tuple[Resource, ...]:
-        """Return the resources of these types and what those need, in the order in which they are made.
+        """Return the resources of these types and their dependencies, in the order of creation.
 
         Those that are ``given`` need nothing.
         """
@@ -151,7 +151,7 @@ class ResourceRegistry:
                 known = ", ".join(map(name_of, self._resources))
                 raise ResourceError(
                     resource.name,
-                    f"nobody makes its argument {argument!r}, a {name_of(annotation)} (resources are: {known})",
+                    f"nothing makes its argument {argument!r}, a {name_of(annotation)} (resources are: {known})",
                 )
             self._order(needed, ordered, (*above, kind), given)
         ordered[kind] = resource

@@ -1,4 +1,4 @@
-"""From type hints to the contracts of params, results and events."""
+"""Turns type hints into the contracts of params, results and events."""
 
 from __future__ import annotations
 
@@ -40,34 +40,34 @@ from avtomatika_worker.skills.type_hints import (
 from avtomatika_worker.skills.validation import shorten
 
 Fields = Mapping[str, tuple[Any, Any]]
-"""Field name → type and default (`MISSING` when it is required)."""
+"""Field name → type and default (`MISSING` if required)."""
 
 _JSON_TYPES: Final = frozenset({str, int, float, bool, list, dict})
 
 
 @dataclass(frozen=True, slots=True)
 class OutputContract:
-    """The data that a function returns: their schema, and what writes them. ``write`` raises `UnsendableValueError`."""
+    """The data a function returns: its schema and its writer. ``write`` raises `UnsendableValueError`."""
 
     schema: JsonSchema
     write: Callable[[object], Any] = to_plain
 
 
 def infer_input(annotation: Any) -> TypeContract | None:
-    """Return the contract of an argument's type, None when the type says nothing. Raises `UnsupportedTypeError`."""
+    """Return the contract of an argument's type, or None if it says nothing. Raises `UnsupportedTypeError`."""
     if says_nothing(annotation):
         return None
     contract = _fields_of_named_tuple(annotation) if is_named_tuple(annotation) else by_engine(annotation)
     if not _may_be_object(contract.schema):
-        advice = "give the argument another name than params, and it is a field of them"
-        raise UnsupportedTypeError(f"params are always an object, but {name_of(annotation)} is none; {advice}")
+        advice = "give the argument a name other than params to make it a field of them"
+        raise UnsupportedTypeError(f"params are always an object, but {name_of(annotation)} is not; {advice}")
     return contract
 
 
 def infer_fields(name: str, fields: Fields) -> TypeContract:
-    """Return the contract of an object with these fields; ``convert`` returns a dict of those that were given.
+    """Return the contract of an object with these fields; ``convert`` returns a dict of those given.
 
-    One that may be None and has no default is None when it was not given.
+    A field that may be None and has no default is None if not given.
     """
     if not any(needs_pydantic(tp) for tp, _ in fields.values()):
         own = tuple(Field(each, each, tp, default is MISSING, default) for each, (tp, default) in fields.items())
@@ -89,7 +89,7 @@ def _fields_with_pydantic(name: str, fields: Fields) -> TypeContract:
 
 
 def infer_output(annotation: Any, *, enveloped: bool = False) -> OutputContract | None:
-    """Return the contract of the data that a function with this return type produces, None when nothing is known.
+    """Return the contract of the data returned with this return type, or None if nothing is known.
 
     ``enveloped``: it is the type of an envelope's ``data``. Raises `UnsupportedTypeError`.
     """
@@ -102,13 +102,13 @@ def infer_output(annotation: Any, *, enveloped: bool = False) -> OutputContract 
         return None
     schema = known[0].schema if len(known) == 1 else _any_of([each.schema for each in known])
     write = known[0].write if len(known) == 1 else _writer(members, known)
-    if len(members) < len(members_of(annotation)):  # None is no data
+    if len(members) < len(members_of(annotation)):  # None means no data
         schema = _any_of([schema, {"type": "object", "maxProperties": 0}])
     return OutputContract(schema, write)
 
 
 def _writer(members: Sequence[Any], contracts: Sequence[OutputContract]) -> Callable[[object], Any]:
-    """Return what writes a value of one of several types: pydantic knows which of its own it is."""
+    """Return the writer for a value of one of several types: pydantic knows which of its own it is."""
     own = [tp for tp, each in zip(members, contracts, strict=True) if each.write is not to_plain]
     if not own:
         return to_plain
@@ -125,7 +125,7 @@ def _writer(members: Sequence[Any], contracts: Sequence[OutputContract]) -> Call
 
 
 def explicit_input(given: Any) -> TypeContract | None:
-    """Return the contract of an input schema that the user wrote: a JSON Schema, or a type."""
+    """Return the contract of a user's input schema: a JSON Schema, or a type."""
     if isinstance(given, str):
         raise UnsupportedTypeError(f"it must be a JSON Schema (a dict) or a type, not the text {shorten(given)!r}")
     if not is_mapping(given):
@@ -140,21 +140,21 @@ def explicit_input(given: Any) -> TypeContract | None:
 
 
 def explicit_output(given: Any) -> OutputContract | None:
-    """Return the contract of the data that the user wrote: a JSON Schema, or a type."""
+    """Return the contract of a user's output schema: a JSON Schema, or a type."""
     if is_mapping(given):
         return OutputContract(written_schema(given).json)
     return infer_output(given)
 
 
 def explicit_event(given: Any) -> JsonSchema:
-    """Return the schema of an event that the user wrote: a JSON Schema, or a type."""
+    """Return a user's schema of an event: a JSON Schema, or a type."""
     if is_mapping(given):
         return written_schema(given).json
     if says_nothing(given):
         return {"type": "object"}
     schema = _fields_of_named_tuple(given).schema if is_named_tuple(given) else by_engine(given, output=True).schema
     if not _may_be_object(schema):
-        raise UnsupportedTypeError(f"an event's payload is always an object, but {name_of(given)} is none")
+        raise UnsupportedTypeError(f"an event's payload is always an object, but {name_of(given)} is not")
     return schema
 
 
@@ -166,7 +166,7 @@ def _may_be_object(schema: JsonSchema) -> bool:
 
 
 def is_data_type(annotation: Any) -> bool:
-    """Whether every dict of this return type is data: a TypedDict that has other fields than an envelope's."""
+    """Whether every dict of this return type is data: a TypedDict with fields other than an envelope's."""
     members = [_bare_type(member) for member in members_of(_bare_type(annotation)) if member is not types.NoneType]
     typed = [_typed_dict_fields(member) for member in members]
     return any(typed) and not any(
@@ -176,7 +176,7 @@ def is_data_type(annotation: Any) -> bool:
 
 
 def _bare_type(annotation: Any) -> Any:
-    """Return what an ``Annotated`` or a ``type`` statement stands for, and the class of a generic one."""
+    """Return the type behind an ``Annotated``, a ``type`` statement or a generic alias."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
@@ -200,14 +200,14 @@ def _data_contract(annotation: Any, *, enveloped: bool) -> OutputContract | None
     fields = _typed_dict_fields(annotation)
     if _is_envelope_type(fields) and not enveloped:
         return infer_output(without_requiredness(fields["data"]), enveloped=True) if "data" in fields else None
-    if is_named_tuple(annotation) and not enveloped:  # inside of the envelope it is an array, see `to_plain`
+    if is_named_tuple(annotation) and not enveloped:  # inside the envelope it is an array, see `to_plain`
         return _of_named_tuple(annotation)
     contract = by_engine(annotation, output=True)
     write = contract.write or to_plain
     schema = contract.schema
     if schema.get("type") == "object":
         return OutputContract(schema, write)
-    if not schema:  # a serializer does not say what it returns
+    if not schema:  # a serializer without a return type
         return OutputContract({"type": "object"}, write)
     definitions = schema.pop("$defs", None)
     wrapped: JsonSchema = {"type": "object", "properties": {"result": schema}, "required": ["result"]}
@@ -228,7 +228,7 @@ def _of_named_tuple(annotation: Any) -> OutputContract:
 
 
 def _any_of(schemas: list[JsonSchema]) -> JsonSchema:
-    """Join schemas; where two of them mean different things by one name, the later one's gets a number."""
+    """Join schemas; if two give different meanings to one name, the later one's gets a number."""
     definitions: dict[str, Any] = {}
     alternatives: list[JsonSchema] = []
     for schema in schemas:
@@ -252,7 +252,7 @@ def _renamed(schema: JsonSchema, old: str, new: str) -> JsonSchema:
 def _fields_of_named_tuple(annotation: Any, *, output: bool = False) -> TypeContract:
     """Return the contract of a NamedTuple as an object."""
     record = record_of(annotation)
-    assert record is not None  # noqa: S101 - the caller has looked
+    assert record is not None  # noqa: S101 - the caller has checked
     if needs_pydantic(annotation):
         contract = infer_fields(record.name, {each.name: (each.type, each.default) for each in record.fields})
 

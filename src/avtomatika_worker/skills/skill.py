@@ -40,14 +40,14 @@ IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
 _EXECUTORS: Final = (None, "thread", "process")
 CANCEL_GRACE: Final = 5.0
-"""Seconds that a cancelled skill has to end, unless it declares others; then its result no longer waits for it."""
+"""Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SkillOptions:
-    """How a skill is run. Times are in seconds.
+    """How to run a skill. Times are in seconds.
 
-    ``timeout`` counts from the skill's start; ``cancel_grace`` is how long a cancelled skill is waited for.
+    ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
     """
 
     timeout: float | None = None
@@ -58,13 +58,13 @@ class SkillOptions:
 
     @property
     def in_process(self) -> bool:
-        """Whether it runs in a process of its own."""
+        """Whether it runs in a separate process."""
         return self.executor == "process"
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What the decorator was told."""
+    """The decorator's arguments."""
 
     type: str | None = None
     description: str | None = None
@@ -78,7 +78,7 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class SkillDefinition:
-    """A decorated function. `compile` makes a `Skill` of it."""
+    """A decorated function. `compile` turns it into a `Skill`."""
 
     func: Callable[..., Any]
     name: str
@@ -88,7 +88,7 @@ class SkillDefinition:
 
     @property
     def place(self) -> str:
-        """Where the function is, for messages."""
+        """The function's location, for messages."""
         func = underlying(self.func)
         return f"{getattr(func, '__module__', '?')}:{getattr(func, '__qualname__', type(func).__qualname__)}"
 
@@ -117,7 +117,7 @@ class SkillDefinition:
         try:
             write = output.write if output is not None else to_plain
             return Skill(contract, self.func, plan, self.options, write, returns_data=self._returns_data())
-        except ValueError as error:  # a pattern that is none in JSON Schema, for instance
+        except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
     def _output(self) -> OutputContract | None:
@@ -128,7 +128,7 @@ class SkillDefinition:
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
 
     def _returns_data(self) -> bool:
-        """Whether a dict that it returns is always data: a TypedDict may have a field called status."""
+        """Whether a returned dict is always data: a TypedDict may have a field called status."""
         given = self.declaration.output_schema
         hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
@@ -169,7 +169,7 @@ class Skill:
         *,
         returns_data: bool = False,
     ) -> None:
-        """``write`` makes JSON of the data that ``func`` returns. It raises `UnsendableValueError`."""
+        """``write`` turns the data that ``func`` returns into JSON. It raises `UnsendableValueError`."""
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
         self.options: SkillOptions = options
@@ -187,7 +187,7 @@ class Skill:
 
     @property
     def injects(self) -> frozenset[Any]:
-        """The types that its arguments are filled by."""
+        """The types by which its arguments are filled."""
         return self._plan.injects
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
@@ -195,15 +195,20 @@ class Skill:
         return self._plan.bind(source)
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
-        """Return where in the params the skill wants the URI itself, and not the file."""
+        """Return where in the params the skill wants the URI itself, not the file."""
         return frozenset(place for schema in self._with_uris for place in places(schema, params, URIS))
+
+    @property
+    def wants_paths(self) -> bool:
+        """Whether there may be params where it wants a file."""
+        return bool(self._with_paths)
 
     def path_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants a file, a `Path`."""
         return frozenset(place for schema in self._with_paths for place in places(schema, params, PATHS))
 
     def result_places(self, data: dict[str, Any]) -> frozenset[Place]:
-        """Return where in a result's data the output schema says that a text is a file."""
+        """Return where in a result's data the output schema marks a text as a file."""
         schema = self.contract.output_schema
         return places(schema, data, PATHS) if schema is not None and mentions(schema, PATHS) else frozenset()
 
@@ -213,9 +218,9 @@ class Skill:
         return self._plan.untyped
 
     def check_output(self, data: dict[str, Any], *, as_sent: bool = False) -> None:
-        """Raise `ContractViolationError` when the data, as they are sent, break the output schema.
+        """Raise `ContractViolationError` if the data, as sent, violates the output schema.
 
-        ``as_sent``: they have no nulls in objects any more.
+        ``as_sent``: nulls in objects have already been removed.
         """
         if self._output is None:
             return
@@ -223,24 +228,24 @@ class Skill:
         if problems:
             _check_numbers(data)
             raise ContractViolationError(
-                f"the result breaks the output schema: {describe(problems, 'data')}",
+                f"the result violates the output schema: {describe(problems, 'data')}",
                 {"errors": [{"path": each.path, "problem": each.problem} for each in problems]},
             )
 
     def allows_output(self, data: dict[str, Any]) -> bool:
-        """Whether the data keep to the output schema."""
+        """Whether the data satisfies the output schema."""
         return self._output is None or not self._output.problems(data)
 
     def event_problem(self, name: str, payload: dict[str, Any], strict: bool) -> str | None:
-        """Return why an event may not be sent; None when it may."""
+        """Return why an event may not be sent, or None if it may."""
         if name == _SYSTEM_EVENT:
             return None
         declared = self._events.get(name)
         if declared is not None:
             problems = declared.problems(without_nulls(payload))
-            return f"it breaks its schema: {describe(problems, 'payload')}" if problems else None
+            return f"it violates its schema: {describe(problems, 'payload')}" if problems else None
         if self._events and strict:
-            return f"it is not declared (declared are {', '.join(sorted(self._events))})"
+            return f"it is not declared (declared: {', '.join(sorted(self._events))})"
         return None
 
     def __repr__(self) -> str:
@@ -260,7 +265,7 @@ def define(
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
 ) -> SkillDefinition:
-    """Make a definition from what the decorator was given. Raises `SkillDefinitionError` for what is plainly wrong."""
+    """Make a definition from the decorator's arguments. Raises `SkillDefinitionError` for obvious mistakes."""
     if not callable(func):
         raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
     inner = underlying(func)
@@ -304,13 +309,13 @@ def _check_function(skill: str, func: Callable[..., Any]) -> None:
         raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
     if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
         raise SkillDefinitionError(
-            skill, "a generator cannot be a skill: return the result, and send_event what comes before"
+            skill, "a generator cannot be a skill: return the result, and use send_event for intermediate values"
         )
 
 
 def _check_events(skill: str, declarations: Mapping[str, Any]) -> None:
     if declarations["events"] is not None and declarations["events_schema"] is not None:
-        raise SkillDefinitionError(skill, "events and events_schema are the same: give one of them")
+        raise SkillDefinitionError(skill, "events and events_schema are the same: give only one")
     for name in ("events", "events_schema"):
         if declarations[name] is not None and not isinstance(declarations[name], Mapping):
             raise SkillDefinitionError(
@@ -319,7 +324,7 @@ def _check_events(skill: str, declarations: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(data: dict[str, Any]) -> None:
-    """Raise `ContractViolationError` for what no JSON can hold: a schema's validator takes NaN for a null."""
+    """Raise `ContractViolationError` for values outside JSON: a schema's validator treats NaN as null."""
     try:
         canonical_bytes({"data": data}, NEUTRAL)
     except UnsendableValueError as error:
@@ -359,7 +364,7 @@ def _is_seconds(value: object, *, least: float = 0.0) -> bool:
 
 
 def _check_sendable(contract: SkillContract) -> None:
-    """Refuse what no orchestrator can digest: a worker that announced it would never be registered."""
+    """Refuse what no orchestrator can digest: a worker announcing it would never be registered."""
     declarations = {
         "the schema of its input": contract.input_schema,
         "the schema of its output": contract.output_schema,
@@ -369,7 +374,7 @@ def _check_sendable(contract: SkillContract) -> None:
     }
     for what, value in declarations.items():
         try:
-            canonical_bytes({"supported_skills": [{"of": value}]}, NEUTRAL)  # as deep as it stands in a registration
+            canonical_bytes({"supported_skills": [{"of": value}]}, NEUTRAL)  # as deep as in a registration
         except UnsendableValueError as error:
             path = error.path.replace("$.supported_skills[0].of", "$")
             raise SkillDefinitionError(contract.name, f"{what} cannot be sent: {path}: {error.problem}") from error

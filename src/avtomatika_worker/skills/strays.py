@@ -1,6 +1,6 @@
-"""Paths that a type makes of texts which its schema does not call paths: a field's second alias, for instance.
+"""Catches paths made from texts that the schema does not call paths, such as through a field's second alias.
 
-Where files are is known from the schema, before anything is converted (`places`); this closes what that leaves open.
+File locations are known from the schema, before anything is converted (`places`); this closes the remaining gap.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from avtomatika_worker.skills.uri_params import PATHS, Place, places
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path
 
 _PROBLEM: Final = (
-    "it becomes a path although the input's schema does not say so (by another name of the field?): it could be any"
-    " file of this machine; give a file by the name that the schema has"
+    "it becomes a path although the input's schema does not say so (another name of the field?): it could be any"
+    " file on this machine; use the field's name in the schema to pass a file"
 )
 
 
 def refusing_strays(convert: Callable[[object], Any], schemas: Iterable[JsonSchema]) -> Callable[[object], Any]:
-    """Return ``convert`` that raises `InvalidValue` where a text became a path which no schema calls one."""
+    """Return ``convert`` with an `InvalidValue` for every text turned into a path that no schema calls one."""
 
     def converted(value: object) -> Any:
         result = convert(value)
@@ -41,7 +41,7 @@ def refusing_strays(convert: Callable[[object], Any], schemas: Iterable[JsonSche
 
 
 def _bare(text: str) -> str:
-    """Return a text as far as no type changes it on the way: pydantic strips, and writes in other cases, on request."""
+    """Return a text in the form that no type changes: pydantic strips and changes case on request."""
     return str(PurePath(text.strip())).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Looking at type hints: what they are made of, and which engine they need."""
+"""Inspects type hints: their parts, and the engine they need."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_ty
 
 
 class UnsupportedTypeError(TypeError):
-    """A type that no schema can be made of; the message says why."""
+    """A type that has no schema; the message says why."""
 
 
 def says_nothing(annotation: Any) -> bool:
-    """Whether a type puts no bounds on an object: ``dict``, ``dict[str, Any]``, ``Any``, or none at all."""
+    """Whether a type leaves an object unconstrained: ``dict``, ``dict[str, Any]``, ``Any``, or no type at all."""
     try:
         if annotation in _SAYS_NOTHING:
             return True
-    except TypeError:  # not hashable
+    except TypeError:  # unhashable
         return False
     return get_origin(annotation) in {dict, Mapping} and get_args(annotation)[-1:] == (Any,)
 
 
 def typed_dict_for_pydantic(name: str, fields: dict[str, Any]) -> Any:
-    """Make a TypedDict that pydantic takes: not the standard library's, before Python 3.12."""
+    """Make a TypedDict that pydantic accepts: not the standard library's, before Python 3.12."""
     import typing_extensions
 
     make: Any = typing_extensions.TypedDict
@@ -47,7 +47,7 @@ def typed_dict_for_pydantic(name: str, fields: dict[str, Any]) -> Any:
 
 
 def for_pydantic(annotation: Any, above: tuple[Any, ...] = ()) -> Any:
-    """Replace the standard library's TypedDicts by those that pydantic takes before Python 3.12."""
+    """Replace the standard library's TypedDicts with ones that pydantic accepts before Python 3.12."""
     if sys.version_info >= (3, 12) or annotation in above:
         return annotation
     inside = (*above, annotation)
@@ -76,12 +76,12 @@ def union_of(members: tuple[Any, ...]) -> Any:
 
 
 def members_of(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union; any other type is its only one."""
+    """Return the members of a union; any other type is its own only member."""
     return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
 
 
 def field_types(annotation: Any) -> dict[str, Any]:
-    """Return the fields of a class that has typed fields, else nothing."""
+    """Return the fields of a class with typed fields; empty for others."""
     if not isinstance(annotation, type):
         return {}
     marks = ("__dataclass_fields__", "__struct_fields__", "__total__", "_fields", "model_fields", "__attrs_attrs__")
@@ -91,7 +91,7 @@ def field_types(annotation: Any) -> dict[str, Any]:
 
 
 def class_hints(annotation: Any) -> dict[str, Any]:
-    """Return the type hints of a class, those of a generic one with its arguments. Raises NameError, TypeError."""
+    """Return the type hints of a class, with arguments if generic. Raises NameError, TypeError."""
     cls: Any = get_origin(annotation) or annotation
     scopes: dict[Any, dict[Any, Any]] = {}
     _collect_arguments(annotation, {}, scopes)
@@ -104,7 +104,7 @@ def class_hints(annotation: Any) -> dict[str, Any]:
 
 
 def _collect_arguments(annotation: Any, scope: dict[Any, Any], scopes: dict[Any, dict[Any, Any]]) -> None:
-    """Find what stands for the type variables of a class and of each of its bases."""
+    """Return the arguments for the type variables of a class and of its bases."""
     cls: Any = get_origin(annotation) or annotation
     if cls in scopes or not isinstance(cls, type) or cls is typing.Generic:
         return
@@ -122,7 +122,7 @@ def _substituted(tp: Any, scope: Mapping[Any, Any]) -> Any:
 
 
 def admits_none(annotation: Any) -> bool:
-    """Whether None is a value of a type."""
+    """Whether a type includes None."""
     if annotation in (Any, object, None, types.NoneType):
         return True
     origin, args = get_origin(annotation), get_args(annotation)
@@ -138,19 +138,19 @@ def admits_none(annotation: Any) -> bool:
 
 
 def is_named_tuple(value: object) -> bool:
-    """Whether ``value`` is a NamedTuple, or its class."""
+    """Whether ``value`` is a NamedTuple or its class."""
     return hasattr(value, "_fields") and (
         isinstance(value, tuple) or (isinstance(value, type) and issubclass(value, tuple))
     )
 
 
 def without_requiredness(annotation: Any) -> Any:
-    """Return the type inside of ``Required[…]`` or ``NotRequired[…]``."""
+    """Return the type inside ``Required[…]`` or ``NotRequired[…]``."""
     return get_args(annotation)[0] if get_origin(annotation) in {Required, NotRequired} else annotation
 
 
 def needs_pydantic(annotation: Any) -> bool:
-    """Whether a type holds something that only pydantic understands."""
+    """Whether a type contains something that only pydantic understands."""
     return mentions(annotation, _is_pydantic)
 
 
@@ -164,7 +164,7 @@ def _is_pydantic(part: Any) -> bool:
 
 
 def is_msgspec_constraint(part: Any) -> bool:
-    """Whether a part of a type means something to msgspec only."""
+    """Whether a part of a type has meaning only to msgspec."""
     return isinstance(part, msgspec.Meta) or (isinstance(part, type) and issubclass(part, msgspec.Struct))
 
 
@@ -182,7 +182,7 @@ def mentions(annotation: Any, test: Callable[[Any], bool]) -> bool:
         if get_origin(part) is Annotated:
             todo.extend(part.__metadata__)
         todo.extend(get_args(part))
-        # the class of a generic one, what a NewType or a ``type`` statement stands for
+        # the class of a generic alias, or the type behind a NewType or a ``type`` statement
         todo.extend(each for each in (get_origin(part), *stands_for(part)) if each is not None)
         todo.extend(field_types(part).values())
         todo.extend(field.default for field in getattr(part, "__dataclass_fields__", {}).values())
@@ -190,7 +190,7 @@ def mentions(annotation: Any, test: Callable[[Any], bool]) -> bool:
 
 
 def stands_for(annotation: Any) -> tuple[Any, ...]:
-    """Return what a NewType or a ``type`` statement is a name of."""
+    """Return the type named by a NewType or a ``type`` statement."""
     if isinstance(annotation, type):
         return ()
     alias: Any = get_origin(annotation)
@@ -200,5 +200,5 @@ def stands_for(annotation: Any) -> tuple[Any, ...]:
 
 
 def name_of(annotation: Any) -> str:
-    """Return what to call a type in messages."""
+    """Return a type's name for messages."""
     return getattr(annotation, "__name__", None) or str(annotation)

@@ -1,4 +1,4 @@
-"""Which texts in a task's params are URIs or files, and not just texts: what the input's schema says."""
+"""Finds the texts in a task's params that the input's schema marks as URIs or files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.protocol.uris import FORMAT
 from avtomatika_worker.skills.contract import JsonSchema
 
 Place = tuple[str | int, ...]
-"""Where a value is: the keys and indices that lead to it."""
+"""A value's location: the keys and indices that lead to it."""
 
 URIS: Final = frozenset({FORMAT})
 """Formats of texts that stay URIs."""
@@ -22,7 +22,7 @@ PATHS: Final = frozenset({"path", "file-path", "directory-path"})
 """Formats of texts that become paths: ours, and pydantic's for FilePath, DirectoryPath and the like."""
 
 KEY: Final = "\0key"
-"""Stands at the end of the place of a key."""
+"""Marks the place of a key, at its end."""
 
 _UNIONS: Final = ("anyOf", "oneOf", "allOf")
 _BRANCHES: Final = ("if", "then", "else")
@@ -35,9 +35,9 @@ def mentions(schema: JsonSchema, formats: frozenset[str]) -> bool:
 
 
 def places(schema: JsonSchema, value: Any, formats: frozenset[str]) -> frozenset[Place]:
-    """Return where in ``value`` the schema says that a text has one of these formats.
+    """Return where in ``value`` the schema gives a text one of these formats.
 
-    Where a union says so of one of its members only, that counts. The place of an object's key ends in `KEY`.
+    In a union, a single member with the format is enough. The place of an object's key ends in `KEY`.
     """
     found: set[Place] = set()
     seen: set[tuple[int, Place]] = set()
@@ -45,7 +45,7 @@ def places(schema: JsonSchema, value: Any, formats: frozenset[str]) -> frozenset
     while todo:
         fields, item, place = todo.pop()
         if not is_dict(fields) or (id(fields), place) in seen:
-            continue  # recursive types come back to where they were
+            continue  # recursive types return to the same place
         seen.add((id(fields), place))
         if _is_text(item) and fields.get("format") in formats:
             found.add(place)
@@ -68,7 +68,7 @@ def _format_of_keys(fields: Mapping[str, Any], root: JsonSchema) -> object:
 
 
 def _alternatives(fields: Mapping[str, Any], root: JsonSchema) -> Iterator[Any]:
-    """Yield the other schemas that hold, or may hold, of the same value."""
+    """Yield the other schemas that apply, or may apply, to the same value."""
     for union in _UNIONS:
         yield from fields.get(union, ())
     for branch in _BRANCHES:
@@ -78,7 +78,7 @@ def _alternatives(fields: Mapping[str, Any], root: JsonSchema) -> Iterator[Any]:
 
 
 def _referred(reference: object, root: JsonSchema) -> Any:
-    """Return what a reference inside of the schema names, None for any other."""
+    """Return the target of a reference within the schema, or None for any other."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     found: Any = root
@@ -94,13 +94,13 @@ def _referred(reference: object, root: JsonSchema) -> Any:
 
 
 def _children(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[str | int, Any, Any]]:
-    """Yield the values inside, each with its key and its schema."""
+    """Yield the inner values, each with its key and its schema."""
     if is_dict(value):
         known: Mapping[str, Any] = schema.get("properties", {})
         patterns: Mapping[str, Any] = schema.get("patternProperties", {})
         for key, item in value.items():
             yield key, item, known.get(key, schema.get("additionalProperties"))
-            for pattern in patterns.values():  # whichever matches: to take one more for a path does no harm
+            for pattern in patterns.values():  # whichever matches: treating one text too many as a path does no harm
                 yield key, item, pattern
     elif is_list(value):
         first: Sequence[Any] = schema.get("prefixItems", ())

@@ -1,6 +1,6 @@
-"""JSON Schemas at work: compiled once, and their complaints as paths and sentences.
+"""Compiles JSON Schemas once, and reports their errors as paths and sentences.
 
-The validator is loaded with the first schema: it takes 4 MiB, and a skill that takes whatever comes needs none.
+The validator is loaded with the first schema: it takes 4 MiB, and a skill that accepts anything needs none.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _LONGEST: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a value, and where: ``path`` is a JSON path such as ``$.sizes[2].width``."""
+    """A problem with a value, and its location: ``path`` is a JSON path such as ``$.sizes[2].width``."""
 
     path: str
     problem: str
 
     def text(self, root: str) -> str:
-        """Write it for people, with ``root`` in place of the ``$``."""
+        """Return the problem for people, with ``root`` instead of the ``$``."""
         return f"{root}{self.path[1:]}: {self.problem}"
 
 
 class InvalidValue(ValueError):  # noqa: N818 - the base of InvalidInputError and ContractViolationError, not shown to users
-    """A value that does not fit; ``problems`` says where and why."""
+    """An invalid value; ``problems`` says where and why."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
@@ -46,36 +46,36 @@ class Schema:
     __slots__ = ("_validator", "json")
 
     def __init__(self, json: JsonSchema) -> None:
-        """Compile. Raises ValueError for what is no JSON Schema, or refers to what is outside of it."""
+        """Compile a schema. Raises ValueError if it is not a JSON Schema, or refers outside itself."""
         import jsonschema_rs
 
         self.json: JsonSchema = json
         self._validator = jsonschema_rs.validator_for(json, retriever=_refuse)
 
     def problems(self, value: object) -> tuple[Problem, ...]:
-        """Return what is wrong with ``value``, at most 20 complaints."""
+        """Return what is wrong with ``value``: at most 20 problems."""
         try:
             if self._validator.is_valid(value):
                 return ()
             found = (problem for error in self._validator.iter_errors(value) for problem in _problems_of(error))
             return tuple(islice(found, _MOST))
-        except ValueError as error:  # nested too deep, or a text that is no Unicode: the validator cannot read it
+        except ValueError as error:  # nested too deeply, or invalid Unicode: the validator cannot read it
             return (Problem("$", f"cannot be checked: {shorten(str(error))}"),)
 
     def check(self, value: object) -> None:
-        """Raise `InvalidValue` when ``value`` does not fit."""
+        """Raise `InvalidValue` if ``value`` is invalid."""
         if problems := self.problems(value):
             raise InvalidValue(problems)
 
 
 def _refuse(uri: str) -> NoReturn:
-    """Keep the validator from the network and from files: schemas are self-contained."""
-    raise ValueError(f"{uri} is outside of the schema")
+    """Keep the validator away from the network and from files: schemas are self-contained."""
+    raise ValueError(f"{uri} is outside the schema")
 
 
 def _problems_of(error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
-    """Say what is wrong where it is wrong: a missing field's path is the field's, not its parent's."""
-    from jsonschema_rs import ValidationErrorKind as kinds  # noqa: N813 - its members are what is named here
+    """Report each problem in its own place: a missing field's path is the field's, not its parent's."""
+    from jsonschema_rs import ValidationErrorKind as kinds  # noqa: N813 - only its members are used here
 
     kind, path = error.kind, list(error.instance_path)
     if isinstance(kind, kinds.Required):
@@ -101,7 +101,7 @@ def json_path(parts: Sequence[Any]) -> str:
 
 
 def without_nulls(value: Any) -> Any:
-    """Return ``value`` without the nulls in its objects: on the wire there are none."""
+    """Return ``value`` without the nulls in its objects: the wire has none."""
     if is_dict(value):
         return {key: without_nulls(each) for key, each in value.items() if each is not None}
     if is_list(value):
@@ -110,17 +110,17 @@ def without_nulls(value: Any) -> Any:
 
 
 def shorten(text: str) -> str:
-    """Cut a text that repeats a user's huge value."""
+    """Shorten a text that repeats a user's huge value."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def describe(problems: Sequence[Problem], root: str) -> str:
-    """Write all problems in one line."""
+    """Return all problems in one line."""
     return "; ".join(problem.text(root) for problem in problems)
 
 
 def said(error: BaseException) -> str:
-    """Return what an exception of the user's says."""
+    """Return the text of a user's exception."""
     text = str(error)
     if isinstance(error, ValueError) and text:
         return shorten(text)

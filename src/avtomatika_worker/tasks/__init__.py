@@ -1,1 +1,1 @@
-"""From a poll to a finished task. On the main loop."""
+"""Polls for tasks and runs them. Runs on the main loop."""

@@ -1,4 +1,4 @@
-"""Makes the controls of tasks: what a skill can know and do while it runs."""
+"""Makes tasks' controls, with everything a skill can know and do while it runs."""
 
 from __future__ import annotations
 

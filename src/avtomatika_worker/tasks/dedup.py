@@ -1,4 +1,4 @@
-"""Tells a task that is handed out again from a new one under the same id, and remembers the last results."""
+"""Distinguishes a repeated task from a new one with the same id, and remembers the last results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends what skills tell while they run: events in order, progress coalesced, all before the task's result."""
+"""Sends skills' messages while they run: events in order, progress coalesced, all before the task's result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which skills have room for another task; a task over a limit waits for its turn. Runs on the main loop."""
+"""Limits concurrent tasks per skill; a task over a limit waits for its turn. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.policy.capacity import Capacity, Limits
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
@@ -107,13 +108,15 @@ class ConcurrencyLimiter:
         return skills if self._ask(checker) else ()
 
     def _ask(self, checker: CapacityChecker, *args: Any) -> bool:
-        try:
-            return bool(checker(*args))
-        except Exception:  # noqa: BLE001 - user code: its error must not stop the worker from taking tasks
-            now = time.monotonic()
-            if now - self._complained >= _COMPLAIN_EVERY:
-                self._complained = now
-                _log.exception(
-                    "the capacity checker failed; counted as having capacity", extra={"action": "checker_failed"}
-                )
-            return True
+        return attempted(lambda: bool(checker(*args)), self._as_having_capacity)  # the user's: it stops no tasks
+
+    def _as_having_capacity(self, error: Exception) -> bool:
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN_EVERY:
+            self._complained = now
+            _log.error(
+                "the capacity checker failed; counted as having capacity",
+                exc_info=error,
+                extra={"action": "checker_failed"},
+            )
+        return True

@@ -59,15 +59,15 @@ class PollSource:
     )
 
     def __init__(self, link: Link, slots: int) -> None:
-        self.link = link
-        self.breaks = 0
-        self.demand = AdaptivePollCount(slots)
-        self.empty = EmptyPolls()
-        self.backoff = Backoff(link.settings.calls)
-        self.not_before = 0.0
-        self.limited_until = 0.0
-        self.failed_at = 0.0
-        self.most = 2 * slots + STALE
+        self.link: Link = link
+        self.breaks: int = 0
+        self.demand: AdaptivePollCount = AdaptivePollCount(slots)
+        self.empty: EmptyPolls = EmptyPolls()
+        self.backoff: Backoff = Backoff(link.settings.calls)
+        self.not_before: float = 0.0
+        self.limited_until: float = 0.0
+        self.failed_at: float = 0.0
+        self.most: int = 2 * slots + STALE
         self.polls: dict[Poll, None] = {}  # the oldest first
 
     def stale(self, now: float) -> list[Poll]:

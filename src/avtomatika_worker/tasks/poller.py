@@ -1,4 +1,4 @@
-"""Asks the orchestrators for tasks: a slot is reserved before each poll goes out. Runs on the main loop."""
+"""Polls the orchestrators for tasks, reserving a slot before each poll. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ class Poller:
         self._wake = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
         self._overdue: asyncio.TimerHandle | None = None
+        self._in_flight: tuple[tuple[Link, int], ...] = ()
 
     async def run(self) -> None:
         """Poll until cancelled; polls in flight are then dropped, so that is for the last step of shutting down."""
         self._tasks.on_slot_freed(self._wake.set)
-        self._publisher.on_change(self._wake.set)
+        self._publisher.on_change(self._published)
         async with asyncio.TaskGroup() as group:
             for source in self._sources:
                 group.create_task(self._wake_on_contact(source))
@@ -68,11 +69,15 @@ class Poller:
                 now = time.monotonic()
                 skills = self._publisher.startable_skills
                 self._lend_stale(now)
+                reserved = False
                 while (chosen := self._next(now, skills)) is not None:
                     poll = Poll(now, skills, chosen.link.breaks)
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
+                    reserved = True
                     group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                if reserved:
+                    self._publisher.changed()
                 self._look_when_overdue(now)
                 pause = self._pause(now)
                 if pause is None:
@@ -93,9 +98,14 @@ class Poller:
             return False
         return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
 
-    def in_flight(self) -> list[tuple[Link, int]]:
-        """Return how many polls wait at each orchestrator. May be asked from any thread."""
-        return [(source.link, len(source.polls)) for source in self._sources]
+    @property
+    def in_flight(self) -> tuple[tuple[Link, int], ...]:
+        """How many polls waited at each orchestrator when the state was last published. For any thread."""
+        return self._in_flight
+
+    def _published(self) -> None:
+        self._in_flight = tuple((source.link, len(source.polls)) for source in self._sources)
+        self._wake.set()
 
     # ------------------------------------------------------------------------------------------------ choosing
 

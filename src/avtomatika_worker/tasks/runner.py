@@ -1,4 +1,4 @@
-"""The tasks that run: a slot for each, from arrival to delivered result. Runs on the main loop."""
+"""Runs tasks, each in a slot from its arrival to its delivered result. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.log_context import bind_log_context
 from avtomatika_worker.observability.logging import TracebackLogger
-from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.tasks.context_factory import ContextFactory
@@ -231,11 +231,12 @@ class TaskRunner:
         return result
 
     def _span(self, task: Task) -> AbstractContextManager[object]:
-        attributes = {"task.id": task.task_id, "job.id": task.job_id, "task.type": task.type}
         (skill,) = self._pipeline.label(task.type)
-        return self._telemetry.tracing.task(skill, task.tracing_context or {}, attributes)
+        return self._telemetry.tracing.task(skill, task)
 
     def _measure(self, running: RunningTask, outcome: Outcome, result: TaskResult, seconds: float) -> None:
+        if self._telemetry is OFF:
+            return
         recorder, labels = self._telemetry.metrics, self._pipeline.label(running.task.type, result.status)
         recorder.count(metrics.TASKS, *labels)
         recorder.time(metrics.TASK_DURATION, seconds, *labels)

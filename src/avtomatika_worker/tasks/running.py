@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.execution import Execution
@@ -54,6 +55,7 @@ class RunningTasks:
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[Link, str], RunningTask] = {}
+        self._skills: threadsafe.Multiset[str] = threadsafe.Multiset()
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
 
     def __len__(self) -> int:
@@ -62,11 +64,13 @@ class RunningTasks:
     def add(self, running: RunningTask) -> None:
         """Take in a task; one that was cancelled before it came is cancelled now."""
         self._tasks[running.link, running.task.task_id] = running
+        self._skills.add(running.task.type)
         if len(self._cancelled_early) and self._was_cancelled_early(running.link, running.task):
             self._cancel_some([running], CancelReason.REQUESTED)
 
     def remove(self, running: RunningTask) -> None:
         """Leave a task out, unless another one has come under its id since."""
+        self._skills.remove(running.task.type)
         key = (running.link, running.task.task_id)
         if self._tasks.get(key) is running:
             del self._tasks[key]
@@ -80,8 +84,8 @@ class RunningTasks:
         return (running.task.job_id for running in self._tasks.values())
 
     def skills(self) -> list[str]:
-        """Return the names of their skills. May be asked from any thread."""
-        return [running.task.type for running in self._tasks.copy().values()]
+        """Return the names of their skills. May be asked from any thread, while the main loop is blocked too."""
+        return self._skills.distinct()
 
     def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
         """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.

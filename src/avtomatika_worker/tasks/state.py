@@ -1,8 +1,9 @@
-"""What the worker tells of itself at any moment: status, tasks, skills that can start. Runs on the main loop."""
+"""Publishes the worker's state: status, tasks, skills that can start. Runs on the main loop."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,10 @@ from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 
 PUBLISH_AFTER: Final = 0.03
-"""Seconds in which changes of state are put together; with the heartbeat's own, they are told within 0.1 s."""
+"""Seconds for which state changes are combined; with the heartbeat's own, they are reported within 0.1 s."""
 
 WITHDRAW_AFTER: Final = 1.0
-"""Seconds for which a skill must be without room before orchestrators are told; that it has room again, at once.
+"""Seconds for which a skill must lack room before that is reported; new room is reported at once.
 
 Every change costs a heartbeat, and they are limited; the polls' own list of skills is always exact.
 """
@@ -27,21 +28,29 @@ ASK_AGAIN: Final = 1.0
 """Seconds between two looks at what can change by itself: the answers of a capacity checker."""
 
 
-@dataclass(slots=True)
 class HotCache:
-    """What is loaded here. Skills may change it from any thread."""
+    """What is loaded here. Skills may change it from any thread: ``changed`` is called in theirs."""
 
-    changed: Callable[[], None] = lambda: None
-    names: set[str] = field(default_factory=set[str])
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self.changed: Callable[[], None] = changed
+        self._lock = threading.Lock()
+        self._names: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that are announced."""
+        return self._names
 
     def add(self, name: str) -> None:
         """Announce ``name`` as hot."""
-        self.names.add(name)
+        with self._lock:
+            self._names |= {name}
         self.changed()
 
     def remove(self, name: str) -> None:
         """Take the announcement back."""
-        self.names.discard(name)
+        with self._lock:
+            self._names -= {name}
         self.changed()
 
 
@@ -124,7 +133,7 @@ class StatePublisher:
         )
 
     def state(self) -> WorkerState:
-        """Return what there is to tell now."""
+        """Return the state to publish now."""
         return WorkerState(
             # Never "busy": 1.0b21 and 1.0b30 quarantine at once what is submitted while no worker is idle (observed),
             # and queue for an idle one however many tasks it runs. It asks for no more than it has slots for.
@@ -134,7 +143,7 @@ class StatePublisher:
             # heartbeat an orchestrator takes it for idle.
             available_skills=() if self._draining else self._announced_skills(),
             hot_skills=self.hot_skills,
-            hot_cache=tuple(sorted(self.hot.names.copy())),
+            hot_cache=tuple(sorted(self.hot.names)),
             slots_total=self._slots.total,
             slots_usable=self._slots.usable,
             slots_running=self._slots.running,
@@ -156,8 +165,8 @@ class StatePublisher:
         return tuple(skill for skill in self._catalogued.skills if skill not in withdrawn)
 
     def _changed_anywhere(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.changed)
+        if (loop := self._loop) is not None:  # once: another thread may end it
+            threadsafe.CallQueue(loop).put(self.changed)
 
     def _publish(self) -> None:
         if self._publication is not None:

@@ -1,12 +1,12 @@
-"""Tools for the tests of workers: no ports to choose, nothing to patch, no sleeping.
+"""Tools for testing workers: no ports to choose, nothing to patch, no sleeping.
 
     async def test_resize():
         async with WorkerHarness(worker) as h:
             result = await h.run("resize", {"width": 100})
         assert result.data == {"width": 100}
 
-`EmbeddedOrchestrator` and `Fault` are for tests of what networks and orchestrators do to a worker; `assert_contract`
-holds a worker to what it has published. docs/testing.md has examples.
+`EmbeddedOrchestrator` and `Fault` are for tests of network and orchestrator failures; `assert_contract` holds a worker
+to its published contract. docs/testing.md has examples.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Whether a schema has changed in a way that breaks who relied on it.
+"""Decides whether a changed schema breaks those who relied on it.
 
-Both directions are one question, whether one schema refuses what another allows: of params the new one must allow what
-the old one did, of data the old one must allow what the new one does. Two conventions soften it: fields may be added to
-data, and optional ones to params. What cannot be compared (``not``, ``if``) counts as broken when it differs.
+Both directions ask the same question, whether one schema refuses what another allows: for params, the new one must
+allow all that the old one did; for data, the old one must allow all that the new one does. Two conventions soften this:
+fields may be added to data, and optional ones to params. Parts that cannot be compared (``not``, ``if``) count as
+broken if they differ.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ _SHOWN: Final = 60
 
 
 def input_breaks(old: _Schema | None, new: _Schema | None, root: str = "params") -> list[str]:
-    """Say which params that ``old`` allowed ``new`` refuses; None allows any."""
+    """Return which params allowed by ``old`` are refused by ``new``; None allows any."""
     return _Comparison(old or {}, new or {}, reads=True).breaks(root)
 
 
 def output_breaks(old: _Schema | None, new: _Schema | None, root: str = "data") -> list[str]:
-    """Say which data ``new`` allows that ``old`` did not; None allows any."""
+    """Return which data allowed by ``new`` was not allowed by ``old``; None allows any."""
     return _Comparison(new or {}, old or {}, reads=False).breaks(root)
 
 
 class _Words(str):
-    """A text that is not a value of a schema."""
+    """A text that is not a schema's value."""
 
     __slots__ = ()
 
 
 class _Comparison:
-    """Does ``narrow`` refuse what ``wide`` allows? ``reads``: the schemas are of what a skill reads."""
+    """Finds what ``wide`` allows and ``narrow`` refuses. ``reads``: the schemas describe what a skill reads."""
 
     def __init__(self, wide: _Schema, narrow: _Schema, *, reads: bool) -> None:
         self._wide = wide
@@ -49,7 +50,7 @@ class _Comparison:
         self._open: set[tuple[object, object]] = set()
 
     def breaks(self, root: str) -> list[str]:
-        """Return a sentence for each break, without doubles."""
+        """Return a sentence for each break, without duplicates."""
         return list(dict.fromkeys(self._compare(self._wide, self._narrow, root)))
 
     def _say(self, path: str, read: str, written: str) -> str:
@@ -78,7 +79,7 @@ class _Comparison:
             yield from min(alike or found, key=len)
             return
         kind = _type_name(wide)
-        yield self._say(path, f"may not be {kind} any more", f"may be {kind} now")
+        yield self._say(path, f"may no longer be {kind}", f"may be {kind} now")
 
     def _compare_plain(self, wide: _Schema, narrow: _Schema, path: str) -> Iterator[str]:
         if not _type_fits(wide, narrow):
@@ -97,11 +98,11 @@ class _Comparison:
         allowed, given = _values(narrow), _values(wide)
         if given is None:
             listed = _short(allowed)
-            yield self._say(path, f"is limited to {listed} now", f"is not limited to {listed} any more")
+            yield self._say(path, f"is limited to {listed} now", f"is no longer limited to {listed}")
             return
         for value in given:
             if value not in (allowed or []):
-                yield self._say(path, f"may not be {_short(value)} any more", f"may be {_short(value)} now")
+                yield self._say(path, f"may no longer be {_short(value)}", f"may be {_short(value)} now")
 
     def _compare_bounds(self, wide: _Schema, narrow: _Schema, path: str) -> Iterator[str]:
         for keys, sign in ((_LEAST, 1), (_MOST, -1)):
@@ -130,7 +131,7 @@ class _Comparison:
         if self._reads and not theirs and narrow.get("additionalProperties") is not False:
             gone = set[str]()  # an object of any fields: these are read, too
         for name in sorted(gone):
-            yield self._say(f"{path}.{name}", "is not read any more", "is not returned any more")
+            yield self._say(f"{path}.{name}", "is no longer read", "is no longer returned")
         for name in sorted(needed - given - gone):
             yield self._say(f"{path}.{name}", "is required now", "may be missing now")
         for name in (name for name in ours if name in theirs):
@@ -138,17 +139,17 @@ class _Comparison:
         yield from self._compare_further(wide, narrow, path)
 
     def _compare_further(self, wide: _Schema, narrow: _Schema, path: str) -> Iterator[str]:
-        """Compare what is said of fields that have no name."""
+        """Compare the schemas of unnamed fields."""
         ours, theirs = wide.get("additionalProperties", True), narrow.get("additionalProperties", True)
         if is_dict(theirs):
             if ours is not False:
                 yield from self._compare(_schema(ours), theirs, f"{path}.*")
         elif theirs is False and ours is not False and self._reads:
-            yield f"{path}: fields that are not known are refused now"
+            yield f"{path}: unknown fields are refused now"
 
 
 def _alternatives(schema: _Schema, whole: _Schema) -> list[_Schema]:
-    """Return the schemas of which a value has to fit one, each of one type."""
+    """Return the alternatives of a schema, each of one type."""
     schema = _resolved(schema, whole)
     for key in ("anyOf", "oneOf"):
         if key in schema:
@@ -173,7 +174,7 @@ def _resolved(schema: _Schema, whole: _Schema) -> _Schema:
 
 
 def _schema(value: object) -> _Schema:
-    """Read a schema; ``true`` and what is missing allow anything."""
+    """Read a schema; ``true`` and a missing one allow anything."""
     return value if is_dict(value) else _ANYTHING
 
 
@@ -206,7 +207,7 @@ def _values(schema: _Schema) -> list[Any] | None:
 
 
 def _bound(schema: _Schema, inclusive: str, exclusive: str, sign: int) -> tuple[float, bool] | None:
-    """Return the tightest bound as what grows with tightness."""
+    """Return the tightest bound, as a value that grows with tightness."""
     found = [
         (sign * schema[key], key == exclusive) for key in (inclusive, exclusive) if key and schema.get(key) is not None
     ]

@@ -1,4 +1,4 @@
-"""Holds a worker to what it has published."""
+"""Holds a worker to its published contract."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from avtomatika_worker.testing.compatibility import input_breaks, output_breaks
 from avtomatika_worker.worker import Worker
 
 UPDATE_VARIABLE: Final = "AVTOMATIKA_UPDATE_CONTRACT"
-"""Set to 1, has `assert_contract` write the file in place of checking it."""
+"""If set to 1, `assert_contract` writes the file instead of checking it."""
 
 _HOW: Final = f"run the test once with {UPDATE_VARIABLE}=1"
 
 
 def assert_contract(worker: Worker, path: str | os.PathLike[str], *, update: bool = False) -> None:
-    """Assert that the worker keeps the contract in the JSON file ``path``, which belongs into version control.
+    """Assert that the worker keeps the contract in the JSON file ``path``, which belongs in version control.
 
-    Fails when a skill of it is gone or has another type; when params that it took are refused or not read any more;
-    when a field of its data or events is gone, may be missing or of another kind; when it may end with a status that
-    was not announced. New skills, optional params, further fields and events are compatible.
+    Fails if a skill is gone or has another type; if params that it accepted are now refused or ignored; if a field of
+    its data or events is gone, may be missing or has another type; or if it may end with a status that was not
+    announced. New skills, optional params, and additional fields and events are compatible.
 
     With ``update``, or ``AVTOMATIKA_UPDATE_CONTRACT=1`` in the environment, the file is written and nothing is
-    checked. A file that is missing is a failure, not a new contract. Raises AssertionError that names every break.
+    checked. A missing file is a failure, not a new contract. Raises AssertionError that names every break.
     """
     file = Path(path)
     worker.load_skills(worker.load_settings({}))
@@ -40,11 +40,11 @@ def assert_contract(worker: Worker, path: str | os.PathLike[str], *, update: boo
     breaks = [text for name, skill in _read(file).items() for text in _breaks(name, skill, now.get(name))]
     if breaks:
         lines = "\n".join(f"  {each}" for each in breaks)
-        raise AssertionError(f"the worker breaks its contract {file}:\n{lines}\nIf that is meant, {_HOW}.")
+        raise AssertionError(f"the worker breaks its contract {file}:\n{lines}\nIf that is intended, {_HOW}.")
 
 
 def _published(contract: SkillContract) -> dict[str, Any]:
-    """Return what others rely on; descriptions and prices may change."""
+    """Return the part that others rely on; descriptions and prices may change."""
     return {
         "type": contract.type,
         "input_schema": contract.input_schema,
@@ -60,9 +60,9 @@ def _read(file: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise AssertionError(f"there is no contract {file}: to write it, {_HOW}, and commit it") from None
     except ValueError as error:
-        raise AssertionError(f"{file} is no contract: {error}") from None
+        raise AssertionError(f"{file} is not a contract: {error}") from None
     if not is_dict(skills):
-        raise AssertionError(f"{file} is no contract: it has no object called skills")
+        raise AssertionError(f"{file} is not a contract: it has no object called skills")
     return skills
 
 
@@ -79,7 +79,7 @@ def _breaks(name: str, old: Mapping[str, Any], new: Mapping[str, Any] | None) ->
         if event in new["events_schema"]:
             found += output_breaks(schema, new["events_schema"][event], f"event {event}")
         else:
-            found.append(f"event {event} is not declared any more")
+            found.append(f"event {event} is no longer declared")
     for status in new["output_statuses"]:
         if status not in as_texts(old.get("output_statuses")):
             found.append(f"status {status} was not announced before")

@@ -1,4 +1,4 @@
-"""A worker under test: the whole of it, against an embedded orchestrator over loopback."""
+"""Runs a whole worker under test against an embedded orchestrator over loopback."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from avtomatika_worker.worker.thread import WorkerThread
 _T = TypeVar("_T")
 
 START_TIMEOUT: Final = 30.0
-"""Seconds in which the worker must have registered, on a machine that is busy with other tests."""
+"""Seconds within which the worker must register, on a machine busy with other tests."""
 
 RUN_TIMEOUT: Final = 30.0
-"""Seconds for a task, unless a test names others."""
+"""Default limit for a task, in seconds."""
 
 _SETTINGS: Final[Mapping[str, Any]] = {
     "enable_websockets": True,  # cancellation arrives at once
@@ -39,35 +39,35 @@ _SETTINGS: Final[Mapping[str, Any]] = {
     "result_retry_initial_delay": 0.02,
     "result_retry_max_delay": 0.2,
     "rate_limit_wait": 0.2,
-    "shutdown_timeout": 0.2,  # a task that a test left behind is cancelled
+    "shutdown_timeout": 0.2,  # a task left behind by a test is cancelled
 }
 _ELSEWHERE: Final = ("orchestrators_config", "individual_token", "tls_ca_path", "tls_cert_path", "tls_key_path")
 
 
 class WorkerHarness:
-    """Runs a worker beside an embedded orchestrator, for as long as its ``async with`` block lasts.
+    """Runs a worker with an embedded orchestrator for as long as its ``async with`` block lasts.
 
         async with WorkerHarness(worker) as h:
             result = await h.run("resize", {"width": 100})
         assert result.data == {"width": 100}
 
-    A task goes the whole way: signed, polled, validated, through the middlewares, run, reported. ``settings`` override
-    the worker's, by their fields' names, as in ``{"max_concurrent_tasks": 1}``. Nothing is read from the environment
-    but what ``environ`` hands in. Failed tasks are not tried again, unless ``orchestrator`` (started, and the caller's
-    to stop) says so. The worker runs in the test's own event loop, or with ``own_thread`` in one beside it: then an
-    ``async def`` skill that blocks does not block the orchestrator.
+    A task takes the full path: signed, polled, validated, passed through the middlewares, run, reported. ``settings``
+    override the worker's by field name, as in ``{"max_concurrent_tasks": 1}``. Variables are read only from
+    ``environ``, never from the environment itself. Failed tasks are not retried unless ``orchestrator`` (started, and
+    stopped, by the caller) does so. The worker runs in the test's own event loop or, with ``own_thread``, in one of its
+    own: then an ``async def`` skill that blocks does not block the orchestrator.
 
-    ``resources`` are values in place of the worker's resources, by type, as in ``{Model: FakeModel()}``: those are then
-    not made. For skills with ``executor="process"`` they are pickled. A process for those is started when the first of
-    them is run: `run` raises what keeps it from starting, before the task begins.
+    ``resources`` replace the worker's resources by type, as in ``{Model: FakeModel()}``: the originals are then not
+    created. For skills with ``executor="process"`` they are pickled. The process for such skills starts when the first
+    of them is run: if it cannot start, `run` raises the reason before the task begins.
 
-    A file goes to a task as a `Path` in its params, or as the URI that `store` returns, and comes back in the result's
-    ``files``: a temporary directory is the object store (this needs the extra ``[s3]``, and no server). It is there as
-    long as the harness or one of its results is.
+    Pass a file to a task as a `Path` in its params, or as the URI that `store` returns; files come back in the result's
+    ``files``. A temporary directory serves as the object store (this needs the extra ``[s3]``, but no server). It
+    exists as long as the harness or one of its results does.
 
-    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError` or `ResourceError` as a start of the worker
-    would. What still runs at the end is cancelled. A worker may have one harness after another, not two at the same
-    time; it is used in the event loop that it was started in, else its methods raise RuntimeError.
+    Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError` or `ResourceError`, as starting the worker
+    would. Tasks still running at the end are cancelled. A worker may have one harness after another, but not two at the
+    same time. Use a harness in the event loop that it was started in; elsewhere its methods raise RuntimeError.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class WorkerHarness:
     # ------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
-        """Start both, and wait until tasks can come. Prefer ``async with``."""
+        """Start both, and wait until the worker accepts tasks. Prefer ``async with``."""
         if self._running is not None:
-            raise RuntimeError("it runs already")
+            raise RuntimeError("it is already running")
         self._loop = asyncio.get_running_loop()
         if self._owned:
             await self.orchestrator.start()
@@ -111,7 +111,7 @@ class WorkerHarness:
             raise
 
     async def stop(self) -> None:
-        """Shut the worker down, and the orchestrator if it is the harness' own. Raises what crashed the worker."""
+        """Shut down the worker, and the orchestrator if the harness owns it. Raises the worker's crash, if any."""
         self._check_loop()
         running = self._running
         await self._end()
@@ -128,7 +128,7 @@ class WorkerHarness:
         await self.stop()
 
     def _start_worker(self) -> asyncio.Future[None]:
-        """Return what is done when the worker has ended."""
+        """Return an awaitable that is done when the worker has ended."""
         here = {"orchestrator_url": self.orchestrator.url, "token": self.orchestrator.token}
         overrides = {**_SETTINGS, **self._settings, **dict.fromkeys(_ELSEWHERE), **here}
         settings = self.worker.load_settings({"WORKER_ID": "test-worker", **self._environ}, overrides)
@@ -178,17 +178,17 @@ class WorkerHarness:
         priority: float = 0.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> SkillResult:
-        """Run one task and return its result: a failure is a result, too.
+        """Run one task and return its result; a failure is a result too.
 
-        ``params`` are a mapping, or a model or dataclass of the skill's; a `Path` of a file in them is a file that the
-        task gets. ``deadline_in`` is in seconds from now.
+        ``params`` is a mapping, or the skill's model or dataclass; a `Path` in it is a file that the task gets.
+        ``deadline_in`` is in seconds from now.
         Raises ValueError for a skill that the worker does not have, TimeoutError after ``timeout`` seconds,
         `SkillDefinitionError`, `ResourceError` or `ProcessStartError` for a skill whose process does not start, and
-        what crashed the worker, should it crash. A cancelled call cancels the task.
+        the worker's own exception if it crashes. Cancelling the call cancels the task.
         """
         self._check_loop()
         if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
-            await self._unless_ended(self._prestart())  # it is not part of the task's time
+            await self._unless_ended(self._prestart())  # this does not count toward the task's time
         task = self.submit(skill, params, deadline_in=deadline_in, priority=priority, metadata=metadata)
         try:
             return await task.result(timeout)
@@ -205,7 +205,7 @@ class WorkerHarness:
         priority: float = 0.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> RunningTask:
-        """Begin a task and return it, to watch it, cancel it or wait for it. Raises ValueError as `run` does."""
+        """Begin a task and return it for watching, cancelling or waiting. Raises ValueError as `run` does."""
         storage = self._check_skill(skill)
         plain = to_plain(params if params is not None else {})
         if not is_dict(plain):
@@ -222,16 +222,16 @@ class WorkerHarness:
         return RunningTask(job, self.orchestrator, self._unless_ended, storage)
 
     def store(self, name: str, content: str | bytes | Path) -> S3Uri:
-        """Store a file for a task and return its URI, to be given as a param or as part of one.
+        """Store a file for a task and return its URI, for use as a param or as part of one.
 
-        ``content`` is a text, bytes, or the path of a file or directory that is copied. Raises ValueError for a
-        ``name`` with a directory in it, OSError for what cannot be copied.
+        ``content`` is a text, bytes, or the path of a file or directory to copy. Raises ValueError for a ``name`` with
+        a directory in it, OSError if copying fails.
         """
         return self._running_storage().put(name, content)
 
     def _running_storage(self) -> Storage:
         if self._running is None or self._storage is None:
-            raise RuntimeError("the worker does not run: use `async with WorkerHarness(worker) as h`")
+            raise RuntimeError("the worker is not running: use `async with WorkerHarness(worker) as h`")
         return self._storage
 
     def _check_skill(self, skill: str) -> Storage:
@@ -244,16 +244,16 @@ class WorkerHarness:
         return storage
 
     def _check_loop(self) -> None:
-        """Refuse to wait in another loop, where nothing would ever wake the caller."""
+        """Raise in another event loop, where nothing would ever wake the caller."""
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise RuntimeError(
-                "the harness was started in another event loop than this code runs in: with pytest-asyncio, give "
+                "the harness was started in a different event loop: with pytest-asyncio, give "
                 "asyncio_default_fixture_loop_scope and asyncio_default_test_loop_scope the same value"
             )
 
     async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Return what ``work`` returns. Raises what ended the worker when that comes first."""
-        task = asyncio.create_task(work)  # noqa: TID251 - waited for below, whatever becomes of it
+        """Return the result of ``work``. If the worker ends first, raises what ended it."""
+        task = asyncio.create_task(work)  # noqa: TID251 - waited for below in any case
         waited: set[asyncio.Future[Any]] = {task} if self._running is None else {task, self._running}
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -281,12 +281,12 @@ class StartHarness(Protocol):
         own_thread: bool = False,
         resources: Mapping[Any, object] | None = None,
     ) -> WorkerHarness:
-        """Start a worker; it stops when the test ends. The arguments are those of `WorkerHarness`."""
+        """Start a worker that stops when the test ends. The arguments are those of `WorkerHarness`."""
         ...
 
 
 class RunningTask:
-    """A task on its way. ``job`` is the orchestrator's record of it."""
+    """A task in progress. ``job`` is the orchestrator's record of it."""
 
     def __init__(
         self,
@@ -311,19 +311,19 @@ class RunningTask:
         return progress_of(self.job)
 
     def cancel(self) -> bool:
-        """Cancel the task, as a client of the orchestrator would. Returns False when it has ended."""
+        """Cancel the task, as a client of the orchestrator would. Returns False if it has ended."""
         return self._orchestrator.cancel(self.job.job_id)
 
     async def result(self, timeout: float | None = RUN_TIMEOUT) -> SkillResult:
         """Wait for the task's end and return its result.
 
-        A cancelled task has ended when its skill has. Raises TimeoutError that says where the task stands.
+        A cancelled task has ended when its skill has. Raises TimeoutError with the task's state.
         """
         await self._until(lambda: _settled(self.job), timeout, "has not ended")
         return result_of(self.job, self._storage)
 
     async def wait_for_event(self, event_type: str, timeout: float | None = RUN_TIMEOUT) -> SeenEvent:
-        """Wait for the first event of a type and return it. Raises TimeoutError, LookupError when the task ends."""
+        """Wait for the first event of a type and return it. Raises TimeoutError, or LookupError if the task ends."""
 
         def found() -> SeenEvent | None:
             return next((each for each in self.events if each.type == event_type), None)
@@ -332,18 +332,18 @@ class RunningTask:
         return found() or result_of(self.job, self._storage).event(event_type)
 
     async def wait_for_progress(self, fraction: float = 0.0, timeout: float | None = RUN_TIMEOUT) -> Progress:
-        """Wait until the task has come as far as ``fraction``, or has told any progress; return that.
+        """Wait for progress of at least ``fraction``, or for any progress, and return it.
 
-        Raises TimeoutError, LookupError when the task ends before.
+        Raises TimeoutError, or LookupError if the task ends first.
         """
 
         def found() -> Progress | None:
             return next((each for each in self.progress if each.fraction >= fraction), None)
 
-        await self._until(lambda: found() or self.job.state.final, timeout, f"has not come to {fraction:g}")
+        await self._until(lambda: found() or self.job.state.final, timeout, f"has not reached {fraction:g}")
         reached = found()
         if reached is None:
-            raise LookupError(f"the task ended before it came to {fraction:g}: {self.job.describe()}")
+            raise LookupError(f"the task ended before it reached {fraction:g}: {self.job.describe()}")
         return reached
 
     async def _until(self, predicate: Callable[[], object], timeout: float | None, problem: str) -> None:
@@ -356,7 +356,7 @@ class RunningTask:
 
 
 def _settled(job: JobRecord) -> bool:
-    """Whether the job has ended, and its skill too: an orchestrator cancels without waiting for the worker."""
+    """Whether both the job and its skill have ended: an orchestrator cancels without waiting for the worker."""
     if not job.state.final:
         return False
     if job.attempts == 0 or job.state is JobState.FINISHED:

@@ -1,4 +1,4 @@
-"""Where the files of tasks under test are: a directory in place of an object store."""
+"""Holds the files of tasks under test: a directory instead of an object store."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _SCHEME: Final = "file://"
 
 
 class Storage:
-    """A directory that lasts as long as somebody refers to it: results can be looked at when the worker has ended."""
+    """A directory that lasts as long as it is referenced: results can be examined after the worker has ended."""
 
     def __init__(self, root: Path | None = None) -> None:
-        """Take a directory that is somebody else's, or make one."""
+        """Use the caller's directory, or make one."""
         if root is None:
             root = Path(tempfile.mkdtemp(prefix="avtomatika-test-"))
-            # Not TemporaryDirectory: that warns when it is left to the collector, which is what is meant here.
+            # Not TemporaryDirectory: that warns if left to the garbage collector, which is intended here.
             weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
         self.root: Path = root.resolve()
 
     def put(self, name: str, content: str | bytes | Path) -> S3Uri:
-        """Store what a task is to get, under a directory of its own, and return its URI.
+        """Store a task's file in a directory of its own and return its URI.
 
-        Raises ValueError for a name that is not one of a file.
+        Raises ValueError for a name that is not a file's.
         """
         if name in {"", ".."} or Path(name).name != name:
             raise ValueError(f"{name!r} is not the name of a file: it must have no directories")
@@ -47,9 +47,9 @@ class Storage:
         return S3Uri(f"{_SCHEME}{path.as_posix()}{'/' if path.is_dir() else ''}")
 
     def with_uris(self, value: object, plain: dict[str, Any]) -> dict[str, Any]:
-        """Return ``plain``, which was made of ``value``, with the files and directories stored that are a `Path` there.
+        """Return ``plain``, made from ``value``, with each `Path` in the latter stored and replaced by its URI.
 
-        Raises OSError for what cannot be copied.
+        Raises OSError if copying fails.
         """
         named = (path for path in map(Path, paths_in(value)) if path.name)
         files = {str(path): path for path in named if os.path.exists(path)}  # noqa: PTH110 - Path's raises for some
@@ -60,7 +60,7 @@ class Storage:
         return as_object(replaced(plain, wanted))
 
     def files_in(self, data: Mapping[str, Any]) -> dict[str, Path]:
-        """Return the stored files and directories that ``data`` name, by where they are named."""
+        """Return the stored files and directories that ``data`` names, by where it names them."""
         start = f"{_SCHEME}{self.root.as_posix()}/"
         found = {name_of(place): text for place, text in texts(data) if text.startswith(start)}
         return {name: Path(text.removeprefix(_SCHEME)) for name, text in found.items()}

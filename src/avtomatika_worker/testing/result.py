@@ -1,4 +1,4 @@
-"""The result of a task, as a value that tests read."""
+"""The result of a task, as a value for tests to read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SeenEvent:
 
 @dataclass(frozen=True, slots=True)
 class SeenError:
-    """What a failure said: ``code`` is one of the wire's, such as INVALID_INPUT_ERROR."""
+    """A failure's error: ``code`` is a code from the protocol, such as INVALID_INPUT_ERROR."""
 
     code: str
     message: str
@@ -40,9 +40,9 @@ class SkillResult:
     """The result of a task.
 
     ``status`` is "success", one of the skill's own statuses, "failure" or "cancelled"; ``data`` is what the skill
-    returned, empty unless it came to an end of its own; ``error`` is there for a failure. ``events`` (the skill's own)
+    returned, empty unless it finished by itself; ``error`` is set for a failure. ``events`` (the skill's own)
     and ``progress`` are in the order they arrived. ``duration`` is in seconds, from the task's start to its end.
-    ``files`` are those that ``data`` name, as local paths: ``data["pages"][0]["scan"]`` is ``files["pages[0].scan"]``.
+    ``files`` are those that ``data`` names, as local paths: ``data["pages"][0]["scan"]`` is ``files["pages[0].scan"]``.
     ``job`` is the orchestrator's record, for everything else.
     """
 
@@ -59,21 +59,21 @@ class SkillResult:
     files: Mapping[str, Path]
     job: JobRecord = field(repr=False, compare=False)
     _storage: Storage = field(repr=False, compare=False)
-    """Keeps the files there."""
+    """Keeps the files from being deleted."""
 
     @property
     def ok(self) -> bool:
-        """Whether the skill came to an end of its own: neither a failure nor cancelled."""
+        """Whether the skill finished by itself: neither a failure nor cancelled."""
         return self.status not in {"failure", "cancelled"}
 
     def file(self, name: str) -> Path:
-        """Return the path of a file by where ``data`` name it. Raises LookupError that lists what there is."""
+        """Return the path of a file by where ``data`` names it. Raises LookupError that lists the files."""
         if name not in self.files:
-            raise LookupError(f"the data name no file at {name!r}; files: {', '.join(self.files) or 'none'}")
+            raise LookupError(f"the data names no file at {name!r}; files: {', '.join(self.files) or 'none'}")
         return self.files[name]
 
     def event(self, event_type: str) -> SeenEvent:
-        """Return the first event of a type. Raises LookupError that lists what there is."""
+        """Return the first event of a type. Raises LookupError that lists the events."""
         for each in self.events:
             if each.type == event_type:
                 return each
@@ -81,7 +81,7 @@ class SkillResult:
         raise LookupError(f"there was no event {event_type!r}; events: {seen}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values, for machines."""
+        """Return the result as plain values, for machines."""
         error = self.error
         return {
             "skill": self.skill,
@@ -134,7 +134,7 @@ def progress_of(job: JobRecord) -> tuple[Progress, ...]:
 
 
 def _status(job: JobRecord) -> str:
-    """Return the status; a job that its orchestrator ended (a deadline) has none of the worker's."""
+    """Return the status; a job ended by its orchestrator (at a deadline) has none from the worker."""
     if job.state is JobState.FINISHED:
         return job.result_status or "success"
     return _STATUS_OF.get(job.state, "failure")

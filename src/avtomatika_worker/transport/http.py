@@ -54,7 +54,8 @@ class HttpTransport:
         self._budget = Budget(_LONG_AT_ONCE * max_answer)
         self._lock = threading.Lock()
         self._route: Route | None = None
-        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        # Replaced, never changed: every call reads it without the lock.
+        self._pools: Mapping[asyncio.AbstractEventLoop, Pool] = {}
         self._headers: tuple[Mapping[str, str] | None, bytes] = (None, b"")
 
     def open(self) -> None:
@@ -115,14 +116,14 @@ class HttpTransport:
         if pool is None:
             pool = Pool(route, self._max_answer, self._idle_timeout, self._forget)
             with self._lock:
-                self._pools[loop] = pool
+                self._pools = {**self._pools, loop: pool}
         elif pool.route is not route:
             pool.use(route)
         return pool
 
     def _forget(self, pool: Pool) -> None:
         with self._lock:
-            self._pools.pop(pool.loop, None)
+            self._pools = {loop: each for loop, each in self._pools.items() if each is not pool}
 
     def _lines(self, headers: Mapping[str, str]) -> bytes:
         """Return the header lines of a call: mostly the same object as last time, which nobody changes."""

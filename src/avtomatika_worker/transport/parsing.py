@@ -39,11 +39,11 @@ class AnswerParser:
 
     def expect(self, *, head: bool = False) -> None:
         """Get ready for the next answer; to a HEAD request, when ``head``: such a one has no body."""
-        self.complete = False
-        self.reusable = False
-        self.touched = False
-        self.status = 0
-        self.size = 0
+        self.complete: bool = False
+        self.reusable: bool = False
+        self.touched: bool = False
+        self.status: int = 0
+        self.size: int = 0
         self.length: int | None = None
         self.encoding: str = ""
         self._pieces: list[bytes] = []

@@ -16,7 +16,7 @@ class Pool:
     """Connections along ``route``; there are as many as calls under way at once. For one event loop."""
 
     def __init__(self, route: Route, max_answer: int, idle_timeout: float, on_closed: Callable[[Pool], None]) -> None:
-        self.route = route
+        self.route: Route = route
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._max_answer = max_answer
         self._idle_timeout = idle_timeout
@@ -64,7 +64,7 @@ class Pool:
 
     def use(self, route: Route) -> None:
         """Make new connections along another route from now on; calls in flight end on those that they have."""
-        self.route = route
+        self.route: Route = route
         for connection in self._idle:
             connection.abort()
 

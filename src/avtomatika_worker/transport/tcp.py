@@ -89,7 +89,7 @@ async def _connect(loop: asyncio.AbstractEventLoop, address: _Address) -> socket
         _tune(sock)
         await loop.sock_connect(sock, place)
     except BaseException:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
             loop.remove_writer(sock)  # before its number is another's: that of a cancelled attempt is still watched
         sock.close()
         raise

@@ -1,4 +1,4 @@
-"""`Worker`, how its services are put together, and the process it runs in.
+"""`Worker`, the assembly of its services, and the process it runs in.
 
 This is a path at which users of the official SDK look for `Worker` and `SkillBlueprint`: those of `compat`, which stand
 on the core's in the modules here and are therefore imported when they are asked for.

@@ -1,4 +1,4 @@
-"""What a worker says of itself when it registers, from its settings and skills."""
+"""Builds a worker's registration from its settings and skills."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ of this one, unless the blueprint names another (observed)."""
 def announce(
     settings: Settings, registry: SkillRegistry, skill_dependencies: Mapping[str, tuple[str, ...]], host: HostFacts
 ) -> Announcement:
-    """Return what the worker says of itself. Raises `ConfigError` when no orchestrator could digest it."""
+    """Return the worker's registration. Raises `ConfigError` if no orchestrator could digest it."""
     skills = tuple(_skill_info(contract) for contract in registry.contracts())
     if len(skills) > settings.max_skills:
         raise ConfigError([f"the worker has {len(skills)} skills, and may have {settings.max_skills} (MAX_SKILLS)"])
@@ -67,7 +67,7 @@ def announce(
         worker_id=settings.worker_id,
         skills=skills,
         skills_hash=registration.skills_hash,
-        # ``websockets`` on top is what the orchestrator looks for, and registrations lose (RXON.md, Behaviour 3).
+        # The orchestrator reads ``websockets`` at the top level, which registrations lose (RXON.md, Behaviour 3).
         capabilities={**msgspec.to_builtins(capabilities), "websockets": True} if settings.enable_websockets else None,
         skill_dependencies={name: list(needs) for name, needs in skill_dependencies.items()},
     )
@@ -75,7 +75,7 @@ def announce(
 
 
 def _check_sendable(registration: WorkerRegistration) -> None:
-    """Find now what would make every registration fail: skills are checked already, settings are not."""
+    """Find values that would make every registration fail: skills have been checked, settings have not."""
     try:
         canonical_bytes(msgspec.to_builtins(registration), NEUTRAL)
     except UnsendableValueError as error:
@@ -101,7 +101,7 @@ def _skills_hash(skills: tuple[SkillInfo, ...]) -> str:
 
 
 def _s3_config_hash(settings: Settings) -> str | None:
-    """Return the hash by which orchestrators notice another S3 configuration than theirs (RXON.md, Behaviour 8)."""
+    """Return the hash by which orchestrators notice a different S3 configuration (RXON.md, Behaviour 8)."""
     parts = (settings.s3_endpoint_url, settings.s3_access_key, settings.s3_default_bucket)
     if not all(parts):
         return None

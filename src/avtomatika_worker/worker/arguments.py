@@ -1,4 +1,4 @@
-"""What a program gives to `Worker`, checked where it is given: later it would fail far from the mistake."""
+"""Checks a program's arguments to `Worker` at once: later they would fail far from the mistake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F")
 
 
 def checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
-    """Return limits by type of skill. Raises `ConfigError` naming every one that is none."""
+    """Return limits by type of skill. Raises `ConfigError` that names every invalid one."""
     _check_mapping("skill_type_limits", limits, "{'gpu': 1}")
     problems = [
         f"skill_type_limits: {kind!r} must have a positive integer, not {most!r}"
@@ -28,7 +28,7 @@ def checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
 
 
 def checked_dependencies(dependencies: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Return what skills need in the hot cache. Raises `ConfigError`: a text alone would be taken letter by letter."""
+    """Return skills' needs in the hot cache. Raises `ConfigError`: a bare text would be split into letters."""
     _check_mapping("skill_dependencies", dependencies, "{'caption': ['vit-large']}")
     problems = [
         f"skill_dependencies: {skill!r} must have a list of names, not {needs!r}"
@@ -41,7 +41,7 @@ def checked_dependencies(dependencies: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 def checked_function(name: str, function: F) -> F:
-    """Return a function, or None. Raises `ConfigError` for anything else, and for ``async def``: nobody awaits it."""
+    """Return a function, or None. Raises `ConfigError` for anything else, and for ``async def``."""
     if function is not None and not callable(function):
         raise ConfigError([f"{name} must be a function, not {function!r:.80}"])
     if inspect.iscoroutinefunction(function):
@@ -63,7 +63,7 @@ def checked_middleware(middleware: Middleware) -> Middleware:
         inspect.signature(given).bind(None, None)
     except TypeError:
         raise ConfigError([f"middleware {name_of(given)}: it must take two arguments, (ctx, call_next)"]) from None
-    except ValueError:  # a callable that does not tell its arguments
+    except ValueError:  # a callable without a readable signature
         pass
     if not any(map(is_async, functions[:2])):
         raise ConfigError([f"middleware {name_of(given)}: it must be async def, to return await call_next(ctx)"])

@@ -1,4 +1,4 @@
-"""Puts a worker together from its settings, one area after the other. Nothing starts here."""
+"""Assembles a worker from its settings, one area after another. Nothing starts here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.worker.standby import make_standby
 
 _STORE_TIMEOUT: Final = 10.0
-"""Seconds for the disk to take what was not delivered."""
+"""Seconds for writing undelivered results to disk."""
 
 
 def assemble(
@@ -42,17 +42,18 @@ def assemble(
     health_check: bool,
     prestart: bool = True,
 ) -> Supervisor:
-    """Return a supervisor that is ready to run. Called on the main loop. Raises `ConfigError`."""
+    """Return a supervisor ready to run. Called on the main loop. Raises `ConfigError`."""
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker)
+    to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
     outbox = make_outbox(settings)
     workshop = make_workshop(settings, provision, telemetry, prestart=prestart)
     tasks, publisher = make_tasks(settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry)
     announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
-    links = make_links(settings, announcement, state_watch, tasks, usage, telemetry, policies.handlers)
+    links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers)
     poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox)
     monitoring = make_monitoring(
-        settings, links.links, outbox, state_watch, tasks, poller, usage, telemetry, health_check=health_check
+        settings, links.links, outbox, state_watch, to_main, tasks, poller, usage, telemetry, health_check=health_check
     )
     standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
     return Supervisor(
@@ -78,7 +79,7 @@ def assemble(
 
 
 def _outbox(outbox: Outbox, links: Sequence[Link], *, required: bool) -> Part:
-    """Return the outbox as a part. It closes after the links, which may bring it something until then."""
+    """Return the outbox as a part. It closes after the links, which may add to it until then."""
     return Part(
         "the outbox",
         partial(outbox.open, links, required=required),
@@ -88,7 +89,7 @@ def _outbox(outbox: Outbox, links: Sequence[Link], *, required: bool) -> Part:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes event loops: uvloop's where it is installed."""
+    """Return the event loop factory: uvloop's if it is installed."""
     try:
         import uvloop
     except ImportError:  # Windows

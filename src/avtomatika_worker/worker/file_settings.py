@@ -1,4 +1,4 @@
-"""The settings of stores and files, as `files` takes them."""
+"""Converts settings for stores and files into the form that `files` expects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avtomatika_worker.transport.proxies import proxy_for
 
 
 def store_settings(settings: Settings) -> StoreSettings:
-    """Return how object stores are reached."""
+    """Return the settings of object stores."""
     return StoreSettings(
         endpoint_url=settings.s3_endpoint_url,
         access_key=settings.s3_access_key,
@@ -52,7 +52,7 @@ def with_own_files(settings: Settings, root: Path | None) -> Settings:
 
 
 def task_files_directory(settings: Settings) -> Path:
-    """Return where files of tasks go: the default is replaced where it is another user's. Blocks, and makes nothing."""
+    """Return the directory for tasks' files, replacing a default owned by another user. Blocks; creates nothing."""
     if settings.task_files_dir == DEFAULT_TASK_FILES_DIR:
         try:
             check_private(settings.task_files_dir)
@@ -62,7 +62,7 @@ def task_files_directory(settings: Settings) -> Path:
 
 
 def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
-    """Return what makes the tasks' files."""
+    """Return the factory of tasks' files."""
     return Files(
         settings.task_files_dir,
         store_settings(settings),
@@ -77,7 +77,7 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
 
 
 def _own_directory() -> Path:
-    """Return a directory for files that is this user's: what another user has planted there is refused in any case."""
+    """Return a directory of this user's for files: anything planted there by another user is refused anyway."""
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     if runtime.is_absolute():
         return runtime / "avtomatika-worker" / "payloads"

@@ -1,4 +1,4 @@
-"""The outbox of a worker, from its settings."""
+"""Makes a worker's outbox from its settings."""
 
 from __future__ import annotations
 

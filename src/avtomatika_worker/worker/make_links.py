@@ -1,8 +1,7 @@
-"""The links of a worker, and what runs for each on the link thread, from its settings."""
+"""Makes a worker's links and their services on the link thread from its settings."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ def make_links(
     settings: Settings,
     announcement: Announcement,
     state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
     tasks: TaskRunner,
     usage: UsageMonitor,
     telemetry: Telemetry,
@@ -61,9 +61,7 @@ def make_links(
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
-    # From the link thread to the main loop, where tasks live.
-    cancel = partial(tasks.running.cancel, reason=CancelReason.REQUESTED)
-    on_cancel = CancellationQueue(asyncio.get_running_loop(), cancel)
+    on_cancel = CancellationQueue(to_main, partial(tasks.running.cancel, reason=CancelReason.REQUESTED))
     _warn_of_missing_keys(settings)
     links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
@@ -76,7 +74,7 @@ def make_links(
     if tls != TlsFiles():
         services.append(TlsReload(tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
-        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, tasks)
+        watchers = _lease_watchers(heartbeats, settings.lease_lost_after, to_main, tasks)
         services += [_kept(link, watch) for link, watch in zip(links, watchers, strict=True)]
     return Links(links, heartbeats, services, tls)
 
@@ -143,11 +141,12 @@ def _tls(settings: Settings) -> TlsFiles:
     return tls
 
 
-def _lease_watchers(heartbeats: Iterable[Heartbeats], limit: float, tasks: TaskRunner) -> list[Service]:
+def _lease_watchers(
+    heartbeats: Iterable[Heartbeats], limit: float, to_main: threadsafe.CallQueue, tasks: TaskRunner
+) -> list[Service]:
     """Return the services that stop the tasks of an orchestrator which is out of reach for too long."""
-    loop = asyncio.get_running_loop()
 
     def lost(link: Link) -> None:
-        loop.call_soon_threadsafe(tasks.running.cancel_all, CancelReason.LEASE_LOST, link)
+        to_main.put(tasks.running.cancel_all, CancelReason.LEASE_LOST, link)
 
     return [partial(each.watch_lease, limit, lost) for each in heartbeats]

@@ -1,8 +1,7 @@
-"""What watches over a worker, from its settings: watchdog, usage, slot tuner, gauges, health server."""
+"""Makes a worker's monitoring from its settings: watchdog, usage, slot tuner, gauges, health server."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ class Monitoring:
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
-    """Return the worker's metrics and traces. Raises `ConfigError` when they are wanted and cannot be had."""
+    """Return the worker's metrics and traces. Raises `ConfigError` if they are enabled but unavailable."""
     return set_up(
         enabled=settings.enable_metrics,
         service_name=settings.worker_type,
@@ -77,6 +76,7 @@ def make_monitoring(
     links: Sequence[Link],
     outbox: Outbox,
     state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
     tasks: TaskRunner,
     poller: Poller,
     usage: UsageMonitor,
@@ -87,21 +87,25 @@ def make_monitoring(
     """Return what watches over these parts. Called on the main loop."""
     pulse = Pulse(poller.is_due)
     watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.running.skills, blocked_limit=settings.loop_blocked_limit)
-    watch_slots(telemetry.metrics, tasks.slots, poller)
+    watch_slots(telemetry.metrics, state_watch, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        services.append(_tuning(settings, tasks).run)
+        services.append(_tuning(settings, state_watch, to_main, tasks).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
     probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
     return Monitoring(pulse, services, probe, health, settings.port_is_asked_for)
 
 
-def _tuning(settings: Settings, tasks: TaskRunner) -> SlotTuning:
+def _tuning(
+    settings: Settings,
+    state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
+    tasks: TaskRunner,
+) -> SlotTuning:
     """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
-    loop = asyncio.get_running_loop()
     tuner = SlotTuner(
         TunerPolicy(
             least=settings.slot_tuner_min_slots,
@@ -115,4 +119,4 @@ def _tuning(settings: Settings, tasks: TaskRunner) -> SlotTuning:
         tasks.slots.limit(usable)
         tasks.slots_freed()
 
-    return SlotTuning(tuner, tasks.slots, UsageMeter().shares, lambda usable: loop.call_soon_threadsafe(apply, usable))
+    return SlotTuning(tuner, state_watch, UsageMeter().shares, lambda usable: to_main.put(apply, usable))

@@ -1,4 +1,4 @@
-"""What runs the tasks of a worker, and where, from its settings."""
+"""Makes what runs a worker's tasks from its settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from avtomatika_worker.worker.resource_plan import ResourcePlan
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """What a `Worker` was given besides its settings."""
+    """A `Worker`'s arguments besides its settings."""
 
     skill_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     skill_type_limits: Mapping[str, int] = field(default_factory=dict[str, int])

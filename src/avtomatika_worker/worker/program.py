@@ -1,4 +1,4 @@
-"""A worker as a process: its event loop, its signals, its exit code."""
+"""Runs a worker as a process: its event loop, signals and exit code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn, Protocol
 
 from avtomatika_worker._atexit import exit_at_once, exit_in_time, exit_without_threads, write_error
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import hear_again, hear_signals, ignore_signals
 from avtomatika_worker.config import Settings
 from avtomatika_worker.errors import ConfigError, ProcessStartError, ResourceError, SkillDefinitionError, SkillLoadError
@@ -41,32 +42,32 @@ EXIT_LOST: Final = 4
 """Results were lost: they could neither be delivered nor stored. The log names each."""
 
 _STRAGGLERS_TIMEOUT: Final = 1.0
-"""Seconds that skills which were given up, and their threads, get once more to end."""
+"""Seconds that abandoned skills and their threads get once more to end."""
 
 STEPS_LIMIT: Final = 25.0
-"""Seconds that the steps of a shutdown take at most besides those with limits of their own (docs/operations.md)."""
+"""The most seconds for the steps of a shutdown without limits of their own (docs/operations.md)."""
 
 FORCED_LIMIT: Final = 5.0
-"""Seconds that a shutdown which was cut short may take; then the process ends by itself."""
+"""Seconds that a shortened shutdown may take; then the process ends by itself."""
 
 _KEEP_EVERY: Final = 1.0
-"""Seconds between two looks at whether signals are still the worker's."""
+"""Seconds between checks of whether the worker still handles the signals."""
 
 _PATIENCE: Final = 2
-"""Signals that shut down in order, the second one faster; one more ends the process at once."""
+"""Signals that shut down gracefully, the second one faster; a third ends the process at once."""
 
 _HANG_UP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
-"""Asks for an orderly shutdown as often as it comes: it cuts nothing short."""
+"""Always asks for a graceful shutdown: it never cuts one short."""
 
 _GC_THRESHOLD: Final = 5_000
-"""New objects after which the youngest generation is looked through; Python's own 700 is a few tasks."""
+"""New objects after which the youngest generation is collected; Python's default of 700 is a few tasks."""
 
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError, ResourceError, ProcessStartError)
 _USER_THREADS: Final = ("skill", "asyncio", "usage", "resource")
 
 
 class Stoppable(Protocol):
-    """What a process runs."""
+    """The program of a process."""
 
     def request_shutdown(self) -> None:
         """Begin to shut down; asked a second time, cut it short."""
@@ -79,16 +80,16 @@ class Stoppable(Protocol):
 
     @property
     def shutdown_limit(self) -> float:
-        """Seconds that shutting down may take. May be asked in any thread."""
+        """Limit for the shutdown, in seconds. May be read from any thread."""
         ...
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet. Called in any thread, when the loops have come to a stop."""
+        """Write to disk what is not there yet. May be called from any thread, after the loops have stopped."""
         ...
 
 
 def longest_shutdown(skills: SkillRegistry, settings: Settings) -> float:
-    """Return the seconds that shutting down may take with tasks that do not end by themselves."""
+    """Return the limit for the shutdown, in seconds, with tasks that do not end by themselves."""
     grace = max((skill.options.cancel_grace for skill in skills), default=0.0)
     return settings.shutdown_timeout + grace + STEPS_LIMIT
 
@@ -109,7 +110,7 @@ def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoRet
     except USAGE_ERRORS as error:
         explain(error)
         code = EXIT_USAGE
-    except Exception:  # noqa: BLE001 - the last boundary: told with its traceback and the exit code
+    except Exception:  # noqa: BLE001 - the last boundary: reported with its traceback and the exit code
         _log.critical("the worker crashed: this is a bug in it", exc_info=True, extra={"action": "crashed"})
         code = EXIT_CRASHED
     if code == EXIT_OK:
@@ -131,7 +132,7 @@ def leave(code: int) -> NoReturn:
 
 
 class _Stopping:
-    """Turns signals into requests to shut down, and ends the process should the worker not get there."""
+    """Turns signals into shutdown requests, and ends the process if the worker does not."""
 
     def __init__(self, worker: Stoppable) -> None:
         self._worker = worker
@@ -139,7 +140,7 @@ class _Stopping:
         self._asked = 0
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        """Run ``main``, on which signals have an effect from now on."""
+        """Run ``main``, and apply signals to it from now on."""
         spare_the_collector()
         self._loop = asyncio.get_running_loop()
         self._keep_signals()
@@ -162,7 +163,7 @@ class _Stopping:
         self._next_look = asyncio.get_running_loop().call_later(_KEEP_EVERY, self._keep_signals)
 
     def heard(self, number: int, _times: int) -> None:
-        """Take a signal. Called in the thread that hears them."""
+        """Handle a signal. Called in the thread that receives them."""
         if self._loop is None:
             exit_at_once(EXIT_OK)  # nothing has begun
         if self._asked and number == _HANG_UP:  # a terminal that is closed sends several
@@ -195,7 +196,7 @@ class _Stopping:
 
 
 def exit_code(ending: Ending) -> int:
-    """Return the exit code that tells how a worker without a crash ended."""
+    """Return the exit code of a worker that ended without a crash."""
     if ending.lost:
         return EXIT_LOST
     return EXIT_FORCED if ending.forced else EXIT_OK
@@ -203,16 +204,17 @@ def exit_code(ending: Ending) -> int:
 
 def _end_stragglers(loop: asyncio.AbstractEventLoop) -> bool:
     """Return what `_stragglers_end` does; False where the loop cannot run any more, as without descriptors."""
-    ending = _stragglers_end()
-    try:
-        return run_to_end(loop, ending)
-    except Exception:  # noqa: BLE001 - the code is known, and nothing may hold it up now
-        _log.warning("what still runs is left behind", exc_info=True, extra={"action": "exit_cut"})
-        return False
+    # The exit code is known, and nothing may hold it up now.
+    return attempted(lambda: run_to_end(loop, _stragglers_end()), _left_behind)
+
+
+def _left_behind(error: Exception) -> bool:
+    _log.warning("what still runs is left behind", exc_info=error, extra={"action": "exit_cut"})
+    return False
 
 
 async def _stragglers_end() -> bool:
-    """Cancel what still runs, skills that did not stop; return whether they have ended now."""
+    """Cancel the skills still running; return whether they have ended now."""
     stragglers = asyncio.all_tasks() - {asyncio.current_task()}
     for task in stragglers:
         task.cancel()
@@ -222,22 +224,21 @@ async def _stragglers_end() -> bool:
 
 
 def explain(error: Exception) -> None:
-    """Write what is wrong with a configuration or a skill, a line for each problem, after all that was logged."""
+    """Write the problems of a configuration or a skill, one per line, after everything logged so far."""
     lines = [f"worker: {each}" for each in (error.problems if isinstance(error, ConfigError) else (str(error),))]
     if error.__cause__ is not None and isinstance(error, SkillLoadError | ResourceError):
         import traceback
 
         lines.append("".join(traceback.format_exception(error.__cause__)).rstrip("\n"))
     for handler in logging.root.handlers:
-        with contextlib.suppress(Exception):  # handlers are users' code
-            handler.flush()
+        attempted(handler.flush, lambda _: None)  # handlers are users' code
     write_error("\n".join(lines))
 
 
 def spare_the_collector() -> None:
-    """Have Python's garbage collector leave out what is loaded by now, for it stays, and look for more less often.
+    """Make the garbage collector skip the permanent objects loaded so far, and run less often.
 
-    It stops the whole process meanwhile (measured with its own thresholds: 30 ms every 2,300 tasks).
+    It stops the whole process while it runs (measured with the default thresholds: 30 ms every 2,300 tasks).
     """
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)

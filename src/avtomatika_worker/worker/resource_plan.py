@@ -1,4 +1,4 @@
-"""Decides which process makes which resources, and which skills run in processes of their own."""
+"""Decides which process makes which resources, and which skills run in separate processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avtomatika_worker.skills.type_hints import name_of
 
 @dataclass(frozen=True, slots=True)
 class ResourcePlan:
-    """What a worker's skills need: resources here, and a recipe for processes if any skill runs in one."""
+    """The needs of a worker's skills: resources here, and a process spec if any skill runs in one."""
 
     resources: Resources
     thread: OneThread
@@ -45,7 +45,7 @@ def plan_resources(
     for_processes = {kind for skill in skills if skill.options.in_process for kind in skill.injects}
     for_others = {kind for skill in skills if not skill.options.in_process for kind in skill.injects}
     below = {each.kind for each in resources.needed_for(for_processes, given)}
-    # What no skill asks for is made too: its function may be all that is wanted of it.
+    # Resources that no skill requests are made too: their side effects may be the point.
     asked = {each.kind for each in resources.needed_for(for_processes | for_others)}
     here = resources.needed_for([kind for kind in resources.kinds if kind in for_others or kind not in asked], given)
     names = [skill.contract.name for skill in skills if skill.options.in_process]

@@ -20,7 +20,7 @@ _SETTING: Final = "WORKER_HEARTBEAT_PROCESS=true"
 def make_standby(
     settings: Settings, links: Links, monitoring: Monitoring, running_skills: Callable[[], Iterable[str]]
 ) -> HeartbeatProcess:
-    """Return what keeps the process running; the links wait for what it has caught up on. Raises `ConfigError`."""
+    """Return the keeper of the process; the links wait for its reports. Raises `ConfigError`."""
     if sys.platform == "win32":
         raise ConfigError([f"{_SETTING}: needs a POSIX system (Linux, macOS); leave it out on Windows"])
     tls = links.tls
@@ -38,7 +38,7 @@ def make_standby(
 
 
 def orchestrator_plan(url: str) -> OrchestratorPlan:
-    """Return where an orchestrator is. Raises `ConfigError` for a proxy that the process cannot use."""
+    """Return an orchestrator's address. Raises `ConfigError` for a proxy that the process cannot use."""
     try:
         proxy = proxy_for(url)
     except ValueError as error:

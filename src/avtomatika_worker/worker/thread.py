@@ -1,4 +1,4 @@
-"""A worker in a thread beside the embedded orchestrator: a skill that blocks does not block the orchestrator."""
+"""Runs a worker in its own thread, so that a blocking skill does not block the embedded orchestrator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from avtomatika_worker._boundaries import caught
+from avtomatika_worker._waiting import finish
 from avtomatika_worker.config import Settings
 from avtomatika_worker.execution.containment import contained_loop, run_to_end
 from avtomatika_worker.worker import Worker
@@ -16,7 +18,7 @@ from avtomatika_worker.worker.assembly import loop_factory
 
 
 class WorkerThread:
-    """Runs ``worker.main`` in a thread of its own."""
+    """Runs ``worker.main`` in its own thread."""
 
     def __init__(
         self,
@@ -37,12 +39,12 @@ class WorkerThread:
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="worker", daemon=True)
 
     def start(self) -> None:
-        """Start it; returns when its loop runs."""
+        """Start the worker; return when its loop runs."""
         self._thread.start()
         self._up.wait()
 
     def request_shutdown(self) -> None:
-        """Ask it to shut down; asked a second time, to cut that short."""
+        """Ask the worker to shut down; on the second call, to cut that short."""
         if self._loop is not None and not self._ended.done():
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
 
@@ -58,14 +60,10 @@ class WorkerThread:
     def _run(self) -> None:
         loop = contained_loop(loop_factory())
         asyncio.set_event_loop(loop)
-        try:
+        with caught() as kept:
             run_to_end(loop, self._main())
-        except BaseException as error:  # noqa: BLE001 - handed to who waits for the end
-            self._ended.set_exception(error)
-        else:
-            self._ended.set_result(None)
-        finally:
-            self._up.set()
+        finish(self._ended, kept.error)
+        self._up.set()
         with asyncio.Runner(loop_factory=lambda: loop):  # closes it; waits for skills that were given up
             pass
 

@@ -1,7 +1,7 @@
-"""Finds out whether the file that holds a worker was imported twice: each time it made a `Worker` of its own.
+"""Detects whether the file with a worker was imported twice and made two `Worker` objects.
 
 ``python -m app.main`` runs app/main.py as ``__main__``; a module of skills that says ``from app.main import worker``
-has Python run it once more, as ``app.main``, and registers its skills with that second worker, which nobody runs.
+makes Python run it once more, as ``app.main``, and registers its skills with that second worker, which never runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`Worker`: the one object that users make. Making it has no side effects; everything starts with `Worker.main`."""
+"""`Worker`: the one object that users create. Creating it has no side effects; `Worker.main` starts everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from avtomatika_worker._init import leave_first_process
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
@@ -18,6 +18,7 @@ from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.imports import in_skill_process
 from avtomatika_worker.monitoring.usage import UsageChecker
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.log_context import log_context
 from avtomatika_worker.observability.logging import configure_logging, restore_logging
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
@@ -43,7 +44,7 @@ _log: Final = logging.getLogger("avtomatika_worker")
 
 _RUN_AGAIN: Final = (
     "processes for skills import the program, and must not run its worker: "
-    'put worker.run() and the like under: if __name__ == "__main__"'
+    'put calls such as worker.run() under: if __name__ == "__main__"'
 )
 
 _NOT_REAPED: Final = (
@@ -53,9 +54,9 @@ _NOT_REAPED: Final = (
 
 
 class Worker(SkillDecorator):
-    """A worker: a set of skills, and the services that bring tasks to them.
+    """A worker: a set of skills, and the services that bring them tasks.
 
-    Every argument may be left out; it then comes from its environment variable (``worker_type`` from ``WORKER_TYPE``,
+    Every argument is optional; it defaults to its environment variable (``worker_type`` from ``WORKER_TYPE``,
     ``worker_id`` from ``WORKER_ID``, ``max_concurrent_tasks`` from ``MAX_CONCURRENT_TASKS``, ``skills_dir`` from
     ``WORKER_SKILLS_DIR``). ``settings`` overrides any other setting by its field's name, as in
     ``Worker(settings={"heartbeat_interval": 5})``.
@@ -108,16 +109,16 @@ class Worker(SkillDecorator):
         return self._registry
 
     def add_skill(self, definition: SkillDefinition) -> None:
-        """Register a skill. Raises `SkillDefinitionError` when it is wrong, or its name is taken."""
+        """Register a skill. Raises `SkillDefinitionError` if it is invalid or its name is taken."""
         self._registry.add(definition)
 
     def add_resource(self, definition: ResourceDefinition) -> None:
-        """Register a resource. Raises `ResourceError` when it is wrong, or its type is taken."""
+        """Register a resource. Raises `ResourceError` if it is invalid or its type is taken."""
         self._resources.add(definition)
 
     def include_blueprint(self, blueprint: SkillBlueprint) -> None:
         """Register every resource and skill of a blueprint. Raises `ResourceError` and `SkillDefinitionError`."""
-        if not isinstance(cast("object", blueprint), SkillBlueprint):
+        if not isinstance(as_any(blueprint), SkillBlueprint):
             raise TypeError(f"include_blueprint takes a SkillBlueprint, not {type(blueprint).__name__}")
         for resource in blueprint.resources:
             self._resources.add(resource)
@@ -125,20 +126,20 @@ class Worker(SkillDecorator):
             self._registry.add(definition)
 
     def add_middleware(self, middleware: Middleware) -> None:
-        """Put a middleware, ``async (ctx, call_next) -> outcome``, around every task; the first added is outermost."""
+        """Wrap every task in a middleware, ``async (ctx, call_next) -> outcome``; the first one added is outermost."""
         self._middlewares.append(checked_middleware(middleware))
 
     def set_usage_checker(self, checker: UsageChecker) -> None:
-        """Let ``checker()`` tell the machine's load, in place of the worker's own measurements.
+        """Take the machine's load from ``checker()`` instead of measuring it.
 
         It returns a dict of ``cpu_load_percent``, ``ram_used_gb`` (GiB) and, if there are any, ``devices_usage``: a
-        list of ``unit_id``, ``load_percent`` and ``metrics``. It is called every few seconds in a thread of its own.
-        While it raises or returns something else, which is logged, no load is told. Takes effect with the next start.
+        list of ``unit_id``, ``load_percent`` and ``metrics``. It is called every few seconds in its own thread.
+        While it raises or returns anything else, which is logged, no load is reported. Takes effect on the next start.
         """
         self._policies = replace(self._policies, usage_checker=checked_function("the usage checker", checker))
 
     def load_skills(self, source: Settings) -> Awaitable[None] | None:
-        """Load the skills directory of the settings, once, and check every skill.
+        """Load the skills directory of the settings once, and check every skill.
 
         Raises `SkillLoadError` for a module that cannot be imported (unless ``WORKER_SKILLS_ON_ERROR=skip``),
         `SkillDefinitionError`, `ResourceError`, and `ConfigError` when the directory was named and does not exist.
@@ -153,7 +154,7 @@ class Worker(SkillDecorator):
     # ------------------------------------------------------------------------------------------ running
 
     def load_settings(self, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-        """Return the settings that ``environ`` and this worker's arguments describe.
+        """Return the settings from ``environ`` and this worker's arguments.
 
         ``overrides`` are named like the fields of the settings and win over both; None takes an argument back.
         Raises `ConfigError`.
@@ -163,8 +164,8 @@ class Worker(SkillDecorator):
     def run(self) -> NoReturn:
         """Run until SIGINT or SIGTERM, then exit the process. Meant for ``python my_worker.py``.
 
-        Sets up logging for the process. Exit codes: 0 after an orderly shutdown, 1 when a part of the worker crashed,
-        2 for a wrong configuration or skill, 3 when a second signal cut the shutdown short, 4 when results were lost
+        Sets up logging for the process. Exit codes: 0 after an orderly shutdown, 1 if a part of the worker crashed,
+        2 for a wrong configuration or skill, 3 if a second signal cut the shutdown short, 4 if results were lost
         because they could neither be delivered nor stored.
         """
         try:
@@ -177,7 +178,7 @@ class Worker(SkillDecorator):
         self.run_with(settings)
 
     def run_with(self, settings: Settings, *, health_check: bool = True) -> NoReturn:
-        """Run as `run` does, with settings at hand."""
+        """Run as `run` does, with the given settings."""
         if in_skill_process():  # before `run_process` makes it an exit code
             raise RuntimeError(_RUN_AGAIN)
         reaped = leave_first_process()
@@ -237,7 +238,7 @@ class Worker(SkillDecorator):
                 self._supervisor = None
 
     async def shutdown(self) -> None:
-        """Shut down in order, and wait until that is done. Does nothing when the worker does not run."""
+        """Shut down gracefully, and wait for it. Does nothing if the worker is not running."""
         if self._supervisor is not None:
             self._supervisor.shutdown()
             await self._supervisor.stopped()
@@ -245,14 +246,14 @@ class Worker(SkillDecorator):
     async def prestart(self) -> None:
         """Start the first process for skills, if some run in one and there is none. Called on the main loop.
 
-        Does nothing when the worker does not run. Raises `SkillDefinitionError`, `ResourceError` or
+        Does nothing if the worker is not running. Raises `SkillDefinitionError`, `ResourceError` or
         `ProcessStartError`.
         """
         if self._supervisor is not None:
             await self._supervisor.prestart()
 
     def request_shutdown(self) -> None:
-        """Begin to shut down; asked a second time, cut it short. Called on the main loop, by signal handlers."""
+        """Begin to shut down; on the second call, cut that short. Called on the main loop, by signal handlers."""
         if self._supervisor is not None:
             self._supervisor.request_shutdown()
 
@@ -267,7 +268,7 @@ class Worker(SkillDecorator):
         return self._shutdown_limit
 
     def rescue(self) -> None:
-        """Put on disk what is not there yet: the last resort of a process whose event loop has come to a stop.
+        """Write to disk what is not there yet: the last resort of a process whose event loop has stopped.
 
         May be called in any thread.
         """

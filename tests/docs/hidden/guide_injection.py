@@ -9,8 +9,8 @@ async def after(names):
     async with WorkerHarness(worker) as h:
         report = await h.run("report", {"title": "Q3"}, priority=2)
         assert report.data == {"priority": 2.0, "files": ["report.txt"]}
-        told = (await h.run("everything", {"a": 1})).data["told"]
-        assert {"task_id", "send_event", "deadline"} <= set(told)
+        given = (await h.run("everything", {"a": 1})).data["given"]
+        assert {"task_id", "send_event", "deadline"} <= set(given)
         assert (await h.run("old_style")).progress[0].fraction == 0.5
         assert (await h.run("summarize", {"text": "a b c"})).costs["tokens"] == 3
         assert (await h.run("search", {"term": "te"})).data == {"result": ["tea"]}

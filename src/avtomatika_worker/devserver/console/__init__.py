@@ -1,4 +1,4 @@
-"""The console: a page beside the embedded orchestrator, to try skills and watch them."""
+"""The console: a page of the embedded orchestrator for trying and watching skills."""
 
 from __future__ import annotations
 

@@ -2,15 +2,15 @@
 
 | call | answer |
 |---|---|
-| `GET /console/` | the page; its parts are beside it |
-| `GET /console/api/stream` | all there is, then what is new, as server-sent events |
+| `GET /console/` | the page; its parts are next to it |
+| `GET /console/api/stream` | the whole state, then changes, as server-sent events |
 | `GET /console/api/jobs/{id}` | a job with its events, results and logs |
-| `POST /console/api/files?name=` | stores the body; `{"value"}` is what params may say to mean it |
+| `POST /console/api/files?name=` | stores the body; `{"value"}` is how params may refer to it |
 | `GET /console/api/file?uri=` | a file that was uploaded, or that a result names |
-| `POST /console/api/faults`, `DELETE` | something to go wrong; nothing more |
-| `POST /console/api/restart` | does to the workers what a restart does |
+| `POST /console/api/faults`, `DELETE` | injects a fault; removes all faults |
+| `POST /console/api/restart` | has the same effect on workers as a restart |
 
-Submitting and cancelling are the client API's.
+Submitting and cancelling belong to the client API.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _POLICY: Final = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        # Texts of tasks cannot become markup, whatever the page's code does with them.
+        # Text from tasks cannot become markup, whatever the page's code does with it.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
@@ -74,10 +74,10 @@ _MOST_TIMES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """What the console needs from who starts it: the tasks' ``logs``, and the ``file_room`` where files go.
+    """What the console gets from its caller: the tasks' ``logs``, and the ``file_room`` for files.
 
-    Without a file room nothing can be uploaded. ``contracts`` are those of a worker in this process: its forms then
-    have their fields in the order that the author gave them.
+    Without a file room, nothing can be uploaded. ``contracts`` are those of a worker in this process: its forms then
+    show their fields in the author's order.
     """
 
     logs: TaskLogs = field(default_factory=TaskLogs)
@@ -86,7 +86,7 @@ class Console:
 
 
 class ConsoleApi:
-    """Serves the page and its calls; `routes` are theirs. ``restart`` makes workers believe in one."""
+    """Serves the page and its calls through `routes`. ``restart`` simulates a restart for the workers."""
 
     def __init__(
         self, console: Console, orchestrator: Orchestrator, faults: FaultBook, feed: Feed, restart: Callable[[], None]
@@ -120,7 +120,7 @@ class ConsoleApi:
         kind = _TYPES.get(name.rpartition(".")[2])
         part = next((each for each in _static().iterdir() if each.name == name), None)
         if kind is None or part is None:
-            raise ClientError(404, "the console has no such part")
+            raise ClientError(404, "no such part of the console")
         return web.Response(body=part.read_bytes(), content_type=kind, charset="utf-8", headers=_HEADERS)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -131,7 +131,7 @@ class ConsoleApi:
     async def _job(self, request: web.Request) -> web.Response:
         job = self._orchestrator.book.jobs.get(request.match_info["job_id"])
         if job is None:
-            raise ClientError(404, "there is no such job (only the latest ended jobs are kept)")
+            raise ClientError(404, "no such job (only the latest ended jobs are kept)")
         return json_answer(job_details(job, self._console.logs))
 
     # ------------------------------------------------------------------------------------------- files
@@ -144,7 +144,7 @@ class ConsoleApi:
 
     def _room(self) -> FileRoom:
         if self._console.file_room is None:
-            raise ClientError(404, "this orchestrator was started without a place for files")
+            raise ClientError(404, "this orchestrator was started without a directory for files")
         return self._console.file_room
 
     # ------------------------------------------------------------------------------------------- faults

@@ -1,6 +1,6 @@
-"""The console's live stream: all there is at first, then what is new, a few times a second at most.
+"""The console's live stream: first the whole state, then changes, at most a few times a second.
 
-Many changes become one message: a job that changed a hundred times is sent once, as it is now.
+Many changes become one message: a job that changed a hundred times is sent once, in its current state.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from avtomatika_worker.skills.contract import SkillContract
 from avtomatika_worker.skills.validation import without_nulls
 
 _TOGETHER: Final = 0.05
-"""Seconds in which changes are gathered into one message."""
+"""Seconds for which changes are gathered into one message."""
 
 _LOOK: Final = 0.25
-"""Seconds after which is looked for what nobody tells of: logs, heartbeats, calls, used faults."""
+"""Seconds between checks of what sends no notification: logs, heartbeats, calls, used faults."""
 
 _BACK_AFTER: Final = 0.5
-"""Seconds: ``worker dev --reload`` is back that soon."""
+"""Seconds before a page reconnects: ``worker dev --reload`` is back that soon."""
 
 _JOBS: Final = 300
 _CALLS: Final = 60
@@ -96,7 +96,7 @@ class Feed:
             gathered.append(await anext(changes))
         return _sorted(gathered)
 
-    # What `_Glance` looks at.
+    # Read by `_Glance`.
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers as they are now."""
@@ -113,21 +113,21 @@ class Feed:
         return [self._as_written(known[name]) for name in sorted(known)]
 
     def _as_written(self, skill: dict[str, Any]) -> dict[str, Any]:
-        """Return a skill with its fields in the order that its author gave them: on the wire they are sorted."""
+        """Return a skill with its fields in the author's order; on the wire they are sorted."""
         written = self._written.get(skill["name"], {})
         return {**skill, **{name: value for name, value in written.items() if value and value == skill.get(name)}}
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return the faults that are still to come."""
+        """Return the pending faults."""
         return fault_views(self._faults.pending)
 
     def calls_after(self, last: RecordedCall | None) -> list[RecordedCall]:
-        """Return the latest calls that came after one, oldest first."""
+        """Return the latest calls after a given one, oldest first."""
         newer = itertools.takewhile(lambda call: call is not last, reversed(self._calls))
         return list(itertools.islice(newer, _CALLS))[::-1]
 
     def lines_after(self, number: int) -> list[dict[str, Any]]:
-        """Return the lines of the log after one."""
+        """Return the lines of the log after a given one."""
         return self._logs.after(number)
 
     @property
@@ -137,7 +137,7 @@ class Feed:
 
 
 def _as_announced(contract: SkillContract) -> dict[str, Any]:
-    """Return what is sent of a contract, its fields in the order that their author gave them."""
+    """Return the part of a contract that is sent, its fields in the author's order."""
     announced: dict[str, Any] = without_nulls(
         {
             "input_schema": storable_schema(contract.input_schema),
@@ -150,7 +150,7 @@ def _as_announced(contract: SkillContract) -> dict[str, Any]:
 
 
 class _Glance:
-    """What one page was last told of things that nobody announces; `look` returns what has changed since."""
+    """The last state sent to one page of things without notifications; `look` returns what has changed since."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -174,7 +174,7 @@ class _Glance:
 
 
 def _sorted(changes: list[Change]) -> dict[str, Any]:
-    """Put changes together by what they are about."""
+    """Group changes by their subject."""
     jobs: dict[str, dict[str, Any]] = {}
     events: list[dict[str, Any]] = []
     problems: list[dict[str, Any]] = []

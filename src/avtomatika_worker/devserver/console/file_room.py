@@ -1,4 +1,4 @@
-"""The files of the console: uploads for params, and files that results name."""
+"""The console's files: uploads for params, and files that results name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN: Final = frozenset(
     {"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/svg+xml", "image/bmp", "text/plain"}
 )
 _HEADERS: Final = {
-    # Opened on its own, a file of a task (an SVG, a page) must not be able to do what the console can.
+    # A task's file (an SVG, a page) opened on its own must not be able to do what the console can.
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -30,9 +30,9 @@ _HEADERS: Final = {
 
 
 class FileRoom:
-    """A directory that files are uploaded to and shown from: the one that the worker's ``file://`` may name.
+    """The directory for uploaded and displayed files: the one that the worker's ``file://`` URIs may name.
 
-    ``as_uris``: whether the worker can fetch ``file://`` URIs; without it uploads are handed to it as paths.
+    ``as_uris``: whether the worker can fetch ``file://`` URIs; if not, it gets uploads as paths.
     """
 
     def __init__(self, root: Path, *, as_uris: bool) -> None:
@@ -40,7 +40,7 @@ class FileRoom:
         self._as_uris = as_uris
 
     async def take(self, request: web.Request) -> dict[str, Any]:
-        """Store the body of a request under the ``name`` of its query; return what params may say to mean it.
+        """Store a request's body under the ``name`` in its query; return how params may refer to it.
 
         Raises `ClientError`.
         """
@@ -60,7 +60,7 @@ class FileRoom:
         return directory / name
 
     async def show(self, uri: str, *, download: bool) -> web.StreamResponse:
-        """Answer with the file that a URI or a path names. Raises `ClientError`."""
+        """Answer with the file that a URI or path names. Raises `ClientError`."""
         path = await asyncio.to_thread(self._find, uri)
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         response = web.FileResponse(path, headers=_HEADERS)
@@ -71,11 +71,11 @@ class FileRoom:
 
     def _find(self, uri: str) -> Path:
         root = self._root.resolve()
-        with contextlib.suppress(OSError, ValueError, RuntimeError):  # no path at all: a NUL in it, a loop of links
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # not a path: it has a NUL, or a loop of links
             path = Path(uri.removeprefix(_PREFIX)).resolve()
             if path.is_relative_to(root) and path.is_file():
                 return path
-        raise ClientError(404, "there is no such file among those that tasks were given or have stored here")
+        raise ClientError(404, "no such file among those that tasks were given or have stored here")
 
 
 async def _receive(request: web.Request, path: Path) -> int:
@@ -93,7 +93,7 @@ async def _receive(request: web.Request, path: Path) -> int:
 
 
 def _safe_name(text: str) -> str:
-    """Return the last part of a name without what file systems do not like."""
+    """Return the last part of a name without characters that file systems reject."""
     name = text.replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable() and character not in '<>:"|?*')
     name = name.strip(" .")[-100:].strip(" .")

@@ -1,4 +1,4 @@
-"""The log records of tasks, kept for the console."""
+"""Keeps the log records of tasks for the console."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Line = dict[str, Any]
 
 
 class TaskLogs(logging.Handler):
-    """A handler for the root logger that keeps the latest records, by job; "" stands for those of no job.
+    """A handler for the root logger that keeps the latest records by job; "" is for those without a job.
 
-    Records may come from any thread. Only what runs in this process is seen.
+    Records may come from any thread. Only those of this process are seen.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class TaskLogs(logging.Handler):
         """Keep a record."""
         try:
             text = self._text.format(record)
-        except Exception:  # noqa: BLE001 - a record of the user's that cannot be formatted is logging's to report
+        except Exception:  # noqa: BLE001 - logging reports a user's record that cannot be formatted
             self.handleError(record)
             return
         job_id, task_id = str(getattr(record, "job_id", "")), str(getattr(record, "task_id", ""))
@@ -71,7 +71,7 @@ class TaskLogs(logging.Handler):
             return list(self._by_job.get(job_id, ()))
 
     def after(self, number: int) -> list[Line]:
-        """Return the lines that came after the one with this number, as far as they are kept."""
+        """Return the lines after the one with this number, as far as they are kept."""
         with self._guard:
             if number == self._number:
                 return []

@@ -1,4 +1,4 @@
-"""What the console shows of the orchestrator's records, as JSON."""
+"""The orchestrator's records as JSON for the console."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _HINT: Final = 40
 
 
 def job_row(job: JobRecord, shown: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a job as the list of tasks shows it; ``shown`` is its `JobRecord.to_json` when that is at hand."""
+    """Return a job for the list of tasks; ``shown`` is its `JobRecord.to_json` if already computed."""
     row = {name: value for name, value in (shown or job.to_json()).items() if name not in _HEAVY}
     return {**row, "number": job.number, "hint": _hint(job.params)}
 
 
 def _hint(params: dict[str, Any]) -> str:
-    """Tell tasks of one skill apart; large params must cost nothing here."""
+    """Return a hint that distinguishes tasks of one skill; large params must cost nothing here."""
     parts: list[str] = []
     for name, value in params.items():
         if len(parts) == _HINTS:
@@ -38,7 +38,7 @@ def _hint(params: dict[str, Any]) -> str:
 
 
 def job_details(job: JobRecord, logs: TaskLogs) -> dict[str, Any]:
-    """Return all that is known of a job."""
+    """Return everything known about a job."""
     attempts = [
         {
             "task_id": received.message.get("task_id"),
@@ -61,7 +61,7 @@ def job_details(job: JobRecord, logs: TaskLogs) -> dict[str, Any]:
 
 
 def worker_view(worker: WorkerRecord, running: int) -> dict[str, Any]:
-    """Return a worker with its slots and what its last heartbeat said."""
+    """Return a worker with its slots and its last heartbeat."""
     registration, heartbeat = worker.registration, worker.last_heartbeat or {}
     capabilities = as_object(registration.get("capabilities"))
     return {
@@ -85,7 +85,7 @@ def call_view(call: RecordedCall) -> dict[str, Any]:
 
 
 def problem_view(problem: Problem) -> dict[str, Any]:
-    """Return a worker's mistake."""
+    """Return a problem caused by a worker."""
     return {
         "call": problem.call,
         "worker_id": problem.worker_id,
@@ -96,7 +96,7 @@ def problem_view(problem: Problem) -> dict[str, Any]:
 
 
 def fault_views(faults: Iterable[Fault]) -> list[dict[str, Any]]:
-    """Return the faults that are still to come."""
+    """Return the pending faults."""
     return [
         {
             "call": fault.call,

@@ -207,15 +207,15 @@ class Child:
         os.killpg(0, signal.SIGKILL)  # with everything that skills have started
 
     def _take(self, message: Message) -> None:
-        verb, *told = message
+        verb, *arguments = message
         if verb == "task":
-            self._newest = _Job(told[0], told[1])
+            self._newest = _Job(arguments[0], arguments[1])
             self._put(self._newest)
         elif verb == "cancel":
-            if self._newest is not None and self._newest.number == told[0]:
-                self._newest.cancel(CancelReason(told[1]))
+            if self._newest is not None and self._newest.number == arguments[0]:
+                self._newest.cancel(CancelReason(arguments[1]))
         elif verb == "answer":
-            self._remote.answered(told[0], told[2], good=told[1])
+            self._remote.answered(arguments[0], arguments[2], good=arguments[1])
         else:
             self._put(None)
 

@@ -86,8 +86,8 @@ class Process:
     async def start(self, recipe: ProcessSpec, spawner: Executor) -> None:
         """Start it, and wait until it is ready. It is gone when this raises.
 
-        ``spawner`` runs in a thread that lives as long as the process shall: the system kills it when that ends.
-        Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
+        ``spawner`` runs in a thread that lives as long as the process: the system kills the process when that thread
+        ends. Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
         try:
             await self._come_up(recipe, spawner)
@@ -232,17 +232,17 @@ class Process:
 
     def _take(self, message: Message) -> None:
         """Do what a message says. Raises ValueError or TypeError when it says nothing that is known."""
-        verb, *told = message
+        verb, *arguments = message
         handle = self._verbs.get(verb)
         if handle is None:
             raise ValueError(f"a process said {message!r:.200}")
-        handle(*told)
+        handle(*arguments)
 
     @cached_property
     def _verbs(self) -> dict[str, Callable[..., None]]:
         return {
             "log": _write,
-            "tell": self._reported,
+            "report": self._reported,
             "call": self._called,
             "done": self._finished,
             "cancelled": partial(self._settle, None),
@@ -290,7 +290,7 @@ class Process:
         self.spent = True
 
     def _hear_no_more(self) -> None:
-        """Kill it when it goes on without a connection: nobody could tell it anything any more."""
+        """Kill it if it continues without a connection: nothing could reach it any more."""
         self._loop.call_later(_LAST_WORDS_TIMEOUT, self.kill)
 
     def _settle(self, outcome: Outcome | None, task: int) -> None:
@@ -327,7 +327,7 @@ class Process:
         self._children.start_alone(self._leave(code), name="hear the last of a process for skills")
 
     async def _leave(self, code: int) -> None:
-        """Hear what it had said before it ended, and tell those who wait."""
+        """Process what it sent before it ended, and wake the waiters."""
         if self._channel is not None:
             await self._channel.wait_closed(_LAST_WORDS_TIMEOUT)
             self._channel.close()

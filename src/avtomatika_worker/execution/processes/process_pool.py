@@ -183,7 +183,7 @@ class Processes:
     def _ended(self, process: Process) -> None:
         """Replace a process that has ended. One that had run nothing is replaced only when a task needs it.
 
-        Otherwise one that cannot live would be started for ever.
+        Otherwise one that cannot live would be restarted indefinitely.
         """
         self._all.discard(process)
         if process in self._idle:

@@ -1,4 +1,4 @@
-"""What a new process is told before its first task: how to import the user's code, and which skills to run."""
+"""A new process's instructions: how to import the user's code, and which skills to run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProcessSpec:
     packages: Mapping[str, str]
 
     def message(self) -> dict[str, Any]:
-        """Return what the process is told; the import path and the levels of loggers are those of this moment."""
+        """Return the process's instructions, with the current import path and logger levels."""
         return {
             "worker_id": self.worker_id,
             "skills": dict(self.skills),

@@ -1,6 +1,6 @@
-"""What the worker and a process of its say to each other: MessagePack behind a head, a list that begins with a verb.
+"""The messages between the worker and its processes: a head, then a MessagePack list that begins with a verb.
 
-The head tells who has written the message: a child that a skill forks has the same socket, but is not the process.
+The head identifies the writer of the message: a child forked by a skill has the same socket, but is not the process.
 
 To the process:
 
@@ -13,9 +13,9 @@ To the process:
 From the process:
 
     ready                               after setup
-    failed kind, name, problem          instead: "skill", "resource" or "process" tells what is wrong
+    failed kind, name, problem          instead: "skill", "resource" or "process" says what is wrong
     call   task, number, verb, arguments  of the task with that number; wants an answer
-    tell   task, verb, arguments        wants none
+    report task, verb, arguments        wants none
     log    fields of a record
     done   task, kind, fields, spent    that task's outcome; a process that is spent wants to be replaced
     cancelled task                      that task ended because it was cancelled
@@ -27,7 +27,7 @@ import os
 import struct
 from dataclasses import fields
 from pathlib import PurePath
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -40,6 +40,7 @@ from avtomatika_worker.errors import (
     UnsendableValueError,
 )
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 
@@ -95,7 +96,7 @@ def decode(body: bytes | bytearray | memoryview) -> Message:
 
 
 def encode_outcome(task: int, outcome: Outcome, *, spent: bool) -> bytes:
-    """Return the message that tells an outcome. A value that cannot travel becomes a failure that names it."""
+    """Return the message for an outcome. A value that cannot be sent becomes a failure that names it."""
     try:
         return encode("done", task, *_outcome_parts(outcome), spent)
     except CANNOT_ENCODE as error:
@@ -104,7 +105,7 @@ def encode_outcome(task: int, outcome: Outcome, *, spent: bool) -> bytes:
 
 
 def decode_outcome(kind: str, parts: dict[str, Any]) -> Outcome:
-    """Return the outcome that a message tells. Raises ValueError."""
+    """Return the outcome in a message. Raises ValueError."""
     return msgspec.convert(parts, _OUTCOMES[kind])
 
 
@@ -114,7 +115,7 @@ def error_parts(error: Exception) -> list[Any]:
         return ["unsafe", [error.name, error.problem]]
     if isinstance(error, TaskError):
         return ["task", [error.code, error.message, error.details]]
-    if isinstance(error, OSError) and isinstance(cast("object", error.errno), int):
+    if isinstance(error, OSError) and isinstance(as_any(error.errno), int):
         return ["os", [error.errno, error.strerror, str(error.filename) if error.filename is not None else None]]
     if isinstance(error, FileNotFoundError):
         return ["missing", [str(error)]]

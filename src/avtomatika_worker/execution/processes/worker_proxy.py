@@ -1,4 +1,4 @@
-"""The task's context in a process: what a skill tells, asks and does with files goes to the worker."""
+"""The task's context in a process: a skill's reports, requests and file operations go to the worker."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class WorkerProxy:
 
     def notify(self, task: int, verb: str, *arguments: object) -> None:
         """Say what needs no answer."""
-        self._connection.send("tell", task, verb, arguments)
+        self._connection.send("report", task, verb, arguments)
 
     def ask(self, task: int, verb: str, *arguments: object) -> Future[Any]:
         """Return what the answer will be in."""
@@ -70,7 +70,7 @@ class WorkerProxy:
         resources: Mapping[Any, object],
         cancelling: Cancelling,
     ) -> Controls:
-        """Return the controls of a task; what a thread says that outlives the task is told from the next one's."""
+        """Return the controls of a task; a thread that outlives the task never writes into the next one's."""
         notify, ask = partial(self.notify, number), partial(self.ask, number)
         controls: Controls = _Controls(
             notify,
@@ -99,7 +99,7 @@ def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple
 
 
 class _Controls(Controls):
-    """Costs are told at once, so that a task which is killed has those it had."""
+    """Reports costs at once, so that a killed task keeps those it had."""
 
     def __init__(self, notify: Notify, task: Task, worker_id: str, **surroundings: Any) -> None:
         super().__init__(task, worker_id, **surroundings)

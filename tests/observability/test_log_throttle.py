@@ -18,7 +18,7 @@ def told(caplog):
     def tell(at, text="no answer", **named):
         now[0] = at
         before = len(caplog.records)
-        repeats.tell(LOG, logging.WARNING, "fault: %s", text, **{"action": "poll_failed", **named})
+        repeats.log(LOG, logging.WARNING, "fault: %s", text, **{"action": "poll_failed", **named})
         return [record.getMessage() for record in caplog.records[before:]]
 
     return tell

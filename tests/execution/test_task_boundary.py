@@ -1,0 +1,53 @@
+"""What ends at a boundary, and what goes on through it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from avtomatika_worker._boundaries import attempted, caught
+from avtomatika_worker.errors import PermanentError
+from avtomatika_worker.execution.task_boundary import TaskBoundary
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PermanentError("no"), PermanentError.code),
+        (ValueError("no"), "TRANSIENT_ERROR"),
+        (SystemExit(3), "TRANSIENT_ERROR"),
+        (GeneratorExit(), "TRANSIENT_ERROR"),
+        (KeyboardInterrupt(), "TRANSIENT_ERROR"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_whatever_a_task_raises_is_its_failure(error: BaseException, code: str) -> None:
+    with TaskBoundary() as boundary:
+        raise error
+    assert boundary.failure.code == code
+
+
+def test_a_cancellation_goes_on_through_it() -> None:
+    with pytest.raises(asyncio.CancelledError), TaskBoundary():
+        raise asyncio.CancelledError
+
+
+def test_what_is_caught_is_the_error_itself_and_no_other_kind() -> None:
+    error = SystemExit(3)
+    with caught() as kept:
+        raise error
+    assert kept.error is error
+    with pytest.raises(SystemExit), caught(Exception):
+        raise error
+
+
+def test_nothing_caught_is_none() -> None:
+    with caught() as kept:
+        pass
+    assert kept.error is None
+
+
+def test_what_cannot_be_had_is_what_is_made_of_its_error() -> None:
+    assert attempted(lambda: 1, lambda _: 2) == 1
+    assert attempted(lambda: 1 // 0, lambda error: type(error).__name__) == "ZeroDivisionError"

@@ -1,0 +1,103 @@
+"""Tests wait for states: not for time to pass, nor for a line of the log. What does still is counted here, and goes."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+LONGEST = 0.05
+"""Seconds that a test may sleep."""
+
+NEVER = 30
+"""A sleep of this many seconds or more stands for what never ends: nobody waits for it."""
+
+SLEEPS = {
+    "cli/test_hangup.py": 1,
+    "cli/test_reload.py": 1,
+    "processes/process_app.py": 1,
+    "processes/test_guard.py": 1,
+    "processes/test_programs.py": 1,
+    "processes/test_signals.py": 4,
+    "services/test_cancellation.py": 3,
+    "services/test_capacity.py": 1,
+    "services/test_contact.py": 4,
+    "services/test_containment.py": 1,
+    "services/test_delivery.py": 1,
+    "services/test_events.py": 1,
+    "services/test_floods.py": 2,
+    "services/test_heartbeat_process.py": 4,
+    "services/test_isolation.py": 1,
+    "services/test_orchestrators.py": 1,
+    "services/test_shutdown.py": 5,
+    "testing/test_harness.py": 1,
+}
+"""Sleeps that are longer, by file. May shrink."""
+
+LOG_LINES = {
+    "processes/test_skills.py": 1,
+    "services/test_capacity.py": 2,
+    "services/test_delivery.py": 1,
+    "services/test_faults.py": 1,
+    "services/test_isolation.py": 1,
+    "services/test_supervision.py": 1,
+    "services/test_tokens.py": 1,
+    "services/test_tuning.py": 2,
+}
+"""Waits for a line of the log, by file. May shrink."""
+
+
+def sleeps(tree):
+    """Return the lines of sleeps that are too long."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="sleep") | ast.Attribute(attr="sleep"),
+                args=[ast.Constant(value=int() | float() as s), *_],
+            ) if LONGEST < s < NEVER:
+                yield node.lineno
+
+
+def waits_for_log_lines(tree):
+    """Return the lines of waits whose condition reads the log."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in {"wait_for", "until"}:
+                conditions = [each for each in node.args if isinstance(each, ast.Lambda)]
+                names = {each.id for lambda_ in conditions for each in ast.walk(lambda_) if isinstance(each, ast.Name)}
+                if names & {"actions", "caplog"}:
+                    yield node.lineno
+
+
+def counted(find, root=TESTS):
+    found = Counter()
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith("e2e/"):
+            found[name] += sum(1 for _ in find(ast.parse(path.read_text("utf-8"))))
+    return dict(+found)
+
+
+@pytest.mark.parametrize(
+    ("find", "known"), [(sleeps, SLEEPS), (waits_for_log_lines, LOG_LINES)], ids=["sleeps", "log lines"]
+)
+def test_no_test_waits_for_luck_but_those_that_are_known(find, known):
+    assert counted(find) == known  # fewer: shrink the list
+
+
+@pytest.mark.parametrize(
+    ("find", "source", "count"),
+    [
+        (sleeps, "await asyncio.sleep(0.06)", 1),
+        (sleeps, "time.sleep(1)\nsleep(2)", 2),
+        (sleeps, "await asyncio.sleep(0.05)\nawait asyncio.sleep(0)\ntime.sleep(60)\nsleep(pause)", 0),
+        (waits_for_log_lines, "await until(lambda: actions(caplog, 'x'))", 1),
+        (waits_for_log_lines, "await o.wait_for(lambda: any(each for each in caplog.records))", 1),
+        (waits_for_log_lines, "await o.wait_for(lambda: job.state.final)\nassert actions(caplog, 'x')", 0),
+    ],
+)
+def test_what_is_found(tmp_path, find, source, count):
+    (tmp_path / "test_it.py").write_text(source, "utf-8")
+    assert counted(find, tmp_path) == ({"test_it.py": count} if count else {})
