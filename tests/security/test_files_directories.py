@@ -101,7 +101,7 @@ async def test_only_the_default_has_a_place_to_go_to(tmp_path: Path) -> None:
     of_another_user(base)
     files = make_files(load_settings({"TASK_FILES_DIR": str(base)}))
     task = TaskFiles(files.for_task("j", "t", lambda _: None, asyncio.get_running_loop()))
-    with pytest.raises(InternalError, match="under another user.s control"):
+    with pytest.raises(InternalError, match="under another user's control"):
         await task.write("a", "x")
     files.close()
 

@@ -64,7 +64,7 @@ class Pool:
 
     def use(self, route: Route) -> None:
         """Make new connections along another route from now on; calls in flight end on those that they have."""
-        self.route: Route = route
+        self.route = route
         for connection in self._idle:
             connection.abort()
 
