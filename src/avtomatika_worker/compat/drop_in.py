@@ -41,17 +41,17 @@ _ARGUMENTS: Final = {
 }
 
 
-def _skill(decorate: Callable[..., Any], info: Any, told: dict[str, Any]) -> Any:
+def _skill(decorate: Callable[..., Any], info: Any, options: dict[str, Any]) -> Any:
     """Take a skill's name, its `SkillInfo`, or a class of such; everything else is the core's."""
     if inspect.isclass(info) and is_info_class(info):
 
         def decorate_with_class(func: Callable[..., Any]) -> Any:
-            return _skill(decorate, _made(cast("type[Any]", info), func), told)(func)
+            return _skill(decorate, _made(cast("type[Any]", info), func), options)(func)
 
         return decorate_with_class
     if is_info(info):
-        return decorate(**{**options_of(info), **told})
-    return decorate(info, **told)
+        return decorate(**{**options_of(info), **options})
+    return decorate(info, **options)
 
 
 def is_info_class(value: type[Any]) -> bool:
@@ -72,9 +72,9 @@ class SkillBlueprint(blueprint.SkillBlueprint):
 
     if not TYPE_CHECKING:  # checkers see the signature of the core, and no attribute that is not there
 
-        def skill(self, name=None, /, **told):
+        def skill(self, name=None, /, **options):
             """Make a function a skill, as `Worker.skill` does."""
-            return _skill(super().skill, told.pop("info", name), told)
+            return _skill(super().skill, options.pop("info", name), options)
 
         def __getattr__(self, name):
             raise no_attribute(self, name)
@@ -187,8 +187,8 @@ class Worker(core.Worker):
                 self._skills_loaded = True
             return Loaded()
 
-        def skill(self, name=None, /, **told):
-            return _skill(super().skill, told.pop("info", name), told)
+        def skill(self, name=None, /, **options):
+            return _skill(super().skill, options.pop("info", name), options)
 
         def __getattr__(self, name):
             raise no_attribute(self, name)
@@ -289,8 +289,11 @@ class Worker(core.Worker):
             _log.warning("%s", hint, extra={"action": "setting_ignored"})
         if self._handlers and not settings.enable_websockets:
             names = ", ".join(self._handlers)
-            text = "commands come over a WebSocket, which is off: set WORKER_ENABLE_WEBSOCKETS=true (handlers: %s)"
-            _log.warning(text, names, extra={"action": "commands_off"})
+            _log.warning(
+                "commands come over a WebSocket, which is off: set WORKER_ENABLE_WEBSOCKETS=true (handlers: %s)",
+                names,
+                extra={"action": "commands_off"},
+            )
 
     def _links(self) -> Sequence[Link]:
         return () if self._supervisor is None else self._supervisor.links

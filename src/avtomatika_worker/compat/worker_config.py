@@ -137,7 +137,7 @@ class WorkerConfig:
     def _warn(self, name: str, text: str) -> None:
         if name not in self._named:
             self._named.add(name)
-            _log.warning(text, extra={"action": "config_ignored"})
+            _log.warning("%s", text, extra={"action": "config_ignored"})
 
     def _read(self, name: str) -> Any:
         """Return what the environment says, in the official SDK's form."""

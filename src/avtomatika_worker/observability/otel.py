@@ -105,11 +105,12 @@ def _exporter(signal: str, over_http: Callable[[], Any], module: str) -> Any:
     try:
         grpc = importlib.import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
     except ImportError:
-        text = (
+        _log.warning(
             "%s speaks OTLP over gRPC, which is not installed: posts over HTTP go there, and are refused; name the port"
-            " for HTTP (4318), or pip install opentelemetry-exporter-otlp-proto-grpc"
+            " for HTTP (4318), or pip install opentelemetry-exporter-otlp-proto-grpc",
+            endpoint or protocol,
+            extra={"action": "otlp_protocol"},
         )
-        _log.warning(text, endpoint or protocol, extra={"action": "otlp_protocol"})
         return over_http()
     return getattr(grpc, over_http.__name__)()
 

@@ -127,11 +127,12 @@ def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuar
 def _warn_of_missing_keys(settings: Settings) -> None:
     keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
     if settings.require_task_signature and keyless:
-        text = (
-            "REQUIRE_TASK_SIGNATURE is true, and nothing is checked for %s: there is no key to check with; set"
-            " ORCHESTRATOR_SECRET_KEY to the orchestrator's"
+        _log.warning(
+            "REQUIRE_TASK_SIGNATURE is true, but nothing is checked for %s: the key is missing; set"
+            " ORCHESTRATOR_SECRET_KEY to the orchestrator's",
+            ", ".join(keyless),
+            extra={"action": "signatures_unchecked"},
         )
-        _log.warning(text, ", ".join(keyless), extra={"action": "signatures_unchecked"})
 
 
 def _tls(settings: Settings) -> TlsFiles:
