@@ -33,7 +33,9 @@ worker.add_middleware(count_words)
 
 
 @worker.skill("greet", version="1.0.0", output_statuses=["needs_review"])
-async def greet(params: dict, stamp: str = "", send_progress: Any = None, task_id: str = "", job_id: str = "") -> dict:
+async def greet(
+    params: dict[str, Any], stamp: str = "", send_progress: Any = None, task_id: str = "", job_id: str = ""
+) -> dict[str, Any]:
     if not params.get("name"):
         return {"status": "needs_review", "data": {"reason": "no name"}}
     await send_progress(task_id, job_id, 0.5, "half way")
@@ -41,7 +43,7 @@ async def greet(params: dict, stamp: str = "", send_progress: Any = None, task_i
 
 
 @worker.skill("summarize")
-async def summarize(params: dict, files: TaskFiles, stamp: str = "") -> dict:
+async def summarize(params: dict[str, Any], files: TaskFiles, stamp: str = "") -> dict[str, Any]:
     path = await files.path_to("notes/input.txt")
     await files.write("notes/input.txt", params["text"])
     async with files.open("notes/input.txt") as file:
@@ -53,12 +55,12 @@ async def summarize(params: dict, files: TaskFiles, stamp: str = "") -> dict:
 
 
 @worker.skill("refuse")
-async def refuse(params: dict, **_: Any) -> dict:
+async def refuse(params: dict[str, Any], **_: Any) -> dict[str, Any]:
     return {"status": "failure", "error": {"code": "PERMANENT_ERROR", "message": f"refused: {params['why']}"}}
 
 
 @worker.skill("stop")
-async def stop(**_: Any) -> dict:
+async def stop(**_: Any) -> dict[str, Any]:
     return {"status": "cancelled", "message": "not today"}
 
 
