@@ -97,7 +97,7 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, port: i
       0  orderly shutdown, even if the signal came before the start
       1  the worker crashed; the traceback is in the log
       2  the configuration, the command or a skill is wrong, or the port is taken
-      3  the shutdown was cut short, by a second signal or because it took too long
+      3  the shutdown was cut short: a second signal came, or it took too long
       4  results were lost: they could neither be delivered nor stored
     """
     if port is not None:
