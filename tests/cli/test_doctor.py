@@ -224,11 +224,11 @@ async def test_wrong_settings_and_a_wrong_app_are_findings_too(doctor):
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize(("variable", "name"), [("TASK_FILES_DIR", "files"), ("WORKER_STATE_DIR", "state")])
-@pytest.mark.parametrize("fault", ["of another user", "writable by others"])
+@pytest.mark.parametrize("fault", ["under another user's control", "writable by others"])
 async def test_a_directory_that_is_not_this_users_alone_is_found(doctor, tmp_path, variable, name, fault):
     directory = tmp_path / name
     directory.mkdir()
-    if fault == "of another user":
+    if fault == "under another user's control":
         os.chown(directory, 54321, 54321)
     else:
         directory.chmod(0o777)

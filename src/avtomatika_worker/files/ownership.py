@@ -180,7 +180,7 @@ def _check_way(path: Path, *, must_exist: bool = True) -> None:
                 break
             if not _is_trusted(status.st_uid):
                 what = "a link" if stat.S_ISLNK(status.st_mode) else "a directory"
-                raise PermissionError(f"{path} is under another user's control: {above} is their {what}")
+                raise PermissionError(f"{path} is under another user's control: {above} is {what} of theirs")
             if stat.S_ISLNK(status.st_mode):
                 links += 1
                 if links > _MOST_LINKS:
