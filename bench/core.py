@@ -201,11 +201,11 @@ def main() -> None:
     parser.add_argument("slots", type=int, nargs="?", default=50)
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--result", action="store_true", help="print what results cost")
-    told = parser.parse_args()
-    if told.result:
+    arguments = parser.parse_args()
+    if arguments.result:
         measure_results()
         return
-    slots: int = told.slots
+    slots: int = arguments.slots
     vars(make_links)["HttpTransport"] = StandIn  # a benchmark may do what a test may not
     worker = Worker(worker_type="bench", max_concurrent_tasks=slots)
 
@@ -216,7 +216,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as state, open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.environ.update(WORKER_TOKEN=TOKEN, WORKER_STATE_DIR=state)
         handler = configure_logging("text", "INFO", nowhere, background=True)
-        uvloop.run(measure(worker, cProfile.Profile(time.thread_time) if told.profile else None))
+        uvloop.run(measure(worker, cProfile.Profile(time.thread_time) if arguments.profile else None))
         logging.getLogger().removeHandler(handler)
 
 

@@ -24,7 +24,7 @@ def gone(pid):
 
 
 async def until(condition, timeout=10.0):
-    """Wait for what nobody tells: the state of another process."""
+    """Poll the state of another process, which sends no notice."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end

@@ -112,7 +112,7 @@ async def process(orchestrator, tmp_path, monkeypatch):
 
 
 async def spawned(orchestrator, **params):
-    """Run the skill that starts others; return its job and what it has told."""
+    """Run the skill that starts others; return its job and what it has reported."""
     job = orchestrator.submit("spawn", params)
     await orchestrator.wait_for(lambda: job.events, 20)
     return job, job.events[0]["payload"]

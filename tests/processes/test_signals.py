@@ -271,7 +271,7 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
     async with running(orchestrator, project) as worker:
         job = orchestrator.submit("block", {})
         await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)  # the event is out before the loop is blocked; nothing tells that it is
+        await asyncio.sleep(0.5)  # the event is out before the loop is blocked; nothing shows that it is
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(12) == 3

@@ -1,6 +1,6 @@
 """Notes which attributes of the worker's objects more than one thread touches, and how, while a worker runs.
 
-Every class of the worker that is not frozen is instrumented. Threads are told apart by their names, as in the table of
+Every class of the worker that is not frozen is instrumented. Threads are known by their names, as in the table of
 docs/explanation/threads.md. Variables of modules and closures are not seen.
 """
 

@@ -127,9 +127,9 @@ async def held_worker(orchestrator, directory, *arguments, **variables):
 
 
 async def until(condition, timeout=20.0):
-    """Wait for what nobody tells, the state of another process; return what ``condition`` returns."""
+    """Poll the state of another process, which sends no notice; return what ``condition`` returns."""
     async with asyncio.timeout(timeout):
-        while not (found := condition()):  # noqa: ASYNC110 - nobody tells
+        while not (found := condition()):  # noqa: ASYNC110 - there is no notice
             await asyncio.sleep(0.02)
         return found
 

@@ -130,7 +130,7 @@ async def test_a_cancellation_in_the_answer_to_one_of_its_heartbeats_reaches_the
         orchestrator.inject(fault := Fault("heartbeat", "body", body=answer))
         await until(lambda: fault.used)
         met = [each for each in worker.beats(stood_in=True) if each.fault]
-        assert len(met) == 1  # nobody else was told
+        assert len(met) == 1  # and no other orchestrator
         worker.release()
         await job.done()
         assert job.state is JobState.CANCELLED

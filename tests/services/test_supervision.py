@@ -223,7 +223,7 @@ async def test_a_start_that_takes_long_can_be_stopped(orchestrator, worker, how)
 
 
 class Crashing:
-    """A service that fails when it is told to, or when it is taken down."""
+    """A service that fails on request, or when it is taken down."""
 
     def __init__(self, *, at_its_end=False):
         self.crash = threading.Event()
