@@ -30,11 +30,19 @@ def python_of(version: str, *extras: str) -> Path:
 
     Runs at the same time wait for each other; an environment that was left half-made is made anew.
     """
+    name = "-".join((version, *extras, "py{}.{}".format(*sys.version_info)))
+    return _made(name, f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}")
+
+
+def official_worker_python_of(version: str) -> Path:
+    """Return the interpreter that has the official worker SDK of this version, installing it where needed."""
+    return _made("worker-{}-py{}.{}".format(version, *sys.version_info), f"avtomatika-worker=={version}")
+
+
+def _made(name: str, requirement: str) -> Path:
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    name = "-".join((version, *extras, "py{}.{}".format(*sys.version_info)))
     directory = cache / name
-    requirement = f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}"
     with locked(cache / f"{name}.lock"):
         if not _complete(directory, requirement):
             shutil.rmtree(directory, ignore_errors=True)

@@ -100,3 +100,11 @@ def test_what_raises_again_or_names_its_errors_is_not(script: ModuleType, tmp_pa
 def test_a_module_name_stands_once(script: ModuleType, tmp_path: Path):
     sources = {"a/__init__.py": "", "b/__init__.py": "", "a/same.py": "", "b/same.py": ""}
     assert problems(script, tmp_path, sources) == ["a/same.py, b/same.py: the module name 'same' stands 2 times"]
+
+
+def test_the_official_sdks_module_paths_may_repeat_a_name(script: ModuleType, tmp_path: Path):
+    sources = {"logging.py": "", "a/__init__.py": "", "a/logging.py": ""}
+    assert problems(script, tmp_path, sources) == []
+    assert problems(script, tmp_path, {"b/logging.py": ""}) == [
+        "a/logging.py, b/logging.py: the module name 'logging' stands 2 times"
+    ]

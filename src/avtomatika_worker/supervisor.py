@@ -128,6 +128,11 @@ class Supervisor:
         self._interrupted: RuntimeError | None = None
         self._taking_down = False
 
+    @property
+    def links(self) -> Sequence[Link]:
+        """The links to orchestrators, by priority."""
+        return self._engine.links
+
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""
         settle(self._stop)

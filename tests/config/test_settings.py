@@ -254,7 +254,8 @@ def test_a_wrong_list_of_orchestrators_names_the_element(listed: str, allowed: s
 
 def test_gpu_variables_make_a_device_and_worker_devices_win() -> None:
     gpu = {"GPU_MODEL": "A100", "GPU_VRAM_GB": "80"}
-    assert load_settings(gpu).devices == (HardwareDevice(type="gpu", model="A100", properties={"vram_gb": 80.0}),)
+    memory = {"vram_gb": 80.0, "memory_gb": 80.0}  # requirements are written against either name
+    assert load_settings(gpu).devices == (HardwareDevice(type="gpu", id="0", model="A100", properties=memory),)
     listed = {"WORKER_DEVICES": '[{"type": "tpu", "id": "0", "properties": {"cores": 8}}]'}
     assert load_settings(gpu | listed).devices == (HardwareDevice(type="tpu", id="0", properties={"cores": 8}),)
 

@@ -381,11 +381,11 @@ def skills() -> Worker:
 
     @worker.skill
     async def stores(files: TaskFiles):
-        return await files.write("a.txt", "a")
+        return Path(await files.write("a.txt", "a"))
 
     @worker.skill
     async def forgets(files: TaskFiles):
-        return await files.path_to("nothing.txt")
+        return Path(await files.path_to("nothing.txt"))
 
     @worker.skill
     async def blocks(files: TaskFiles):

@@ -105,7 +105,7 @@ def test_no_id_leads_out(task_id: str, job_id: str) -> None:
         except UnsafeNameError as error:
             assert error.name == task_id  # noqa: PT017
             return
-        assert root.parent.parent == base / "payloads"
+        assert Path(root).parent.parent == base / "payloads"
         await task.write("a", "x")
         try:
             uri = await task.upload_file("a")

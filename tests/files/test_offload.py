@@ -264,7 +264,7 @@ async def test_a_worker_without_a_store_says_what_is_missing(reader: Worker, run
 async def test_a_result_with_a_file_and_no_place_for_it_is_a_failure(worker: Worker, run: Any) -> None:
     @worker.skill
     async def make(files: TaskFiles) -> dict[str, Any]:
-        return {"file": await files.write("a", "x")}
+        return {"file": Path(await files.write("a", "x"))}
 
     job = await run("make", {}, settings={})
     assert (error(job)["code"], job.result) == ("DEPENDENCY_MISSING_ERROR", None)

@@ -29,7 +29,7 @@ import avtomatika_worker
 
 AREAS = (
     *("link", "delivery", "tasks", "monitoring", "transport", "policy", "execution", "files", "observability"),
-    *("skills", "supervisor", "link_thread", "threadsafe", "protocol", "steps", "worker"),
+    *("skills", "supervisor", "link_thread", "threadsafe", "protocol", "steps", "worker", "compat"),
 )
 """What runs in a worker. The embedded orchestrator and the test harness do not."""
 
@@ -37,7 +37,7 @@ LOCKS = ("_lock", "_guard", "_ending")
 """Names of attributes that are the lock of the object that has them."""
 
 ROLES = (
-    {"MainThread": "main", "files-egress": "egress", "asyncio": "skill"}
+    {"MainThread": "main", "files-egress": "egress", "asyncio": "skill", "command": "skill"}
     | {
         name: name
         for name in (

@@ -140,6 +140,9 @@ async def keep_busy(orchestrator, chance, look):
             orchestrator.inject(Fault(call=call, kind=chance.choice(["reset", "drop_after", "status"])))
         if number % 10 == 0:
             await look()
+            with contextlib.suppress(LookupError):  # its WebSocket is on the way
+                command = chance.choice(["note", "note_on_loop"])
+                await orchestrator.send_command("w1", {"command": command, "params": {"n": number}})
         await asyncio.sleep(chance.random() * 0.02)
 
 
@@ -185,7 +188,7 @@ async def test_no_thread_touches_what_the_table_does_not_list(directory, seed, d
         orchestrator = EmbeddedOrchestrator(poll_time=0.5)
         await run_busily(recording, directory, seed, orchestrator, result_durability=durability)
     assert problems(recording) == []
-    assert {("Link", "_state"), ("Watch", "_value"), ("Outbox", "_lanes")} <= seen(recording)
+    assert {("Link", "_state"), ("Watch", "_value"), ("Outbox", "_lanes"), ("Queue", "_waiting")} <= seen(recording)
 
 
 async def test_no_thread_touches_what_the_table_does_not_list_while_tokens_are_renewed(directory):

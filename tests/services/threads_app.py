@@ -2,7 +2,7 @@
 
 import asyncio
 
-from avtomatika_worker import TaskContext, TaskFiles, Worker
+from avtomatika_worker import TaskContext, TaskFiles, Worker, WorkerCommand
 
 
 def in_a_process(n: int) -> dict[str, int]:
@@ -30,6 +30,13 @@ def in_a_thread(n: int, ctx: TaskContext) -> dict[str, object]:
     return {"n": n, "text": "x" * 1000}
 
 
+def notify(worker: Worker, n: int) -> None:
+    worker.add_to_hot_skills(f"weights-{n}")
+    worker.emit_event({"event_type": "noted", "payload": {"n": n}})
+    worker.remove_from_hot_skills(f"weights-{n}")
+    assert f"weights-{n}" not in worker.get_hot_skills_state()
+
+
 def fail(n: int):
     raise ValueError(n)
 
@@ -38,7 +45,7 @@ async def never_ends(n: int):
     await asyncio.Event().wait()
 
 
-SKILLS = ("in_a_process", "on_the_loop", "in_a_thread", "fail", "never_ends")
+SKILLS = ("in_a_process", "on_the_loop", "in_a_thread", "notifies", "fail", "never_ends")
 
 
 def make_worker() -> Worker:
@@ -48,4 +55,18 @@ def make_worker() -> Worker:
         worker.skill(events={"step": {"type": "object"}})(skill)
     worker.skill(fail)
     worker.skill(never_ends)
+
+    @worker.skill
+    def notifies(n: int) -> dict[str, int]:
+        notify(worker, n)
+        return {"n": n}
+
+    @worker.on_command("note")
+    def note(command: WorkerCommand) -> None:
+        notify(worker, command.params["n"])
+
+    @worker.on_command("note_on_loop")
+    async def note_on_loop(command: WorkerCommand) -> None:
+        notify(worker, command.params["n"])
+
     return worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -80,8 +81,9 @@ def main() -> None:
     metavar="N",
     help="Keep N processes running, with ids WORKER_ID-1 to -N (WORKER_PROCESSES, else 1).",
 )
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port of the health server (WORKER_PORT).")
 @click.option("--member", hidden=True)
-def run(app: str, health_check: bool, reload: bool, workers: int | None, member: str | None) -> None:
+def run(app: str, health_check: bool, reload: bool, workers: int | None, port: int | None, member: str | None) -> None:
     """Run a worker until SIGINT, SIGTERM or SIGHUP.
 
     The first signal lets running tasks finish, for at most WORKER_SHUTDOWN_TIMEOUT seconds; a second one cuts that
@@ -98,6 +100,8 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, member:
       3  the shutdown was cut short: a second signal came, or it took too long
       4  results were lost: they could neither be delivered nor stored
     """
+    if port is not None:
+        os.environ["WORKER_PORT"] = str(port)
     from avtomatika_worker.cli.run import run_command
 
     run_command(app, health_check=health_check, reload=reload, workers=workers, member=member)
@@ -226,8 +230,14 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
 @main.command()
 @click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where to find the Worker, to check its skills.")
 @click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a separate probe.")
+@click.option(
+    "--migrate",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIRECTORY",
+    help="Read a project written for the official SDK instead, and list what will differ.",
+)
 @_JSON
-def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
+def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) -> None:
     """Check whether a worker can work, and say what to do if it cannot.
 
     Checks the configuration, the skills, the port, the directories, the file store (a 1 kB object is written, read and
@@ -239,6 +249,7 @@ def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
     worker doctor
     worker doctor --app app.main:worker
     worker doctor --app app.main:worker --json
+    worker doctor --migrate .
 
     \b
     Exit codes, by the worst finding:
@@ -248,6 +259,10 @@ def doctor(app: str | None, own_id: bool, as_json: bool) -> None:
     """
     from avtomatika_worker.cli.doctor import doctor_command
 
+    if migrate is not None:
+        from avtomatika_worker.cli.doctor_migrate import migrate_command
+
+        migrate_command(migrate, as_json=as_json)
     doctor_command(app, as_json=as_json, own_id=own_id)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError, SlotTunerKind
 from avtomatika_worker.config.env_file import read_env_file
 from avtomatika_worker.config.environment import load_settings, read_setting, unknown_variables, with_number
@@ -9,6 +11,9 @@ from avtomatika_worker.config.reference import SettingDoc, describe
 from avtomatika_worker.config.settings import Settings
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.policy.rotation import Mode as MultiOrchestratorMode
+
+if TYPE_CHECKING:
+    from avtomatika_worker.compat.worker_config import WorkerConfig
 
 __all__ = [
     "LogFormat",
@@ -20,6 +25,7 @@ __all__ = [
     "Settings",
     "SkillsOnError",
     "SlotTunerKind",
+    "WorkerConfig",
     "describe",
     "load_settings",
     "read_env_file",
@@ -27,3 +33,11 @@ __all__ = [
     "unknown_variables",
     "with_number",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "WorkerConfig":  # where users of the official SDK look for it; it imports this package itself
+        from avtomatika_worker.compat.worker_config import WorkerConfig
+
+        return WorkerConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from avtomatika_worker.errors import ConfigError
 
-_LINE: Final = re.compile(r"(?:export\s+)?(?P<key>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>.*)")
+_LINE: Final = re.compile(r"(?:export\s+)?(?P<key>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>.*)", re.DOTALL)
 _SINGLE: Final = re.compile(r"'(?P<text>[^']*)'\s*(?:#.*)?")
 _DOUBLE: Final = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"\s*(?:#.*)?')
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
+_LONGEST: Final = 1_000
+"""Lines that a value may have."""
+
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -19,8 +23,8 @@ def read_env_file(path: str | Path) -> dict[str, str]:
     r"""Return the variables of a file of ``KEY=VALUE`` lines.
 
     Supports ``export`` before a key, comments, and values in single (literal) or double quotes (``\n``, ``\"``,
-    ``\\``); nothing is expanded. A repeated key has its last value. Raises ConfigError that names every other line
-    without showing it, as it may be a secret.
+    ``\\``), over several lines too; nothing is expanded. A repeated key has its last value. Raises ConfigError that
+    names every other line without showing it, as it may be a secret.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -29,8 +33,8 @@ def read_env_file(path: str | Path) -> dict[str, str]:
         raise ConfigError([f"{path}: cannot be read: {reason}"]) from None
     values: dict[str, str] = {}
     problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        stripped = line.strip()
+    for number, text in _statements(lines):
+        stripped = text.strip()
         if not stripped or stripped.startswith("#"):
             continue
         try:
@@ -42,6 +46,29 @@ def read_env_file(path: str | Path) -> dict[str, str]:
     if problems:
         raise ConfigError(problems)
     return values
+
+
+def _statements(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yield each line, with those that its quoted value goes on in, and the number of the first."""
+    number = 0
+    while number < len(lines):
+        last = _end_of_value(lines, number)
+        yield number + 1, "\n".join(lines[number : last + 1])
+        number = last + 1
+
+
+def _end_of_value(lines: list[str], first: int) -> int:
+    """Return the line in which the value of a line ends; the same one when it is not quoted, or never ends."""
+    match = _LINE.fullmatch(lines[first].strip())
+    if match is None or not match["value"].startswith(("'", '"')):
+        return first
+    ends = _SINGLE if match["value"].startswith("'") else _DOUBLE
+    for last in range(first, min(len(lines), first + _LONGEST)):
+        text = "\n".join(lines[first : last + 1]).strip()
+        found = _LINE.fullmatch(text)
+        if found is not None and ends.fullmatch(found["value"]):
+            return last
+    return first
 
 
 def _parse_line(line: str) -> tuple[str, str]:

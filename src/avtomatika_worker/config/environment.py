@@ -6,7 +6,7 @@ import difflib
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -38,7 +38,6 @@ _DELAYS: Final = (
     ("result_retry_initial_delay", "result_retry_max_delay"),
     ("transfer_retry_initial_delay", "transfer_retry_max_delay"),
 )
-_KEYS: Final = frozenset({"require_task_signature", "orchestrator_secret_key", "orchestrators_config"})
 _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
 
 
@@ -62,7 +61,8 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
         else:
             if value is not None:
                 values[name] = _frozen(value)
-    values[_EXTRA] = MappingProxyType(_extra(environ) | dict(overrides.get(_EXTRA) or {}))
+    values[_EXTRA] = MappingProxyType(extra_capabilities(environ) | dict(overrides.get(_EXTRA) or {}))
+    values["port_is_asked_for"] = "port" in values
     values["worker_id_is_random"] = "worker_id" not in values
     values.setdefault("worker_id", str(uuid.uuid4()))
     settings = Settings(**values)
@@ -79,7 +79,9 @@ def read_setting(environ: Mapping[str, str], name: str) -> Any:
         value = _value(spec, environ, name, None)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    return declared.default if value is None else value
+    if value is not None:
+        return value
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
 def with_number(settings: Settings, number: int, base_id: str) -> Settings:
@@ -142,7 +144,7 @@ def _frozen(value: Any) -> Any:
     return MappingProxyType(dict(value)) if is_mapping(value) else value
 
 
-def _extra(environ: Mapping[str, str]) -> dict[str, Any]:
+def extra_capabilities(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the custom capabilities."""
     return {
         name.removeprefix(EXTRA_PREFIX).lower(): loose_json(value.strip())
@@ -157,7 +159,6 @@ def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
         *_delay_problems(settings, broken),
         *_pair_problems(settings, broken),
         *_slot_problems(settings, broken),
-        *_signature_problems(settings, broken),
         *_lease_problems(settings, broken),
     ]
 
@@ -182,13 +183,6 @@ def _slot_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
     if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
         at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
         yield f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}"
-
-
-def _signature_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
-    keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
-    if settings.require_task_signature and keyless and broken.isdisjoint(_KEYS):
-        name, key = _variable("require_task_signature"), _variable("orchestrator_secret_key")
-        yield f"{name}=true: needs a key to check with, {key}; it is missing for {', '.join(keyless)}"
 
 
 def _lease_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:

@@ -354,6 +354,7 @@ class Settings(ScalingSettings, SecuritySettings):
     )
     extra_capabilities: Mapping[str, Any] = field(default_factory=_nothing)
     worker_id_is_random: bool = field(default=False, compare=False)
+    port_is_asked_for: bool = field(default=False, compare=False)
 
     @property
     def effective_token(self) -> str | None:
@@ -381,8 +382,10 @@ class Settings(ScalingSettings, SecuritySettings):
         """The devices to announce."""
         if self.worker_devices or (self.gpu_model is None and self.gpu_vram_gb is None):
             return self.worker_devices
-        properties = {} if self.gpu_vram_gb is None else {"vram_gb": self.gpu_vram_gb}
-        return (HardwareDevice(type="gpu", model=self.gpu_model, properties=properties),)
+        memory = self.gpu_vram_gb
+        # Requirements are matched by either name: the official SDK announces the second.
+        properties = {} if memory is None else {"vram_gb": memory, "memory_gb": memory}
+        return (HardwareDevice(type="gpu", id="0", model=self.gpu_model, properties=properties),)
 
 
 @cache

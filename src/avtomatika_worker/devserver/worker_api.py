@@ -16,17 +16,20 @@ from avtomatika_worker.devserver.answers import Answers, break_connection, commo
 from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.command_socket import CommandChannels
 from avtomatika_worker.devserver.faults import Fault, FaultBook
+from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.orchestrator import Orchestrator, ResultMetadataError
 from avtomatika_worker.devserver.polls import Polls
 from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.devserver.snapshots import RecordedCall
 from avtomatika_worker.devserver.task_payloads import task_bytes
 from avtomatika_worker.devserver.verification import IssuedTokens, RateLimiter, Refusal, TokenDesk, Verifier
+from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.codec import (
     EVENT_PATH,
     REFRESH_PATH,
     REGISTER_PATH,
     RESULT_PATH,
+    SKILL_CALL_PATH,
     TOKEN_HEADER,
     TOKEN_PATH,
     VERSION_HEADER,
@@ -106,6 +109,7 @@ class WorkerApi:
             web.post(EVENT_PATH, self._serving("event", self._event)),
             web.post(TOKEN_PATH, self._serving("token", self._token)),
             web.post(REFRESH_PATH, self._serving("token", self._refresh)),
+            web.post(SKILL_CALL_PATH, self._serving("skill_call", self._call_skill)),
             web.get(commands_path(worker), self._websocket, allow_head=False),
         ]
 
@@ -253,6 +257,19 @@ class WorkerApi:
         if status == "event_accepted":
             return {"status": status}
         return {"status": "error", "code": status.upper(), "message": _IGNORED[status]}
+
+    async def _call_skill(self, _request: web.Request, call: RecordedCall) -> _Body:
+        """Run a skill for another one. No released orchestrator has this route: it is that of `OrchestratorClient`."""
+        try:
+            wish = as_object(orjson.loads(call.body))
+        except ValueError:
+            raise Refusal(400, "not JSON") from None
+        skill: object = wish.get("skill_name")
+        params: object = wish.get("params", {})
+        if not isinstance(skill, str) or not is_mapping(params):
+            raise Refusal(400, "skill_name must be a text, and params an object")
+        job = await self._orchestrator.submit(NewJob(skill=skill, params=params)).done(None)
+        return {"job_id": job.job_id, "status": job.result_status, "data": job.result, "error": job.error}
 
     async def _token(self, request: web.Request, _call: RecordedCall) -> _Body:
         worker_id = request.headers.get(WORKER_ID_HEADER)

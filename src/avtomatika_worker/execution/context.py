@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 if TYPE_CHECKING:
@@ -18,18 +18,19 @@ class TaskCancelledError(BaseException):
     """Raised by `TaskContext.raise_if_cancelled`. Like ``CancelledError``, ``except Exception`` does not catch it."""
 
 
-class Sent:
+class Sent(Coroutine[Any, Any, bool]):
     """The answer of ``send_event`` and ``send_progress``.
 
     True when the message passed validation and is on its way. Await it in ``async def`` skills: that also waits while
     the task's queue of events is full. In a plain ``def`` it is complete as it is.
     """
 
-    __slots__ = ("_accepted", "_room")
+    __slots__ = ("_accepted", "_room", "_wait_begun")
 
     def __init__(self, *, accepted: bool, room: Callable[[], Generator[Any, None, None]] | None = None) -> None:
         self._accepted = accepted
         self._room = room
+        self._wait_begun: Generator[Any, None, bool] | None = None
 
     def __bool__(self) -> bool:
         return self._accepted
@@ -41,9 +42,32 @@ class Sent:
         return hash(self._accepted)
 
     def __await__(self) -> Generator[Any, None, bool]:
+        """Wait for room, and return whether it is on its way."""
+        return self._wait()
+
+    def _wait(self) -> Generator[Any, None, bool]:
         if self._room is not None:
             yield from self._room()
         return self._accepted
+
+    # A coroutine as far as ``asyncio.create_task(send_event(…))`` asks; nothing is wrong when nobody awaits it.
+
+    def send(self, value: Any, /) -> Any:
+        """Go on waiting, as an event loop does."""
+        return self._waiting().send(value)
+
+    def throw(self, error: Any, /, *args: Any) -> Any:
+        """End the wait with an error."""
+        return self._waiting().throw(error, *args)
+
+    def close(self) -> None:
+        """End the wait."""
+        self._waiting().close()
+
+    def _waiting(self) -> Generator[Any, None, bool]:
+        if self._wait_begun is None:
+            self._wait_begun = self._wait()
+        return self._wait_begun
 
     def __repr__(self) -> str:
         return f"Sent({self._accepted})"

@@ -23,6 +23,7 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed,
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.execution.task_boundary import TaskBoundary
+from avtomatika_worker.execution.watched_call import watched
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.jsonable import to_plain
@@ -103,7 +104,7 @@ class Pipeline:
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
         with TaskBoundary() as boundary:
-            value = await run_skill(skill, ctx, self._runners, self._tracing)
+            value = await self._called(skill, ctx)
             return self.read_result(value, skill, controls)
         return boundary.failure
 
@@ -120,11 +121,24 @@ class Pipeline:
         if skill.options.in_process:
             return cast("Outcome", value)
         if controls.used_files is not None:
-            controls.used_files.note_returned(map(str, paths_in(value)))
+            controls.used_files.note_returned(paths_in(value))
         elif skill.write is to_plain and not self._watched:
             copy = skill.contract.output_schema is not None
             return from_value(value, skill.results, partial(write_data, controls, copy=copy))
         return from_value(value, skill.results, skill.write)
+
+    async def _called(self, skill: Skill, ctx: TaskContext) -> object:
+        """Call the skill, and let who looks at the call see how it ended."""
+        call = watched.get()
+        if call is None:
+            return await run_skill(skill, ctx, self._runners, self._tracing)
+        try:
+            value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
+        except BaseException as error:
+            call.end(error=error)
+            raise
+        call.end(value)
+        return value
 
 
 def _as_it_is(_: TaskContext, returned: object) -> Outcome:

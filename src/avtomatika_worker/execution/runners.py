@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
+from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
 from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.skill import Skill
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Threads:
@@ -64,17 +68,22 @@ class Runners:
     processes: Processes
 
 
-async def run_skill(skill: Skill, ctx: TaskContext, runners: Runners, tracing: Tracing) -> Any:
-    """Bind the skill's arguments and run it where it belongs.
+async def run_skill(
+    skill: Skill, ctx: TaskContext, runners: Runners, tracing: Tracing, extra: Mapping[str, Any] = _NOTHING
+) -> Any:
+    """Bind the skill's arguments and run it where it belongs; ``extra`` are keyword arguments besides.
 
     Raises `InvalidInputError` for params that do not fit, ``CancelledError`` when the task was cancelled, and whatever
     the skill raises.
     """
     if skill.options.in_process:  # which also binds its arguments
+        if extra:
+            raise PermanentError(f"a middleware gives {', '.join(extra)} to a skill that runs in another process")
         with tracing.span("skill"):
             return await runners.processes.run(skill, controls_of(ctx))
     with tracing.span("validate"):
         args, kwargs = skill.bind(controls_of(ctx))
+        kwargs.update(extra)
     try:
         with tracing.span("skill"):
             if skill.is_async:

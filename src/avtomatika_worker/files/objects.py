@@ -31,6 +31,11 @@ def expect_anything(_info: ObjectInfo) -> None:
 class Objects(Protocol):
     """Moves files from and to object stores. Its methods raise a `TaskError` that says what failed."""
 
+    @property
+    def stores_results(self) -> bool:
+        """Whether there is a place for files of results."""
+        ...
+
     async def fetch(
         self,
         uri: str,

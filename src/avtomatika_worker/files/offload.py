@@ -86,6 +86,30 @@ def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable
     return check
 
 
+def facts_of(metadata: Any) -> dict[str, Any]:
+    """Return ``size`` and ``etag`` of a dict, or of an object with such attributes."""
+    return metadata if is_dict(metadata) else {name: getattr(metadata, name, None) for name in ("size", "etag")}
+
+
+def verification(uri: str, metadata: Any) -> Callable[[ObjectInfo], None]:
+    """Return what checks an object against ``size`` and ``etag`` of a dict or an object.
+
+    It raises `IntegrityMismatchError`.
+    """
+    given = facts_of(metadata)
+
+    def check(info: ObjectInfo) -> None:
+        found = {"size": info.size, "etag": plain_etag(info.etag)}
+        for fact, wanted in _facts(given).items():
+            if found[fact] is not None and found[fact] != wanted:
+                raise IntegrityMismatchError(
+                    f"{uri} has {fact} {found[fact]}, its metadata say {wanted}",
+                    {"uri": uri, "fact": fact, "expected": wanted, "found": found[fact]},
+                )
+
+    return check
+
+
 def _is_about(entry: Any, name: str, uri: str, place: Place) -> bool:
     if not is_dict(entry):
         return False

@@ -70,6 +70,11 @@ class Transfers:
         self._small = asyncio.Semaphore(most * _SMALL_AT_ONCE)
         self._large_uploads = asyncio.Semaphore(_LARGE_UPLOADS)
 
+    @property
+    def stores_results(self) -> bool:
+        """Whether there is a place for files of results."""
+        return self._stores.settings.results_uri is not None
+
     def target(self, key: str) -> str:
         """Return the URI of ``key`` in the store for results. Raises `DependencyMissingError` if there is none."""
         return self._stores.target(key)

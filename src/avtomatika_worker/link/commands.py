@@ -31,7 +31,10 @@ _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 
 class Commands:
-    """Listens to one orchestrator. ``on_cancel`` gets the ids to cancel."""
+    """Listens to one orchestrator. ``on_cancel`` gets the ids to cancel.
+
+    ``on_command`` gets every other command, and returns false for one that it does not know.
+    """
 
     def __init__(
         self,
@@ -40,9 +43,11 @@ class Commands:
         *,
         tls: TlsFiles | None = None,
         max_message: int = MAX_MESSAGE,
+        on_command: Callable[[Command], bool] = lambda _: False,
     ) -> None:
         self._link = link
         self._on_cancel = on_cancel
+        self._on_command = on_command
         self._tls = tls
         self._max_message = min(max_message, MAX_MESSAGE)
         self.connected: bool = False
@@ -110,7 +115,7 @@ class Commands:
         if command.command == CANCEL_TASK and ids:
             # The task id is the precise one; the job id would also stop the other branches of a parallel job.
             self._on_cancel(self._link, ids[:1])
-        else:
+        elif not self._on_command(command):
             self._link.faults.log(
                 _log, logging.INFO, "command %.100r ignored: not known here", command.command, action="command_unknown"
             )

@@ -278,12 +278,14 @@ class Link:
         return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
 
     @contained
-    async def ask(self, write: Callable[[], Request], *, breaks_on_500: bool = False) -> Response:
+    async def ask(
+        self, write: Callable[[], Request], *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False
+    ) -> Response:
         """Send the request that ``write`` returns; if its access token is refused, renew that and send another.
 
         Raises as `call`, and what ``write`` raises.
         """
-        return await self._ask(write, breaks_on_500=breaks_on_500)
+        return await self._ask(write, timeout, breaks_on_500=breaks_on_500)
 
     async def _ask(
         self, write: Callable[[], Request], timeout: float = CALL_TIMEOUT, *, breaks_on_500: bool = False

@@ -65,7 +65,7 @@ class UsageMonitor:
         return attempted(self._usage, self._without)  # user code, or a restricted /proc: heartbeats continue
 
     def _usage(self) -> ResourcesUsage | None:
-        usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False)
+        usage = msgspec.convert(self._measure(), ResourcesUsage, strict=False, from_attributes=True)
         canonical_bytes(msgspec.to_builtins(usage), NEUTRAL)  # finds what would fail every heartbeat, such as NaN
         return usage
 

@@ -10,8 +10,10 @@ from avtomatika_worker.observability.log_context import (
     reset_log_context,
 )
 from avtomatika_worker.observability.logging import configure_logging
+from avtomatika_worker.observability.telemetry import ObservabilityManager
 
 __all__ = [
+    "ObservabilityManager",
     "TaskContextFilter",
     "bind_log_context",
     "configure_logging",

@@ -52,7 +52,7 @@ class Gpus:
             type="gpu",
             id=unit,
             model=name.decode(errors="replace") if isinstance(name, bytes) else name,
-            properties={"vram_gb": round(memory / _GIB, 2)},
+            properties={"vram_gb": round(memory / _GIB, 2), "memory_gb": round(memory / _GIB, 2)},
         )
 
     def _usage(self, unit: str, handle: Any) -> DeviceUsage | None:

@@ -7,12 +7,15 @@ for ``/metrics``, and OTLP over HTTP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or t
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import propagate, trace
@@ -33,6 +36,9 @@ from avtomatika_worker.observability.telemetry import ObservabilityManager, Tele
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.protocol.messages import Task
 
+_log: Final = logging.getLogger("avtomatika_worker")
+
+_GRPC_PORT: Final = 4317
 _SCOPE: Final = "avtomatika_worker"
 FLUSH_TIMEOUT: Final = 3.0
 """Seconds for which a worker's shutdown waits for spans and metrics to be sent."""
@@ -67,7 +73,7 @@ def _own_tracers(resource: Resource) -> TracerProvider | None:
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or not _exports("TRACES"):
         return None
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(_exporter("TRACES", OTLPSpanExporter, "trace_exporter")))
     trace.set_tracer_provider(provider)
     return provider
 
@@ -78,7 +84,8 @@ def _own_meters(resource: Resource) -> MeterProvider | None:
         return None
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if _exports("METRICS"):
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+        exporter = _exporter("METRICS", OTLPMetricExporter, "metric_exporter")
+        readers.append(PeriodicExportingMetricReader(exporter))
     provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
     otel_metrics.set_meter_provider(provider)
     return provider
@@ -88,6 +95,29 @@ def _exports(signal: str) -> bool:
     """Whether a signal is exported over OTLP."""
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return bool(endpoint) and os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp") != "none"
+
+
+def _exporter(signal: str, over_http: Callable[[], Any], module: str) -> Any:
+    """Return a signal's exporter: gRPC where the protocol, or the port that is gRPC's, says so and it is installed."""
+    protocol, endpoint = _told(signal, "PROTOCOL"), _told(signal, "ENDPOINT")
+    if protocol != "grpc" and (protocol or urlsplit(endpoint).port != _GRPC_PORT):
+        return over_http()
+    try:
+        grpc = importlib.import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
+    except ImportError:
+        _log.warning(
+            "%s speaks OTLP over gRPC, which is not installed: posts over HTTP go there, and are refused; name the port"
+            " for HTTP (4318), or pip install opentelemetry-exporter-otlp-proto-grpc",
+            endpoint or protocol,
+            extra={"action": "otlp_protocol"},
+        )
+        return over_http()
+    return getattr(grpc, over_http.__name__)()
+
+
+def _told(signal: str, what: str) -> str:
+    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{what}")
+    return (own or os.environ.get(f"OTEL_EXPORTER_OTLP_{what}") or "").strip()
 
 
 def _close(recorder: OtelRecorder, providers: Sequence[TracerProvider | MeterProvider]) -> None:

@@ -44,6 +44,10 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes | None = None
 
 
+SKILL_CALL_PATH: Final = "/skills/call"
+"""Where `OrchestratorClient` asks for another skill. No orchestrator up to 1.0b30 has it."""
+
+
 def heartbeat_path(worker_id: str) -> str:
     """Return the path for heartbeats."""
     return f"/_worker/workers/{worker_id}"

@@ -292,6 +292,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str | None = None
     job_id: str | None = None
     params: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 CANCEL_TASK = "cancel_task"

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from avtomatika_worker.filepath import FilePath
 from avtomatika_worker.narrowing import is_collection, is_dict, is_list, is_mapping
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.uri_params import PATHS, Place, places
@@ -50,7 +51,7 @@ def paths_in(value: object) -> Iterator[PurePath]:
     todo = [value]
     while todo:
         each = todo.pop()
-        if isinstance(each, PurePath):
+        if isinstance(each, PurePath | FilePath):
             yield each
         elif not isinstance(each, str | bytes) and id(each) not in seen:
             seen[id(each)] = each

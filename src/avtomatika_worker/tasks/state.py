@@ -31,8 +31,8 @@ ASK_AGAIN: Final = 1.0
 class HotCache:
     """What is loaded here. Skills may change it from any thread: ``changed`` is called in theirs."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self.changed: Callable[[], None] = changed
         self._lock = threading.Lock()
         self._names: frozenset[str] = frozenset()
 
@@ -45,13 +45,13 @@ class HotCache:
         """Announce ``name`` as hot."""
         with self._lock:
             self._names |= {name}
-        self._changed()
+        self.changed()
 
     def remove(self, name: str) -> None:
         """Take the announcement back."""
         with self._lock:
             self._names -= {name}
-        self._changed()
+        self.changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,10 @@ class StatePublisher:
         catalogued: Catalogued,
         limiter: ConcurrencyLimiter,
         state_watch: threadsafe.Watch[WorkerState],
+        hot: HotCache | None = None,
     ) -> None:
-        self.hot: HotCache = HotCache(self._changed_anywhere)
+        self.hot: HotCache = hot or HotCache()
+        self.hot.changed = self._changed_anywhere
         self._slots = slots
         self._catalogued = catalogued
         self._limiter = limiter
@@ -124,9 +126,11 @@ class StatePublisher:
 
     @property
     def hot_skills(self) -> tuple[str, ...]:
-        """The skills whose dependencies are all in the hot cache."""
+        """The skills that are in the hot cache themselves, or whose dependencies all are."""
         needs, hot = self._catalogued.dependencies, self.hot.names
-        return tuple(name for name in self._catalogued.skills if needs.get(name) and hot.issuperset(needs[name]))
+        return tuple(
+            name for name in self._catalogued.skills if name in hot or (needs.get(name) and hot.issuperset(needs[name]))
+        )
 
     def state(self) -> WorkerState:
         """Return the state to publish now."""

@@ -51,7 +51,7 @@ class Storage:
 
         Raises OSError if copying fails.
         """
-        named = (path for path in paths_in(value) if isinstance(path, Path) and path.name)
+        named = (path for path in map(Path, paths_in(value)) if path.name)
         files = {str(path): path for path in named if os.path.exists(path)}  # noqa: PTH110 - Path's raises for some
         if not files:
             return plain

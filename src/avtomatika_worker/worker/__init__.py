@@ -1,5 +1,22 @@
-"""`Worker`, the assembly of its services, and the process it runs in."""
+"""`Worker`, the assembly of its services, and the process it runs in.
 
-from avtomatika_worker.worker.worker import Worker
+This is a path at which users of the official SDK look for `Worker` and `SkillBlueprint`: those of `compat`, which stand
+on the core's in the modules here and are therefore imported when they are asked for.
+"""
 
-__all__ = ["Worker"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avtomatika_worker.compat.drop_in import SkillBlueprint, Worker
+
+__all__ = ["SkillBlueprint", "Worker"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from avtomatika_worker.compat import drop_in
+
+        return getattr(drop_in, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import platform
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -54,7 +54,7 @@ def announce(
             devices=settings.devices or host.devices,
         ),
         installed_software={
-            "python": platform.python_version(),
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",  # what requirements are written against
             "avtomatika-worker": __version__,
             **settings.installed_software,
         },

@@ -50,7 +50,7 @@ def assemble(
     workshop = make_workshop(settings, provision, telemetry, prestart=prestart)
     tasks, publisher = make_tasks(settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry)
     announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
-    links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry)
+    links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers)
     poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox)
     monitoring = make_monitoring(
         settings, links.links, outbox, state_watch, to_main, tasks, poller, usage, telemetry, health_check=health_check
@@ -66,7 +66,12 @@ def assemble(
             *(Part(f"the link to {each.label}", each.open, each.close) for each in links.links),
             Part("what skills need", workshop.open),  # last: what else is wrong is known by then
         ],
-        services=[MainService("the poller", poller.run), MainService("the pulse", monitoring.pulse.run)],
+        services=[
+            MainService("the poller", poller.run),
+            MainService("the pulse", monitoring.pulse.run),
+            MainService("the handlers of commands", policies.handlers.run),
+            MainService("the worker's own events", partial(policies.events.run, links.links, outbox)),
+        ],
         link_services=[*links.services, outbox.run, *monitoring.services, *([standby.run] if standby else ())],
         shutdown_timeout=settings.shutdown_timeout,
         loop_factory=loop_factory(),

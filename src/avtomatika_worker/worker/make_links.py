@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +28,12 @@ from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.rotation import Mode
 from avtomatika_worker.protocol.task_verification import TaskGuard
+from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
+
+_log: Final = logging.getLogger("avtomatika_worker.link")
 
 FAILOVER_HEARTBEAT: Final = 2.0
 """Seconds between heartbeats to an orchestrator that another one stands in for: its silence is to be noticed soon."""
@@ -53,17 +57,20 @@ def make_links(
     tasks: TaskRunner,
     usage: UsageMonitor,
     telemetry: Telemetry,
+    handlers: CommandHandlers,
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
     on_cancel = CancellationQueue(to_main, partial(tasks.running.cancel, reason=CancelReason.REQUESTED))
+    _warn_of_missing_keys(settings)
     links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
     services += [_kept(link, TokenRenewal(link).run) for link in links]
     if settings.enable_websockets:
         most = settings.max_response_bytes
-        services += [_kept(link, Commands(link, on_cancel, tls=tls, max_message=most).run) for link in links]
+        commands = [Commands(link, on_cancel, tls=tls, max_message=most, on_command=handlers.take) for link in links]
+        services += [_kept(link, each.run) for link, each in zip(links, commands, strict=True)]
     if tls != TlsFiles():
         services.append(TlsReload(tls, links, settings.tls_reload_interval).run)
     if settings.lease_lost_after is not None:
@@ -115,6 +122,17 @@ def guard_of(orchestrator: OrchestratorSettings, settings: Settings) -> TaskGuar
         signature_required=settings.require_task_signature is not False,
         max_nesting=settings.max_task_nesting,
     )
+
+
+def _warn_of_missing_keys(settings: Settings) -> None:
+    keyless = [each.url for each in settings.orchestrators if each.secret_key is None]
+    if settings.require_task_signature and keyless:
+        _log.warning(
+            "REQUIRE_TASK_SIGNATURE is true, but nothing is checked for %s: the key is missing; set"
+            " ORCHESTRATOR_SECRET_KEY to the orchestrator's",
+            ", ".join(keyless),
+            extra={"action": "signatures_unchecked"},
+        )
 
 
 def _tls(settings: Settings) -> TlsFiles:

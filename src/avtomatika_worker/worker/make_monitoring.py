@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
 from avtomatika_worker._waiting import in_thread
 from avtomatika_worker.config import Settings, SlotTunerKind
 from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import Service
 from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_slots
@@ -27,6 +30,8 @@ from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
 
+_log: Final = logging.getLogger("avtomatika_worker.health")
+
 
 @dataclass(frozen=True, slots=True)
 class Monitoring:
@@ -36,12 +41,27 @@ class Monitoring:
     services: Sequence[Service]
     probe: HealthProbe
     health: HealthServer | None
+    port_is_asked_for: bool = True
 
     def parts(self) -> list[Part]:
         """Return what is opened and closed. A port that is taken is known before anything else is made."""
         if self.health is None:
             return []
-        return [Part("the health server", self.health.open, partial(in_thread, self.health.close))]
+        return [Part("the health server", self._open_health_server, partial(in_thread, self.health.close))]
+
+    def _open_health_server(self) -> None:
+        """Listen. A port that nobody asked for may be taken: by another worker of the same host, for instance."""
+        assert self.health is not None  # noqa: S101 - of `parts`
+        try:
+            self.health.open()
+        except ConfigError as error:
+            if self.port_is_asked_for:
+                raise
+            _log.warning(
+                "there is no health server: %s; set WORKER_PORT to another port, or to 0 for any that is free",
+                error,
+                extra={"action": "health_server_off"},
+            )
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
@@ -79,7 +99,7 @@ def make_monitoring(
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
     probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
-    return Monitoring(pulse, services, probe, health)
+    return Monitoring(pulse, services, probe, health, settings.port_is_asked_for)
 
 
 def _tuning(

@@ -27,9 +27,11 @@ from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Part
+from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.limits import CapacityChecker, ConcurrencyLimiter
 from avtomatika_worker.tasks.runner import TaskRunner, TaskSettings
-from avtomatika_worker.tasks.state import Catalogued, StatePublisher
+from avtomatika_worker.tasks.state import Catalogued, HotCache, StatePublisher
+from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.file_settings import make_files
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 
@@ -42,6 +44,9 @@ class Policies:
     skill_type_limits: Mapping[str, int] = field(default_factory=dict[str, int])
     capacity_checker: CapacityChecker | None = None
     usage_checker: UsageChecker | None = None
+    handlers: CommandHandlers = field(default_factory=CommandHandlers)
+    events: WorkerEvents = field(default_factory=WorkerEvents)
+    hot: HotCache = field(default_factory=HotCache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ def make_tasks(
     """
     slots = Slots(settings.max_concurrent_tasks)
     limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
-    publisher = StatePublisher(slots, Catalogued(registry.names(), policies.skill_dependencies), limiter, state_watch)
+    catalogued = Catalogued(registry.names(), policies.skill_dependencies)
+    publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot)
     task_settings = TaskSettings(
         worker_id=settings.worker_id,
         strict_events=settings.strict_event_validation,

@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -138,17 +138,18 @@ class Worker(SkillDecorator):
         """
         self._policies = replace(self._policies, usage_checker=checked_function("the usage checker", checker))
 
-    def load_skills(self, settings: Settings) -> None:
-        """Load the skills directory once, and check every skill.
+    def load_skills(self, source: Settings) -> Awaitable[None] | None:
+        """Load the skills directory of the settings once, and check every skill.
 
         Raises `SkillLoadError` for a module that cannot be imported (unless ``WORKER_SKILLS_ON_ERROR=skip``),
         `SkillDefinitionError`, `ResourceError`, and `ConfigError` when the directory was named and does not exist.
         """
         if not self._skills_loaded:
-            self._load_directory(settings)
+            self._load_directory(source)
             self._skills_loaded = True
         self._registry.freeze()
         self._provide("", {})  # finds what no process could import, or nobody could make
+        return None
 
     # ------------------------------------------------------------------------------------------ running
 

@@ -10,6 +10,7 @@ from avtomatika_worker import (
     ContractViolationError,
     DependencyError,
     DependencyMissingError,
+    FilePath,
     IntegrityMismatchError,
     InternalError,
     InvalidInputError,
@@ -19,6 +20,7 @@ from avtomatika_worker import (
     S3Uri,
     SecurityError,
     SkillBlueprint,
+    StoredUri,
     SyncTaskFiles,
     TaskContext,
     TaskError,
@@ -34,18 +36,18 @@ skills = SkillBlueprint("files")
 
 @skills.skill
 async def with_files(source: Path, where: S3Uri, files: TaskFiles) -> dict[str, Path | S3Uri]:
-    assert_type(await files.get_root(), Path)
-    assert_type(await files.path_to("a/b.txt"), Path)
+    assert_type(await files.get_root(), FilePath)
+    assert_type(await files.path_to("a/b.txt"), FilePath)
     assert_type(await files.exists("a"), bool)
     assert_type(await files.list("a", recursive=True), list[str])
     assert_type(await files.read("a"), str)
     assert_type(await files.read(source, "rb"), bytes)
-    assert_type(await files.write("a", "text"), Path)
-    assert_type(await files.write("a", b"bytes", "ab"), Path)
+    assert_type(await files.write("a", "text"), FilePath)
+    assert_type(await files.write("a", b"bytes", "ab"), FilePath)
     await files.write_json("a.json", {"a": 1})
-    assert_type(await files.upload_file("a", target="kept/a"), S3Uri)
-    assert_type(await files.upload_dir("a"), S3Uri)
-    assert_type(await files.download_file(where, "b"), Path)
+    assert_type(await files.upload_file("a", target="kept/a"), StoredUri)
+    assert_type(await files.upload_dir("a"), StoredUri)
+    assert_type(await files.download_file(where, "b"), FilePath)
     assert_type((where.scheme, where.bucket, where.key, where.is_prefix), tuple[str, str, str, bool])
     async with files.open("log", "a") as file:
         assert_type(await file.write("line"), int)
@@ -60,8 +62,8 @@ def with_files_in_a_thread(files: TaskFiles, ctx: TaskContext, telemetry: Observ
     assert_type(ctx.files, TaskFiles)
     assert_type(files.sync.read("a", "rb"), bytes)
     assert_type(files.sync.read("a"), str)
-    assert_type(files.sync.upload_file("a"), S3Uri)
-    assert_type(files.sync.download_file("s3://bucket/key"), Path)
+    assert_type(files.sync.upload_file("a"), StoredUri)
+    assert_type(files.sync.download_file("s3://bucket/key"), FilePath)
     with files.sync.open("a") as file:
         file.read()
     ctx.add_cost("tokens", 12)

@@ -19,7 +19,7 @@ worker = Worker(worker_type="test")
 blueprint = SkillBlueprint("test")
 
 Worker(worker_typ="test")  # expect-error: no such keyword
-Worker("test")  # expect-error: keywords only
+Worker("test", "4")  # expect-error: a number, by position too
 Worker(max_concurrent_tasks="4")  # expect-error: a number
 Worker(skill_dependencies={"resize": 3})  # expect-error: a list of names
 

@@ -22,16 +22,20 @@ async def _directory(controls: Controls) -> str:
     return str(await controls.files.files.get_root())
 
 
-async def _upload_file(controls: Controls, name: str, target: str | None) -> str:
-    return str(await controls.files.upload_file(name, target))
+async def _upload_file(controls: Controls, name: str, target: str | None) -> dict[str, Any]:
+    return (await controls.files.upload_file(name, target)).fields()
 
 
-async def _upload_dir(controls: Controls, name: str, target: str | None) -> str:
-    return str(await controls.files.upload_dir(name, target))
+async def _upload_dir(controls: Controls, name: str, target: str | None) -> dict[str, Any]:
+    return (await controls.files.upload_dir(name, target)).fields()
 
 
-async def _download(controls: Controls, uri: str, name: str | None) -> str:
-    return str(await controls.files.download_file(uri, name))
+async def _upload_json(controls: Controls, name: str) -> dict[str, Any] | None:
+    return await _upload_file(controls, name, None) if controls.files.stores_results else None
+
+
+async def _download(controls: Controls, uri: str, name: str | None, facts: dict[str, Any] | None) -> str:
+    return str(await controls.files.download_file(uri, name, facts))
 
 
 def _note_returned(controls: Controls, paths: list[str]) -> None:
@@ -60,5 +64,6 @@ _ASKED: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     "directory": _directory,
     "upload_file": _upload_file,
     "upload_dir": _upload_dir,
+    "upload_json": _upload_json,
     "download": _download,
 }

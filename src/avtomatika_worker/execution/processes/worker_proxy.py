@@ -19,12 +19,13 @@ from avtomatika_worker.execution.processes.child_connection import ChildConnecti
 from avtomatika_worker.execution.processes.wire import error_from
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import Objects
+from avtomatika_worker.files.offload import facts_of
 from avtomatika_worker.files.permit import Permit
+from avtomatika_worker.files.stored_uri import StoredUri
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.files.workspace import Name, Workspace
 from avtomatika_worker.protocol.dialects import OLDEST
-from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
-from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT, FileMetadata, Task
 
 _T = TypeVar("_T")
 Notify = Callable[..., None]
@@ -150,6 +151,10 @@ class _Directories:
         del path
 
 
+def _stored(fields: dict[str, Any]) -> StoredUri:
+    return StoredUri(FileMetadata(**fields))
+
+
 class _Files(FileOperations):
     """Files are read and written here, in the directory that the worker knows; it also moves them."""
 
@@ -167,14 +172,24 @@ class _Files(FileOperations):
         )
         self._call = ask
 
-    async def upload_file(self, name: Name, target: str | None = None) -> S3Uri:
-        return S3Uri(await self._ask("upload_file", os.fspath(name), target))
+    @property
+    def stores_results(self) -> bool:
+        return True  # the worker knows, and is asked
 
-    async def upload_dir(self, name: Name = "", target: str | None = None) -> S3Uri:
-        return S3Uri(await self._ask("upload_dir", os.fspath(name), target))
+    async def write_json(self, name: Name, value: Any) -> StoredUri | None:
+        await self.disk.run(self.workspace.write_json, name, value)
+        stored = await self._ask("upload_json", os.fspath(name))
+        return None if stored is None else _stored(stored)
 
-    async def download_file(self, uri: str, name: Name | None = None) -> Path:
-        return Path(await self._ask("download", uri, None if name is None else os.fspath(name)))
+    async def upload_file(self, name: Name, target: str | None = None) -> StoredUri:
+        return _stored(await self._ask("upload_file", os.fspath(name), target))
+
+    async def upload_dir(self, name: Name = "", target: str | None = None) -> StoredUri:
+        return _stored(await self._ask("upload_dir", os.fspath(name), target))
+
+    async def download_file(self, uri: str, name: Name | None = None, verify_meta: Any = None) -> Path:
+        facts = None if verify_meta is None else facts_of(verify_meta)
+        return Path(await self._ask("download", uri, None if name is None else os.fspath(name), facts))
 
     def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Do ``work`` and wait for it, in a thread without a loop. Raises RuntimeError on one."""

@@ -1,0 +1,45 @@
+"""Names that the official SDK has had, or has, and this one does not: what to write in their place."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from avtomatika_worker.errors import ConfigError
+
+ARGUMENTS: Final = {
+    "task_type_limits": "it is skill_type_limits= now",
+    "http_session": (
+        "the worker makes its own connections; proxies are set by HTTP_PROXY and NO_PROXY, certificates by TLS_CA_PATH,"
+        " TLS_CERT_PATH and TLS_KEY_PATH"
+    ),
+    "clients": (
+        "orchestrators are set by ORCHESTRATORS_CONFIG, or WorkerConfig.ORCHESTRATORS; tests use WorkerHarness or"
+        " EmbeddedOrchestrator (avtomatika_worker.testing)"
+    ),
+}
+"""Arguments of ``Worker``."""
+
+ATTRIBUTES: Final = {
+    "task": "it is .skill(…) now",
+    "add_to_hot_cache": "it is .add_to_hot_skills(…) now",
+    "remove_from_hot_cache": "it is .remove_from_hot_skills(…) now",
+    "get_hot_cache": "it is .get_hot_skills_state() now",
+}
+"""Attributes of ``Worker`` and ``SkillBlueprint``."""
+
+
+def refuse_arguments(given: dict[str, Any]) -> None:
+    """Raise `ConfigError` for arguments that exist no more, TypeError for those that never did."""
+    former = [name for name in given if name in ARGUMENTS]
+    if former:
+        raise ConfigError([f"Worker has no argument {name}: {ARGUMENTS[name]}" for name in former])
+    if given:
+        raise TypeError(f"Worker has no argument {', '.join(map(repr, given))}")
+
+
+def no_attribute(owner: object, name: str) -> AttributeError:
+    """Return the error for an attribute that an object does not have."""
+    what = type(owner).__name__
+    if name in ATTRIBUTES:
+        return AttributeError(f"{what} has no {name}: {ATTRIBUTES[name]}", name=name, obj=owner)
+    return AttributeError(f"{what!r} object has no attribute {name!r}", name=name, obj=owner)

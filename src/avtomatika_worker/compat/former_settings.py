@@ -1,0 +1,77 @@
+"""The official SDK's names of settings: which of ours each one is, and what to use in place of the rest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIELDS: Final = {
+    "WORKER_ID": "worker_id",
+    "WORKER_TYPE": "worker_type",
+    "WORKER_PORT": "port",
+    "ORCHESTRATORS": "orchestrators_config",
+    "WORKER_TOKEN": "individual_token",  # what is set in the program wins over both variables
+    "TLS_CA_PATH": "tls_ca_path",
+    "TLS_CERT_PATH": "tls_cert_path",
+    "TLS_KEY_PATH": "tls_key_path",
+    "REQUIRE_TASK_SIGNATURE": "require_task_signature",
+    "SECRET_KEY": "orchestrator_secret_key",
+    "COST_PER_SKILL": "cost_per_skill",
+    "MAX_CONCURRENT_TASKS": "max_concurrent_tasks",
+    "INSTALLED_SOFTWARE": "installed_software",
+    "INSTALLED_ARTIFACTS": "installed_artifacts",
+    "TASK_FILES_DIR": "task_files_dir",
+    "S3_ENDPOINT_URL": "s3_endpoint_url",
+    "S3_ACCESS_KEY": "s3_access_key",
+    "S3_SECRET_KEY": "s3_secret_key",
+    "S3_DEFAULT_BUCKET": "s3_default_bucket",
+    "S3_REGION": "s3_region",
+    "HEARTBEAT_INTERVAL": "heartbeat_interval",
+    "RESULT_RETRY_INITIAL_DELAY": "result_retry_initial_delay",
+    "REGISTRATION_RETRY_INITIAL_DELAY": "registration_retry_initial_delay",
+    "REGISTRATION_RETRY_MAX_DELAY": "registration_retry_max_delay",
+    "RATE_LIMIT_BACKOFF_FLOOR": "rate_limit_wait",
+    "TASK_POLL_TIMEOUT": "task_poll_timeout",
+    "SHUTDOWN_TIMEOUT": "shutdown_timeout",
+    "ENABLE_WEBSOCKETS": "enable_websockets",
+    "MULTI_ORCHESTRATOR_MODE": "multi_orchestrator_mode",
+    "WORKER_SKILLS_DIR": "skills_dir",
+    "STRICT_EVENT_VALIDATION": "strict_event_validation",
+    "WORKER_ENABLE_METRICS": "enable_metrics",
+    "WORKER_BLOB_CACHE_DIR": "blob_cache_dir",
+    "EXTRA_CAPABILITIES": "extra_capabilities",
+}
+"""Attributes of ``WorkerConfig``, and the field of the settings that each one sets."""
+
+RESOURCES: Final = {"cpu_cores": "cpu_cores", "ram_gb": "ram_gb", "devices": "worker_devices"}
+"""The keys of ``WorkerConfig.RESOURCES``, likewise."""
+
+_POLLS: Final = "polls are held by the orchestrator (TASK_POLL_TIMEOUT), and after errors their delays are computed"
+_TELEMETRY: Final = "the load goes with every heartbeat: HEARTBEAT_INTERVAL"
+_HEARTBEATS: Final = "changes are put together for some hundredths of a second, and orchestrators' limits are kept"
+_DETECTED: Final = "it is detected"
+
+MEANINGLESS: Final = {
+    "HOSTNAME": _DETECTED,
+    "IP_ADDRESS": _DETECTED,
+    "RESULT_MAX_RETRIES": "results are sent until they are taken, for RESULT_MAX_AGE seconds",
+    "HEARTBEAT_COOLDOWN": _HEARTBEATS,
+    "HEARTBEAT_DEBOUNCE_DELAY": _HEARTBEATS,
+    "TASK_POLL_ERROR_DELAY": _POLLS,
+    "POLL_BACKOFF_INITIAL": _POLLS,
+    "POLL_BACKOFF_MAX": _POLLS,
+    "POLL_BACKOFF_FACTOR": _POLLS,
+    "IDLE_POLL_DELAY": _POLLS,
+    "WORKER_TELEMETRY_DEADBAND": _TELEMETRY,
+    "WORKER_TELEMETRY_FORCE_INTERVAL": _TELEMETRY,
+}
+"""Attributes that have no counterpart, and what takes their place."""
+
+MEANINGLESS_VARIABLES: Final = {
+    "WORKER_HEARTBEAT_COOLDOWN" if name == "HEARTBEAT_COOLDOWN" else name: advice
+    for name, advice in MEANINGLESS.items()
+    if advice != _DETECTED  # HOSTNAME is in every environment
+}
+"""Variables of the environment that have no counterpart, and what takes their place."""
+
+ALIASES: Final = {"SECRET_KEY": "ORCHESTRATOR_SECRET_KEY", "RATE_LIMIT_BACKOFF_FLOOR": "RATE_LIMIT_WAIT"}
+"""Variables that stand for one of ours, when that is not set itself."""

@@ -1,0 +1,230 @@
+"""`WorkerConfig`: the settings under the official SDK's names, as attributes that a program sets."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from avtomatika_worker.compat.former_environment import translated
+from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS, RESOURCES
+from avtomatika_worker.config.environment import extra_capabilities, load_settings, read_setting
+from avtomatika_worker.config.settings import Settings, setting_fields
+from avtomatika_worker.config.structured import OrchestratorSettings
+from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.narrowing import is_dict, is_list, is_mapping, is_tuple
+
+_log: Final = logging.getLogger("avtomatika_worker")
+
+_KNOWN: Final = (*FIELDS, "RESOURCES", *MEANINGLESS)
+_TEXTS: Final = frozenset({"ORCHESTRATORS", "INSTALLED_ARTIFACTS"})
+"""Attributes whose lists are read as their variable's JSON is."""
+
+
+class InvalidConfigError(ConfigError, ValueError):
+    """A value that a setting cannot have, given to `WorkerConfig`."""
+
+
+class WorkerConfig:
+    """The worker's settings under the official SDK's names: ``config.WORKER_ID``, ``config.HEARTBEAT_INTERVAL``, ….
+
+    An attribute that was not set reads the environment; one that is set wins over it. A value is checked when it is
+    set; all together are when the worker starts, or by `validate`. Lists and dicts may be changed in place. Raises
+    `ConfigError`, which is a ``ValueError`` here, for a value that the setting cannot have.
+    """
+
+    def __init__(self) -> None:
+        self._set: dict[str, Any] = {}
+        self._shown: dict[str, tuple[Any, Any]] = {}
+        self._named: set[str] = set()
+        self._in_use = False
+
+    # ------------------------------------------------------------------------------------------ attributes
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in _KNOWN:
+            raise AttributeError(f"WorkerConfig has no attribute {name!r}{_alike(name)}")
+        if name in self._set:
+            return self._set[name]
+        if name in self._shown:
+            return self._shown[name][0]
+        value = self._read(name)
+        if is_dict(value) or is_list(value) or name == "WORKER_ID":  # may be changed in place; an id is drawn once
+            self._shown[name] = (value, copy.deepcopy(value))
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+            return
+        if name in MEANINGLESS:
+            self._warn(name, f"WorkerConfig.{name} has no effect: {MEANINGLESS[name]}")
+        elif name not in _KNOWN:
+            if name.isupper():
+                self._warn(name, f"WorkerConfig.{name} is no setting{_alike(name)}: nothing reads it")
+            object.__setattr__(self, name, value)
+            return
+        else:
+            _overrides(name, value)
+        if self._in_use:
+            self._warn(name, f"WorkerConfig.{name} was set after the start, which has no effect before the next one")
+        self._set[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._set:
+            del self._set[name]
+        else:
+            object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *_KNOWN]
+
+    def __repr__(self) -> str:
+        return f"WorkerConfig(set: {', '.join(self._set) or 'nothing'})"
+
+    # ------------------------------------------------------------------------------------------ as a whole
+
+    def validate(self) -> None:
+        """Check everything, the environment included. Raises `ConfigError` with all problems."""
+        self.load(os.environ, {})
+
+    def load(self, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+        """Return the settings of ``environ``, what was set here and ``overrides``, the last winning.
+
+        Raises `ConfigError`.
+        """
+        mine = self.overrides()
+        known = {name: text for name, text in translated(environ).items() if name not in self._unset()}
+        try:
+            settings = load_settings(known, **{**mine, **_given(overrides)})
+        except ConfigError as error:
+            raise InvalidConfigError(error.problems) from None
+        drawn = "WORKER_ID" not in self._set and mine.get("worker_id") == settings.worker_id
+        return replace(settings, worker_id_is_random=True) if drawn else settings
+
+    def overrides(self) -> dict[str, Any]:
+        """Return what was set, as overrides for `load_settings`: by the fields' names."""
+        changed = {name: value for name, (value, before) in self._shown.items() if value != before}
+        if "WORKER_ID" in self._shown and not os.environ.get("WORKER_ID", "").strip():
+            changed["WORKER_ID"] = self._shown["WORKER_ID"][0]
+        found: dict[str, Any] = {}
+        for name, value in {**changed, **self._set}.items():
+            if name not in MEANINGLESS:
+                found.update(_overrides(name, value))
+        return found
+
+    def starts(self) -> None:
+        """Take note that the worker starts: what is set from now on comes too late."""
+        self._in_use = True
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _unset(self) -> frozenset[str]:
+        """Return the variables that attributes set to None, or to an empty text, take the place of."""
+        fields = setting_fields()
+        empty = [FIELDS[name] for name, value in self._set.items() if name in FIELDS and value in (None, "")]
+        return frozenset(fields[field][1].variable for field in empty if field in fields)
+
+    def _warn(self, name: str, text: str) -> None:
+        if name not in self._named:
+            self._named.add(name)
+            _log.warning("%s", text, extra={"action": "config_ignored"})
+
+    def _read(self, name: str) -> Any:
+        """Return what the environment says, in the official SDK's form."""
+        environ = translated(os.environ)
+        if name == "RESOURCES":
+            return {key: _official(read_setting(environ, field)) for key, field in RESOURCES.items()}
+        if name in MEANINGLESS:
+            return os.environ.get(name)
+        if name == "WORKER_ID":
+            return environ.get("WORKER_ID", "").strip() or f"worker-{uuid.uuid4()}"
+        if name == "WORKER_TOKEN":
+            return read_setting(environ, "individual_token") or read_setting(environ, "token")
+        if name == "ORCHESTRATORS":
+            urls = read_setting(environ, "orchestrators_config")
+            return _official(urls or (OrchestratorSettings(url=read_setting(environ, "orchestrator_url")),))
+        if name == "EXTRA_CAPABILITIES":
+            return extra_capabilities(environ)
+        return _official(read_setting(environ, FIELDS[name]))
+
+
+def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in overrides.items() if value is not None}
+
+
+def _overrides(name: str, value: Any) -> dict[str, Any]:
+    """Return what an attribute's value sets. Raises `InvalidConfigError`."""
+    if name == "RESOURCES":
+        if not is_mapping(value) or not value.keys() <= RESOURCES.keys():
+            raise InvalidConfigError([f"WorkerConfig.RESOURCES must be a dict of {', '.join(RESOURCES)}"])
+        return {
+            field: _checked(f"RESOURCES[{key!r}]", field, _as_text(value[key]) if key == "devices" else value[key])
+            for key, field in RESOURCES.items()
+            if value.get(key)
+        }
+    field = FIELDS[name]
+    if field == "extra_capabilities":
+        if not is_mapping(value):
+            raise InvalidConfigError(["WorkerConfig.EXTRA_CAPABILITIES must be a dict"])
+        return {field: dict(value)}
+    if value is None or value == "":
+        return {}
+    checked = _checked(name, field, _as_text(value) if name in _TEXTS else value)
+    return {field: checked}
+
+
+def _as_text(value: Any) -> Any:
+    """Return a list as the variable's text would say it; of objects without what is None."""
+    if isinstance(value, str):
+        return value
+    try:
+        plain = msgspec.to_builtins([_plain(each) for each in value])
+        return json.dumps(plain)
+    except (TypeError, ValueError) as error:
+        problem = f"a list of objects is wanted, not one of type {type(value).__name__}: {error}"
+        raise InvalidConfigError([f"WorkerConfig: {problem}"]) from None
+
+
+def _plain(value: Any) -> Any:
+    fields: Any = dict(value) if is_mapping(value) else msgspec.to_builtins(value)
+    return {key: each for key, each in fields.items() if each is not None}
+
+
+def _checked(name: str, field: str, value: Any) -> Any:
+    spec = setting_fields()[field][1]
+    try:
+        return spec.kind.take(value)
+    except ValueError as error:
+        shown = "***" if spec.secret else f"{value!r:.120}"
+        raise InvalidConfigError([f"WorkerConfig.{name} = {shown}: {error}"]) from None
+
+
+def _official(value: Any) -> Any:
+    """Return a setting's value as plain as the official SDK has it."""
+    if isinstance(value, OrchestratorSettings):
+        fields = {"url": value.url, "priority": value.priority, "weight": value.weight}
+        return {**fields, "token": value.token} if value.token else fields
+    if isinstance(value, Path):
+        return str(value)
+    if is_mapping(value):
+        return dict(value)
+    if is_tuple(value):
+        return [_official(each) for each in value]
+    if isinstance(value, msgspec.Struct):
+        return _plain(value)
+    return str(value) if isinstance(value, str) else value
+
+
+def _alike(name: str) -> str:
+    alike = difflib.get_close_matches(name.upper(), _KNOWN, n=1, cutoff=0.8)
+    return f" (did you mean {alike[0]}?)" if alike else ""

@@ -1,0 +1,66 @@
+"""Handlers of the program's own for commands that orchestrators send over the WebSocket. Runs on the main loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from avtomatika_worker.protocol.messages import Command
+from avtomatika_worker.threadsafe import Queue
+
+_log: Final = logging.getLogger("avtomatika_worker.commands")
+
+CommandHandler = Callable[[Command], Any]
+"""Takes a command; ``async def`` or a plain ``def``, which is called in a thread."""
+
+_AT_ONCE: Final = 16
+"""Handlers that run at the same time; further commands wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandHandlers:
+    """The handlers, by the name of their command, and the commands that wait for them."""
+
+    by_name: Mapping[str, CommandHandler] = field(default_factory=dict[str, CommandHandler])
+    _queue: Queue[Command] = field(default_factory=Queue[Command])
+
+    def take(self, command: Command) -> bool:
+        """Take a command, from any thread; false when it has no handler."""
+        if command.command not in self.by_name:
+            return False
+        if not self._queue.put(command):
+            _log.error("command %.100r dropped: too many wait", command.command, extra={"action": "command_dropped"})
+        return True
+
+    async def run(self) -> None:
+        """Call handlers until cancelled; one that fails is logged, and ends nothing."""
+        room = asyncio.Semaphore(_AT_ONCE)
+        threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="command")
+        try:
+            async with asyncio.TaskGroup() as group, aclosing(self._queue.read()) as commands:
+                async for command in commands:
+                    await room.acquire()
+                    task = group.create_task(self._handle(command, threads), name=f"command {command.command}")
+                    task.add_done_callback(lambda _: room.release())
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _handle(self, command: Command, threads: ThreadPoolExecutor) -> None:
+        handler = self.by_name[command.command]
+        try:
+            if inspect.iscoroutinefunction(handler):
+                await handler(command)
+            else:
+                returned = await asyncio.get_running_loop().run_in_executor(threads, handler, command)
+                if inspect.isawaitable(returned):
+                    await returned
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # noqa: BLE001 - user code: whatever it raises, the worker goes on
+            _log.exception("the handler of command %.100r failed", command.command, extra={"action": "command_failed"})
