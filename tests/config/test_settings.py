@@ -23,6 +23,8 @@ from avtomatika_worker.config import (
     unknown_variables,
 )
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.files import progress, store_settings
+from avtomatika_worker.policy import slot_tuner
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 
@@ -333,6 +335,33 @@ def test_unknown_variables_are_ignored_and_likely_misspellings_are_told() -> Non
         "MAX_CONCURENT_TASKS is not a setting of the worker; did you mean MAX_CONCURRENT_TASKS?",
         "WORKER_TOKN is not a setting of the worker; did you mean WORKER_TOKEN?",
     ]
+
+
+def test_a_former_setting_is_named_with_the_value_that_is_fixed_now() -> None:
+    environ = {"WORKER_TRANSFER_ATTEMPTS": "2", "WORKER_SLOT_TUNER_MIN_SLOTS": "2", "WORKER_SLOT_TUNER": "resource"}
+    load_settings(environ)
+    no_longer = "is no longer a setting of the worker; its value is fixed"
+    assert unknown_variables(environ) == [
+        f"WORKER_SLOT_TUNER_MIN_SLOTS {no_longer}: the tuner always leaves {slot_tuner.LEAST_SLOTS} slot",
+        f"WORKER_TRANSFER_ATTEMPTS {no_longer}: a request to a store is sent up to {store_settings.ATTEMPTS} times",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("transfer_part_size", f"{store_settings.PART_SIZE // 1024**2} MiB"),
+        ("transfer_concurrency", f"{store_settings.CONCURRENCY} parts"),
+        ("transfer_retry_initial_delay", f"{store_settings.RETRIES.initial:g} s"),
+        ("transfer_retry_max_delay", f"{store_settings.RETRIES.maximum:g} s"),
+        ("transfer_notice_after", f"every {progress.NOTICE_AFTER:g} s"),
+        ("slot_tuner_memory_target", f"{slot_tuner.MEMORY_TARGET:g} %"),
+        ("WORKER_SLOT_TUNER_CPU_TARGET", f"{slot_tuner.CPU_TARGET:g} %"),
+    ],
+)
+def test_an_override_that_was_a_setting_is_refused_with_the_value_that_is_fixed_now(name: str, value: str) -> None:
+    with pytest.raises(TypeError, match=f"no setting '{name}' any more; its value is fixed: .*{value}"):
+        load_settings({}, **{name: "1"})
 
 
 @given(st.dictionaries(st.sampled_from([row.variable for row in describe()]), st.text(max_size=20)))
