@@ -132,9 +132,13 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("COST_PER_SKILL", '{"a": "b"}', "numbers"),
         ("COST_PER_SKILL", '{"a": NaN}', "not JSON"),
         ("INSTALLED_SOFTWARE", '{"a": 1}', "version"),
-        ("INSTALLED_ARTIFACTS", '[{"version": "1"}]', "[0] lacks 'name'"),
+        ("INSTALLED_ARTIFACTS", '[{"version": "1"}]', "Object missing required field `name` - at `$[0]`"),
         ("INSTALLED_ARTIFACTS", "{}", "JSON list"),
-        ("WORKER_DEVICES", '[{"type": "gpu", "vram": 8}]', "unknown keys 'vram'"),
+        ("WORKER_DEVICES", '[{"type": "gpu", "vram": 8}]', "Object contains unknown field `vram` - at `$[0]`"),
+        ("WORKER_DEVICES", '[{"type": "gpu", "properties": {"n": 1e999}}]', "out of range"),
+        ("WORKER_DEVICES", '[{"type": "gpu"}', "this is not JSON (Input data was truncated)"),
+        ("WORKER_DEVICES", '[{"type": "gpu", "properties": {"a": ' + "[" * 100_000, "this is not JSON"),
+        ("COST_PER_SKILL", '{"a": 1, "b": -1}', "Expected `float` >= 0.0 - at `$['b']`"),
         ("WORKER_DEVICES", "[{", "not JSON"),
         ("TLS_CA_PATH", "/nowhere/ca.pem", "existing file"),
     ],
@@ -237,16 +241,18 @@ def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -
     ("listed", "allowed"),
     [
         ("[]", "at least one"),
-        ('["http://a"]', "[0] must be an object"),
+        ('["http://a"]', "Expected `object`, got `str` - at `$[0]`"),
         ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is listed more than once"),
-        ('[{"url": "http://a", "weight": 0}]', "'weight' must be a whole number ≥ 1"),
-        ('[{"url": "http://a", "priority": true}]', "'priority' must be a whole number"),
+        ('[{"url": "http://a", "weight": 0}]', "Expected `int` >= 1 - at `$[0].weight`"),
+        ('[{"url": "http://a", "priority": true}]', "Expected `int | null`, got `bool` - at `$[0].priority`"),
         (
             '[{"url": "http://a", "prio": 1}]',
-            "unknown keys 'prio' (known: url, priority, weight, token, token_fallback, secret_key)",
+            "priority, weight, token, token_fallback, secret_key: Object contains unknown field `prio` - at `$[0]`",
         ),
-        ('[{"url": "a"}]', "[0]: 'url' must be a URL"),
-        ('[{"url": "http://a", "token": "x y"}]', "[0]: 'token' must be printable"),
+        ('[{"url": "a"}]', "must be a URL such as http://host:8080 or https://host/prefix - at `$[0].url`"),
+        ('[{"url": "http://a", "token": "x y"}]', "(it is sent in an HTTP header) - at `$[0].token`"),
+        ('[{"url": "http://a"}, {"url": "http://b", "token": ""}]', "of length >= 1 - at `$[1].token`"),
+        ('[{"url": "http://a", "token_fallback": "é"}]', "(it is sent in an HTTP header) - at `$[0].token_fallback`"),
     ],
 )
 def test_a_wrong_list_of_orchestrators_names_the_element(listed: str, allowed: str) -> None:
@@ -265,6 +271,14 @@ def test_gpu_variables_make_a_device_and_worker_devices_win() -> None:
 def test_artifacts_have_a_version_even_when_none_is_given() -> None:
     settings = load_settings({"INSTALLED_ARTIFACTS": '[{"name": "llama", "type": "model"}]'})
     assert settings.installed_artifacts == (InstalledArtifact(name="llama", version="unknown", type="model"),)
+
+
+def test_null_and_empty_properties_in_a_list_mean_the_default() -> None:
+    listed = '[{"url": "http://a", "priority": null, "weight": 2, "token": null}]'
+    (orchestrator,) = load_settings({"ORCHESTRATORS_CONFIG": listed}).orchestrators
+    assert orchestrator == OrchestratorSettings(url="http://a", weight=2)
+    devices = load_settings({"WORKER_DEVICES": '[{"type": "tpu", "id": null, "properties": {}}]'}).devices
+    assert devices == (HardwareDevice(type="tpu"),)
 
 
 def test_extra_capabilities_are_json_where_they_are_json() -> None:
@@ -309,6 +323,15 @@ def test_overrides_win_and_none_means_not_given() -> None:
         ({"max_concurrent_tasks": True}, "must be int"),
         ({"enable_metrics": 1}, "must be bool"),
         ({"worker_devices": ("gpu",)}, "must be a tuple of HardwareDevice"),
+        (
+            {"worker_devices": (HardwareDevice(type="gpu", properties={"a": object()}),)},
+            "must be a JSON list of objects",
+        ),
+        ({"worker_devices": (HardwareDevice(type=""),)}, "of length >= 1 - at `$[0].type`"),
+        ({"orchestrators_config": (OrchestratorSettings(url="http://a", weight=0),)}, ">= 1 - at `$[0].weight`"),
+        ({"orchestrators_config": (OrchestratorSettings(url="a"),)}, "must be a URL"),
+        ({"cost_per_skill": {"a": float("inf")}}, "non-negative numbers: Expected `float` <= "),
+        ({"cost_per_skill": {"a": float("nan")}}, "Expected `float` >= 0.0 - at `$['a']`"),
     ],
 )
 def test_overrides_are_checked_like_variables(override: dict[str, Any], allowed: str) -> None:
