@@ -143,6 +143,13 @@ def test_names_that_are_nearly_settings_are_listed():
     assert listed(unknown_variables({"WORKER_TOKN": "x"})[0])
 
 
+def test_former_settings_are_listed():
+    assert listed(unknown_variables({"WORKER_TRANSFER_ATTEMPTS": "3"})[0])
+    with pytest.raises(TypeError) as caught:
+        load_settings({}, transfer_attempts=3)
+    assert listed(str(caught.value))
+
+
 def test_lines_of_a_dotenv_are_listed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("WORKER_ID x\n")

@@ -132,8 +132,6 @@ def worker_settings(bucket: Bucket, tmp_path: Path, **others: Any) -> dict[str, 
         "s3_secret_key": SECRET_KEY,
         "s3_default_bucket": bucket.name,
         "task_files_dir": tmp_path / "payloads",
-        "transfer_retry_initial_delay": 0.01,
-        "transfer_retry_max_delay": 0.05,
         **others,
     }
 

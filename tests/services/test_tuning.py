@@ -5,13 +5,15 @@ import asyncio
 import pytest
 
 from avtomatika_worker import ConfigError, threadsafe
-from avtomatika_worker.config import SlotTunerKind, load_settings
+from avtomatika_worker.config import load_settings
 from avtomatika_worker.devserver import JobState
-from avtomatika_worker.monitoring.slot_tuning import SlotTuning
+from avtomatika_worker.monitoring.slot_tuning import SlotTuning, tune_slots
+from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
-from services.conftest import actions, running
+from services.assembled import make_supervisor, supervised
+from services.conftest import actions
 
 ALWAYS_SHORT = 0.001
 """A target for memory, in percent, that every machine is beyond."""
@@ -33,12 +35,14 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
         await let_go.wait()
         running_now.discard(job_id)
 
-    tuned = {
-        "slot_tuner": SlotTunerKind.RESOURCE,
-        "slot_tuner_memory_target": ALWAYS_SHORT,
-        "max_concurrent_tasks": 2,
-    }
-    async with running(worker, orchestrator, **tuned):
+    policy, published = TunerPolicy(1, 2, memory_target=ALWAYS_SHORT), threadsafe.Watch(WorkerState(slots_total=2))
+    to_main = threadsafe.CallQueue(asyncio.get_running_loop())
+
+    async def tune():  # on the link thread, as `make_monitoring` has it
+        await tune_slots(policy, UsageMeter().shares, published, to_main, engine.tasks).run()
+
+    supervisor, engine = make_supervisor(worker, orchestrator, link_services=[tune], max_concurrent_tasks=2)
+    async with supervised(supervisor, orchestrator):
         first = [orchestrator.submit("hold") for _ in range(2)]
         await until(lambda: len(running_now) == 2 or actions(caplog, "slots_shrunk"))  # on a slow machine the latter
         begun = set(running_now)
@@ -80,9 +84,6 @@ def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(
     ("variables", "problem"),
     [
         ({"WORKER_SLOT_TUNER": "memory"}, "must be one of off, resource"),
-        ({"WORKER_SLOT_TUNER_MEMORY_TARGET": "101"}, "greater than 0 and at most 100"),
-        ({"WORKER_SLOT_TUNER_CPU_TARGET": "0"}, "greater than 0 and at most 100"),
-        ({"WORKER_SLOT_TUNER_MIN_SLOTS": "11"}, "must be at most MAX_CONCURRENT_TASKS, which is 10"),
     ],
 )
 def test_wrong_settings_of_it_are_named(variables, problem):

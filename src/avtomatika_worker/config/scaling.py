@@ -32,26 +32,7 @@ class ScalingSettings:
     slot_tuner: SlotTunerKind = setting(
         "WORKER_SLOT_TUNER",
         kinds.choice(SlotTunerKind),
-        "Whether to use fewer slots while memory or CPU is short: `resource` or `off`.",
+        "Whether to use fewer slots while more than 80 % of the memory or 90 % of the CPUs are in use: `resource` or"
+        " `off`.",
         default=SlotTunerKind.OFF,
-    )
-    slot_tuner_memory_target: float = setting(
-        "WORKER_SLOT_TUNER_MEMORY_TARGET",
-        kinds.number(above=0, most=100),
-        "Share of the machine's (or container's) memory in use above which it does.",
-        default=80.0,
-        unit="%",
-    )
-    slot_tuner_cpu_target: float = setting(
-        "WORKER_SLOT_TUNER_CPU_TARGET",
-        kinds.number(above=0, most=100),
-        "Share of its CPUs in use, over 5 s, above which it does.",
-        default=90.0,
-        unit="%",
-    )
-    slot_tuner_min_slots: int = setting(
-        "WORKER_SLOT_TUNER_MIN_SLOTS",
-        kinds.integer(least=1),
-        "Number of slots that may always be used.",
-        default=1,
     )

@@ -11,7 +11,8 @@ from typing import Final
 from avtomatika_worker import threadsafe
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.policy.heartbeat import WorkerState
-from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
+from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
+from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
@@ -93,3 +94,20 @@ class SlotTuning:
             _log.error(
                 "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
             )
+
+
+def tune_slots(
+    policy: TunerPolicy,
+    measure: Callable[[], tuple[float, float]],
+    state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
+    tasks: TaskRunner,
+    world: World = REAL,
+) -> SlotTuning:
+    """Return the tuning of the slots of ``tasks``, which are changed on the main loop."""
+
+    def apply(usable: int) -> None:
+        tasks.slots.limit(usable)
+        tasks.slots_freed()
+
+    return SlotTuning(SlotTuner(policy), state_watch, measure, lambda usable: to_main.put(apply, usable), world)

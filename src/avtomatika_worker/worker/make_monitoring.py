@@ -19,13 +19,13 @@ from avtomatika_worker.link_thread import Service
 from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.monitoring.health import HealthServer
 from avtomatika_worker.monitoring.health_probe import HealthProbe
-from avtomatika_worker.monitoring.slot_tuning import SlotTuning
+from avtomatika_worker.monitoring.slot_tuning import tune_slots
 from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.monitoring.watchdog import Pulse, Watchdog
 from avtomatika_worker.observability.telemetry import Telemetry, set_up
 from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.policy.heartbeat import WorkerState
-from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
+from avtomatika_worker.policy.slot_tuner import LEAST_SLOTS, TunerPolicy
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
@@ -98,33 +98,10 @@ def make_monitoring(
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        services.append(_tuning(settings, state_watch, to_main, tasks, world).run)
+        policy = TunerPolicy(LEAST_SLOTS, settings.max_concurrent_tasks)
+        shares = UsageMeter(clock=world.monotonic).shares
+        services.append(tune_slots(policy, shares, state_watch, to_main, tasks, world).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
     probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
     return Monitoring(pulse, services, probe, health, settings.port_is_asked_for)
-
-
-def _tuning(
-    settings: Settings,
-    state_watch: threadsafe.Watch[WorkerState],
-    to_main: threadsafe.CallQueue,
-    tasks: TaskRunner,
-    world: World,
-) -> SlotTuning:
-    """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
-    tuner = SlotTuner(
-        TunerPolicy(
-            least=settings.slot_tuner_min_slots,
-            most=settings.max_concurrent_tasks,
-            memory_target=settings.slot_tuner_memory_target,
-            cpu_target=settings.slot_tuner_cpu_target,
-        )
-    )
-
-    def apply(usable: int) -> None:  # over there
-        tasks.slots.limit(usable)
-        tasks.slots_freed()
-
-    shares = UsageMeter(clock=world.monotonic).shares
-    return SlotTuning(tuner, state_watch, shares, lambda usable: to_main.put(apply, usable), world)
