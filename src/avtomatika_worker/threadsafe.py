@@ -1,8 +1,8 @@
 """What threads share.
 
-`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Queue` for values in order, `Multiset` for
-counts. The rule: the main loop publishes frozen snapshots, and other threads read them; what they want of the main loop
-they put into one queue. docs/explanation/threads.md lists all that more than one thread touches; a test compares.
+`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts. The rule: the main loop
+publishes frozen snapshots, and other threads read them; what they want of the main loop they put into one queue.
+docs/explanation/threads.md lists all that more than one thread touches; a test compares.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Hashable
-from typing import Final, Generic, TypeVar, TypeVarTuple
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
 _H = TypeVar("_H", bound=Hashable)
 _Ts = TypeVarTuple("_Ts")
-
-MOST_WAITING: Final = 1_000
-"""Things that a `Queue` holds at most."""
 
 
 class Event:
@@ -117,45 +114,6 @@ class Watch(Generic[_T]):
             with self._lock:
                 self._waiting.discard(entry)
         return self._version
-
-
-class Queue(Generic[_T]):
-    """Holds at most `MOST_WAITING` things until one reader, on an event loop, takes them in order."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[_T] = deque()
-        self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-
-    def put(self, thing: _T) -> bool:
-        """Hand something over, from any thread; return false if there is no room."""
-        with self._lock:
-            if len(self._waiting) >= MOST_WAITING:
-                return False
-            self._waiting.append(thing)
-            if self._reader is not None:
-                loop, arrived = self._reader
-                CallQueue(loop).put(arrived.set)
-            return True
-
-    async def read(self) -> AsyncGenerator[_T, None]:
-        """Yield what arrives, and what has arrived before."""
-        arrived = asyncio.Event()
-        with self._lock:
-            self._reader = asyncio.get_running_loop(), arrived
-        try:
-            while True:
-                arrived.clear()
-                while (thing := self._next()) is not None:
-                    yield thing
-                await arrived.wait()
-        finally:
-            with self._lock:
-                self._reader = None
-
-    def _next(self) -> _T | None:
-        with self._lock:
-            return self._waiting.popleft() if self._waiting else None
 
 
 class CallQueue:

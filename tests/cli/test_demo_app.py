@@ -235,7 +235,7 @@ class Recorder:
     def progress(self, progress: float, message: str) -> None:
         self.progressed.append((progress, message))
 
-    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+    def event(self, event_type: str, payload: dict[str, Any], facts: Any) -> None:
         self.events.append((event_type, payload))
 
     def room(self) -> Any:
@@ -246,7 +246,9 @@ class Recorder:
     def remove(self, name: str) -> None: ...
 
     def context(self, skill: str, params: dict[str, Any]) -> TaskContext:
-        def check(_skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+        def check(
+            _skill: str, event_type: str, payload: object, _facts: object
+        ) -> tuple[dict[str, Any] | None, str | None]:
             plain = {name: getattr(payload, name) for name in payload.__dataclass_fields__}  # type: ignore[attr-defined]
             found = app.worker.skills.get(skill)
             assert found is not None

@@ -13,6 +13,7 @@ import pytest
 from avtomatika_worker import (
     ConfigError,
     InvalidInputError,
+    ObservabilityManager,
     OrchestratorClient,
     ResourcesUsage,
     TaskContext,
@@ -124,7 +125,23 @@ async def test_an_event_of_the_workers_own_arrives() -> None:
         orchestrator.cancel(job.job_id)
 
 
-@pytest.mark.parametrize("event", [{}, {"event_type": "a", "payload": [1]}, "alert", None])
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        "alert",
+        None,
+        {"event_type": "a", "payload": [1]},
+        {"event_type": "a", "payload": {"n": float("nan")}},
+        {"event_type": "a", "payload": {"n": 2**64}},
+        {"event_type": "a", "priority": "high"},
+        {"event_type": "a", "metadata": 5},
+        {"event_type": "a", "trace_context": {"traceparent": 5}},
+        {"event_type": "a", "target_job_id": 5},
+        {"event_type": 5},
+    ],
+    ids=str,
+)
 def test_what_is_no_event_is_refused(event: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="event"):
         Worker().emit_event(event)
@@ -145,6 +162,43 @@ async def test_an_event_may_be_sent_by_a_task_of_its_own() -> None:
     assert [event.payload["n"] for event in result.events if event.type == "a"] == [1, 2]
 
 
+async def test_an_event_carries_what_is_given_with_it() -> None:
+    worker = Worker()
+
+    @worker.skill
+    async def send(send_event: Any, send_progress: Any) -> list[bool]:
+        given: list[dict[str, Any]] = [
+            {"priority": 5, "metadata": {"m": 1}, "origin_worker_id": "holon-7", "security": {"identity_chain": ["a"]}},
+            {"priority": "high"},
+            {"priority": float("nan")},
+            {"metadata": [1]},
+            {"metadata": {"m": {3j}}},
+            {"origin_worker_id": "not an id"},
+            {"security": {"identity_chain": "a"}},
+        ]
+        return [await send_event("alert", {"n": 1}, **each) for each in given]
+
+    async with running(worker) as orchestrator:
+        job = await orchestrator.submit("send").done(10)
+        (event,) = [call.json for call in orchestrator.requests if call.call == "event"]
+    assert job.result == {"result": [True, *[False] * 6]}
+    assert (event["priority"], event["metadata"], event["origin_worker_id"]) == (5, {"m": 1}, "holon-7")
+    assert event["security"]["identity_chain"] == ["a"]
+    assert (event["worker_id"], event["security"]["signer_id"]) == ("w1", "w1")
+
+
+async def test_an_event_takes_its_arguments_by_position_and_from_a_process_too() -> None:
+    from compat.process_skills import worker
+
+    async with running(worker) as orchestrator:
+        jobs = [await orchestrator.submit(skill).done(30) for skill in ("in_process", "in_thread")]
+        events = [call.json for call in orchestrator.requests if call.call == "event"]
+    assert [job.error for job in jobs] == [None, None]
+    assert len(events) == 2
+    for event in events:
+        assert (event["priority"], event["metadata"], event["origin_worker_id"]) == (2, {"m": 1}, "holon-7")
+
+
 async def test_a_usage_checker_may_return_the_official_object() -> None:
     worker = Worker()
     worker.set_usage_checker(lambda: ResourcesUsage(12.5, 3.0))  # type: ignore[arg-type, return-value]
@@ -156,6 +210,20 @@ async def test_a_usage_checker_may_return_the_official_object() -> None:
                 for call in calls
             )
         )
+
+
+async def test_the_managers_methods_do_nothing_while_telemetry_is_off() -> None:
+    worker = Worker()
+
+    @worker.skill
+    async def look(observability: ObservabilityManager) -> list[Any]:
+        with observability.start_task_span("a", "t", "j") as span, observability.start_s3_span("put", "s3://b/k"):
+            observability.set_span_status_error(span, "no span")
+        observability.record_s3_op("put", "ok")
+        observability.record_task_finished("a", "success", 0.1)
+        return [span, observability.has_otel]
+
+    assert (await run(worker, "look")).data == {"result": [None, False]}
 
 
 # ---------------------------------------------------------------------------------------------------- middlewares

@@ -42,6 +42,18 @@ async def broken():
 @worker.skill
 async def slow():
     await asyncio.sleep(60)
+
+@worker.skill
+async def again(observability: ObservabilityManager, carrier: dict | None = None):
+    with observability.start_task_span("inner", "t-1", "j-1", step=2) as span:
+        observability.set_span_status_error(span, "went wrong")
+        with observability.start_s3_span("put", "s3://b/k"):
+            pass
+    with observability.start_task_span("elsewhere", "t-2", "j-2", parent_context=carrier):
+        pass
+    observability.record_s3_op("put", "ok")
+    observability.record_task_finished("inner", "success", 0.5)
+    return {"has_otel": observability.has_otel}
 """
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -163,6 +175,29 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
     (cancelled,) = collector.named("task.slow")
     assert (cancelled.failed, cancelled.status) == (True, "cancelled: requested")
     assert {"worker.tasks.total", "worker.slots"} <= collector.metrics  # sent at the end at the latest
+
+
+async def test_the_managers_methods_make_spans_and_count(tmp_path, orchestrator):
+    async with collecting() as collector:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        async with observed(tmp_path, orchestrator, APP, **environ) as worker:
+            job = await orchestrator.submit("again", {"carrier": CARRIER}).done(timeout=20)
+            _, samples = await worker.scrape_until(
+                lambda samples: value(samples, "worker_tasks_total", task_type="inner", status="success")
+            )
+            await collector.wait_for(lambda: collector.named("task.again"), timeout=20)
+            await worker.end()
+    assert job.result == {"has_otel": True}
+    (again,), (inner,) = collector.named("task.again"), collector.named("task.inner")
+    assert (inner.trace_id, inner.failed, inner.status) == (again.trace_id, True, "went wrong")
+    assert inner.attributes["task.id"] == "t-1"
+    assert collector.named("s3.put")[0].parent_id == inner.span_id
+    assert (collector.named("task.elsewhere")[0].trace_id, collector.named("task.elsewhere")[0].parent_id) == (
+        TRACE,
+        PARENT,
+    )
+    assert value(samples, "worker_s3_operations_total", operation="put", outcome="ok") == 1
+    assert value(samples, "worker_tasks_duration_seconds_sum", task_type="inner") == 0.5
 
 
 async def test_costs_are_told(tmp_path, orchestrator):

@@ -34,7 +34,7 @@ class Nowhere:
 
     def progress(self, progress: float, message: str) -> None: ...
 
-    def event(self, event_type: str, payload: dict[str, Any]) -> None: ...
+    def event(self, event_type: str, payload: dict[str, Any], facts: Any) -> None: ...
 
     def room(self) -> Any:
         yield from ()
@@ -47,7 +47,7 @@ class Nowhere:
 def controls(skill: str, **params: Any) -> Controls:
     nowhere = Nowhere()
     task = Task(job_id="j", task_id="t", type=skill, params=params)
-    return Controls(task, "w", sink=nowhere, check_event=lambda _s, _t, _p: ({}, None), hot=nowhere)
+    return Controls(task, "w", sink=nowhere, check_event=lambda _s, _t, _p, _f: ({}, None), hot=nowhere)
 
 
 def recipe_of(worker: Any, *names: str) -> ProcessSpec:

@@ -188,7 +188,7 @@ async def test_no_thread_touches_what_the_table_does_not_list(directory, seed, d
         orchestrator = EmbeddedOrchestrator(poll_time=0.5)
         await run_busily(recording, directory, seed, orchestrator, result_durability=durability)
     assert problems(recording) == []
-    assert {("Link", "_state"), ("Watch", "_value"), ("Outbox", "_lanes"), ("Queue", "_waiting")} <= seen(recording)
+    assert {("Link", "_state"), ("Watch", "_value"), ("Outbox", "_lanes"), ("Arrivals", "_waiting")} <= seen(recording)
 
 
 async def test_no_thread_touches_what_the_table_does_not_list_while_tokens_are_renewed(directory):

@@ -231,7 +231,8 @@ class Worker(core.Worker):
     def emit_event(self, event: object) -> Sent:
         """Send an event that belongs to no running task: a dict, or an object, of ``event_type``, ``payload``, ….
 
-        ``target_job_id``, ``target_task_id``, ``origin_task_id``, ``priority`` and ``metadata`` may be there. It is
+        ``target_job_id``, ``target_task_id``, ``origin_task_id``, ``priority``, ``metadata``, ``origin_worker_id`` and
+        ``security``, as `TaskContext.send_event` takes them, may be there. It is
         sent once the worker is registered; awaiting does not wait for that. Returns `Sent`, false when too many wait.
         Raises TypeError and ValueError for what is no event.
         """

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from avtomatika_worker.execution.outcome import bounded_text
+from avtomatika_worker.execution.payloads import event_facts, plain_payload, unsendable
 from avtomatika_worker.narrowing import is_mapping
+from avtomatika_worker.protocol.dialects import NEWEST
 from avtomatika_worker.protocol.messages import Command
 from avtomatika_worker.tasks.worker_events import WorkerEvent
 
@@ -47,6 +50,7 @@ _FIELDS: Final = (
     "origin_task_id",
     "origin_worker_id",
     "priority",
+    "security",
     "metadata",
     "trace_context",
 )
@@ -60,20 +64,38 @@ def worker_event(event: object) -> WorkerEvent:
         raise ValueError(
             f"an event needs an event_type, a text; it is {event_type!r:.80} (fields: {', '.join(_FIELDS)})"
         )
-    if payload is not None and not is_mapping(payload):
-        raise ValueError(f"the payload of an event must be a dict, not {payload!r:.80}")
+    plain, problem = plain_payload({} if payload is None else payload)
+    facts = event_facts(get("priority"), get("security"), get("metadata"), get("origin_worker_id"))
+    problem = problem or unsendable(event_type, plain or {}, NEWEST, facts=facts)
+    if plain is None or problem is not None:
+        raise ValueError(f"event {event_type!r:.80}: {problem}")
+    carrier = get("trace_context")
+    if carrier is not None and not (is_mapping(carrier) and all(isinstance(each, str) for each in carrier.values())):
+        raise ValueError(f"the trace_context of an event must be a dict of texts, not {carrier!r:.80}")
     return WorkerEvent(
         event_type=event_type,
-        payload=payload or {},
-        event_id=get("event_id"),
-        origin=get("origin_worker_id"),
-        job_id=get("target_job_id"),
-        task_id=get("target_task_id"),
-        origin_task_id=get("origin_task_id"),
-        priority=get("priority") or 0.0,
-        metadata=get("metadata"),
-        trace_context=get("trace_context"),
+        payload=plain,
+        facts=facts,
+        trace_context=carrier,
+        **{name: _id(field, get(field)) for name, field in _IDS.items()},
     )
+
+
+_IDS: Final = {
+    "event_id": "event_id",
+    "job_id": "target_job_id",
+    "task_id": "target_task_id",
+    "origin_task_id": "origin_task_id",
+}
+
+
+def _id(name: str, value: object) -> str | None:
+    """Return an id, None for an empty one. Raises ValueError."""
+    if not value:
+        return None
+    if not isinstance(value, str) or bounded_text(value) != value:
+        raise ValueError(f"the {name} of an event must be a text of at most 2,000 characters, not {value!r:.80}")
+    return value
 
 
 def _reader(event: object) -> Callable[[str], Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from avtomatika_worker.execution.payloads import event_facts
 
 if TYPE_CHECKING:
     from avtomatika_worker.execution.controls import Controls
@@ -173,15 +176,28 @@ class TaskContext:
         """
         return self._controls.report_progress(*_progress_arguments(args, kwargs))
 
-    def send_event(self, event_type: str, payload: object = None) -> Sent:
+    def send_event(
+        self,
+        event_type: str,
+        payload: object = None,
+        priority: float = 0.0,
+        security: object = None,
+        metadata: Mapping[str, Any] | None = None,
+        origin_worker_id: str | None = None,
+    ) -> Sent:
         """Send an event of the skill's own, such as ``send_event("alert", {"level": 3})``.
 
         The payload (a dict, a model or a dataclass) is checked against the schema that the skill declares for it. One
         that breaks it, or that cannot be sent (NaN, an integer beyond 64 bits, more than ``MAX_RESULT_BYTES``), and an
         undeclared event while ``STRICT_EVENT_VALIDATION`` is on, are logged as an error and not sent. Returns `Sent`:
         true when the event is on its way. Events of a task arrive in order, before its result.
+
+        ``priority`` is a number, ``metadata`` a dict; ``origin_worker_id`` is the worker that the event comes from, if
+        not this one, and ``security`` a dict, or an object, with the ``identity_chain`` that it came with. The worker
+        signs it.
         """
-        return self._controls.send_event(event_type, payload)
+        facts = partial(event_facts, priority, security, metadata, origin_worker_id)
+        return self._controls.send_event(event_type, payload, facts)
 
     # ------------------------------------------------------------------------------------------ costs
 

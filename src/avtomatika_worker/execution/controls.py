@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
@@ -14,6 +14,7 @@ import msgspec
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.execution.context import Sent, TaskContext
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
+from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.telemetry import ObservabilityManager
@@ -43,7 +44,7 @@ class EventSink(Protocol):
         """Take the newest progress; older, unsent ones are forgotten."""
         ...
 
-    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+    def event(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> None:
         """Take an event; they are sent in order."""
         ...
 
@@ -64,8 +65,8 @@ class HotCache(Protocol):
         ...
 
 
-EventCheck = Callable[[str, str, object], tuple[dict[str, Any] | None, str | None]]
-"""The skill's name, event type and payload → the payload as plain values, or None and what is wrong."""
+EventCheck = Callable[[str, str, object, EventFacts], tuple[dict[str, Any] | None, str | None]]
+"""The skill's name, event type, payload and facts → the payload as plain values, or None and what is wrong."""
 
 
 class Cancelling:
@@ -153,27 +154,36 @@ class Controls:
         """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
         self._sink.progress(self._progress, bounded_text(message))
 
-    def send_event(self, event_type: str, payload: object) -> Sent:
-        """Check an event and send it; false when it may not be sent, which is logged."""
-        plain, problem = self._check_event(self.task.type, event_type, {} if payload is None else payload)
+    def send_event(self, event_type: str, payload: object, facts: Callable[[], EventFacts]) -> Sent:
+        """Check an event and send it; false when it may not be sent, which is logged.
+
+        ``facts`` raises ValueError for what may not go with it.
+        """
+        try:
+            known = facts()
+        except ValueError as error:
+            self._complain(event_type, str(error))
+            return Sent(accepted=False)
+        plain, problem = self._check_event(self.task.type, event_type, {} if payload is None else payload, known)
         if plain is None:
             self._complain(event_type, problem or "not valid")
             return Sent(accepted=False)
         if event_type == PROGRESS_EVENT:
             return self.report_progress(plain.get("progress"), plain.get("message") or "")
-        self._sink.event(event_type, plain)
+        self._sink.event(event_type, plain, known)
         return Sent(accepted=True, room=self._sink.room)
 
-    async def relay_event(self, event_type: str, payload: object) -> str | None:
+    async def relay_event(self, event_type: str, payload: object, facts: Sequence[Any] = NO_FACTS) -> str | None:
         """Send an event for a process that runs the skill, and return why not. Waits while the queue is full.
 
         Progress is only checked: it comes by itself.
         """
-        plain, problem = self._check_event(self.task.type, event_type, payload)
+        known = EventFacts(*facts)
+        plain, problem = self._check_event(self.task.type, event_type, payload, known)
         if plain is None:
             return problem or "not valid"
         if event_type != PROGRESS_EVENT:
-            self._sink.event(event_type, plain)
+            self._sink.event(event_type, plain, known)
             await Sent(accepted=True, room=self._sink.room)
         return None
 

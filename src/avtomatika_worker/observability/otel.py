@@ -50,11 +50,11 @@ def set_up(*, service_name: str, worker_id: str, version: str) -> Telemetry:
     own = [_own_tracers(resource), _own_meters(resource)]
     tracer = trace.get_tracer(_SCOPE, version)
     meter = otel_metrics.get_meter(_SCOPE, version)
-    recorder = OtelRecorder(meter)
+    recorder, tracing = OtelRecorder(meter), OtelTracing(tracer)
     return Telemetry(
         metrics=recorder,
-        tracing=OtelTracing(tracer),
-        manager=ObservabilityManager(tracer, meter),
+        tracing=tracing,
+        manager=ObservabilityManager(tracer, meter, tracing, recorder),
         scrape=lambda: (generate_latest(REGISTRY), CONTENT_TYPE_LATEST),
         close=partial(_close, recorder, [each for each in own if each is not None]),
     )
@@ -197,9 +197,9 @@ class OtelTracing(Tracing):
         """Make a child of the current span."""
         return self._tracer.start_as_current_span(name, attributes=dict(attributes))
 
-    def failed(self, why: str) -> None:
-        """Set the current span's status to error."""
-        trace.get_current_span().set_status(Status(StatusCode.ERROR, why))
+    def failed(self, why: str, span: Any = None) -> None:
+        """Set a span's status to error."""
+        (trace.get_current_span() if span is None else span).set_status(Status(StatusCode.ERROR, why))
 
     def carrier(self) -> Mapping[str, str]:
         """Return the current span as W3C headers."""

@@ -23,8 +23,8 @@ class Tracing:
         """Make a child of the current span; an exception that leaves the block is its error."""
         return _NOTHING
 
-    def failed(self, why: str) -> None:
-        """Set the current span's status to error."""
+    def failed(self, why: str, span: Any = None) -> None:
+        """Set the status of ``span``, or of the current one, to error."""
 
     def carrier(self) -> Mapping[str, str]:
         """Return the current span as W3C headers; empty without one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from avtomatika_worker.protocol.messages import Command
-from avtomatika_worker.threadsafe import Queue
+from avtomatika_worker.tasks.arrivals import Arrivals
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
@@ -28,13 +28,13 @@ class CommandHandlers:
     """The handlers, by the name of their command, and the commands that wait for them."""
 
     by_name: Mapping[str, CommandHandler] = field(default_factory=dict[str, CommandHandler])
-    _queue: Queue[Command] = field(default_factory=Queue[Command])
+    _arrivals: Arrivals[Command] = field(default_factory=Arrivals[Command])
 
     def take(self, command: Command) -> bool:
         """Take a command, from any thread; false when it has no handler."""
         if command.command not in self.by_name:
             return False
-        if not self._queue.put(command):
+        if not self._arrivals.put(command):
             _log.error("command %.100r dropped: too many wait", command.command, extra={"action": "command_dropped"})
         return True
 
@@ -43,7 +43,7 @@ class CommandHandlers:
         room = asyncio.Semaphore(_AT_ONCE)
         threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="command")
         try:
-            async with asyncio.TaskGroup() as group, aclosing(self._queue.read()) as commands:
+            async with asyncio.TaskGroup() as group, aclosing(self._arrivals.take()) as commands:
                 async for command in commands:
                     await room.acquire()
                     task = group.create_task(self._handle(command, threads), name=f"command {command.command}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from avtomatika_worker.execution.controls import Controls, HotCache
 from avtomatika_worker.execution.execution import Pipeline
-from avtomatika_worker.execution.payloads import plain_payload
+from avtomatika_worker.execution.payloads import EventFacts, plain_payload
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
@@ -57,19 +57,21 @@ class ContextFactory:
         )
 
     def _checked(
-        self, events: TaskEvents, skill: str, event_type: str, payload: object
+        self, events: TaskEvents, skill: str, event_type: str, payload: object, facts: EventFacts
     ) -> tuple[dict[str, Any] | None, str | None]:
         plain, problem = plain_payload(payload)
         if plain is not None:
-            problem = self._problem_of(events, skill, event_type, plain)
+            problem = self._problem_of(events, skill, event_type, plain, facts)
         outcome = "blocked" if problem else "sent"
         self._telemetry.metrics.count(metrics.EVENTS, *self._pipeline.label(skill), outcome)
         return (None, problem) if problem else (plain, None)
 
-    def _problem_of(self, events: TaskEvents, skill_name: str, event_type: str, payload: dict[str, Any]) -> str | None:
+    def _problem_of(
+        self, events: TaskEvents, skill_name: str, event_type: str, payload: dict[str, Any], facts: EventFacts
+    ) -> str | None:
         if event_type == PROGRESS_EVENT:  # its two values are looked at one by one
             return None
-        if problem := events.unsendable(event_type, payload):
+        if problem := events.unsendable(event_type, payload, facts):
             return problem
         skill = self._pipeline.skill(skill_name)
         return skill.event_problem(event_type, payload, self._strict_events) if skill else None

@@ -16,7 +16,7 @@ from avtomatika_worker.delivery.attempt import Delivery, delivery_of
 from avtomatika_worker.delivery.outbox import FLUSH_TIMEOUT, Outbox
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
 from avtomatika_worker.execution.containment import owned_by
-from avtomatika_worker.execution.payloads import unsendable
+from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts, unsendable
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import delay_after
 from avtomatika_worker.policy.backoff import Backoff
@@ -70,9 +70,9 @@ class TaskEvents:
 
     # ----------------------------------------------------------------------------------- called by skills, any thread
 
-    def unsendable(self, event_type: str, payload: dict[str, Any]) -> str | None:
+    def unsendable(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> str | None:
         """Return why the orchestrator could not take an event, None when it can."""
-        return unsendable(event_type, payload, self._link.dialect, self._max_bytes)
+        return unsendable(event_type, payload, self._link.dialect, self._max_bytes, facts)
 
     def progress(self, progress: float, message: str) -> None:
         """Take the newest progress; an older one that has not been sent is forgotten."""
@@ -82,9 +82,9 @@ class TaskEvents:
         else:
             self._loop.call_soon_threadsafe(self._put_progress, event)
 
-    def event(self, event_type: str, payload: dict[str, Any]) -> None:
+    def event(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> None:
         """Take an event. In a thread, wait while the queue is full."""
-        event = self._event(event_type, payload)
+        event = self._event(event_type, payload, facts)
         if threading.get_ident() == self._thread:
             self._put(event)
             return
@@ -126,18 +126,21 @@ class TaskEvents:
     async def _wait_for_room(self) -> None:
         await self._room.wait()
 
-    def _event(self, event_type: str, payload: dict[str, Any]) -> Event:
+    def _event(self, event_type: str, payload: dict[str, Any], facts: EventFacts = NO_FACTS) -> Event:
+        chain = facts.identity_chain
         return Event(
             event_id=self._world.uuid(),
             worker_id=self._link.worker_id,
-            origin_worker_id=self._link.worker_id,
+            origin_worker_id=facts.origin_worker_id or self._link.worker_id,
             event_type=event_type,
             payload=payload,
             target_job_id=self._task.job_id,
             target_task_id=self._task.task_id,
             origin_task_id=self._task.task_id,
             trace_context=dict(self._link.telemetry.tracing.carrier()),
-            identity_chain=self._task.chain_through(self._link.worker_id),
+            priority=facts.priority,
+            metadata=facts.metadata,
+            identity_chain=self._task.chain_through(self._link.worker_id) if chain is None else tuple(chain),
         )
 
     def _arrive(self) -> None:

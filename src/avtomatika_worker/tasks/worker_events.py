@@ -9,24 +9,23 @@ from typing import Any
 
 from avtomatika_worker.delivery.attempt import delivery_of
 from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.protocol.messages import Event
-from avtomatika_worker.threadsafe import Queue
+from avtomatika_worker.tasks.arrivals import Arrivals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEvent:
-    """An event; ``origin`` is the worker that it comes from, None for this one."""
+    """An event that belongs to no task."""
 
     event_type: str
-    payload: Mapping[str, Any]
+    payload: dict[str, Any]
+    facts: EventFacts = NO_FACTS
     event_id: str | None = None
-    origin: str | None = None
     job_id: str | None = None
     task_id: str | None = None
     origin_task_id: str | None = None
-    priority: float = 0.0
-    metadata: Mapping[str, Any] | None = None
     trace_context: Mapping[str, str] | None = None
 
 
@@ -34,15 +33,15 @@ class WorkerEvent:
 class WorkerEvents:
     """The events that wait to be sent."""
 
-    _queue: Queue[WorkerEvent] = field(default_factory=Queue[WorkerEvent])
+    _arrivals: Arrivals[WorkerEvent] = field(default_factory=Arrivals[WorkerEvent])
 
     def put(self, event: WorkerEvent) -> bool:
         """Take an event, from any thread; false when too many wait."""
-        return self._queue.put(event)
+        return self._arrivals.put(event)
 
     async def run(self, links: Sequence[Link], outbox: Outbox) -> None:
         """Send events until cancelled: to the first orchestrator that is registered at, else to the first."""
-        async with aclosing(self._queue.read()) as events:
+        async with aclosing(self._arrivals.take()) as events:
             async for event in events:
                 link = next((each for each in links if each.ready.is_open), links[0])
                 await link.known.wait()
@@ -53,13 +52,14 @@ def _message(event: WorkerEvent, link: Link) -> Event:
     return Event(
         event_id=event.event_id or link.world.uuid(),
         worker_id=link.worker_id,
-        origin_worker_id=event.origin or link.worker_id,
+        origin_worker_id=event.facts.origin_worker_id or link.worker_id,
         event_type=event.event_type,
-        payload=dict(event.payload),
+        payload=event.payload,
         target_job_id=event.job_id,
         target_task_id=event.task_id,
         origin_task_id=event.origin_task_id or event.task_id,
         trace_context=dict(event.trace_context or {}),
-        priority=event.priority,
-        metadata=None if event.metadata is None else dict(event.metadata),
+        priority=event.facts.priority,
+        metadata=event.facts.metadata,
+        identity_chain=None if event.facts.identity_chain is None else tuple(event.facts.identity_chain),
     )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from avtomatika_worker.execution.controls import Cancelling, Controls
-from avtomatika_worker.execution.payloads import plain_payload, unsendable
+from avtomatika_worker.execution.payloads import EventFacts, plain_payload, unsendable
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
 from avtomatika_worker.execution.processes.wire import error_from
 from avtomatika_worker.files.disk import Disk
@@ -87,14 +87,16 @@ class WorkerProxy:
         return controls
 
 
-def _send_event(ask: Ask, skill: str, event_type: str, payload: object) -> tuple[dict[str, Any] | None, str | None]:
+def _send_event(
+    ask: Ask, skill: str, event_type: str, payload: object, facts: EventFacts
+) -> tuple[dict[str, Any] | None, str | None]:
     """Let the worker check an event and send it at once: so there is one who knows what was declared."""
     del skill  # the worker knows which task asks
     plain, problem = plain_payload(payload)
     if plain is None or event_type == PROGRESS_EVENT:  # progress comes by itself
         return plain, problem
     # What no orchestrator takes cannot cross to the worker either.
-    problem = unsendable(event_type, plain, OLDEST) or ask("event", event_type, plain).result()
+    problem = unsendable(event_type, plain, OLDEST, facts=facts) or ask("event", event_type, plain, facts).result()
     return (None, problem) if problem is not None else (plain, None)
 
 
@@ -119,8 +121,8 @@ class _Sink:
     def progress(self, progress: float, message: str) -> None:
         self._notify("progress", progress, message)
 
-    def event(self, event_type: str, payload: dict[str, Any]) -> None:
-        del event_type, payload
+    def event(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> None:
+        del event_type, payload, facts
 
     def room(self) -> Generator[Any, None, None]:
         yield from ()

@@ -1,0 +1,39 @@
+"""What any thread leaves for a service of the main loop, which may not run yet."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import AsyncGenerator
+from typing import Final, Generic, TypeVar
+
+from avtomatika_worker import threadsafe
+
+_T = TypeVar("_T")
+
+MOST_WAITING: Final = 1_000
+"""Things that wait at most."""
+
+
+class Arrivals(Generic[_T]):
+    """Keeps at most `MOST_WAITING` things, in order, until the service takes them."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[_T] = queue.Queue(MOST_WAITING)
+        self._some = threadsafe.Event()
+
+    def put(self, thing: _T) -> bool:
+        """Leave something, from any thread; return false if there is no room."""
+        try:
+            self._waiting.put_nowait(thing)
+        except queue.Full:
+            return False
+        self._some.open()
+        return True
+
+    async def take(self) -> AsyncGenerator[_T, None]:
+        """Yield what is there, and what comes."""
+        while True:
+            await self._some.wait()
+            self._some.close()  # first: what comes meanwhile opens it again
+            while not self._waiting.empty():
+                yield self._waiting.get_nowait()
