@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test coverage image check fmt bench docs fuzz dist clean
+.PHONY: help setup demo cluster simulate test coverage image check fmt bench docs fuzz dist clean
 # Two installations into one environment would be in each other's way.
 .NOTPARALLEL:
 
@@ -56,6 +56,9 @@ docs: $(VENV)/.extra-demo $(VENV)/.group-docs ## write the generated documents a
 	$(BIN)/python scripts/generate_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python scripts/check_site.py
+
+simulate: $(VENV)/.extra-dev ## run a worker in simulated worlds (ARGS="--seeds 10000", ARGS="--first 42 --seeds 1 --story")
+	cd tests && "$(abspath $(BIN))/python" -m simulation $(ARGS)
 
 bench: $(VENV)/.extra-demo ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 	$(BIN)/python -m bench $(ARGS)

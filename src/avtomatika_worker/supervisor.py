@@ -111,11 +111,12 @@ class Supervisor:
         *,
         shutdown_timeout: float,
         loop_factory: LoopFactory,
+        make_link_thread: Callable[[Sequence[Service], LoopFactory], LinkThread] = LinkThread,
     ) -> None:
         self._engine = engine
         self._parts = parts
         self._services = services
-        self._link_thread = LinkThread(link_services, loop_factory)
+        self._link_thread = make_link_thread(link_services, loop_factory)
         self._shutdown_timeout = shutdown_timeout
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[None] = self._loop.create_future()
