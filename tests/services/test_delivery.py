@@ -139,15 +139,15 @@ async def test_events_survive_the_worker_as_results_do(orchestrator):
     worker = Worker()
 
     @worker.skill
-    async def tell(ctx: TaskContext):
+    async def report(ctx: TaskContext):
         ctx.send_event("first", {})
         ctx.send_event("second", {})
-        return {"told": True}
+        return {"reported": True}
 
     down = [Fault(call=call, kind="status", times=None) for call in ("event", "result")]
     orchestrator.inject(*down)
     async with running(worker, orchestrator):
-        job = orchestrator.submit("tell", {})
+        job = orchestrator.submit("report", {})
         await orchestrator.wait_for(lambda: down[0].used)
         cut_short(worker)
     orchestrator.clear_faults()
@@ -189,8 +189,8 @@ async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrat
         await orchestrator.wait_for(lambda: refusal.used)
         cut_short(worker)
     assert worker.ending.lost == 1
-    (told,) = actions(caplog, "result_lost")
-    assert "result of task" in told
+    (lost,) = actions(caplog, "result_lost")
+    assert "result of task" in lost
 
 
 async def test_an_outage_with_hundreds_of_results_is_a_few_lines_of_log(worker, orchestrator, caplog):
