@@ -1,4 +1,4 @@
-"""What is refused, and that the reason is told."""
+"""What is refused, and that the reason is given."""
 
 from __future__ import annotations
 
@@ -198,15 +198,15 @@ async def test_unknown_fields_and_nulls_are_no_matter(start: Start) -> None:
     assert list(orchestrator.problems) == []
 
 
-@pytest.mark.parametrize(("version", "told"), [("1.0b10", False), ("1.0b11", True), ("1.0b17", True)])
-async def test_rate_limits_slide(start: Start, version: str, told: bool) -> None:
+@pytest.mark.parametrize(("version", "names_a_time"), [("1.0b10", False), ("1.0b11", True), ("1.0b17", True)])
+async def test_rate_limits_slide(start: Start, version: str, names_a_time: bool) -> None:
     orchestrator, worker = await start(version=version, rate_limits={"heartbeat": 3}, clock=lambda: 1e9, lease=1000)
     for second in (0, 20, 40):
         orchestrator.clock_offset = second
         assert (await worker.heartbeat()).status == 200
     refused = await worker.heartbeat()
     assert refused.status == 429
-    assert refused.headers.get("Retry-After") == ("20" if told else None)
+    assert refused.headers.get("Retry-After") == ("20" if names_a_time else None)
     assert (await worker.register()).status == 200  # other calls have limits of their own
     orchestrator.clock_offset = 60
     assert (await worker.heartbeat()).status == 200
