@@ -7,7 +7,7 @@ import pytest
 
 from avtomatika_worker import ConfigError, TaskContext, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
-from services.conftest import actions, running
+from services.conftest import actions, make_settings, running
 
 
 def echoing(worker):
@@ -209,3 +209,23 @@ async def test_an_outage_with_hundreds_of_results_is_a_few_lines_of_log(worker, 
     loud = [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
     assert len(loud) <= 10
     assert actions(caplog, "result_retry")
+
+
+async def test_the_workers_own_events_survive_a_shutdown_before_they_are_sent(orchestrator, tmp_path):
+    refusal = Fault(call="register", kind="status", status=503, times=None)
+    orchestrator.inject(refusal)
+    worker = echoing(Worker())
+    environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token}
+    settings = make_settings(worker, environment, {"state_dir": str(tmp_path)})
+    main = asyncio.create_task(worker.main(settings, health_check=False))
+    await orchestrator.wait_for(lambda: refusal.used)
+    for number in range(3):  # the first is in hand when the worker is asked to stop
+        assert await worker.emit_event({"event_type": "noted", "payload": {"n": number}})
+    await asyncio.sleep(0)
+    await worker.shutdown()
+    await main
+    orchestrator.clear_faults()
+    async with running(echoing(Worker()), orchestrator, state_dir=str(tmp_path)):
+        await orchestrator.wait_for(lambda: len([call for call in orchestrator.requests if call.call == "event"]) == 3)
+    sent = [json.loads(call.body)["payload"] for call in orchestrator.requests if call.call == "event"]
+    assert sent == [{"n": 0}, {"n": 1}, {"n": 2}]

@@ -8,6 +8,8 @@ import pytest
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from avtomatika_worker.devserver.faults import Fault
+from avtomatika_worker.link.credentials import Credentials
+from avtomatika_worker.protocol.messages import TokenReply
 from services.conftest import actions, running
 
 
@@ -47,6 +49,19 @@ async def test_access_tokens_are_renewed_before_they_expire(worker, echo, caplog
         assert all(each.status != 401 for each in orchestrator.requests)
         assert len(calls(orchestrator, "register")) == 1
         assert not orchestrator.problems
+
+
+@pytest.mark.parametrize("brought", [None, TokenReply(access_token="late", refresh_token="r3")], ids=["none", "some"])
+async def test_a_renewal_does_not_replace_what_a_registration_has_brought_meanwhile(brought):
+    tokens = Credentials("configured")
+    tokens.granted(TokenReply(access_token="first", refresh_token="r1"))
+
+    async def exchange():
+        tokens.granted(TokenReply(access_token="of the registration", refresh_token="r2"))
+        return brought
+
+    assert await tokens.renew("first", exchange)
+    assert (tokens.current, tokens.refresh_token) == ("of the registration", "r2")
 
 
 async def test_a_worker_whose_access_token_is_refused_renews_it_and_the_call_goes_through(worker, echo):
