@@ -39,13 +39,14 @@ coverage: $(VENV)/.extra-dev $(VENV)/.group-coverage ## run all tests; fail when
 image: $(VENV)/.extra-dev ## build the container images with buildah, as root, and try them
 	AVTOMATIKA_IMAGES=1 $(BIN)/pytest tests/deploy/test_image.py $(ARGS)
 
-check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layers, sizes, generated documents
+check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layers, sizes, words, generated documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_structure.py
+	$(BIN)/python scripts/check_words.py
 	$(BIN)/python scripts/generate_docs.py --check
 
 fmt: $(VENV)/.group-check ## format the code and fix what lint can fix

@@ -66,9 +66,9 @@ async def wait_through(
 async def in_thread(work: Callable[[], object]) -> None:
     """Do ``work`` in a thread of its own: skills may have taken all of asyncio's, and it may hang."""
     done: Future[None] = Future()
+    done.set_running_or_notify_cancel()  # so that who waits may give up at any time, and this goes on
 
     def run() -> None:
-        done.set_running_or_notify_cancel()  # who waits may give up, and this goes on
         with caught() as kept:
             work()
         finish(done, kept.error)

@@ -33,7 +33,7 @@ from avtomatika_worker.tasks.state import StatePublisher
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
-TELL_TIMEOUT: Final = 3.0
+ANNOUNCE_TIMEOUT: Final = 3.0
 """Seconds for announcing "draining" to every orchestrator, and again for "offline"."""
 
 REPORT_TIMEOUT: Final = 3.0
@@ -287,7 +287,7 @@ class Supervisor:
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
-        await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
+        await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), ANNOUNCE_TIMEOUT)
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
@@ -298,7 +298,7 @@ class Supervisor:
         if self._force.done():
             engine.outbox.stop_sending()
         offline = partial(self._announce, WorkerStatus.OFFLINE)
-        await step("announce offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
+        await step("announce offline", offline, ANNOUNCE_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
 
     async def _announce(self, status: WorkerStatus) -> None:

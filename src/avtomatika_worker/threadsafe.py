@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
@@ -47,8 +47,7 @@ class Event:
             self._open = is_open
             if is_open:
                 waiting, self._waiting = self._waiting, waiting
-        for loop, future in waiting:
-            _wake(loop, future)
+        _wake_all(waiting)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until the gate is open, at most ``timeout`` seconds."""
@@ -91,14 +90,20 @@ class Watch(Generic[_T]):
         """Put up a new value and wake who waits."""
         with self._lock:
             self._value = value
-            self._version += 1
-            waiting, self._waiting = self._waiting, set()
-        for loop, future in waiting:
-            _wake(loop, future)
+            waiting = self._next_version()
+        _wake_all(waiting)
 
     def touch(self) -> None:
         """Wake who waits although the value is the same."""
-        self.publish(self._value)
+        with self._lock:  # the value stays, also the one that another thread publishes in this moment
+            waiting = self._next_version()
+        _wake_all(waiting)
+
+    def _next_version(self) -> set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]:
+        """Count a publication, and return who is to be woken. Called with the lock held."""
+        self._version += 1
+        waiting, self._waiting = self._waiting, set()
+        return waiting
 
     async def changed(self, seen: int, timeout: float | None) -> int:
         """Wait until the version is no longer ``seen``, at most ``timeout`` seconds; return the version."""
@@ -153,9 +158,11 @@ class Multiset(Generic[_H]):
             return list(self._counts)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
+def _wake_all(waiting: Iterable[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
+    for loop, future in waiting:
+        CallQueue(loop).put(_wake, future)
 
-    CallQueue(loop).put(wake)
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

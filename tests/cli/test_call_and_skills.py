@@ -1,4 +1,4 @@
-"""``worker call``, ``worker skills`` and ``worker version`` as processes: what is typed, and what comes of it."""
+"""``worker call``, ``worker skills`` and ``worker version`` as processes: what is typed, and what happens."""
 
 import json
 import re
@@ -83,11 +83,11 @@ def test_params_come_from_a_file_the_json_and_single_fields_and_the_later_win(co
     done = command(
         "call", "--app", "app:worker", "resize", '{"width": 2}', "-f", "params.json", "-p", "width=30", "--json"
     )
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["status"], told["data"]) == (0, "success", {"pixels": 60})
-    assert told["events"] == [{"type": "alert", "payload": {"url": "file"}}]
-    assert told["progress"] == [{"progress": 0.5, "message": "half [of it]"}]
-    assert told["duration"] > 0
+    reported = json.loads(done.stdout)
+    assert (done.returncode, reported["status"], reported["data"]) == (0, "success", {"pixels": 60})
+    assert reported["events"] == [{"type": "alert", "payload": {"url": "file"}}]
+    assert reported["progress"] == [{"progress": 0.5, "message": "half [of it]"}]
+    assert reported["duration"] > 0
 
 
 def test_a_failure_is_exit_code_1_with_its_code_and_details(command):
@@ -171,9 +171,9 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "    width  integer (≥ 1, ≤ 4000): In pixels." in shown.stdout
     assert "may end as needs_review" in shown.stdout
     assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
-    told = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
-    assert [skill["name"] for skill in told] == ["resize", "refuse", "write", "wait"]
-    assert told[0]["input_schema"]["required"] == ["width", "url"]
+    reported = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
+    assert [skill["name"] for skill in reported] == ["resize", "refuse", "write", "wait"]
+    assert reported[0]["input_schema"]["required"] == ["width", "url"]
     page = command("skills", "--app", "app:worker", "--markdown").stdout
     assert page.startswith("# Skills\n\n## `resize`\n\nResize a picture.\n")
     assert "| `width` | integer (≥ 1, ≤ 4000) |  | In pixels. |" in page
@@ -183,6 +183,6 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
 
 def test_version_is_a_line_or_what_a_report_should_name(command):
     line = command("version").stdout.strip()
-    told = json.loads(command("version", "--json").stdout)
-    assert told["version"] == line
-    assert "1.0b17" in told["protocols"]
+    reported = json.loads(command("version", "--json").stdout)
+    assert reported["version"] == line
+    assert "1.0b17" in reported["protocols"]

@@ -344,7 +344,7 @@ def test_an_override_that_is_no_setting_is_a_mistake_of_the_program() -> None:
         load_settings({}, max_tasks=1)
 
 
-def test_unknown_variables_are_ignored_and_likely_misspellings_are_told() -> None:
+def test_unknown_variables_are_ignored_and_likely_misspellings_are_reported() -> None:
     environ = {
         "WORKER_TOKN": "x",
         "MAX_CONCURENT_TASKS": "x",

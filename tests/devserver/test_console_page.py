@@ -106,7 +106,7 @@ def make_worker(gates: Gates) -> Worker:
 
     @worker.skill()
     async def gated(gate: str, ctx: TaskContext) -> dict[str, Any]:
-        """Tell what it does, then wait."""
+        """Report what it does, then wait."""
         _log.info("gate %s is closed", gate)
         await ctx.send_event("arrived", {"gate": gate, "by": "<b>foot</b>"})
         await ctx.send_progress(0.5, "half of the way")
@@ -327,7 +327,7 @@ async def test_a_form_does_not_send_what_breaks_a_constraint(page: Page, bench: 
     await ran(page)
 
 
-async def test_what_only_the_schema_knows_is_told_beside_the_field(page: Page, bench: Bench) -> None:
+async def test_what_only_the_schema_knows_is_shown_beside_the_field(page: Page, bench: Bench) -> None:
     await fill_required(page)
     before = len(bench.orchestrator.jobs)
     await page.get_by_role("button", name="Edit as JSON").click()
@@ -708,7 +708,7 @@ async def test_a_phone_shows_one_part_at_a_time_and_nothing_sticks_out(bench: Be
             await check(part)
 
 
-async def test_a_page_tells_of_a_lost_connection_and_comes_back(bench: Bench) -> None:
+async def test_a_page_reports_a_lost_connection_and_comes_back(bench: Bench) -> None:
     orchestrator = EmbeddedOrchestrator(console=Console())
     async with orchestrator, opened(bench.browser, orchestrator.url) as page:
         await expect(page.locator("#link")).to_have_text("no worker is registered")

@@ -198,7 +198,7 @@ async def test_costs_and_file_metadata_are_kept(start: Start) -> None:
     assert job.result_metadata == {"m": 1}
 
 
-async def test_result_metadata_for_a_task_without_fails_for_ever(start: Start) -> None:
+async def test_result_metadata_for_a_task_without_fails_permanently(start: Start) -> None:
     orchestrator, worker = await start()
     job = orchestrator.submit("echo")
     task = await worker.task()
@@ -315,7 +315,7 @@ async def test_a_lost_lease_gives_the_tasks_to_others(start: Start, session: Any
     second = await other.task()
     assert second["job_id"] == first["job_id"]
     assert await reason(worker, first) == "stale_task"
-    assert (await worker.heartbeat()).json == {"status": "ok"}  # it is not told
+    assert (await worker.heartbeat()).json == {"status": "ok"}  # it is not notified
 
 
 async def test_heartbeats_keep_the_lease(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""What is refused, and that the reason is told."""
+"""What is refused, and that the reason is given."""
 
 from __future__ import annotations
 

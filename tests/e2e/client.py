@@ -122,7 +122,7 @@ async def client_of(url: str) -> AsyncIterator[Client]:
 
 
 class Webhooks:
-    """What an orchestrator has told about jobs: their events, and their end."""
+    """What an orchestrator has reported about jobs: their events, and their end."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -130,7 +130,7 @@ class Webhooks:
         self._came = asyncio.Condition()
 
     async def until_ended(self, job_id: str, *, timeout: float = 10.0) -> str:
-        """Wait for the call that tells the job's end, and return how it has ended: "job_finished", for example."""
+        """Wait for the call that reports the job's end, and return how it has ended: "job_finished", for example."""
         async with asyncio.timeout(timeout), self._came:
             await self._came.wait_for(lambda: self._end(job_id) is not None)
         end = self._end(job_id)

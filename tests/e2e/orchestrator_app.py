@@ -129,7 +129,7 @@ async def main():
     engine.register_blueprint(parallel)
     engine.register_blueprint(chain)
     await engine.start()
-    logging.getLogger("avtomatika.ws_manager").setLevel(logging.INFO)  # tells when a worker's WebSocket is open
+    logging.getLogger("avtomatika.ws_manager").setLevel(logging.INFO)  # it logs when a worker's WebSocket is open
     print("READY", flush=True)
     await asyncio.Event().wait()
 

@@ -34,12 +34,12 @@ def run(worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_
         others: Mapping[str, Any] = {},
         **submitted: Any,
     ) -> JobRecord:
-        told = (
+        chosen = (
             worker_settings(bucket, tmp_path, **others)
             if settings is None
             else {"task_files_dir": tmp_path / "payloads", **settings}
         )
-        async with running(worker, orchestrator, **told):
+        async with running(worker, orchestrator, **chosen):
             job = orchestrator.submit(skill, params, **submitted)
             await orchestrator.wait_for(lambda: job.state.final, timeout=20)
         left = list((tmp_path / "payloads").glob("*")) if (tmp_path / "payloads").exists() else []
@@ -394,9 +394,9 @@ async def test_secrets_are_nowhere(
     async with supervised(supervisor, orchestrator):
         job = await orchestrator.submit("read", {"file": bucket.uri("x")}).done()
     assert error(job)["code"] == "TRANSIENT_ERROR"
-    told = repr(job) + caplog.text
-    assert SECRET_KEY not in told
-    assert ACCESS_KEY not in told
+    visible = repr(job) + caplog.text
+    assert SECRET_KEY not in visible
+    assert ACCESS_KEY not in visible
 
 
 async def test_a_long_transfer_shows_as_progress(
@@ -416,7 +416,7 @@ async def test_a_long_transfer_shows_as_progress(
     assert job.progress.fraction == 0.0
 
 
-async def test_shutdown_does_not_wait_for_ever(
+async def test_shutdown_waits_for_a_limited_time(
     worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_path: Path
 ) -> None:
     @worker.skill

@@ -131,15 +131,15 @@ async def test_signals_to_everybody_leave_the_decision_to_the_worker(orchestrato
         assert job.result["pid"] == pid
 
 
-async def test_a_program_that_runs_its_worker_without_asking_for_its_name_is_told_so(orchestrator, tmp_path):
+async def test_a_program_that_runs_its_worker_without_asking_for_its_name_gets_an_explanation(orchestrator, tmp_path):
     text = PROGRAM.replace('if __name__ == "__main__":\n    worker.run()', "worker.run()")
     (tmp_path / "my_worker.py").write_text(text, "utf-8")
     async with program(orchestrator, "my_worker.py", cwd=tmp_path) as process:
         output, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
-    told = [line for line in output.decode().splitlines() if line.startswith("worker: ")]
-    assert len(told) == 1
-    assert 'put calls such as worker.run() under: if __name__ == "__main__"' in told[0]
+    explained = [line for line in output.decode().splitlines() if line.startswith("worker: ")]
+    assert len(explained) == 1
+    assert 'put calls such as worker.run() under: if __name__ == "__main__"' in explained[0]
 
 
 async def test_a_resource_that_cannot_be_made_is_exit_code_2_and_one_line(orchestrator, tmp_path):

@@ -20,7 +20,7 @@ from avtomatika_worker import TaskContext, Worker
 
 worker = Worker(worker_type="test")
 fork = multiprocessing.get_context("fork")
-FOR_EVER = 3600
+AN_HOUR = 3600
 kept = []
 
 @worker.skill
@@ -29,7 +29,7 @@ def echo(params: dict) -> dict:
 
 @worker.skill
 def terminate_child() -> dict:
-    child = fork.Process(target=time.sleep, args=(FOR_EVER,))
+    child = fork.Process(target=time.sleep, args=(AN_HOUR,))
     child.start()
     child.terminate()
     child.join()
@@ -47,7 +47,7 @@ def pool() -> dict:
 @worker.skill(executor="process", timeout=20)
 def pool_in_process() -> dict:
     with fork.Pool(1) as workers:
-        return {"got": workers.apply_async(time.sleep, (FOR_EVER,)).get(timeout=0.2)}
+        return {"got": workers.apply_async(time.sleep, (AN_HOUR,)).get(timeout=0.2)}
 
 @worker.skill
 async def keep_executor() -> dict:
@@ -62,30 +62,30 @@ def keep_pool() -> dict:
 
 @worker.skill
 def keep_child() -> dict:
-    kept.append(child := fork.Process(target=time.sleep, args=(FOR_EVER,)))
+    kept.append(child := fork.Process(target=time.sleep, args=(AN_HOUR,)))
     child.start()
     return {"pid": child.pid}
 
 @worker.skill
 async def to_thread() -> dict:
     for _ in range(50):
-        kept.append(asyncio.ensure_future(asyncio.to_thread(time.sleep, FOR_EVER)))
+        kept.append(asyncio.ensure_future(asyncio.to_thread(time.sleep, AN_HOUR)))
     return {}
 
 @worker.skill
 def start_thread() -> dict:
-    threading.Thread(target=time.sleep, args=(FOR_EVER,), name="of the user").start()
+    threading.Thread(target=time.sleep, args=(AN_HOUR,), name="of the user").start()
     return {}
 
 @worker.skill
 def own_executor() -> dict:
     kept.append(executor := concurrent.futures.ThreadPoolExecutor(1))
-    executor.submit(time.sleep, FOR_EVER)
+    executor.submit(time.sleep, AN_HOUR)
     return {}
 
 @worker.skill
 def slow_atexit() -> dict:
-    atexit.register(time.sleep, FOR_EVER)
+    atexit.register(time.sleep, AN_HOUR)
     return {}
 
 @worker.skill
@@ -97,13 +97,13 @@ async def ignore_signals() -> dict:
 def sleep(ctx: TaskContext) -> dict:
     ctx.send_event("runs", {})
     Path("runs").touch()
-    time.sleep(FOR_EVER)
+    time.sleep(AN_HOUR)
 
 @worker.skill(cancel_grace=0.1, events={"runs": {"type": "object"}})
 async def block(ctx: TaskContext) -> dict:
     await ctx.send_event("runs", {})
     await asyncio.sleep(0.2)
-    time.sleep(FOR_EVER)
+    time.sleep(AN_HOUR)
 """
 
 SLOW = """

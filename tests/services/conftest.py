@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 
 import pytest
@@ -111,3 +112,12 @@ def log_level(caplog):
 @pytest.fixture
 def worker():
     return Worker(worker_type="test")
+
+
+@pytest.fixture
+def switching_often():
+    """Let threads take turns so often that a race shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

@@ -48,9 +48,9 @@ async def test_each_reason_has_its_own_end(orchestrator, sleeper, skill, caplog)
     assert (ends["asked"][0], ends["asked"][1]) == ("cancelled", {})
     assert (ends["late"][0], ends["late"][1]["code"]) == ("failure", "TIMEOUT_ERROR")
     assert (ends["stopped"][0], ends["stopped"][1]["code"]) == ("failure", "TRANSIENT_ERROR")
-    told = " ".join(actions(caplog, "task_cancelling"))
-    assert "requested" in told
-    assert "shutdown" in told
+    reasons = " ".join(actions(caplog, "task_cancelling"))
+    assert "requested" in reasons
+    assert "shutdown" in reasons
 
 
 async def test_an_orchestrator_out_of_reach_for_long_takes_its_tasks_with_it_when_that_is_wanted(orchestrator, sleeper):

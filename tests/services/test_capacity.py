@@ -118,7 +118,7 @@ async def test_a_checker_decides_when_there_is_room(orchestrator, takes_skill):
         assert (await job.done()).state is JobState.FINISHED
 
 
-async def test_a_checker_that_raises_is_told_of_and_stops_nothing(orchestrator, caplog):
+async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator, caplog):
     def broken(skill):
         raise ValueError("no such GPU")
 

@@ -360,7 +360,7 @@ async def test_with_always_a_result_is_on_disk_before_its_events_are_out(worker,
         await server.hand_out({"task_id": "t", "type": "steps"})
         await server.until(lambda: server.calls["event"])
         async with asyncio.timeout(4.0):  # the result waits for its events for 5 s
-            while "result" not in stored():  # noqa: ASYNC110 - a file tells nobody
+            while "result" not in stored():  # noqa: ASYNC110 - a file wakes nobody
                 await asyncio.sleep(0.05)
         assert not server.calls["result"]
         worker.request_shutdown()

@@ -179,7 +179,7 @@ async def test_a_name_that_cannot_be_announced_as_hot_is_logged_and_the_worker_s
         for name in ("caf\udce9", 5, None, "good"):
             ctx.add_to_hot_cache(name)
 
-    # 1.0b7 is told the names of the hot cache
+    # 1.0b7 is sent the names of the hot cache
     async with EmbeddedOrchestrator(version="1.0b7") as orchestrator, running(worker, orchestrator):
         await orchestrator.submit("load", {}).done(timeout=20)
         await orchestrator.wait_for(

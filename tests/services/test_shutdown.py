@@ -21,7 +21,7 @@ def gated(worker, gate):
     @worker.skill(events={"woken": {"type": "object"}})
     async def patient(params: dict, ctx: TaskContext):
         await gate.wait()
-        if "tell" in params:
+        if "report" in params:
             ctx.send_event("woken", {})
         return params
 
@@ -95,7 +95,7 @@ def offline(call):
 
 
 FAULTS = {
-    "draining cannot be told": {"call": "heartbeat", "kind": "status", "when": draining, "times": None},
+    "draining cannot be reported": {"call": "heartbeat", "kind": "status", "when": draining, "times": None},
     "draining is never answered": {"call": "heartbeat", "kind": "answer_late", "delay": 5, "when": draining},
     "draining meets a reset": {"call": "heartbeat", "kind": "reset", "when": draining},
     "draining is answered with garbage": {"call": "heartbeat", "kind": "garbage", "when": draining},
@@ -106,14 +106,14 @@ FAULTS = {
     "the result meets a proxy": {"call": "result", "kind": "html", "status": 502},
     "the result is answered late": {"call": "result", "kind": "delay", "delay": 1.0},
     "events fail": {"call": "event", "kind": "reset", "times": 2},
-    "offline cannot be told": {"call": "heartbeat", "kind": "drop_before", "when": offline, "times": None},
+    "offline cannot be reported": {"call": "heartbeat", "kind": "drop_before", "when": offline, "times": None},
     "offline is never answered": {"call": "heartbeat", "kind": "answer_late", "delay": 10, "when": offline},
     "offline fails over there": {"call": "heartbeat", "kind": "status", "status": 500, "when": offline},
 }
 
 
 def in_order(seen):
-    """Tell whether a trace is: draining, the results, offline; from "draining" on no poll and never "idle"."""
+    """Return whether a trace is: draining, the results, offline; from "draining" on no poll and never "idle"."""
     since = seen.index("draining")
     rest = [entry for entry in seen[since:] if entry != "register"]
     results = [index for index, entry in enumerate(rest) if entry.startswith("result")]
@@ -134,7 +134,7 @@ async def test_a_fault_at_any_step_changes_no_order_loses_nothing_and_holds_noth
     skill, timeout = ("forever", 0.2) if cancelled else ("patient", 5.0)
     async with EmbeddedOrchestrator(poll_time=1.0) as orchestrator:
         async with running(gated, orchestrator, shutdown_timeout=timeout) as main:
-            jobs = [orchestrator.submit(skill, {"n": n, "tell": True}) for n in range(2)]
+            jobs = [orchestrator.submit(skill, {"n": n, "report": True}) for n in range(2)]
             await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
             await asyncio.sleep(0.1)
             since = orchestrator.now()

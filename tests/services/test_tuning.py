@@ -59,7 +59,7 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
     assert "memory is at" in actions(caplog, "slots_shrunk")[0]
 
 
-def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(caplog):
+def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_and_each_step_is_logged(caplog):
     slots, now = Slots(4), 0.0
     published = threadsafe.Watch(WorkerState(slots_total=4))
     tuning = SlotTuning(SlotTuner(TunerPolicy(2, 4)), published, lambda: (0.0, 0.0), slots.limit)
@@ -91,7 +91,7 @@ def test_wrong_settings_of_it_are_named(variables, problem):
         load_settings(variables)
 
 
-async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_told_once(caplog):
+async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_reported_once(caplog):
     published, applied, looks = threadsafe.Watch(WorkerState(slots_total=4)), [], []
 
     def measure():

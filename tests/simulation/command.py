@@ -1,4 +1,4 @@
-"""Runs seeds, and tells the story of one that fails. ``python -m simulation --seeds 100``, in ``tests``."""
+"""Runs seeds, and shows the story of one that fails. ``python -m simulation --seeds 100``, in ``tests``."""
 
 import argparse
 import os

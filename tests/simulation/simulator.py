@@ -88,7 +88,7 @@ class Simulation:
             self.later(0.1, self.start_when_ended)
 
     def run(self):
-        """Let everything happen, and check what came of it."""
+        """Let everything happen, and check the outcome of it."""
         starting = [each.start() for each in self.orchestrators]
         self._go_on(lambda: all(each.done() for each in starting), 5.0)
         self.machine.start()
@@ -156,7 +156,7 @@ class Simulation:
 
 @dataclass
 class Outcome:
-    """What came of a run."""
+    """The outcome of a run."""
 
     scenario: object
     violations: list

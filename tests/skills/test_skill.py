@@ -1,4 +1,4 @@
-"""What the decorator was told, what the contract says, and whether it is kept."""
+"""The arguments of the decorator, the contract made of them, and whether it is kept."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Thumbnail(TypedDict):
     width: int
 
 
-def compiled(func: Callable[..., Any], name: str | None = None, **told: Any) -> Skill:
-    return define(func, name, **told).compile(Injectables())
+def compiled(func: Callable[..., Any], name: str | None = None, **options: Any) -> Skill:
+    return define(func, name, **options).compile(Injectables())
 
 
 def resize(width: int) -> Thumbnail:
@@ -48,7 +48,7 @@ def test_a_contract_is_read_from_the_function() -> None:
     assert contract.version is None
 
 
-def test_what_is_told_counts_more() -> None:
+def test_explicit_arguments_win() -> None:
     contract = compiled(
         resize, "scale", type="image", description="", version="2.1", output_schema={"type": "object"},
         output_statuses=["partial"], events={"alert": Alert}, price=0.5, category="AI",
@@ -101,7 +101,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("options", "said"),
     [
         ({"timeout": 0}, "timeout"),
         ({"timeout": "1"}, "timeout"),
@@ -126,9 +126,9 @@ def nested(levels: int) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_wrong_declarations_name_skill_and_culprit(told: dict[str, Any], said: str) -> None:
+def test_wrong_declarations_name_skill_and_culprit(options: dict[str, Any], said: str) -> None:
     with pytest.raises(SkillDefinitionError, match=said) as caught:
-        compiled(resize, **told)
+        compiled(resize, **options)
     assert caught.value.skill == "resize"
 
 

@@ -234,7 +234,7 @@ async def test_a_result_that_does_not_come_says_where_the_task_stands(worker):
             await h.submit("resize", Size(1)).wait_for_progress(0.5)
 
 
-async def test_an_unknown_skill_is_told_before_anything_is_sent(worker):
+async def test_an_unknown_skill_is_reported_before_anything_is_sent(worker):
     async with WorkerHarness(worker) as h:
         with pytest.raises(ValueError, match="no skill 'rezise'; did you mean 'resize'"):
             await h.run("rezise")

@@ -50,7 +50,7 @@ async def serving(context):
         # Nobody knows a connection whose handshake has not ended; it closes when asyncio learns that its client is
         # gone.
         async with asyncio.timeout(10):
-            while _accepted(port):  # noqa: ASYNC110 - the kernel's table tells nobody when it changes
+            while _accepted(port):  # noqa: ASYNC110 - the kernel's table wakes nobody when it changes
                 await asyncio.sleep(0.01)
 
 
@@ -155,7 +155,7 @@ async def test_a_ca_file_is_trusted_besides_the_systems_authorities(reach, tmp_p
             assert await reach(port, TlsFiles(ca=OURS.write_ca(tmp_path / "ca.pem"))) == "hello"
 
 
-def test_a_machine_that_trusts_nobody_is_told_so(tmp_path, monkeypatch):
+def test_a_machine_that_trusts_nobody_is_a_problem_with_that_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"TLS_CA_PATH"):

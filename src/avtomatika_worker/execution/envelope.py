@@ -50,7 +50,7 @@ OUTCOMES: Final = (Succeeded, Failed, Cancelled)
 _UNKNOWN: Final = ResultContract()
 _FAILED: Final = "the skill reported a failure"
 _LONGEST_STATUS: Final = 100
-_Told = TypeVar("_Told", Succeeded, Failed)
+_Sendable = TypeVar("_Sendable", Succeeded, Failed)
 _CANCELLED: Final = "the skill ended the task as cancelled"
 
 
@@ -102,7 +102,7 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
     return replace(outcome, reason=CancelReason(outcome.reason), message=_reason(outcome.message))
 
 
-def _sendable(outcome: _Told, write: Callable[[object], Any] = to_plain) -> _Told:
+def _sendable(outcome: _Sendable, write: Callable[[object], Any] = to_plain) -> _Sendable:
     """Make what an outcome carries plain. Raises `ContractViolationError`."""
     files: object = outcome.data_metadata
     data, metadata, costs = _parts(outcome.data, outcome.metadata, outcome.costs, write=write)

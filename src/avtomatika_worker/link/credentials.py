@@ -77,18 +77,14 @@ class Credentials:
 
     def granted(self, reply: TokenReply, *, renewed: bool = False) -> None:
         """Use new tokens; where they were ``renewed``, the refresh token stays good when no new one came."""
-        lives = reply.expires_in
         with self._lock:
-            self._access = reply.access_token
-            self._refresh = reply.refresh_token or (self._refresh if renewed else None)
-            life = None if lives is None else min(max(_LEAST_LIFE, lives * self._share()), _LONGEST_LIFE)
-            self._due_at = None if life is None else self._world.monotonic() + life
+            self._use(reply, renewed=renewed)
         self.changes.touch()
 
     def forget_granted(self) -> None:
         """Authenticate with the configured token again."""
         with self._lock:
-            self._access = self._refresh = self._due_at = None
+            self._use(None)
         self.changes.touch()
 
     def renewal_due_in(self) -> float | None:
@@ -115,16 +111,31 @@ class Credentials:
             await self._settled.wait()
             return self._access is not None and self._access != used
         try:
-            reply = await exchange()
-            if reply is None:
-                self.forget_granted()
-                return False
-            self.granted(reply, renewed=True)
+            return self._renewed(used, await exchange())
         finally:
             with self._lock:  # else it could open after the next one has closed it
                 self._renewing = False
                 self._settled.open()
-        return True
+
+    def _renewed(self, used: str, reply: TokenReply | None) -> bool:
+        """Use what replaces ``used``, unless a registration has brought other tokens meanwhile; return as `renew`."""
+        with self._lock:
+            if self._access != used:
+                return True
+            self._use(reply, renewed=True)
+        self.changes.touch()
+        return reply is not None
+
+    def _use(self, reply: TokenReply | None, *, renewed: bool = False) -> None:
+        """Take new tokens in use, or none. Called with the lock held."""
+        if reply is None:
+            self._access = self._refresh = self._due_at = None
+            return
+        self._access = reply.access_token
+        self._refresh = reply.refresh_token or (self._refresh if renewed else None)
+        lives = reply.expires_in
+        life = None if lives is None else min(max(_LEAST_LIFE, lives * self._share()), _LONGEST_LIFE)
+        self._due_at = None if life is None else self._world.monotonic() + life
 
     def _share(self) -> float:
         """Return the share of its life after which a token is renewed; thousands of workers renew at other times."""

@@ -185,10 +185,14 @@ class Link:
             known = choice.dialect.version
             _log.warning(text, self.url, version, known, extra={"action": "protocol_version_unknown"})
 
-    def contact_broken(self) -> None:
-        """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4)."""
+    def contact_broken(self, registrations: int | None = None) -> None:
+        """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4).
+
+        ``registrations`` is how many there were when the call was made that found it: one made before the last of them
+        breaks nothing.
+        """
         with self._lock:
-            if self._state is LinkState.CLOSED:
+            if self._state is LinkState.CLOSED or registrations not in {None, self._registrations}:
                 return
             if self._state is LinkState.REGISTERED:
                 self.breaks += 1
@@ -327,7 +331,7 @@ class Link:
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
-                self._unanswered(registrations)
+                self.contact_broken(registrations)
                 raise
         return self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
 
@@ -340,13 +344,9 @@ class Link:
         try:
             response = answer()
         except TransportError:
-            self._unanswered(registrations)
+            self.contact_broken(registrations)
             raise
         return self._heard(response, asked, registrations, breaks_on_500=True)
-
-    def _unanswered(self, registrations: int) -> None:
-        if registrations == self._registrations:
-            self.contact_broken()
 
     def _heard(self, response: Response, asked: float, registrations: int, *, breaks_on_500: bool) -> Response:
         self._silence.answered()
@@ -354,7 +354,7 @@ class Link:
         if is_too_wide(response.body):
             raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
         if response.status > 500 or (response.status == 500 and breaks_on_500):
-            self._unanswered(registrations)
+            self.contact_broken(registrations)
         return response
 
     def _learn(self, response: Response, asked: float) -> None:

@@ -99,7 +99,7 @@ def _exports(signal: str) -> bool:
 
 def _exporter(signal: str, over_http: Callable[[], Any], module: str) -> Any:
     """Return a signal's exporter: gRPC where the protocol, or the port that is gRPC's, says so and it is installed."""
-    protocol, endpoint = _told(signal, "PROTOCOL"), _told(signal, "ENDPOINT")
+    protocol, endpoint = _configured(signal, "PROTOCOL"), _configured(signal, "ENDPOINT")
     if protocol != "grpc" and (protocol or urlsplit(endpoint).port != _GRPC_PORT):
         return over_http()
     try:
@@ -115,7 +115,7 @@ def _exporter(signal: str, over_http: Callable[[], Any], module: str) -> Any:
     return getattr(grpc, over_http.__name__)()
 
 
-def _told(signal: str, what: str) -> str:
+def _configured(signal: str, what: str) -> str:
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{what}")
     return (own or os.environ.get(f"OTEL_EXPORTER_OTLP_{what}") or "").strip()
 

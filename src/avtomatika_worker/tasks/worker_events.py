@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from avtomatika_worker.delivery.attempt import delivery_of
+from avtomatika_worker.delivery.attempt import Delivery, delivery_of
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
 from avtomatika_worker.link.link import Link
@@ -40,12 +41,32 @@ class WorkerEvents:
         return self._arrivals.put(event)
 
     async def run(self, links: Sequence[Link], outbox: Outbox) -> None:
-        """Send events until cancelled: to the first orchestrator that is registered at, else to the first."""
-        async with aclosing(self._arrivals.take()) as events:
-            async for event in events:
-                link = next((each for each in links if each.ready.is_open), links[0])
-                await link.known.wait()
-                await outbox.deliver_event(delivery_of(link, _message(event, link)), None)
+        """Send events until cancelled: to the first orchestrator that is registered at, else to the first.
+
+        What waits then is the outbox's.
+        """
+        try:
+            async with aclosing(self._arrivals.take()) as events:
+                async for event in events:
+                    await _send(event, links, outbox)
+        finally:
+            for event in self._arrivals.take_all():
+                outbox.set_aside(_delivery(event, links))
+
+
+async def _send(event: WorkerEvent, links: Sequence[Link], outbox: Outbox) -> None:
+    delivery = _delivery(event, links)
+    try:
+        await delivery.link.known.wait()
+    except asyncio.CancelledError:
+        outbox.set_aside(delivery)
+        raise
+    await outbox.deliver_event(delivery, None)
+
+
+def _delivery(event: WorkerEvent, links: Sequence[Link]) -> Delivery:
+    link = next((each for each in links if each.ready.is_open), links[0])
+    return delivery_of(link, _message(event, link))
 
 
 def _message(event: WorkerEvent, link: Link) -> Event:

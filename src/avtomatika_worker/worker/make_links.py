@@ -115,7 +115,7 @@ def _link(
 
 
 def _heartbeat_interval(orchestrator: OrchestratorSettings, settings: Settings) -> float:
-    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator is not settings.orchestrators[-1]
+    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator != settings.orchestrators[-1]
     return min(settings.heartbeat_interval, FAILOVER_HEARTBEAT) if watched else settings.heartbeat_interval
 
 
