@@ -137,7 +137,7 @@ def test_what_is_not_set_comes_from_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TASK_FILES_DIR", "/data/tasks")
     monkeypatch.setenv("WORKER_EXTRA_ZONE", "b")
     config = WorkerConfig()
-    assert (config.COST_PER_SKILL, config.INSTALLED_SOFTWARE, config.INSTALLED_ARTIFACTS) == ({}, {}, [])
+    assert (config.COST_PER_SKILL, config.INSTALLED_ARTIFACTS) == ({}, [])
     assert (config.WORKER_ID, config.TASK_FILES_DIR) == ("env-1", "/data/tasks")
     assert config.EXTRA_CAPABILITIES == {"zone": "b"}
     assert config.ORCHESTRATORS == [{"url": "http://localhost:8080", "priority": 1, "weight": 1}]

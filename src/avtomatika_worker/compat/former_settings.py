@@ -66,7 +66,7 @@ MEANINGLESS: Final = {
 }
 """Attributes that have no counterpart, and what takes their place."""
 
-MEANINGLESS_DEFAULTS: Final = {
+MEANINGLESS_DEFAULTS: Final[dict[str, float]] = {
     "RESULT_MAX_RETRIES": 5,
     "HEARTBEAT_COOLDOWN": 2.0,
     "HEARTBEAT_DEBOUNCE_DELAY": 0.1,

@@ -49,13 +49,13 @@ class WorkerConfig:
     _named: set[str]
     _in_use: bool
 
-    def __new__(cls, *_: object, **__: object) -> Self:  # pyright: ignore[reportInconsistentConstructor]
+    def __new__(cls, *_: object, **__: object) -> Self:
         """Make one; a subclass may set attributes before it calls ``super().__init__()``."""
         made = super().__new__(cls)
         made._set, made._shown, made._named, made._in_use = {}, {}, set(), False
         return made
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # pyright: ignore[reportInconsistentConstructor] - subclasses may take arguments
         """Make one that reads the environment."""
 
     # ------------------------------------------------------------------------------------------ attributes
