@@ -38,7 +38,7 @@ METRICS_HEAD: Final = """\
 # Metrics
 
 With `WORKER_ENABLE_METRICS=true` (extra `[metrics]`) the worker records these with OpenTelemetry. It serves them in
-Prometheus's format at `/metrics` on `WORKER_PORT`, and sends them over OTLP/HTTP if `OTEL_EXPORTER_OTLP_ENDPOINT` is
+Prometheus's format at `/metrics` on `WORKER_PORT`, and sends them over OTLP if `OTEL_EXPORTER_OTLP_ENDPOINT` is
 set; the SDK reads the other `OTEL_*` variables itself. An SDK set up by the program is used, not replaced.
 
 Prometheus writes `worker.tasks.duration` as `worker_tasks_duration_seconds`: dots become `_`, the unit is appended.

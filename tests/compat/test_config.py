@@ -9,7 +9,7 @@ import pytest
 
 from avtomatika_worker import ConfigError, Worker, WorkerConfig
 from avtomatika_worker.compat.former_environment import hints
-from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS
+from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS, MEANINGLESS_DEFAULTS
 
 OFFICIAL = [
     "WORKER_ID",
@@ -137,7 +137,7 @@ def test_what_is_not_set_comes_from_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TASK_FILES_DIR", "/data/tasks")
     monkeypatch.setenv("WORKER_EXTRA_ZONE", "b")
     config = WorkerConfig()
-    assert (config.COST_PER_SKILL, config.INSTALLED_SOFTWARE, config.INSTALLED_ARTIFACTS) == ({}, {}, [])
+    assert (config.COST_PER_SKILL, config.INSTALLED_ARTIFACTS) == ({}, [])
     assert (config.WORKER_ID, config.TASK_FILES_DIR) == ("env-1", "/data/tasks")
     assert config.EXTRA_CAPABILITIES == {"zone": "b"}
     assert config.ORCHESTRATORS == [{"url": "http://localhost:8080", "priority": 1, "weight": 1}]
@@ -205,6 +205,54 @@ def test_a_misspelled_setting_is_named(caplog: pytest.LogCaptureFixture) -> None
     assert "did you mean HEARTBEAT_INTERVAL?" in caplog.text
     with pytest.raises(AttributeError, match="did you mean WORKER_ID"):
         config.WORKER_IDD  # noqa: B018
+
+
+class Own(WorkerConfig):
+    def __init__(self, kind: str) -> None:
+        self.MY_API_KEY = "before"
+        self.WORKER_TYPE = kind
+        super().__init__()
+        self.my_limit = 3
+
+
+def test_a_subclass_has_attributes_of_its_own_and_may_set_them_first(caplog: pytest.LogCaptureFixture) -> None:
+    config = Own("gpu")
+    assert (config.MY_API_KEY, config.my_limit) == ("before", 3)
+    assert Worker(config=config).load_settings({}).worker_type == "gpu"
+    assert caplog.records == []
+
+
+def test_a_program_can_count_on_the_values_that_it_reads() -> None:
+    config = WorkerConfig()
+    assert config.INSTALLED_SOFTWARE["python"].count(".") == 1
+    assert config.RESOURCES["cpu_cores"] >= 1
+    assert config.RESOURCES["ram_gb"] > 0
+    assert config.HOSTNAME
+    assert config.IP_ADDRESS
+    for name, default in MEANINGLESS_DEFAULTS.items():
+        assert getattr(config, name) == default
+
+
+def test_numbers_stand_for_switches_and_versions_as_in_python() -> None:
+    config = WorkerConfig()
+    config.ENABLE_WEBSOCKETS = 1
+    config.REQUIRE_TASK_SIGNATURE = 0
+    config.INSTALLED_SOFTWARE = {"cuda": 12}
+    settings = Worker(config=config).load_settings({})
+    assert (settings.enable_websockets, settings.require_task_signature) == (True, False)
+    assert settings.installed_software == {"cuda": "12"}
+
+
+@pytest.mark.parametrize("value", [["http://a:1"], [5], 5, [None]], ids=str)
+def test_orchestrators_that_are_no_dicts_are_refused_by_name(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"WorkerConfig\.ORCHESTRATORS must be a list of dicts"):
+        WorkerConfig().ORCHESTRATORS = value
+
+
+def test_a_wrong_variable_is_a_value_error_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_CONCURRENT_TASKS", "many")
+    with pytest.raises(ValueError, match="MAX_CONCURRENT_TASKS"):
+        WorkerConfig().MAX_CONCURRENT_TASKS  # noqa: B018
 
 
 def test_anything_else_is_no_config() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +110,17 @@ def test_the_module_runs_as_the_command() -> None:
         [sys.executable, "-m", "avtomatika_worker", "version"], capture_output=True, text=True, check=True
     )
     assert avtomatika_worker.__version__ in done.stdout
+
+
+def test_the_port_option_is_the_health_servers_and_wins_over_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "my_app.py").write_text("from avtomatika_worker import Worker\nworker = Worker()\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "avtomatika_worker", "run", "--app", "my_app:worker", "--port", port]
+        environ = {"PATH": "", "WORKER_PORT": "0", "WORKER_HEALTH_HOST": "127.0.0.1", "WORKER_STATE_DIR": str(tmp_path)}
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert port in done.stdout + done.stderr
 
 
 def test_a_file_run_by_its_path_does_not_find_our_modules_in_place_of_the_standard_librarys() -> None:

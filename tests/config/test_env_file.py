@@ -38,6 +38,25 @@ def test_values(tmp_path: Path, line: str, value: str) -> None:
     assert read(tmp_path, line) == {"A": value}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('A="one\ntwo"', "one\ntwo"),
+        ("A='one\n\n  two # no comment\n' # a comment", "one\n\n  two # no comment\n"),
+        ('A="{\n  \\"a\\": 1\n}"', '{\n  "a": 1\n}'),
+        ('export A="\none\n"', "\none\n"),
+        ("A='it is \"quoted\"\nB=2'", 'it is "quoted"\nB=2'),
+    ],
+)
+def test_a_quoted_value_may_go_over_several_lines(tmp_path: Path, text: str, value: str) -> None:
+    assert read(tmp_path, f"Z=0\n{text}\nB=1\n") == {"Z": "0", "A": value, "B": "1"}
+
+
+def test_a_line_after_a_value_of_several_is_named_by_its_own_number(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="line 4"):
+        read(tmp_path, "A='one\ntwo\nthree'\nbroken\n")
+
+
 def test_comments_blank_lines_and_a_byte_order_mark_are_skipped_and_the_last_value_wins(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff# head\r\n\r\n  # more\nA=1\nB=2\nA=3\n") == {"A": "3", "B": "2"}
 

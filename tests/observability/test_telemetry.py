@@ -200,6 +200,59 @@ async def test_the_managers_methods_make_spans_and_count(tmp_path, orchestrator)
     assert value(samples, "worker_tasks_duration_seconds_sum", task_type="inner") == 0.5
 
 
+GRPC = {
+    "the protocol": {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+    "a signal's protocol": {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    },
+    "the port": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"},
+    "the port without a scheme": {"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4317"},
+}
+EXPORTER = """
+from opentelemetry.sdk.{signal}.export import {base}
+
+class {name}({base}):
+    def __init__(self):
+        super().__init__()
+        print("made {name}", flush=True)
+
+    def export(self, *_, **__): ...
+    def shutdown(self, *_, **__): ...
+    def force_flush(self, *_, **__): return True
+"""
+
+
+@pytest.mark.parametrize("environ", GRPC.values(), ids=GRPC)
+async def test_otlp_goes_over_grpc_where_the_protocol_or_the_port_says_so(tmp_path, orchestrator, environ):
+    """A stand-in of the library is installed: what counts is which exporters are made."""
+    package = tmp_path / "opentelemetry" / "exporter" / "otlp" / "proto" / "grpc"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for signal, base, name in (
+        ("trace", "SpanExporter", "OTLPSpanExporter"),
+        ("metrics", "MetricExporter", "OTLPMetricExporter"),
+    ):
+        module = {"trace": "trace_exporter", "metrics": "metric_exporter"}[signal]
+        (package / f"{module}.py").write_text(EXPORTER.format(signal=signal, base=base, name=name), "utf-8")
+    async with observed(tmp_path, orchestrator, APP, PYTHONPATH=str(tmp_path), **environ) as worker:
+        await worker.end()
+    assert "made OTLPSpanExporter" in worker.output
+    assert "made OTLPMetricExporter" in worker.output
+    assert "otlp_protocol" not in worker.output
+
+
+async def test_without_the_library_for_grpc_the_start_says_what_to_do(tmp_path, orchestrator):
+    app = "import sys\nsys.modules['opentelemetry.exporter.otlp.proto.grpc'] = None\n" + APP
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    async with observed(tmp_path, orchestrator, app, **environ) as worker:
+        await worker.end()
+    hints = [line for line in worker.output.splitlines() if '"otlp_protocol"' in line]
+    assert len(hints) == 2  # one for each signal
+    assert all("4318" in each and "[otlp-grpc]" in each for each in hints)
+
+
 async def test_costs_are_reported(tmp_path, orchestrator):
     async with observed(tmp_path, orchestrator, APP) as worker:
         job = await orchestrator.submit("work", {"n": 3}).done(timeout=20)

@@ -66,6 +66,20 @@ MEANINGLESS: Final = {
 }
 """Attributes that have no counterpart, and what takes their place."""
 
+MEANINGLESS_DEFAULTS: Final[dict[str, float]] = {
+    "RESULT_MAX_RETRIES": 5,
+    "HEARTBEAT_COOLDOWN": 2.0,
+    "HEARTBEAT_DEBOUNCE_DELAY": 0.1,
+    "TASK_POLL_ERROR_DELAY": 5.0,
+    "POLL_BACKOFF_INITIAL": 1.0,
+    "POLL_BACKOFF_MAX": 60.0,
+    "POLL_BACKOFF_FACTOR": 2.0,
+    "IDLE_POLL_DELAY": 0.5,
+    "WORKER_TELEMETRY_DEADBAND": 5.0,
+    "WORKER_TELEMETRY_FORCE_INTERVAL": 60.0,
+}
+"""What a program reads from those of them that it has not set: the official SDK's defaults."""
+
 MEANINGLESS_VARIABLES: Final = {
     "WORKER_HEARTBEAT_COOLDOWN" if name == "HEARTBEAT_COOLDOWN" else name: advice
     for name, advice in MEANINGLESS.items()

@@ -7,21 +7,23 @@ import difflib
 import json
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
 from avtomatika_worker.compat.former_environment import translated
-from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS, RESOURCES
+from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS, MEANINGLESS_DEFAULTS, RESOURCES
 from avtomatika_worker.config.environment import extra_capabilities, load_settings, read_setting
 from avtomatika_worker.config.settings import Settings, setting_fields
 from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.narrowing import is_dict, is_list, is_mapping, is_tuple
+from avtomatika_worker.observability.host import detect_host
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
@@ -42,11 +44,19 @@ class WorkerConfig:
     `ConfigError`, which is a ``ValueError`` here, for a value that the setting cannot have.
     """
 
-    def __init__(self) -> None:
-        self._set: dict[str, Any] = {}
-        self._shown: dict[str, tuple[Any, Any]] = {}
-        self._named: set[str] = set()
-        self._in_use = False
+    _set: dict[str, Any]
+    _shown: dict[str, tuple[Any, Any]]
+    _named: set[str]
+    _in_use: bool
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Make one; a subclass may set attributes before it calls ``super().__init__()``."""
+        made = super().__new__(cls)
+        made._set, made._shown, made._named, made._in_use = {}, {}, set(), False
+        return made
+
+    def __init__(self) -> None:  # pyright: ignore[reportInconsistentConstructor] - subclasses may take arguments
+        """Make one that reads the environment."""
 
     # ------------------------------------------------------------------------------------------ attributes
 
@@ -69,8 +79,8 @@ class WorkerConfig:
         if name in MEANINGLESS:
             self._warn(name, f"WorkerConfig.{name} has no effect: {MEANINGLESS[name]}")
         elif name not in _KNOWN:
-            if name.isupper():
-                self._warn(name, f"WorkerConfig.{name} is no setting{_alike(name)}: nothing reads it")
+            if name.isupper() and (alike := _alike(name)):
+                self._warn(name, f"WorkerConfig.{name} is no setting{alike}")
             object.__setattr__(self, name, value)
             return
         else:
@@ -140,12 +150,27 @@ class WorkerConfig:
             _log.warning("%s", text, extra={"action": "config_ignored"})
 
     def _read(self, name: str) -> Any:
-        """Return what the environment says, in the official SDK's form."""
-        environ = translated(os.environ)
-        if name == "RESOURCES":
-            return {key: _official(read_setting(environ, field)) for key, field in RESOURCES.items()}
+        """Return what the environment says, in the official SDK's form. Raises `InvalidConfigError`."""
+        try:
+            return self._read_from(translated(os.environ), name)
+        except ConfigError as error:
+            raise InvalidConfigError(error.problems) from None
+
+    def _read_from(self, environ: Mapping[str, str], name: str) -> Any:
+        if name in {"HOSTNAME", "IP_ADDRESS"}:
+            return getattr(detect_host(), name.lower())
         if name in MEANINGLESS:
-            return os.environ.get(name)
+            return MEANINGLESS_DEFAULTS[name]
+        if name == "RESOURCES":
+            host = detect_host()
+            return {
+                key: _official(read_setting(environ, field) or getattr(host, field, []))
+                for key, field in RESOURCES.items()
+            }
+        if name == "INSTALLED_SOFTWARE":
+            return _official(read_setting(environ, FIELDS[name])) or {
+                "python": f"{sys.version_info.major}.{sys.version_info.minor}"
+            }
         if name == "WORKER_ID":
             return environ.get("WORKER_ID", "").strip() or f"worker-{uuid.uuid4()}"
         if name == "WORKER_TOKEN":
@@ -168,7 +193,9 @@ def _overrides(name: str, value: Any) -> dict[str, Any]:
         if not is_mapping(value) or not value.keys() <= RESOURCES.keys():
             raise InvalidConfigError([f"WorkerConfig.RESOURCES must be a dict of {', '.join(RESOURCES)}"])
         return {
-            field: _checked(f"RESOURCES[{key!r}]", field, _as_text(value[key]) if key == "devices" else value[key])
+            field: _checked(
+                f"RESOURCES[{key!r}]", field, _as_text(name, value[key]) if key == "devices" else value[key]
+            )
             for key, field in RESOURCES.items()
             if value.get(key)
         }
@@ -179,11 +206,13 @@ def _overrides(name: str, value: Any) -> dict[str, Any]:
         return {field: dict(value)}
     if value is None or value == "":
         return {}
-    checked = _checked(name, field, _as_text(value) if name in _TEXTS else value)
+    if name == "INSTALLED_SOFTWARE" and is_mapping(value):
+        value = {key: str(each) if isinstance(each, int | float) else each for key, each in value.items()}
+    checked = _checked(name, field, _as_text(name, value) if name in _TEXTS else value)
     return {field: checked}
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(name: str, value: Any) -> Any:
     """Return a list as the variable's text would say it; of objects without what is None."""
     if isinstance(value, str):
         return value
@@ -191,19 +220,20 @@ def _as_text(value: Any) -> Any:
         plain = msgspec.to_builtins([_plain(each) for each in value])
         return json.dumps(plain)
     except (TypeError, ValueError) as error:
-        problem = f"a list of objects is wanted, not one of type {type(value).__name__}: {error}"
-        raise InvalidConfigError([f"WorkerConfig: {problem}"]) from None
+        raise InvalidConfigError([f"WorkerConfig.{name} must be a list of dicts: {error}"]) from None
 
 
 def _plain(value: Any) -> Any:
     fields: Any = dict(value) if is_mapping(value) else msgspec.to_builtins(value)
+    if not is_dict(fields):
+        raise TypeError(f"one is of type {type(value).__name__}")
     return {key: each for key, each in fields.items() if each is not None}
 
 
 def _checked(name: str, field: str, value: Any) -> Any:
     spec = setting_fields()[field][1]
     try:
-        return spec.kind.take(value)
+        return spec.kind.take(bool(value) if bool in spec.kind.types and value in (0, 1) else value)
     except ValueError as error:
         shown = "***" if spec.secret else f"{value!r:.120}"
         raise InvalidConfigError([f"WorkerConfig.{name} = {shown}: {error}"]) from None

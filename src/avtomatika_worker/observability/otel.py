@@ -1,8 +1,9 @@
 """OpenTelemetry: the only module that imports it, and only with metrics and traces enabled (extra ``[metrics]``).
 
 An SDK set up by the host program is used as it is. Otherwise one is set up for the process: Prometheus's format
-for ``/metrics``, and OTLP over HTTP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or the one of a signal) is set. The other
-``OTEL_*`` variables are the SDK's own.
+for ``/metrics``, and OTLP where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or the one of a signal) is set: over gRPC (extra
+``[otlp-grpc]``) where the protocol or port 4317 says so, else over HTTP. The other ``OTEL_*`` variables are the SDK's
+own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from avtomatika_worker._extras import install_hint
 from avtomatika_worker.observability.metrics import METRICS, Kind, Metric, Reading, Recorder
 from avtomatika_worker.observability.telemetry import ObservabilityManager, Telemetry
 from avtomatika_worker.observability.tracing import Tracing
@@ -100,19 +102,28 @@ def _exports(signal: str) -> bool:
 def _exporter(signal: str, over_http: Callable[[], Any], module: str) -> Any:
     """Return a signal's exporter: gRPC where the protocol, or the port that is gRPC's, says so and it is installed."""
     protocol, endpoint = _configured(signal, "PROTOCOL"), _configured(signal, "ENDPOINT")
-    if protocol != "grpc" and (protocol or urlsplit(endpoint).port != _GRPC_PORT):
+    if protocol != "grpc" and (protocol or _port_of(endpoint) != _GRPC_PORT):
         return over_http()
     try:
         grpc = importlib.import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
     except ImportError:
         _log.warning(
             "%s speaks OTLP over gRPC, which is not installed: posts over HTTP go there, and are refused; name the port"
-            " for HTTP (4318), or pip install opentelemetry-exporter-otlp-proto-grpc",
+            " for HTTP (4318), or %s",
             endpoint or protocol,
+            install_hint("otlp-grpc"),
             extra={"action": "otlp_protocol"},
         )
         return over_http()
     return getattr(grpc, over_http.__name__)()
+
+
+def _port_of(endpoint: str) -> int | None:
+    """Return the port of an address, which gRPC's may be without a scheme; None without one."""
+    try:
+        return urlsplit(endpoint if "//" in endpoint else f"//{endpoint}").port
+    except ValueError:
+        return None
 
 
 def _configured(signal: str, what: str) -> str:
