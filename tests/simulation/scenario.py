@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from avtomatika_worker.devserver.server import DEFAULT_RATE_LIMITS
+from avtomatika_worker.devserver.orchestrator_settings import DEFAULT_RATE_LIMITS
 from simulation import faults
 
 SPAN = 120.0
