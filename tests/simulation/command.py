@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+from simulation.mutants import hunt
 from simulation.scenario import draw
 from simulation.simulator import simulate
 
@@ -19,6 +20,9 @@ def arguments(given=None):
     parser.add_argument("--seconds", type=float, default=None, help="stop after as many seconds")
     parser.add_argument("--keep-going", action="store_true", help="run all, and count what fails")
     parser.add_argument("--twice", action="store_true", help="run each twice, and compare what happens")
+    parser.add_argument("--no-shrink", action="store_true", help="do not look for the least that fails")
+    parser.add_argument("--mutants", action="store_true", help="run the seeds on faulty copies of the worker")
+    parser.add_argument("--only", default="", help="with --mutants: those whose description has this in it")
     parser.add_argument("--story", action="store_true", help="print what happens in each run")
     return parser.parse_args(given)
 
@@ -64,6 +68,8 @@ def _kind(violation):
 
 def main(given=None):
     options = arguments(given)
+    if options.mutants:
+        sys.exit(1 if hunt(options.seeds, options.only) else 0)
     with_fixed_hashes()
     began, totals, failed = time.monotonic(), Counter(), []
     for seed in range(options.first, options.first + options.seeds):
@@ -80,6 +86,8 @@ def main(given=None):
         if outcome.violations:
             failed.append(seed)
             print(f"seed {seed} fails:", *dict.fromkeys(outcome.violations), sep="\n  ", flush=True)
+            if options.no_shrink:
+                break
             if not options.keep_going:
                 least = shrunk(outcome)
                 print("\nThe least that fails in this way:", least.scenario, "", least.story, sep="\n")

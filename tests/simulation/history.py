@@ -34,6 +34,8 @@ class History:
     runs: list = field(default_factory=list)
     violations: list = field(default_factory=list)
     given_up: list = field(default_factory=list)
+    lives: list = field(default_factory=list)
+    cancelled: dict = field(default_factory=dict)
     closed: bool = False
 
     def note(self, text):

@@ -162,6 +162,7 @@ class Machine:
         self.supervisor = None
         self.engine = None
         self.ended = True
+        self.killed = False
         self._orchestrators = orchestrators
         self._settings = dict(settings)
         self._random = random
@@ -170,12 +171,13 @@ class Machine:
     def start(self):
         """Begin another life."""
         self.life += 1
-        self.ended = False
+        self.ended = self.killed = False
         life, host = self.life, "worker"
         self.main = SimLoop(self.schedule, f"main {life}", self.network, host)
         self.link = SimLoop(self.schedule, f"link {life}", self.network, host)
         self.writer = SimLoop(self.schedule, f"store {life}", self.network, host)
         self.supervisor = self.engine = None
+        self.history.lives.append(self.schedule.now)
         self.history.note(f"the worker starts (life {life})")
         context = contextvars.Context()
         context.run(LIFE.set, life)
@@ -196,7 +198,7 @@ class Machine:
             return
         self.history.note(f"the worker is killed (life {self.life})")
         self._bury()
-        self.ended = True
+        self.ended = self.killed = True
 
     def _bury(self):
         loops = (self.main, self.link, self.writer)

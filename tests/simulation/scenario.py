@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from avtomatika_worker.devserver.orchestrator_settings import DEFAULT_RATE_LIMITS
 from simulation import faults
 
 SPAN = 120.0
@@ -33,9 +34,10 @@ class Scenario:
     jobs: tuple[Job, ...]
     faults: tuple[Any, ...]
     settings: dict[str, Any] = field(hash=False)
+    options: dict[str, Any] = field(hash=False, default_factory=dict)
 
     def __str__(self):
-        lines = [f"seed {self.seed}: orchestrators {', '.join(self.versions)}; {self.settings}"]
+        lines = [f"seed {self.seed}: orchestrators {', '.join(self.versions)}; {self.settings}; {self.options}"]
         lines += [f"  {each}" for each in sorted([*self.jobs, *self.faults], key=lambda each: each.at)]
         return "\n".join(lines)
 
@@ -57,7 +59,16 @@ def draw(seed):
         "task_poll_timeout": 30.0,
         "lease_lost_after": lot.choice([None, None, 60.0]),
     }
-    return Scenario(seed, versions, jobs, struck, settings)
+    options: dict[str, Any] = {}
+    if lot.random() < 0.25:
+        options |= {"issue_tokens": True, "token_lifetime": lot.choice([40.0, 3600.0])}
+    if lot.random() < 0.25:
+        options["rate_limits"] = DEFAULT_RATE_LIMITS
+    if lot.random() < 0.25:
+        options["heartbeat_jitter_ms"] = lot.choice([-2000, 500, 3000])
+    if lot.random() < 0.25:
+        options["retry_delay"] = 2.0
+    return Scenario(seed, versions, jobs, struck, settings, options)
 
 
 def _job(lot, number, orchestrators):

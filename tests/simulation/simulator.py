@@ -25,7 +25,7 @@ STOPS_WITHIN = 60.0
 class Orchestrator:
     """An embedded orchestrator on a machine of its own, which the network knows as ``host``."""
 
-    def __init__(self, schedule, network, number, version):
+    def __init__(self, schedule, network, number, version, options):
         self.name = f"o{number}"
         self.host = f"127.0.0.{11 + number}"
         self.address = f"http://{self.host}"
@@ -40,6 +40,7 @@ class Orchestrator:
             lease=60.0,
             task_timeout=120.0,
             clock=lambda: START + schedule.now,
+            **options,
         )
 
     def start(self):
@@ -67,7 +68,8 @@ class Simulation:
         self.history = History(lambda: schedule.now)
         self.loop = SimLoop(schedule, "the world", network, "world")
         self.orchestrators = [
-            Orchestrator(schedule, network, number, version) for number, version in enumerate(scenario.versions)
+            Orchestrator(schedule, network, number, version, scenario.options)
+            for number, version in enumerate(scenario.versions)
         ]
         chance = random.Random(f"worker {scenario.seed}")
         self.machine = Machine(schedule, network, self.history, self.orchestrators, scenario.settings, chance)
@@ -124,6 +126,7 @@ class Simulation:
 
         def cancel(record):
             if orchestrator.embedded.cancel(record.job_id):
+                self.history.cancelled[record.job_id] = self.schedule.now
                 self.history.note(f"{orchestrator.name} cancels {record.job_id}")
 
         orchestrator.loop.call_soon(submit)
