@@ -1,8 +1,8 @@
-"""What threads share.
+"""The only objects made for sharing between threads.
 
 `Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts. The rule: the main loop
-publishes frozen snapshots, and other threads read them; what they want of the main loop they put into one queue.
-docs/explanation/threads.md lists all that more than one thread touches; a test compares.
+publishes frozen snapshots that other threads read, and other threads send it commands through one queue.
+docs/explanation/threads.md lists everything that several threads use; a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class Event:
-    """An event that any thread may open or close, and any event loop may wait at."""
+    """A gate that any thread may open or close, and that can be awaited in any event loop."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self._lock = threading.Lock()
@@ -29,15 +29,15 @@ class Event:
 
     @property
     def is_open(self) -> bool:
-        """Whether waiters pass at once."""
+        """Whether waiters pass immediately."""
         return self._open
 
     def open(self) -> None:
-        """Let everybody pass, from now on."""
+        """Let all waiters pass, now and later."""
         self.set(is_open=True)
 
     def close(self) -> None:
-        """Let nobody pass any more."""
+        """Make waiters wait from now on."""
         self.set(is_open=False)
 
     def set(self, *, is_open: bool) -> None:
@@ -50,7 +50,7 @@ class Event:
         _wake_all(waiting)
 
     async def wait(self, timeout: float | None = None) -> None:
-        """Wait until the gate is open, at most ``timeout`` seconds."""
+        """Wait until the gate is open, for at most ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
         while True:
@@ -68,7 +68,7 @@ class Event:
 
 
 class Watch(Generic[_T]):
-    """The newest value of something, published by one thread and read by any; readers can wait for the next one."""
+    """The newest value of something. One thread publishes it, any thread reads it or waits for the next one."""
 
     def __init__(self, value: _T) -> None:
         self._lock = threading.Lock()
@@ -83,30 +83,30 @@ class Watch(Generic[_T]):
 
     @property
     def version(self) -> int:
-        """Counts the publications."""
+        """The number of publications so far."""
         return self._version
 
     def publish(self, value: _T) -> None:
-        """Put up a new value and wake who waits."""
+        """Set a new value and wake the waiters."""
         with self._lock:
             self._value = value
             waiting = self._next_version()
         _wake_all(waiting)
 
     def touch(self) -> None:
-        """Wake who waits although the value is the same."""
-        with self._lock:  # the value stays, also the one that another thread publishes in this moment
+        """Wake the waiters without changing the value."""
+        with self._lock:  # or a value published by another thread just now could be undone
             waiting = self._next_version()
         _wake_all(waiting)
 
     def _next_version(self) -> set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]:
-        """Count a publication, and return who is to be woken. Called with the lock held."""
+        """Count a publication and return the waiters to wake. Called with the lock held."""
         self._version += 1
         waiting, self._waiting = self._waiting, set()
         return waiting
 
     async def changed(self, seen: int, timeout: float | None) -> int:
-        """Wait until the version is no longer ``seen``, at most ``timeout`` seconds; return the version."""
+        """Wait until the version differs from ``seen``, for at most ``timeout`` seconds; return the version."""
         loop = asyncio.get_running_loop()
         with self._lock:
             if self._version != seen:
@@ -122,38 +122,38 @@ class Watch(Generic[_T]):
 
 
 class CallQueue:
-    """Calls that any thread leaves to one event loop, which makes them in order."""
+    """Passes calls from any thread to one event loop, which makes them in order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     def put(self, call: Callable[[*_Ts], object], *args: *_Ts) -> None:
-        """Have ``call(*args)`` made over there; once that loop is closed, nobody makes it. Never waits."""
+        """Have the loop call ``call(*args)``. Never blocks; once the loop is closed, the call is dropped."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
 
 
 class Multiset(Generic[_H]):
-    """Counts values. Any thread may change it, and copy it."""
+    """Counts values. Any thread may change and read it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[_H] = Counter()
 
     def add(self, value: _H) -> None:
-        """Count one more."""
+        """Count one more of ``value``."""
         with self._lock:
             self._counts[value] += 1
 
     def remove(self, value: _H) -> None:
-        """Count one less; what is counted no more is forgotten."""
+        """Count one less of ``value``, and forget it at zero."""
         with self._lock:
             self._counts[value] -= 1
             if not self._counts[value]:
                 del self._counts[value]
 
     def distinct(self) -> list[_H]:
-        """Return each value that is counted, once."""
+        """Return each counted value once."""
         with self._lock:
             return list(self._counts)
 
