@@ -133,10 +133,10 @@ class Link:
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers of every call, the current span's among them."""
-        return self._headers(self.credentials.current)
+        return self._headers(self.codec, self.credentials.current)
 
-    def _headers(self, token: str | None) -> Mapping[str, str]:
-        headers = self.codec.headers(token, self.dialect)
+    def _headers(self, codec: Codec, token: str | None) -> Mapping[str, str]:
+        headers = codec.headers(token, self.dialect)
         span = self.telemetry.tracing.carrier()
         return {**headers, **span} if span else headers
 
@@ -240,7 +240,7 @@ class Link:
         began, outcome = self.world.monotonic(), "failed"
         try:
             response = await self._ask(
-                lambda: self.codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
+                lambda codec: codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
@@ -272,12 +272,12 @@ class Link:
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        return replies.decode_result(await self._ask(lambda: self.codec.result(result, self.dialect, self.now())))
+        return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed afresh. Raises as `send_result` does."""
-        return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
+        return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
     @contained
     async def ask(
@@ -287,7 +287,7 @@ class Link:
 
         Raises as `call`, and what ``write`` raises.
         """
-        return await self._ask(write, timeout, breaks_on_500=breaks_on_500)
+        return await self._ask(lambda _: write(), timeout, breaks_on_500=breaks_on_500)
 
     @contained
     async def call(
@@ -305,12 +305,12 @@ class Link:
         A call from before the last registration breaks nothing: that came after it, and was answered.
         """
         return await self._ask(
-            lambda: request, timeout, breaks_on_500=breaks_on_500, configured_token=configured_token, renew=False
+            lambda _: request, timeout, breaks_on_500=breaks_on_500, configured_token=configured_token, renew=False
         )
 
     async def _ask(
         self,
-        write: Callable[[], Request],
+        write: Callable[[Codec], Request],
         timeout: float = CALL_TIMEOUT,
         *,
         breaks_on_500: bool = False,
@@ -318,8 +318,8 @@ class Link:
         renew: bool = True,
     ) -> Response:
         while True:
-            token = self.credentials.configured if configured_token else self.credentials.current
-            request, headers = write(), self._headers(token)
+            codec, token = self.codec, self.credentials.configured if configured_token else self.credentials.current
+            request, headers = write(codec), self._headers(codec, token)
             registrations, asked = self._registrations, self.world.steady()
             # A poll is held for as long as the orchestrator likes.
             question = self._silence.began() if timeout <= CALL_TIMEOUT else None
