@@ -184,14 +184,15 @@ def test_silence_is_no_answer_at_all_to_somebody_who_asked():
     silence = Silence(lambda: now)
     now = 100.0
     assert not silence.lasts  # nobody asked
-    with silence.asking():
-        assert not silence.lasts  # an answer takes a moment
-        now += 1.0
-        assert silence.lasts
-        silence.answered()
-        assert not silence.lasts
-        now += SILENT_AFTER
-        assert silence.lasts
+    question = silence.began()
+    assert not silence.lasts  # an answer takes a moment
+    now += 1.0
+    assert silence.lasts
+    silence.answered()
+    assert not silence.lasts
+    now += SILENT_AFTER
+    assert silence.lasts
+    silence.ended(question)
     assert not silence.lasts
 
 

@@ -19,8 +19,9 @@ from avtomatika_worker.execution.report import replace_refused, replace_unsendab
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.telemetry import OFF
 from avtomatika_worker.policy.backoff import Backoff
-from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, TaskResult
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -75,8 +76,12 @@ async def keep(delivery: Delivery, store: Store) -> None:
 
 async def attempt(delivery: Delivery, store: Store) -> float | None:
     """Try once; return the seconds to wait before the next attempt, or None if there is to be none."""
+    link, message = delivery.link, delivery.message
     try:
-        await _send(delivery)
+        if isinstance(message, Event):
+            _event_answered(delivery, await link.send_event(message))
+        else:
+            _result_answered(delivery, await link.send_result(message))
     except UnsendableValueError as error:
         return await _unsendable(delivery, store, error)
     except RejectedError as error:
@@ -115,18 +120,18 @@ def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
     return False
 
 
-async def _send(delivery: Delivery) -> None:
-    """Send it. Raises what `Link.send_result` raises."""
-    if isinstance(delivery.message, Event):
-        answer = await delivery.link.send_event(delivery.message)
-        if answer.accepted:
-            _count(delivery, "delivered")
-        else:
-            _refused_event(delivery, f"{answer.code}: {answer.message}")
-        return
-    reply = await delivery.link.send_result(delivery.message)
-    _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
-    delivery.link.telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
+def _event_answered(delivery: Delivery, answer: EventReply) -> None:
+    if answer.accepted:
+        _count(delivery, "delivered")
+    else:
+        _refused_event(delivery, f"{answer.code}: {answer.message}")
+
+
+def _result_answered(delivery: Delivery, reply: ResultReply) -> None:
+    telemetry = delivery.link.telemetry
+    if telemetry is not OFF:
+        _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
+        telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
     if reply.status == "ignored":
         reason = reply.reason or reply.message
         _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})

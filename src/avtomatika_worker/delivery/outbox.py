@@ -239,34 +239,14 @@ class Outbox:
 
         Without ``at_once`` no attempt is made here.
         """
-        await self._first(delivery, at_once=at_once)
-
-    async def deliver_event(self, delivery: Delivery, stored: asyncio.Task[None] | None) -> None:
-        """Deliver an event once it is ``stored``, or take it over; those of a task stay in order. On the main loop."""
-        try:
-            if stored is not None:
-                await stored
-        except BaseException:
-            self.set_aside(delivery)
-            raise
-        await self._first(delivery)
-
-    def take_over(self, link: Link, message: TaskResult | Event) -> None:
-        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
-        self.set_aside(delivery_of(link, message))
-
-    def set_aside(self, delivery: Delivery) -> None:
-        """Take a delivery over without an attempt, as `take_over`."""
-        self._wait_in_lane(delivery)
-
-    async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
         with self._lock:
             self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
                 delay = await attempt(delivery, self._keeper)
                 if delay is None:
-                    self._keeper.forget(delivery.row)
+                    if delivery.row is not None:
+                        self._keeper.forget(delivery.row)
                     return
                 delivery.next_delay = delay
             await keep(delivery, self._keeper)
@@ -277,6 +257,24 @@ class Outbox:
         finally:
             with self._lock:
                 self._on_its_way.discard(delivery)
+
+    async def deliver_event(self, delivery: Delivery, stored: asyncio.Task[None] | None) -> None:
+        """Deliver an event once it is ``stored``, or take it over; those of a task stay in order. On the main loop."""
+        try:
+            if stored is not None:
+                await stored
+        except BaseException:
+            self.set_aside(delivery)
+            raise
+        await self.deliver(delivery)
+
+    def take_over(self, link: Link, message: TaskResult | Event) -> None:
+        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
+        self.set_aside(delivery_of(link, message))
+
+    def set_aside(self, delivery: Delivery) -> None:
+        """Take a delivery over without an attempt, as `take_over`."""
+        self._wait_in_lane(delivery)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:

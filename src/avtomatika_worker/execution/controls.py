@@ -84,10 +84,11 @@ class Cancelling:
 
 
 class Written(NamedTuple):
-    """The data of a result, and what they are as canonical JSON."""
+    """The data of a result, what they are as canonical JSON, and whether they are known to fit the output schema."""
 
     data: object
     json: bytes
+    allowed: bool
 
 
 class Controls:
@@ -137,7 +138,8 @@ class Controls:
     @property
     def params(self) -> dict[str, Any]:
         """What the skill's arguments are made of."""
-        return cast("dict[str, Any]", self.task.params)
+        params = self.task.params
+        return {} if params is None else params
 
     # ------------------------------------------------------------------------------------------ progress and events
 

@@ -45,9 +45,10 @@ def build_result(
 ) -> TaskResult:
     """Return the result that reports ``outcome``.
 
-    ``seconds`` is how long the task ran, ``added`` what else it cost, ``encoded`` its data where they are written yet.
+    ``seconds`` is how long the task ran, rounded, ``added`` what else it cost, ``encoded`` its data where they are
+    written yet.
     """
-    costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4), **added}
+    costs: dict[str, Any] = {"execution_time_seconds": seconds, **added}
     metadata: dict[str, Any] | None = None
     data: dict[str, Any] = {}
     files: dict[str, FileMetadata] = {}
@@ -75,7 +76,7 @@ def build_result(
         data=encoded or data,
         error=error,
         data_metadata=files or None,
-        metadata=_metadata(task, metadata),
+        metadata=_metadata(task, metadata) if metadata else None,
         costs=costs,
         identity_chain=task.chain_through(worker_id),
     )
@@ -83,7 +84,7 @@ def build_result(
 
 def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:
     """Make the one record of a task's end; the ids come with the context, as with every record of the task."""
-    facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+    facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": seconds}
     trace = outcome.traceback if isinstance(outcome, Failed | Cancelled) else ""
     if result.error is not None:
         facts["code"] = result.error.code
@@ -111,8 +112,7 @@ def sendable(result: TaskResult, dialect: Dialect) -> TaskResult:
 
     What was encoded was checked then; this is for the rest, which most results do not have.
     """
-    plain = result.error is None and not result.metadata and not result.data_metadata and len(result.costs or ()) <= 1
-    if plain and isinstance(result.data, CanonicalData) and result.data.version == dialect.version:
+    if isinstance(result.data, CanonicalData) and result.data.version == dialect.version and result.is_plain:
         return result
     try:
         check_result(result, dialect)
@@ -161,10 +161,10 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
     )
 
 
-def _metadata(task: Task, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+def _metadata(task: Task, metadata: dict[str, Any]) -> dict[str, Any] | None:
     """Drop what would make the orchestrator fail permanently: metadata for a task without it (RXON.md, Behaviour 6)."""
-    if not metadata or task.metadata:
-        return metadata or None
+    if task.metadata:
+        return metadata
     _log.warning(
         "result metadata of task %s dropped: the task came without metadata, and orchestrators cannot take it then",
         task.task_id,

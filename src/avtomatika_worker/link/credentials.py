@@ -24,13 +24,14 @@ class Credentials:
     """The tokens of one link.
 
     A *configured* token signs, and authenticates where nothing else does; with a fallback there are two, one of them in
-    use. An *access* token, once granted, authenticates in its place.
+    use, ``configured``. An *access* token, once granted, authenticates in its place.
     """
 
     def __init__(self, token: str | None, fallback: str | None = None, world: World = REAL) -> None:
         self._configured: tuple[str | None, ...] = (token, fallback) if fallback and fallback != token else (token,)
         self._world = world
         self._used = 0
+        self.configured: str | None = token
         self._lock = threading.Lock()
         self._access: str | None = None
         self._refresh: str | None = None
@@ -45,14 +46,9 @@ class Credentials:
         return self._configured
 
     @property
-    def configured(self) -> str | None:
-        """The configured token that is in use."""
-        return self._configured[self._used]
-
-    @property
     def current(self) -> str | None:
         """What authenticates a call now."""
-        return self._access or self._configured[self._used]
+        return self._access or self.configured
 
     @property
     def refresh_token(self) -> str | None:
@@ -68,6 +64,7 @@ class Credentials:
         """Use the other configured token from now on; return whether there is another one."""
         with self._lock:
             self._used = (self._used + 1) % len(self._configured)
+            self.configured = self._configured[self._used]
         return len(self._configured) > 1
 
     @property

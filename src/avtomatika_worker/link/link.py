@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,15 +49,14 @@ POLL_MARGIN: Final = 90.0
 _LONG: Final = 256 * 2**10
 """Bytes of an answer to a poll from which on it is read in a thread."""
 
-_NOT_ASKING: Final = contextlib.nullcontext()
-
 
 class Link:
     """One orchestrator as this worker sees it.
 
     ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
     ``contacts`` is touched by each registration; ``breaks`` counts the breaks of contact, ``polled`` is whether a poll
-    was answered since the last registration. ``label`` names the orchestrator in metrics.
+    was answered since the last registration. ``url``, the orchestrator's base URL, names the link in logs, ``label`` in
+    metrics.
 
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
     what they share is guarded by a lock that is never held while waiting.
@@ -74,6 +72,7 @@ class Link:
     ) -> None:
         self.settings = settings
         self.world = world
+        self.url: str = settings.url
         self.label: str = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.telemetry: Telemetry = telemetry
         self.faults: LogThrottle = LogThrottle(world.monotonic)
@@ -107,11 +106,6 @@ class Link:
         self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
 
     @property
-    def url(self) -> str:
-        """The orchestrator's base URL; names the link in logs."""
-        return self.settings.url
-
-    @property
     def state(self) -> LinkState:
         """Where the link stands."""
         return self._state
@@ -139,10 +133,10 @@ class Link:
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers of every call, the current span's among them."""
-        return self._headers(self.credentials.current)
+        return self._headers(self.codec, self.credentials.current)
 
-    def _headers(self, token: str | None) -> Mapping[str, str]:
-        headers = self.codec.headers(token, self.dialect)
+    def _headers(self, codec: Codec, token: str | None) -> Mapping[str, str]:
+        headers = codec.headers(token, self.dialect)
         span = self.telemetry.tracing.carrier()
         return {**headers, **span} if span else headers
 
@@ -246,11 +240,16 @@ class Link:
         began, outcome = self.world.monotonic(), "failed"
         try:
             response = await self._ask(
-                lambda: self.codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
+                lambda codec: codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
-            task = await self._admitted(response)
+            admit = self.settings.guard.admit
+            if len(response.body) <= _LONG:
+                task = admit(response, self.dialect)
+            else:  # one at a time, in a thread: the loop goes on meanwhile
+                reading = asyncio.get_running_loop().run_in_executor
+                task = await reading(self._reading, admit, response, self.dialect)
             if not self.polled:
                 with self._lock:
                     self.polled = True
@@ -270,22 +269,15 @@ class Link:
             self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
         return task
 
-    async def _admitted(self, response: Response) -> Task | None:
-        """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
-        if len(response.body) <= _LONG:
-            return self.settings.guard.admit(response, self.dialect)
-        reading = asyncio.get_running_loop().run_in_executor
-        return await reading(self._reading, self.settings.guard.admit, response, self.dialect)
-
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        return replies.decode_result(await self._ask(lambda: self.codec.result(result, self.dialect, self.now())))
+        return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed afresh. Raises as `send_result` does."""
-        return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
+        return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
     @contained
     async def ask(
@@ -295,16 +287,7 @@ class Link:
 
         Raises as `call`, and what ``write`` raises.
         """
-        return await self._ask(write, timeout, breaks_on_500=breaks_on_500)
-
-    async def _ask(
-        self, write: Callable[[], Request], timeout: float = CALL_TIMEOUT, *, breaks_on_500: bool = False
-    ) -> Response:
-        used = self.credentials.current
-        response = await self._call(write(), used, timeout, breaks_on_500=breaks_on_500)
-        if response.status == 401 and await token_renewed(self, used):
-            response = await self._call(write(), self.credentials.current, timeout, breaks_on_500=breaks_on_500)
-        return response
+        return await self._ask(lambda _: write(), timeout, breaks_on_500=breaks_on_500)
 
     @contained
     async def call(
@@ -321,19 +304,37 @@ class Link:
         digest is always answered with 500. ``configured_token``: authenticate with that one, not an access token.
         A call from before the last registration breaks nothing: that came after it, and was answered.
         """
-        token = self.credentials.configured if configured_token else self.credentials.current
-        return await self._call(request, token, timeout, breaks_on_500=breaks_on_500)
+        return await self._ask(
+            lambda _: request, timeout, breaks_on_500=breaks_on_500, configured_token=configured_token, renew=False
+        )
 
-    async def _call(self, request: Request, token: str | None, timeout: float, *, breaks_on_500: bool) -> Response:
-        headers, registrations, asked = self._headers(token), self._registrations, self.world.steady()
-        # A poll is held for as long as the orchestrator likes.
-        with self._silence.asking() if timeout <= CALL_TIMEOUT else _NOT_ASKING:
+    async def _ask(
+        self,
+        write: Callable[[Codec], Request],
+        timeout: float = CALL_TIMEOUT,
+        *,
+        breaks_on_500: bool = False,
+        configured_token: bool = False,
+        renew: bool = True,
+    ) -> Response:
+        while True:
+            codec, token = self.codec, self.credentials.configured if configured_token else self.credentials.current
+            request, headers = write(codec), self._headers(codec, token)
+            registrations, asked = self._registrations, self.world.steady()
+            # A poll is held for as long as the orchestrator likes.
+            question = self._silence.began() if timeout <= CALL_TIMEOUT else None
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
                 self.contact_broken(registrations)
                 raise
-        return self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+            finally:
+                if question is not None:
+                    self._silence.ended(question)
+            self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+            if response.status != 401 or not renew or not await token_renewed(self, token):
+                return response
+            renew = False
 
     @contained
     async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:
@@ -351,7 +352,7 @@ class Link:
     def _heard(self, response: Response, asked: float, registrations: int, *, breaks_on_500: bool) -> Response:
         self._silence.answered()
         self._learn(response, asked)
-        if is_too_wide(response.body):
+        if len(response.body) > MOST_VALUES and is_too_wide(response.body):
             raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
         if response.status > 500 or (response.status == 500 and breaks_on_500):
             self.contact_broken(registrations)

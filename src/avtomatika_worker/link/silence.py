@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Final
 
 from avtomatika_worker.world import REAL
@@ -25,14 +24,12 @@ class Silence:
         self._asked: dict[object, float] = {}
         self.answered_at: float = clock()
 
-    def asking(self) -> AbstractContextManager[None]:
-        """Count as asked meanwhile."""
-        return _Asking(self)
-
-    def began(self, question: object) -> None:
-        """Take note of a question."""
+    def began(self) -> object:
+        """Take note of a question, and return it."""
+        question = object()
         with self._lock:
             self._asked[question] = self._clock()
+        return question
 
     def ended(self, question: object) -> None:
         """Take note that a question is answered, or given up."""
@@ -52,18 +49,3 @@ class Silence:
             return False
         with self._lock:
             return any(now - asked >= _GIVEN for asked in self._asked.values())
-
-
-class _Asking(AbstractContextManager[None]):
-    """One question; a class, and no generator, for every call is one."""
-
-    __slots__ = ("_silence",)
-
-    def __init__(self, silence: Silence) -> None:
-        self._silence = silence
-
-    def __enter__(self) -> None:
-        self._silence.began(self)
-
-    def __exit__(self, *_: object) -> None:
-        self._silence.ended(self)

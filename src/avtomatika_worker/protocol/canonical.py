@@ -24,7 +24,7 @@ from avtomatika_worker.protocol.dialects import Dialect
 _MIN_INT: Final = -(2**63)
 _MAX_INT: Final = 2**64 - 1
 _LARGE_FLOAT: Final = 1e16  # from here on, orjson releases differ: 1e16 or 1e+16
-_SCALARS: Final = frozenset({str, bool})
+_AS_THEY_ARE: Final = frozenset({str, bool, orjson.Fragment})  # fragments: `canonical_data` has written them
 _TEXT_OR_BOOL: Final = (str, bool)  # inline, ``str | bool`` would be created again for every value
 _ARRAYS: Final = (list, tuple)
 _EMBEDDED: Final = b'{"data":'
@@ -165,7 +165,7 @@ def _clean_object(value: dict[str, Any], dialect: Dialect, depth: int) -> dict[s
     for key, item in value.items():
         if item is None:
             continue
-        if type(item) in _SCALARS and shallow:
+        if shallow and (type(item) in _AS_THEY_ARE or (type(item) is int and _MIN_INT <= item <= _MAX_INT)):
             result[key] = item
             continue
         try:
@@ -205,8 +205,6 @@ def _clean(value: Any, dialect: Dialect, depth: int) -> Any:
         return _float(value, dialect)
     if isinstance(value, _ARRAYS):
         return _clean_array(cast("list[Any]", value), dialect, depth)
-    if isinstance(value, orjson.Fragment):  # `canonical_data` has written it
-        return value
     raise _Unsendable(f"{type(value).__name__} is not a JSON value")
 
 

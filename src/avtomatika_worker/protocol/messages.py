@@ -176,6 +176,11 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     costs: dict[str, Any] | None = None
     identity_chain: tuple[str, ...] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it but its data is a skill's: no error, no metadata, no costs but one."""
+        return self.error is None and not self.metadata and not self.data_metadata and len(self.costs or ()) <= 1
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened while a task ran. A retried event keeps its ``event_id``."""
@@ -215,7 +220,9 @@ class Task(msgspec.Struct, kw_only=True):
 
     def chain_through(self, worker_id: str) -> tuple[str, ...] | None:
         """Return the nodes that the task passed through, ``worker_id`` last, or None if it came without a chain."""
-        chain: object = (self.security or {}).get("identity_chain")
+        if not self.security:
+            return None
+        chain: object = self.security.get("identity_chain")
         return None if not is_list(chain) else (*as_texts(chain), worker_id)
 
 

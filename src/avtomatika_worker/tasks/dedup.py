@@ -30,7 +30,7 @@ class RecentResults:
     """
 
     def __init__(self) -> None:
-        self._results: OrderedDict[tuple[str, str], tuple[Hashable, bytes | None]] = OrderedDict()
+        self._results: OrderedDict[tuple[str, str], tuple[Hashable, TaskResult | None]] = OrderedDict()
 
     def remember(self, url: str, task: Task, result: TaskResult) -> None:
         """Keep the result of a task."""
@@ -39,10 +39,10 @@ class RecentResults:
         if is_retried(result):
             return
         try:
-            body = None if _is_large(result) else msgspec.msgpack.encode(result)
+            kept = result if _size(result) <= LARGEST else None
         except _ENCODE_ERRORS:
             return  # it cannot be sent either, and a failure will take its place
-        self._results[key] = (_fingerprint(task), body if body is not None and len(body) <= LARGEST else None)
+        self._results[key] = (_fingerprint(task), kept)
         if len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
 
@@ -54,13 +54,14 @@ class RecentResults:
     def find(self, url: str, task: Task) -> TaskResult | None:
         """Return the result of this very task, unless it was too long to be kept."""
         entry = self._results.get((url, task.task_id))
-        if entry is None or entry[1] is None or entry[0] != _fingerprint(task):
-            return None
-        return msgspec.msgpack.decode(entry[1], type=TaskResult)
+        return entry[1] if entry is not None and entry[0] == _fingerprint(task) else None
 
 
-def _is_large(result: TaskResult) -> bool:
-    return isinstance(result.data, CanonicalData) and len(result.data.json) > LARGEST
+def _size(result: TaskResult) -> int:
+    """Return its bytes. Those of most results are all in their data, which are encoded."""
+    if isinstance(result.data, CanonicalData) and (result.is_plain or len(result.data.json) > LARGEST):
+        return len(result.data.json)
+    return len(msgspec.msgpack.encode(result))
 
 
 def is_retried(result: TaskResult) -> bool:

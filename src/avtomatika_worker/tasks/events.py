@@ -45,6 +45,7 @@ class TaskEvents:
         self,
         link: Link,
         task: Task,
+        loop: asyncio.AbstractEventLoop,
         group: asyncio.TaskGroup,
         outbox: Outbox,
         *,
@@ -58,7 +59,7 @@ class TaskEvents:
         self._group = group
         self._interval = progress_interval
         self._max_bytes = max_bytes
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._thread = threading.get_ident()
         self._queue: deque[_Queued] = deque()
         self._arriving: deque[Event] = deque()
@@ -100,15 +101,19 @@ class TaskEvents:
 
     # ----------------------------------------------------------------------------------- called by the worker
 
-    async def close(self) -> None:
-        """Send what is left, for at most `FLUSH_TIMEOUT`; what remains then follows in the background."""
+    def close(self) -> Coroutine[Any, Any, None] | None:
+        """Return what sends the rest, for at most `FLUSH_TIMEOUT`; None when nothing was sent, as for most tasks.
+
+        What remains then follows in the background.
+        """
         self._closed = True
-        if self._sender is None:
-            return
+        return None if self._sender is None else self._flush(self._sender)
+
+    async def _flush(self, sender: asyncio.Task[None]) -> None:
         self._wake.set()
         until = self._world.monotonic() + FLUSH_TIMEOUT
-        if not self._sender.done():
-            await asyncio.wait({self._sender}, timeout=FLUSH_TIMEOUT)
+        if not sender.done():
+            await asyncio.wait({sender}, timeout=FLUSH_TIMEOUT)
         await self._outbox.events_settled(self._link, self._task.task_id, until - self._world.monotonic())
 
     # ----------------------------------------------------------------------------------- inside

@@ -24,6 +24,7 @@ from avtomatika_worker.link.retry import kind_of
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource
+from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
 from avtomatika_worker.world import REAL, World
@@ -69,6 +70,7 @@ class Poller:
         self._tasks.on_slot_freed(self._wake.set)
         self._publisher.on_change(self._published)
         async with asyncio.TaskGroup() as group:
+            calls = ReusedTasks(group, "poll")
             for source in self._sources:
                 group.create_task(self._wake_on_contact(source))
             while True:
@@ -82,7 +84,7 @@ class Poller:
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     reserved = True
-                    group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                    calls.run(self._poll(chosen, poll))
                 if reserved:
                     self._publisher.changed()
                 self._look_when_overdue(now)

@@ -31,12 +31,14 @@ from avtomatika_worker.tasks.context_factory import ContextFactory
 from avtomatika_worker.tasks.dedup import RecentResults, is_retried
 from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.running import RunningTask, RunningTasks
 from avtomatika_worker.tasks.state import StatePublisher
 from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 _traced: Final = TracebackLogger(_log)
+_NO_SPAN: Final = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class TaskRunner:
         self._in_line: deque[tuple[RunningTask, asyncio.Future[None]]] = deque()
         self._recent = RecentResults()
         self._group = asyncio.TaskGroup()
+        self._handlers = ReusedTasks(self._group, "task")
+        self._loop = asyncio.get_running_loop()
         self._refused: CancelReason | None = None
         self._slot_freed: list[Callable[[], None]] = []
         self._all_reported = asyncio.Event()
@@ -158,7 +162,9 @@ class TaskRunner:
 
     def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
         interval, most = self._settings.progress_interval, self._settings.max_event_bytes
-        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
+        events = TaskEvents(
+            link, task, self._loop, self._group, self._outbox, progress_interval=interval, max_bytes=most
+        )
         deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
         turn = self._limiter.turn(task.type)
@@ -166,7 +172,7 @@ class TaskRunner:
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self.running.add(running)
-        self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
+        self._handlers.run(self._handle(running, events))
 
     def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
         has_slot = self._take_slot(reserved=reserved)
@@ -183,11 +189,22 @@ class TaskRunner:
 
     async def _handle(self, running: RunningTask, events: TaskEvents) -> None:
         task, execution = running.task, running.execution
-        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in this asyncio task's own context
+        bind_log_context(
+            task_id=task.task_id, job_id=task.job_id
+        )  # in the context of what runs this, and no other task
         try:
             with self._span(task):
-                await self._run_to_delivery(running, events)
-            if execution.lingers:
+                try:
+                    result = await self._execute(running)
+                    running.finished = True
+                    self._recent.remember(running.link.url, task, result)
+                    # A skill that was given up keeps its slot until it has ended.
+                    free = None if (lingers := execution.lingers) else partial(self._let_go, running)
+                    with self._telemetry.tracing.span("deliver"):
+                        await self._handover.deliver(running.link, result, free=free, before=events.close)
+                finally:
+                    self._reported(running)
+            if lingers and execution.lingers:
                 await self._linger(execution)
         finally:
             self._let_go(running)
@@ -199,18 +216,6 @@ class TaskRunner:
         if running.has_slot:
             running.has_slot = False
             self._free()
-
-    async def _run_to_delivery(self, running: RunningTask, events: TaskEvents) -> None:
-        try:
-            result = await self._execute(running)
-            running.finished = True
-            self._recent.remember(running.link.url, running.task, result)
-            with self._telemetry.tracing.span("deliver"):
-                # A skill that was given up keeps its slot until it has ended.
-                free = None if running.execution.lingers else partial(self._let_go, running)
-                await self._handover.deliver(running.link, result, free=free, before=events.close)
-        finally:
-            self._reported(running)
 
     async def _execute(self, running: RunningTask) -> TaskResult:
         """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
@@ -224,15 +229,18 @@ class TaskRunner:
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
-        task, outcome, seconds = running.task, ended.outcome, self._monotonic() - running.execution.started
+        task, outcome = running.task, ended.outcome
+        seconds = round(self._monotonic() - running.execution.started, 4)
         worker_id, costs = self._settings.worker_id, running.controls.costs
         result = build_result(task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data)
         result = sendable(result, running.link.dialect)
         self._measure(running, outcome, result, seconds)
-        asyncio.get_running_loop().call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
+        self._loop.call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
         return result
 
     def _span(self, task: Task) -> AbstractContextManager[object]:
+        if self._telemetry is OFF:
+            return _NO_SPAN
         (skill,) = self._pipeline.label(task.type)
         return self._telemetry.tracing.task(skill, task)
 
@@ -292,7 +300,7 @@ class TaskRunner:
     @contextlib.asynccontextmanager
     async def _slot_and_turn(self, running: RunningTask) -> AsyncGenerator[None]:
         """Hold what a task needs to run whose poll had lent its slot."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[None] = self._loop.create_future()
         self._in_line.append((running, place))
         await place
         async with running.turn or contextlib.nullcontext():

@@ -130,6 +130,8 @@ class StatePublisher:
     def hot_skills(self) -> tuple[str, ...]:
         """The skills that are in the hot cache themselves, or whose dependencies all are."""
         needs, hot = self._catalogued.dependencies, self.hot.names
+        if not hot:  # as for most workers: this is looked at for each poll
+            return ()
         return tuple(
             name for name in self._catalogued.skills if name in hot or (needs.get(name) and hot.issuperset(needs[name]))
         )
