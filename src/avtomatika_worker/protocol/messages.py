@@ -212,6 +212,7 @@ class Task(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
     timestamp: Any = None
+    step: Any = None
 
     def chain_through(self, worker_id: str) -> tuple[str, ...] | None:
         """Return the nodes that the task passed through, ``worker_id`` last, or None if it came without a chain."""
