@@ -1,8 +1,8 @@
 """Names the work behind a task: what stays the same when an orchestrator hands it out again (RXON.md, Behaviour 12).
 
-A task's id does not: from 1.0b22 on, every hand-out of a plain task has a new one. What tells a retry from new work:
+A task's id does not: from 1.0b24 on, every hand-out of a plain task has a new one. What tells a retry from new work:
 
-- A plain task's id is its job's (up to 1.0b21), or ``task-`` and a UUID (from 1.0b22 on). One job has at most one plain
+- A plain task's id is its job's (up to 1.0b23), or ``task-`` and a UUID (from 1.0b24 on). One job has at most one plain
   task at a time, so another of the same job, skill, step and params is the same work, handed out again.
 - A branch of a parallel job has a bare UUID as its id, and *keeps* it when it is handed out again; siblings may have
   the same skill and params. So its id is a part of its work's name.
@@ -15,24 +15,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import orjson
 
 from avtomatika_worker.protocol.coerce import as_number
-from avtomatika_worker.protocol.messages import Task
+
+if TYPE_CHECKING:
+    from avtomatika_worker.protocol.messages import Task
 
 _PLAIN_PREFIX: Final = "task-"
 
 
-@dataclass(frozen=True)
-class WorkKey:
+class WorkKey(msgspec.Struct, frozen=True):
     """The name of a task's work at one orchestrator; equal keys mean the same work.
 
     ``branch`` is the task id of a parallel job's branch, empty for a plain task; ``step`` is None where the
-    orchestrator sends none (before 1.0b29); ``params`` is the digest of the params.
+    orchestrator sends none (before 1.0b28); ``params`` is the digest of the params.
     """
 
     orchestrator: str
@@ -42,7 +42,7 @@ class WorkKey:
     branch: str
     params: str
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """The key as 64 hexadecimal digits: the same in every process, fit for the names of files and objects."""
         parts = [self.orchestrator, self.job_id, self.skill, self.step, self.branch, self.params]
@@ -60,14 +60,8 @@ def work_key(orchestrator: str, task: Task) -> WorkKey:
     The task must be as it came: what a middleware or a skill changes in its params would change the key.
     """
     step, digest = as_number(task.step), _digest(task.params or {})
-    return WorkKey(
-        orchestrator=orchestrator,
-        job_id=task.job_id,
-        skill=task.type,
-        step=None if step is None else int(step),
-        branch="" if digest and is_plain(task) else task.task_id,
-        params=digest,
-    )
+    branch = "" if digest and is_plain(task) else task.task_id
+    return WorkKey(orchestrator, task.job_id, task.type, None if step is None else int(step), branch, digest)
 
 
 def _digest(params: dict[str, object]) -> str:
