@@ -28,7 +28,7 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
     tasks, presence = make_tasks(settings, worker.skills, [], policies, workshop, outbox, board, telemetry)
     announcement = announce(settings, worker.skills, {}, detect_host())
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
-    links = make_links(settings, announcement, board, to_main, tasks, UsageMonitor(), telemetry)
+    links = make_links(settings, announcement, board, to_main, tasks, UsageMonitor(), telemetry, policies.handlers)
     rotation = Rotation(settings.multi_orchestrator_mode, [1.0])
     poller = Poller(links.links, rotation, tasks, presence, outbox)
 

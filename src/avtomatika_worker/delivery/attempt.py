@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.delivery.store import Store
@@ -17,7 +16,6 @@ from avtomatika_worker.errors import (
     WorkerError,
 )
 from avtomatika_worker.execution.report import replace_refused, replace_unsendable
-from avtomatika_worker.link.clock import steady
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
@@ -37,15 +35,15 @@ class Delivery:
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
     is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
     answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
-    ``created`` is in Unix seconds, ``since`` in those of `steady`.
+    ``created`` is in Unix seconds, ``since`` in those of the steady clock.
     """
 
     link: Link
     message: TaskResult | Event
     backoff: Backoff
     lane: Hashable
-    created: float = field(default_factory=time.time)
-    since: float = field(default_factory=steady)
+    created: float
+    since: float
     next_delay: float = 0.0
     row: int | None = None
     size: int = 0
@@ -59,7 +57,7 @@ class Delivery:
     @property
     def age(self) -> float:
         """Seconds since it was made, whatever the machine's clock is set to meanwhile."""
-        return max(0.0, steady() - self.since)
+        return max(0.0, self.link.world.steady() - self.since)
 
     @property
     def name(self) -> str:
@@ -166,7 +164,7 @@ async def _replace(delivery: Delivery, store: Store, message: TaskResult) -> Non
 
 
 def _failed(delivery: Delivery, error: WorkerError) -> float:
-    delay = delay_after(delivery.backoff, error)
+    delay = delay_after(delivery.backoff, error, delivery.link.world)
     delivery.last_error = str(error)
     limited = isinstance(error, RejectedError) and error.rate_limited
     _count(delivery, "limited" if limited else "failed")
@@ -190,8 +188,10 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
 def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
     """Return the delivery of a new message."""
     if isinstance(message, TaskResult):
-        return Delivery(link, message, Backoff(link.settings.calls), result_lane(link, message.task_id))
-    return Delivery(link, message, Backoff(link.settings.calls), events_lane(link, message.origin_task_id or ""))
+        lane = result_lane(link, message.task_id)
+    else:
+        lane = events_lane(link, message.origin_task_id or "")
+    return Delivery(link, message, Backoff(link.settings.calls), lane, link.world.wall(), link.world.steady())
 
 
 def result_lane(link: Link, task_id: str) -> Hashable:

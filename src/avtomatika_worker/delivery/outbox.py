@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from avtomatika_worker.errors import StoreError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -72,7 +71,8 @@ class Outbox:
     others.
     """
 
-    def __init__(self, store: Store, *, max_age: float, store_first: bool = False) -> None:
+    def __init__(self, store: Store, *, max_age: float, store_first: bool = False, world: World = REAL) -> None:
+        self._world = world
         self._keeper = store
         self._max_age = max_age
         self.store_first: Final = store_first
@@ -176,7 +176,7 @@ class Outbox:
             left = [*waiting, *(each for each in self._on_its_way if each not in waiting)]
         with self._ending:  # both the loop and the last resort may come here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
-            until = time.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
+            until = self._world.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
             on_disk = bool(rest) and self._keeper.check()
             for delivery in left:
                 if delivery.discarded:
@@ -214,10 +214,10 @@ class Outbox:
         return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
 
     async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = self._world.monotonic() + timeout
         seen = self._inbox.version
         while not condition():
-            left = until - time.monotonic()
+            left = until - self._world.monotonic()
             if left <= 0:
                 return False
             seen = await self._inbox.changed(seen, left)
@@ -316,8 +316,8 @@ class Outbox:
         delivery.size = len(stored.body)
         # The clock may have been set since; what it says is believed as far as that loses nothing at once.
         oldest = self._max_age - min(self._max_age, RESTORED_FOR)
-        delivery.since -= min(max(0.0, time.time() - stored.created), oldest)
-        delivery.doubtful = time.time() - stored.created < _NONCE_LIFE
+        delivery.since -= min(max(0.0, self._world.wall() - stored.created), oldest)
+        delivery.doubtful = self._world.wall() - stored.created < _NONCE_LIFE
         self._wait_in_lane(delivery)
         return True
 
@@ -362,13 +362,12 @@ class Outbox:
                 self._give_up(delivery)
                 return
 
-    @staticmethod
-    async def _pause(link: Link, delay: float) -> None:
+    async def _pause(self, link: Link, delay: float) -> None:
         """Wait, but only a moment when contact is back meanwhile."""
         seen = link.contacts.version
-        until = time.monotonic() + delay
+        until = self._world.monotonic() + delay
         if await link.contacts.changed(seen, delay) != seen:
-            await asyncio.sleep(min(random.random(), max(0.0, until - time.monotonic())))
+            await asyncio.sleep(min(self._world.random.random(), max(0.0, until - self._world.monotonic())))
         await asyncio.sleep(link.results_held_for())
 
     def _give_up(self, delivery: Delivery) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -30,6 +29,7 @@ from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.strays import paths_in
+from avtomatika_worker.world import REAL, World
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
@@ -53,9 +53,11 @@ class Pipeline:
         bound: ResultBound | None = None,
         *,
         files: Middleware,
+        world: World = REAL,
     ) -> None:
         """``files`` is the innermost middleware, and one of ours: what it returns is trusted."""
         self.resources: Mapping[Any, object] = resources
+        self.monotonic = world.monotonic
         self._registry = registry
         self._tracing = tracing
         self._runners = runners
@@ -171,7 +173,7 @@ class Execution:
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
         """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
         self.controls: Controls = controls
-        self.started: float = time.monotonic()
+        self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
@@ -201,7 +203,7 @@ class Execution:
             self._runner = begin(self._until_stopped(), name=f"skill {task.type}, task {task.task_id}")
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
-            self._cancel_after(self._deadline - time.monotonic())
+            self._cancel_after(self._deadline - self._pipeline.monotonic())
         try:
             await self._over
         except asyncio.CancelledError:
@@ -254,12 +256,12 @@ class Execution:
             return await self._run_in_time()
 
     def _is_too_late(self) -> bool:
-        return self._deadline is not None and self._deadline <= time.monotonic()
+        return self._deadline is not None and self._deadline <= self._pipeline.monotonic()
 
     async def _run_in_time(self) -> EncodedOutcome:
         if self._is_too_late():  # it waited for its turn, or the loop was blocked: the timer has not run yet
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
-        self.started = time.monotonic()
+        self.started = self._pipeline.monotonic()
         skill = self.controls.skill
         if skill is not None and skill.options.timeout is not None:
             self._cancel_after(skill.options.timeout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
@@ -73,10 +72,10 @@ class Commands:
                     error,
                     extra={"action": "websocket_failed"},
                 )
-                await asyncio.sleep(delay_after(backoff, error))
+                await asyncio.sleep(delay_after(backoff, error, self._link.world))
             else:
                 self._disconnected()
-                await asyncio.sleep(delay_after(backoff, TransportError("closed")))
+                await asyncio.sleep(delay_after(backoff, TransportError("closed"), self._link.world))
 
     def _disconnected(self) -> None:
         """Take the end of an open WebSocket for a break: an orchestrator that restarts ends it before anything else.
@@ -99,7 +98,7 @@ class Commands:
         async with aclosing(listening) as messages:
             async for message in messages:
                 self._read(message)
-                if (wait := self._pace.take(time.monotonic())) > 0:
+                if (wait := self._pace.take(self._link.world.monotonic())) > 0:
                     await asyncio.sleep(wait + _REST)
 
     def _read(self, message: str | bytes) -> None:

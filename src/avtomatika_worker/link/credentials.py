@@ -6,15 +6,13 @@ May be used from both loops. No token appears in ``repr``, in a log or in an err
 from __future__ import annotations
 
 import itertools
-import random
-import secrets
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.protocol.messages import TokenReply
+from avtomatika_worker.world import REAL, World
 
 _LEAST_LIFE: Final = 0.2
 """Seconds between two renewals, whatever lifetime an orchestrator grants."""
@@ -29,8 +27,9 @@ class Credentials:
     use. An *access* token, once granted, authenticates in its place.
     """
 
-    def __init__(self, token: str | None, fallback: str | None = None) -> None:
+    def __init__(self, token: str | None, fallback: str | None = None, world: World = REAL) -> None:
         self._configured: tuple[str | None, ...] = (token, fallback) if fallback and fallback != token else (token,)
+        self._world = world
         self._used = 0
         self._lock = threading.Lock()
         self._access: str | None = None
@@ -82,8 +81,8 @@ class Credentials:
         with self._lock:
             self._access = reply.access_token
             self._refresh = reply.refresh_token or (self._refresh if renewed else None)
-            life = None if lives is None else min(max(_LEAST_LIFE, lives * _share()), _LONGEST_LIFE)
-            self._due_at = None if life is None else time.monotonic() + life
+            life = None if lives is None else min(max(_LEAST_LIFE, lives * self._share()), _LONGEST_LIFE)
+            self._due_at = None if life is None else self._world.monotonic() + life
         self.changes.touch()
 
     def forget_granted(self) -> None:
@@ -95,7 +94,7 @@ class Credentials:
     def renewal_due_in(self) -> float | None:
         """Return the seconds until the access token should be renewed; None when it need not be."""
         due = self._due_at
-        return None if due is None else max(0.0, due - time.monotonic())
+        return None if due is None else max(0.0, due - self._world.monotonic())
 
     async def renew(self, used: str | None, exchange: Callable[[], Awaitable[TokenReply | None]]) -> bool:
         """Have the tokens renewed because ``used`` is refused, or soon will be; return whether others are in use now.
@@ -127,13 +126,12 @@ class Credentials:
                 self._settled.open()
         return True
 
+    def _share(self) -> float:
+        """Return the share of its life after which a token is renewed; thousands of workers renew at other times."""
+        return self._world.random.uniform(0.7, 0.85)
 
-def _share() -> float:
-    """Return the share of its life after which a token is renewed; thousands of workers do it at different times."""
-    return random.uniform(0.7, 0.85)
 
-
-def make_nonces() -> Callable[[], str]:
+def make_nonces(world: World) -> Callable[[], str]:
     """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
-    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
+    prefix, numbers = world.token(9), itertools.count()  # short: it is in every message
     return lambda: f"{prefix}{next(numbers):x}"

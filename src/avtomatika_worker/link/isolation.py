@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import random
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -18,6 +16,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 from avtomatika_worker.errors import ConnectionFailedError, WorkerError
 from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.policy.restarts import Restarts
+from avtomatika_worker.world import World
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 _P = ParamSpec("_P")
@@ -28,6 +27,7 @@ class Contained(Protocol):
     """What is known of an orchestrator here."""
 
     faults: LogThrottle
+    world: World
 
     @property
     def url(self) -> str:
@@ -65,12 +65,12 @@ async def keep_running(link: Contained, service: Callable[[], Awaitable[None]]) 
     """Run a service of one orchestrator until it returns; start it again, after a while, whenever it fails."""
     restarts = Restarts()
     while True:
-        began = time.monotonic()
+        began = link.world.monotonic()
         try:
             await service()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other orchestrators' go on
             link.contact_broken()
-            delay = restarts.ended(time.monotonic() - began, random.random())
+            delay = restarts.ended(link.world.monotonic() - began, link.world.random.random())
             _report(link, f"{getattr(service, '__qualname__', 'a service')} (again in {delay:.1f} s)", error)
             await asyncio.sleep(delay)
         else:

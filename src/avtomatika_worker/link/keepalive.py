@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,9 +14,10 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Heartbeat
 from avtomatika_worker.protocol.replies import Response, decode_token
+from avtomatika_worker.world import REAL
 
-_NONCE: Final = secrets.token_urlsafe(24)
-_TIMESTAMP: Final = 10**15 + secrets.randbelow(10**15)
+_NONCE: Final = REAL.token(24)
+_TIMESTAMP: Final = 10**15 + REAL.random.randrange(10**15)
 """What stands in a heartbeat where these come: they are random, so that nothing else in it is like them."""
 
 
@@ -26,7 +26,8 @@ class KeepAlive(msgspec.Struct, frozen=True):
 
     ``parts`` are the canonical bytes before the nonce, between it and the timestamp, and behind that. ``headers_again``
     are those with the configured token, where an access token is used; ``renewals`` renew that after a 401. ``ahead``:
-    seconds by which the orchestrator's clock is ahead of `steady`. ``due`` is in monotonic seconds, of this machine.
+    seconds by which the orchestrator's clock is ahead of the steady one. ``due`` is in monotonic seconds, of this
+    machine.
     """
 
     path: str
@@ -63,7 +64,7 @@ class Answered(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What one heartbeat was answered. ``orchestrator`` is its number; a failure has a ``problem`` and no ``status``.
 
-    ``granted`` brought another access token before. ``asked`` is of `steady`, ``at`` in monotonic seconds.
+    ``granted`` brought another access token before. ``asked`` is of the steady clock, ``at`` in monotonic seconds.
     """
 
     orchestrator: int

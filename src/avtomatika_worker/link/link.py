@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -21,7 +20,7 @@ from avtomatika_worker.errors import (
     UntrustedTaskError,
 )
 from avtomatika_worker.link.access_tokens import token_renewed
-from avtomatika_worker.link.clock import Clock, steady
+from avtomatika_worker.link.clock import Clock
 from avtomatika_worker.link.credentials import Credentials, make_nonces
 from avtomatika_worker.link.isolation import contained
 from avtomatika_worker.link.link_settings import LinkSettings
@@ -38,6 +37,7 @@ from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, 
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.width import MOST_VALUES, is_too_wide
 from avtomatika_worker.transport.http import HttpTransport
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
@@ -65,16 +65,22 @@ class Link:
     """
 
     def __init__(
-        self, settings: LinkSettings, worker_id: str, transport: HttpTransport, telemetry: Telemetry = OFF
+        self,
+        settings: LinkSettings,
+        worker_id: str,
+        transport: HttpTransport,
+        telemetry: Telemetry = OFF,
+        world: World = REAL,
     ) -> None:
         self.settings = settings
+        self.world = world
         self.label: str = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.telemetry: Telemetry = telemetry
-        self.faults: LogThrottle = LogThrottle()
+        self.faults: LogThrottle = LogThrottle(world.monotonic)
         self.event_tokens: TokenBucket = TokenBucket(settings.event_rate)
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
-        self.clock: Clock = Clock(settings.url)
+        self.clock: Clock = Clock(settings.url, wall=world.wall, steady=world.steady)
         self.ready: threadsafe.Event = threadsafe.Event()
         self.broken: threadsafe.Event = threadsafe.Event()
         self.known: threadsafe.Event = threadsafe.Event()
@@ -83,12 +89,12 @@ class Link:
         """Waits for what the heartbeat process, if there is one, has to report. May be awaited in any event loop."""
         self.breaks: int = 0
         self.polled: bool = False
-        self._silence = Silence()
+        self._silence = Silence(world.monotonic)
         self._announces = True
         self._registrations = 0
         self._transport = transport
-        self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
-        nonces = make_nonces()
+        self.credentials: Credentials = Credentials(settings.token, settings.token_fallback, world)
+        nonces = make_nonces(world)
         self._codecs = {token: Codec(worker_id, token, nonces) for token in self.credentials.all_configured}
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
@@ -115,7 +121,7 @@ class Link:
         """Whether there is contact, or may be in a moment: a break is not taken for an outage at once, silence is."""
         if self.ready.is_open:
             return not self._silence.lasts
-        return not self._registration_failed and time.monotonic() - self._lost_at < SILENT_AFTER
+        return not self._registration_failed and self.world.monotonic() - self._lost_at < SILENT_AFTER
 
     @property
     def registrations(self) -> int:
@@ -142,13 +148,13 @@ class Link:
 
     def hold_results(self, seconds: float) -> None:
         """Send no results for a while: the orchestrator asked for that."""
-        until = time.monotonic() + seconds
+        until = self.world.monotonic() + seconds
         with self._lock:
             self._results_held_until = max(self._results_held_until, until)
 
     def results_held_for(self) -> float:
         """Return the seconds for which no results go out."""
-        return max(0.0, self._results_held_until - time.monotonic())
+        return max(0.0, self._results_held_until - self.world.monotonic())
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -186,7 +192,7 @@ class Link:
                 return
             if self._state is LinkState.REGISTERED:
                 self.breaks += 1
-                self._lost_at = self._silence.answered_at if self._silence.lasts else time.monotonic()
+                self._lost_at = self._silence.answered_at if self._silence.lasts else self.world.monotonic()
             self._step(LinkEvent.CONTACT_BROKEN)
 
     def registration_failed(self) -> None:
@@ -210,7 +216,7 @@ class Link:
     def open(self) -> None:
         """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
         with self._lock:
-            self._lost_at = time.monotonic()
+            self._lost_at = self.world.monotonic()
         self._transport.open()
 
     def reopen(self) -> None:
@@ -233,7 +239,7 @@ class Link:
         Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
         """
         wish = self.settings.poll_timeout
-        began, outcome = time.monotonic(), "failed"
+        began, outcome = self.world.monotonic(), "failed"
         try:
             response = await self._ask(
                 lambda: self.codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
@@ -257,7 +263,7 @@ class Link:
             raise
         finally:
             self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
-            self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
+            self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
         return task
 
     async def _admitted(self, response: Response) -> Task | None:
@@ -315,7 +321,7 @@ class Link:
         return await self._call(request, token, timeout, breaks_on_500=breaks_on_500)
 
     async def _call(self, request: Request, token: str | None, timeout: float, *, breaks_on_500: bool) -> Response:
-        headers, registrations, asked = self._headers(token), self._registrations, steady()
+        headers, registrations, asked = self._headers(token), self._registrations, self.world.steady()
         # A poll is held for as long as the orchestrator likes.
         with self._silence.asking() if timeout <= CALL_TIMEOUT else _NOT_ASKING:
             try:

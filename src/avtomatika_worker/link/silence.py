@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
+
+from avtomatika_worker.world import REAL
 
 SILENT_AFTER: Final = 3.0
 """Seconds without any answer after which an orchestrator that was asked something is taken for silent."""
@@ -18,7 +19,7 @@ _GIVEN: Final = 1.0
 class Silence:
     """Notes when an orchestrator was asked something that is answered at once, and when it last answered anything."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = REAL.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._asked: dict[object, float] = {}

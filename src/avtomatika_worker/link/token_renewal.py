@@ -35,7 +35,7 @@ class TokenRenewal:
                     self._link.contact_broken()
                 backoff.succeeded()
             except (TransportError, MalformedMessageError) as error:
-                delay = delay_after(backoff, error)
+                delay = delay_after(backoff, error, self._link.world)
                 self._link.faults.log(
                     _log,
                     logging.WARNING,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -13,6 +12,7 @@ from avtomatika_worker import threadsafe
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
@@ -35,7 +35,9 @@ class SlotTuning:
         state_watch: threadsafe.Watch[WorkerState],
         measure: Callable[[], tuple[float, float]],
         apply: Callable[[int], object],
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self._tuner = tuner
         self._state_watch = state_watch
         self._measure = measure
@@ -52,7 +54,7 @@ class SlotTuning:
                 await asyncio.sleep(LOOK_EVERY)
                 load = await loop.run_in_executor(pool, self._load)
                 if load is not None:
-                    self.look(load, time.monotonic())
+                    self.look(load, self._monotonic())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -85,7 +87,7 @@ class SlotTuning:
         return None if measured is None else Load(memory=measured[0], cpu=measured[1])
 
     def _without(self, error: Exception) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._complained >= _COMPLAIN_EVERY:
             self._complained = now
             _log.error(

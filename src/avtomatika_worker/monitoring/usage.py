@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -16,6 +15,7 @@ from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import ResourcesUsage
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.usage")
 
@@ -38,8 +38,9 @@ class UsageMonitor:
     The checker is user code: it runs in its own thread, so that it blocks nothing if it hangs.
     """
 
-    def __init__(self, checker: UsageChecker | None = None) -> None:
-        self._measure: UsageChecker = checker or UsageMeter().measure
+    def __init__(self, checker: UsageChecker | None = None, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
+        self._measure: UsageChecker = checker or UsageMeter(clock=world.monotonic).measure
         self._latest: ResourcesUsage | None = None
         self._complained = -_COMPLAIN_EVERY
 
@@ -70,7 +71,7 @@ class UsageMonitor:
         return usage
 
     def _without(self, error: Exception) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._complained >= _COMPLAIN_EVERY:
             self._complained = now
             _log.error(

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
-import uuid
 from collections import deque
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
@@ -54,6 +52,7 @@ class TaskEvents:
         max_bytes: int | None = None,
     ) -> None:
         self._link = link
+        self._world = link.world
         self._outbox = outbox
         self._task = task
         self._group = group
@@ -107,10 +106,10 @@ class TaskEvents:
         if self._sender is None:
             return
         self._wake.set()
-        until = time.monotonic() + FLUSH_TIMEOUT
+        until = self._world.monotonic() + FLUSH_TIMEOUT
         if not self._sender.done():
             await asyncio.wait({self._sender}, timeout=FLUSH_TIMEOUT)
-        await self._outbox.events_settled(self._link, self._task.task_id, until - time.monotonic())
+        await self._outbox.events_settled(self._link, self._task.task_id, until - self._world.monotonic())
 
     # ----------------------------------------------------------------------------------- inside
 
@@ -129,7 +128,7 @@ class TaskEvents:
 
     def _event(self, event_type: str, payload: dict[str, Any]) -> Event:
         return Event(
-            event_id=str(uuid.uuid4()),
+            event_id=self._world.uuid(),
             worker_id=self._link.worker_id,
             origin_worker_id=self._link.worker_id,
             event_type=event_type,
@@ -177,18 +176,18 @@ class TaskEvents:
     async def _send_rest(self) -> None:
         while self._queue or self._progress is not None:
             if self._queue:
-                if (wait := self._link.event_tokens.take(time.monotonic())) > 0:
+                if (wait := self._link.event_tokens.take(self._world.monotonic())) > 0:
                     await asyncio.sleep(wait)
                 queued = self._queue.popleft()
                 self._room.set()
                 await self._outbox.deliver_event(queued.delivery, queued.stored)
                 continue
-            wait = self._progress_at + self._interval - time.monotonic()
+            wait = self._progress_at + self._interval - self._world.monotonic()
             if wait > 0 and not self._closed:
                 await self._pause(wait)
                 continue
             newest, self._progress = self._progress, None
-            self._progress_at = time.monotonic()
+            self._progress_at = self._world.monotonic()
             if newest is not None:
                 await self._send_progress(newest)
 
@@ -207,7 +206,7 @@ class TaskEvents:
             if isinstance(error, RejectedError) and not error.retryable:
                 self._blocked(event, str(error))
                 return
-            delay = delay_after(self._progress_backoff, error)
+            delay = delay_after(self._progress_backoff, error, self._world)
             _log.debug("progress of task %s not delivered: %s", self._task.task_id, error)
             if self._closed and self._progress_backoff.attempts > _LAST_PROGRESS_ATTEMPTS:
                 return

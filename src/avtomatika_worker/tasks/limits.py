@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.policy.capacity import Capacity, Limits
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
@@ -57,7 +57,8 @@ class Permit:
 class ConcurrencyLimiter:
     """Keeps the limits, first come first served, and asks the user's checker."""
 
-    def __init__(self, limits: Limits, checker: CapacityChecker | None) -> None:
+    def __init__(self, limits: Limits, checker: CapacityChecker | None, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
         self._limits = limits
         self._capacity = Capacity(limits)
         self._waiting: list[Permit] = []
@@ -111,7 +112,7 @@ class ConcurrencyLimiter:
         return attempted(lambda: bool(checker(*args)), self._as_having_capacity)  # the user's: it stops no tasks
 
     def _as_having_capacity(self, error: Exception) -> bool:
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._complained >= _COMPLAIN_EVERY:
             self._complained = now
             _log.error(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Final
 
@@ -133,9 +132,10 @@ class PollSource:
         if poll.sent > self.failed_at:
             self.failed_at = now
             self.demand.failed()
-            delay = delay_after(self.backoff, error)
+            delay = delay_after(self.backoff, error, self.link.world)
         elif isinstance(error, RejectedError) and error.rate_limited:  # it may name another time
-            delay = self.backoff.policy.delay(1, random.random(), retry_after=error.retry_after, rate_limited=True)
+            chance, wish = self.link.world.random.random(), error.retry_after
+            delay = self.backoff.policy.delay(1, chance, retry_after=wish, rate_limited=True)
         else:
             return None
         self.not_before = max(self.not_before, now + delay)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +26,7 @@ from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.poller")
 
@@ -44,8 +44,15 @@ class Poller:
     """Keeps as many polls in flight as there are free slots and supply for them."""
 
     def __init__(
-        self, links: Sequence[Link], rotation: Rotation, tasks: TaskRunner, publisher: StatePublisher, outbox: Outbox
+        self,
+        links: Sequence[Link],
+        rotation: Rotation,
+        tasks: TaskRunner,
+        publisher: StatePublisher,
+        outbox: Outbox,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self._sources = [PollSource(link, tasks.slots.total) for link in links]
         self._rotation = rotation
         self._tasks = tasks
@@ -66,7 +73,7 @@ class Poller:
                 group.create_task(self._wake_on_contact(source))
             while True:
                 self._wake.clear()
-                now = time.monotonic()
+                now = self._monotonic()
                 skills = self._publisher.startable_skills
                 self._lend_stale(now)
                 reserved = False
@@ -96,7 +103,7 @@ class Poller:
         skills = self._publisher.published.available_skills
         if self._stopped or self._tasks.slots.free < 1 or not skills:
             return False
-        return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
+        return self._rotation.next(self._candidates(self._monotonic(), skills)) is not None
 
     @property
     def in_flight(self) -> tuple[tuple[Link, int], ...]:
@@ -217,7 +224,7 @@ class Poller:
         seen = -1
         while True:
             seen = await source.link.contacts.changed(seen, None)
-            source.contact_is_back(time.monotonic())
+            source.contact_is_back(self._monotonic())
             self._wake.set()
 
     # ------------------------------------------------------------------------------------------------ polling
@@ -229,7 +236,7 @@ class Poller:
             task = await link.poll(poll.skills, self._publisher.hot_skills)
             source.backoff.succeeded()
             if task is None:
-                source.came_empty(poll, time.monotonic())
+                source.came_empty(poll, self._monotonic())
             else:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
@@ -237,7 +244,7 @@ class Poller:
                     source.empty.got_task()
                     self._rotation.got_task(self._sources.index(source))
                 else:
-                    source.came_empty(poll, time.monotonic())
+                    source.came_empty(poll, self._monotonic())
         except (MalformedMessageError, UntrustedTaskError) as error:
             taken = self._refuse(source, poll, error)
         except TransportError as error:
@@ -273,7 +280,7 @@ class Poller:
 
     def _failed(self, source: PollSource, poll: Poll, error: WorkerError) -> None:
         """Slow down. While contact is broken, polls wait for the registration anyway."""
-        delay = source.failed(poll, error, time.monotonic())
+        delay = source.failed(poll, error, self._monotonic())
         if delay is None:
             _log.debug("poll at %s failed as others did: %s", source.link.url, error)
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
@@ -34,6 +33,7 @@ from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 from avtomatika_worker.tasks.running import RunningTask, RunningTasks
 from avtomatika_worker.tasks.state import StatePublisher
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 _traced: Final = TracebackLogger(_log)
@@ -62,9 +62,11 @@ class TaskRunner:
         limiter: ConcurrencyLimiter,
         files: Files,
         telemetry: Telemetry,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self.slots = slots
-        self.running: RunningTasks = RunningTasks()
+        self.running: RunningTasks = RunningTasks(world)
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
@@ -157,10 +159,10 @@ class TaskRunner:
     def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
         interval, most = self._settings.progress_interval, self._settings.max_event_bytes
         events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
-        deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
+        deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
         turn = self._limiter.turn(task.type)
-        running = RunningTask(link, task, execution, self._take_slot(reserved=reserved), turn, time.monotonic())
+        running = RunningTask(link, task, execution, self._take_slot(reserved=reserved), turn, self._monotonic())
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self.running.add(running)
@@ -222,7 +224,7 @@ class TaskRunner:
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
-        task, outcome, seconds = running.task, ended.outcome, time.monotonic() - running.execution.started
+        task, outcome, seconds = running.task, ended.outcome, self._monotonic() - running.execution.started
         worker_id, costs = self._settings.worker_id, running.controls.costs
         result = build_result(task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data)
         result = sendable(result, running.link.dialect)
@@ -269,7 +271,7 @@ class TaskRunner:
 
     async def _linger(self, execution: Execution) -> None:
         """Keep the slot until a skill that was given up has truly ended."""
-        ctx, since = execution.ctx, time.monotonic()
+        ctx, since = execution.ctx, self._monotonic()
         facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(
             "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
@@ -282,7 +284,7 @@ class TaskRunner:
         _traced.log(
             logging.WARNING,
             "skill %s stopped %.1f s after its task was given up",
-            (ctx.skill, time.monotonic() - since),
+            (ctx.skill, self._monotonic() - since),
             trace,
             extra={"action": "task_linger_ended", "skill": ctx.skill},
         )

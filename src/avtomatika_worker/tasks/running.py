@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +16,7 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.policy.recent import Recent
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.tasks.limits import Permit
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -53,7 +53,8 @@ class RunningTask:
 class RunningTasks:
     """The tasks whose results are not delivered yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
         self._tasks: dict[tuple[Link, str], RunningTask] = {}
         self._skills: threadsafe.Multiset[str] = threadsafe.Multiset()
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
@@ -96,7 +97,7 @@ class RunningTasks:
         running = [each for each in self._tasks.values() if each.link is link]
         tasks = {each.task.task_id for each in running if each.task.task_id != each.task.job_id}
         known = set[str]().union(*map(_ids, running))
-        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), time.monotonic())
+        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), self._monotonic())
         if not known.isdisjoint(ids):
             wanted = frozenset(ids)
             self._cancel_some((each for each in running if not wanted.isdisjoint(_ids(each))), reason)
@@ -124,7 +125,7 @@ class RunningTasks:
 
     def _was_cancelled_early(self, link: Link, task: Task) -> bool:
         """Whether the task was cancelled before it came. A job's id stands for all of its tasks that may come yet."""
-        now = time.monotonic()
+        now = self._monotonic()
         by_job = self._cancelled_early.knows((link, task.job_id), now)
         return by_job or self._cancelled_early.take([(link, task.task_id)], now)
 

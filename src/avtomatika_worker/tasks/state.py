@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +13,7 @@ from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.world import REAL, World
 
 PUBLISH_AFTER: Final = 0.03
 """Seconds for which state changes are combined; with the heartbeat's own, they are reported within 0.1 s."""
@@ -72,7 +72,9 @@ class StatePublisher:
         limiter: ConcurrencyLimiter,
         state_watch: threadsafe.Watch[WorkerState],
         hot: HotCache | None = None,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self.hot: HotCache = hot or HotCache()
         self.hot.changed = self._changed_anywhere
         self._slots = slots
@@ -156,7 +158,7 @@ class StatePublisher:
         if len(startable) == len(self._catalogued.skills):
             self._full_since.clear()
             return startable
-        now = time.monotonic()
+        now = self._monotonic()
         full = set(self._catalogued.skills).difference(startable)
         self._full_since = {skill: self._full_since.get(skill, now) for skill in full}
         withdrawn = {skill for skill, since in self._full_since.items() if now - since >= WITHDRAW_AFTER}

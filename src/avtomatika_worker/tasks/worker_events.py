@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -47,14 +46,14 @@ class WorkerEvents:
             async for event in events:
                 link = next((each for each in links if each.ready.is_open), links[0])
                 await link.known.wait()
-                await outbox.deliver_event(delivery_of(link, _message(event, link.worker_id)), None)
+                await outbox.deliver_event(delivery_of(link, _message(event, link)), None)
 
 
-def _message(event: WorkerEvent, worker_id: str) -> Event:
+def _message(event: WorkerEvent, link: Link) -> Event:
     return Event(
-        event_id=event.event_id or str(uuid.uuid4()),
-        worker_id=worker_id,
-        origin_worker_id=event.origin or worker_id,
+        event_id=event.event_id or link.world.uuid(),
+        worker_id=link.worker_id,
+        origin_worker_id=event.origin or link.worker_id,
         event_type=event.event_type,
         payload=dict(event.payload),
         target_job_id=event.job_id,

@@ -17,6 +17,7 @@ from avtomatika_worker.monitoring.storage_metrics import StorageMetrics
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.transport.proxies import proxy_for
+from avtomatika_worker.world import REAL, World
 
 
 def store_settings(settings: Settings) -> StoreSettings:
@@ -61,7 +62,7 @@ def task_files_directory(settings: Settings) -> Path:
     return settings.task_files_dir
 
 
-def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
+def make_files(settings: Settings, telemetry: Telemetry = OFF, world: World = REAL) -> Files:
     """Return the factory of tasks' files."""
     return Files(
         settings.task_files_dir,
@@ -72,7 +73,7 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
         notice_after=settings.transfer_notice_after,
         most_bytes=settings.task_files_max_bytes,
         most_objects=settings.task_files_max_objects,
-        observer=StorageMetrics(telemetry) if telemetry is not OFF else None,
+        observer=StorageMetrics(telemetry, world) if telemetry is not OFF else None,
     )
 
 

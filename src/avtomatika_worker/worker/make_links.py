@@ -32,6 +32,7 @@ from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
@@ -58,12 +59,13 @@ def make_links(
     usage: UsageMonitor,
     telemetry: Telemetry,
     handlers: CommandHandlers,
+    world: World = REAL,
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
     on_cancel = CancellationQueue(to_main, partial(tasks.running.cancel, reason=CancelReason.REQUESTED))
     _warn_of_missing_keys(settings)
-    links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
+    links = tuple(_link(each, settings, tls, telemetry, world) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
     services += [_kept(link, TokenRenewal(link).run) for link in links]
@@ -84,7 +86,9 @@ def _kept(link: Link, service: Service) -> Service:
     return partial(keep_running, link, service)
 
 
-def _link(orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles, telemetry: Telemetry) -> Link:
+def _link(
+    orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles, telemetry: Telemetry, world: World
+) -> Link:
     link_settings = LinkSettings(
         url=orchestrator.url,
         token=orchestrator.token,
@@ -107,7 +111,7 @@ def _link(orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles,
         tls=tls,
         max_answer=settings.max_response_bytes,
     )
-    return Link(link_settings, settings.worker_id, transport, telemetry)
+    return Link(link_settings, settings.worker_id, transport, telemetry, world)
 
 
 def _heartbeat_interval(orchestrator: OrchestratorSettings, settings: Settings) -> float:

@@ -29,6 +29,7 @@ from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
@@ -84,18 +85,20 @@ def make_monitoring(
     poller: Poller,
     usage: UsageMonitor,
     telemetry: Telemetry,
+    world: World = REAL,
     *,
     health_check: bool,
 ) -> Monitoring:
     """Return what watches over these parts. Called on the main loop."""
-    pulse = Pulse(poller.is_due)
-    watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.running.skills, blocked_limit=settings.loop_blocked_limit)
+    pulse = Pulse(poller.is_due, world)
+    limit, skills = settings.loop_blocked_limit, tasks.running.skills
+    watchdog = Watchdog(pulse, pulse.poll_is_due, skills, blocked_limit=limit, clock=world.monotonic)
     watch_slots(telemetry.metrics, state_watch, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        services.append(_tuning(settings, state_watch, to_main, tasks).run)
+        services.append(_tuning(settings, state_watch, to_main, tasks, world).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
     probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
@@ -107,6 +110,7 @@ def _tuning(
     state_watch: threadsafe.Watch[WorkerState],
     to_main: threadsafe.CallQueue,
     tasks: TaskRunner,
+    world: World,
 ) -> SlotTuning:
     """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
     tuner = SlotTuner(
@@ -122,4 +126,5 @@ def _tuning(
         tasks.slots.limit(usable)
         tasks.slots_freed()
 
-    return SlotTuning(tuner, state_watch, UsageMeter().shares, lambda usable: to_main.put(apply, usable))
+    shares = UsageMeter(clock=world.monotonic).shares
+    return SlotTuning(tuner, state_watch, shares, lambda usable: to_main.put(apply, usable), world)

@@ -39,6 +39,7 @@ from avtomatika_worker.worker.make_tasks import Policies
 from avtomatika_worker.worker.program import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
 from avtomatika_worker.worker.resource_plan import ResourcePlan, plan_resources
 from avtomatika_worker.worker.twice import find_twin
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
@@ -299,8 +300,9 @@ class Worker(SkillDecorator):
         has = "does not have" if len(self.skills) else "has no skills, not"
         raise ConfigError([twin.explain(f"{has} the other's {' and '.join(lacks)}")])
 
-    def _provide(self, worker_id: str, given: Mapping[Any, object]) -> ResourcePlan:
-        return plan_resources(worker_id, self._registry, self._resources, self._injectables, self._packages, given)
+    def _provide(self, worker_id: str, given: Mapping[Any, object], world: World = REAL) -> ResourcePlan:
+        skills, resources, known = self._registry, self._resources, self._injectables
+        return plan_resources(worker_id, skills, resources, known, self._packages, given, world)
 
     def _load_directory(self, settings: Settings) -> None:
         path = Path(settings.skills_dir)
