@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from avtomatika_worker.delivery.attempt import delivery_of
@@ -33,10 +33,12 @@ class Handover:
         *,
         free: Callable[[], None] | None,
         before: Callable[[], Awaitable[None]] | None = None,
+        older_ids: Sequence[str] = (),
     ) -> None:
         """Await ``before``, and deliver a result, or leave it to the outbox; with ``always`` it is on disk before both.
 
-        ``free`` is called when that takes longer than `HELD`. Cancelled, the outbox has the result.
+        ``free`` is called when that takes longer than `HELD`. Cancelled, the outbox has the result. ``older_ids`` are
+        those that its task had before.
         """
         late = False
 
@@ -48,6 +50,8 @@ class Handover:
                 free()
 
         delivery = delivery_of(link, result)
+        delivery.task_ids[:0] = older_ids
+        self._outbox.works.enter(delivery)
         timer = asyncio.get_running_loop().call_later(HELD, take_longer)
         try:
             try:

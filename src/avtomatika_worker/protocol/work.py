@@ -51,7 +51,12 @@ class WorkKey(msgspec.Struct, frozen=True):
 
 def is_plain(task: Task) -> bool:
     """Whether a task is its job's only one at a time, and no branch of a parallel job."""
-    return task.task_id == task.job_id or task.task_id.startswith(_PLAIN_PREFIX)
+    return task.task_id == task.job_id or gets_new_ids(task)
+
+
+def gets_new_ids(task: Task) -> bool:
+    """Whether a task comes under another id each time that it is handed out."""
+    return task.task_id.startswith(_PLAIN_PREFIX)
 
 
 def work_key(orchestrator: str, task: Task) -> WorkKey:
