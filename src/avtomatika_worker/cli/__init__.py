@@ -115,8 +115,19 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, port: i
 )
 @click.option("--protocol", default=None, metavar="VERSION", help="Protocol version to speak, such as 1.0b7.")
 @click.option("--token", default=None, help="The token that workers need; by default, a new random one for each run.")
+@click.option(
+    "--production-like", is_flag=True, help="Apply the default rate limits and task timeout of released orchestrators."
+)
 @_RELOAD
-def dev(app: str, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
+def dev(
+    app: str,
+    host: str,
+    port: int,
+    protocol: str | None,
+    token: str | None,
+    production_like: bool,
+    reload: bool,
+) -> None:
     """Run a worker together with a development orchestrator.
 
     It serves a console for the browser, to try skills by hand; tasks can also be sent with curl. The orchestrator runs
@@ -124,12 +135,24 @@ def dev(app: str, host: str, port: int, protocol: str | None, token: str | None,
     ORCHESTRATOR_SECRET_KEY is set, it signs its tasks with that key. Exits with code 2 if the port is taken; nothing
     is created before the port is open.
 
+    By default it is patient, and warns once when a skill exceeds what released orchestrators accept by default. With
+    --production-like it has their limits: after 60 polls, 120 heartbeats or 100 calls of another kind it refuses more
+    until a minute passes without one, and it hands out a task again after 300 seconds, four times in all.
+
     With --reload, every readable directory below this one is watched. The worker ends on a signal, and when the process
     that watches the files ends.
     """
     from avtomatika_worker.cli.dev import dev_command
 
-    dev_command(app, host=host, port=port, protocol=protocol, token=token, reload=reload)
+    dev_command(
+        app,
+        host=host,
+        port=port,
+        protocol=protocol,
+        token=token,
+        production_like=production_like,
+        reload=reload,
+    )
 
 
 @main.command()
