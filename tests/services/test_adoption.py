@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from avtomatika_worker import Worker
+from avtomatika_worker.devserver import PRODUCTION_LIKE, EmbeddedOrchestrator, JobState
 from services.adoption_app import in_process, skills
 from services.conftest import actions, running
 from services.scripted import Answer, Scripted
@@ -337,3 +338,19 @@ async def test_a_skill_may_finish_what_is_stale(orchestrator, worker, place, cap
         await orchestrator.until(lambda: len(orchestrator.calls["poll"]) > seen + 3)
         place.open_gate()
         assert await orchestrator.accepted() == {"run": 1}
+
+
+@pytest.mark.parametrize("version", ["1.0b7", "1.0b11", "1.0b17"])
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_a_task_that_outlives_the_timeout_of_its_orchestrator_runs_once(worker, place, version, slots):
+    settings = {"version": version, "rate_limits": None, "task_timeout": 0.4, "poll_time": 0.2}
+    async with (
+        EmbeddedOrchestrator(PRODUCTION_LIKE, **settings) as orchestrator,
+        running(worker, orchestrator, max_concurrent_tasks=slots),
+    ):
+        job = orchestrator.submit("awaits", {"place": str(place.path)})
+        await orchestrator.wait_for(lambda: job.attempts == 2 if slots > 1 else job.failures)
+        place.open_gate()
+        await job.done()
+        assert (job.state, job.result) == (JobState.FINISHED, {"run": 1})
+    assert place.runs == 1
