@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from avtomatika_worker.config.settings import setting_fields
-from avtomatika_worker.skills.skill import CANCEL_GRACE
+from avtomatika_worker.skills.run_options import CANCEL_GRACE
 from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
 from needs import program, why_missing
 

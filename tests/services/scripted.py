@@ -60,6 +60,7 @@ class Scripted:
         self.calls = defaultdict(list)
         self.tasks = deque()
         self.polls_held = 0
+        self.poll_time = 20.0
         self.port = 0
         self.changed = asyncio.Condition()
         self._server = None
@@ -150,7 +151,7 @@ class Scripted:
         await self.touch()
         try:
             with contextlib.suppress(TimeoutError):
-                await self.until(lambda: self.tasks, timeout=20.0)
+                await self.until(lambda: self.tasks, timeout=self.poll_time)
         finally:
             self.polls_held -= 1
         return Answer(body=json.dumps(self.tasks.popleft()).encode()) if self.tasks else Answer(204)

@@ -12,7 +12,8 @@ import pytest
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
 from avtomatika_worker.skills.binding import Injectables
-from avtomatika_worker.skills.skill import Skill, SkillOptions, define
+from avtomatika_worker.skills.run_options import SkillOptions
+from avtomatika_worker.skills.skill import Skill, define
 
 
 class Alert(pydantic.BaseModel):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from avtomatika_worker.delivery.store import Store
+from avtomatika_worker.delivery.store import Store, size_of
+from avtomatika_worker.delivery.works import Refused, Works
 from avtomatika_worker.errors import (
     MalformedMessageError,
     RejectedError,
@@ -21,7 +22,7 @@ from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import OFF
 from avtomatika_worker.policy.backoff import Backoff
-from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, TaskResult
+from avtomatika_worker.protocol.messages import Event, EventReply, TaskResult
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -36,7 +37,8 @@ class Delivery:
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
     is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
     answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
-    ``created`` is in Unix seconds, ``since`` in those of the steady clock.
+    ``created`` is in Unix seconds, ``since`` in those of the steady clock. ``task_ids`` are those that a result may be
+    wanted under, the newest last; `Works` guards them, and the time when the orchestrator called it stale.
     """
 
     link: Link
@@ -54,6 +56,9 @@ class Delivery:
     restored: bool = False
     discarded: bool = False
     last_error: str = ""
+    task_ids: list[str] = field(default_factory=list[str])
+    stale_at: float = 0.0
+    times_kept: int = 0
 
     @property
     def age(self) -> float:
@@ -74,16 +79,16 @@ async def keep(delivery: Delivery, store: Store) -> None:
         delivery.row = await store.keep(delivery.link.url, delivery.message, delivery.created)
 
 
-async def attempt(delivery: Delivery, store: Store) -> float | None:
+async def attempt(delivery: Delivery, store: Store, works: Works) -> float | None:
     """Try once; return the seconds to wait before the next attempt, or None if there is to be none."""
     link, message = delivery.link, delivery.message
     try:
         if isinstance(message, Event):
             _event_answered(delivery, await link.send_event(message))
         else:
-            _result_answered(delivery, await link.send_result(message))
+            await _send_result(delivery, message, store, works)
     except UnsendableValueError as error:
-        return await _unsendable(delivery, store, error)
+        return await _unsendable(delivery, store, works, error)
     except RejectedError as error:
         if _is_replay(delivery, error):
             _count(delivery, "delivered")
@@ -93,7 +98,7 @@ async def attempt(delivery: Delivery, store: Store) -> float | None:
         delivery.doubtful = delivery.doubtful or error.maybe_processed
         if error.retryable:
             return _failed(delivery, error)
-        return await _refused(delivery, store, error)
+        return await _refused(delivery, store, works, error)
     except (TransportError, MalformedMessageError) as error:
         delivery.doubtful, delivery.forbidden = True, 0
         return _failed(delivery, error)
@@ -127,26 +132,50 @@ def _event_answered(delivery: Delivery, answer: EventReply) -> None:
         _refused_event(delivery, f"{answer.code}: {answer.message}")
 
 
-def _result_answered(delivery: Delivery, reply: ResultReply) -> None:
+async def _send_result(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> None:
+    """Send a result under the newest id of its task, and under older ones when that is stale.
+
+    Raises what `Link.send_result` raises.
+    """
+    while True:
+        delivery.message = result = works.addressed(delivery, result)
+        reply = await delivery.link.send_result(result)
+        follows = await _when_stale(delivery, result, store, works) if reply.stale else Refused.SETTLED
+        if follows is not Refused.TRY_NEXT:
+            break
     telemetry = delivery.link.telemetry
     if telemetry is not OFF:
         _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
         telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
     if reply.status == "ignored":
         reason = reply.reason or reply.message
-        _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})
+        kept = "; it is kept, in case the task is handed out again" if follows is Refused.KEPT else ""
+        facts = {"action": "result_ignored", "kept": bool(kept)}
+        _log.info("%s ignored by %s: %s%s", delivery.name, delivery.link.url, reason, kept, extra=facts)
 
 
-async def _unsendable(delivery: Delivery, store: Store, error: UnsendableValueError) -> float | None:
+async def _when_stale(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Refused:
+    """Return what follows when a result is stale under the id that it has."""
+    if result.work is None:
+        return Refused.SETTLED
+    delivery.size = delivery.size or size_of(result)
+    await keep(delivery, store)  # before the main loop can take it up again
+    follows, gone = works.refused(delivery, result.task_id, delivery.link.now())
+    for each in gone:
+        store.forget(each.row)
+    return follows
+
+
+async def _unsendable(delivery: Delivery, store: Store, works: Works, error: UnsendableValueError) -> float | None:
     if isinstance(delivery.message, Event):
         _refused_event(delivery, f"it cannot be sent: {error}")
         return None
     _log.error("the %s cannot be sent: %s", delivery.name, error, extra={"action": "result_unsendable"})
     await _replace(delivery, store, replace_unsendable(delivery.message, error))
-    return await attempt(delivery, store)
+    return await attempt(delivery, store, works)
 
 
-async def _refused(delivery: Delivery, store: Store, error: RejectedError) -> float | None:
+async def _refused(delivery: Delivery, store: Store, works: Works, error: RejectedError) -> float | None:
     """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
     if isinstance(delivery.message, Event):
         _refused_event(delivery, str(error))
@@ -157,7 +186,7 @@ async def _refused(delivery: Delivery, store: Store, error: RejectedError) -> fl
     if replacement is None:
         return None
     await _replace(delivery, store, replacement)
-    return await attempt(delivery, store)
+    return await attempt(delivery, store, works)
 
 
 async def _replace(delivery: Delivery, store: Store, message: TaskResult) -> None:
@@ -192,11 +221,13 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
 
 def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
     """Return the delivery of a new message."""
+    task_ids: list[str] = []
     if isinstance(message, TaskResult):
-        lane = result_lane(link, message.task_id)
+        lane, task_ids = result_lane(link, message.task_id), [message.task_id]
     else:
         lane = events_lane(link, message.origin_task_id or "")
-    return Delivery(link, message, Backoff(link.settings.calls), lane, link.world.wall(), link.world.steady())
+    created, since = link.world.wall(), link.world.steady()
+    return Delivery(link, message, Backoff(link.settings.calls), lane, created, since, task_ids=task_ids)
 
 
 def result_lane(link: Link, task_id: str) -> Hashable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,13 +47,16 @@ class Handover:
         *,
         free: Callable[[], None] | None,
         before: Callable[[], Awaitable[None] | None] | None = None,
+        older_ids: Sequence[str] = (),
     ) -> None:
         """Await what ``before`` returns, and deliver a result, or leave it to the outbox.
 
         With ``always`` it is on disk before both. ``free`` is called when that takes longer than `HELD`. Cancelled, the
-        outbox has the result.
+        outbox has the result. ``older_ids`` are those that its task had before.
         """
         delivery = delivery_of(link, result)
+        delivery.task_ids[:0] = older_ids
+        self._outbox.works.enter(delivery)
         handing = self._begin(link, free)
         try:
             try:

@@ -18,6 +18,7 @@ from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery, attempt, delivery_of, events_lane, keep, result_lane
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Message
 from avtomatika_worker.delivery.store import Store, decode, encode, size_of
+from avtomatika_worker.delivery.works import Works
 from avtomatika_worker.errors import StoreError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
@@ -82,6 +83,7 @@ class Outbox:
         self._new_lanes: list[Hashable] = []
         self._backlogs: Mapping[Link, Backlog] = {}  # replaced, never changed: it is read without the lock
         self._turns: dict[Link, asyncio.Semaphore] = {}
+        self.works: Works = Works(max_age)
         self._closed = False
         self._on_its_way: set[Delivery] = set()
         self._ending = threading.Lock()
@@ -243,10 +245,10 @@ class Outbox:
             self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
-                delay = await attempt(delivery, self._keeper)
+                kept = delivery.times_kept
+                delay = await attempt(delivery, self._keeper, self.works)
                 if delay is None:
-                    if delivery.row is not None:
-                        self._keeper.forget(delivery.row)
+                    self._settle(delivery, kept)
                     return
                 delivery.next_delay = delay
             await keep(delivery, self._keeper)
@@ -275,6 +277,13 @@ class Outbox:
     def set_aside(self, delivery: Delivery) -> None:
         """Take a delivery over without an attempt, as `take_over`."""
         self._wait_in_lane(delivery)
+
+    def _settle(self, delivery: Delivery, kept: int) -> None:
+        """Forget a delivery after its last attempt, unless it was kept since it had been so ``kept`` times."""
+        if delivery.times_kept == kept:
+            self.works.leave(delivery)
+            if delivery.row is not None:
+                self._keeper.forget(delivery.row)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.link.results_held_for() > 0:
@@ -316,6 +325,7 @@ class Outbox:
         oldest = self._max_age - min(self._max_age, RESTORED_FOR)
         delivery.since -= min(max(0.0, self._world.wall() - stored.created), oldest)
         delivery.doubtful = self._world.wall() - stored.created < _NONCE_LIFE
+        self.works.enter(delivery)
         self._wait_in_lane(delivery)
         return True
 
@@ -330,13 +340,14 @@ class Outbox:
         with self._lock:
             waiting = self._lanes[lane]
         while True:
+            kept = waiting[0].times_kept
             await self._retry(waiting[0])
             with self._lock:
                 done = waiting.popleft()
                 self._count(done, -1)
                 if not waiting:
                     del self._lanes[lane]
-            self._keeper.forget(done.row)
+            self._settle(done, kept)
             self._inbox.touch()
             if not waiting:
                 return
@@ -355,7 +366,7 @@ class Outbox:
             await keep(delivery, self._keeper)
             async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
                 held = link.results_held_for()
-                delay = held or await attempt(delivery, self._keeper)
+                delay = held or await attempt(delivery, self._keeper, self.works)
             if delay is not None and delivery.age > self._max_age:
                 self._give_up(delivery)
                 return

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import (
+    TASK_ERRORS,
     ContractViolationError,
     InternalError,
     RejectedError,
@@ -21,6 +22,7 @@ from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.protocol.codec import check_result
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import CanonicalData, FileMetadata, ResultError, Task, TaskResult
+from avtomatika_worker.protocol.work import WorkKey
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -31,6 +33,7 @@ _CANCEL_ERRORS: Final = {
     CancelReason.DEADLINE: (TaskTimeoutError.code, "the task took longer than it may"),
     CancelReason.SHUTDOWN: (TransientError.code, "the worker is shutting down"),
     CancelReason.LEASE_LOST: (TransientError.code, "the worker lost its lease"),
+    CancelReason.STALE: (TransientError.code, "the orchestrator waits for another attempt"),
 }
 
 
@@ -42,11 +45,12 @@ def build_result(
     seconds: float,
     added: Mapping[str, float] = _NO_COSTS,
     encoded: CanonicalData | None = None,
+    work: WorkKey | None = None,
 ) -> TaskResult:
     """Return the result that reports ``outcome``.
 
     ``seconds`` is how long the task ran, rounded, ``added`` what else it cost, ``encoded`` its data where they are
-    written yet.
+    written yet. ``work`` is what it answers.
     """
     costs: dict[str, Any] = {"execution_time_seconds": seconds, **added}
     metadata: dict[str, Any] | None = None
@@ -79,6 +83,7 @@ def build_result(
         metadata=_metadata(task, metadata) if metadata else None,
         costs=costs,
         identity_chain=task.chain_through(worker_id),
+        work=work,
     )
 
 
@@ -149,6 +154,14 @@ def replace_refused(result: TaskResult, error: RejectedError) -> TaskResult | No
     return _failure_instead_of(result, problem)
 
 
+def is_retried(result: TaskResult) -> bool:
+    """Whether an orchestrator hands the task out again after this result."""
+    if result.error is None:
+        return False
+    known = TASK_ERRORS.get(result.error.code)
+    return known is None or known.retryable
+
+
 def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
     return TaskResult(
         job_id=result.job_id,
@@ -158,6 +171,7 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
         status=FAILURE,
         error=error,
         identity_chain=result.identity_chain,
+        work=result.work,
     )
 
 

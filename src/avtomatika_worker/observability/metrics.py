@@ -62,6 +62,13 @@ VIOLATIONS: Final = _counter(
 TASKS_REFUSED: Final = _counter(
     "tasks.refused.total", "{task}", "Tasks refused: unsigned, bad_signature or not_allowed.", _AT, "reason"
 )
+TASKS_ADOPTED: Final = _counter(
+    "tasks.adopted.total",
+    "{task}",
+    "Tasks handed out again that known work answered: it was running, ended (its result was on its way) or stale.",
+    _AT,
+    "stage",
+)
 POLLS: Final = _counter(
     "polls.total", "{poll}", "Polls: task, empty, malformed, untrusted, limited, refused or failed.", _AT, "outcome"
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +27,7 @@ from avtomatika_worker.skills.binding import (
 from avtomatika_worker.skills.contract import ResultContract, SkillContract
 from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.options import DECLARED, metadata_of
+from avtomatika_worker.skills.run_options import CANCEL_GRACE, SkillOptions, check_options
 from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.strays import refusing_strays
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, says_nothing
@@ -38,28 +38,6 @@ T = TypeVar("T")
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-_EXECUTORS: Final = (None, "thread", "process")
-CANCEL_GRACE: Final = 5.0
-"""Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SkillOptions:
-    """How to run a skill. Times are in seconds.
-
-    ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
-    """
-
-    timeout: float | None = None
-    max_concurrent: int | None = None
-    executor: str | None = None
-    cancel_grace: float = CANCEL_GRACE
-    max_tasks_per_child: int | None = None
-
-    @property
-    def in_process(self) -> bool:
-        """Whether it runs in a separate process."""
-        return self.executor == "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +239,8 @@ def define(
     executor: str | None = None,
     max_tasks_per_child: int | None = None,
     cancel_grace: float = CANCEL_GRACE,
+    expected_seconds: float | None = None,
+    on_stale: str = "stop",
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -272,8 +252,10 @@ def define(
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: declarations.pop(key, None) for key in DECLARED}
     _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
-    options = SkillOptions(timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child)
-    _check_options(skill, func, options)
+    options = SkillOptions(
+        timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale
+    )
+    check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)
     return SkillDefinition(func, skill, declaration, options, local_names(func))
 
@@ -334,33 +316,6 @@ def _check_numbers(data: dict[str, Any]) -> None:
 
 def _is_generator(func: Any) -> bool:
     return inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func)
-
-
-def _check_options(skill: str, func: Callable[..., Any], options: SkillOptions) -> None:
-    if options.timeout is not None and not _is_seconds(options.timeout, least=math.ulp(0.0)):
-        raise SkillDefinitionError(skill, f"timeout must be a positive number of seconds, not {options.timeout!r}")
-    if not _is_seconds(options.cancel_grace):
-        raise SkillDefinitionError(skill, f"cancel_grace must be a number of seconds, not {options.cancel_grace!r}")
-    if options.max_concurrent is not None and not _is_count(options.max_concurrent):
-        raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
-    if options.executor not in _EXECUTORS:
-        raise SkillDefinitionError(skill, f"executor must be 'thread', 'process' or left out, not {options.executor!r}")
-    if options.executor == "thread" and is_async(func):
-        raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
-    if options.max_tasks_per_child is not None:
-        if not _is_count(options.max_tasks_per_child):
-            most = options.max_tasks_per_child
-            raise SkillDefinitionError(skill, f"max_tasks_per_child must be a positive integer, not {most!r}")
-        if not options.in_process:
-            raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_seconds(value: object, *, least: float = 0.0) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
 
 
 def _check_sendable(contract: SkillContract) -> None:

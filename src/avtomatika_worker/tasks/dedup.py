@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from avtomatika_worker.errors import TASK_ERRORS
+from avtomatika_worker.execution.report import is_retried
 from avtomatika_worker.protocol.messages import CanonicalData, Task, TaskResult
 
 REMEMBERED: Final = 64
@@ -62,14 +62,6 @@ def _size(result: TaskResult) -> int:
     if isinstance(result.data, CanonicalData) and (result.is_plain or len(result.data.json) > LARGEST):
         return len(result.data.json)
     return len(msgspec.msgpack.encode(result))
-
-
-def is_retried(result: TaskResult) -> bool:
-    """Whether an orchestrator hands the task out again after this result."""
-    if result.error is None:
-        return False
-    known = TASK_ERRORS.get(result.error.code)
-    return known is None or known.retryable
 
 
 def _fingerprint(task: Task) -> Hashable:

@@ -7,12 +7,14 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from avtomatika_worker.delivery.attempt import Delivery, delivery_of
+import msgspec
+
+from avtomatika_worker.delivery.attempt import Delivery, delivery_of, events_lane
 from avtomatika_worker.delivery.outbox import FLUSH_TIMEOUT, Outbox
 from avtomatika_worker.errors import MalformedMessageError, RejectedError, TransportError, UnsendableValueError
 from avtomatika_worker.execution.containment import owned_by
@@ -56,6 +58,7 @@ class TaskEvents:
         self._world = link.world
         self._outbox = outbox
         self._task = task
+        self._first_id = task.task_id
         self._group = group
         self._interval = progress_interval
         self._max_bytes = max_bytes
@@ -68,6 +71,8 @@ class TaskEvents:
         self._progress_backoff = Backoff(link.settings.calls)
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
+        self.on_stale: Callable[[], None] = lambda: None
+        """Called on the main loop when the orchestrator says that it waits for another attempt at the task."""
 
     # ----------------------------------------------------------------------------------- called by skills, any thread
 
@@ -101,6 +106,13 @@ class TaskEvents:
 
     # ----------------------------------------------------------------------------------- called by the worker
 
+    def rename(self, task: Task) -> None:
+        """Send what follows, and progress that waits, as that of ``task``: the same one, handed out again."""
+        self._task = task
+        if self._progress is not None:
+            id_ = task.task_id
+            self._progress = msgspec.structs.replace(self._progress, target_task_id=id_, origin_task_id=id_)
+
     def close(self) -> Coroutine[Any, Any, None] | None:
         """Return what sends the rest, for at most `FLUSH_TIMEOUT`; None when nothing was sent, as for most tasks.
 
@@ -114,7 +126,7 @@ class TaskEvents:
         until = self._world.monotonic() + FLUSH_TIMEOUT
         if not sender.done():
             await asyncio.wait({sender}, timeout=FLUSH_TIMEOUT)
-        await self._outbox.events_settled(self._link, self._task.task_id, until - self._world.monotonic())
+        await self._outbox.events_settled(self._link, self._first_id, until - self._world.monotonic())
 
     # ----------------------------------------------------------------------------------- inside
 
@@ -153,6 +165,7 @@ class TaskEvents:
 
     def _put(self, event: Event) -> None:
         delivery = delivery_of(self._link, event)
+        delivery.lane = events_lane(self._link, self._first_id)  # they stay in order when the task gets another id
         # It may wait for long behind one that is not answered.
         stored = self._begin(self._outbox.secure(delivery), "storing") if self._outbox.store_first else None
         self._queue.append(_Queued(delivery, stored))
@@ -229,7 +242,9 @@ class TaskEvents:
         except UnsendableValueError as error:
             self._blocked(event, f"it cannot be sent: {error}")
             return
-        if not reply.accepted:
+        if reply.stale:
+            self.on_stale()
+        elif not reply.accepted:
             self._blocked(event, f"{reply.code}: {reply.message}")
 
     def _blocked(self, event: Event, why: str) -> None:

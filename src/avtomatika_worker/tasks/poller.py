@@ -239,6 +239,7 @@ class Poller:
             source.backoff.succeeded()
             if task is None:
                 source.came_empty(poll, self._monotonic())
+                self._tasks.adoption.came_empty(link, poll.sent)
             else:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):

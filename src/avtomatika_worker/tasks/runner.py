@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from avtomatika_worker.delivery.attempt import Delivery
 from avtomatika_worker.delivery.handover import Handover
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.encoding import EncodedOutcome
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
-from avtomatika_worker.execution.report import build_result, log_end, sendable
+from avtomatika_worker.execution.report import build_result, is_retried, log_end, sendable
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
@@ -27,8 +28,10 @@ from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
+from avtomatika_worker.protocol.work import WorkKey, gets_new_ids, work_key
+from avtomatika_worker.tasks.adoption import Adoption
 from avtomatika_worker.tasks.context_factory import ContextFactory
-from avtomatika_worker.tasks.dedup import RecentResults, is_retried
+from avtomatika_worker.tasks.dedup import RecentResults
 from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 from avtomatika_worker.tasks.reused import ReusedTasks
@@ -84,6 +87,7 @@ class TaskRunner:
         self._unreported = 0
         self._in_line: deque[tuple[RunningTask, asyncio.Future[None]]] = deque()
         self._recent = RecentResults()
+        self.adoption: Adoption = Adoption(self.running, outbox.works, telemetry, self._send_again)
         self._group = asyncio.TaskGroup()
         self._handlers = ReusedTasks(self._group, "task")
         self._loop = asyncio.get_running_loop()
@@ -111,6 +115,7 @@ class TaskRunner:
 
         Returns whether it is another one than those that are here already.
         """
+        work = work_key(link.url, task) if gets_new_ids(task) else None
         if self._refused is not None:
             self.answer(link, task, Cancelled(self._refused), reserved=reserved)
         elif self._is_underway(link, task):
@@ -126,9 +131,13 @@ class TaskRunner:
             )
             self._answer_with(link, task, result, reserved=reserved)
             return False
+        elif work is not None and self.adoption.takes(link, task, work):
+            if reserved:
+                self.release_slot()
+            return False
         else:
             self._outbox.discard_result(link, task.task_id)  # a new task under the same id: the old one is settled
-            self._run(link, task, reserved=reserved)
+            self._run(link, task, work, reserved=reserved)
         return True
 
     def answer(self, link: Link, task: Task, outcome: Outcome, *, reserved: bool) -> None:
@@ -160,7 +169,7 @@ class TaskRunner:
         self.slots.release()
         self.slots_freed()
 
-    def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
+    def _run(self, link: Link, task: Task, work: WorkKey | None, *, reserved: bool) -> None:
         interval, most = self._settings.progress_interval, self._settings.max_event_bytes
         events = TaskEvents(
             link, task, self._loop, self._group, self._outbox, progress_interval=interval, max_bytes=most
@@ -168,11 +177,23 @@ class TaskRunner:
         deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
         turn = self._limiter.turn(task.type)
-        running = RunningTask(link, task, execution, self._take_slot(reserved=reserved), turn, self._monotonic())
+        has_slot, now = self._take_slot(reserved=reserved), self._monotonic()
+        running = RunningTask(link, [task], work, execution, events, has_slot, turn, now)
+        events.on_stale = lambda: self.adoption.is_stale(running, self._monotonic())
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self.running.add(running)
-        self._handlers.run(self._handle(running, events))
+        self._handlers.run(self._handle(running))
+
+    def _send_again(self, delivery: Delivery) -> None:
+        self._expect_report()
+        self._group.create_task(self._deliver_again(delivery), name=delivery.name)
+
+    async def _deliver_again(self, delivery: Delivery) -> None:
+        try:
+            await self._outbox.deliver(delivery)
+        finally:
+            self._one_reported()
 
     def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
         has_slot = self._take_slot(reserved=reserved)
@@ -187,23 +208,14 @@ class TaskRunner:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    async def _handle(self, running: RunningTask, events: TaskEvents) -> None:
+    async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
         bind_log_context(
             task_id=task.task_id, job_id=task.job_id
         )  # in the context of what runs this, and no other task
         try:
             with self._span(task):
-                try:
-                    result = await self._execute(running)
-                    running.finished = True
-                    self._recent.remember(running.link.url, task, result)
-                    # A skill that was given up keeps its slot until it has ended.
-                    free = None if (lingers := execution.lingers) else partial(self._let_go, running)
-                    with self._telemetry.tracing.span("deliver"):
-                        await self._handover.deliver(running.link, result, free=free, before=events.close)
-                finally:
-                    self._reported(running)
+                lingers = await self._run_to_delivery(running)
             if lingers and execution.lingers:
                 await self._linger(execution)
         finally:
@@ -216,6 +228,23 @@ class TaskRunner:
         if running.has_slot:
             running.has_slot = False
             self._free()
+
+    async def _run_to_delivery(self, running: RunningTask) -> bool:
+        """Run a task and deliver its result; return whether its skill was given up and had not ended by then."""
+        try:
+            result = await self._execute(running)
+            running.finished = True
+            for task in running.hand_outs:
+                self._recent.remember(running.link.url, task, result)
+            # A skill that was given up keeps its slot until it has ended.
+            free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
+            older = [each.task_id for each in running.hand_outs[:-1]]
+            with self._telemetry.tracing.span("deliver"):
+                close = running.events.close
+                await self._handover.deliver(running.link, result, free=free, before=close, older_ids=older)
+        finally:
+            self._reported(running)
+        return lingers
 
     async def _execute(self, running: RunningTask) -> TaskResult:
         """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
@@ -232,7 +261,9 @@ class TaskRunner:
         task, outcome = running.task, ended.outcome
         seconds = round(self._monotonic() - running.execution.started, 4)
         worker_id, costs = self._settings.worker_id, running.controls.costs
-        result = build_result(task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data)
+        result = build_result(
+            task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data, work=running.work
+        )
         result = sendable(result, running.link.dialect)
         self._measure(running, outcome, result, seconds)
         self._loop.call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
