@@ -42,7 +42,6 @@ class Delivery:
     link: Link
     message: TaskResult | Event
     backoff: Backoff
-    lane: Hashable
     created: float
     since: float
     next_delay: float = 0.0
@@ -54,6 +53,14 @@ class Delivery:
     restored: bool = False
     discarded: bool = False
     last_error: str = ""
+
+    @property
+    def lane(self) -> Hashable:
+        """What it stays in order with."""
+        message = self.message
+        if isinstance(message, TaskResult):
+            return result_lane(self.link, message.task_id)
+        return events_lane(self.link, message.origin_task_id or "")
 
     @property
     def age(self) -> float:
@@ -192,11 +199,8 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
 
 def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
     """Return the delivery of a new message."""
-    if isinstance(message, TaskResult):
-        lane = result_lane(link, message.task_id)
-    else:
-        lane = events_lane(link, message.origin_task_id or "")
-    return Delivery(link, message, Backoff(link.settings.calls), lane, link.world.wall(), link.world.steady())
+    world = link.world
+    return Delivery(link, message, Backoff(link.settings.calls), world.wall(), world.steady())
 
 
 def result_lane(link: Link, task_id: str) -> Hashable:
