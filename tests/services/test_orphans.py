@@ -85,7 +85,7 @@ async def test_no_task_is_an_orphan_while_tasks_run_links_break_and_the_worker_s
             await no_orphan(seen)
             await asyncio.sleep(chance.random() * 0.02)
         await main
-    assert {"Supervisor._live", "LinkThread._serve", "TaskRunner._handle", "Poller._poll"} <= seen
+    assert {"Supervisor._live", "LinkThread._serve", "ReusedTasks._run", "Execution._until_stopped"} <= seen
     until = asyncio.get_running_loop().time() + 20
     while left := tasks_of_the_worker():  # what was cut short ends soon after
         assert asyncio.get_running_loop().time() < until, [each.get_stack() for each in left]

@@ -31,10 +31,11 @@ class _Handing:
 
 
 class Handover:
-    """Hands results to the outbox. Runs on the main loop."""
+    """Hands results to the outbox. Made and run on the main loop."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
+        self._loop = asyncio.get_running_loop()
         self._late: dict[Link, int] = {}
         self._in_time: dict[_Handing, None] = {}  # the oldest first
         self._timer: asyncio.TimerHandle | None = None  # one for all: hardly any is late
@@ -75,20 +76,22 @@ class Handover:
                 del self._in_time[handing]
 
     def _begin(self, link: Link, free: Callable[[], None] | None) -> _Handing:
-        loop = asyncio.get_running_loop()
-        handing = _Handing(link, free, loop.time() + HELD)
+        handing = _Handing(link, free, self._loop.time() + HELD)
         self._in_time[handing] = None
         if self._timer is None:
-            self._timer = loop.call_at(handing.due, self._look, loop, context=self._context)
+            self._look_at(handing.due)
         return handing
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look_at(self, due: float) -> None:
+        self._timer = self._loop.call_at(due, self._look, context=self._context)
+
+    def _look(self) -> None:
         """Free the slots of what takes longer, and look again when the next may do so."""
         self._timer = None
-        now = loop.time()
+        now = self._loop.time()
         for handing in tuple(self._in_time):
             if handing.due > now:
-                self._timer = loop.call_at(handing.due, self._look, loop, context=self._context)
+                self._look_at(handing.due)
                 return
             del self._in_time[handing]
             handing.late = True

@@ -10,6 +10,7 @@ from typing import Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
 from avtomatika_worker.tasks.runner import TaskRunner
@@ -19,9 +20,6 @@ _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
 LOOK_EVERY: Final = 1.0
 """Seconds between checks of the load."""
-
-_COMPLAIN_EVERY: Final = 60.0
-"""Seconds between error lines about a load that cannot be measured."""
 
 
 class SlotTuning:
@@ -39,11 +37,11 @@ class SlotTuning:
         world: World = REAL,
     ) -> None:
         self._monotonic = world.monotonic
+        self._faults = LogThrottle(world.monotonic)
         self._tuner = tuner
         self._state_watch = state_watch
         self._measure = measure
         self._apply = apply
-        self._complained = -_COMPLAIN_EVERY
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -88,12 +86,8 @@ class SlotTuning:
         return None if measured is None else Load(memory=measured[0], cpu=measured[1])
 
     def _without(self, error: Exception) -> None:
-        now = self._monotonic()
-        if now - self._complained >= _COMPLAIN_EVERY:
-            self._complained = now
-            _log.error(
-                "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
-            )
+        text = "the load cannot be measured: %s: %s"
+        self._faults.log(_log, logging.ERROR, text, type(error).__name__, error, action="load_unknown")
 
 
 def tune_slots(

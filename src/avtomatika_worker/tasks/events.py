@@ -68,7 +68,6 @@ class TaskEvents:
         self._arriving: deque[Event] = deque()
         self._progress: Event | None = None
         self._progress_at = -progress_interval
-        self._progress_backoff = Backoff(link.settings.calls)
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
         self.on_stale: Callable[[], None] = lambda: None
@@ -133,6 +132,10 @@ class TaskEvents:
     @cached_property  # made when needed: most tasks send nothing
     def _wake(self) -> asyncio.Event:
         return asyncio.Event()
+
+    @cached_property
+    def _progress_backoff(self) -> Backoff:
+        return Backoff(self._link.settings.calls)
 
     @cached_property
     def _room(self) -> asyncio.Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from avtomatika_worker.errors import RejectedError, WorkerError
@@ -75,17 +76,16 @@ class PollSource:
         They are from before a break of contact (a proxy may hold their connections, and the orchestrator know nothing
         of them) or wait for longer than orchestrators do.
         """
-        stale: list[Poll] = []
+        return [*takewhile(lambda poll: self._is_stale(poll, now), tuple(self.polls))]  # those that follow are younger
+
+    def _is_stale(self, poll: Poll, now: float) -> bool:
         overdue = now - self.link.settings.poll_timeout - OVERDUE
-        for poll in tuple(self.polls):
-            if poll.breaks == self.link.breaks and poll.sent > overdue:
-                break  # those that follow are younger
-            stale.append(poll)
-        return stale
+        return poll.breaks != self.link.breaks or poll.sent <= overdue
 
     def live(self, now: float) -> list[Poll]:
         """Return the polls that are counted on, the oldest first."""
-        return [*self.polls][len(self.stale(now)) :]
+        polls = [*self.polls]
+        return polls[len(self.stale(now)) :] if polls and self._is_stale(polls[0], now) else polls
 
     def came_empty(self, poll: Poll, now: float) -> None:
         """Take note of a poll that brought nothing, or nothing new."""
