@@ -269,13 +269,13 @@ def with_children(ctx: TaskContext) -> dict[str, Any]:
 
 
 @skills.skill(executor="process")
-def leaves_a_thread(ctx: TaskContext) -> dict[str, Any]:
+def leaves_a_thread(said: str, ctx: TaskContext) -> dict[str, Any]:
     """Let a thread go on after the end."""
 
     def go_on() -> None:
-        time.sleep(0.1)
+        time.sleep(0.05)
         ctx.send_progress(0.9, "late")
-        log.warning("late")
+        Path(said).touch()
 
     threading.Thread(target=go_on).start()
     return {"pid": os.getpid()}

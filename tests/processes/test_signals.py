@@ -102,7 +102,9 @@ def sleep(ctx: TaskContext) -> dict:
 @worker.skill(cancel_grace=0.1, events={"runs": {"type": "object"}})
 async def block(ctx: TaskContext) -> dict:
     await ctx.send_event("runs", {})
-    await asyncio.sleep(0.2)
+    while not Path("go-on").exists():
+        await asyncio.sleep(0.01)
+    Path("is-blocked").touch()
     time.sleep(AN_HOUR)
 """
 
@@ -267,11 +269,17 @@ async def test_a_second_signal_does_not_even_wait_a_moment_for_it(orchestrator, 
         assert await worker.exit_code(4) in {0, 3}
 
 
+async def blocked(orchestrator, job, project):
+    """Wait until the event of a skill that blocks the loop is out, and the loop blocked."""
+    await orchestrator.wait_for(lambda: job.events, 10)
+    (project / "go-on").touch()
+    await until((project / "is-blocked").exists)
+
+
 async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator, project):
     async with running(orchestrator, project) as worker:
         job = orchestrator.submit("block", {})
-        await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)  # the event is out before the loop is blocked; nothing shows that it is
+        await blocked(orchestrator, job, project)
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(12) == 3
@@ -280,11 +288,10 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
 async def test_a_third_signal_ends_it_at_once(orchestrator, project):
     async with running(orchestrator, project) as worker:
         job = orchestrator.submit("block", {})
-        await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)
+        await blocked(orchestrator, job, project)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             worker.send(number)
-            await asyncio.sleep(0.1)  # two of one kind that come together are one
+            await asyncio.sleep(0.05)  # two of one kind that come together are one
         assert await worker.exit_code(4) == 3
 
 
@@ -308,8 +315,7 @@ async def test_a_result_that_cannot_be_delivered_is_on_disk_when_a_blocked_worke
         echoed = orchestrator.submit("echo", {"kept": True})
         await orchestrator.wait_for(lambda: any(each.call == "result" for each in orchestrator.requests), 10)
         job = orchestrator.submit("block", {})
-        await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)
+        await blocked(orchestrator, job, project)
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(15) == 3

@@ -46,6 +46,12 @@ async def running(worker, orchestrator, *, up_within=10.0, **settings):
             await main
 
 
+async def beats(orchestrator, count=3, worker_id="w1"):
+    """Wait until so many more heartbeats have come: long enough for what must not happen to happen."""
+    seen = orchestrator.workers[worker_id].heartbeats_received
+    await orchestrator.wait_for(lambda: orchestrator.workers[worker_id].heartbeats_received >= seen + count)
+
+
 @contextlib.asynccontextmanager
 async def in_thread(worker, orchestrator, *, health_check=False, **settings):
     """Run ``worker`` in a thread and loop of its own, so that a skill that blocks does not block the test."""

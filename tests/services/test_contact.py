@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
+import threading
 import time
 
 import msgspec
@@ -41,7 +42,7 @@ class TasksAtOnce:
             nonlocal running_now
             running_now += 1
             self.most = max(self.most, running_now)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             running_now -= 1
             return {}
 
@@ -310,12 +311,13 @@ async def test_a_clock_that_was_set_between_two_runs_discards_nothing_at_once(wo
 
 
 async def test_a_task_whose_deadline_passes_while_the_loop_is_blocked_does_not_run(worker):
-    ran = []
+    ran, is_blocked, go_on = [], threading.Event(), threading.Event()
 
     @worker.skill
     async def block():
-        await asyncio.sleep(0.2)
-        time.sleep(2.0)  # noqa: ASYNC251 - that is what is tested
+        await asyncio.sleep(0.05)  # the next poll goes out
+        is_blocked.set()
+        go_on.wait(20)
         return {}
 
     @worker.skill
@@ -326,8 +328,12 @@ async def test_a_task_whose_deadline_passes_while_the_loop_is_blocked_does_not_r
     async with Scripted() as server, in_thread(worker, server, max_concurrent_tasks=2):
         await server.hand_out({"task_id": "b", "type": "block"})
         await server.until(lambda: len(server.calls["poll"]) >= 2)
-        await asyncio.sleep(0.5)  # until the loop is blocked
-        await server.hand_out({"task_id": "l", "type": "late", "deadline": time.time() + 0.5})
+        await asyncio.to_thread(is_blocked.wait, 20)
+        deadline = time.time() + 0.05
+        await server.hand_out({"task_id": "l", "type": "late", "deadline": deadline})
+        while time.time() <= deadline:  # noqa: ASYNC110 - a time is what is waited for
+            await asyncio.sleep(0.01)
+        go_on.set()
         await server.until(lambda: "l" in server.results())
         assert server.results()["l"]["error"]["code"] == "TIMEOUT_ERROR"
     assert ran == []

@@ -231,7 +231,8 @@ async def test_a_worker_with_one_slot_runs_one_task_at_a_time_although_its_polls
         now["n"] -= 1
 
     async with orchestrators(3) as all_, at(worker, all_, "WATERFALL", max_concurrent_tasks=1):
-        await asyncio.sleep(1.5)  # every orchestrator holds a poll by now
+        for each in all_:  # with one slot: each poll lends its own
+            await each.wait_for(lambda worker=each.workers["w1"]: worker.polls)
         jobs = [each.submit("alone", {}) for _ in range(5) for each in all_]
         await finished(jobs)
     assert most["n"] == 1

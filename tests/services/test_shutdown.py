@@ -62,11 +62,16 @@ def trace(orchestrator, since=0.0):
     return seen
 
 
+def is_draining(call):
+    return call.call == "heartbeat" and call.json["status"] == "draining"
+
+
 async def stopping(worker, orchestrator, gate=None):
     """Ask the worker to stop; let the gate open once it drains."""
     task = asyncio.create_task(worker.shutdown())
     if gate is not None:
-        await asyncio.sleep(0.3)  # time for a poll that must not come
+        # No poll comes any more: that is so before "draining" is announced, however that ends.
+        await orchestrator.wait_for(lambda: any(map(is_draining, orchestrator.requests)))
         gate.set()
     await task
 
@@ -75,7 +80,7 @@ async def test_the_order_is_draining_results_offline_and_nothing_is_polled_for(o
     async with running(gated, orchestrator) as main:
         jobs = [orchestrator.submit("patient", {"n": n}) for n in range(3)]
         await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         since = orchestrator.now()
         await stopping(gated, orchestrator, gate)
         await main
@@ -136,7 +141,7 @@ async def test_a_fault_at_any_step_changes_no_order_loses_nothing_and_holds_noth
         async with running(gated, orchestrator, shutdown_timeout=timeout) as main:
             jobs = [orchestrator.submit(skill, {"n": n, "report": True}) for n in range(2)]
             await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             since = orchestrator.now()
             orchestrator.inject(fault)
             async with asyncio.timeout(20):
@@ -262,7 +267,7 @@ async def test_a_second_request_stops_at_once_and_what_ran_goes_back_when_the_wo
         job = orchestrator.submit("forever", {})
         await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
         gated.request_shutdown()
-        await asyncio.sleep(0.1)
+        await orchestrator.wait_for(lambda: any(map(is_draining, orchestrator.requests)))
         async with asyncio.timeout(15):
             gated.request_shutdown()
             await main
@@ -303,7 +308,7 @@ async def test_cancelling_main_twice_cuts_the_shutdown_short(orchestrator, gated
         job = orchestrator.submit("forever", {})
         await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
         main.cancel()
-        await asyncio.sleep(0.1)
+        await orchestrator.wait_for(lambda: any(map(is_draining, orchestrator.requests)))
         main.cancel()
         async with asyncio.timeout(15):
             with pytest.raises(asyncio.CancelledError):

@@ -71,7 +71,7 @@ def main(given=None):
     if options.mutants:
         sys.exit(1 if hunt(options.seeds, options.only) else 0)
     with_fixed_hashes()
-    began, totals, failed = time.monotonic(), Counter(), []
+    began, totals, failed, longest = time.monotonic(), Counter(), [], 0.0
     for seed in range(options.first, options.first + options.seeds):
         if options.seconds is not None and time.monotonic() - began > options.seconds:
             break
@@ -79,6 +79,7 @@ def main(given=None):
         totals += Counter(seeds=1, steps=outcome.steps, lives=outcome.lives, jobs=len(outcome.scenario.jobs))
         totals["simulated seconds"] += round(outcome.seconds)
         totals["faults"] += len(outcome.scenario.faults)
+        longest = max(longest, outcome.seconds)
         if options.twice and run(draw(seed)).story != outcome.story:
             outcome.violations.append("another run of the same seed: something else happened")
         if options.story:
@@ -93,5 +94,7 @@ def main(given=None):
                 print("\nThe least that fails in this way:", least.scenario, "", least.story, sep="\n")
                 break
     figures = ", ".join(f"{value:,} {name}" for name, value in totals.items())
-    print(f"{figures}; {len(failed)} failed {failed[:20]}; {time.monotonic() - began:.1f} s")
+    print(
+        f"{figures}, the longest of {longest:.0f}; {len(failed)} failed {failed[:20]}; {time.monotonic() - began:.1f} s"
+    )
     sys.exit(1 if failed else 0)

@@ -132,6 +132,13 @@ class Crash:
     seconds: float
 
     def strike(self, world):
+        self.strike_later(world)()
+
+    def strike_later(self, world):
+        """Return what strikes."""
+        return lambda: self._strike(world)
+
+    def _strike(self, world):
         machine = world.machine
         if machine.ended:
             return
@@ -141,6 +148,18 @@ class Crash:
             world.later(self.seconds, world.start_again)
 
         machine.main.count_down(self.steps, kill)
+
+
+@dataclass(frozen=True)
+class CrashAfterASkill:
+    """The worker is killed so many steps after a skill has ended: its result is on its way."""
+
+    at: float
+    steps: int
+    seconds: float
+
+    def strike(self, world):
+        world.history.on_end = Crash(self.at, self.steps, self.seconds).strike_later(world)
 
 
 @dataclass(frozen=True)
@@ -157,13 +176,20 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Redeployed:
-    """The worker is asked to stop, perhaps impatiently, and started again when it has."""
+    """The worker is asked to stop, perhaps impatiently, and started again when it has.
+
+    ``trouble`` is what happens to its last heartbeats.
+    """
 
     at: float
     impatient: float | None
+    trouble: str | None = None
 
     def strike(self, world):
         machine, life = world.machine, world.machine.life
+        if self.trouble is not None:
+            for each in world.orchestrators:
+                each.embedded.inject(Fault("heartbeat", self.trouble, times=2))
         if machine.ended:
             return
         machine.request_shutdown()
@@ -180,7 +206,7 @@ def draw(random, count, orchestrators, span):
 def _one(random, orchestrators, span):
     at, which = round(random.uniform(0.0, span), 3), random.randrange(orchestrators)
     seconds = round(random.choice([0.5, 3.0, 20.0, 80.0]) * random.uniform(0.5, 1.5), 3)
-    calls = ["poll", "result", "heartbeat", "event", "register", "any"]
+    calls = ["poll", "result", "result", "heartbeat", "event", "register", "any"]
     kinds = ["drop_before", "drop_after", "status", "status", "garbage", "truncate", "html", "reset", "answer_late"]
     return random.choice(
         [
@@ -194,7 +220,7 @@ def _one(random, orchestrators, span):
                 which,
                 random.choice(calls),
                 random.choice(kinds),
-                random.choice([500, 502, 503, 429, 401, 404]),
+                random.choice([500, 502, 503, 503, 429, 429, 401, 404]),
                 random.randint(1, 4),
                 round(random.uniform(0.1, 10.0), 3),
             ),
@@ -202,9 +228,10 @@ def _one(random, orchestrators, span):
             lambda: ClockJump(at, random.choice([-20.0, -5.0, 5.0, 20.0]), which),
             lambda: DiskFull(at, seconds),
             lambda: DiskHangs(at, seconds),
-            lambda: Crash(at, random.randint(1, 300), seconds / 4),
+            lambda: CrashAfterASkill(at, random.randint(1, 60), seconds / 4),
+            lambda: CrashAfterASkill(at, random.randint(1, 60), seconds / 4),
             lambda: Crash(at, random.randint(1, 300), seconds / 4),
             lambda: Blocked(at, seconds / 2),
-            lambda: Redeployed(at, random.choice([None, 0.1, 1.0])),
+            lambda: Redeployed(at, random.choice([None, 0.1, 1.0]), random.choice([None, "drop_after", "status"])),
         ]
     )()

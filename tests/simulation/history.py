@@ -37,6 +37,7 @@ class History:
     lives: list = field(default_factory=list)
     cancelled: dict = field(default_factory=dict)
     closed: bool = False
+    on_end: object = None
 
     def note(self, text):
         if not self.closed:
@@ -60,6 +61,9 @@ class History:
         if self.closed:
             return
         run.ended, run.how = self.clock(), how
+        if self.on_end is not None:
+            then, self.on_end = self.on_end, None
+            then()
         self.note(f"skill of {run.task_id} ends: {how}")
 
     def times(self, job_id):

@@ -4,7 +4,17 @@ from collections import defaultdict
 
 from avtomatika_worker.delivery.sqlite_store import Kind
 from avtomatika_worker.devserver import JobState
-from simulation.faults import Answers, ClockJump, Partition, Redeployed
+from simulation.faults import (
+    Answers,
+    Blocked,
+    ClockJump,
+    Crash,
+    CrashAfterASkill,
+    Partition,
+    Redeployed,
+    Restart,
+    SlowBytes,
+)
 from simulation.machine import START
 
 BREAKS = ("an idle worker dropped a poll in flight", "the poll was dropped while being answered")
@@ -12,6 +22,10 @@ BREAKS = ("an idle worker dropped a poll in flight", "the poll was dropped while
 
 SOON = 2.0
 """Seconds that what is not waited for may take, latencies and the coalescing of changes included."""
+
+
+LONGEST_PAUSE = 70.0
+"""Seconds between two tries to register, at most."""
 
 
 def check(simulation, settled):
@@ -73,7 +87,13 @@ def _must_finish(scenario, job):
         return False
     if scenario.settings.get("lease_lost_after") is not None:
         return False
-    return not any(isinstance(each, Answers | Redeployed) for each in scenario.faults)
+    return not any(_may_end_a_job(each) for each in scenario.faults)
+
+
+def _may_end_a_job(fault):
+    """Whether a fault may be what a job fails of: a worker that stops hands its tasks back, which counts."""
+    refused = isinstance(fault, Answers) and fault.kind == "status" and fault.status in {401, 404}
+    return refused or isinstance(fault, Redeployed)
 
 
 def _of_events(record):
@@ -97,8 +117,30 @@ def _of_orchestrator(simulation, number, orchestrator):
     for problem in orchestrator.embedded.problems:
         if not _is_excused(simulation.scenario, problem):
             yield f"{orchestrator.name} complains: {problem}"
-    if not any(getattr(each, "orchestrator", None) == number for each in simulation.scenario.faults):
+    late = [
+        each for each in simulation.scenario.faults if isinstance(each, Partition | SlowBytes | ClockJump | Answers)
+    ]
+    if not any(each.orchestrator == number for each in late):  # these let calls arrive late, or the clock be set
         yield from _of_calls(simulation, orchestrator)
+    yield from _of_restarts(simulation, number, orchestrator)
+
+
+def _of_restarts(simulation, number, orchestrator):
+    """An orchestrator that may have lost the worker has it again soon, where nothing else is in the way."""
+    faults = simulation.scenario.faults
+    restarts = [each for each in faults if isinstance(each, Restart) and each.orchestrator == number]
+    others = [each for each in faults if isinstance(each, Crash | CrashAfterASkill | Redeployed | Blocked)]
+    if len(restarts) != 1 or others or any(_touches(each, number) for each in faults if each not in restarts):
+        return
+    back = restarts[0].at + restarts[0].seconds
+    came = [call.time - START for call in orchestrator.embedded.requests if call.call == "register"]
+    soon = simulation.scenario.settings["heartbeat_interval"] + LONGEST_PAUSE
+    if not any(back <= each <= back + soon for each in came):
+        yield f"{orchestrator.name} was back after {back:.1f} s, and the worker did not register: {came}"
+
+
+def _touches(fault, number):
+    return getattr(fault, "orchestrator", None) == number
 
 
 def _is_excused(scenario, problem):
@@ -159,11 +201,12 @@ def _of_the_end(simulation, settled):
 def _where_nothing_goes_wrong(simulation):
     scenario, history = simulation.scenario, simulation.history
     interval = scenario.settings["heartbeat_interval"]
+    stubborn = {record.job_id for job, record in simulation.records.items() if job.skill == "stubborn"}
     for run in history.runs:
         cancelled = history.cancelled.get(run.job_id)
-        if cancelled is None or run.ended is None or run.how == "ended" or run.began > cancelled > run.ended:
+        if cancelled is None or not run.began <= cancelled or run.job_id in stubborn:
             continue
-        if run.ended - cancelled > interval + 4.0:
+        if (run.ended or history.clock()) - cancelled > interval + 4.0:
             yield f"{run.task_id} goes on for {run.ended - cancelled:.1f} s after it was cancelled"
     work = sum(each.params.get("seconds", 0.0) * each.params.get("events", 1) for each in scenario.jobs)
     if "rate_limits" not in scenario.options and history.clock() > 180.0 + work + 3 * len(scenario.jobs):

@@ -89,13 +89,6 @@ MUTANTS = (
         "            self._version += 1",
     ),
     Mutant(
-        "a wake-up is lost between the look and the wait",
-        "threadsafe.py",
-        "            if self._version != seen:\n                return self._version\n"
-        "            entry = (loop, loop.create_future())",
-        "            entry = (loop, loop.create_future())",
-    ),
-    Mutant(
         "a message is signed once, and sent again as it is",
         "link/credentials.py",
         'return lambda: f"{prefix}{next(numbers):x}"',

@@ -130,7 +130,7 @@ class SimLoop(_Numbered, asyncio.AbstractEventLoop):
 
     def count_down(self, steps, done):
         """Call ``done`` after as many steps of this loop: between any two of its callbacks."""
-        self._countdown = [steps, done]
+        self._countdown = [steps, done] if done is not None else None
 
     def pause(self, seconds, by):
         """Stand still, as when a skill blocks; ``by`` is the loop that goes on meanwhile."""

@@ -16,7 +16,7 @@ from simulation.network import a_network
 from simulation.scenario import SPAN
 from simulation.schedule import Schedule, SimLoop, StuckError
 
-SETTLES_WITHIN = 1500.0
+SETTLES_WITHIN = 500.0
 """Seconds after the last fault in which every job has come to its end: leases, timeouts and pauses are over by then."""
 
 STOPS_WITHIN = 60.0
@@ -141,6 +141,8 @@ class Simulation:
         self.network.slow.clear()
         self.network.lose_replies.clear()
         self.machine.disk.full = self.machine.disk.hangs = False
+        self.history.on_end = None
+        self.machine.spare()
         for each in self.orchestrators:
             self.network.heal(each.host)
             each.come_back(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import dataclass
 
@@ -190,17 +191,20 @@ async def test_a_worker_may_run_again_and_leaves_nothing_behind(worker, own_thre
 
 
 async def test_a_skill_that_blocks_its_loop_does_not_block_the_deadline_of_a_thread_of_its_own(worker):
+    is_blocked, go_on = threading.Event(), threading.Event()
+
     @worker.skill(name="block")
-    async def block(ctx: TaskContext):
-        await ctx.send_event("began")
-        time.sleep(0.3)  # noqa: ASYNC251 - what users do
+    async def block():
+        is_blocked.set()
+        go_on.wait(30)  # what users do
 
     async with WorkerHarness(worker, own_thread=True) as h:
         task = h.submit("block")
-        await task.wait_for_event("began")
+        await asyncio.to_thread(is_blocked.wait, 20)
         began = time.monotonic()
         task.cancel()
         assert time.monotonic() - began < 0.2
+        go_on.set()
         await task.result()
 
 
