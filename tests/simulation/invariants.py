@@ -175,9 +175,10 @@ def _of_the_end(simulation, settled):
     What was on disk no crash may take, and what was delivered is not kept.
     """
     disk, history, machine = simulation.machine.disk, simulation.history, simulation.machine
-    known = {message.task_id for message in disk.rows.values()}
-    for record in simulation.records.values():
-        known |= {each.message["task_id"] for each in record.results_received}
+    known, refused = {message.task_id for message in disk.rows.values()}, set()
+    for job_id, received in _results_by_job(simulation):
+        known |= _answered(history, job_id, {each.message["task_id"] for each in received})
+        refused |= {each.message["task_id"] for each in received if each.status == "ignored"}
     given_up = " ".join(history.given_up)
     for run in history.runs:
         is_known = run.task_id in known or run.task_id in given_up
@@ -186,13 +187,27 @@ def _of_the_end(simulation, settled):
     for message in disk.ever:
         if message.kind is Kind.RESULT and message.task_id not in known and message.task_id not in given_up:
             yield f"the result of {message.task_id} was on disk, and never delivered"
-    if settled and disk.rows:
-        yield f"{len(disk.rows)} messages stay on disk although all was delivered"
+    kept = [each for each in disk.rows.values() if each.task_id not in refused]  # a stale one may be wanted again
+    if settled and kept:
+        yield f"{len(kept)} messages stay on disk although all was delivered"
     if machine.killed:
         return
     left = [task.get_name() for task in machine.main.tasks + machine.link.tasks if not task.done()]
     if not all(each.startswith("skill stubborn") for each in left):
         yield f"tasks are left behind: {left}"
+
+
+def _results_by_job(simulation):
+    return [(each.job_id, each.results_received) for each in simulation.records.values()]
+
+
+def _answered(history, job_id, under):
+    """Return the ids of the tasks of a job that results ``under`` these ids answer.
+
+    An id that no run had is that of a hand-out which took up the result of a run before.
+    """
+    runs = {each.task_id for each in history.runs if each.job_id == job_id}
+    return under | runs if under - runs else under
 
 
 # ------------------------------------------------------------------------------------------- without faults
