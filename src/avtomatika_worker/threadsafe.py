@@ -1,8 +1,9 @@
 """What threads share.
 
 `Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Queue` for values in order, `Multiset` for
-counts. The rule: the main loop publishes frozen snapshots, and other threads read them; what they want of the main loop
-they put into one queue. docs/explanation/threads.md lists all that more than one thread touches; a test compares.
+counts, `Table` for what there is now. The rule: the main loop publishes frozen snapshots, and other threads read them;
+what they want of the main loop they put into one queue. docs/explanation/threads.md lists all that more than one thread
+touches; a test compares.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
 _H = TypeVar("_H", bound=Hashable)
+_K = TypeVar("_K", bound=Hashable)
 _Ts = TypeVarTuple("_Ts")
 
 MOST_WAITING: Final = 1_000
@@ -193,6 +195,29 @@ class Multiset(Generic[_H]):
         """Return each value that is counted, once."""
         with self._lock:
             return list(self._counts)
+
+
+class Table(Generic[_K, _T]):
+    """Values by key, in the order of the keys' first entries. Any thread may change it, and copy its values."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[_K, _T] = {}
+
+    def put(self, key: _K, value: _T) -> None:
+        """Enter a value, or another one in its place."""
+        with self._lock:
+            self._entries[key] = value
+
+    def remove(self, key: _K) -> None:
+        """Take an entry out, if it is there."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def values(self) -> list[_T]:
+        """Return the values."""
+        with self._lock:
+            return list(self._entries.values())
 
 
 def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:

@@ -50,8 +50,7 @@ class Handover:
                 free()
 
         delivery = delivery_of(link, result)
-        delivery.task_ids[:0] = older_ids
-        self._outbox.works.enter(delivery)
+        self._outbox.works.enter(delivery, older_ids)
         timer = asyncio.get_running_loop().call_later(HELD, take_longer)
         try:
             try:
