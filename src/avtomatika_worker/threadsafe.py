@@ -1,7 +1,8 @@
 """The only objects made for sharing between threads.
 
-`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts. The rule: the main loop
-publishes frozen snapshots that other threads read, and other threads send it commands through one queue.
+`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts, `Table` for what there
+is now. The rule: the main loop publishes frozen snapshots that other threads read, and other threads send it commands
+through one queue.
 docs/explanation/threads.md lists everything that several threads use; a test compares the two.
 """
 
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
 _H = TypeVar("_H", bound=Hashable)
+_K = TypeVar("_K", bound=Hashable)
 _Ts = TypeVarTuple("_Ts")
 
 
@@ -156,6 +158,29 @@ class Multiset(Generic[_H]):
         """Return each counted value once."""
         with self._lock:
             return list(self._counts)
+
+
+class Table(Generic[_K, _T]):
+    """Values by key, in the order of the keys' first entries. Any thread may change it, and copy its values."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[_K, _T] = {}
+
+    def put(self, key: _K, value: _T) -> None:
+        """Enter a value, or another one in its place."""
+        with self._lock:
+            self._entries[key] = value
+
+    def remove(self, key: _K) -> None:
+        """Take an entry out, if it is there."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def values(self) -> list[_T]:
+        """Return the values."""
+        with self._lock:
+            return list(self._entries.values())
 
 
 def _wake_all(waiting: Iterable[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:

@@ -237,3 +237,16 @@ async def test_a_directory_that_is_not_this_users_alone_is_found(doctor, tmp_pat
     refused = [each for each in json.loads(out)["findings"] if "is refused" in each["text"]]
     assert [(fault in each["text"], variable in (each["advice"] or "")) for each in refused] == [(True, True)]
     assert list(directory.iterdir()) == []
+
+
+async def test_skills_that_expect_more_time_than_they_have_are_named(doctor, orchestrator, tmp_path):
+    app = APP.replace("@worker.skill", "@worker.skill(expected_seconds=5400)")
+    (tmp_path / "app.py").write_text(app, "utf-8")
+    url = {"ORCHESTRATOR_URL": orchestrator.url}
+    code, printed = await doctor("--app", "app:worker", "--json", **url)
+    assert code == 1
+    text = "skill echo is expected to take 5400 s, and orchestrators give a task up after 1200 s"
+    advice = "docs/howto/long-tasks.md says what to set"
+    assert ("warning", f"{text} (ORCHESTRATOR_TASK_LIMIT)", advice) in findings(printed, "Skills")
+    code, printed = await doctor("--app", "app:worker", "--json", ORCHESTRATOR_TASK_LIMIT="7200", **url)
+    assert code == 0, printed

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import time
 from collections import defaultdict, deque
@@ -53,7 +54,7 @@ RESET = object()
 
 
 class Scripted:
-    """``script(call)`` returns an `Answer`, `NEVER` or `RESET`, or None for a good one."""
+    """``script(call)`` returns an `Answer`, `NEVER` or `RESET`, None for a good one, or an awaitable of these."""
 
     def __init__(self, script=lambda call: None):
         self.script = script
@@ -131,6 +132,8 @@ class Scripted:
         self.calls[kind].append(call)
         await self.touch()
         answer = self.script(call)
+        if inspect.isawaitable(answer):
+            answer = await answer
         if answer is None:
             answer = await self._good(kind)
         if answer is NEVER:

@@ -216,14 +216,14 @@ async def test_a_result_that_was_stale_answers_the_hand_out_that_waited_for_a_sl
 
 @pytest.mark.parametrize(("made", "times"), [(-10.0, 1), (60.0, 2)])
 async def test_without_steps_only_what_was_handed_out_before_takes_a_stale_result(
-    orchestrator, worker, place, made, times
+    orchestrator, worker, place, made, times, caplog
 ):
     place.open_gate()
     async with running(worker, orchestrator):
         orchestrator.wanted = "another worker's"
         task = {"job_id": JOB, "task_id": "task-1", "type": "awaits", "params": {"place": str(place.path)}}
         await orchestrator.hand_out(task)
-        await orchestrator.until(lambda: "task-1" in orchestrator.results())
+        await place.until(lambda: actions(caplog, "result_ignored"))
         await orchestrator.again("task-2", "awaits", place.path, step=None, timestamp=time.time() + made)
         assert await orchestrator.accepted() == {"run": times}
 
@@ -239,6 +239,27 @@ async def test_a_result_on_its_way_is_delivered_under_the_newest_id(orchestrator
         orchestrator.down = False
         assert await orchestrator.accepted() == {"run": 1}
     assert place.runs == 1
+
+
+async def test_without_steps_a_step_that_overtakes_the_answer_to_the_one_before_is_run(
+    orchestrator, worker, place, caplog
+):
+    """The job goes through the same skill with the same params twice."""
+    place.open_gate()
+
+    async def accept_late():
+        await orchestrator.again("task-2", "awaits", place.path, step=None, timestamp=time.time())
+        await place.until(lambda: adopted(caplog) == 1)
+        return Answer(body=b'{"status":"accepted"}')
+
+    orchestrator.script = lambda call: (
+        accept_late() if call.kind == "result" and call.number == 1 else orchestrator.answer(call)
+    )
+    async with running(worker, orchestrator):
+        await orchestrator.again("task-1", "awaits", place.path, step=None, timestamp=time.time())
+        await orchestrator.until(lambda: "task-2" in orchestrator.results())
+    assert orchestrator.results()["task-2"]["data"] == {"run": 2}
+    assert [call.body["task_id"] for call in orchestrator.calls["result"]] == ["task-1", "task-2"]
 
 
 async def test_the_newest_is_the_one_that_was_made_last(orchestrator, worker, place, caplog):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.delivery.store import Store, size_of
-from avtomatika_worker.delivery.works import Refused, Works
+from avtomatika_worker.delivery.works import Fate, Works
 from avtomatika_worker.errors import (
     MalformedMessageError,
     RejectedError,
@@ -37,8 +37,7 @@ class Delivery:
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
     is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
     answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
-    ``created`` is in Unix seconds, ``since`` in those of the steady clock. ``task_ids`` are those that a result may be
-    wanted under, the newest last; `Works` guards them, and the time when the orchestrator called it stale.
+    ``created`` is in Unix seconds, ``since`` in those of the steady clock.
     """
 
     link: Link
@@ -56,9 +55,6 @@ class Delivery:
     restored: bool = False
     discarded: bool = False
     last_error: str = ""
-    task_ids: list[str] = field(default_factory=list[str])
-    stale_at: float = 0.0
-    times_kept: int = 0
 
     @property
     def age(self) -> float:
@@ -79,14 +75,13 @@ async def keep(delivery: Delivery, store: Store) -> None:
         delivery.row = await store.keep(delivery.link.url, delivery.message, delivery.created)
 
 
-async def attempt(delivery: Delivery, store: Store, works: Works) -> float | None:
-    """Try once; return the seconds to wait before the next attempt, or None if there is to be none."""
+async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Fate:
+    """Try once; return the seconds to wait before the next attempt, or what becomes of it if there is to be none."""
     link, message = delivery.link, delivery.message
     try:
-        if isinstance(message, Event):
-            _event_answered(delivery, await link.send_event(message))
-        else:
-            await _send_result(delivery, message, store, works)
+        if not isinstance(message, Event):
+            return await _send_result(delivery, message, store, works)
+        _event_answered(delivery, await link.send_event(message))
     except UnsendableValueError as error:
         return await _unsendable(delivery, store, works, error)
     except RejectedError as error:
@@ -94,7 +89,7 @@ async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Non
             _count(delivery, "delivered")
             text = "%s counts as delivered to %s: it is refused as a replay, and an answer was lost before"
             _log.info(text, delivery.name, delivery.link.url, extra={"action": "event_replayed"})
-            return None
+            return Fate.SETTLED
         delivery.doubtful = delivery.doubtful or error.maybe_processed
         if error.retryable:
             return _failed(delivery, error)
@@ -102,7 +97,7 @@ async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Non
     except (TransportError, MalformedMessageError) as error:
         delivery.doubtful, delivery.forbidden = True, 0
         return _failed(delivery, error)
-    return None
+    return Fate.SETTLED
 
 
 def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
@@ -132,7 +127,7 @@ def _event_answered(delivery: Delivery, answer: EventReply) -> None:
         _refused_event(delivery, f"{answer.code}: {answer.message}")
 
 
-async def _send_result(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> None:
+async def _send_result(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Fate:
     """Send a result under the newest id of its task, and under older ones when that is stale.
 
     Raises what `Link.send_result` raises.
@@ -140,51 +135,54 @@ async def _send_result(delivery: Delivery, result: TaskResult, store: Store, wor
     while True:
         delivery.message = result = works.addressed(delivery, result)
         reply = await delivery.link.send_result(result)
-        follows = await _when_stale(delivery, result, store, works) if reply.stale else Refused.SETTLED
-        if follows is not Refused.TRY_NEXT:
+        follows = await _when_stale(delivery, result, store, works) if reply.stale else Fate.SETTLED
+        if follows is not Fate.TRY_NEXT:
             break
+    if reply.status == "accepted":
+        works.accepted(delivery, result)
     telemetry = delivery.link.telemetry
     if telemetry is not OFF:
         _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
         telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
     if reply.status == "ignored":
         reason = reply.reason or reply.message
-        kept = "; it is kept, in case the task is handed out again" if follows is Refused.KEPT else ""
+        kept = "; it is kept, in case the task is handed out again" if follows is Fate.KEPT else ""
         facts = {"action": "result_ignored", "kept": bool(kept)}
         _log.info("%s ignored by %s: %s%s", delivery.name, delivery.link.url, reason, kept, extra=facts)
+    return follows
 
 
-async def _when_stale(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Refused:
+async def _when_stale(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Fate:
     """Return what follows when a result is stale under the id that it has."""
     if result.work is None:
-        return Refused.SETTLED
+        return Fate.SETTLED
     delivery.size = delivery.size or size_of(result)
     await keep(delivery, store)  # before the main loop can take it up again
-    follows, gone = works.refused(delivery, result.task_id, delivery.link.now())
+    follows, gone = works.refused(delivery, result, delivery.link.now())
     for each in gone:
         store.forget(each.row)
     return follows
 
 
-async def _unsendable(delivery: Delivery, store: Store, works: Works, error: UnsendableValueError) -> float | None:
+async def _unsendable(delivery: Delivery, store: Store, works: Works, error: UnsendableValueError) -> float | Fate:
     if isinstance(delivery.message, Event):
         _refused_event(delivery, f"it cannot be sent: {error}")
-        return None
+        return Fate.SETTLED
     _log.error("the %s cannot be sent: %s", delivery.name, error, extra={"action": "result_unsendable"})
     await _replace(delivery, store, replace_unsendable(delivery.message, error))
     return await attempt(delivery, store, works)
 
 
-async def _refused(delivery: Delivery, store: Store, works: Works, error: RejectedError) -> float | None:
+async def _refused(delivery: Delivery, store: Store, works: Works, error: RejectedError) -> float | Fate:
     """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
     if isinstance(delivery.message, Event):
         _refused_event(delivery, str(error))
-        return None
+        return Fate.SETTLED
     _log.error("%s refused by %s: %s", delivery.name, delivery.link.url, error, extra={"action": "result_refused"})
     _count(delivery, "refused")
     replacement = replace_refused(delivery.message, error)
     if replacement is None:
-        return None
+        return Fate.SETTLED
     await _replace(delivery, store, replacement)
     return await attempt(delivery, store, works)
 
@@ -221,13 +219,11 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
 
 def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
     """Return the delivery of a new message."""
-    task_ids: list[str] = []
     if isinstance(message, TaskResult):
-        lane, task_ids = result_lane(link, message.task_id), [message.task_id]
+        lane = result_lane(link, message.task_id)
     else:
         lane = events_lane(link, message.origin_task_id or "")
-    created, since = link.world.wall(), link.world.steady()
-    return Delivery(link, message, Backoff(link.settings.calls), lane, created, since, task_ids=task_ids)
+    return Delivery(link, message, Backoff(link.settings.calls), lane, link.world.wall(), link.world.steady())
 
 
 def result_lane(link: Link, task_id: str) -> Hashable:

@@ -56,8 +56,7 @@ class Handover:
         outbox has the result. ``older_ids`` are those that its task had before.
         """
         delivery = delivery_of(link, result)
-        delivery.task_ids[:0] = older_ids
-        self._outbox.works.enter(delivery)
+        self._outbox.works.enter(delivery, older_ids)
         handing = self._begin(link, free)
         try:
             try:

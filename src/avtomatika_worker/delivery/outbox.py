@@ -18,7 +18,7 @@ from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery, attempt, delivery_of, events_lane, keep, result_lane
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Message
 from avtomatika_worker.delivery.store import Store, decode, encode, size_of
-from avtomatika_worker.delivery.works import Works
+from avtomatika_worker.delivery.works import Fate, Works
 from avtomatika_worker.errors import StoreError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
@@ -245,10 +245,9 @@ class Outbox:
             self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
-                kept = delivery.times_kept
                 delay = await attempt(delivery, self._keeper, self.works)
-                if delay is None:
-                    self._settle(delivery, kept)
+                if isinstance(delay, Fate):
+                    self._end(delivery, delay)
                     return
                 delivery.next_delay = delay
             await keep(delivery, self._keeper)
@@ -278,9 +277,9 @@ class Outbox:
         """Take a delivery over without an attempt, as `take_over`."""
         self._wait_in_lane(delivery)
 
-    def _settle(self, delivery: Delivery, kept: int) -> None:
-        """Forget a delivery after its last attempt, unless it was kept since it had been so ``kept`` times."""
-        if delivery.times_kept == kept:
+    def _end(self, delivery: Delivery, fate: Fate) -> None:
+        """Forget a delivery that is settled."""
+        if fate is Fate.SETTLED:
             self.works.leave(delivery)
             if delivery.row is not None:
                 self._keeper.forget(delivery.row)
@@ -340,26 +339,25 @@ class Outbox:
         with self._lock:
             waiting = self._lanes[lane]
         while True:
-            kept = waiting[0].times_kept
-            await self._retry(waiting[0])
+            fate = await self._retry(waiting[0])
             with self._lock:
                 done = waiting.popleft()
                 self._count(done, -1)
                 if not waiting:
                     del self._lanes[lane]
-            self._settle(done, kept)
+            self._end(done, fate)
             self._inbox.touch()
             if not waiting:
                 return
 
-    async def _retry(self, delivery: Delivery) -> None:
-        """Try until the delivery is settled."""
+    async def _retry(self, delivery: Delivery) -> Fate:
+        """Try until the delivery is settled, or kept."""
         link = delivery.link
         if delivery.restored and isinstance(delivery.message, TaskResult):  # its events left in order before it
             await link.known.wait(timeout=self._max_age)
             await self.events_settled(link, delivery.message.task_id, FLUSH_TIMEOUT)
-        delay: float | None = delivery.next_delay
-        while delay is not None and not delivery.discarded:
+        delay: float | Fate = delivery.next_delay
+        while not isinstance(delay, Fate) and not delivery.discarded:
             # Only then the dialect is known, and the orchestrator knows the worker.
             await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
             await self._pause(link, delay)
@@ -367,9 +365,10 @@ class Outbox:
             async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
                 held = link.results_held_for()
                 delay = held or await attempt(delivery, self._keeper, self.works)
-            if delay is not None and delivery.age > self._max_age:
+            if not isinstance(delay, Fate) and delivery.age > self._max_age:
                 self._give_up(delivery)
-                return
+                break
+        return delay if isinstance(delay, Fate) else Fate.SETTLED
 
     async def _pause(self, link: Link, delay: float) -> None:
         """Wait, but only a moment when contact is back meanwhile."""

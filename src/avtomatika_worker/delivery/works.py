@@ -10,19 +10,21 @@ from __future__ import annotations
 import enum
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from avtomatika_worker.execution.report import is_retried
 from avtomatika_worker.policy.known_work import Known, Stage
-from avtomatika_worker.protocol.messages import TaskResult
+from avtomatika_worker.protocol.messages import Task, TaskResult
 from avtomatika_worker.protocol.work import WorkKey
 from avtomatika_worker.skills.contract import CANCELLED
 
 if TYPE_CHECKING:
     from avtomatika_worker.delivery.attempt import Delivery
+    from avtomatika_worker.link.link import Link
 
 MOST_KEPT: Final = 64
 """Stale results that are kept at most ..."""
@@ -31,15 +33,35 @@ MOST_BYTES: Final = 16 * 2**20
 """... and their bytes; of more, the newest."""
 
 
-class Refused(enum.Enum):
-    """What follows from an orchestrator's word that a result is stale."""
+class Fate(enum.Enum):
+    """What becomes of a delivery that is not tried again later."""
 
     TRY_NEXT = enum.auto()
-    """There is another id to try."""
+    """There is another id to try at once."""
     KEPT = enum.auto()
     """It waits for its work to be handed out again."""
     SETTLED = enum.auto()
-    """Nobody wants it."""
+    """It has arrived, or nobody wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A result that is being delivered, and the ids that it may be wanted under, the newest last.
+
+    ``hand_outs`` are those that came since it is on its way.
+    """
+
+    delivery: Delivery
+    ids: tuple[str, ...]
+    hand_outs: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stale:
+    """A result that was not wanted, ``at`` a time of the orchestrator's in Unix seconds."""
+
+    delivery: Delivery
+    at: float
 
 
 class Works:
@@ -47,17 +69,19 @@ class Works:
 
     def __init__(self, max_age: float) -> None:
         self._max_age = max_age
+        self.on_missed: Callable[[Link, Task], None] = lambda _link, _task: None
+        """Called, in any thread, with a hand-out that was no retry: it came while the result was being accepted."""
         self._lock = threading.Lock()
-        self._under_way: dict[WorkKey, Delivery] = {}
-        self._stale: OrderedDict[WorkKey, Delivery] = OrderedDict()  # the oldest first
+        self._under_way: dict[WorkKey, _UnderWay] = {}
+        self._stale: OrderedDict[WorkKey, _Stale] = OrderedDict()  # the oldest first
         self._bytes = 0
 
-    def enter(self, delivery: Delivery) -> None:
+    def enter(self, delivery: Delivery, older_ids: Sequence[str] = ()) -> None:
         """Take in a result that is about to be delivered; one after which its task is tried again does not count."""
-        key = _key_of(delivery)
-        if key is not None:
+        result = delivery.message
+        if isinstance(result, TaskResult) and (key := _key_of(result)) is not None:
             with self._lock:
-                self._under_way[key] = delivery
+                self._under_way[key] = _UnderWay(delivery, (*older_ids, result.task_id))
 
     def known(self, key: WorkKey) -> Known | None:
         """Return what is known of the work of a hand-out."""
@@ -65,71 +89,88 @@ class Works:
             if key in self._under_way:
                 return Known(Stage.ENDED)
             stale = self._stale.get(key)
-            return None if stale is None else Known(Stage.STALE, answered_at=stale.stale_at)
+            return None if stale is None else Known(Stage.STALE, answered_at=stale.at)
 
-    def add(self, key: WorkKey, task_id: str, *, newest: bool) -> Delivery | None:
+    def add(self, key: WorkKey, task: Task, *, newest: bool) -> Delivery | None:
         """Let a hand-out have the result of its work. Return the delivery when it has to be begun again.
 
         ``newest``: none of the ids that are known is newer.
         """
         with self._lock:
-            delivery = self._under_way.get(key)
-            if delivery is not None:
-                if task_id not in delivery.task_ids:
-                    delivery.task_ids.insert(len(delivery.task_ids) if newest else 0, task_id)
+            under_way = self._under_way.get(key)
+            if under_way is not None:
+                others = tuple(each for each in under_way.ids if each != task.task_id)
+                ids = (*others, task.task_id) if newest else (task.task_id, *others)
+                self._under_way[key] = _UnderWay(under_way.delivery, ids, (*under_way.hand_outs, task))
                 return None
-            delivery = self._stale.pop(key, None)
-            if delivery is not None:
-                self._bytes -= delivery.size
-                self._under_way[key] = delivery
-                delivery.task_ids = [task_id]
-            return delivery
+            stale = self._stale.pop(key, None)
+            if stale is None:
+                return None
+            self._bytes -= stale.delivery.size
+            self._under_way[key] = _UnderWay(stale.delivery, (task.task_id,))
+            return stale.delivery
 
     def addressed(self, delivery: Delivery, result: TaskResult) -> TaskResult:
         """Return the result under the newest id that was not refused."""
         with self._lock:
-            task_id = delivery.task_ids[-1] if delivery.task_ids else result.task_id
+            under_way = self._entry(delivery, result)
+            task_id = under_way.ids[-1] if under_way is not None else result.task_id
         return result if task_id == result.task_id else msgspec.structs.replace(result, task_id=task_id)
 
-    def refused(self, delivery: Delivery, task_id: str, now: float) -> tuple[Refused, Sequence[Delivery]]:
-        """Take note that a result is stale under an id. Return what follows, and the kept ones that have to go.
+    def refused(self, delivery: Delivery, result: TaskResult, now: float) -> tuple[Fate, Sequence[Delivery]]:
+        """Take note that a result is stale under its id. Return what follows, and the kept ones that have to go.
 
         ``now`` is the orchestrator's time in Unix seconds.
         """
-        key = _key_of(delivery)
         with self._lock:
-            if task_id in delivery.task_ids:
-                delivery.task_ids.remove(task_id)
-            if delivery.task_ids:
-                return Refused.TRY_NEXT, ()
-            if key is None or self._under_way.get(key) is not delivery or delivery.age > self._max_age:
-                return Refused.SETTLED, ()
+            under_way = self._entry(delivery, result)
+            if under_way is None:
+                return Fate.SETTLED, ()
+            key, ids = _key_of(result), tuple(each for each in under_way.ids if each != result.task_id)
+            if result.work is not None and ids:
+                self._under_way[result.work] = replace(under_way, ids=ids)
+                return Fate.TRY_NEXT, ()
+            if key is None or delivery.age > self._max_age:
+                return Fate.SETTLED, ()
             del self._under_way[key]
-            delivery.stale_at, delivery.times_kept = now, delivery.times_kept + 1
-            self._stale[key] = delivery
+            self._stale[key] = _Stale(delivery, now)
             self._bytes += delivery.size
-            return Refused.KEPT, self._too_many()
+            return Fate.KEPT, self._too_many()
+
+    def accepted(self, delivery: Delivery, result: TaskResult) -> None:
+        """Take note that a result was accepted under its id: a newer one is that of other work.
+
+        A job may go on to a step with the same skill and params, which no number shows from a retry before 1.0b28; it
+        may come before the answer to the result that led to it.
+        """
+        with self._lock:
+            under_way = self._entry(delivery, result)
+            ids = () if under_way is None else under_way.ids[under_way.ids.index(result.task_id) + 1 :]
+            missed = [each for each in under_way.hand_outs if each.task_id in ids] if under_way is not None else []
+        for task in missed:
+            self.on_missed(delivery.link, task)
 
     def leave(self, delivery: Delivery) -> None:
-        """Forget a result: it is settled, or another one took its place."""
-        key = delivery.message.work if isinstance(delivery.message, TaskResult) else None
-        if key is not None:
+        """Forget a result that is settled."""
+        result = delivery.message
+        if isinstance(result, TaskResult) and result.work is not None:
             with self._lock:
-                if self._under_way.get(key) is delivery:
-                    del self._under_way[key]
+                if self._entry(delivery, result) is not None:
+                    del self._under_way[result.work]
+
+    def _entry(self, delivery: Delivery, result: TaskResult) -> _UnderWay | None:
+        entry = None if result.work is None else self._under_way.get(result.work)
+        return entry if entry is not None and entry.delivery is delivery else None
 
     def _too_many(self) -> Sequence[Delivery]:
         gone: list[Delivery] = []
         while len(self._stale) > MOST_KEPT or (self._bytes > MOST_BYTES and len(self._stale) > 1):
-            _, delivery = self._stale.popitem(last=False)
-            self._bytes -= delivery.size
-            gone.append(delivery)
+            _, stale = self._stale.popitem(last=False)
+            self._bytes -= stale.delivery.size
+            gone.append(stale.delivery)
         return gone
 
 
-def _key_of(delivery: Delivery) -> WorkKey | None:
+def _key_of(result: TaskResult) -> WorkKey | None:
     """Return the work of a result that may be wanted under another id."""
-    result = delivery.message
-    if not isinstance(result, TaskResult) or result.status == CANCELLED or is_retried(result):
-        return None
-    return result.work
+    return None if result.status == CANCELLED or is_retried(result) else result.work

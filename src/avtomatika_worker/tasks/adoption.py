@@ -54,7 +54,7 @@ class Adoption:
             self._running.adopt(running, task, newest=_is_newest(task, running.task))
         else:
             newest = running is None or _is_newest(task, running.task)
-            if (delivery := self._works.add(work, task.task_id, newest=newest)) is not None:
+            if (delivery := self._works.add(work, task, newest=newest)) is not None:
                 self._send_again(delivery)
         self._report(link, task, known.stage)
         return True

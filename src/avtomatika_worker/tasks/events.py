@@ -67,6 +67,8 @@ class TaskEvents:
         self._queue: deque[_Queued] = deque()
         self._arriving: deque[Event] = deque()
         self._progress: Event | None = None
+        self.reported: tuple[float, float] | None = None
+        """The newest progress, and when it came, in monotonic seconds. May be read from any thread."""
         self._progress_at = -progress_interval
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
@@ -81,6 +83,7 @@ class TaskEvents:
 
     def progress(self, progress: float, message: str) -> None:
         """Take the newest progress; an older one that has not been sent is forgotten."""
+        self.reported = progress, self._world.monotonic()
         event = self._event(PROGRESS_EVENT, {"progress": progress, "message": message})
         if threading.get_ident() == self._thread:
             self._put_progress(event)

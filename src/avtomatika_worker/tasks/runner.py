@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery
 from avtomatika_worker.delivery.handover import Handover
 from avtomatika_worker.delivery.outbox import Outbox
@@ -101,6 +102,8 @@ class TaskRunner:
         async with self._group:
             self._group.create_task(self._publisher.run(self.running.job_ids), name="presence")
             self._group.create_task(self._files.clean_up(), name="clean up files")
+            to_main = threadsafe.CallQueue(asyncio.get_running_loop())
+            self._outbox.works.on_missed = lambda link, task: to_main.put(self._start_missed, link, task)
             ready.set_result(None)
             await asyncio.Event().wait()
 
@@ -176,6 +179,8 @@ class TaskRunner:
         )
         deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
+        if deadline is not None:
+            _compare(execution, link, deadline - self._monotonic())
         turn = self._limiter.turn(task.type)
         has_slot, now = self._take_slot(reserved=reserved), self._monotonic()
         running = RunningTask(link, [task], work, execution, events, has_slot, turn, now)
@@ -184,6 +189,11 @@ class TaskRunner:
         self._expect_report()
         self.running.add(running)
         self._handlers.run(self._handle(running))
+
+    def _start_missed(self, link: Link, task: Task) -> None:
+        """Run a task that was taken for a retry, and is a step of its own."""
+        _log.info("task %s is a new step of its job; it is run", task.task_id, extra={"action": "task_not_adopted"})
+        self.start(link, task, reserved=False)
 
     def _send_again(self, delivery: Delivery) -> None:
         self._expect_report()
@@ -375,3 +385,13 @@ class TaskRunner:
                 place.set_result(None)
         for callback in self._slot_freed:
             callback()
+
+
+def _compare(execution: Execution, link: Link, left: float) -> None:
+    """Warn when a task has less time until its deadline than its skill expects to take."""
+    skill = execution.controls.skill
+    expected = None if skill is None else skill.options.expected_seconds
+    if expected is not None and left < expected:
+        text = "skill %s is expected to take %g s, and the deadline of a task from %s leaves it %.1f s"
+        args = (execution.ctx.skill, expected, link.url, left)
+        link.faults.log(_log, logging.WARNING, text, *args, action="deadline_too_short", kind=execution.ctx.skill)

@@ -18,6 +18,7 @@ from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.work import WorkKey
 from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import Permit
+from avtomatika_worker.tasks.overview import Overview, ShownTask
 from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -79,6 +80,7 @@ class RunningTasks:
         self._by_id: dict[tuple[Link, str], RunningTask] = {}
         self._by_work: dict[WorkKey, RunningTask] = {}
         self._skills: threadsafe.Multiset[str] = threadsafe.Multiset()
+        self.overview: Overview = Overview(world)
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
 
     def __len__(self) -> int:
@@ -104,6 +106,10 @@ class RunningTasks:
 
     def _name(self, running: RunningTask, task: Task) -> None:
         self._by_id[running.link, task.task_id] = running
+        newest, label, hand_outs = running.task, running.link.label, len(running.hand_outs)
+        self.overview.show(
+            ShownTask(newest.task_id, newest.job_id, newest.type, label, hand_outs, running.execution, running.events)
+        )
         if len(self._cancelled_early) and self._was_cancelled_early(running.link, task):
             self._cancel_some([running], CancelReason.REQUESTED)
 
@@ -111,6 +117,7 @@ class RunningTasks:
         """Leave a task out, unless another one has come under its id since."""
         self._skills.remove(running.task.type)
         self._tasks.pop(running, None)
+        self.overview.hide(running.execution)
         for task in running.hand_outs:
             if self._by_id.get((running.link, task.task_id)) is running:
                 del self._by_id[running.link, task.task_id]

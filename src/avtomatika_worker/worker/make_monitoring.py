@@ -102,6 +102,6 @@ def make_monitoring(
         shares = UsageMeter(clock=world.monotonic).shares
         services.append(tune_slots(policy, shares, state_watch, to_main, tasks, world).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
-    probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
+    probe = HealthProbe(links, outbox, state_watch, watchdog, facts, tasks)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
     return Monitoring(pulse, services, probe, health, settings.port_is_asked_for)

@@ -26,6 +26,7 @@ from avtomatika_worker.skills.loading import load_directory
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
+from avtomatika_worker.skills.time_limits import too_short
 from avtomatika_worker.supervisor import Ending, Supervisor
 from avtomatika_worker.tasks.limits import CapacityChecker
 from avtomatika_worker.worker.arguments import (
@@ -232,6 +233,8 @@ class Worker(SkillDecorator):
             )
             if not len(self._registry):
                 _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
+            for text in too_short(self._registry, settings.orchestrator_task_limit):
+                _log.warning("%s", text, extra={"action": "time_limit_too_short"})
             try:
                 await self._supervisor.run()
             finally:
