@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -43,21 +43,34 @@ class Refused(enum.Enum):
 
 
 class Works:
-    """The results that may still be wanted under another id. ``max_age`` is how many seconds one is kept."""
+    """The results that may still be wanted under another id.
 
-    def __init__(self, max_age: float) -> None:
+    ``max_age`` is how many seconds one is kept; ``forget`` removes the row of one that is kept no longer.
+    """
+
+    def __init__(self, max_age: float, forget: Callable[[int | None], None]) -> None:
         self._max_age = max_age
+        self._forget = forget
         self._lock = threading.Lock()
         self._under_way: dict[WorkKey, Delivery] = {}
         self._stale: OrderedDict[WorkKey, Delivery] = OrderedDict()  # the oldest first
         self._bytes = 0
 
     def enter(self, delivery: Delivery) -> None:
-        """Take in a result that is about to be delivered; one after which its task is tried again does not count."""
+        """Take in a result that is about to be delivered; one after which its task is tried again does not count.
+
+        It takes the place of a stale one of the same work, which has been done again.
+        """
         key = _key_of(delivery)
-        if key is not None:
-            with self._lock:
-                self._under_way[key] = delivery
+        if key is None:
+            return
+        with self._lock:
+            self._under_way[key] = delivery
+            older = self._stale.pop(key, None)
+            if older is not None:
+                self._bytes -= older.size
+        if older is not None:
+            self._forget(older.row)
 
     def known(self, key: WorkKey) -> Known | None:
         """Return what is known of the work of a hand-out."""
@@ -91,8 +104,8 @@ class Works:
             task_id = delivery.task_ids[-1] if delivery.task_ids else result.task_id
         return result if task_id == result.task_id else msgspec.structs.replace(result, task_id=task_id)
 
-    def refused(self, delivery: Delivery, task_id: str, now: float) -> tuple[Refused, Sequence[Delivery]]:
-        """Take note that a result is stale under an id. Return what follows, and the kept ones that have to go.
+    def refused(self, delivery: Delivery, task_id: str, now: float) -> Refused:
+        """Take note that a result is stale under an id, and return what follows.
 
         ``now`` is the orchestrator's time in Unix seconds.
         """
@@ -101,14 +114,17 @@ class Works:
             if task_id in delivery.task_ids:
                 delivery.task_ids.remove(task_id)
             if delivery.task_ids:
-                return Refused.TRY_NEXT, ()
+                return Refused.TRY_NEXT
             if key is None or self._under_way.get(key) is not delivery or delivery.age > self._max_age:
-                return Refused.SETTLED, ()
+                return Refused.SETTLED
             del self._under_way[key]
             delivery.stale_at, delivery.times_kept = now, delivery.times_kept + 1
             self._stale[key] = delivery
             self._bytes += delivery.size
-            return Refused.KEPT, self._too_many()
+            gone = self._too_many()
+        for each in gone:
+            self._forget(each.row)
+        return Refused.KEPT
 
     def leave(self, delivery: Delivery) -> None:
         """Forget a result: it is settled, or another one took its place."""
