@@ -87,7 +87,14 @@ def _must_finish(scenario, job):
         return False
     if scenario.settings.get("lease_lost_after") is not None:
         return False
+    if scenario.options.get("reassign_running") and work_of(job) > scenario.options["task_timeout"] / 2:
+        return False  # it may have been handed out too often
     return not any(_may_end_a_job(each) for each in scenario.faults)
+
+
+def work_of(job):
+    """Return the seconds that a job takes, at least."""
+    return job.params.get("seconds", 0.0) * job.params.get("events", 1)
 
 
 def _may_end_a_job(fault):
@@ -175,21 +182,22 @@ def _of_the_end(simulation, settled):
     What was on disk no crash may take, and what was delivered is not kept.
     """
     disk, history, machine = simulation.machine.disk, simulation.history, simulation.machine
-    known, refused = {message.task_id for message in disk.rows.values()}, set()
-    for job_id, received in _results_by_job(simulation):
-        known |= _answered(history, job_id, {each.message["task_id"] for each in received})
-        refused |= {each.message["task_id"] for each in received if each.status == "ignored"}
+    known = {message.task_id for message in disk.rows.values()}
+    for record in simulation.records.values():
+        known |= {each.message["task_id"] for each in record.results_received}
+        if record.results_received:
+            known.add(record.job_id)  # the result of work that was handed out again goes under the newest id
     given_up = " ".join(history.given_up)
     for run in history.runs:
-        is_known = run.task_id in known or run.task_id in given_up
+        is_known = not known.isdisjoint({run.task_id, run.job_id}) or run.task_id in given_up
         if run.how == "ended" and run.life == machine.life and not is_known:
             yield f"the result of {run.task_id} ({run.job_id}) is nowhere"
     for message in disk.ever:
         if message.kind is Kind.RESULT and message.task_id not in known and message.task_id not in given_up:
             yield f"the result of {message.task_id} was on disk, and never delivered"
-    kept = [each for each in disk.rows.values() if each.task_id not in refused]  # a stale one may be wanted again
-    if settled and kept:
-        yield f"{len(kept)} messages stay on disk although all was delivered"
+    kept = {message.task_id for message in disk.rows.values()} - _stale(simulation)
+    if settled and kept and not machine.killed:
+        yield f"messages of {sorted(kept)} stay on disk although all was delivered"
     if machine.killed:
         return
     left = [task.get_name() for task in machine.main.tasks + machine.link.tasks if not task.done()]
@@ -197,17 +205,13 @@ def _of_the_end(simulation, settled):
         yield f"tasks are left behind: {left}"
 
 
-def _results_by_job(simulation):
-    return [(each.job_id, each.results_received) for each in simulation.records.values()]
-
-
-def _answered(history, job_id, under):
-    """Return the ids of the tasks of a job that results ``under`` these ids answer.
-
-    An id that no run had is that of a hand-out which took up the result of a run before.
-    """
-    runs = {each.task_id for each in history.runs if each.job_id == job_id}
-    return under | runs if under - runs else under
+def _stale(simulation):
+    """Return the ids of results that may still be wanted: they were stale, and their work was not done again."""
+    found = set()
+    for record in simulation.records.values():
+        if not any(each.status == "accepted" for each in record.results_received):
+            found |= {each.message["task_id"] for each in record.results_received if each.reason == "stale_task"}
+    return found
 
 
 # ------------------------------------------------------------------------------------------- without faults
@@ -223,7 +227,7 @@ def _where_nothing_goes_wrong(simulation):
             continue
         if (run.ended or history.clock()) - cancelled > interval + 4.0:
             yield f"{run.task_id} goes on for {run.ended - cancelled:.1f} s after it was cancelled"
-    work = sum(each.params.get("seconds", 0.0) * each.params.get("events", 1) for each in scenario.jobs)
+    work = sum(map(work_of, scenario.jobs)) * (4 if scenario.options.get("reassign_running") else 1)
     if "rate_limits" not in scenario.options and history.clock() > 180.0 + work + 3 * len(scenario.jobs):
         yield f"it took {history.clock():.0f} s although nothing went wrong"
     for orchestrator in simulation.orchestrators:

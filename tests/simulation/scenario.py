@@ -68,6 +68,8 @@ def draw(seed):
         options["heartbeat_jitter_ms"] = lot.choice([-2000, 500, 3000])
     if lot.random() < 0.25:
         options["retry_delay"] = 2.0
+    if lot.random() < 0.3:
+        options |= {"reassign_running": True, "task_timeout": lot.choice([10.0, 40.0, 120.0])}
     return Scenario(seed, versions, jobs, struck, settings, options)
 
 
@@ -76,7 +78,7 @@ def _job(lot, number, orchestrators):
     skill = lot.choice(["quick", "quick", "slow", "chatty", "flaky", "stubborn"])
     params: dict[str, Any] = {"n": number, "at": f"o{which}"}
     if skill in {"slow", "stubborn"}:
-        params["seconds"] = round(lot.choice([0.1, 2.0, 30.0]) * lot.uniform(0.5, 1.5), 3)
+        params["seconds"] = round(lot.choice([0.1, 2.0, 30.0, 30.0, 100.0]) * lot.uniform(0.5, 1.5), 3)
     if skill == "chatty":
         params |= {"events": lot.randint(1, 12), "seconds": round(lot.uniform(0.0, 1.0), 3)}
     if skill == "flaky":

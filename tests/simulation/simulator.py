@@ -38,9 +38,8 @@ class Orchestrator:
             token=self.token,
             poll_time=30.0,
             lease=60.0,
-            task_timeout=120.0,
             clock=lambda: START + schedule.now,
-            **options,
+            **{"task_timeout": 120.0, **options},
         )
 
     def start(self):

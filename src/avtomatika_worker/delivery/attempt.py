@@ -158,10 +158,7 @@ async def _when_stale(delivery: Delivery, result: TaskResult, store: Store, work
         return Fate.SETTLED
     delivery.size = delivery.size or size_of(result)
     await keep(delivery, store)  # before the main loop can take it up again
-    follows, gone = works.refused(delivery, result, delivery.link.now())
-    for each in gone:
-        store.forget(each.row)
-    return follows
+    return works.refused(delivery, result, delivery.link.now())
 
 
 async def _unsendable(delivery: Delivery, store: Store, works: Works, error: UnsendableValueError) -> float | Fate:

@@ -83,7 +83,7 @@ class Outbox:
         self._new_lanes: list[Hashable] = []
         self._backlogs: Mapping[Link, Backlog] = {}  # replaced, never changed: it is read without the lock
         self._turns: dict[Link, asyncio.Semaphore] = {}
-        self.works: Works = Works(max_age)
+        self.works: Works = Works(max_age, store.forget)
         self._closed = False
         self._on_its_way: set[Delivery] = set()
         self._ending = threading.Lock()

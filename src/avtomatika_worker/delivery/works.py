@@ -65,10 +65,14 @@ class _Stale:
 
 
 class Works:
-    """The results that may still be wanted under another id. ``max_age`` is how many seconds one is kept."""
+    """The results that may still be wanted under another id.
 
-    def __init__(self, max_age: float) -> None:
+    ``max_age`` is how many seconds one is kept; ``forget`` removes the row of one that is kept no longer.
+    """
+
+    def __init__(self, max_age: float, forget: Callable[[int | None], None]) -> None:
         self._max_age = max_age
+        self._forget = forget
         self.on_missed: Callable[[Link, Task], None] = lambda _link, _task: None
         """Called, in any thread, with a hand-out that was no retry: it came while the result was being accepted."""
         self._lock = threading.Lock()
@@ -77,11 +81,20 @@ class Works:
         self._bytes = 0
 
     def enter(self, delivery: Delivery, older_ids: Sequence[str] = ()) -> None:
-        """Take in a result that is about to be delivered; one after which its task is tried again does not count."""
+        """Take in a result that is about to be delivered; one after which its task is tried again does not count.
+
+        It takes the place of a stale one of the same work, which has been done again.
+        """
         result = delivery.message
-        if isinstance(result, TaskResult) and (key := _key_of(result)) is not None:
-            with self._lock:
-                self._under_way[key] = _UnderWay(delivery, (*older_ids, result.task_id))
+        if not isinstance(result, TaskResult) or (key := _key_of(result)) is None:
+            return
+        with self._lock:
+            self._under_way[key] = _UnderWay(delivery, (*older_ids, result.task_id))
+            older = self._stale.pop(key, None)
+            if older is not None:
+                self._bytes -= older.delivery.size
+        if older is not None:
+            self._forget(older.delivery.row)
 
     def known(self, key: WorkKey) -> Known | None:
         """Return what is known of the work of a hand-out."""
@@ -117,25 +130,28 @@ class Works:
             task_id = under_way.ids[-1] if under_way is not None else result.task_id
         return result if task_id == result.task_id else msgspec.structs.replace(result, task_id=task_id)
 
-    def refused(self, delivery: Delivery, result: TaskResult, now: float) -> tuple[Fate, Sequence[Delivery]]:
-        """Take note that a result is stale under its id. Return what follows, and the kept ones that have to go.
+    def refused(self, delivery: Delivery, result: TaskResult, now: float) -> Fate:
+        """Take note that a result is stale under its id, and return what follows.
 
         ``now`` is the orchestrator's time in Unix seconds.
         """
         with self._lock:
             under_way = self._entry(delivery, result)
             if under_way is None:
-                return Fate.SETTLED, ()
+                return Fate.SETTLED
             key, ids = _key_of(result), tuple(each for each in under_way.ids if each != result.task_id)
             if result.work is not None and ids:
                 self._under_way[result.work] = replace(under_way, ids=ids)
-                return Fate.TRY_NEXT, ()
+                return Fate.TRY_NEXT
             if key is None or delivery.age > self._max_age:
-                return Fate.SETTLED, ()
+                return Fate.SETTLED
             del self._under_way[key]
             self._stale[key] = _Stale(delivery, now)
             self._bytes += delivery.size
-            return Fate.KEPT, self._too_many()
+            gone = self._too_many()
+        for each in gone:
+            self._forget(each.row)
+        return Fate.KEPT
 
     def accepted(self, delivery: Delivery, result: TaskResult) -> None:
         """Take note that a result was accepted under its id: a newer one is that of other work.
