@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+from weakref import ref
 
 import msgspec
 
@@ -127,13 +128,25 @@ class Controls:
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
-        self.ctx: TaskContext = TaskContext(self)
+        self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event
         self._make_files = files
         self._files: FileOperations | None = None
         self._resources = resources
         self._progress = 0.0
+
+    @property
+    def ctx(self) -> TaskContext:
+        """What the skill sees of its task; whoever runs the task holds it.
+
+        Controls that held it would hold themselves: only the garbage collector could free those of an ended task.
+        """
+        ctx = self._ctx()
+        if ctx is None:
+            ctx = TaskContext(self)
+            self._ctx = ref(ctx)
+        return ctx
 
     @property
     def params(self) -> dict[str, Any]:

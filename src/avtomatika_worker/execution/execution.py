@@ -168,14 +168,19 @@ class Execution:
         "_runner",
         "_timers",
         "controls",
+        "ctx",
         "grace",
         "started",
         "turn",
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
+        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs.
+
+        ``ctx`` is what the skill sees of its task.
+        """
         self.controls: Controls = controls
+        self.ctx: TaskContext = controls.ctx
         self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
@@ -184,11 +189,6 @@ class Execution:
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
-
-    @property
-    def ctx(self) -> TaskContext:
-        """What the skill sees of its task."""
-        return self.controls.ctx
 
     async def run(self) -> EncodedOutcome:
         """Run the task to its outcome. Raises nothing of the skill's.
@@ -201,7 +201,7 @@ class Execution:
         if self._deadline is not None and self._deadline <= self._pipeline.monotonic():
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived"))
         task = self.controls.task
-        name, context = f"skill {task.type}, task {task.task_id}", context_owned_by(self)
+        name, context = f"skill {task.type}, task {task.task_id}", context_owned_by(task)
         self._runner = self._pipeline.skills.start(self._until_stopped(), name=name, context=context)
         self._over = self._runner.get_loop().create_future()
         self._runner.add_done_callback(self._wait_no_longer)
@@ -249,9 +249,9 @@ class Execution:
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
                 if self.turn is None:
-                    return self._begin() or await self._pipeline(self.controls.ctx)
+                    return self._begin() or await self._pipeline(self.ctx)
                 async with self.turn:
-                    return self._begin() or await self._pipeline(self.controls.ctx)
+                    return self._begin() or await self._pipeline(self.ctx)
             return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:
             release_frames(error)
