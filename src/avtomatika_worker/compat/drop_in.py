@@ -260,32 +260,9 @@ class Worker(core.Worker):
         """Run as `run` does, which has a health server, too."""
         self.run()
 
-    def run_with(self, settings: Settings, *, health_check: bool = True) -> NoReturn:
-        """Run as `run` does, with settings at hand."""
-        super().run_with(settings, health_check=health_check)
-
-    async def main(
-        self,
-        settings: Settings | None = None,
-        *,
-        health_check: bool = True,
-        resources: Mapping[Any, object] | None = None,
-        prestart: bool = True,
-    ) -> None:
-        """Run until `shutdown`, or until cancelled: both let running tasks finish first.
-
-        ``settings`` default to the environment's; ``resources`` are values in place of those that would be made, by
-        type. Without ``prestart`` the first process for skills is started by the first task that needs one, or by
-        `prestart`. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
-        `ProcessStartError` before the worker registers; later only what is a bug of the worker itself.
-        """
-        settings = settings or self.load_settings(os.environ)
-        self._say_what_has_no_effect(settings)
+    def _starts(self, settings: Settings) -> None:
         if self._config is not None:
             self._config.starts()
-        await super().main(settings, health_check=health_check, resources=resources, prestart=prestart)
-
-    def _say_what_has_no_effect(self, settings: Settings) -> None:
         for hint in hints(os.environ):
             _log.warning("%s", hint, extra={"action": "setting_ignored"})
         if self._handlers and not settings.enable_websockets:
