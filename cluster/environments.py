@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALL_TIMEOUT = 280.0
+_OFFICIAL_WORKER = "avtomatika-worker"
 
 
 class InstallationError(Exception):
@@ -34,9 +35,10 @@ def python_of(version: str, *extras: str) -> Path:
     return _made(name, f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}")
 
 
-def official_worker_python_of(version: str) -> Path:
+def official_worker_python_of(version: str, *extras: str) -> Path:
     """Return the interpreter that has the official worker SDK of this version, installing it where needed."""
-    return _made("worker-{}-py{}.{}".format(version, *sys.version_info), f"avtomatika-worker=={version}")
+    name = "-".join(("worker", version, *extras, "py{}.{}".format(*sys.version_info)))
+    return _made(name, f"{_OFFICIAL_WORKER}[{','.join(extras)}]=={version}")
 
 
 def _made(name: str, requirement: str) -> Path:

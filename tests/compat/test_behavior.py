@@ -264,6 +264,16 @@ async def test_an_older_middleware_gets_a_dict_the_raw_value_and_may_give_argume
     assert seen == ["double", {"n": 2}, {"params": {"n": 2}, "factor": 5}, {"status": "success", "data": {"n": 10}}]
 
 
+async def test_what_is_not_in_the_context_of_an_older_middleware_is_named() -> None:
+    async def older(context: dict[str, Any], next: Any) -> Any:
+        assert context.get("s3_manager") is None
+        return context["s3_manager"]
+
+    result = await run(worker_with(older), "double", {"n": 2})
+    assert "'s3_manager'" in result.error.message
+    assert "TaskFiles" in result.error.message
+
+
 async def test_an_older_middleware_gets_the_skills_exceptions_and_may_replace_its_result() -> None:
     async def older(context: dict[str, Any], next: Any) -> Any:
         try:

@@ -255,6 +255,13 @@ def test_a_wrong_variable_is_a_value_error_where_it_is_read(monkeypatch: pytest.
         WorkerConfig().MAX_CONCURRENT_TASKS  # noqa: B018
 
 
+def test_the_config_is_there_under_its_private_name_too() -> None:
+    worker: Any = Worker("img")
+    assert worker._config is worker.config  # noqa: SLF001 - what programs do
+    worker._config.MAX_CONCURRENT_TASKS = 3  # noqa: SLF001
+    assert worker.load_settings({}).max_concurrent_tasks == 3
+
+
 def test_anything_else_is_no_config() -> None:
     given: Any = {"config": {"WORKER_ID": "a"}}
     with pytest.raises(ConfigError, match="must be a WorkerConfig"):

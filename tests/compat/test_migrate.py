@@ -25,6 +25,18 @@ async def a(params):
 
 @worker.task("b")
 async def b(params): ...
+
+
+@worker.skill("c")
+async def c(params):
+    if params:
+        return {"status": "success"}
+    return {"status": "needs_review", "data": {}}
+
+
+@worker.skill("d", output_statuses=["needs_review"])
+async def d(params):
+    return {"status": "needs_review", "data": {}}
 """
 
 
@@ -36,7 +48,7 @@ def test_imports_calls_and_settings_are_found_by_file_and_line(tmp_path: Path) -
     (tmp_path / ".venv" / "other.py").write_text(APP)
     found = {(each.file, each.line) for each in scan(tmp_path)}
     assert found == {
-        *(("app.py", line) for line in (1, 3, 6, 7, 11, 15)),
+        *(("app.py", line) for line in (1, 3, 6, 7, 11, 15, 20)),
         (".env", 2),
         (".env", 3),
         ("requirements.txt", 1),

@@ -48,7 +48,7 @@ PLACES = {
     "avtomatika_worker.task_files": "TaskFiles",
     "avtomatika_worker.observability": "ObservabilityManager",
     "avtomatika_worker.logging": "setup_logging",
-    "avtomatika_worker.worker": "Worker SkillBlueprint",
+    "avtomatika_worker.worker": "Worker SkillBlueprint OrchestratorClient",
 }
 
 
@@ -137,8 +137,8 @@ def test_an_identifier_is_one(value: str) -> None:
     validate_identifier(value)
 
 
-@pytest.mark.parametrize("value", ["", "a b", "a.b", "x" * 129, "é", "a\n"])
-def test_what_is_no_identifier_is_a_value_error_that_names_it(value: str) -> None:
+@pytest.mark.parametrize("value", ["", "a b", "a.b", "x" * 129, "é", "a\n", None, 5, b"a"])
+def test_what_is_no_identifier_is_a_value_error_that_names_it(value: Any) -> None:
     assert not is_valid_identifier(value)
     with pytest.raises(ValueError, match="Invalid job_id"):
         validate_identifier(value, "job_id")

@@ -311,7 +311,7 @@ def test_overrides_win_and_none_means_not_given() -> None:
         extra_capabilities={"b": 2},
     )
     assert (settings.max_concurrent_tasks, settings.port, settings.log_format) == (7, 1, LogFormat.JSON)
-    assert (settings.skills_dir, settings.ram_gb, settings.worker_type) == (Path("other"), 2, "worker")
+    assert (settings.skills_dir, settings.ram_gb, settings.worker_type) == (Path("other"), 2, "generic-worker")
     assert settings.extra_capabilities == {"a": 1, "b": 2}
 
 

@@ -127,7 +127,7 @@ class Worker(core.Worker):
             capacity_checker=capacity_checker,
             settings=settings,
         )
-        self._config: WorkerConfig | None = None
+        self._adopted: WorkerConfig | None = None
         self._handlers: dict[str, Callable[[Command], Any]] = {}
         self._policies = replace(self._policies, handlers=CommandHandlers(self._handlers))
         self._injectables.register(OrchestratorClient, lambda _: OrchestratorClient(self._links))
@@ -139,7 +139,12 @@ class Worker(core.Worker):
     @property
     def config(self) -> WorkerConfig:
         """The worker's settings under the official SDK's names; what is set there before the start has effect."""
-        return self._config or self._adopt(WorkerConfig())
+        return self._adopted or self._adopt(WorkerConfig())
+
+    @property
+    def _config(self) -> WorkerConfig:
+        """The same, under the name by which programs reach it in the official SDK, which has no other."""
+        return self.config
 
     def load_settings(self, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
         """Return the settings that ``environ``, `config` and this worker's arguments describe.
@@ -147,10 +152,10 @@ class Worker(core.Worker):
         ``overrides`` are named like the fields of the settings and win over all; None takes an argument back. Raises
         `ConfigError`.
         """
-        if self._config is None:
+        if self._adopted is None:
             return super().load_settings(translated(environ), overrides)
         mine = {name: value for name, value in self._overrides.items() if value is not None}
-        return self._config.load(environ, {**mine, **(overrides or {})})
+        return self._adopted.load(environ, {**mine, **(overrides or {})})
 
     def _adopt(self, config: WorkerConfig) -> WorkerConfig:
         """Use ``config`` from now on; arguments go in there, so that what is set last is what counts."""
@@ -158,7 +163,7 @@ class Worker(core.Worker):
             value = self._overrides.pop(argument, None)
             if value is not None:
                 setattr(config, name, value)
-        self._config = config
+        self._adopted = config
         return config
 
     # ------------------------------------------------------------------------------------------ skills
@@ -260,32 +265,9 @@ class Worker(core.Worker):
         """Run as `run` does, which has a health server, too."""
         self.run()
 
-    def run_with(self, settings: Settings, *, health_check: bool = True) -> NoReturn:
-        """Run as `run` does, with settings at hand."""
-        super().run_with(settings, health_check=health_check)
-
-    async def main(
-        self,
-        settings: Settings | None = None,
-        *,
-        health_check: bool = True,
-        resources: Mapping[Any, object] | None = None,
-        prestart: bool = True,
-    ) -> None:
-        """Run until `shutdown`, or until cancelled: both let running tasks finish first.
-
-        ``settings`` default to the environment's; ``resources`` are values in place of those that would be made, by
-        type. Without ``prestart`` the first process for skills is started by the first task that needs one, or by
-        `prestart`. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
-        `ProcessStartError` before the worker registers; later only what is a bug of the worker itself.
-        """
-        settings = settings or self.load_settings(os.environ)
-        self._say_what_has_no_effect(settings)
-        if self._config is not None:
-            self._config.starts()
-        await super().main(settings, health_check=health_check, resources=resources, prestart=prestart)
-
-    def _say_what_has_no_effect(self, settings: Settings) -> None:
+    def _starts(self, settings: Settings) -> None:
+        if self._adopted is not None:
+            self._adopted.starts()
         for hint in hints(os.environ):
             _log.warning("%s", hint, extra={"action": "setting_ignored"})
         if self._handlers and not settings.enable_websockets:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.skill import IDENTIFIER
 
 
 def is_valid_identifier(value: str) -> bool:
     """Return whether a text may be an id: 1 to 128 characters out of A-Z, a-z, 0-9, ``_`` and ``-``."""
-    return bool(IDENTIFIER.fullmatch(value))
+    return isinstance(as_any(value), str) and bool(IDENTIFIER.fullmatch(value))
 
 
 def validate_identifier(value: str, name: str = "identifier") -> None:

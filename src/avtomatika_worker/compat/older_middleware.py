@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final, TypeAlias, cast, get_origin
+from typing import Any, Final, Never, TypeAlias, cast, get_origin
 
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.execution.context import TaskContext
@@ -91,6 +91,14 @@ class Context(dict[str, Any]):
             observability=ctx.observability,
         )
         object.__setattr__(self, "_ctx", ctx)
+
+    def __missing__(self, key: str) -> Never:
+        hint = (
+            "files are in TaskFiles, an argument of the skill"
+            if key == "s3_manager"
+            else f"there are {', '.join(self)}"
+        )
+        raise KeyError(f"the context has no {key!r}: {hint}")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_ctx"), name)

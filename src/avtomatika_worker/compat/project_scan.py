@@ -12,6 +12,7 @@ from typing import Final
 
 from avtomatika_worker.compat.former_names import ARGUMENTS, ATTRIBUTES
 from avtomatika_worker.compat.former_settings import ALIASES, MEANINGLESS, MEANINGLESS_VARIABLES
+from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS
 
 _SKIPPED: Final = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", "site-packages", ".tox"})
 _TEXTS: Final = re.compile(r"(?:.*\.)?env(?:\..*)?|.*\.(?:ya?ml|toml|cfg|ini|txt|sh)|Dockerfile.*")
@@ -119,12 +120,27 @@ def _is_skill(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _in_skill(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, str]]:
+    declares = any(
+        word.arg in {"output_statuses", None}
+        for each in function.decorator_list
+        for word in getattr(each, "keywords", [])
+    )
     for node in ast.walk(function):
         if isinstance(node, ast.Raise) and node.exc is not None:
             raised = _name_of(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
             if raised == "ValueError":
                 text = f"raise ValueError in skill {function.name}, line {node.lineno}"
                 yield text, "the task is tried again; raise InvalidInputError or PermanentError to fail at once"
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.Dict) and not declares:
+            yield from _own_status(node.value, function.name)
+
+
+def _own_status(returned: ast.Dict, skill: str) -> Iterator[tuple[str, str]]:
+    for key, value in zip(returned.keys, returned.values, strict=True):
+        status = value.value if isinstance(value, ast.Constant) else SUCCESS
+        if isinstance(key, ast.Constant) and key.value == "status" and status not in {SUCCESS, FAILURE, CANCELLED}:
+            text = f"status {status!r} of skill {skill}, line {returned.lineno}"
+            yield text, f"the task fails: declare it, as in @worker.skill(…, output_statuses=[{status!r}])"
 
 
 def _name_of(node: ast.expr) -> str:

@@ -7,23 +7,19 @@ import difflib
 import json
 import logging
 import os
-import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
 from avtomatika_worker.compat.former_environment import translated
-from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS, MEANINGLESS_DEFAULTS, RESOURCES
-from avtomatika_worker.config.environment import extra_capabilities, load_settings, read_setting
+from avtomatika_worker.compat.former_settings import FIELDS, MEANINGLESS, RESOURCES
+from avtomatika_worker.compat.official_values import plain_fields, read_official
+from avtomatika_worker.config.environment import load_settings
 from avtomatika_worker.config.settings import Settings, setting_fields
-from avtomatika_worker.config.structured import OrchestratorSettings
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.narrowing import is_dict, is_list, is_mapping, is_tuple
-from avtomatika_worker.observability.host import detect_host
+from avtomatika_worker.narrowing import is_dict, is_list, is_mapping
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
@@ -152,35 +148,9 @@ class WorkerConfig:
     def _read(self, name: str) -> Any:
         """Return what the environment says, in the official SDK's form. Raises `InvalidConfigError`."""
         try:
-            return self._read_from(translated(os.environ), name)
+            return read_official(translated(os.environ), name)
         except ConfigError as error:
             raise InvalidConfigError(error.problems) from None
-
-    def _read_from(self, environ: Mapping[str, str], name: str) -> Any:
-        if name in {"HOSTNAME", "IP_ADDRESS"}:
-            return getattr(detect_host(), name.lower())
-        if name in MEANINGLESS:
-            return MEANINGLESS_DEFAULTS[name]
-        if name == "RESOURCES":
-            host = detect_host()
-            return {
-                key: _official(read_setting(environ, field) or getattr(host, field, []))
-                for key, field in RESOURCES.items()
-            }
-        if name == "INSTALLED_SOFTWARE":
-            return _official(read_setting(environ, FIELDS[name])) or {
-                "python": f"{sys.version_info.major}.{sys.version_info.minor}"
-            }
-        if name == "WORKER_ID":
-            return environ.get("WORKER_ID", "").strip() or f"worker-{uuid.uuid4()}"
-        if name == "WORKER_TOKEN":
-            return read_setting(environ, "individual_token") or read_setting(environ, "token")
-        if name == "ORCHESTRATORS":
-            urls = read_setting(environ, "orchestrators_config")
-            return _official(urls or (OrchestratorSettings(url=read_setting(environ, "orchestrator_url")),))
-        if name == "EXTRA_CAPABILITIES":
-            return extra_capabilities(environ)
-        return _official(read_setting(environ, FIELDS[name]))
 
 
 def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,12 +174,16 @@ def _overrides(name: str, value: Any) -> dict[str, Any]:
         if not is_mapping(value):
             raise InvalidConfigError(["WorkerConfig.EXTRA_CAPABILITIES must be a dict"])
         return {field: dict(value)}
-    if value is None or value == "":
-        return {}
+    return {} if value is None or value == "" else {field: _checked(name, field, _written(name, value))}
+
+
+def _written(name: str, value: Any) -> Any:
+    """Return a value as the setting's field takes it."""
+    if name in _TEXTS:
+        return _as_text(name, value)
     if name == "INSTALLED_SOFTWARE" and is_mapping(value):
-        value = {key: str(each) if isinstance(each, int | float) else each for key, each in value.items()}
-    checked = _checked(name, field, _as_text(name, value) if name in _TEXTS else value)
-    return {field: checked}
+        return {key: str(each) if isinstance(each, int | float) else each for key, each in value.items()}
+    return value
 
 
 def _as_text(name: str, value: Any) -> Any:
@@ -217,17 +191,10 @@ def _as_text(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return value
     try:
-        plain = msgspec.to_builtins([_plain(each) for each in value])
+        plain = msgspec.to_builtins([plain_fields(each) for each in value])
         return json.dumps(plain)
     except (TypeError, ValueError) as error:
         raise InvalidConfigError([f"WorkerConfig.{name} must be a list of dicts: {error}"]) from None
-
-
-def _plain(value: Any) -> Any:
-    fields: Any = dict(value) if is_mapping(value) else msgspec.to_builtins(value)
-    if not is_dict(fields):
-        raise TypeError(f"one is of type {type(value).__name__}")
-    return {key: each for key, each in fields.items() if each is not None}
 
 
 def _checked(name: str, field: str, value: Any) -> Any:
@@ -237,22 +204,6 @@ def _checked(name: str, field: str, value: Any) -> Any:
     except ValueError as error:
         shown = "***" if spec.secret else f"{value!r:.120}"
         raise InvalidConfigError([f"WorkerConfig.{name} = {shown}: {error}"]) from None
-
-
-def _official(value: Any) -> Any:
-    """Return a setting's value as plain as the official SDK has it."""
-    if isinstance(value, OrchestratorSettings):
-        fields = {"url": value.url, "priority": value.priority, "weight": value.weight}
-        return {**fields, "token": value.token} if value.token else fields
-    if isinstance(value, Path):
-        return str(value)
-    if is_mapping(value):
-        return dict(value)
-    if is_tuple(value):
-        return [_official(each) for each in value]
-    if isinstance(value, msgspec.Struct):
-        return _plain(value)
-    return str(value) if isinstance(value, str) else value
 
 
 def _alike(name: str) -> str:

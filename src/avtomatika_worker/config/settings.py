@@ -37,7 +37,9 @@ class Settings(ScalingSettings, SecuritySettings):
     worker_id: str = _setting(
         "WORKER_ID", kinds.identifier(), "Unique identifier of this worker instance.", unset="random UUID"
     )
-    worker_type: str = _setting("WORKER_TYPE", kinds.text(), "Type under which the worker registers.", default="worker")
+    worker_type: str = _setting(
+        "WORKER_TYPE", kinds.text(), "Type under which the worker registers.", default="generic-worker"
+    )
     token: str | None = _setting(
         "WORKER_TOKEN",
         kinds.token(),

@@ -1,7 +1,7 @@
 """`Worker`, the assembly of its services, and the process it runs in.
 
-This is a path at which users of the official SDK look for `Worker` and `SkillBlueprint`: those of `compat`, which stand
-on the core's in the modules here and are therefore imported when they are asked for.
+This is a path at which users of the official SDK look for `Worker`, `SkillBlueprint` and `OrchestratorClient`: those of
+`compat`, which stand on the core's in the modules here and are therefore imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from avtomatika_worker.compat.drop_in import SkillBlueprint, Worker
+    from avtomatika_worker.compat.orchestrator_client import OrchestratorClient
 
-__all__ = ["SkillBlueprint", "Worker"]
+__all__ = ["OrchestratorClient", "SkillBlueprint", "Worker"]
 
 
 def __getattr__(name: str) -> object:

@@ -220,6 +220,7 @@ class Worker(SkillDecorator):
         restore_logging()
         self._check_twin()
         with log_context(worker_id=settings.worker_id):
+            self._starts(settings)
             provision = self._provide(settings.worker_id, resources or {})
             self._shutdown_limit = longest_shutdown(self._registry, settings)
             self._supervisor = assemble(
@@ -286,6 +287,9 @@ class Worker(SkillDecorator):
         return self._supervisor is not None and self._supervisor.is_cancelled(task_id)
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _starts(self, settings: Settings) -> None:
+        """Take note that the worker starts, with these settings."""
 
     def _check_twin(self) -> None:
         """Raise `ConfigError` when skills, resources or middlewares went to another worker of the same file."""
