@@ -85,6 +85,12 @@ async def at_once(work: Callable[[], object]) -> None:
     work()
 
 
+def is_being_cancelled() -> bool:
+    """Return whether the current task was cancelled: a CancelledError is an error otherwise."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def settle(future: asyncio.Future[None]) -> None:
     """Mark a request as made. Repeated calls change nothing."""
     if not future.done():

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import caught
-from avtomatika_worker._waiting import settle, the_one, wait_through
+from avtomatika_worker._waiting import is_being_cancelled, settle, the_one, wait_through
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
@@ -76,14 +76,9 @@ class Steps:
         with caught() as kept:  # the next step must follow, whatever this one raises
             await work()
         error = kept.error
-        if error is not None and not (isinstance(error, asyncio.CancelledError) and _is_being_cancelled()):
+        if error is not None and not (isinstance(error, asyncio.CancelledError) and is_being_cancelled()):
             self._failures.add(f"the shutdown's step {name!r}", error)
         return error is None  # False, too, if it was cancelled for taking too long
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _cut(name: str, how: str) -> None:

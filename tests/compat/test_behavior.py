@@ -50,12 +50,15 @@ async def test_a_command_reaches_its_handler_with_all_its_fields(kind: str) -> N
     assert command["params"] == {"a": 1}
 
 
-async def test_a_handler_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()], ids=["exit", "cancelled"])
+async def test_a_handler_that_fails_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     worker, came = Worker(), asyncio.Event()
 
     @worker.on_command("bad")
     async def bad(command: WorkerCommand) -> None:
-        raise SystemExit(1)
+        raise error
 
     @worker.on_command("good")
     async def good(command: WorkerCommand) -> None:

@@ -39,17 +39,19 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
     environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""}
     settings = make_settings(worker, environment, settings)
     worker.load_skills(settings)
-    policies, board, telemetry = Policies(), threadsafe.Watch(WorkerState()), make_telemetry(settings)
+    policies, state_watch, telemetry = Policies(), threadsafe.Watch(WorkerState()), make_telemetry(settings)
     outbox = make_outbox(settings)
     workshop = make_workshop(settings, worker._provide("w1", {}), telemetry, prestart=False)  # noqa: SLF001
     if files is not None:
         workshop = replace(workshop, files=files)
-    tasks, presence = make_tasks(settings, worker.skills, [], policies, workshop, outbox, board, telemetry)
+    tasks, publisher = make_tasks(settings, worker.skills, [], policies, workshop, outbox, state_watch, telemetry)
     announcement = announce(settings, worker.skills, {}, detect_host())
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
-    links = make_links(settings, announcement, board, to_main, tasks, UsageMonitor(), telemetry, policies.handlers)
+    links = make_links(
+        settings, announcement, state_watch, to_main, tasks, UsageMonitor(), telemetry, policies.handlers
+    )
     rotation = Rotation(settings.multi_orchestrator_mode, [1.0])
-    poller = Poller(links.links, rotation, tasks, presence, outbox)
+    poller = Poller(links.links, rotation, tasks, publisher, outbox)
 
     def open_outbox():
         outbox.open(links.links, required=False)
@@ -65,7 +67,7 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
         for link in links.links:
             await link.close()
 
-    engine = Engine(links.links, links.heartbeats, poller, tasks, presence, outbox, workshop.processes, None)
+    engine = Engine(links.links, links.heartbeats, poller, tasks, publisher, outbox, workshop.processes, None)
     supervisor = Supervisor(
         engine,
         [*workshop.parts(), Part("outbox", open_outbox, close_outbox), Part("links", open_links, close_links), *parts],

@@ -84,9 +84,8 @@ MUTANTS = (
     Mutant(
         "who waits is not woken by what is published",
         "threadsafe.py",
-        "            self._version += 1\n            waiting, self._waiting = self._waiting, set()\n"
-        "        for loop, future in waiting:\n            _wake(loop, future)",
-        "            self._version += 1",
+        "            waiting = self._next_version()\n        _wake_all(waiting)\n\n    def touch",
+        "            self._next_version()\n\n    def touch",
     ),
     Mutant(
         "a message is signed once, and sent again as it is",

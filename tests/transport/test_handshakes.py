@@ -73,6 +73,25 @@ async def over_websocket(port, files):
         return await anext(messages)
 
 
+async def test_an_upgrade_that_nobody_answers_ends_in_time_and_its_connection_is_closed():
+    heads, gone = [], asyncio.Event()
+
+    async def read_only(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    async with await asyncio.start_server(read_only, "127.0.0.1", 0) as server, asyncio.timeout(10):
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+        with pytest.raises(ConnectionFailedError, match=r"no WebSocket within 0\.2 s"):
+            async with aclosing(listen(url, {}, open_timeout=0.2)) as messages:
+                await anext(messages)
+        await gone.wait()
+    assert heads[0].startswith(b"GET /ws HTTP/1.1")
+
+
 @pytest.fixture(params=[over_http, over_websocket], ids=["http", "websocket"])
 def reach(request):
     return request.param

@@ -1,6 +1,6 @@
 """A worker's credentials for one orchestrator: its configured tokens, and the access tokens it was granted.
 
-May be used from both loops. No token appears in ``repr``, in a log or in an error.
+Used from both loops. No token appears in a ``repr``, a log or an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from avtomatika_worker.protocol.messages import TokenReply
 from avtomatika_worker.world import REAL, World
 
 _LEAST_LIFE: Final = 0.2
-"""Seconds between two renewals, whatever lifetime an orchestrator grants."""
+"""The least number of seconds between two renewals, whatever lifetime an orchestrator grants."""
 
 _LONGEST_LIFE: Final = 86_400.0
 
@@ -42,17 +42,17 @@ class Credentials:
 
     @property
     def all_configured(self) -> tuple[str | None, ...]:
-        """Every configured token; None stands for having none."""
+        """All configured tokens; None stands for the lack of one."""
         return self._configured
 
     @property
     def current(self) -> str | None:
-        """What authenticates a call now."""
+        """The token that authenticates calls now."""
         return self._access or self.configured
 
     @property
     def refresh_token(self) -> str | None:
-        """What new tokens can be had for, once."""
+        """The token that can be exchanged for new ones, once."""
         return self._refresh
 
     @property
@@ -61,7 +61,7 @@ class Credentials:
         return self._used == 1
 
     def switch(self) -> bool:
-        """Use the other configured token from now on; return whether there is another one."""
+        """Switch to the other configured token; return whether there is one."""
         with self._lock:
             self._used = (self._used + 1) % len(self._configured)
             self.configured = self._configured[self._used]
@@ -73,7 +73,7 @@ class Credentials:
         return self._access is not None
 
     def granted(self, reply: TokenReply, *, renewed: bool = False) -> None:
-        """Use new tokens; where they were ``renewed``, the refresh token stays good when no new one came."""
+        """Use new tokens. If they were ``renewed`` without a new refresh token, the former one is kept."""
         with self._lock:
             self._use(reply, renewed=renewed)
         self.changes.touch()
@@ -85,15 +85,15 @@ class Credentials:
         self.changes.touch()
 
     def renewal_due_in(self) -> float | None:
-        """Return the seconds until the access token should be renewed; None when it need not be."""
+        """Return the seconds until the access token should be renewed, or None if it need not be."""
         due = self._due_at
         return None if due is None else max(0.0, due - self._world.monotonic())
 
     async def renew(self, used: str | None, exchange: Callable[[], Awaitable[TokenReply | None]]) -> bool:
-        """Have the tokens renewed because ``used`` is refused, or soon will be; return whether others are in use now.
+        """Renew the tokens because ``used`` is refused, or soon will be; return whether others are in use now.
 
-        Whoever comes first does it with ``exchange``, the others wait. Tokens that cannot be renewed are forgotten.
-        Raises what ``exchange`` raises.
+        The first caller renews them with ``exchange`` while the others wait. Tokens that cannot be renewed are
+        forgotten. Raises what ``exchange`` raises.
         """
         with self._lock:
             if self._access != used:
@@ -110,12 +110,12 @@ class Credentials:
         try:
             return self._renewed(used, await exchange())
         finally:
-            with self._lock:  # else it could open after the next one has closed it
+            with self._lock:  # otherwise it could be opened after the next renewal has closed it
                 self._renewing = False
                 self._settled.open()
 
     def _renewed(self, used: str, reply: TokenReply | None) -> bool:
-        """Use what replaces ``used``, unless a registration has brought other tokens meanwhile; return as `renew`."""
+        """Replace ``used``, unless a registration has replaced it meanwhile. Returns what `renew` returns."""
         with self._lock:
             if self._access != used:
                 return True
@@ -124,7 +124,7 @@ class Credentials:
         return reply is not None
 
     def _use(self, reply: TokenReply | None, *, renewed: bool = False) -> None:
-        """Take new tokens in use, or none. Called with the lock held."""
+        """Use new tokens, or none. Called with the lock held."""
         if reply is None:
             self._access = self._refresh = self._due_at = None
             return

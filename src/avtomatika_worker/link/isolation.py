@@ -1,7 +1,7 @@
-"""What keeps a fault at one orchestrator from the others, and from running tasks.
+"""Isolates faults in the code for one orchestrator from other orchestrators and from running tasks.
 
-Two boundaries: a call to an orchestrator ends in a value or a `WorkerError`, and a service of a link that fails is
-started again, alone. Either way the traceback is logged once: it is a fault of this worker's.
+There are two boundaries. A call to an orchestrator returns a value or raises a `WorkerError`, and a service of a link
+that fails is restarted on its own. Either way the traceback is logged once, since the fault is the worker's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class Contained(Protocol):
-    """What is known of an orchestrator here."""
+    """A link, as far as this module needs it."""
 
     faults: LogThrottle
     world: World
@@ -35,7 +35,7 @@ class Contained(Protocol):
         ...
 
     def contact_broken(self) -> None:
-        """Take note that it has to be registered at again."""
+        """Record that the worker has to register again."""
         ...
 
 
@@ -45,7 +45,7 @@ _C = TypeVar("_C", bound=Contained)
 def contained(
     call: Callable[Concatenate[_C, _P], Awaitable[_T]],
 ) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
-    """Have a call raise nothing but `WorkerError`: any other exception counts as a failed connection."""
+    """Make a call raise only `WorkerError`: any other exception counts as a failed connection."""
 
     @functools.wraps(call)
     async def within(link: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -62,7 +62,7 @@ def contained(
 
 
 async def keep_running(link: Contained, service: Callable[[], Awaitable[None]]) -> None:
-    """Run a service of one orchestrator until it returns; start it again, after a while, whenever it fails."""
+    """Run a service of one orchestrator until it returns. Restart it, after a delay, whenever it fails."""
     restarts = Restarts()
     while True:
         began = link.world.monotonic()

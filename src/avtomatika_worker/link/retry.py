@@ -1,4 +1,4 @@
-"""How a failed call counts: the wait before the next attempt, and what makes it the same fault as another."""
+"""Evaluates failed calls: how long to wait before the next attempt, and which failures are the same fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from avtomatika_worker.world import World
 
 
 def delay_after(backoff: Backoff, error: WorkerError, world: World) -> float:
-    """Count a failure and return the seconds to wait before the next attempt."""
+    """Record a failure and return the seconds to wait before the next attempt."""
     chance = world.random.random()
     if not isinstance(error, TransportError):
         return backoff.failed(chance)
@@ -19,5 +19,5 @@ def delay_after(backoff: Backoff, error: WorkerError, world: World) -> float:
 
 
 def kind_of(error: WorkerError) -> Hashable:
-    """Return what makes two errors the same fault in the log: what they are, not what they say."""
+    """Return what identifies a fault in the log: the error's type and status, not its text."""
     return type(error), getattr(error, "status", None)

@@ -1,4 +1,4 @@
-"""Whether an orchestrator answers. Calls come from both loops."""
+"""Tracks whether an orchestrator answers. Used from both loops."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from avtomatika_worker.world import REAL
 
 SILENT_AFTER: Final = 3.0
-"""Seconds without any answer after which an orchestrator that was asked something is taken for silent."""
+"""Seconds without any answer after which an orchestrator with an open call counts as silent."""
 
 _GIVEN: Final = 1.0
-"""Seconds that it has for an answer at least."""
+"""The least number of seconds that it has for an answer."""
 
 
 class Silence:
-    """Notes when an orchestrator was asked something that is answered at once, and when it last answered anything."""
+    """Records which calls are open that should be answered at once, and when the last answer came."""
 
     def __init__(self, clock: Callable[[], float] = REAL.monotonic) -> None:
         self._clock = clock
@@ -32,18 +32,18 @@ class Silence:
         return question
 
     def ended(self, question: object) -> None:
-        """Take note that a question is answered, or given up."""
+        """Record that a call was answered or given up."""
         with self._lock:
             del self._asked[question]
 
     def answered(self) -> None:
-        """Take note of an answer, to whatever it was."""
+        """Record an answer to any call."""
         with self._lock:
             self.answered_at = self._clock()
 
     @property
     def lasts(self) -> bool:
-        """Whether it has been silent for longer than `SILENT_AFTER`, and has left a call waiting."""
+        """Whether it has been silent for longer than `SILENT_AFTER` while a call was open."""
         now = self._clock()
         if now - self.answered_at < SILENT_AFTER:
             return False

@@ -1,4 +1,4 @@
-"""Distinguishes a repeated task from a new one with the same id, and remembers the last results."""
+"""Distinguishes a repeated task from a new one with the same id, and keeps the most recent results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.execution.report import is_retried
 from avtomatika_worker.protocol.messages import CanonicalData, Task, TaskResult
 
 REMEMBERED: Final = 64
-"""Results that are remembered at most ..."""
+"""The most results that are kept ..."""
 
 LARGEST: Final = 64 * 1024
 """... and the bytes of each."""
@@ -24,9 +24,9 @@ _ENCODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowEr
 class RecentResults:
     """The last results by orchestrator and task.
 
-    An id alone does not name a task: 1.0b21 hands out a failed one again under its id, and up to 1.0b9 the steps of a
-    job share one id. So the time of the hand-out counts too (the params, up to 1.0b9, which have no time), and what
-    failed in a way that orchestrators retry is never taken for finished.
+    An id alone does not identify a task: 1.0b21 hands out a failed task again under its id, and up to 1.0b9 the steps
+    of a job share an id. So the time of the hand-out counts as well (up to 1.0b9, which has no times, the params), and
+    a failure that orchestrators retry never counts as finished.
     """
 
     def __init__(self) -> None:
@@ -41,18 +41,18 @@ class RecentResults:
         try:
             kept = result if _size(result) <= LARGEST else None
         except _ENCODE_ERRORS:
-            return  # it cannot be sent either, and a failure will take its place
+            return  # it cannot be sent either, and is going to be replaced by a failure
         self._results[key] = (_fingerprint(task), kept)
         if len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
 
     def knows(self, url: str, task: Task) -> bool:
-        """Whether this very task has come to its end here."""
+        """Return whether exactly this task has finished here."""
         entry = self._results.get((url, task.task_id))
         return entry is not None and entry[0] == _fingerprint(task)
 
     def find(self, url: str, task: Task) -> TaskResult | None:
-        """Return the result of this very task, unless it was too long to be kept."""
+        """Return the result of exactly this task, or None if there is none or it was too large to keep."""
         entry = self._results.get((url, task.task_id))
         return entry[1] if entry is not None and entry[0] == _fingerprint(task) else None
 

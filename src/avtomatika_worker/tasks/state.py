@@ -16,20 +16,20 @@ from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 from avtomatika_worker.world import REAL, World
 
 PUBLISH_AFTER: Final = 0.03
-"""Seconds for which state changes are combined; with the heartbeat's own, they are reported within 0.1 s."""
+"""Seconds for which changes are combined. Together with the heartbeat's own delay, they are reported within 0.1 s."""
 
 WITHDRAW_AFTER: Final = 1.0
-"""Seconds for which a skill must lack room before that is reported; new room is reported at once.
+"""Seconds for which a skill must lack room before that is reported. New room is reported immediately.
 
-Every change costs a heartbeat, and they are limited; the polls' own list of skills is always exact.
+Every change costs a heartbeat, and those are limited; the list of skills in polls is always exact.
 """
 
 ASK_AGAIN: Final = 1.0
-"""Seconds between two looks at what can change by itself: the answers of a capacity checker."""
+"""Seconds between two calls of a capacity checker, whose answers can change at any time."""
 
 
 class HotCache:
-    """What is loaded here. Skills may change it from any thread: ``changed`` is called in theirs."""
+    """The names of what is loaded. Skills may change it from any thread; ``changed`` is called in that thread."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self.changed: Callable[[], None] = changed
@@ -48,7 +48,7 @@ class HotCache:
         self.changed()
 
     def remove(self, name: str) -> None:
-        """Take the announcement back."""
+        """Withdraw the announcement of ``name``."""
         with self._lock:
             self._names -= {name}
         self.changed()
@@ -63,7 +63,7 @@ class Catalogued:
 
 
 class StatePublisher:
-    """Publishes the worker's state on the board, soon after it changed."""
+    """Publishes the worker's state shortly after it has changed."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class StatePublisher:
         self._on_change: list[Callable[[], None]] = []
 
     async def run(self, jobs: Callable[[], Iterable[str]]) -> None:
-        """Publish until cancelled; ``jobs`` returns the ids of the jobs that are worked on."""
+        """Publish until cancelled. ``jobs`` returns the ids of the jobs with running tasks."""
         self._jobs = jobs
         self._loop = asyncio.get_running_loop()
         self._publish()
@@ -98,7 +98,7 @@ class StatePublisher:
                 await asyncio.sleep(ASK_AGAIN if self._limiter.asks else 3600.0)
                 self.changed()
         finally:
-            self._loop = None  # nobody hears of what changes from here on
+            self._loop = None  # changes from here on are not published
             if self._publication is not None:
                 self._publication.cancel()
 
@@ -107,12 +107,12 @@ class StatePublisher:
         self._on_change.append(callback)
 
     def drain(self) -> None:
-        """Say "draining" from now on."""
+        """Publish the status "draining" from now on."""
         self._draining = True
         self._publish()
 
     def changed(self) -> None:
-        """Publish soon; what changes meanwhile is published with it."""
+        """Publish soon, together with other changes until then."""
         if self._publication is None and self._loop is not None:
             self._publication = self._loop.call_later(PUBLISH_AFTER, self._publish)
 
@@ -123,7 +123,7 @@ class StatePublisher:
 
     @property
     def published(self) -> WorkerState:
-        """What was published last. May be read from any thread."""
+        """The state that was published last. May be read from any thread."""
         return self._state_watch.value
 
     @property
@@ -155,7 +155,7 @@ class StatePublisher:
         )
 
     def _announced_skills(self) -> tuple[str, ...]:
-        """Return the skills that are announced: those with room, and those that may have it back in a moment."""
+        """Return the skills to announce: those with room, and those that have lacked it only for a moment."""
         startable = self.startable_skills
         if len(startable) == len(self._catalogued.skills):
             self._full_since.clear()
