@@ -1,7 +1,7 @@
 """Results that are kept although they were stale: at most one for each piece of work."""
 
 from avtomatika_worker.delivery.attempt import delivery_of
-from avtomatika_worker.delivery.works import Refused, Works
+from avtomatika_worker.delivery.works import Fate, Works
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.policy.known_work import Stage
@@ -29,5 +29,5 @@ def test_work_that_is_done_again_takes_the_place_of_its_stale_result():
         works.enter(delivery)
         assert works.known(WORK).stage is Stage.ENDED
         assert forgotten == [*range(1, row)]
-        assert works.refused(delivery, f"task-{row}", now=100.0) is Refused.KEPT
+        assert works.refused(delivery, delivery.message, now=100.0) is Fate.KEPT
     assert works.known(WORK).stage is Stage.STALE

@@ -192,8 +192,10 @@ def _of_the_end(simulation, settled):
         is_known = not known.isdisjoint({run.task_id, run.job_id}) or run.task_id in given_up
         if run.how == "ended" and run.life == machine.life and not is_known:
             yield f"the result of {run.task_id} ({run.job_id}) is nowhere"
+    jobs = {run.task_id: run.job_id for run in history.runs}
     for message in disk.ever:
-        if message.kind is Kind.RESULT and message.task_id not in known and message.task_id not in given_up:
+        is_known = not known.isdisjoint({message.task_id, jobs.get(message.task_id)}) or message.task_id in given_up
+        if message.kind is Kind.RESULT and not is_known:
             yield f"the result of {message.task_id} was on disk, and never delivered"
     kept = {message.task_id for message in disk.rows.values()} - _stale(simulation)
     if settled and kept and not machine.killed:
