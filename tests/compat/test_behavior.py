@@ -125,6 +125,27 @@ async def test_an_event_of_the_workers_own_arrives() -> None:
         orchestrator.cancel(job.job_id)
 
 
+async def test_an_event_that_is_too_long_is_logged_and_those_behind_it_arrive(caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker()
+
+    @worker.skill
+    async def wait(ctx: TaskContext) -> None:
+        await asyncio.sleep(60)
+
+    async with running(worker, MAX_RESULT_BYTES="2000") as orchestrator:
+        job = orchestrator.submit("wait")
+        await orchestrator.wait_for(lambda: job.task_id)
+        for given in ({"payload": {"a": "x" * 3000}}, {"metadata": {"a": "x" * 3000}}, {"payload": {"a": 1}}):
+            worker.emit_event({"event_type": "alert", "target_job_id": job.job_id, **given})
+        await orchestrator.wait_for(lambda: job.events)
+        assert [event["payload"] for event in job.events] == [{"a": 1}]
+        orchestrator.cancel(job.job_id)
+    assert [record.levelname for record in caplog.records if getattr(record, "action", "") == "event_blocked"] == [
+        "ERROR",
+        "ERROR",
+    ]
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from avtomatika_worker.delivery.attempt import delivery_of
 from avtomatika_worker.delivery.outbox import Outbox
-from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
+from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts, unsendable
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.protocol.messages import Event
 from avtomatika_worker.tasks.arrivals import Arrivals
+
+_log: Final = logging.getLogger("avtomatika_worker.events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +45,25 @@ class WorkerEvents:
         """Take an event, from any thread; false when too many wait."""
         return self._arrivals.put(event)
 
-    async def run(self, links: Sequence[Link], outbox: Outbox) -> None:
-        """Send events until cancelled: to the first orchestrator that is registered at, else to the first."""
+    async def run(self, links: Sequence[Link], outbox: Outbox, max_bytes: int | None) -> None:
+        """Send events until cancelled: to the first orchestrator that is registered at, else to the first.
+
+        One that it could not take, or that is longer than ``max_bytes``, is logged as an error and not sent.
+        """
         async with aclosing(self._arrivals.take()) as events:
             async for event in events:
                 link = next((each for each in links if each.ready.is_open), links[0])
                 await link.known.wait()
+                if problem := unsendable(event.event_type, event.payload, link.dialect, max_bytes, event.facts):
+                    _log.error(
+                        "event %r of the worker not sent: %s",
+                        event.event_type,
+                        problem,
+                        extra={"action": "event_blocked"},
+                    )
+                    continue
+                if (wait := link.event_tokens.take(time.monotonic())) > 0:
+                    await asyncio.sleep(wait)
                 await outbox.deliver_event(delivery_of(link, _message(event, link.worker_id)), None)
 
 
