@@ -46,25 +46,25 @@ class WorkerEvents:
         return self._arrivals.put(event)
 
     async def run(self, links: Sequence[Link], outbox: Outbox, max_bytes: int | None) -> None:
-        """Send events until cancelled: to the first orchestrator that is registered at, else to the first.
+        """Send events until cancelled: to each orchestrator that is registered at, or to the first once it is.
 
-        One that it could not take, or that is longer than ``max_bytes``, is logged as an error and not sent.
+        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error.
         """
         async with aclosing(self._arrivals.take()) as events:
             async for event in events:
-                link = next((each for each in links if each.ready.is_open), links[0])
-                await link.known.wait()
-                if problem := unsendable(event.event_type, event.payload, link.dialect, max_bytes, event.facts):
-                    _log.error(
-                        "event %r of the worker not sent: %s",
-                        event.event_type,
-                        problem,
-                        extra={"action": "event_blocked"},
-                    )
-                    continue
-                if (wait := link.event_tokens.take(time.monotonic())) > 0:
-                    await asyncio.sleep(wait)
-                await outbox.deliver_event(delivery_of(link, _message(event, link.worker_id)), None)
+                for link in [each for each in links if each.ready.is_open] or links[:1]:
+                    await link.known.wait()
+                    await _send(event, link, outbox, max_bytes)
+
+
+async def _send(event: WorkerEvent, link: Link, outbox: Outbox, max_bytes: int | None) -> None:
+    if problem := unsendable(event.event_type, event.payload, link.dialect, max_bytes, event.facts):
+        text = "event %r of the worker not sent to %s: %s"
+        _log.error(text, event.event_type, link.url, problem, extra={"action": "event_blocked"})
+        return
+    if (wait := link.event_tokens.take(time.monotonic())) > 0:
+        await asyncio.sleep(wait)
+    await outbox.deliver_event(delivery_of(link, _message(event, link.worker_id)), None)
 
 
 def _message(event: WorkerEvent, worker_id: str) -> Event:
