@@ -128,6 +128,46 @@ async def test_an_event_of_the_workers_own_arrives() -> None:
         orchestrator.cancel(job.job_id)
 
 
+async def test_an_event_of_the_workers_own_goes_to_all_orchestrators() -> None:
+    worker = Worker()
+    async with EmbeddedOrchestrator() as second:
+        listed = [{"url": second.url, "token": second.token, "priority": 2}]
+        config = worker.config
+
+        async with EmbeddedOrchestrator() as first:
+            config.ORCHESTRATORS = [{"url": first.url, "token": first.token}, *listed]
+            settings = worker.load_settings({"WORKER_ID": "w1", "WORKER_RESULT_DURABILITY": "off"})
+            main = asyncio.create_task(worker.main(settings, health_check=False))
+            both = (first, second)
+            await asyncio.gather(*(each.wait_for_worker("w1") for each in both))
+            worker.emit_event({"event_type": "alert", "payload": {"n": 1}})
+            for each in both:
+                await each.wait_for(lambda each=each: any(call.call == "event" for call in each.requests))
+            await worker.shutdown()
+            await main
+
+
+async def test_an_event_that_is_too_long_is_logged_and_those_behind_it_arrive(caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker()
+
+    @worker.skill
+    async def wait(ctx: TaskContext) -> None:
+        await asyncio.sleep(60)
+
+    async with running(worker, MAX_RESULT_BYTES="2000") as orchestrator:
+        job = orchestrator.submit("wait")
+        await orchestrator.wait_for(lambda: job.task_id)
+        for given in ({"payload": {"a": "x" * 3000}}, {"metadata": {"a": "x" * 3000}}, {"payload": {"a": 1}}):
+            worker.emit_event({"event_type": "alert", "target_job_id": job.job_id, **given})
+        await orchestrator.wait_for(lambda: job.events)
+        assert [event["payload"] for event in job.events] == [{"a": 1}]
+        orchestrator.cancel(job.job_id)
+    assert [record.levelname for record in caplog.records if getattr(record, "action", "") == "event_blocked"] == [
+        "ERROR",
+        "ERROR",
+    ]
+
+
 @pytest.mark.parametrize(
     "event",
     [

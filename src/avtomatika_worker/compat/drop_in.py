@@ -237,9 +237,9 @@ class Worker(core.Worker):
         """Send an event that belongs to no running task: a dict, or an object, of ``event_type``, ``payload``, ….
 
         ``target_job_id``, ``target_task_id``, ``origin_task_id``, ``priority``, ``metadata``, ``origin_worker_id`` and
-        ``security``, as `TaskContext.send_event` takes them, may be there. It is
-        sent once the worker is registered; awaiting does not wait for that. Returns `Sent`, false when too many wait.
-        Raises TypeError and ValueError for what is no event.
+        ``security``, as `TaskContext.send_event` takes them, may be there. It is sent to all orchestrators that the
+        worker is registered at; awaiting does not wait for that. Returns `Sent`, false when too many wait. Raises
+        TypeError and ValueError for what is no event.
         """
         return Sent(accepted=self._policies.events.put(worker_event(event)))
 

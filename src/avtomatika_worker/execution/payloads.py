@@ -78,15 +78,17 @@ def unsendable(
 ) -> str | None:
     """Return why an event would be refused by an orchestrator of this dialect, None when it would not.
 
-    ``limit``: the most bytes of JSON that the payload may have.
+    ``limit``: the most bytes of JSON that the payload and the metadata may have.
     """
     if not isinstance(event_type, str) or not event_type:
         return f"the type of an event must be a text that is not empty, not {type(event_type).__name__}"
     try:
-        canonical_bytes({"event_type": event_type, "metadata": facts.metadata}, dialect)
+        canonical_bytes({"event_type": event_type}, dialect)
         size = len(canonical_bytes({"payload": payload}, dialect)) - len('{"payload":}')
+        size += len(canonical_bytes({"metadata": facts.metadata}, dialect)) if facts.metadata else 0
     except UnsendableValueError as error:
         return f"it cannot be sent: {error.path.removeprefix('$.')}: {error.problem}"
     if limit is not None and size > limit:
-        return f"its payload is {size} bytes long, and at most {limit} (MAX_RESULT_BYTES) can be sent"
+        what = "payload and metadata are" if facts.metadata else "payload is"
+        return f"its {what} {size} bytes long, and at most {limit} (MAX_RESULT_BYTES) can be sent"
     return None

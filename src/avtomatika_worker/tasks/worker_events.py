@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from avtomatika_worker.delivery.attempt import Delivery, delivery_of
+from avtomatika_worker.delivery.attempt import delivery_of
 from avtomatika_worker.delivery.outbox import Outbox
-from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
+from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts, unsendable
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.protocol.messages import Event
 from avtomatika_worker.tasks.arrivals import Arrivals
+
+_log: Final = logging.getLogger("avtomatika_worker.events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,33 +44,51 @@ class WorkerEvents:
         """Take an event, from any thread; false when too many wait."""
         return self._arrivals.put(event)
 
-    async def run(self, links: Sequence[Link], outbox: Outbox) -> None:
-        """Send events until cancelled: to the first orchestrator that is registered at, else to the first.
+    async def run(self, links: Sequence[Link], outbox: Outbox, max_bytes: int | None) -> None:
+        """Send events until cancelled: to each orchestrator that is registered at, or to the first once it is.
 
-        What waits then is the outbox's.
+        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error. What waits
+        at the end is the outbox's.
         """
         try:
             async with aclosing(self._arrivals.take()) as events:
                 async for event in events:
-                    await _send(event, links, outbox)
+                    await _send_to_all(event, _receivers(links), outbox, max_bytes)
         finally:
             for event in self._arrivals.take_all():
-                outbox.set_aside(_delivery(event, links))
+                _set_aside(event, _receivers(links), outbox)
 
 
-async def _send(event: WorkerEvent, links: Sequence[Link], outbox: Outbox) -> None:
-    delivery = _delivery(event, links)
+def _receivers(links: Sequence[Link]) -> deque[Link]:
+    return deque([each for each in links if each.ready.is_open] or links[:1])
+
+
+async def _send_to_all(event: WorkerEvent, links: deque[Link], outbox: Outbox, max_bytes: int | None) -> None:
     try:
-        await delivery.link.known.wait()
+        while links:
+            await links[0].known.wait()
+            await _send(event, links.popleft(), outbox, max_bytes)
+    finally:
+        _set_aside(event, links, outbox)
+
+
+async def _send(event: WorkerEvent, link: Link, outbox: Outbox, max_bytes: int | None) -> None:
+    if problem := unsendable(event.event_type, event.payload, link.dialect, max_bytes, event.facts):
+        text = "event %r of the worker not sent to %s: %s"
+        _log.error(text, event.event_type, link.url, problem, extra={"action": "event_blocked"})
+        return
+    try:
+        if (wait := link.event_tokens.take(link.world.monotonic())) > 0:
+            await asyncio.sleep(wait)
     except asyncio.CancelledError:
-        outbox.set_aside(delivery)
+        _set_aside(event, [link], outbox)
         raise
-    await outbox.deliver_event(delivery, None)
+    await outbox.deliver_event(delivery_of(link, _message(event, link)), None)
 
 
-def _delivery(event: WorkerEvent, links: Sequence[Link]) -> Delivery:
-    link = next((each for each in links if each.ready.is_open), links[0])
-    return delivery_of(link, _message(event, link))
+def _set_aside(event: WorkerEvent, links: Iterable[Link], outbox: Outbox) -> None:
+    for link in links:
+        outbox.set_aside(delivery_of(link, _message(event, link)))
 
 
 def _message(event: WorkerEvent, link: Link) -> Event:

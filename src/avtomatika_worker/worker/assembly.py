@@ -84,7 +84,9 @@ def assemble(
             MainService("the poller", poller.run),
             MainService("the pulse", monitoring.pulse.run),
             MainService("the handlers of commands", policies.handlers.run),
-            MainService("the worker's own events", partial(policies.events.run, links.links, outbox)),
+            MainService(
+                "the worker's own events", partial(policies.events.run, links.links, outbox, settings.max_result_bytes)
+            ),
         ],
         link_services=[*links.services, outbox.run, *monitoring.services, *([standby.run] if standby else ())],
         shutdown_timeout=settings.shutdown_timeout,
