@@ -24,7 +24,7 @@ _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Begin": ("demo", "init"),
     "Develop": ("dev", "call", "skills"),
-    "Operate": ("run", "doctor", "version"),
+    "Operate": ("run", "top", "doctor", "version"),
 }
 
 
@@ -287,6 +287,35 @@ def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) ->
 
         migrate_command(migrate, as_json=as_json)
     doctor_command(app, as_json=as_json, own_id=own_id)
+
+
+@main.command()
+@click.option("--url", metavar="URL", help="The health server; unix:PATH for a socket [default: WORKER_PORT here].")
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, metavar="SECONDS", help="Between two looks.")
+@click.option("--once", is_flag=True, help="Look once, and leave.")
+@_JSON
+def top(url: str | None, interval: float, once: bool, as_json: bool) -> None:
+    """Watch the tasks, slots, links and outbox of a running worker.
+
+    Reads /health of the worker's health server, or of a fleet's, at WORKER_PORT of this machine
+    unless --url names another. The time that is left of a task follows from its progress, else from its skill's
+    expected_seconds. Not on a terminal, it looks once. With --json, every look is a line of JSON: what /health answers.
+
+    \b
+    worker top
+    worker top --url http://10.0.0.7:8083 --interval 5
+    worker top --once --json | jq '.tasks[] | {skill, progress, seconds_left}'
+
+    \b
+    Exit codes:
+      0    it has looked
+      1    no worker answers there
+      2    the command is wrong
+      130  Ctrl+C ended it (128 + the signal's number)
+    """
+    from avtomatika_worker.cli.top import top_command
+
+    top_command(url, interval=interval, once=once, as_json=as_json)
 
 
 @main.command()

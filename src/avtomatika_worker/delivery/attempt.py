@@ -147,8 +147,8 @@ async def _send_result(delivery: Delivery, result: TaskResult, store: Store, wor
     if reply.status == "ignored":
         reason = reply.reason or reply.message
         kept = "; it is kept, in case the task is handed out again" if follows is Fate.KEPT else ""
-        facts = {"action": "result_ignored", "kept": bool(kept)}
-        _log.info("%s ignored by %s: %s%s", delivery.name, delivery.link.url, reason, kept, extra=facts)
+        text, args = "%s ignored by %s: %s%s", (delivery.name, delivery.link.url, reason, kept)
+        _log.info(text, *args, extra={"action": "result_ignored"})
     return follows
 
 

@@ -48,6 +48,10 @@ class HealthProbe:
                 "running": state.slots_running,
                 "polling": state.slots_polling,
             },
+            "skills": [
+                {"name": name, "available": name in state.available_skills, "hot": name in state.hot_skills}
+                for name in self.tasks.skills
+            ],
             "tasks": self.tasks.running.overview(),
             "adopted": self.tasks.adoption.total,
             "links": [

@@ -72,6 +72,7 @@ class TaskRunner:
     ) -> None:
         self._monotonic = world.monotonic
         self.slots = slots
+        self.skills: tuple[str, ...] = publisher.skills
         self.running: RunningTasks = RunningTasks(world)
         self._settings = settings
         self._pipeline = pipeline

@@ -117,6 +117,11 @@ class StatePublisher:
             self._publication = self._loop.call_later(PUBLISH_AFTER, self._publish)
 
     @property
+    def skills(self) -> tuple[str, ...]:
+        """All skills of the worker."""
+        return self._catalogued.skills
+
+    @property
     def startable_skills(self) -> tuple[str, ...]:
         """The skills of which another task could start now."""
         return self._limiter.available(self._catalogued.skills)
