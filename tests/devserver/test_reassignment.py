@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from avtomatika_worker.devserver import PRODUCTION_LIKE
@@ -40,6 +42,19 @@ async def test_a_result_after_the_timeout_counts_only_where_the_task_keeps_its_i
     assert job.state == "queued"
     assert (await worker.result(task)).json["status"] == status
     assert job.state == ("finished" if status == "accepted" else "queued")
+
+
+async def test_a_poll_that_waits_gets_one_of_the_tasks_that_are_due_in_one_moment(start: Start) -> None:
+    orchestrator, worker = await start(PRODUCTION_LIKE, clock=lambda: 1e9, lease=10_000, poll_time=20.0)
+    jobs = [orchestrator.submit("echo") for _ in range(3)]
+    before = {(await worker.task())["task_id"] for _ in jobs}
+    async with asyncio.TaskGroup() as group:
+        polls = [group.create_task(worker.task()) for _ in range(2)]
+        await orchestrator.wait_for(lambda: orchestrator.workers[worker.worker_id].polls == len(polls))
+        orchestrator.clock_offset = 300
+    assert sorted(job.state for job in jobs) == ["queued", "running", "running"]
+    assert before.isdisjoint({poll.result()["task_id"] for poll in polls})
+    assert {poll.result()["task_id"] for poll in polls} <= {job.task_id for job in jobs}
 
 
 async def test_a_short_timeout_is_exact(start: Start) -> None:

@@ -100,7 +100,9 @@ class ClockJump:
         if self.orchestrator is None:
             world.machine.wall_ahead += self.seconds
         else:
-            world.orchestrators[self.orchestrator].embedded.clock_offset += self.seconds
+            orchestrator = world.orchestrators[self.orchestrator]
+            offset = orchestrator.embedded.clock_offset + self.seconds
+            orchestrator.loop.call_soon(setattr, orchestrator.embedded, "clock_offset", offset)
 
 
 @dataclass(frozen=True)

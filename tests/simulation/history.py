@@ -35,6 +35,7 @@ class History:
     violations: list = field(default_factory=list)
     given_up: list = field(default_factory=list)
     lives: list = field(default_factory=list)
+    adopted: set = field(default_factory=set)
     cancelled: dict = field(default_factory=dict)
     closed: bool = False
     on_end: object = None

@@ -87,14 +87,9 @@ def _must_finish(scenario, job):
         return False
     if scenario.settings.get("lease_lost_after") is not None:
         return False
-    if scenario.options.get("reassign_running") and work_of(job) > scenario.options["task_timeout"] / 2:
+    if scenario.options.get("reassign_running") and job.work > scenario.options["task_timeout"] / 2:
         return False  # it may have been handed out too often
     return not any(_may_end_a_job(each) for each in scenario.faults)
-
-
-def work_of(job):
-    """Return the seconds that a job takes, at least."""
-    return job.params.get("seconds", 0.0) * job.params.get("events", 1)
 
 
 def _may_end_a_job(fault):
@@ -142,7 +137,7 @@ def _of_restarts(simulation, number, orchestrator):
     back = restarts[0].at + restarts[0].seconds
     came = [call.time - START for call in orchestrator.embedded.requests if call.call == "register"]
     soon = simulation.scenario.settings["heartbeat_interval"] + LONGEST_PAUSE
-    if not any(back <= each <= back + soon for each in came):
+    if simulation.schedule.now > back + soon and not any(back <= each <= back + soon for each in came):
         yield f"{orchestrator.name} was back after {back:.1f} s, and the worker did not register: {came}"
 
 
@@ -185,11 +180,11 @@ def _of_the_end(simulation, settled):
     known = {message.task_id for message in disk.rows.values()}
     for record in simulation.records.values():
         known |= {each.message["task_id"] for each in record.results_received}
-        if record.results_received:
-            known.add(record.job_id)  # the result of work that was handed out again goes under the newest id
+        if record.results_received and record.job_id in history.adopted:  # it goes under the newest id
+            known |= {record.job_id, *(run.task_id for run in history.runs if run.job_id == record.job_id)}
     given_up = " ".join(history.given_up)
     for run in history.runs:
-        is_known = not known.isdisjoint({run.task_id, run.job_id}) or run.task_id in given_up
+        is_known = run.task_id in known or run.task_id in given_up
         if run.how == "ended" and run.life == machine.life and not is_known:
             yield f"the result of {run.task_id} ({run.job_id}) is nowhere"
     jobs = {run.task_id: run.job_id for run in history.runs}
@@ -229,7 +224,7 @@ def _where_nothing_goes_wrong(simulation):
             continue
         if (run.ended or history.clock()) - cancelled > interval + 4.0:
             yield f"{run.task_id} goes on for {run.ended - cancelled:.1f} s after it was cancelled"
-    work = sum(map(work_of, scenario.jobs)) * (4 if scenario.options.get("reassign_running") else 1)
+    work = scenario.work * (4 if scenario.options.get("reassign_running") else 1)
     if "rate_limits" not in scenario.options and history.clock() > 180.0 + work + 3 * len(scenario.jobs):
         yield f"it took {history.clock():.0f} s although nothing went wrong"
     for orchestrator in simulation.orchestrators:

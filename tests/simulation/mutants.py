@@ -65,15 +65,15 @@ MUTANTS = (
     Mutant(
         "a result is taken off the disk before it is delivered",
         "delivery/outbox.py",
-        "                delay = await attempt(delivery, self._keeper)\n                if delay is None:",
+        "                delay = await attempt(delivery, self._keeper, self.works)",
         "                self._keeper.forget(delivery.row)\n"
-        "                delay = await attempt(delivery, self._keeper)\n                if delay is None:",
+        "                delay = await attempt(delivery, self._keeper, self.works)",
     ),
     Mutant(
         "what is delivered stays on disk",
         "delivery/outbox.py",
-        "            self._keeper.forget(done.row)\n",
-        "",
+        "            if delivery.row is not None:\n                self._keeper.forget(delivery.row)",
+        "            pass",
     ),
     Mutant(
         "a result that fails is not tried again",
@@ -84,8 +84,8 @@ MUTANTS = (
     Mutant(
         "who waits is not woken by what is published",
         "threadsafe.py",
-        "            waiting = self._next_version()\n        _wake_all(waiting)\n\n    def touch",
-        "            self._next_version()\n\n    def touch",
+        "            self._value = value\n            waiting = self._next_version()\n        _wake_all(waiting)",
+        "            self._value = value\n            self._next_version()",
     ),
     Mutant(
         "a message is signed once, and sent again as it is",
@@ -96,8 +96,8 @@ MUTANTS = (
     Mutant(
         "heartbeats list task ids",
         "tasks/running.py",
-        "return (running.task.job_id for running in self._tasks.values())",
-        "return (running.task.task_id for running in self._tasks.values())",
+        "return (running.task.job_id for running in self._tasks)",
+        "return (running.task.task_id for running in self._tasks)",
     ),
     Mutant(
         "a registration follows the offline heartbeat",
@@ -114,8 +114,8 @@ MUTANTS = (
     Mutant(
         "a task's result does not wait for its events",
         "tasks/runner.py",
-        "free=free, before=events.close)",
-        "free=free)",
+        "free=free, before=close, older_ids=older)",
+        "free=free, older_ids=older)",
     ),
     Mutant(
         "cancellations over the WebSocket and with heartbeats are ignored",

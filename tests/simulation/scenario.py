@@ -24,6 +24,11 @@ class Job:
     cancelled_after: float | None = None
     deadline: float | None = None
 
+    @property
+    def work(self):
+        """The seconds that it takes."""
+        return self.params.get("seconds", 0.0) * self.params.get("events", 1)
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -35,6 +40,11 @@ class Scenario:
     faults: tuple[Any, ...]
     settings: dict[str, Any] = field(hash=False)
     options: dict[str, Any] = field(hash=False, default_factory=dict)
+
+    @property
+    def work(self):
+        """The seconds that all jobs take, one after the other."""
+        return sum(each.work for each in self.jobs)
 
     def __str__(self):
         lines = [f"seed {self.seed}: orchestrators {', '.join(self.versions)}; {self.settings}; {self.options}"]

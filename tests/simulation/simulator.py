@@ -99,7 +99,9 @@ class Simulation:
             self.loop.call_later(fault.at, self._strike, fault)
         self._go_on(lambda: False, SPAN)
         self._heal()
-        settled = self._go_on(self._is_settled, self.schedule.now + SETTLES_WITHIN)
+        # What is handed out again while it runs may be done as often as an orchestrator tries.
+        again = 4 * self.scenario.work if self.scenario.options.get("reassign_running") else 0.0
+        settled = self._go_on(self._is_settled, self.schedule.now + SETTLES_WITHIN + again)
         self.history.note("everything has settled" if settled else "VIOLATION: it has not settled")
         self.machine.request_shutdown()
         self._go_on(lambda: self.machine.ended, self.schedule.now + STOPS_WITHIN)
@@ -153,6 +155,7 @@ class Simulation:
             and all(each.state.final for each in self.records.values())
             and not self.machine.ended
             and self.machine.engine is not None
+            and all(each.known.is_open for each in self.machine.engine.links)
             and self.machine.engine.outbox.depth == 0
             and not len(self.machine.engine.tasks.running)
         )

@@ -1,5 +1,6 @@
 """A worker in a simulated world: whatever goes wrong there, what must be true of it is, and a seed replays exactly."""
 
+import ast
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from simulation.command import run, shrunk
 from simulation.faults import Answers, Crash, Partition, Redeployed
+from simulation.mutants import MUTANTS, SOURCE
 from simulation.scenario import Job, Scenario, draw
 
 TESTS = Path(__file__).parents[1]
@@ -88,6 +90,13 @@ def test_what_fails_is_shrunk_to_the_least_and_printed_as_a_story(forgetful):
     assert len(least.scenario.faults) < len(lossy.faults)
     assert "the worker is killed" in least.story
     assert "VIOLATION" in least.story
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_a_mutant_can_still_be_made(mutant):
+    text = (SOURCE / mutant.file).read_text("utf-8")
+    assert text.count(mutant.old) == 1
+    ast.parse(text.replace(mutant.old, mutant.new))
 
 
 def test_scenarios_are_of_their_seed():
