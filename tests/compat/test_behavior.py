@@ -130,6 +130,7 @@ async def test_an_event_of_the_workers_own_arrives() -> None:
 
 async def test_an_event_of_the_workers_own_goes_to_all_orchestrators() -> None:
     worker = Worker()
+    worker.skill("idle")(lambda: {})
     async with EmbeddedOrchestrator() as second:
         listed = [{"url": second.url, "token": second.token, "priority": 2}]
         config = worker.config
@@ -139,10 +140,10 @@ async def test_an_event_of_the_workers_own_goes_to_all_orchestrators() -> None:
             settings = worker.load_settings({"WORKER_ID": "w1", "WORKER_RESULT_DURABILITY": "off"})
             main = asyncio.create_task(worker.main(settings, health_check=False))
             both = (first, second)
-            await asyncio.gather(*(each.wait_for_worker("w1") for each in both))
-            worker.emit_event({"event_type": "alert", "payload": {"n": 1}})
-            for each in both:
-                await each.wait_for(lambda each=each: any(call.call == "event" for call in each.requests))
+            for call in ("poll", "event"):  # a poll comes once the worker knows that it is registered
+                for each in both:
+                    await each.wait_for(lambda each=each, call=call: any(seen.call == call for seen in each.requests))
+                worker.emit_event({"event_type": "alert", "payload": {"n": 1}})
             await worker.shutdown()
             await main
 
