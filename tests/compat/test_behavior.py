@@ -130,20 +130,20 @@ async def test_an_event_of_the_workers_own_arrives() -> None:
 
 async def test_an_event_of_the_workers_own_goes_to_all_orchestrators() -> None:
     worker = Worker()
-    worker.skill("idle")(lambda: {})
     async with EmbeddedOrchestrator() as second:
         listed = [{"url": second.url, "token": second.token, "priority": 2}]
         config = worker.config
 
         async with EmbeddedOrchestrator() as first:
             config.ORCHESTRATORS = [{"url": first.url, "token": first.token}, *listed]
-            settings = worker.load_settings({"WORKER_ID": "w1", "WORKER_RESULT_DURABILITY": "off"})
-            main = asyncio.create_task(worker.main(settings, health_check=False))
+            environ = {"WORKER_ID": "w1", "WORKER_RESULT_DURABILITY": "off", "HEARTBEAT_INTERVAL": "0.1"}
+            main = asyncio.create_task(worker.main(worker.load_settings(environ), health_check=False))
             both = (first, second)
-            for call in ("poll", "event"):  # a poll comes once the worker knows that it is registered
-                for each in both:
-                    await each.wait_for(lambda each=each, call=call: any(seen.call == call for seen in each.requests))
-                worker.emit_event({"event_type": "alert", "payload": {"n": 1}})
+            for each in both:  # a heartbeat comes once the worker knows that it is registered
+                await each.wait_for(lambda each=each: any(call.call == "heartbeat" for call in each.requests))
+            worker.emit_event({"event_type": "alert", "payload": {"n": 1}})
+            for each in both:
+                await each.wait_for(lambda each=each: any(call.call == "event" for call in each.requests))
             await worker.shutdown()
             await main
 
