@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, TypeGuard
 
 
@@ -34,3 +34,13 @@ def is_collection(value: object) -> TypeGuard[Collection[Any]]:
 def as_any(value: object) -> Any:
     """Return a value for checks at runtime: users' code may break the promise of its annotation."""
     return value
+
+
+def is_iterator(value: object) -> TypeGuard[Iterator[Any]]:
+    """Whether a value is an iterator, a generator for one."""
+    return isinstance(value, Iterator)
+
+
+def is_async_iterator(value: object) -> TypeGuard[AsyncIterator[Any]]:
+    """Whether a value is an async iterator."""
+    return isinstance(value, AsyncIterator)

@@ -11,6 +11,7 @@ import pytest
 
 APP = '''
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -54,6 +55,19 @@ async def write(text: str, files: TaskFiles):
 
 
 @worker.skill
+async def compose(words: int) -> AsyncIterator[str]:
+    for number in range(words):
+        yield f"word{number} "
+        await asyncio.sleep(0.01)
+
+
+@worker.skill
+def points(count: int) -> Iterator[dict[str, int]]:
+    for x in range(count):
+        yield {"x": x}
+
+
+@worker.skill
 async def wait(ctx: TaskContext):
     ctx.send_progress(0.1, "begun")
     await asyncio.sleep(100)
@@ -76,6 +90,20 @@ def test_call_prints_events_progress_and_the_result_as_they_come(command):
     assert re.fullmatch(r"success in \d+\.\d\d s", lines[2])
     assert json.loads("\n".join(lines[3:])) == {"pixels": 20}
     assert "\x1b" not in done.stdout
+
+
+def test_call_prints_a_stream_as_it_comes_and_not_again_as_the_result(command):
+    done = command("call", "--app", "app:worker", "compose", "-p", "words=20")
+    text, status = done.stdout.splitlines()
+    assert text == "".join(f"word{number} " for number in range(20))
+    assert re.fullmatch(r"success in \d+\.\d\d s", status)
+
+
+def test_call_prints_items_a_line_each_and_json_prints_the_result_alone(command):
+    lines = command("call", "--app", "app:worker", "points", "-p", "count=2").stdout.splitlines()
+    assert lines[:2] == [' chunk  {"x": 0}', ' chunk  {"x": 1}']
+    done = command("call", "--app", "app:worker", "points", "-p", "count=2", "--json")
+    assert json.loads(done.stdout)["data"] == {"result": [{"x": 0}, {"x": 1}]}
 
 
 def test_params_come_from_a_file_the_json_and_single_fields_and_the_later_win(command, project):
@@ -172,7 +200,7 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "may end as needs_review" in shown.stdout
     assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
     reported = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
-    assert [skill["name"] for skill in reported] == ["resize", "refuse", "write", "wait"]
+    assert [skill["name"] for skill in reported] == ["resize", "refuse", "write", "compose", "points", "wait"]
     assert reported[0]["input_schema"]["required"] == ["width", "url"]
     page = command("skills", "--app", "app:worker", "--markdown").stdout
     assert page.startswith("# Skills\n\n## `resize`\n\nResize a picture.\n")

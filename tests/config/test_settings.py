@@ -247,7 +247,7 @@ def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -
         ('[{"url": "http://a", "priority": true}]', "Expected `int | null`, got `bool` - at `$[0].priority`"),
         (
             '[{"url": "http://a", "prio": 1}]',
-            "priority, weight, token, token_fallback, secret_key: Object contains unknown field `prio` - at `$[0]`",
+            "token, token_fallback, secret_key, rate_limit: Object contains unknown field `prio` - at `$[0]`",
         ),
         ('[{"url": "a"}]', "must be a URL such as http://host:8080 or https://host/prefix - at `$[0].url`"),
         ('[{"url": "http://a", "token": "x y"}]', "(it is sent in an HTTP header) - at `$[0].token`"),

@@ -114,6 +114,14 @@ def make_worker(gates: Gates) -> Worker:
         return {"through": gate}
 
     @worker.skill()
+    async def speak(gate: str) -> AsyncIterator[str]:
+        """Speak, wait, and speak on."""
+        yield "to be "
+        yield "<b>or</b> "
+        await gates.passed(gate)
+        yield "not"
+
+    @worker.skill()
     async def fail(kind: Literal["input", "permanent", "transient"], secret: str | None = None) -> None:
         """Fail."""
         if kind == "input":
@@ -447,6 +455,26 @@ async def test_a_running_task_shows_progress_events_and_logs_as_they_come(page: 
     await expect(details.locator(".outcome")).to_contain_text("through")
     await expect(details.locator("[data-fact=duration]")).to_contain_text("s")
     await expect(row).to_contain_text("done")
+
+
+async def test_a_stream_is_shown_joined_as_it_grows_with_its_pace_and_its_chunks_folded(
+    page: Page, bench: Bench
+) -> None:
+    await open_skill(page, "speak")
+    await at(page, "$.gate").locator("textarea").fill("speech")
+    await run(page)
+    stream = page.locator(".details pre.stream")
+    await expect(stream).to_have_text("to be <b>or</b> ")
+    await expect(page.locator(".details .badge.running")).to_be_visible()
+    bench.gates.open("speech")
+    await expect(stream).to_have_text("to be <b>or</b> not")
+    await ran(page)
+    await expect(page.locator(".details")).to_contain_text("first chunk after")
+    await expect(page.locator(".details")).to_contain_text("tokens/s")
+    chunk = page.locator(".details li").get_by_text("not", exact=True)
+    await expect(chunk).to_be_hidden()
+    await page.get_by_text("Chunks as they came").click()
+    await expect(chunk).to_be_visible()
 
 
 async def test_tasks_of_others_appear_too(page: Page, bench: Bench) -> None:

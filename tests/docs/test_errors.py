@@ -91,7 +91,7 @@ DEFINITIONS: dict[str, Callable[[], object]] = {
     "schema-text": lambda: register("a", input_schema="string"),
     "events": lambda: register("a", events=["alert"]),
     "event": lambda: register("a", events={"alert": int}),
-    "generator": lambda: register(func=generates),
+    "generator": lambda: register(func=generates, events={"chunk": {"type": "object"}}),
     "class": lambda: register("a", func=Opaque),
     "timeout": lambda: register("a", timeout="5"),
     "metadata": lambda: register("a", limits=Opaque()),

@@ -142,6 +142,15 @@ class Webhooks:
         wanted = (job_id, f"worker_event:{event_type}")
         return [call["result"] for call in self._calls if (call["job_id"], call["event"]) == wanted]
 
+    async def until_events(self, job_id: str, event_type: str, count: int, *, timeout: float = 10.0) -> None:
+        """Wait for so many events of a type."""
+        async with asyncio.timeout(timeout), self._came:
+            await self._came.wait_for(lambda: len(self.events(job_id, event_type)) >= count)
+
+    def ended_last(self, job_id: str) -> bool:
+        """Return whether the end of a job is the last thing that was reported of it."""
+        return [call["event"] for call in self._calls if call["job_id"] == job_id][-1] in ENDS
+
     def _end(self, job_id: str) -> str | None:
         return next((call["event"] for call in self._calls if call["job_id"] == job_id and call["event"] in ENDS), None)
 

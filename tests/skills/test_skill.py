@@ -191,9 +191,10 @@ class Frames:
     [async_frames, frames, functools.partial(async_frames), Frames()],
     ids=["async", "sync", "partial", "object"],
 )
-def test_generators_are_refused(func: Callable[..., Any]) -> None:
-    with pytest.raises(SkillDefinitionError, match="generator"):
-        define(func, "frames")
+def test_generators_stream(func: Callable[..., Any]) -> None:
+    skill = compiled(func, "frames")
+    assert skill.stream is not None
+    assert skill.is_async is (func is not frames)
 
 
 def test_what_cannot_be_called_is_refused() -> None:

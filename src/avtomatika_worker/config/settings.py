@@ -65,7 +65,7 @@ class Settings(ScalingSettings, SecuritySettings):
         "ORCHESTRATORS_CONFIG",
         structured.orchestrators(),
         "JSON list of orchestrators, objects with `url`, `priority` (1; lower is polled first), `weight` (1), `token`,"
-        " `token_fallback` and `secret_key`; replaces `ORCHESTRATOR_URL`.",
+        " `token_fallback`, `secret_key` and `rate_limit`; replaces `ORCHESTRATOR_URL`.",
         default=(),
         secret=True,
     )
@@ -335,6 +335,7 @@ class Settings(ScalingSettings, SecuritySettings):
                 # The worker's fallback belongs to the worker's token, not to an orchestrator's own.
                 token_fallback=each.token_fallback or (None if each.token else self.token_fallback),
                 secret_key=each.secret_key or self.orchestrator_secret_key,
+                rate_limit=each.rate_limit or self.orchestrator_rate_limit,
             )
             for each in ordered
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from avtomatika_worker.config.kinds import Kind, check_token, parse_url
+from avtomatika_worker.config.kinds import Kind, check_token, parse_url, read_call_limit
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 _T = TypeVar("_T")
@@ -26,7 +26,7 @@ class OrchestratorSettings:
 
     ``priority``: lower numbers are polled first. ``weight``: the share of polls among equals. ``token``: its own
     token; None means the worker's. ``token_fallback`` is tried when that one is refused. ``secret_key``: the key it
-    signs tasks with.
+    signs tasks with. ``rate_limit``: the calls that it takes, as in ``ORCHESTRATOR_RATE_LIMIT``.
     """
 
     url: str
@@ -35,6 +35,7 @@ class OrchestratorSettings:
     token: str | None = field(default=None, repr=False)
     token_fallback: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
+    rate_limit: str | None = None
 
 
 # ------------------------------------------------------------------------------------------ the objects in lists
@@ -48,6 +49,7 @@ class _Orchestrator(msgspec.Struct, forbid_unknown_fields=True):
     token: _Text | None = None
     token_fallback: _Text | None = None
     secret_key: _Text | None = None
+    rate_limit: _Text | None = None
 
 
 class _Device(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +79,8 @@ def orchestrators() -> Kind:
             for name, token in (("token", each.token), ("token_fallback", each.token_fallback)):
                 if token is not None:
                     _check_at(f"$[{index}].{name}", check_token, token)
+            if each.rate_limit is not None:
+                _check_at(f"$[{index}].rate_limit", read_call_limit, each.rate_limit)
         urls = [each.url.rstrip("/") for each in value]
         twice = sorted({url for url in urls if urls.count(url) > 1})
         if twice:

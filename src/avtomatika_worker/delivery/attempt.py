@@ -17,6 +17,7 @@ from avtomatika_worker.errors import (
     WorkerError,
 )
 from avtomatika_worker.execution.report import replace_refused, replace_unsendable
+from avtomatika_worker.link.call_budgets import KindBudget
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
@@ -60,6 +61,11 @@ class Delivery:
     def age(self) -> float:
         """Seconds since it was made, whatever the machine's clock is set to meanwhile."""
         return max(0.0, self.link.world.steady() - self.since)
+
+    @property
+    def budget(self) -> KindBudget:
+        """What the orchestrator takes of its kind: one kind's limit never holds the other back."""
+        return self.link.events if isinstance(self.message, Event) else self.link.results
 
     @property
     def name(self) -> str:
@@ -198,7 +204,7 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
     limited = isinstance(error, RejectedError) and error.rate_limited
     _count(delivery, "limited" if limited else "failed")
     if limited:
-        delivery.link.hold_results(delay)
+        delivery.budget.hold(delay)
     delivery.link.faults.log(
         _log,
         logging.WARNING,

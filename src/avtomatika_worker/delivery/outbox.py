@@ -213,7 +213,7 @@ class Outbox:
 
     async def events_settled(self, link: Link, task_id: str, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all events of a task are delivered; return whether they are."""
-        return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
+        return await self._until(lambda: not self.events_wait(link, task_id), timeout)
 
     async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
         until = self._world.monotonic() + timeout
@@ -225,9 +225,10 @@ class Outbox:
             seen = await self._inbox.changed(seen, left)
         return True
 
-    def _waits(self, lane: Hashable) -> bool:
+    def events_wait(self, link: Link, task_id: str) -> bool:
+        """Whether events of a task wait for another attempt: none can go out before them."""
         with self._lock:
-            return lane in self._lanes
+            return events_lane(link, task_id) in self._lanes
 
     # ------------------------------------------------------------------------------------------------ first attempts
 
@@ -285,7 +286,7 @@ class Outbox:
                 self._keeper.forget(delivery.row)
 
     def _must_wait(self, delivery: Delivery) -> bool:
-        if self._closed or delivery.link.results_held_for() > 0:
+        if self._closed or delivery.budget.held_for() > 0:
             return True
         if not self._backlogs:
             return False
@@ -360,23 +361,24 @@ class Outbox:
         while not isinstance(delay, Fate) and not delivery.discarded:
             # Only then the dialect is known, and the orchestrator knows the worker.
             await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
-            await self._pause(link, delay)
+            await self._pause(delivery, delay)
             await keep(delivery, self._keeper)
             async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
-                held = link.results_held_for()
+                held = delivery.budget.held_for()
                 delay = held or await attempt(delivery, self._keeper, self.works)
             if not isinstance(delay, Fate) and delivery.age > self._max_age:
                 self._give_up(delivery)
                 break
         return delay if isinstance(delay, Fate) else Fate.SETTLED
 
-    async def _pause(self, link: Link, delay: float) -> None:
+    async def _pause(self, delivery: Delivery, delay: float) -> None:
         """Wait, but only a moment when contact is back meanwhile."""
+        link = delivery.link
         seen = link.contacts.version
         until = self._world.monotonic() + delay
         if await link.contacts.changed(seen, delay) != seen:
             await asyncio.sleep(min(self._world.random.random(), max(0.0, until - self._world.monotonic())))
-        await asyncio.sleep(link.results_held_for())
+        await asyncio.sleep(delivery.budget.held_for())
 
     def _give_up(self, delivery: Delivery) -> None:
         self.expired += 1

@@ -304,7 +304,7 @@ class Orchestrator:
             return "contract_violation_error"
         now = self._clock()
         if job is not None:
-            job.add_event(message)
+            job.add_event(message, now)
             if message["event_type"] == PROGRESS_EVENT and job.state is JobState.RUNNING:
                 self._progressed(job, as_object(message.get("payload")), now)
                 return "event_accepted"

@@ -21,6 +21,7 @@ from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.dialects import NEWEST, Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
+from avtomatika_worker.skills.chunks import ChunkKind
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.type_hints import name_of
 
@@ -51,6 +52,18 @@ class EventSink(Protocol):
 
     def room(self) -> Generator[Any, None, None]:
         """Wait, in the main loop, until there is room for another event."""
+        ...
+
+    def chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
+        """Take a chunk of a stream, of so many bytes; return whether there is room for another."""
+        ...
+
+    async def chunk_room(self) -> None:
+        """Wait, on the loop of whoever sends chunks, until there is room for another."""
+        ...
+
+    def wait_for_chunk_room(self, stopped: Callable[[], bool]) -> None:
+        """Wait for that in a thread, unless the stream is ``stopped``."""
         ...
 
 
@@ -201,6 +214,21 @@ class Controls:
             self._sink.event(event_type, plain, known)
             await Sent(accepted=True, room=self._sink.room)
         return None
+
+    # ------------------------------------------------------------------------------------------ chunks of a stream
+
+    def send_chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
+        """Send a chunk, checked already; return whether there is room for another. From any thread."""
+        return self._sink.chunk(kind, data, size)
+
+    async def chunk_room(self) -> None:
+        """Wait until there is room for another chunk."""
+        await self._sink.chunk_room()
+
+    def wait_for_chunk_room(self) -> None:
+        """Wait for that in a thread. Raises `TaskCancelledError` once the task should stop."""
+        self._sink.wait_for_chunk_room(lambda: self.cancelling.reason is not None)
+        self.ctx.raise_if_cancelled()
 
     def _complain(self, event_type: object, problem: str) -> None:
         _log.error(

@@ -19,6 +19,7 @@ from avtomatika_worker.errors import (
     UntrustedTaskError,
 )
 from avtomatika_worker.link.access_tokens import token_renewed
+from avtomatika_worker.link.call_budgets import KindBudget
 from avtomatika_worker.link.clock import Clock
 from avtomatika_worker.link.credentials import Credentials, make_nonces
 from avtomatika_worker.link.isolation import contained
@@ -56,7 +57,7 @@ class Link:
     ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
     ``contacts`` is touched by each registration; ``breaks`` counts the breaks of contact, ``polled`` is whether a poll
     was answered since the last registration. ``url``, the orchestrator's base URL, names the link in logs, ``label`` in
-    metrics.
+    metrics. ``events`` and ``results`` are the budgets for these.
 
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
     what they share is guarded by a lock that is never held while waiting.
@@ -77,6 +78,9 @@ class Link:
         self.telemetry: Telemetry = telemetry
         self.faults: LogThrottle = LogThrottle(world.monotonic)
         self.event_tokens: TokenBucket = TokenBucket(settings.event_rate)
+        silence = settings.calls.rate_limit_floor
+        self.events: KindBudget = KindBudget(settings.rate_limit, silence, world.monotonic)
+        self.results: KindBudget = KindBudget(settings.rate_limit, silence, world.monotonic)
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
         self.clock: Clock = Clock(settings.url, wall=world.wall, steady=world.steady)
@@ -100,7 +104,6 @@ class Link:
         self._announced: str | None = None
         self._unfamiliar: str | None = None
         self._date_header: str | None = None
-        self._results_held_until = 0.0
         self._lost_at = 0.0
         self._registration_failed = False
         self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
@@ -139,16 +142,6 @@ class Link:
         headers = codec.headers(token, self.dialect)
         span = self.telemetry.tracing.carrier()
         return {**headers, **span} if span else headers
-
-    def hold_results(self, seconds: float) -> None:
-        """Send no results for a while: the orchestrator asked for that."""
-        until = self.world.monotonic() + seconds
-        with self._lock:
-            self._results_held_until = max(self._results_held_until, until)
-
-    def results_held_for(self) -> float:
-        """Return the seconds for which no results go out."""
-        return max(0.0, self._results_held_until - self.world.monotonic())
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -272,12 +265,14 @@ class Link:
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
+        with self.results.call():
+            return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed afresh. Raises as `send_result` does."""
-        return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
+        with self.events.call():
+            return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
     @contained
     async def ask(

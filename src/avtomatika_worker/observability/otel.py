@@ -172,6 +172,10 @@ class OtelRecorder(Recorder):
         """Record a time in a histogram."""
         self._histograms[metric].record(seconds, dict(zip(metric.labels, labels, strict=True)))
 
+    def record(self, metric: Metric, value: float, *labels: str) -> None:
+        """Record a value in a histogram of anything but times."""
+        self.time(metric, value, *labels)
+
     def close(self) -> None:
         """Stop reporting gauges: their worker has stopped, but the instruments stay."""
         self._closed = True

@@ -22,8 +22,9 @@ from avtomatika_worker.devserver import (
     Progress,
 )
 from avtomatika_worker.testing.contract_check import assert_contract
-from avtomatika_worker.testing.harness import RunningTask, StartHarness, WorkerHarness
+from avtomatika_worker.testing.harness import StartHarness, WorkerHarness
 from avtomatika_worker.testing.result import SeenError, SeenEvent, SkillResult
+from avtomatika_worker.testing.task_handle import RunningTask
 
 __all__ = [
     "PRODUCTION_LIKE",

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.skills.chunks import ChunkKind
 
 
 def notify(controls: Controls, verb: str, arguments: list[Any]) -> None:
@@ -47,11 +48,16 @@ def _progress(controls: Controls, progress: float, message: str) -> None:
     controls.report_progress(progress, message)
 
 
+def _chunk(controls: Controls, kind: str, data: Any, size: int) -> None:
+    controls.send_chunk(ChunkKind(kind), data, size)
+
+
 def _forget_hot(controls: Controls, name: str) -> None:
     controls.hot.remove(name)
 
 
 _NOTICES: Final[dict[str, Callable[..., object]]] = {
+    "chunk": _chunk,
     "progress": _progress,
     "message": Controls.say,
     "cost": Controls.add_cost,
@@ -60,6 +66,7 @@ _NOTICES: Final[dict[str, Callable[..., object]]] = {
     "returned": _note_returned,
 }
 _QUESTIONS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
+    "chunk_room": Controls.chunk_room,
     "event": Controls.relay_event,
     "directory": _directory,
     "upload_file": _upload_file,
