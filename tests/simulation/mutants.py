@@ -137,9 +137,9 @@ MUTANTS = (
     ),
     Mutant(
         "after a 429 no result goes out any more",
-        "link/link.py",
-        "return max(0.0, self._results_held_until - self.world.monotonic())",
-        "return 60.0 if self._results_held_until else 0.0",
+        "link/call_budgets.py",
+        "return max(0.0, self._held_until - now, self.must_wait(now))",
+        "return 60.0 if self._held_until else 0.0",
     ),
     Mutant(
         "a task that comes again runs again",
