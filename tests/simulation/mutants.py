@@ -84,8 +84,8 @@ MUTANTS = (
     Mutant(
         "who waits is not woken by what is published",
         "threadsafe.py",
-        "            self._value = value\n            waiting = self._next_version()\n        _wake_all(waiting)",
-        "            self._value = value\n            self._next_version()",
+        "        waiting, self._waiting = self._waiting, set()\n        return waiting",
+        "        return set()",
     ),
     Mutant(
         "a message is signed once, and sent again as it is",

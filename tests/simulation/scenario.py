@@ -59,7 +59,7 @@ def draw(seed):
     mode = lot.choice(["FAILOVER", "ROUND_ROBIN"])
     served = 1 if mode == "FAILOVER" else len(versions)  # the others only stand in
     jobs = tuple(_job(lot, number, served) for number in range(lot.randint(3, 25)))
-    struck = faults.draw(lot, lot.choice([0, 1, 2, 3, 5, 8]), len(versions), SPAN)
+    struck = faults.draw(lot, lot.choice([0, 0, 1, 2, 3, 5, 8]), len(versions), SPAN)
     settings = {
         "max_concurrent_tasks": lot.choice([1, 2, 5, 10]),
         "heartbeat_interval": lot.choice([5.0, 10.0, 20.0]),
@@ -93,6 +93,6 @@ def _job(lot, number, orchestrators):
         params |= {"events": lot.randint(1, 12), "seconds": round(lot.uniform(0.0, 1.0), 3)}
     if skill == "flaky":
         params["failures"] = lot.randint(0, 3)
-    cancelled = round(lot.uniform(0.0, 5.0), 3) if lot.random() < 0.1 else None
+    cancelled = round(lot.uniform(0.0, 5.0), 3) if lot.random() < 0.2 else None
     deadline = round(lot.uniform(1.0, 60.0), 3) if lot.random() < 0.05 else None
     return Job(at, which, skill, params, cancelled, deadline)

@@ -43,12 +43,10 @@ def test_the_first_seeds_hold():
 
 
 def test_a_seed_replays_exactly():
-    ended = simulated("--seeds", "2", "--first", "7", "--twice")
+    seeds, figures = ("--seeds", "2", "--first", "7", "--story"), re.compile(r"; [\d.]+ s$")
+    ended, again = simulated(*seeds, "--twice"), simulated(*seeds)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    again = simulated("--seeds", "2", "--first", "7", "--story")
-    figures = re.compile(r"; [\d.]+ s$")
-    once_more = simulated("--seeds", "2", "--first", "7", "--story")
-    assert figures.sub("", again.stdout.strip()) == figures.sub("", once_more.stdout.strip())
+    assert figures.sub("", ended.stdout.strip()) == figures.sub("", again.stdout.strip())
     assert "skill of" in again.stdout
 
 
