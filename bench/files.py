@@ -160,7 +160,8 @@ async def ours(url: str, directory: Path, count: int, up: bool) -> float:
 
     stores = StoreSettings(endpoint_url=url, access_key="a", secret_key="b", default_bucket=BUCKET)
     files = Files(directory / "payloads", stores)
-    task = files.for_task("job", "task", lambda _: None)
+    operations = files.for_task("job", "task", lambda _: None)
+    task = operations.files
     if up:
         root = await task.get_root()
         for name in _names(count):
@@ -173,7 +174,7 @@ async def ours(url: str, directory: Path, count: int, up: bool) -> float:
     else:
         await (task.upload_dir("", f"s3://{BUCKET}/ours/") if up else task.download_file(f"s3://{BUCKET}/ours/"))
     took = time.perf_counter() - began
-    await task.remove()
+    await operations.remove()
     files.close()
     return took
 
@@ -205,7 +206,7 @@ def _best(side: str, url: str, directory: Path, count: int, up: bool, rounds: in
     for _ in range(rounds):
         what = (side, url, str(directory), str(count), str(int(up)))
         command = (sys.executable, "-m", "bench.files", "--measure", *what)
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found.append(json.loads(output))
         for path in directory.glob("got-*"):
             path.unlink()
