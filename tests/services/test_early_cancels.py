@@ -62,3 +62,15 @@ async def test_of_one_orchestrator_it_stops_no_task_of_another(engine):
     assert not arrive(engine, "job-1", "task-1", other)
     assert not arrive(engine, "job-1", "task-2", other)
     assert arrive(engine, "job-1", "task-1")
+
+
+async def test_of_hand_outs_without_end_the_newest_are_remembered_and_the_work_is_done_once(engine):
+    for number in range(1000):
+        arrive(engine, "job-1", f"task-{number}")
+    (running,) = engine.tasks.running
+    assert running.task.task_id == "task-999"
+    assert len(running.ids) <= 100
+    assert engine.tasks.slots.running == 1
+    assert engine.tasks.adoption.total == 999
+    cancel(engine, "task-998")
+    assert engine.tasks.running.is_cancelled("task-999")

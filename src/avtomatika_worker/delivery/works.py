@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MOST_KEPT: Final = 64
 """Stale results that are kept at most ..."""
 
+MOST_IDS: Final = 4
+"""Ids that a result is tried under, the newest: as many as orchestrators give a task by default."""
+
 MOST_BYTES: Final = 16 * 2**20
 """... and their bytes; of more, the newest."""
 
@@ -89,7 +92,7 @@ class Works:
         if not isinstance(result, TaskResult) or (key := _key_of(result)) is None:
             return
         with self._lock:
-            self._under_way[key] = _UnderWay(delivery, (*older_ids, result.task_id))
+            self._under_way[key] = _UnderWay(delivery, (*older_ids, result.task_id)[-MOST_IDS:])
             older = self._stale.pop(key, None)
             if older is not None:
                 self._bytes -= older.delivery.size
@@ -114,7 +117,8 @@ class Works:
             if under_way is not None:
                 others = tuple(each for each in under_way.ids if each != task.task_id)
                 ids = (*others, task.task_id) if newest else (task.task_id, *others)
-                self._under_way[key] = _UnderWay(under_way.delivery, ids, (*under_way.hand_outs, task))
+                hand_outs = (*under_way.hand_outs, task)
+                self._under_way[key] = _UnderWay(under_way.delivery, ids[-MOST_IDS:], hand_outs[-MOST_IDS:])
                 return None
             stale = self._stale.pop(key, None)
             if stale is None:
@@ -161,8 +165,10 @@ class Works:
         """
         with self._lock:
             under_way = self._entry(delivery, result)
-            ids = () if under_way is None else under_way.ids[under_way.ids.index(result.task_id) + 1 :]
-            missed = [each for each in under_way.hand_outs if each.task_id in ids] if under_way is not None else []
+            ids = () if under_way is None else under_way.ids
+            if result.task_id in ids:  # else it was the oldest of too many
+                ids = ids[ids.index(result.task_id) + 1 :]
+            missed = [] if under_way is None else [each for each in under_way.hand_outs if each.task_id in ids]
         for task in missed:
             self.on_missed(delivery.link, task)
 

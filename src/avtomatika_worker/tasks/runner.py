@@ -16,6 +16,7 @@ from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery
 from avtomatika_worker.delivery.handover import Handover
 from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.delivery.works import MOST_IDS
 from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.encoding import EncodedOutcome
 from avtomatika_worker.execution.execution import Execution, Pipeline
@@ -245,7 +246,7 @@ class TaskRunner:
         try:
             result = await self._execute(running)
             running.finished = True
-            for task in running.hand_outs:
+            for task in running.hand_outs[-MOST_IDS:]:
                 self._recent.remember(running.link.url, task, result)
             # A skill that was given up keeps its slot until it has ended.
             free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
