@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery
 from avtomatika_worker.delivery.handover import Handover
@@ -50,7 +52,6 @@ class TaskSettings:
     """What running tasks is configured with. Times are in seconds."""
 
     worker_id: str
-    strict_events: bool = True
     progress_interval: float = 1.0
     max_event_bytes: int | None = None
 
@@ -69,6 +70,8 @@ class TaskRunner:
         files: Files,
         telemetry: Telemetry,
         world: World = REAL,
+        *,
+        contexts: ContextFactory,
     ) -> None:
         self._monotonic = world.monotonic
         self.slots = slots
@@ -79,10 +82,7 @@ class TaskRunner:
         self._outbox = outbox
         self._handover = Handover(outbox)
         self._publisher = publisher
-        strict = settings.strict_events
-        self._contexts = ContextFactory(
-            settings.worker_id, pipeline, publisher.hot, files, telemetry, strict_events=strict
-        )
+        self._contexts = contexts
         self._telemetry = telemetry
         self._files = files
         self._limiter = limiter
@@ -179,7 +179,7 @@ class TaskRunner:
             link, task, self._loop, self._group, self._outbox, progress_interval=interval, max_bytes=most
         )
         deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
-        execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
+        execution = Execution(self._contexts.make(link, task, work, events), self._pipeline, deadline=deadline)
         if deadline is not None:
             _compare(execution, link, deadline - self._monotonic())
         turn = self._limiter.turn(task.type)
@@ -212,6 +212,11 @@ class TaskRunner:
         self._group.create_task(self._send_answer(link, task, result, has_slot), name=f"answer {task.task_id}")
 
     # ------------------------------------------------------------------------------------------------ figures
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every task's result is delivered, or the outbox's."""
+        return not self._unreported
 
     async def all_reported(self) -> None:
         """Wait until every task's result is delivered, or the outbox's."""
@@ -265,7 +270,20 @@ class TaskRunner:
             outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
             self._outbox.take_over(running.link, self._result(running, outcome))
             raise
-        return self._result(running, outcome)
+        return await self._without_checkpoint(running, self._result(running, outcome))
+
+    async def _without_checkpoint(self, running: RunningTask, result: TaskResult) -> TaskResult:
+        """Return a result once the task's checkpoint is what another attempt needs, or as one that will end it."""
+        keeper = running.controls.keeper
+        if keeper is None:
+            return result
+        wanted = is_retried(result)
+        try:
+            await keeper.settle(wanted=wanted)
+        except asyncio.CancelledError:
+            self._outbox.take_over(running.link, result)
+            raise
+        return result if wanted or not keeper.used else msgspec.structs.replace(result, checkpoint=keeper.key)
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
