@@ -1,6 +1,8 @@
 """Skills that save what they have done, in a loop, a thread and a process; a file lists the steps that were done."""
 
+import asyncio
 import os
+import time
 from pathlib import Path
 
 from avtomatika_worker import TaskContext, TransientError, Worker
@@ -53,20 +55,22 @@ async def on_the_loop_of_a_process(ctx: TaskContext, log: str, flag: str, at: in
 
 
 @worker.skill(version="1")
-async def loop_on_loop(ctx: TaskContext, log: str, flag: str, at: int, steps: int = 10):
+async def loop_on_loop(ctx: TaskContext, log: str, flag: str, at: int, steps: int = 10, seconds: float = 0.0):
     loop = ctx.resumable(range(steps), state={"sum": 0})
     async for step in loop:
         fail_at(step, at, flag)
+        await asyncio.sleep(seconds)
         note(log, step)
         loop.state["sum"] += step
     return {"done": loop.done, **loop.state}
 
 
 @worker.skill(version="1")
-def loop_in_thread(ctx: TaskContext, log: str, flag: str, at: int, steps: int = 10):
+def loop_in_thread(ctx: TaskContext, log: str, flag: str, at: int, steps: int = 10, seconds: float = 0.0):
     loop = ctx.resumable(range(steps), state={"sum": 0})
     for step in loop:
         fail_at(step, at, flag)
+        time.sleep(seconds)
         note(log, step)
         loop.state["sum"] += step
     return {"done": loop.done, **loop.state}

@@ -43,6 +43,11 @@ class Blobs(Protocol):
         """Where it is, for people."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether many machines use it, which take turns in cleaning up."""
+        ...
+
     async def put(self, name: str, source: Path) -> None:
         """Store a file's content: afterwards the blob is there as a whole."""
         ...
@@ -72,6 +77,11 @@ class DirectoryBlobs:
     def place(self) -> str:
         """The directory."""
         return str(self._directory)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether many machines use it: this one's workers do."""
+        return False
 
     async def put(self, name: str, source: Path) -> None:
         """Store a file's content; on return it is on the disk."""

@@ -70,9 +70,12 @@ class Checkpoints:
 
     async def run(self) -> None:
         """Remove what is too old, now and then, until cancelled."""
+        random = self._place.world.random
+        if self._place.blobs.is_shared:  # workers that start together would all list the same
+            await asyncio.sleep(SWEEP_EVERY * random.random())
         while True:
             await self.sweep()
-            await asyncio.sleep(SWEEP_EVERY * self._place.world.random.uniform(0.5, 1.0))
+            await asyncio.sleep(SWEEP_EVERY * random.uniform(0.5, 1.0))
 
     async def sweep(self) -> None:
         """Remove the checkpoints that nobody has written to for ``CHECKPOINT_MAX_AGE``. Never raises."""

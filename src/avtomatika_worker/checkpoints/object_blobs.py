@@ -26,6 +26,11 @@ class ObjectBlobs:
         """The prefix."""
         return self._transfers.target(f"{OWN}/")
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether many machines use it: they do."""
+        return True
+
     async def put(self, name: str, source: Path) -> None:
         """Upload a file: stores show an object once it is whole."""
         await self._transfers.put_own(source, self._uri(name))

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,6 +74,7 @@ class Versions:
         self._facts = facts
         self._scratch = scratch
         self._names: dict[str, Blob] | None = None
+        self._begun: set[str] = set()
 
     async def write(self, state: State, files: Mapping[str, Path]) -> None:
         """Store a new version: on return it is complete, and older ones are removed.
@@ -169,20 +170,20 @@ class Versions:
     async def _put(self, version: str, part: str, path: Path) -> None:
         name = self._name(version, part)
         size = (await self._place.disk.run(path.stat)).st_size
-        (await self._known())[name] = Blob(
-            size, self._place.world.wall()
-        )  # also if it fails: it is removed with the others
+        self._begun.add(name)  # should it fail, what is there of it is removed with what is old
         await self._place.blobs.put(name, path)
+        (await self._known())[name] = Blob(size, self._place.world.wall())
 
     async def _prune(self, newest: str) -> None:
         """Remove what is older than the last complete versions, and what was never completed."""
         names = await self._known()
         complete = sorted((name.split("/")[1] for name in names if name.endswith(f"/{_HEAD}")), reverse=True)
         kept = {newest, *complete[:_KEPT]}
-        old = {name: blob for name, blob in names.items() if name.split("/")[1] not in kept}
+        old = [name for name in (*names, *(self._begun - names.keys())) if name.split("/")[1] not in kept]
         await remove_all(self._place.blobs, old)
+        self._begun.clear()
         for name in old:
-            del names[name]
+            names.pop(name, None)
 
     async def _fetched(self, version: str, head: Blob) -> Manifest:
         """Return a version's manifest, its files fetched. Raises `DamagedError` or `BlobGoneError`."""
@@ -238,7 +239,7 @@ class Versions:
             await self._place.disk.run(path.unlink, missing_ok=True)
 
 
-async def remove_all(blobs: Blobs, names: Mapping[str, Blob]) -> None:
+async def remove_all(blobs: Blobs, names: Collection[str]) -> None:
     """Remove blobs, heads first: what is left if this is interrupted is no checkpoint any more."""
     heads = [name for name in names if name.endswith(f"/{_HEAD}")]
     for some in (heads, [name for name in names if not name.endswith(f"/{_HEAD}")]):

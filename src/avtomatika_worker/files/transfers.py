@@ -238,9 +238,17 @@ class Transfers:
             await self._download(location, info, path, progress)
 
     async def list_own(self, uri: str) -> dict[str, ObjectInfo]:
-        """Return the objects of the worker's own under a prefix, by their relative names. Raises a `TaskError`."""
+        """Return the objects of the worker's own under a prefix, by their relative names. Raises a `TaskError`.
+
+        A listing that is refused looks like one that fails in passing; the facts about an object do not.
+        """
         location = await self._stores.locate(uri)
-        return await self._retried(location, lambda: self._stores.list(location, _check_own))
+        try:
+            return await self._retried(location, lambda: self._stores.list(location, _check_own))
+        except TransientError:
+            with contextlib.suppress(InvalidInputError, TransientError):
+                await self._stores.head(location.below("any"))
+            raise
 
     async def delete_own(self, uri: str) -> None:
         """Delete an object of the worker's own; one that is gone counts as deleted. Raises a `TaskError`."""
