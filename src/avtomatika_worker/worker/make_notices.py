@@ -12,9 +12,14 @@ from avtomatika_worker.world import REAL, World
 
 
 def make_notices(settings: Settings, world: World = REAL) -> Notices | None:
-    """Return it; None if nothing is to be waited for. SIGTERM comes by itself."""
-    sources = [_source(each, world) for each in settings.preemption if each != SIGTERM]
+    """Return it; None if nothing is to be waited for."""
+    sources = sources_of(settings, world)
     return Notices(sources, world) if sources else None
+
+
+def sources_of(settings: Settings, world: World = REAL) -> list[NoticeSource]:
+    """Return the sources that are to be watched. SIGTERM is none: it comes by itself."""
+    return [_source(each, world) for each in settings.preemption if each != SIGTERM]
 
 
 def _source(name: str, world: World) -> NoticeSource:
