@@ -44,6 +44,9 @@ REPORT_TIMEOUT: Final = 3.0
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
 
+DRAINING_FIRST: Final = 1.0
+"""Seconds that tasks do not know of a notice at most, while orchestrators hear of it first."""
+
 END_RESERVE: Final = 8.0
 """Seconds of a notice for what follows once the tasks' time is up, besides their own grace: results, goodbyes."""
 
@@ -134,6 +137,7 @@ class Supervisor:
         self._steps = Steps(self._group, self._force, self._failures)
         self._interrupted: RuntimeError | None = None
         self._asked = False
+        self._preempted = False
         self._tasks_until: float | None = None
         self._less_time = asyncio.Event()
         self._taking_down = False
@@ -163,7 +167,8 @@ class Supervisor:
         ``seconds``: until then; None to leave the tasks the time that they have in any shutdown. Called on the main
         loop. Of several notices, the earliest end counts.
         """
-        self._engine.tasks.running.preempt_all()
+        self._preempted = True
+        self._loop.call_later(DRAINING_FIRST, self._preempt_tasks)
         if seconds is not None:
             until = self._loop.time() + max(0.0, seconds)
             self._steps.until = until if self._steps.until is None else min(self._steps.until, until)
@@ -317,6 +322,7 @@ class Supervisor:
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), ANNOUNCE_TIMEOUT)
+        self._preempt_tasks()
         longest = max(self._shutdown_timeout, (self._tasks_until or 0.0) - self._loop.time())
         await step("finish tasks", self._tasks_finished, longest + 1.0)
         done = tasks.is_idle
@@ -331,6 +337,11 @@ class Supervisor:
         offline = partial(self._announce, WorkerStatus.OFFLINE)
         await step("announce offline", offline, ANNOUNCE_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
+
+    def _preempt_tasks(self) -> None:
+        """Let the tasks know of a notice: what they give up must not come back here, so "draining" goes out before."""
+        if self._preempted:
+            self._engine.tasks.running.preempt_all()
 
     def _finish_tasks_within(self, seconds: float) -> None:
         """Leave the tasks so much time and no more; what was said before counts if it is earlier."""

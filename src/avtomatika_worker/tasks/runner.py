@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery
 from avtomatika_worker.delivery.handover import Handover
@@ -39,6 +37,7 @@ from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.running import RunningTask, RunningTasks
+from avtomatika_worker.tasks.settling import with_checkpoint
 from avtomatika_worker.tasks.state import StatePublisher
 from avtomatika_worker.world import REAL, World
 
@@ -226,9 +225,8 @@ class TaskRunner:
 
     async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
-        bind_log_context(
-            task_id=task.task_id, job_id=task.job_id
-        )  # in the context of what runs this, and no other task
+        # In the context of what runs this, and no other task.
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)
         try:
             with self._span(task):
                 lingers = await self._run_to_delivery(running)
@@ -270,20 +268,7 @@ class TaskRunner:
             outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
             self._outbox.take_over(running.link, self._result(running, outcome))
             raise
-        return await self._without_checkpoint(running, self._result(running, outcome))
-
-    async def _without_checkpoint(self, running: RunningTask, result: TaskResult) -> TaskResult:
-        """Return a result once the task's checkpoint is what another attempt needs, or as one that will end it."""
-        keeper = running.controls.keeper
-        if keeper is None:
-            return result
-        wanted = is_retried(result)
-        try:
-            await keeper.settle(wanted=wanted)
-        except asyncio.CancelledError:
-            self._outbox.take_over(running.link, result)
-            raise
-        return result if wanted or not keeper.used else msgspec.structs.replace(result, checkpoint=keeper.key)
+        return await with_checkpoint(running, self._result(running, outcome), self._outbox)
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,18 @@ from typing import Any
 import msgspec
 import orjson
 
-from avtomatika_worker.checkpoints.keeper import Keeper
+from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
+from avtomatika_worker.checkpoints.keeper import Keeper, StartTask
 from avtomatika_worker.checkpoints.saved_state import written
-from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord
 from avtomatika_worker.devserver.releases import release
 from avtomatika_worker.devserver.task_payloads import task_bytes
 from avtomatika_worker.execution.children import Children
+from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.work import work_key
 from avtomatika_worker.skills.registry import SkillRegistry
-from avtomatika_worker.worker.file_settings import make_files
-from avtomatika_worker.worker.make_checkpoints import make_checkpoints
 
 
 def _no_files() -> Mapping[str, bytes]:
@@ -41,25 +40,28 @@ class SeenCheckpoint:
     files: Mapping[str, bytes] = field(default_factory=_no_files)
 
 
-def with_state_directory(settings: Settings, owner: object) -> Settings:
-    """Return settings with a directory for state that lasts as long as ``owner``, unless they name one."""
-    if settings.state_dir is not None:
-        return settings
+def temporary_directory(owner: object) -> Path:
+    """Make a directory that lasts as long as ``owner``."""
     directory = Path(tempfile.mkdtemp(prefix="avtomatika-state-"))
     weakref.finalize(owner, shutil.rmtree, directory, ignore_errors=True)
-    return replace(settings, state_dir=directory)
+    return directory
 
 
 class CheckpointShelf:
-    """The checkpoints of a worker with these settings, at an orchestrator. Made on the event loop."""
+    """The checkpoints of a worker, at an orchestrator. ``make`` makes them, of files and what begins asyncio tasks."""
 
-    def __init__(self, settings: Settings, orchestrator: EmbeddedOrchestrator, skills: SkillRegistry) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        files: Files,
+        make: Callable[[Files, StartTask], Checkpoints],
+        orchestrator: EmbeddedOrchestrator,
+        skills: SkillRegistry,
+    ) -> None:
         self._orchestrator = orchestrator
         self._skills = skills
         self._children = Children()
-        self._files = make_files(settings)
-        self._checkpoints = make_checkpoints(settings, self._files, self._children.start)
+        self._files = files
+        self._checkpoints = make(files, self._children.start)
 
     async def put(self, skill: str, params: Mapping[str, Any], given: object) -> str:
         """Store a checkpoint for a task that does not exist yet, and return the id that its job is to have.

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -16,13 +17,14 @@ from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.testing.checkpoint_shelf import CheckpointShelf, with_state_directory
+from avtomatika_worker.testing.checkpoint_shelf import CheckpointShelf, temporary_directory
 from avtomatika_worker.testing.local_storage import Storage
 from avtomatika_worker.testing.result import SkillResult
 from avtomatika_worker.testing.streamed import ChunkReader
 from avtomatika_worker.testing.task_handle import RUN_TIMEOUT, RunningTask
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.file_settings import with_own_files
+from avtomatika_worker.worker.file_settings import make_files, with_own_files
+from avtomatika_worker.worker.make_checkpoints import make_checkpoints
 from avtomatika_worker.worker.thread import WorkerThread
 
 _T = TypeVar("_T")
@@ -65,8 +67,6 @@ class WorkerHarness:
     Pass a file to a task as a `Path` in its params, or as the URI that `store` returns; files come back in the result's
     ``files``. A temporary directory serves as the object store (this needs the extra ``[s3]``, but no server). It
     exists as long as the harness or one of its results does.
-
-    Checkpoints are in a directory of the harness's own, unless the settings name one (``state_dir``) or a bucket.
 
     Entering raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError` or `ResourceError`, as starting the worker
     would. Tasks still running at the end are cancelled. A worker may have one harness after another, but not two at the
@@ -144,8 +144,9 @@ class WorkerHarness:
             settings = dataclasses.replace(settings, file_store_root=self._storage.root)
         if "file_sources" not in self._settings and settings.file_store_root is not None:
             settings = with_own_files(settings, settings.file_store_root)
-        settings = with_state_directory(settings, self)
-        self._shelf = CheckpointShelf(settings, self.orchestrator, self.worker.skills)
+        settings = dataclasses.replace(settings, state_dir=settings.state_dir or temporary_directory(self))
+        checkpoints = partial(make_checkpoints, settings)
+        self._shelf = CheckpointShelf(make_files(settings), checkpoints, self.orchestrator, self.worker.skills)
         if self._own_thread:
             thread = WorkerThread(self.worker, settings, resources=self._resources, prestart=False)
             self._stop, self._prestart = thread.request_shutdown, thread.prestart
@@ -199,10 +200,10 @@ class WorkerHarness:
         self._check_loop()
         if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
             await self._unless_ended(self._prestart())  # this does not count toward the task's time
-        job_id = None
+        plain, job_id = self._params(skill, params), None
         if checkpoint is not None:
-            job_id = await self._shelf_of_worker().put(skill, self._params(skill, params), checkpoint)
-        task = self._submit(skill, params, deadline_in, priority, metadata, job_id)
+            job_id = await self._shelf_of_worker().put(skill, plain, checkpoint)
+        task = self._submit(skill, plain, deadline_in, priority, metadata, job_id)
         try:
             return await task.result(timeout)
         except BaseException:
@@ -243,21 +244,21 @@ class WorkerHarness:
         metadata: Mapping[str, Any] | None = None,
     ) -> RunningTask:
         """Begin a task and return it for watching, cancelling or waiting. Raises ValueError as `run` does."""
-        return self._submit(skill, params, deadline_in, priority, metadata)
+        return self._submit(skill, self._params(skill, params), deadline_in, priority, metadata)
 
     def _submit(
         self,
         skill: str,
-        params: object,
+        params: dict[str, Any],
         deadline_in: float | None,
         priority: float,
         metadata: Mapping[str, Any] | None,
         job_id: str | None = None,
     ) -> RunningTask:
-        plain, now = self._params(skill, params), self.orchestrator.now()
+        now = self.orchestrator.now()
         job = self.orchestrator.submit(
             skill,
-            plain,
+            params,
             deadline=None if deadline_in is None else now + deadline_in,
             priority=priority,
             metadata=metadata,
@@ -275,8 +276,7 @@ class WorkerHarness:
         return storage.with_uris(params, plain)
 
     def _shelf_of_worker(self) -> CheckpointShelf:
-        self._running_storage()
-        assert self._shelf is not None  # noqa: S101 - it runs
+        assert self._shelf is not None  # noqa: S101 - `_check_skill` has asked
         return self._shelf
 
     def store(self, name: str, content: str | bytes | Path) -> S3Uri:
