@@ -16,7 +16,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[;]", each)[0] for each in requirements}
 
 
-@pytest.mark.parametrize("extra", ["s3", "pydantic", "metrics", "otlp-grpc", "gpu", "demo"])
+@pytest.mark.parametrize("extra", ["s3", "pydantic", "metrics", "otlp-grpc", "gpu", "demo", "encryption"])
 def test_the_packages_of_the_extra_are_named_and_nothing_else(extra):
     before, _, command = install_hint(extra).partition(": pip install ")
     assert before == f"install the extra [{extra}]"

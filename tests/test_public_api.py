@@ -7,20 +7,20 @@ from avtomatika_worker import CancelReason, SyncTaskFiles, TaskContext, TaskFile
 from avtomatika_worker.testing import WorkerHarness
 
 EXPORTED = """
-CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError DeviceUsage Failed
-FileMetadata FilePath Final Handler IntegrityMismatchError InternalError InvalidInputError Middleware
-ObservabilityManager OrchestratorClient Outcome PermanentError ProcessStartError ResourceError ResourceExhaustedError
-ResourcesUsage S3Uri SecurityError Sent SkillBlueprint SkillDefinitionError SkillInfo SkillLoadError StoredUri
-Succeeded SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles TaskTimeoutError
-TransientError UnsafeNameError Worker WorkerCommand WorkerConfig WorkerError __version__ is_valid_identifier
-setup_logging validate_identifier
+CancelReason Cancelled Checkpoint ConfigError ContractViolationError DependencyError DependencyMissingError
+DeviceUsage Failed FileMetadata FilePath Final Handler IntegrityMismatchError InternalError InvalidInputError
+Middleware ObservabilityManager OrchestratorClient Outcome PermanentError ProcessStartError ResourceError
+ResourceExhaustedError ResourcesUsage Resumable S3Uri Saved SecurityError Sent SkillBlueprint SkillDefinitionError
+SkillInfo SkillLoadError StoredUri Succeeded SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError
+TaskFiles TaskTimeoutError TransientError UnsafeNameError Worker WorkerCommand WorkerConfig WorkerError __version__
+is_valid_identifier setup_logging validate_identifier
 """
 
 
 TASK_CONTEXT = """
-add_cost add_to_hot_cache cancel_reason cancelled costs deadline files job_id metadata observability params
-params_metadata priority raise_if_cancelled remove_from_hot_cache resource security send_event send_progress skill
-task_id tracing_context worker_id
+add_cost add_to_hot_cache cancel_reason cancelled checkpoint costs deadline files job_id metadata observability
+on_preemption params params_metadata preempted priority raise_if_cancelled remove_from_hot_cache
+resource resumable security send_event send_progress skill task_id tracing_context worker_id
 """
 TASK_FILES = """
 download_file exists get_root get_root_sync list open path_to path_to_sync read read_json sync upload_dir

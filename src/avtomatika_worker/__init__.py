@@ -1,6 +1,8 @@
 """Worker SDK for the Avtomatika orchestrator: write a function, run a worker, forget about the rest."""
 
 from avtomatika_worker._version import __version__
+from avtomatika_worker.checkpoints.checkpoint import Checkpoint, Saved
+from avtomatika_worker.checkpoints.resumable import Resumable
 from avtomatika_worker.compat.drop_in import SkillBlueprint, Worker
 from avtomatika_worker.compat.identifiers import is_valid_identifier, validate_identifier
 from avtomatika_worker.compat.logs import setup_logging
@@ -45,6 +47,7 @@ from avtomatika_worker.skills.chunks import Final
 __all__ = [
     "CancelReason",
     "Cancelled",
+    "Checkpoint",
     "ConfigError",
     "ContractViolationError",
     "DependencyError",
@@ -67,7 +70,9 @@ __all__ = [
     "ResourceError",
     "ResourceExhaustedError",
     "ResourcesUsage",
+    "Resumable",
     "S3Uri",
+    "Saved",
     "SecurityError",
     "Sent",
     "SkillBlueprint",

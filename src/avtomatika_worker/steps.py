@@ -15,6 +15,9 @@ _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 FORCED_TIMEOUT: Final = 1.0
 """Seconds for each step that is not skipped when a second request cuts the shutdown short."""
 
+LEAST_TIMEOUT: Final = 0.25
+"""Seconds for each step when the machine should be gone already."""
+
 Work = Callable[[], Awaitable[object]]
 """The work of a step."""
 
@@ -44,12 +47,16 @@ class Failures:
 
 
 class Steps:
-    """Runs steps as tasks of ``group``. Once ``force`` is done, the remaining steps are cut short."""
+    """Runs steps as tasks of ``group``. Once ``force`` is done, the remaining steps are cut short.
+
+    ``until`` is the event loop's time when the machine is taken away, if it is: no step may take longer.
+    """
 
     def __init__(self, group: asyncio.TaskGroup, force: asyncio.Future[None], failures: Failures) -> None:
         self._group = group
         self._force = force
         self._failures = failures
+        self.until: float | None = None
 
     async def run(self, name: str, work: Work, limit: float, *, in_haste: float = 0.0) -> bool:
         """Run one step for at most ``limit`` seconds; return whether it completed.
@@ -60,16 +67,18 @@ class Steps:
         """
         if self._force.done():
             if not in_haste:
-                _cut(name, ": asked to be quick")
+                cut(name, ": asked to be quick")
                 return False
             limit = min(limit, in_haste)
+        if self.until is not None:
+            limit = min(limit, max(LEAST_TIMEOUT, self.until - asyncio.get_running_loop().time()))
         task = self._group.create_task(self._do(name, work), name=f"shutdown: {name}")
         waited: set[asyncio.Future[Any]] = {task} if in_haste else {task, self._force}
         await wait_through(waited, limit, lambda _: settle(self._force))
         if task.done():
             return not task.cancelled() and task.result()
         task.cancel()
-        _cut(name, ": asked to be quick" if self._force.done() and not in_haste else " in time")
+        cut(name, ": asked to be quick" if self._force.done() and not in_haste else " in time")
         return False
 
     async def _do(self, name: str, work: Work) -> bool:
@@ -81,5 +90,6 @@ class Steps:
         return error is None  # False, too, if it was cancelled for taking too long
 
 
-def _cut(name: str, how: str) -> None:
+def cut(name: str, how: str) -> None:
+    """Log that a step did not come to its end."""
     _log.warning("shutdown: could not %s%s", name, how, extra={"action": "shutdown_step_cut"})

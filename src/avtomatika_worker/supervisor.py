@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import Caught, caught
-from avtomatika_worker._waiting import at_once, settle, side_by_side, wait_through
+from avtomatika_worker._waiting import at_once, first_of, settle, side_by_side, wait_through
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes.process_pool import Processes
@@ -25,11 +25,13 @@ from avtomatika_worker.link.heartbeats import Heartbeats
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
 from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
+from avtomatika_worker.monitoring.notices import Notices
 from avtomatika_worker.protocol.messages import WorkerStatus
-from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work
+from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work, cut
 from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
+from avtomatika_worker.threadsafe import CallQueue
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
@@ -41,6 +43,12 @@ REPORT_TIMEOUT: Final = 3.0
 
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
+
+DRAINING_FIRST: Final = 1.0
+"""Seconds that tasks do not know of a notice at most, while orchestrators hear of it first."""
+
+END_RESERVE: Final = 8.0
+"""Seconds of a notice for what follows once the tasks' time is up, besides their own grace: results, goodbyes."""
 
 STOP_TIMEOUT: Final = 3.0
 """Seconds for a part to close, unless it names others; then it is left behind."""
@@ -86,6 +94,7 @@ class Engine:
     outbox: Outbox
     processes: Processes
     standby: HeartbeatProcess | None
+    notices: Notices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,13 @@ class Supervisor:
         self._failures = Failures()
         self._steps = Steps(self._group, self._force, self._failures)
         self._interrupted: RuntimeError | None = None
+        self._asked = False
+        self._preempted = False
+        self._tasks_until: float | None = None
+        self._less_time = asyncio.Event()
         self._taking_down = False
+        if engine.notices is not None:
+            engine.notices.on_notice = lambda seconds: CallQueue(self._loop).put(self.preempt, seconds)
 
     @property
     def links(self) -> Sequence[Link]:
@@ -136,12 +151,31 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""
+        self._asked = True
+        self._finish_tasks_within(self._shutdown_timeout)
         settle(self._stop)
 
     def request_shutdown(self) -> None:
         """Begin to shut down; on the second call, skip to its end."""
-        if self._stop.done():
+        if self._asked:
             settle(self._force)
+        self.shutdown()
+
+    def preempt(self, seconds: float | None) -> None:
+        """Let the tasks know that this machine is about to be taken away, and shut down by then.
+
+        ``seconds``: until then; None to leave the tasks the time that they have in any shutdown. Called on the main
+        loop. Of several notices, the earliest end counts.
+        """
+        self._preempted = True
+        self._loop.call_later(DRAINING_FIRST, self._preempt_tasks)
+        if seconds is not None:
+            until = self._loop.time() + max(0.0, seconds)
+            self._steps.until = until if self._steps.until is None else min(self._steps.until, until)
+            reserve = min(seconds / 2, self._engine.tasks.running.longest_grace + END_RESERVE)
+            self._finish_tasks_within(max(0.0, seconds - reserve))
+        else:
+            self._finish_tasks_within(self._shutdown_timeout)
         settle(self._stop)
 
     def is_cancelled(self, task_id: str) -> bool:
@@ -288,7 +322,10 @@ class Supervisor:
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), ANNOUNCE_TIMEOUT)
-        done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
+        self._preempt_tasks()
+        longest = max(self._shutdown_timeout, (self._tasks_until or 0.0) - self._loop.time())
+        await step("finish tasks", self._tasks_finished, longest + 1.0)
+        done = tasks.is_idle
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
             cancel = partial(at_once, partial(tasks.running.cancel_all, CancelReason.SHUTDOWN))
@@ -300,6 +337,31 @@ class Supervisor:
         offline = partial(self._announce, WorkerStatus.OFFLINE)
         await step("announce offline", offline, ANNOUNCE_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
+
+    def _preempt_tasks(self) -> None:
+        """Let the tasks know of a notice: what they give up must not come back here, so "draining" goes out before."""
+        if self._preempted:
+            self._engine.tasks.running.preempt_all()
+
+    def _finish_tasks_within(self, seconds: float) -> None:
+        """Leave the tasks so much time and no more; what was said before counts if it is earlier."""
+        until = self._loop.time() + seconds
+        if self._tasks_until is None or until < self._tasks_until:
+            self._tasks_until = until
+            self._less_time.set()
+
+    async def _tasks_finished(self) -> None:
+        """Wait until all tasks have ended, or their time is up."""
+        await first_of(self._engine.tasks.all_reported, self._tasks_time_up)
+        if not self._engine.tasks.is_idle:
+            cut("finish tasks", " in time")
+
+    async def _tasks_time_up(self) -> None:
+        if self._tasks_until is None:  # a part has failed: nobody asked
+            self._finish_tasks_within(self._shutdown_timeout)
+        while self._tasks_until is not None and (left := self._tasks_until - self._loop.time()) > 0:
+            self._less_time.clear()
+            await first_of(self._less_time.wait, timeout=left)
 
     async def _announce(self, status: WorkerStatus) -> None:
         """Announce a status to all orchestrators at once, unless the link thread has failed, which is already known."""

@@ -40,10 +40,10 @@ def make_supervisor(worker, orchestrator, *, parts=(), services=(), link_service
     settings = make_settings(worker, environment, settings)
     worker.load_skills(settings)
     policies, state_watch, telemetry = Policies(), threadsafe.Watch(WorkerState()), make_telemetry(settings)
-    outbox = make_outbox(settings)
     workshop = make_workshop(settings, worker._provide("w1", {}), telemetry, prestart=False)  # noqa: SLF001
     if files is not None:
         workshop = replace(workshop, files=files)
+    outbox = make_outbox(settings, workshop.checkpoints)
     tasks, publisher = make_tasks(settings, worker.skills, [], policies, workshop, outbox, state_watch, telemetry)
     announcement = announce(settings, worker.skills, {}, detect_host())
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())

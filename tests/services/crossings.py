@@ -28,8 +28,8 @@ from typing import Any
 import avtomatika_worker
 
 AREAS = (
-    *("link", "delivery", "tasks", "monitoring", "transport", "policy", "execution", "files", "observability"),
-    *("skills", "supervisor", "link_thread", "threadsafe", "protocol", "steps", "worker", "compat"),
+    *("link", "delivery", "tasks", "monitoring", "transport", "policy", "execution", "files", "checkpoints"),
+    *("skills", "supervisor", "link_thread", "threadsafe", "protocol", "steps", "worker", "compat", "observability"),
 )
 """What runs in a worker. The embedded orchestrator and the test harness do not."""
 

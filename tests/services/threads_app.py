@@ -26,6 +26,8 @@ def in_a_thread(n: int, ctx: TaskContext) -> dict[str, object]:
         ctx.send_progress(i / n, "on the way")
         ctx.add_cost("steps", 1)
         ctx.raise_if_cancelled()
+        ctx.checkpoint.save({"i": i, "preempted": ctx.preempted}, now=i == 0)
+    ctx.on_preemption(ctx.raise_if_cancelled)
     ctx.remove_from_hot_cache(f"model-{n}")
     return {"n": n, "text": "x" * 1000}
 

@@ -16,6 +16,7 @@ from avtomatika_worker.config.declaring import SPEC as _SPEC
 from avtomatika_worker.config.declaring import Setting
 from avtomatika_worker.config.declaring import nothing as _nothing
 from avtomatika_worker.config.declaring import setting as _setting
+from avtomatika_worker.config.resumption import ResumptionSettings
 from avtomatika_worker.config.scaling import ScalingSettings
 from avtomatika_worker.config.security import SecuritySettings
 from avtomatika_worker.config.structured import OrchestratorSettings
@@ -28,7 +29,7 @@ DEFAULT_ORCHESTRATOR_URL: Final = "http://localhost:8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(ScalingSettings, SecuritySettings):
+class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
     """A worker's settings, made by ``load_settings``. Times are in seconds.
 
     Its ``repr`` shows no secrets.
@@ -286,7 +287,8 @@ class Settings(ScalingSettings, SecuritySettings):
     state_dir: Path | None = _setting(
         "WORKER_STATE_DIR",
         kinds.path(),
-        "Directory for results that could not be delivered yet; they survive a restart under the same `WORKER_ID`.",
+        "Directory for results that could not be delivered yet, which survive a restart under the same `WORKER_ID`,"
+        " and for checkpoints, unless `S3_DEFAULT_BUCKET` is set.",
         default=None,
         unset="the user's state directory, such as `~/.local/state/avtomatika-worker`",
     )

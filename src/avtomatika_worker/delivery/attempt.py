@@ -30,6 +30,9 @@ _log: Final = logging.getLogger("avtomatika_worker.outbox")
 REPLAYS_DOUBTED: Final = 2
 """Accepted registrations after which the refusal of an event counts as that of a replay."""
 
+_SUPERSEDED: Final = frozenset({"stale_task", "worker_mismatch"})
+"""Reasons for ignoring a result that mean that another attempt at the task counts (RXON.md, "Error codes")."""
+
 
 @dataclass(slots=True, eq=False)
 class Delivery:
@@ -66,6 +69,11 @@ class Delivery:
     def budget(self) -> KindBudget:
         """What the orchestrator takes of its kind: one kind's limit never holds the other back."""
         return self.link.events if isinstance(self.message, Event) else self.link.results
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The key of the checkpoint that it ends."""
+        return self.message.checkpoint if isinstance(self.message, TaskResult) else None
 
     @property
     def name(self) -> str:
@@ -146,6 +154,9 @@ async def _send_result(delivery: Delivery, result: TaskResult, store: Store, wor
             break
     if reply.status == "accepted":
         works.accepted(delivery, result)
+    if result.checkpoint is not None and reply.reason not in _SUPERSEDED:
+        # Before the result is settled: should the worker end in between, both are done once more.
+        await store.remove_checkpoint(result.checkpoint)
     telemetry = delivery.link.telemetry
     if telemetry is not OFF:
         _count(delivery, "ignored" if reply.status == "ignored" else "delivered")

@@ -233,8 +233,8 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ first attempts
 
     async def secure(self, delivery: Delivery) -> None:
-        """Write a delivery to disk before its first attempt, if so configured."""
-        if self.store_first:
+        """Write a delivery to disk before its first attempt, if so configured, or if it ends a checkpoint."""
+        if self.store_first or delivery.checkpoint is not None:
             await keep(delivery, self._keeper)
 
     async def deliver(self, delivery: Delivery, *, at_once: bool = True) -> None:

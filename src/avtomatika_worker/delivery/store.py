@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -24,13 +24,25 @@ REMIND_EVERY: Final = 60.0
 """Seconds between two error lines about a disk that goes on failing."""
 
 
+async def _nothing(_key: str) -> None:
+    """Remove no checkpoint."""
+
+
 class Store:
     """The store as the outbox sees it. Without one (``WORKER_RESULT_DURABILITY=off``) everything is in memory only.
 
     Used from both loops.
     """
 
-    def __init__(self, store: SqliteStore | None, world: World = REAL) -> None:
+    def __init__(
+        self,
+        store: SqliteStore | None,
+        world: World = REAL,
+        *,
+        remove_checkpoint: Callable[[str], Awaitable[None]] = _nothing,
+    ) -> None:
+        """``remove_checkpoint``: removes what is kept for a task's next attempt, once it has no other."""
+        self.remove_checkpoint: Callable[[str], Awaitable[None]] = remove_checkpoint
         self._monotonic = world.monotonic
         self._store = store
         self._hangs = False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from avtomatika_worker.checkpoints.resumable import Resumable
 from avtomatika_worker.execution.payloads import event_facts
 
 if TYPE_CHECKING:
+    from avtomatika_worker.checkpoints.checkpoint import Checkpoint
     from avtomatika_worker.execution.controls import Controls
     from avtomatika_worker.execution.outcome import CancelReason
     from avtomatika_worker.files.task_files import TaskFiles
@@ -215,6 +217,40 @@ class TaskContext:
     def files(self) -> TaskFiles:
         """The task's files; an argument annotated with `TaskFiles` gets the same. Raises RuntimeError without any."""
         return self._controls.files.files
+
+    # ------------------------------------------------------------------------------------------ checkpoints
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What the task saves of its work, so that another attempt goes on from there. See `Checkpoint`."""
+        return self._controls.checkpoint
+
+    def resumable(self, items: Iterable[_T], *, state: Any = None, name: str = "") -> Resumable[_T]:
+        """Iterate over ``items``, without those that a former attempt at this task has done.
+
+            for item in ctx.resumable(items): …  # in an async def: async for
+
+        After each item the loop's position is saved, as often as ``CHECKPOINT_INTERVAL`` allows, with ``state``: what
+        the loop works on (JSON, a model or a dataclass), which is the loop's ``.state``. The items must come in the
+        same sequence at every attempt. A loop in a plain ``def`` raises `TaskCancelledError` between two items when the
+        task should stop. Raises ValueError for a second loop of the same ``name``.
+        """
+        return Resumable(items, self._controls.loops, name, state)
+
+    # ------------------------------------------------------------------------------------------ preemption
+
+    @property
+    def preempted(self) -> bool:
+        """Whether this machine is about to be taken away (``WORKER_PREEMPTION``): save what is worth it."""
+        return self._controls.preempting.noticed
+
+    def on_preemption(self, callback: Callable[[], Any]) -> None:
+        """Have ``callback`` called when this machine is about to be taken away, at once if that is so already.
+
+        A plain function or an ``async def``, without arguments. That of an ``async def`` skill runs on the event loop,
+        that of a plain ``def`` in a thread of its own. What it raises is logged.
+        """
+        self._controls.preempting.add(callback)
 
     # ------------------------------------------------------------------------------------------ resources
 

@@ -13,9 +13,13 @@ from weakref import ref
 import msgspec
 
 from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.checkpoints.checkpoint import Checkpoint, Desk
+from avtomatika_worker.checkpoints.keeper import Keeper
+from avtomatika_worker.checkpoints.resumable import Loops
 from avtomatika_worker.execution.context import Sent, TaskContext
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
+from avtomatika_worker.execution.preempting import Preempting
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.telemetry import ObservabilityManager
@@ -120,6 +124,8 @@ class Controls:
         files: Callable[[Controls], FileOperations] | None = None,
         resources: Mapping[Any, object] = _NO_RESOURCES,
         cancelling: Cancelling | None = None,
+        preempting: Preempting | None = None,
+        desk: Callable[[Controls], Desk] | None = None,
         skill: Skill | None = None,
         dialect: Dialect = NEWEST,
     ) -> None:
@@ -138,6 +144,9 @@ class Controls:
         self.costs: dict[str, float] = {}
         self.hot: HotCache = hot
         self.cancelling: Cancelling = cancelling or Cancelling()
+        self.preempting: Preempting = preempting or Preempting()
+        self.keeper: Keeper | None = None
+        """What keeps its checkpoints in the worker, once there may be any."""
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
@@ -146,6 +155,8 @@ class Controls:
         self._check_event = check_event
         self._make_files = files
         self._files: FileOperations | None = None
+        self._make_desk = desk
+        self._loops: Loops | None = None
         self._resources = resources
         self._progress = 0.0
 
@@ -262,6 +273,26 @@ class Controls:
     def used_files(self) -> FileOperations | None:
         """The same when anybody has asked for it."""
         return self._files
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The task's checkpoint. Raises RuntimeError without any."""
+        return self._resuming()[0]
+
+    @property
+    def loops(self) -> Loops:
+        """The task's resumable loops. Raises RuntimeError without any checkpoint."""
+        return self._resuming()[1]
+
+    def _resuming(self) -> tuple[Checkpoint, Loops]:
+        with _making_files:
+            if self._loops is None:
+                if self._make_desk is None:
+                    raise RuntimeError("this context was made without checkpoints")
+                desk = self._make_desk(self)
+                checkpoint = Checkpoint(desk)
+                self._loops = Loops(checkpoint, desk, self.ctx.raise_if_cancelled)
+            return self._loops.checkpoint, self._loops
 
     def resource(self, kind: type[_T]) -> _T:
         """Return the resource of a type. Raises LookupError without one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +14,14 @@ from avtomatika_worker.protocol.messages import FileMetadata
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """A store's facts about an object: its size in bytes, and an etag that changes with its content."""
+    """A store's facts about an object: its size in bytes, and an etag that changes with its content.
+
+    ``modified``: when it was written, in Unix seconds by the store's clock.
+    """
 
     size: int
     etag: str | None
+    modified: float = field(default=0.0, compare=False)
 
 
 Expect = Callable[[ObjectInfo], None]

@@ -58,6 +58,20 @@ class Files:
         parts = (workspace, self._disk, self._transfers, permit)
         return FileOperations(*parts, job_id=job_id, task_id=task_id, notify=notify, loop=loop)
 
+    @property
+    def disk(self) -> Disk:
+        """The threads for files."""
+        return self._disk
+
+    @property
+    def own_objects(self) -> Transfers:
+        """What moves the worker's own objects (``put_own`` and its like)."""
+        return self._transfers
+
+    def scratch(self, name: str) -> Workspace:
+        """Return a directory of the worker's own for temporary files, under ``name``; nothing is made yet."""
+        return Workspace(name, self._workspaces)
+
     async def clean_up(self) -> None:
         """Remove the leftovers of crashed workers."""
         await self._disk.run(self._workspaces.clean_up)

@@ -18,6 +18,9 @@ from avtomatika_worker.files.location import Location
 _RESULT_DEPTH: Final = 3
 """The fewest segments of a result's key: job, task and name."""
 
+OWN: Final = "avtomatika-checkpoints"
+"""Where workers keep what is theirs (checkpoints), below the location of results: no task may read or write there."""
+
 _ORCHESTRATORS: Final = "jobs"
 """Where an orchestrator keeps a job's objects: ``jobs/<job_id>/`` (RXON.md, Behaviour 16)."""
 
@@ -33,6 +36,9 @@ class Sources:
         """Raise `SourceRefusedError` for a location that a task of this job may neither read nor write."""
         if any(_is_ambiguous(part) for part in _parts(location)):
             raise SourceRefusedError(location.uri, "a segment of its key stands for '.', '..' or a slash when decoded")
+        below = _below(location, self.results) if self.results is not None else None
+        if below is not None and below[:1] == (OWN,):
+            raise self._refused(location, "checkpoints are kept there")
         if self._is_own(location, job_id):
             return
         if self.listed is not None:

@@ -248,4 +248,4 @@ def _info(meta: Any) -> ObjectInfo:
     etag = meta["e_tag"]
     if etag and not etag.endswith('"'):  # Azure's listings lack the quotes that its other answers have
         etag = f'"{etag}"'
-    return ObjectInfo(meta["size"], etag)
+    return ObjectInfo(meta["size"], etag, meta["last_modified"].timestamp())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -39,6 +40,9 @@ _SMALL: Final = 8
 """Objects up to this fraction of a part are small: `_SMALL_AT_ONCE` times as many of them move concurrently."""
 
 _SMALL_AT_ONCE: Final = 4
+
+_MOST_OWN: Final = 1_000_000
+"""Objects of the worker's own that a listing may have."""
 
 _LARGE_UPLOADS: Final = 2
 """Concurrent large uploads, so that one does not block all others."""
@@ -214,6 +218,44 @@ class Transfers:
         self._observer.moved("put", size)
         return etag
 
+    # ------------------------------------------------------------------------------------------ the worker's own
+
+    async def put_own(self, path: Path, uri: str) -> None:
+        """Upload a file to an object of the worker's own, where no task may read or write. Raises a `TaskError`."""
+        location = await self._stores.locate(uri)
+        size = await self._disk.run(lambda: path.stat().st_size)
+        with self._observer.transfer(), Progress("upload", uri, size, _quietly, after=self._notice_after) as progress:
+            await self._upload(location, path, size, progress)
+
+    async def get_own(self, uri: str, path: Path) -> None:
+        """Download an object of the worker's own. Raises a `TaskError`: `InvalidInputError` if there is none."""
+        location = await self._stores.locate(uri)
+        info = await self._retried(location, lambda: self._stores.head(location))
+        with (
+            self._observer.transfer(),
+            Progress("download", uri, info.size, _quietly, after=self._notice_after) as progress,
+        ):
+            await self._download(location, info, path, progress)
+
+    async def list_own(self, uri: str) -> dict[str, ObjectInfo]:
+        """Return the objects of the worker's own under a prefix, by their relative names. Raises a `TaskError`.
+
+        A listing that is refused looks like one that fails in passing; the facts about an object do not.
+        """
+        location = await self._stores.locate(uri)
+        try:
+            return await self._retried(location, lambda: self._stores.list(location, _check_own))
+        except TransientError:
+            with contextlib.suppress(InvalidInputError, TransientError):
+                await self._stores.head(location.below("any"))
+            raise
+
+    async def delete_own(self, uri: str) -> None:
+        """Delete an object of the worker's own; one that is gone counts as deleted. Raises a `TaskError`."""
+        location = await self._stores.locate(uri)
+        with contextlib.suppress(InvalidInputError):
+            await self._retried(location, lambda: self._stores.delete(location))
+
     # ------------------------------------------------------------------------------------------ how
 
     def _turn(self, size: int) -> asyncio.Semaphore:
@@ -246,6 +288,16 @@ class Transfers:
                     extra={"action": "transfer_retry", "uri": location.uri},
                 )
                 await asyncio.sleep(delay)
+
+
+def _quietly(_message: str) -> None:
+    """Report no progress: the transfer is none of the task's."""
+
+
+def _check_own(count: int) -> None:
+    """Raise for a listing that does not end."""
+    if count > _MOST_OWN:
+        raise TransientError(f"the store lists more than {_MOST_OWN} objects of this worker's own")
 
 
 class _Parts:

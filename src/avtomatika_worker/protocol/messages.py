@@ -169,7 +169,8 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a task ended: "success", "failure", "cancelled", or one of the skill's own statuses.
 
     ``identity_chain`` goes into ``security``: the nodes that the task passed through, this worker last. ``work`` names
-    what it answers, whatever the task's id; it is stored with the result, and never sent.
+    what it answers, whatever the task's id, and ``checkpoint`` what is to be removed once it is accepted: both are
+    stored with the result, and never sent.
     """
 
     job_id: str
@@ -184,6 +185,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     costs: dict[str, Any] | None = None
     identity_chain: tuple[str, ...] | None = None
     work: WorkKey | None = None
+    checkpoint: str | None = None
 
     @property
     def is_plain(self) -> bool:

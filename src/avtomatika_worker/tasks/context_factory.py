@@ -6,15 +6,19 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
+from avtomatika_worker.checkpoints.keeper import Keeper, StartTask
 from avtomatika_worker.execution.controls import Controls, HotCache
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.payloads import EventFacts, plain_payload
+from avtomatika_worker.execution.preempting import Preempting
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.task_files import FileOperations
+from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
-from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
+from avtomatika_worker.protocol.work import WorkKey, work_key
 from avtomatika_worker.tasks.events import TaskEvents
 
 
@@ -30,7 +34,10 @@ class ContextFactory:
         telemetry: Telemetry,
         *,
         strict_events: bool,
+        checkpoints: Checkpoints,
+        start: StartTask,
     ) -> None:
+        """``start`` begins what skills have called on a notice."""
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
         self._files = files
@@ -38,12 +45,15 @@ class ContextFactory:
         self._pipeline = pipeline
         self._hot = hot
         self._strict_events = strict_events
+        self._checkpoints = checkpoints
+        self._start = start
 
-    def make(self, task: Task, events: TaskEvents, dialect: Dialect) -> Controls:
-        """Return the controls of a task, and with them its context.
+    def make(self, link: Link, task: Task, work: WorkKey | None, events: TaskEvents) -> Controls:
+        """Return the controls of a task of ``link``, and with them its context.
 
-        Its events go to ``events``; its result is written in ``dialect``.
+        Its events go to ``events``. ``work`` names what it does, None if that is not known yet.
         """
+        skill = self._pipeline.skill(task.type)
         return Controls(
             task,
             self._worker_id,
@@ -52,14 +62,22 @@ class ContextFactory:
             hot=self._hot,
             observability=self._telemetry.manager,
             resources=self._pipeline.resources,
-            skill=self._pipeline.skill(task.type),
-            dialect=dialect,
+            skill=skill,
+            dialect=link.dialect,
             files=self._files_of,
+            preempting=Preempting(self._loop if skill is not None and skill.is_async else None, self._start),
+            # Its work is named as it came: middlewares may change the params.
+            desk=partial(self._keeper_of, work or work_key(link.url, task)),
         )
 
     def _files_of(self, controls: Controls) -> FileOperations:
         task = controls.task
         return self._files.for_task(task.job_id, task.task_id, controls.say, self._loop)
+
+    def _keeper_of(self, work: WorkKey, controls: Controls) -> Keeper:
+        version = controls.skill.contract.version if controls.skill is not None else None
+        controls.keeper = self._checkpoints.keeper(work, version, controls.task.task_id, lambda: controls.files)
+        return controls.keeper
 
     def _checked(
         self, events: TaskEvents, skill: str, event_type: str, payload: object, facts: EventFacts

@@ -38,6 +38,7 @@ from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.running import RunningTask, RunningTasks
+from avtomatika_worker.tasks.settling import with_checkpoint
 from avtomatika_worker.tasks.state import StatePublisher
 from avtomatika_worker.world import REAL, World
 
@@ -51,7 +52,6 @@ class TaskSettings:
     """What running tasks is configured with. Times are in seconds."""
 
     worker_id: str
-    strict_events: bool = True
     progress_interval: float = 1.0
     max_event_bytes: int | None = None
 
@@ -70,6 +70,8 @@ class TaskRunner:
         files: Files,
         telemetry: Telemetry,
         world: World = REAL,
+        *,
+        contexts: ContextFactory,
     ) -> None:
         self._monotonic = world.monotonic
         self.slots = slots
@@ -80,10 +82,7 @@ class TaskRunner:
         self._outbox = outbox
         self._handover = Handover(outbox)
         self._publisher = publisher
-        strict = settings.strict_events
-        self._contexts = ContextFactory(
-            settings.worker_id, pipeline, publisher.hot, files, telemetry, strict_events=strict
-        )
+        self._contexts = contexts
         self._telemetry = telemetry
         self._files = files
         self._limiter = limiter
@@ -180,7 +179,7 @@ class TaskRunner:
             link, task, self._loop, self._group, self._outbox, progress_interval=interval, max_bytes=most
         )
         deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
-        execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
+        execution = Execution(self._contexts.make(link, task, work, events), self._pipeline, deadline=deadline)
         if deadline is not None:
             _compare(execution, link, deadline - self._monotonic())
         turn = self._limiter.turn(task.type)
@@ -214,6 +213,11 @@ class TaskRunner:
 
     # ------------------------------------------------------------------------------------------------ figures
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every task's result is delivered, or the outbox's."""
+        return not self._unreported
+
     async def all_reported(self) -> None:
         """Wait until every task's result is delivered, or the outbox's."""
         await self._all_reported.wait()
@@ -222,9 +226,8 @@ class TaskRunner:
 
     async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
-        bind_log_context(
-            task_id=task.task_id, job_id=task.job_id
-        )  # in the context of what runs this, and no other task
+        # In the context of what runs this, and no other task.
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)
         try:
             with self._span(task):
                 lingers = await self._run_to_delivery(running)
@@ -266,7 +269,7 @@ class TaskRunner:
             outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
             self._outbox.take_over(running.link, self._result(running, outcome))
             raise
-        return self._result(running, outcome)
+        return await with_checkpoint(running, self._result(running, outcome), self._outbox)
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""

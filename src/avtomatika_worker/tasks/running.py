@@ -84,6 +84,7 @@ class RunningTasks:
         self._by_work: dict[WorkKey, RunningTask] = {}
         self._skills: threadsafe.Multiset[str] = threadsafe.Multiset()
         self.overview: Overview = Overview(world)
+        self._preempted = False
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
 
     def __len__(self) -> int:
@@ -95,6 +96,8 @@ class RunningTasks:
         if running.work is not None:
             self._by_work[running.work] = running
         self._skills.add(running.task.type)
+        if self._preempted:
+            _preempt(running.controls)
         self._name(running, running.task)
 
     def adopt(self, running: RunningTask, task: Task, *, newest: bool) -> None:
@@ -117,6 +120,12 @@ class RunningTasks:
         )
         if len(self._cancelled_early) and self._was_cancelled_early(running.link, task):
             self._cancel_some([running], CancelReason.REQUESTED)
+
+    def preempt_all(self) -> None:
+        """Let all tasks, those to come included, know that this machine is about to be taken away."""
+        self._preempted = True
+        for running in self:
+            _preempt(running.controls)
 
     def remove(self, running: RunningTask) -> None:
         """Leave a task out, unless another one has come under its id since."""
@@ -192,3 +201,9 @@ class RunningTasks:
         now = self._monotonic()
         by_job = self._cancelled_early.knows((link, task.job_id), now)
         return by_job or self._cancelled_early.take([(link, task.task_id)], now)
+
+
+def _preempt(controls: Controls) -> None:
+    controls.preempting.notice()
+    if controls.keeper is not None:
+        controls.keeper.hurry()

@@ -21,6 +21,7 @@ from avtomatika_worker.devserver import (
     OrchestratorSettings,
     Progress,
 )
+from avtomatika_worker.testing.checkpoint_shelf import SeenCheckpoint
 from avtomatika_worker.testing.contract_check import assert_contract
 from avtomatika_worker.testing.harness import StartHarness, WorkerHarness
 from avtomatika_worker.testing.result import SeenError, SeenEvent, SkillResult
@@ -35,6 +36,7 @@ __all__ = [
     "OrchestratorSettings",
     "Progress",
     "RunningTask",
+    "SeenCheckpoint",
     "SeenError",
     "SeenEvent",
     "SkillResult",

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -16,12 +17,14 @@ from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.testing.checkpoint_shelf import CheckpointShelf, temporary_directory
 from avtomatika_worker.testing.local_storage import Storage
 from avtomatika_worker.testing.result import SkillResult
 from avtomatika_worker.testing.streamed import ChunkReader
 from avtomatika_worker.testing.task_handle import RUN_TIMEOUT, RunningTask
 from avtomatika_worker.worker import Worker
-from avtomatika_worker.worker.file_settings import with_own_files
+from avtomatika_worker.worker.file_settings import make_files, with_own_files
+from avtomatika_worker.worker.make_checkpoints import make_checkpoints
 from avtomatika_worker.worker.thread import WorkerThread
 
 _T = TypeVar("_T")
@@ -93,6 +96,7 @@ class WorkerHarness:
         self._prestart: Callable[[], Coroutine[Any, Any, None]] = worker.prestart
         self._worker_id = ""
         self._storage: Storage | None = None
+        self._shelf: CheckpointShelf | None = None
 
     # ------------------------------------------------------------------------------------------- life
 
@@ -140,6 +144,9 @@ class WorkerHarness:
             settings = dataclasses.replace(settings, file_store_root=self._storage.root)
         if "file_sources" not in self._settings and settings.file_store_root is not None:
             settings = with_own_files(settings, settings.file_store_root)
+        settings = dataclasses.replace(settings, state_dir=settings.state_dir or temporary_directory(self))
+        checkpoints = partial(make_checkpoints, settings)
+        self._shelf = CheckpointShelf(make_files(settings), checkpoints, self.orchestrator, self.worker.skills)
         if self._own_thread:
             thread = WorkerThread(self.worker, settings, resources=self._resources, prestart=False)
             self._stop, self._prestart = thread.request_shutdown, thread.prestart
@@ -163,6 +170,8 @@ class WorkerHarness:
             if not running.done():
                 self._stop()
             await asyncio.wait({running})
+        if self._shelf is not None:
+            await self._shelf.close()
         if self._owned:
             await self.orchestrator.stop()
 
@@ -177,11 +186,13 @@ class WorkerHarness:
         deadline_in: float | None = None,
         priority: float = 0.0,
         metadata: Mapping[str, Any] | None = None,
+        checkpoint: object = None,
     ) -> SkillResult:
         """Run one task and return its result; a failure is a result too.
 
         ``params`` is a mapping, or the skill's model or dataclass; a `Path` in it is a file that the task gets.
-        ``deadline_in`` is in seconds from now.
+        ``deadline_in`` is in seconds from now. ``checkpoint`` is what a former attempt has left: a state, or a
+        `SeenCheckpoint`, such as that of another result.
         Raises ValueError for a skill that the worker does not have, TimeoutError after ``timeout`` seconds,
         `SkillDefinitionError`, `ResourceError` or `ProcessStartError` for a skill whose process does not start, and
         the worker's own exception if it crashes. Cancelling the call cancels the task.
@@ -189,7 +200,10 @@ class WorkerHarness:
         self._check_loop()
         if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
             await self._unless_ended(self._prestart())  # this does not count toward the task's time
-        task = self.submit(skill, params, deadline_in=deadline_in, priority=priority, metadata=metadata)
+        plain, job_id = self._params(skill, params), None
+        if checkpoint is not None:
+            job_id = await self._shelf_of_worker().put(skill, plain, checkpoint)
+        task = self._submit(skill, plain, deadline_in, priority, metadata, job_id)
         try:
             return await task.result(timeout)
         except BaseException:
@@ -230,21 +244,40 @@ class WorkerHarness:
         metadata: Mapping[str, Any] | None = None,
     ) -> RunningTask:
         """Begin a task and return it for watching, cancelling or waiting. Raises ValueError as `run` does."""
+        return self._submit(skill, self._params(skill, params), deadline_in, priority, metadata)
+
+    def _submit(
+        self,
+        skill: str,
+        params: dict[str, Any],
+        deadline_in: float | None,
+        priority: float,
+        metadata: Mapping[str, Any] | None,
+        job_id: str | None = None,
+    ) -> RunningTask:
+        now = self.orchestrator.now()
+        job = self.orchestrator.submit(
+            skill,
+            params,
+            deadline=None if deadline_in is None else now + deadline_in,
+            priority=priority,
+            metadata=metadata,
+            job_id=job_id,
+            worker_id=self._worker_id,
+        )
+        reader, shelf = ChunkReader(self.worker.skills, skill), self._shelf_of_worker()
+        return RunningTask(job, self.orchestrator, self._unless_ended, self._running_storage(), reader, shelf)
+
+    def _params(self, skill: str, params: object) -> dict[str, Any]:
         storage = self._check_skill(skill)
         plain = to_plain(params if params is not None else {})
         if not is_dict(plain):
             raise ValueError(f"params must be a mapping, a model or a dataclass, not {type(params).__name__}")
-        now = self.orchestrator.now()
-        job = self.orchestrator.submit(
-            skill,
-            storage.with_uris(params, plain),
-            deadline=None if deadline_in is None else now + deadline_in,
-            priority=priority,
-            metadata=metadata,
-            worker_id=self._worker_id,
-        )
-        reader = ChunkReader(self.worker.skills, skill)
-        return RunningTask(job, self.orchestrator, self._unless_ended, storage, reader)
+        return storage.with_uris(params, plain)
+
+    def _shelf_of_worker(self) -> CheckpointShelf:
+        assert self._shelf is not None  # noqa: S101 - `_check_skill` has asked
+        return self._shelf
 
     def store(self, name: str, content: str | bytes | Path) -> S3Uri:
         """Store a file for a task and return its URI, for use as a param or as part of one.

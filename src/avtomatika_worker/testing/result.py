@@ -11,6 +11,7 @@ from avtomatika_worker.devserver import JobRecord, JobState, Progress
 from avtomatika_worker.errors import TASK_ERRORS, TaskError, TransientError
 from avtomatika_worker.protocol.coerce import as_number, as_object, as_text
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
+from avtomatika_worker.testing.checkpoint_shelf import SeenCheckpoint
 from avtomatika_worker.testing.local_storage import Storage
 
 _STATUS_OF: Final = {JobState.FINISHED: "success", JobState.CANCELLED: "cancelled"}
@@ -44,7 +45,8 @@ class SkillResult:
     returned, empty unless it finished by itself; ``error`` is set for a failure. ``events`` (the skill's own)
     and ``progress`` are in the order they arrived. ``duration`` is in seconds, from the task's start to its end.
     ``files`` are those that ``data`` names, as local paths: ``data["pages"][0]["scan"]`` is ``files["pages[0].scan"]``.
-    ``job`` is the orchestrator's record, for everything else.
+    ``checkpoint`` is the one that a task which failed has left for its next attempt, None without any. ``job`` is the
+    orchestrator's record, for everything else.
     """
 
     skill: str
@@ -58,6 +60,7 @@ class SkillResult:
     costs: dict[str, Any]
     metadata: dict[str, Any]
     files: Mapping[str, Path]
+    checkpoint: SeenCheckpoint | None = None
     job: JobRecord = field(repr=False, compare=False)
     _storage: Storage = field(repr=False, compare=False)
     """Keeps the files from being deleted."""
@@ -105,8 +108,8 @@ class SkillResult:
         }
 
 
-def result_of(job: JobRecord, storage: Storage) -> SkillResult:
-    """Read a job that has ended."""
+def result_of(job: JobRecord, storage: Storage, checkpoint: SeenCheckpoint | None = None) -> SkillResult:
+    """Read a job that has ended and left a checkpoint, if it did."""
     return SkillResult(
         skill=job.skill,
         status=_status(job),
@@ -119,6 +122,7 @@ def result_of(job: JobRecord, storage: Storage) -> SkillResult:
         costs=job.costs or {},
         metadata=job.result_metadata or {},
         files=storage.files_in(job.result or {}),
+        checkpoint=checkpoint,
         job=job,
         _storage=storage,
     )

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress
+from avtomatika_worker.testing.checkpoint_shelf import CheckpointShelf
 from avtomatika_worker.testing.local_storage import Storage
 from avtomatika_worker.testing.result import SeenEvent, SkillResult, events_of, progress_of, result_of
 from avtomatika_worker.testing.streamed import ChunkReader
@@ -26,8 +27,10 @@ class RunningTask:
         unless_ended: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]],
         storage: Storage,
         reader: ChunkReader,
+        shelf: CheckpointShelf,
     ) -> None:
         self.job: JobRecord = job
+        self._shelf = shelf
         self._reader = reader
         self._storage = storage
         self._orchestrator = orchestrator
@@ -53,7 +56,8 @@ class RunningTask:
         A cancelled task has ended when its skill has. Raises TimeoutError with the task's state.
         """
         await self._until(lambda: _settled(self.job), timeout, "has not ended")
-        return result_of(self.job, self._storage)
+        left = None if self.job.state is JobState.FINISHED else await self._shelf.left_by(self.job)
+        return result_of(self.job, self._storage, left)
 
     async def stream(self, timeout: float | None = RUN_TIMEOUT) -> AsyncGenerator[Any]:
         """Yield what the skill yields, as it arrives, until the task ends; how it ended is in its `result`.

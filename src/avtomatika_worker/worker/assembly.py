@@ -13,6 +13,9 @@ from avtomatika_worker.config import Settings
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.link.link import Link
+from avtomatika_worker.link_thread import Service
+from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
+from avtomatika_worker.monitoring.notices import Notices
 from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.observability.host import detect_host
 from avtomatika_worker.policy.heartbeat import WorkerState
@@ -24,6 +27,7 @@ from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox
 from avtomatika_worker.worker.make_links import make_links
 from avtomatika_worker.worker.make_monitoring import make_monitoring, make_telemetry
+from avtomatika_worker.worker.make_notices import make_notices
 from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.worker.standby import make_standby
@@ -48,8 +52,8 @@ def assemble(
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker, world)
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
-    outbox = make_outbox(settings, world)
     workshop = make_workshop(settings, provision, telemetry, world, prestart=prestart)
+    outbox = make_outbox(settings, workshop.checkpoints, world)
     tasks, publisher = make_tasks(
         settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world
     )
@@ -70,8 +74,9 @@ def assemble(
         health_check=health_check,
     )
     standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
+    notices, processes = make_notices(settings, world), workshop.processes
     return Supervisor(
-        Engine(links.links, links.heartbeats, poller, tasks, publisher, outbox, workshop.processes, standby),
+        Engine(links.links, links.heartbeats, poller, tasks, publisher, outbox, processes, standby, notices),
         parts=[
             Part("telemetry", close=partial(in_thread, telemetry.close)),
             *workshop.parts(),
@@ -84,14 +89,19 @@ def assemble(
             MainService("the poller", poller.run),
             MainService("the pulse", monitoring.pulse.run),
             MainService("the handlers of commands", policies.handlers.run),
+            MainService("checkpoints", workshop.checkpoints.run),
             MainService(
                 "the worker's own events", partial(policies.events.run, links.links, outbox, settings.max_result_bytes)
             ),
         ],
-        link_services=[*links.services, outbox.run, *monitoring.services, *([standby.run] if standby else ())],
+        link_services=[*links.services, outbox.run, *monitoring.services, *_runs(standby, notices)],
         shutdown_timeout=settings.shutdown_timeout,
         loop_factory=loop_factory(),
     )
+
+
+def _runs(*optional: HeartbeatProcess | Notices | None) -> list[Service]:
+    return [each.run for each in optional if each is not None]
 
 
 def _outbox(outbox: Outbox, links: Sequence[Link], *, required: bool) -> Part:

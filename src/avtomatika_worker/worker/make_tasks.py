@@ -8,10 +8,12 @@ from functools import partial
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread, side_by_side
+from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
 from avtomatika_worker.config import Settings
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.bounds import ResultBound
+from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.file_stage import Offload
 from avtomatika_worker.execution.middleware import Middleware
@@ -28,11 +30,13 @@ from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.command_handlers import CommandHandlers
+from avtomatika_worker.tasks.context_factory import ContextFactory
 from avtomatika_worker.tasks.limits import CapacityChecker, ConcurrencyLimiter
 from avtomatika_worker.tasks.runner import TaskRunner, TaskSettings
 from avtomatika_worker.tasks.state import Catalogued, HotCache, StatePublisher
 from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.file_settings import make_files
+from avtomatika_worker.worker.make_checkpoints import make_checkpoints
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.world import REAL, World
 
@@ -58,6 +62,8 @@ class Workshop:
     processes: Processes
     threads: Threads
     files: Files
+    checkpoints: Checkpoints
+    children: Children
 
     def parts(self) -> list[Part]:
         """Return what is closed, the last first. `open` is for later."""
@@ -65,6 +71,7 @@ class Workshop:
         close = partial(side_by_side, self.processes.close, resources.close)
         return [
             Part("the tasks' files", close=partial(in_thread, self.files.close)),
+            Part("checkpoints", close=self.children.cancel),
             Part("the threads of skills", close=partial(in_thread, self.threads.close)),
             Part("the thread of resources", close=partial(in_thread, self.provision.thread.close)),
             Part("the processes of skills", close=self.processes.kill, limit=KILL_TIMEOUT),
@@ -80,13 +87,15 @@ class Workshop:
 def make_workshop(
     settings: Settings, provision: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
 ) -> Workshop:
-    """Return where skills run; nothing is made or started yet."""
-    most = settings.max_concurrent_tasks
+    """Return where skills run; nothing is made or started yet. Raises `ConfigError`."""
+    most, files, children = settings.max_concurrent_tasks, make_files(settings, telemetry, world), Children()
     return Workshop(
         provision,
         Processes(provision.recipe, settings.skill_processes or most, prestart=prestart),
         Threads(settings.skill_threads or most),
-        make_files(settings, telemetry, world),
+        files,
+        make_checkpoints(settings, files, children.start, world),
+        children,
     )
 
 
@@ -111,7 +120,6 @@ def make_tasks(
     publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
     task_settings = TaskSettings(
         worker_id=settings.worker_id,
-        strict_events=settings.strict_event_validation,
         progress_interval=settings.progress_interval,
         max_event_bytes=settings.max_result_bytes,
     )
@@ -125,7 +133,28 @@ def make_tasks(
         files=Offload(telemetry.tracing, untyped=settings.untyped_files),
         world=world,
     )
-    tasks = TaskRunner(task_settings, slots, pipeline, outbox, publisher, limiter, workshop.files, telemetry, world)
+    contexts = ContextFactory(
+        settings.worker_id,
+        pipeline,
+        publisher.hot,
+        workshop.files,
+        telemetry,
+        strict_events=settings.strict_event_validation,
+        checkpoints=workshop.checkpoints,
+        start=workshop.children.start,
+    )
+    tasks = TaskRunner(
+        task_settings,
+        slots,
+        pipeline,
+        outbox,
+        publisher,
+        limiter,
+        workshop.files,
+        telemetry,
+        world,
+        contexts=contexts,
+    )
     state_watch.publish(publisher.state())
     return tasks, publisher
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from avtomatika_worker._init import leave_first_process
 from avtomatika_worker.config import Settings, SkillsOnError, load_settings
+from avtomatika_worker.config.resumption import SIGTERM
 from avtomatika_worker.errors import ConfigError, SkillLoadError, WorkerError
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.middleware import Middleware
@@ -102,6 +103,7 @@ class Worker(SkillDecorator):
         self._skills_loaded = False
         self._ending = Ending()
         self._shutdown_limit = 0.0
+        self._shutdown_preempts = False
 
     # ------------------------------------------------------------------------------------------ skills
 
@@ -223,6 +225,7 @@ class Worker(SkillDecorator):
             self._starts(settings)
             provision = self._provide(settings.worker_id, resources or {})
             self._shutdown_limit = longest_shutdown(self._registry, settings)
+            self._shutdown_preempts = SIGTERM in settings.preemption
             self._supervisor = assemble(
                 settings,
                 self._registry,
@@ -260,7 +263,19 @@ class Worker(SkillDecorator):
     def request_shutdown(self) -> None:
         """Begin to shut down; on the second call, cut that short. Called on the main loop, by signal handlers."""
         if self._supervisor is not None:
+            if self._shutdown_preempts:
+                self._supervisor.preempt(None)
             self._supervisor.request_shutdown()
+
+    def preempt(self, seconds: float | None = None) -> None:
+        """Shut down because this machine is taken away in ``seconds``, as on a notice of ``WORKER_PREEMPTION``.
+
+        Tasks see ``ctx.preempted``, and those that can finish in time do; the others are reported as transient, with
+        their checkpoints kept. None leaves them ``WORKER_SHUTDOWN_TIMEOUT``. Called on the main loop; does nothing if
+        the worker is not running.
+        """
+        if self._supervisor is not None:
+            self._supervisor.preempt(seconds)
 
     @property
     def ending(self) -> Ending:

@@ -1,10 +1,12 @@
-"""What a process asks of its task's context: progress, costs, events, files."""
+"""What a process asks of its task's context: progress, costs, events, files, checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from avtomatika_worker.checkpoints.keeper import Keeper
+from avtomatika_worker.checkpoints.saved_state import Kind, State
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.skills.chunks import ChunkKind
 
@@ -39,6 +41,30 @@ async def _download(controls: Controls, uri: str, name: str | None, facts: dict[
     return str(await controls.files.download_file(uri, name, facts))
 
 
+async def _save_checkpoint(controls: Controls, kind: str, content: bytes, files: list[str]) -> list[Any]:
+    keeper = _keeper(controls)
+    return [await keeper.save(State(Kind(kind), content), files), keeper.due_in()]
+
+
+async def _load_checkpoint(controls: Controls) -> list[Any] | None:
+    found = await _keeper(controls).load()
+    return None if found is None else [found.state.kind.value, found.state.content, list(found.files)]
+
+
+async def _reject_checkpoint(controls: Controls, problem: str) -> None:
+    await _keeper(controls).reject(problem)
+
+
+def _defer_checkpoint(controls: Controls, kind: str, content: bytes) -> None:
+    _keeper(controls).defer(State(Kind(kind), content))
+
+
+def _keeper(controls: Controls) -> Keeper:
+    _ = controls.checkpoint  # makes it
+    assert controls.keeper is not None  # noqa: S101 - in the worker, it does
+    return controls.keeper
+
+
 def _note_returned(controls: Controls, paths: list[str]) -> None:
     if controls.used_files is not None:
         controls.used_files.note_returned(paths)
@@ -64,6 +90,7 @@ _NOTICES: Final[dict[str, Callable[..., object]]] = {
     "hot": Controls.announce,
     "cold": _forget_hot,
     "returned": _note_returned,
+    "checkpoint_defer": _defer_checkpoint,
 }
 _QUESTIONS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     "chunk_room": Controls.chunk_room,
@@ -73,4 +100,7 @@ _QUESTIONS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     "upload_dir": _upload_dir,
     "upload_json": _upload_json,
     "download": _download,
+    "checkpoint_save": _save_checkpoint,
+    "checkpoint_load": _load_checkpoint,
+    "checkpoint_reject": _reject_checkpoint,
 }

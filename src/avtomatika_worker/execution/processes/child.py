@@ -27,6 +27,7 @@ from typing import Any, Final
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
+from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
 from avtomatika_worker.execution.context import TaskCancelledError
 from avtomatika_worker.execution.controls import Cancelling, Controls
@@ -34,6 +35,7 @@ from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
+from avtomatika_worker.execution.preempting import Preempting
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
 from avtomatika_worker.execution.processes.log_forwarding import forward_logs
@@ -168,10 +170,12 @@ class Child:
 
     def _run_task(self, job: _Job, runner: asyncio.Runner, resources: Resources) -> None:
         worker_id = self._setup["worker_id"]
-        controls = self._remote.controls(job.number, job.facts, worker_id, resources.values, job.cancelling)
+        skill = self._skills[job.facts["task"]["type"]]
+        preempting = job.preempting(self._loop if skill.is_async else None)
+        controls = self._remote.controls(job.number, job.facts, worker_id, resources.values, job.cancelling, preempting)
         task = controls.task
         with log_context(task_id=task.task_id, job_id=task.job_id):
-            outcome, spent = self._outcome(job, self._skills[task.type], controls, runner)
+            outcome, spent = self._outcome(job, skill, controls, runner)
             if outcome is None:
                 self._connection.send("cancelled", job.number)
             else:
@@ -230,6 +234,9 @@ class Child:
         elif verb == "cancel":
             if self._newest is not None and self._newest.number == arguments[0]:
                 self._newest.cancel(CancelReason(arguments[1]))
+        elif verb == "preempt":
+            if self._newest is not None and self._newest.number == arguments[0]:
+                self._newest.preempt()
         elif verb == "answer":
             self._remote.answered(arguments[0], arguments[2], good=arguments[1])
         else:
@@ -247,6 +254,20 @@ class _Job:
         self.facts: dict[str, Any] = facts
         self.cancelling: Cancelling = Cancelling()
         self._running: asyncio.Task[Any] | None = None
+        self._preempted: bool = facts["preempted"]
+        self._preempting: Preempting | None = None
+
+    def preempting(self, loop: asyncio.AbstractEventLoop | None) -> Preempting:
+        """Return what the task knows of the end of its machine; ``loop`` is the one that its skill runs on."""
+        self._preempting = Preempting(loop, Children().start)
+        if self._preempted:  # read after the line above: `preempt` looks the other way round
+            self._preempting.notice()
+        return self._preempting
+
+    def preempt(self) -> None:
+        self._preempted = True
+        if self._preempting is not None:
+            self._preempting.notice()
 
     def cancel(self, reason: CancelReason) -> None:
         self.cancelling.ask(reason)

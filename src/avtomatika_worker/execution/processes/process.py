@@ -183,7 +183,8 @@ class Process:
         """
         assert self._channel is not None  # noqa: S101 - it was started
         try:
-            task = encode("task", self._number + 1, {"task": controls.task, "costs": controls.costs})
+            facts = {"task": controls.task, "costs": controls.costs, "preempted": controls.preempting.noticed}
+            task = encode("task", self._number + 1, facts)
         except CANNOT_ENCODE as error:
             raise InternalError(
                 f"the task cannot be sent to a process (did a middleware change it?): {error}"
@@ -193,8 +194,10 @@ class Process:
         self.counts[controls.task.type] += 1
         try:
             self._channel.send(task)
+            controls.preempting.forward = partial(self._channel.send, encode("preempt", self._number))
             outcome = await self._outcome(self._done, controls, grace)
         finally:
+            controls.preempting.forward = None
             done, self._controls, self._done = self._done, None, None
             if not done.done():
                 self.kill()

@@ -7,6 +7,7 @@ To the process:
     setup  recipe                       once, first
     task   number, facts                run it; the next comes only after its end
     cancel task, reason                 whether that task has begun or not
+    preempt task                        this machine is about to be taken away
     answer number, good, value          to a call; what is not good is an error as `error_parts` writes it
     end                                 close the resources and exit
 

@@ -16,7 +16,9 @@ import msgspec
 
 from avtomatika_worker.execution.controls import Cancelling, Controls
 from avtomatika_worker.execution.payloads import EventFacts, plain_payload, unsendable
+from avtomatika_worker.execution.preempting import Preempting
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
+from avtomatika_worker.execution.processes.remote_desk import RemoteDesk
 from avtomatika_worker.execution.processes.wire import error_from
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.objects import Objects
@@ -71,6 +73,7 @@ class WorkerProxy:
         worker_id: str,
         resources: Mapping[Any, object],
         cancelling: Cancelling,
+        preempting: Preempting,
     ) -> Controls:
         """Return the controls of a task; a thread that outlives the task never writes into the next one's."""
         notify, ask = partial(self.notify, number), partial(self.ask, number)
@@ -84,9 +87,15 @@ class WorkerProxy:
             files=partial(_Files, ask, self._disk),
             resources=resources,
             cancelling=cancelling,
+            preempting=preempting,
+            desk=partial(_desk, notify, ask),
         )
         controls.costs.update(facts["costs"])
         return controls
+
+
+def _desk(notify: Notify, ask: Ask, controls: Controls) -> RemoteDesk:
+    return RemoteDesk(notify, ask, controls.preempting)
 
 
 def _send_event(

@@ -1,0 +1,118 @@
+"""A checkpoint's state: JSON or bytes, written before anything is stored and read by who loads it."""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from avtomatika_worker.errors import UnsendableValueError
+from avtomatika_worker.narrowing import as_any
+from avtomatika_worker.skills.engines import by_engine
+from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.type_hints import UnsupportedTypeError, is_named_tuple, name_of
+from avtomatika_worker.skills.validation import InvalidValue
+
+_PLAIN: Final = frozenset({dict, list, str, int, float, bool, type(None)})
+
+MOST_STATE: Final = 16 * 1024 * 1024
+"""Bytes of a state: what is larger belongs into a file."""
+
+
+class StateMismatchError(Exception):
+    """A state that is not of the type that was asked for."""
+
+
+class Kind(enum.StrEnum):
+    """What a state is."""
+
+    JSON = "json"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A written state."""
+
+    kind: Kind
+    content: bytes
+
+    def read(self, of: Any = None) -> Any:
+        """Return the state, made into the type ``of`` unless that is None. Raises `StateMismatchError`."""
+        if self.kind is Kind.BYTES:
+            if of in {None, bytes, Any, object}:
+                return self.content
+            raise StateMismatchError(f"it is bytes, and no {name_of(of)}")
+        if of is bytes:
+            raise StateMismatchError("it is JSON, and no bytes")
+        value = json.loads(self.content)
+        if of is None:
+            return value
+        try:
+            return _converter(of)(value)
+        except InvalidValue as error:
+            raise StateMismatchError(f"it is no {name_of(of)}: {error}") from None
+
+
+def written(state: object) -> State:
+    """Write a state: bytes as they are, anything else as JSON, in which infinities and NaN are allowed.
+
+    Models and dataclasses are written by their fields, NumPy's numbers and arrays as numbers and lists. Raises
+    TypeError with the path of a value that is no JSON, and ValueError for a state that is too large.
+    """
+    if _is_bytes(state):
+        return _bounded(Kind.BYTES, bytes(as_any(state)))
+    return _bounded(Kind.JSON, json.dumps(plain(state), separators=(",", ":")).encode("ascii"))
+
+
+def plain(state: object) -> Any:
+    """Return a state as plain values. Raises TypeError with the path of one that is no JSON."""
+    try:
+        return to_plain(state)
+    except UnsendableValueError as error:
+        raise TypeError(f"the state of a checkpoint must be JSON or bytes: {error}") from error.__cause__
+
+
+def check_type(of: Any) -> None:
+    """Raise TypeError for a type that no state can be read as."""
+    if of not in {None, bytes}:
+        _converter(of)
+
+
+def converted(value: Any, like: object) -> Any:
+    """Make a plain value into what ``like`` is: its type, unless that is one of JSON's own.
+
+    Raises `StateMismatchError`, and TypeError for a type that JSON cannot be read as.
+    """
+    of = type(like)
+    if of in _PLAIN:
+        if like is not None and type(value) is not of and not (of is float and type(value) is int):
+            raise StateMismatchError(f"it is no {of.__name__}")
+        return value
+    try:
+        return _converter(of)(value)
+    except InvalidValue as error:
+        raise StateMismatchError(f"it is no {name_of(of)}: {error}") from None
+
+
+def _is_bytes(value: object) -> bool:
+    return isinstance(value, bytes | bytearray | memoryview)
+
+
+def _bounded(kind: Kind, content: bytes) -> State:
+    if len(content) > MOST_STATE:
+        raise ValueError(
+            f"the state of a checkpoint has {len(content)} bytes, more than {MOST_STATE}: write it to a file, and save"
+            " that with it (files=[…])"
+        )
+    return State(kind, content)
+
+
+def _converter(of: Any) -> Any:
+    if is_named_tuple(of):
+        raise TypeError(f"a state cannot be read as {name_of(of)}: use a dataclass, a Struct or a model")
+    try:
+        return by_engine(of).convert
+    except UnsupportedTypeError as error:
+        raise TypeError(f"a state cannot be read as {name_of(of)}: {error}") from None
