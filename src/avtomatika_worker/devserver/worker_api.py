@@ -94,7 +94,7 @@ class WorkerApi:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of RXON."""
-        worker = "{worker_id}"
+        worker, refreshes = "{worker_id}", self._release.dialect.refresh_tokens
         return [
             web.post(REGISTER_PATH, self._serving("register", self._register)),
             web.get(poll_path(worker), self._serving("poll", self._poll), allow_head=False),
@@ -102,7 +102,7 @@ class WorkerApi:
             web.patch(heartbeat_path(worker), self._serving("heartbeat", self._heartbeat)),
             web.post(EVENT_PATH, self._serving("event", self._event)),
             web.post(TOKEN_PATH, self._serving("token", self._token)),
-            web.post(REFRESH_PATH, self._serving("token", self._refresh)),
+            *([web.post(REFRESH_PATH, self._serving("token", self._refresh))] if refreshes else []),
             web.post(SKILL_CALL_PATH, self._serving("skill_call", self._call_skill)),
             web.get(commands_path(worker), self._websocket, allow_head=False),
         ]
@@ -284,15 +284,13 @@ class WorkerApi:
         return self._token_reply(worker_id, self._desk.issue(worker_id, self._clock()))
 
     async def _refresh(self, _request: web.Request, call: RecordedCall) -> _Body:
-        if not self._release.dialect.refresh_tokens:
-            raise Refusal(404, "this version has no refresh tokens")
         try:
             refresh_token = as_text(as_object(orjson.loads(call.body)).get("refresh_token"))
         except orjson.JSONDecodeError:
             raise Refusal(400, "the body is not JSON") from None
         refreshed = self._desk.refreshed(refresh_token or "", self._clock())
         if refreshed is None:
-            raise Refusal(401, "no such refresh token: each can be used once", problem=False)
+            raise Refusal(self._release.wrong_token, "no such refresh token: each can be used once", problem=False)
         return self._token_reply(*refreshed)
 
     def _token_reply(self, worker_id: str, tokens: IssuedTokens) -> dict[str, Any]:
