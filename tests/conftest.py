@@ -42,3 +42,12 @@ def nothing_left_behind(state_home):
         each.join(10)  # it may be on its last lines
     assert not left
     assert not [each for each in running if each.is_alive()]
+
+
+@pytest.fixture(autouse=True)
+def history(worker_history):
+    """Check the invariants of docs/delivery.md after every test that runs a worker.
+
+    A test that breaks some on purpose names them: ``@pytest.mark.breaks_invariants("events_in_order")``.
+    """
+    return worker_history

@@ -24,6 +24,7 @@ async def worker_harness(request: pytest.FixtureRequest) -> AsyncIterator[StartH
     event loop of fixtures.
     """
     loop = loop_for(request)
+    _begin_history(request)
     from avtomatika_worker.testing import WorkerHarness
 
     async with AsyncExitStack() as stack:
@@ -39,7 +40,14 @@ async def worker_harness(request: pytest.FixtureRequest) -> AsyncIterator[StartH
 async def orchestrator(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedOrchestrator]:
     """Run an embedded orchestrator on a port of its own, as long as the test runs, in the event loop of fixtures."""
     loop_for(request)
+    _begin_history(request)
     from avtomatika_worker.testing import EmbeddedOrchestrator
 
     async with EmbeddedOrchestrator() as started:
         yield started
+
+
+def _begin_history(request: pytest.FixtureRequest) -> None:
+    """Begin ``worker_history`` first, where the test wants it: what is begun first ends last."""
+    if "worker_history" in request.fixturenames:
+        request.getfixturevalue("worker_history")

@@ -43,3 +43,8 @@ async def start(session: aiohttp.ClientSession) -> AsyncIterator[Start]:
             return orchestrator, worker
 
         yield begin
+
+
+@pytest.fixture(autouse=True)
+def history() -> None:
+    """Check no invariants of workers: the one here is a few calls."""

@@ -28,9 +28,7 @@ async def test_a_heartbeat_that_lists_the_job_learns_of_its_cancellation(start: 
     assert list(orchestrator.problems) == []
 
 
-@pytest.mark.parametrize(
-    ("version", "cancelled"), [("1.0b10", True), ("1.0b11", True), ("1.0b12", False), ("1.0b17", False)]
-)
+@pytest.mark.parametrize(("version", "cancelled"), [("1.0b11", True), ("1.0b12", False), ("1.0b17", False)])
 async def test_listing_task_ids_is_a_trap(start: Start, version: str, cancelled: bool) -> None:
     orchestrator, worker = await start(version=version)
     job = orchestrator.submit("echo")
@@ -102,7 +100,7 @@ async def test_messages_of_a_websocket_are_events_without_an_answer(start: Start
 async def test_a_websocket_needs_the_token(start: Start) -> None:
     orchestrator, worker = await start()
     worker.token = "wrong"
-    with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
         async with worker.websocket():
             pass
     assert len(orchestrator.problems) == 1

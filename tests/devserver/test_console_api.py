@@ -263,7 +263,7 @@ async def test_the_stream_reports_heartbeats_calls_problems_and_faults(start: St
     await worker.heartbeat(WorkerStatus.IDLE, current_tasks=("no such",), skills_hash="")
     await worker.result({"job_id": "j", "task_id": "t"}, "success", data={})
     answer = await worker.send(worker.beat(WorkerStatus.IDLE), {"X-Worker-Token": "wrong"})
-    assert answer.status == 401
+    assert answer.status == 403
     await stream.until(lambda _, news: news.get("problems"))
 
 

@@ -81,11 +81,11 @@ async def test_broken_events_are_problems(
     assert expected is None or expected in texts[0]
 
 
-async def test_an_event_for_an_unknown_job_is_an_error_with_status_200(start: Start) -> None:
-    _, worker = await start()
+async def test_an_event_for_an_unknown_job_is_accepted_and_a_problem(start: Start) -> None:
+    orchestrator, worker = await start()
     reply = await worker.event({"job_id": "none", "task_id": "none"}, "alert", {})
-    assert reply.status == 200
-    assert reply.json["status"] == "error"
+    assert (reply.status, reply.json) == (200, {"status": "event_accepted"})
+    assert ["event 'alert' of a job that is not known here" in each.text for each in orchestrator.problems] == [True]
 
 
 async def test_schemas_that_are_none_are_problems_at_registration(start: Start) -> None:

@@ -54,7 +54,7 @@ async def test_tasks_look_as_the_release_writes_them(start: Start, version: str)
     orchestrator, worker = await start(version=version, secret_key="secret")
     job = orchestrator.submit("echo", {"x": 1}, priority=2)
     task = await worker.task()
-    assert (task["task_id"] == task["job_id"]) is (number(version) <= 9)
+    assert (task["task_id"] == task["job_id"]) is (number(version) <= 10)
     assert ("deadline" in task) is (number(version) <= 9)  # null
     expected = type(None) if number(version) <= 9 else float if number(version) <= 16 else int
     assert type(task.get("timestamp")) is expected

@@ -264,7 +264,7 @@ async def test_a_result_after_a_cancellation_is_ignored_unless_it_says_so(start:
     assert await reason(worker, task) == "job_cancelled"
     assert (await worker.result(task, "cancelled")).json["status"] == "accepted"
     assert job.cancel_confirmed
-    assert await reason(worker, task, "cancelled") == "job_cancelled"
+    assert await reason(worker, task, "cancelled") == "job_already_terminated"
     assert job.state == "cancelled"
 
 

@@ -20,11 +20,12 @@ def only_problem(orchestrator: EmbeddedOrchestrator) -> str:
     return orchestrator.problems[0].text
 
 
+@pytest.mark.parametrize(("version", "status"), [("1.0b7", 401), ("1.0b10", 403), ("1.0b17", 403)])
 @pytest.mark.parametrize("token", ["wrong", "", "dev-tokeñ"])
-async def test_a_wrong_token_is_refused(start: Start, token: str) -> None:
-    orchestrator, worker = await start()
+async def test_a_wrong_token_is_refused(start: Start, token: str, version: str, status: int) -> None:
+    orchestrator, worker = await start(version=version)
     reply = await worker.send(worker.beat(), {"X-Worker-Token": token})
-    assert reply.status == 401
+    assert reply.status == status
     assert "X-Worker-Token" in reply.json["error"]
     assert only_problem(orchestrator) == reply.json["error"]
 
@@ -39,7 +40,7 @@ async def test_any_token_is_accepted_and_signs_when_none_is_set(start: Start) ->
 async def test_individual_tokens_go_before_the_common_one(start: Start, session: Any) -> None:
     orchestrator, worker = await start(individual_tokens={"w2": "its-own"})
     assert (await WorkerClient(orchestrator, session, worker_id="w2", token="its-own").register()).status == 200
-    assert (await WorkerClient(orchestrator, session, worker_id="w2").register()).status == 401
+    assert (await WorkerClient(orchestrator, session, worker_id="w2").register()).status == 403
     assert (await worker.register()).status == 200
 
 
@@ -240,7 +241,7 @@ async def test_what_counts_for_a_rate_limit(start: Start, version: str, counted:
     too_large = await worker.send(Request("PATCH", path, b" " * 2001))
     assert too_large.status == (429 if counted else 413)
     wrong_token = await worker.send(worker.beat(), {"X-Worker-Token": "wrong"})
-    assert wrong_token.status == (429 if counted else 401)
+    assert wrong_token.status == (429 if counted else 403)
     tampered_with = await worker.send(tampered(worker.beat(), status="busy"))
     assert tampered_with.status == (429 if counted else 403)
     assert (await worker.heartbeat()).status == 429
@@ -257,16 +258,16 @@ async def test_issued_tokens_are_wanted_from_then_on(start: Start) -> None:
     orchestrator, worker = await start(issue_tokens=True, token_lifetime=100, register=False)
     granted = (await worker.register()).json
     assert granted["expires_in"] == 100
-    assert (await worker.heartbeat()).status == 401  # the configured token is not enough any more
+    assert (await worker.heartbeat()).status == 403  # the configured token is not enough any more
     access = {"X-Worker-Token": granted["access_token"]}
     assert (await worker.send(worker.beat(), access)).status == 200  # still signed with the configured token
     orchestrator.clock_offset = 101
     await worker.register()
-    assert (await worker.send(worker.beat(), access)).status == 401
+    assert (await worker.send(worker.beat(), access)).status == 403
 
     body = orjson.dumps({"refresh_token": granted["refresh_token"]})
     refreshed = await worker.send(Request("POST", REFRESH_PATH, body))
-    assert refreshed.status == 401  # the second registration has replaced it
+    assert refreshed.status == 403  # the second registration has replaced it
     assert list(orchestrator.problems) == []
 
 
@@ -276,18 +277,18 @@ async def test_a_refresh_token_works_once(start: Start) -> None:
     renewed = await worker.send(Request("POST", REFRESH_PATH, body))
     access = {"X-Worker-Token": renewed.json["access_token"]}
     assert (await worker.send(worker.beat(), access)).status == 200
-    assert (await worker.send(Request("POST", REFRESH_PATH, body))).status == 401
+    assert (await worker.send(Request("POST", REFRESH_PATH, body))).status == 403
 
 
 async def test_an_access_token_is_one_workers(start: Start, session: Any) -> None:
     orchestrator, worker = await start(issue_tokens=True, register=False)
     access = {"X-Worker-Token": (await worker.register()).json["access_token"]}
     other = WorkerClient(orchestrator, session, worker_id="w2")
-    assert (await other.send(other.beat(), access)).status == 401
+    assert (await other.send(other.beat(), access)).status == 403
 
 
 @pytest.mark.parametrize(
-    ("version", "token", "refresh"), [("1.0b7", 403, 404), ("1.0b12", 200, 404), ("1.0b13", 200, 200)]
+    ("version", "token", "refresh"), [("1.0b7", 403, 404), ("1.0b12", 403, 404), ("1.0b13", 200, 200)]
 )
 async def test_tokens_on_request(start: Start, version: str, token: int, refresh: int) -> None:
     _, worker = await start(version=version)

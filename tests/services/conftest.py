@@ -8,7 +8,7 @@ import time
 import pytest
 
 from avtomatika_worker import Worker
-from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.devserver import PRODUCTION_LIKE, EmbeddedOrchestrator
 
 FAST = {
     "registration_retry_initial_delay": 0.02,
@@ -105,7 +105,8 @@ def version(request):
 
 @pytest.fixture
 async def orchestrator():
-    async with EmbeddedOrchestrator(poll_time=1.0) as started:
+    """One with the limits of released orchestrators."""
+    async with EmbeddedOrchestrator(PRODUCTION_LIKE, poll_time=1.0) as started:
         yield started
 
 

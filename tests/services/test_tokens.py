@@ -167,7 +167,7 @@ async def test_the_fallback_is_used_when_the_token_is_refused_and_the_log_says_s
     async with EmbeddedOrchestrator(poll_time=0.2, token="new") as orchestrator:
         async with running(worker, orchestrator, token="old", token_fallback="new"):
             assert await done(orchestrator) == "finished"
-        assert [each.status for each in calls(orchestrator, "register")][:2] == [401, 200]
+        assert [each.status for each in calls(orchestrator, "register")][:2] == [403, 200]
     (switch,) = actions(caplog, "token_switched")
     assert "WORKER_TOKEN_FALLBACK" in switch
 

@@ -82,6 +82,13 @@ class Delivery:
             return f"result of task {self.message.task_id}"
         return f"event {self.message.event_type!r} of task {self.message.origin_task_id}"
 
+    @property
+    def ids(self) -> dict[str, object]:
+        """The fields of log records about it."""
+        if isinstance(self.message, TaskResult):
+            return {"task_id": self.message.task_id, "job_id": self.message.job_id}
+        return {"task_id": self.message.origin_task_id, "job_id": self.message.target_job_id}
+
 
 async def keep(delivery: Delivery, store: Store) -> None:
     """See to it that a delivery is on disk, where that is possible."""

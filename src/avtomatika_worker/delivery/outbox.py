@@ -131,7 +131,7 @@ class Outbox:
         with self._lock:
             for delivery in self._lanes.get(result_lane(link, task_id), ()):
                 delivery.discarded = True
-                _log.info("%s is not wanted any more", delivery.name, extra={"action": "result_superseded"})
+                _log.info("%s is not wanted", delivery.name, extra={"action": "result_superseded", **delivery.ids})
 
     # ------------------------------------------------------------------------------------------------ life
 
@@ -162,7 +162,7 @@ class Outbox:
                 "%d results and events were not delivered; they are on disk, and go out when a worker with this id"
                 " runs here again",
                 left - self.lost,
-                extra={"action": "outbox_left"},
+                extra={"action": "outbox_left", "count": left - self.lost},
             )
         self._keeper.close()
 
@@ -192,7 +192,11 @@ class Outbox:
         for delivery, safe in zip(deliveries, self._keeper.keep_at_end(messages, until), strict=True):
             if not safe:
                 self.lost += 1
-                _log.error("%s is lost: neither delivered nor stored", delivery.name, extra={"action": "result_lost"})
+                _log.error(
+                    "%s is lost: neither delivered nor stored",
+                    delivery.name,
+                    extra={"action": "result_lost", **delivery.ids},
+                )
 
     def stop_sending(self) -> None:
         """Make no more first attempts: what comes now is stored."""
@@ -393,5 +397,5 @@ class Outbox:
             delivery.backoff.attempts,
             delivery.link.url,
             delivery.last_error,
-            extra={"action": "result_expired"},
+            extra={"action": "result_expired", **delivery.ids},
         )

@@ -47,7 +47,10 @@ class Answers:
 
     def refused(self, refusal: Refusal) -> web.Response:
         """Answer with a refusal."""
-        return self._json(refusal.status, orjson.dumps({"error": refusal.text}))
+        answer = self._json(refusal.status, orjson.dumps({"error": refusal.text}))
+        if refusal.status == 429 and self._release.limits_first:  # there, that comes from before the protocol
+            del answer.headers[VERSION_HEADER]
+        return answer
 
     def _json(self, status: int, body: bytes) -> web.Response:
         response = web.Response(status=status, body=body, content_type="application/json", headers=self.headers())

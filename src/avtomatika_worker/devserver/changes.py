@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from avtomatika_worker._boundaries import caught
+from avtomatika_worker.devserver.observing import OBSERVERS
 from avtomatika_worker.devserver.snapshots import JobRecord
 
 _T = TypeVar("_T")
@@ -117,6 +118,8 @@ class Hub:
         self._waiters: list[_Waiter] = []
         self._subscriptions: list[Subscription] = []
         self._numbers = itertools.count(1)
+        self.url: str = ""
+        """The orchestrator's, for observers."""
 
     def publish(
         self,
@@ -127,9 +130,11 @@ class Hub:
         job: JobRecord | None = None,
         worker_id: str | None = None,
     ) -> None:
-        """Notify subscribers and waiting predicates of a change; ``data`` is only called if there is a listener."""
-        if self._subscriptions:
+        """Notify observers, subscribers and waiting predicates; ``data`` is only called if there is a listener."""
+        if self._subscriptions or OBSERVERS:
             change = Change(next(self._numbers), kind, now, job, worker_id, data())
+            for observer in tuple(OBSERVERS):
+                observer.changed(self.url, change)
             for subscription in tuple(self._subscriptions):
                 subscription.put(change)
         self.touch()

@@ -229,8 +229,9 @@ class Orchestrator:
         current = message["task_id"] == job.task_id
         ours = current and message["worker_id"] == job.worker_id
         if job.state is JobState.CANCELLED:
-            confirms = ours and message.get("status") == "cancelled" and not job.cancel_confirmed
-            return None if confirms else "job_cancelled"
+            if job.cancel_confirmed:
+                return "job_already_terminated"
+            return None if ours and message.get("status") == "cancelled" else "job_cancelled"
         if job.error is _DEADLINE:
             return "deadline_exceeded"
         if not current:
@@ -293,12 +294,13 @@ class Orchestrator:
         else:
             self.book.end(job, final or JobState.QUARANTINED, now)
 
-    def event(self, message: dict[str, Any]) -> Literal["event_accepted", "job_not_found", "contract_violation_error"]:
+    def event(self, message: dict[str, Any]) -> Literal["event_accepted", "contract_violation_error"]:
         """Accept an event; it belongs to a job, or only to its worker."""
         job_id, task_id = as_text(message.get("target_job_id")), as_text(message.get("target_task_id"))
         job = self.book.jobs.get(job_id) if job_id else self.book.by_task.get(task_id or "")
         if job is None and (job_id or task_id):
-            return "job_not_found"
+            text = f"event {message['event_type']!r} of a job that is not known here"
+            self.problem("event", message["worker_id"], 200, text)
         problems = self._event_problems(job, message)
         if problems and message["event_type"] != PROGRESS_EVENT:
             return "contract_violation_error"

@@ -87,5 +87,7 @@ class Guard:
             answer = json_answer({"error": error.text or error.reason}, error.status)
             if hdrs.ALLOW in error.headers:
                 answer.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+            if error.status in {404, 405}:
+                return answer  # released orchestrators say nothing of their version where they have no route
         answer.headers.update(self._headers())
         return answer

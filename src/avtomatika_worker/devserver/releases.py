@@ -15,7 +15,7 @@ class Release:
     catalogue_is_availability: bool
     """``supported_skills`` lists what can start now (up to 1.0b8)."""
     job_id_is_task_id: bool
-    """A plain job's task has the same id as the job (up to 1.0b9)."""
+    """A plain job's task has the same id as the job (up to 1.0b10)."""
     empty_containers_needed: bool
     """Dispatching fails after a registration without its containers (RXON.md: 1.0b7)."""
     tasks_keep_nulls: bool
@@ -27,9 +27,13 @@ class Release:
     unknown_ids_are_stale: bool
     """An id in ``current_tasks`` that is not a job's is ordered cancelled (1.0b7 … 1.0b11)."""
     tokens_without_mtls: bool
-    """``/auth/token`` works without a client certificate (after 1.0b7)."""
+    """``/auth/token`` works without a client certificate (1.0b13+)."""
     steps: bool
-    """Tasks carry ``step`` (1.0b17)."""
+    """Tasks carry ``step`` (1.0b15+)."""
+    skill_version: bool
+    """Tasks carry the version of the skill that they are for (1.0b10 … 1.0b12)."""
+    wrong_token: int
+    """The status that answers a wrong token: 401 up to 1.0b9, 403 later."""
 
 
 def release(version: str) -> Release:
@@ -41,12 +45,14 @@ def release(version: str) -> Release:
     return Release(
         dialect=choice.dialect,
         catalogue_is_availability=number <= 8,
-        job_id_is_task_id=number <= 9,
+        job_id_is_task_id=number <= 10,
         empty_containers_needed=number <= 9,
         tasks_keep_nulls=number <= 9,
         float_timestamps=10 <= number <= 16,
         limits_first=number <= 10,
         unknown_ids_are_stale=number <= 11,
-        tokens_without_mtls=number > 7,
-        steps=number >= 17,
+        tokens_without_mtls=number >= 13,
+        steps=number >= 15,
+        skill_version=10 <= number <= 12,
+        wrong_token=401 if number <= 9 else 403,
     )

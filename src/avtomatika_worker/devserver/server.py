@@ -20,6 +20,7 @@ from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.listening import listening_socket, stop_accepting
+from avtomatika_worker.devserver.observing import OBSERVERS
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.orchestrator_settings import OrchestratorOptions, OrchestratorSettings
 from avtomatika_worker.devserver.page_guard import Guard
@@ -104,6 +105,9 @@ class EmbeddedOrchestrator:
             raise
         self._port = runner.addresses[0][1]
         self._runner = runner
+        self._hub.url = self.url
+        for observer in tuple(OBSERVERS):
+            observer.started(self.url, self.settings.lease)
         house = self._keep_house()
         self._housekeeper = asyncio.create_task(house, name="embedded orchestrator")  # noqa: TID251 - `stop` waits
 
@@ -149,6 +153,8 @@ class EmbeddedOrchestrator:
         self._worker_api.commands.close()
         self._hub.close()
         await runner.cleanup()
+        for observer in tuple(OBSERVERS):
+            observer.stopped(self.url)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -31,6 +31,8 @@ def task_bytes(job: JobRecord, release: Release, now: float, signer: Signer | No
     if release.tasks_keep_nulls:
         return orjson.dumps(task)
     task["timestamp"] = now if release.float_timestamps else int(now)
+    if release.skill_version:
+        task["skill_version"] = "1.0.0"  # where the skill announces none
     if release.steps:
         task["step"] = 1
     canonical = canonical_bytes(task, release.dialect)

@@ -155,17 +155,21 @@ class Verifier:
     def authenticate(self, worker_id: str | None, token: str | None, now: float, *, configured: bool) -> None:
         """Check the token header. ``configured``: accept the configured token even if access tokens are issued."""
         if not token:
-            raise Refusal(401, "X-Worker-Token is missing")
+            raise Refusal(self._release.wrong_token, "X-Worker-Token is missing")
         owner = self._desk.owner(token, now)
         if owner is not None:
             if worker_id is not None and owner != worker_id:
-                raise Refusal(401, f"the access token in X-Worker-Token belongs to {owner}, not to {worker_id}")
+                raise Refusal(
+                    self._release.wrong_token,
+                    f"the access token in X-Worker-Token belongs to {owner}, not to {worker_id}",
+                )
             return
         if self._access_tokens_required and not configured:
-            raise Refusal(401, "X-Worker-Token is not a valid access token: expired, or never issued", problem=False)
+            text = "X-Worker-Token is not a valid access token: expired, or never issued"
+            raise Refusal(self._release.wrong_token, text, problem=False)
         expected = self._configured_token(worker_id)
         if expected is not None and not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
-            raise Refusal(401, "X-Worker-Token is not the worker token of this orchestrator")
+            raise Refusal(self._release.wrong_token, "X-Worker-Token is not the worker token of this orchestrator")
 
     def _configured_token(self, worker_id: str | None) -> str | None:
         return self._individual.get(worker_id or "", self._token)

@@ -16,6 +16,7 @@ from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.command_socket import CommandChannels
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.jobs import NewJob
+from avtomatika_worker.devserver.observing import OBSERVERS
 from avtomatika_worker.devserver.orchestrator import Orchestrator, ResultMetadataError
 from avtomatika_worker.devserver.orchestrator_settings import OrchestratorSettings
 from avtomatika_worker.devserver.polls import Polls
@@ -94,7 +95,7 @@ class WorkerApi:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of RXON."""
-        worker = "{worker_id}"
+        worker, refreshes = "{worker_id}", self._release.dialect.refresh_tokens
         return [
             web.post(REGISTER_PATH, self._serving("register", self._register)),
             web.get(poll_path(worker), self._serving("poll", self._poll), allow_head=False),
@@ -102,7 +103,7 @@ class WorkerApi:
             web.patch(heartbeat_path(worker), self._serving("heartbeat", self._heartbeat)),
             web.post(EVENT_PATH, self._serving("event", self._event)),
             web.post(TOKEN_PATH, self._serving("token", self._token)),
-            web.post(REFRESH_PATH, self._serving("token", self._refresh)),
+            *([web.post(REFRESH_PATH, self._serving("token", self._refresh))] if refreshes else []),
             web.post(SKILL_CALL_PATH, self._serving("skill_call", self._call_skill)),
             web.get(commands_path(worker), self._websocket, allow_head=False),
         ]
@@ -113,9 +114,14 @@ class WorkerApi:
         async def handle(request: web.Request) -> web.StreamResponse:
             call = self._incoming(name, request, await request.read())
             fault = self._faults.next_for(call)
-            if fault is None:
-                return await self._answer(request, call, process)
-            return await self._misbehave(request, call, process, fault)
+            try:
+                if fault is None:
+                    return await self._answer(request, call, process)
+                return await self._misbehave(request, call, process, fault)
+            except BaseException:  # the caller is gone
+                if call not in self.requests:
+                    self._record(call, 0)
+                raise
 
         return handle
 
@@ -123,7 +129,7 @@ class WorkerApi:
         headers = CIMultiDict(request.headers)
         if TOKEN_HEADER in headers:
             headers[TOKEN_HEADER] = "***"
-        return RecordedCall(
+        call = RecordedCall(
             call=name,
             method=request.method,
             path=request.path,
@@ -132,6 +138,9 @@ class WorkerApi:
             body=body,
             time=self._clock(),
         )
+        for observer in tuple(OBSERVERS):
+            observer.received(self._hub.url, call)
+        return call
 
     def _record(self, call: RecordedCall, status: int, reply: bytes = b"") -> None:
         call.status, call.reply = status, reply
@@ -140,6 +149,8 @@ class WorkerApi:
             oldest = self.requests.popleft()
             self._bytes_kept -= len(oldest.body) + len(oldest.reply)
         self.requests.append(call)
+        for observer in tuple(OBSERVERS):
+            observer.answered(self._hub.url, call)
         self._hub.touch()
 
     async def _answer(self, request: web.Request, call: RecordedCall, process: _Process) -> web.Response:
@@ -151,9 +162,6 @@ class WorkerApi:
                 worker_id = request.match_info.get("worker_id") or request.headers.get(WORKER_ID_HEADER)
                 self._orchestrator.problem(call.call, worker_id, refusal.status, refusal.text)
             response = self.answers.refused(refusal)
-        except asyncio.CancelledError:  # the caller is gone
-            self._record(call, 0)
-            raise
         self._record(call, response.status, response.body if isinstance(response.body, bytes) else b"")
         return response
 
@@ -284,15 +292,13 @@ class WorkerApi:
         return self._token_reply(worker_id, self._desk.issue(worker_id, self._clock()))
 
     async def _refresh(self, _request: web.Request, call: RecordedCall) -> _Body:
-        if not self._release.dialect.refresh_tokens:
-            raise Refusal(404, "this version has no refresh tokens")
         try:
             refresh_token = as_text(as_object(orjson.loads(call.body)).get("refresh_token"))
         except orjson.JSONDecodeError:
             raise Refusal(400, "the body is not JSON") from None
         refreshed = self._desk.refreshed(refresh_token or "", self._clock())
         if refreshed is None:
-            raise Refusal(401, "no such refresh token: each can be used once", problem=False)
+            raise Refusal(self._release.wrong_token, "no such refresh token: each can be used once", problem=False)
         return self._token_reply(*refreshed)
 
     def _token_reply(self, worker_id: str, tokens: IssuedTokens) -> dict[str, Any]:
