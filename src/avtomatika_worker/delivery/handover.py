@@ -60,8 +60,7 @@ class Handover:
         handing = self._begin(link, free)
         try:
             try:
-                if self._outbox.store_first:
-                    await self._outbox.secure(delivery)
+                await self._outbox.secure(delivery)
                 if before is not None and (waiting := before()) is not None:
                     await waiting
             except BaseException:

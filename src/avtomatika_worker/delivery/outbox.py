@@ -303,10 +303,9 @@ class Outbox:
             self._count(delivery, 1)
             lane = self._lanes.get(delivery.lane)
             if lane is None:
-                self._lanes[delivery.lane] = deque([delivery])
+                lane = self._lanes[delivery.lane] = deque()
                 self._new_lanes.append(delivery.lane)
-            else:
-                lane.append(delivery)
+            lane.append(delivery)
         self._inbox.touch()
 
     def _count(self, delivery: Delivery, change: int) -> None:

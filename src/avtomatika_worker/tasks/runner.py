@@ -226,8 +226,7 @@ class TaskRunner:
 
     async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
-        # In the context of what runs this, and no other task.
-        bind_log_context(task_id=task.task_id, job_id=task.job_id)
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in the context of what runs this task only
         try:
             with self._span(task):
                 lingers = await self._run_to_delivery(running)
@@ -253,10 +252,9 @@ class TaskRunner:
                 self._recent.remember(running.link.url, task, result)
             # A skill that was given up keeps its slot until it has ended.
             free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
-            older = [each.task_id for each in running.hand_outs[:-1]]
+            ids = [each.task_id for each in running.hand_outs[:-1]]
             with self._telemetry.tracing.span("deliver"):
-                close = running.events.close
-                await self._handover.deliver(running.link, result, free=free, before=close, older_ids=older)
+                await self._handover.deliver(running.link, result, free=free, before=running.events.close, older_ids=ids)
         finally:
             self._reported(running)
         return lingers
