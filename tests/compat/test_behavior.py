@@ -21,6 +21,7 @@ from avtomatika_worker import (
     Worker,
     WorkerCommand,
 )
+from avtomatika_worker.protocol.messages import Command
 from avtomatika_worker.testing import EmbeddedOrchestrator, WorkerHarness
 from compat.support import running
 
@@ -48,6 +49,16 @@ async def test_a_command_reaches_its_handler_with_all_its_fields(kind: str) -> N
     assert (command.job_id, command.metadata) == ("j", {"m": 1})
     assert command == sent
     assert command["params"] == {"a": 1}
+
+
+def test_what_a_command_came_without_is_none_and_a_default_counts() -> None:
+    command = WorkerCommand(Command(command="reload"))
+    assert (command.params, command["params"], command.get("params", {})) == (None, None, {})
+    assert command == {"command": "reload"}
+    with pytest.raises(AttributeError, match="a command has command, task_id"):
+        command.parameters  # noqa: B018
+    with pytest.raises(KeyError):
+        command["parameters"]
 
 
 async def test_a_handler_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
