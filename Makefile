@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster test coverage image check fmt bench docs fuzz dist clean
+.PHONY: help setup demo cluster simulate test coverage image check fmt bench docs fuzz dist clean
 # Two installations into one environment would be in each other's way.
 .NOTPARALLEL:
 
@@ -39,13 +39,14 @@ coverage: $(VENV)/.extra-dev $(VENV)/.group-coverage ## run all tests; fail when
 image: $(VENV)/.extra-dev ## build the container images with buildah, as root, and try them
 	AVTOMATIKA_IMAGES=1 $(BIN)/pytest tests/deploy/test_image.py $(ARGS)
 
-check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layers, sizes, generated documents
+check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layers, sizes, words, generated documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_structure.py
+	$(BIN)/python scripts/check_words.py
 	$(BIN)/python scripts/generate_docs.py --check
 
 fmt: $(VENV)/.group-check ## format the code and fix what lint can fix
@@ -56,6 +57,9 @@ docs: $(VENV)/.extra-demo $(VENV)/.group-docs ## write the generated documents a
 	$(BIN)/python scripts/generate_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python scripts/check_site.py
+
+simulate: $(VENV)/.extra-dev ## run a worker in simulated worlds (ARGS="--seeds 10000", ARGS="--first 42 --seeds 1 --story")
+	cd tests && "$(abspath $(BIN))/python" -m simulation $(ARGS)
 
 bench: $(VENV)/.extra-demo ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 	$(BIN)/python -m bench $(ARGS)

@@ -1,4 +1,4 @@
-"""``python -m bench``: runs scenarios, the sides in turn, and tells medians and ratios."""
+"""``python -m bench``: runs scenarios, the sides in turn, and prints medians and ratios."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _run(chosen: list[Scenario], sides: dict[str, Side], settings: Settings, rou
 
 
 def _measure(scenario: Scenario, side: Side, stub: StubControl, settings: Settings) -> Figures | None:
-    """Measure once; what fails is told and left out, for the rest is worth having."""
+    """Measure once; what fails is reported and left out, since the rest is worth having."""
     try:
         return scenario.measure(side, stub, settings)
     except (RuntimeError, OSError) as error:

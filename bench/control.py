@@ -1,4 +1,4 @@
-"""The harness's side of the stub: starts it, tells it what to hand out, reads what it counted."""
+"""The harness's side of the stub: starts it, says what to hand out, reads what it counted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StubControl:
         self.url = f"http://127.0.0.1:{port}"
 
     def new(self, **plan: Any) -> None:
-        """Begin anew: forget everything, hand out by ``plan``."""
+        """Start over: forget everything, hand out by ``plan``."""
         self._post("new", plan)
 
     def plan(self, **plan: Any) -> None:

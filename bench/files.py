@@ -1,7 +1,7 @@
 """Throughput of files against plain obstore in the same run, and peak memory: ``python -m bench.files``.
 
 Both sides talk to a small S3 server in memory, in a process of its own; each measurement is a process as well, so that
-its peak memory is its own. The fastest of ``--rounds`` counts: on a shared machine the others tell of the neighbours.
+its peak memory is its own. The fastest of ``--rounds`` counts: on a shared machine the others measure the neighbors.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def measure(side: str, url: str, directory: str, count: int, up: bool) -> None:
 
 
 def _peak_mib() -> float:
-    """Return the peak of this process alone: what getrusage tells begins with that of the process that started it."""
+    """Return the peak of this process alone: what getrusage returns begins with that of the process that started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -240,19 +240,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind (3)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.measure:
-        side, url, directory, count, up = told.measure
+    arguments = parser.parse_args()
+    if arguments.measure:
+        side, url, directory, count, up = arguments.measure
         measure(side, url, directory, int(count), up == "1")
         return
     receive, announce = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(announce,), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{receive.recv()}"
-    rows = _compare(url, "one large file", 1, told.size * MIB, told.rounds)
-    rows += _compare(url, "small files", told.count, SMALL_SIZE, told.rounds)
+    rows = _compare(url, "one large file", 1, arguments.size * MIB, arguments.rounds)
+    rows += _compare(url, "small files", arguments.count, SMALL_SIZE, arguments.rounds)
     server.terminate()
-    print(json.dumps(rows, indent=2)) if told.json else _print(rows)
+    print(json.dumps(rows, indent=2)) if arguments.json else _print(rows)
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

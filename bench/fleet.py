@@ -101,7 +101,7 @@ class Fleet:
     """Light workers, some processes of them."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._told = {
+        self._variables = {
             "WORKER_TOKEN": WORKER_TOKEN,
             "ORCHESTRATORS_CONFIG": json.dumps([{"url": engine.url} for engine in cluster.engines]),
             "MULTI_ORCHESTRATOR_MODE": "ROUND_ROBIN",
@@ -113,7 +113,14 @@ class Fleet:
         """Add workers until there are ``count``, a process at a time, or until the orchestrators bear no more."""
         while self.count < count:
             number = min(PER_PROCESS, count - self.count)
-            command = [sys.executable, "-m", "bench.fleet_app", str(self.count), str(number), json.dumps(self._told)]
+            command = [
+                sys.executable,
+                "-m",
+                "bench.fleet_app",
+                str(self.count),
+                str(number),
+                json.dumps(self._variables),
+            ]
             name = f"fleet from {self.count}"
             process = ManagedProcess(name, command, env={}, cwd=ROOT, own_session=True)
             self.processes.append(process)
@@ -274,7 +281,7 @@ def simulate_command() -> None:
             course = stampede.simulate(workers, outage, costs, jitter=jitter, orchestrators=orchestrators)
             quiet = None if course.quiet is None else round(course.quiet - outage, 1)
             seconds = range(max(course.tries) + 1)
-            told = {
+            measured = {
                 "workers": workers,
                 "orchestrators": course.orchestrators,
                 "outage": outage,
@@ -283,8 +290,8 @@ def simulate_command() -> None:
                 "quiet_after": quiet,
                 "given_up": course.given_up,
             }
-            click.echo(str(told))
-            courses.append({**told, "tries": [course.tries[second] for second in seconds]})
+            click.echo(str(measured))
+            courses.append({**measured, "tries": [course.tries[second] for second in seconds]})
     SIMULATED.write_text(json.dumps({"costs": dataclasses.asdict(costs), "courses": courses}) + "\n")
     click.echo(f"written: {SIMULATED}")
 

@@ -21,18 +21,18 @@ async def write_report(number: int) -> dict[str, int]:
     return {"number": number}
 
 
-def light_worker(worker_id: str, told: dict[str, str]) -> tuple[Worker, dict[str, str]]:
+def light_worker(worker_id: str, variables: dict[str, str]) -> tuple[Worker, dict[str, str]]:
     """Return a worker and its environment."""
     worker = Worker(worker_type="light")
     worker.skill(pause)
     worker.skill(write_report)
-    env = {"WORKER_ID": worker_id, "MAX_CONCURRENT_TASKS": "2", "WORKER_RESULT_DURABILITY": "off", **told}
+    env = {"WORKER_ID": worker_id, "MAX_CONCURRENT_TASKS": "2", "WORKER_RESULT_DURABILITY": "off", **variables}
     return worker, env
 
 
-async def main(first: int, count: int, told: dict[str, str]) -> None:
+async def main(first: int, count: int, variables: dict[str, str]) -> None:
     """Run ``count`` workers until SIGTERM."""
-    workers = [light_worker(f"light-{number:05}", told) for number in range(first, first + count)]
+    workers = [light_worker(f"light-{number:05}", variables) for number in range(first, first + count)]
 
     def stop() -> None:
         for worker, _ in workers:

@@ -33,7 +33,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``measure`` one ``Side``; ``unit`` and ``better`` of each figure are told in `FIGURES`."""
+    """``measure`` one ``Side``; ``unit`` and ``better`` of each figure are in `FIGURES`."""
 
     name: str
     about: str

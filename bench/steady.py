@@ -43,7 +43,7 @@ GROWTH_ALLOWED = 0.5
 
 MIX = (
     ("echo", {"text": "hello", "numbers": [1, 2.5, 3]}, 70),
-    ("tell", {"steps": 5}, 12),
+    ("report", {"steps": 5}, 12),
     ("block", {"seconds": 0.02}, 10),
     ("large", {"size": 100_000}, 5),
     ("fail", {}, 3),

@@ -1,4 +1,4 @@
-"""The worker of `bench.steady`: skills that return, tell, fail, block a thread, and return much."""
+"""The worker of `bench.steady`: skills that return, report progress, fail, block a thread, and return much."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def echo(params: dict[str, Any]) -> dict[str, Any]:
 
 
 @worker.skill(events={"step": {"type": "object"}})
-async def tell(steps: int, ctx: TaskContext) -> dict[str, int]:
+async def report(steps: int, ctx: TaskContext) -> dict[str, int]:
     """Send progress and events."""
     for number in range(steps):
         await ctx.send_progress(number / steps, f"step {number}")

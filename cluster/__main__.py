@@ -38,13 +38,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engines", type=int, default=2, metavar="N", help="orchestrators (2)")
     parser.add_argument("--workers", type=int, default=3, metavar="N", help="workers (3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures there, as JSON")
-    told = parser.parse_args()
+    options = parser.parse_args()
     for name in ("at_once", "engines", "workers"):
-        if getattr(told, name) < 1:
+        if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more")
-    if told.jobs < 0 or (told.faults and told.jobs < 4):
+    if options.jobs < 0 or (options.faults and options.jobs < 4):
         parser.error("--jobs must be 0 or more, and 4 or more with --faults")
-    return told
+    return options
 
 
 def describe(cluster: Cluster) -> None:
@@ -66,24 +66,24 @@ What they keep is in {cluster.directory} and goes when they do. A job:
 """)
 
 
-async def work(cluster: Cluster, told: argparse.Namespace, tell: Callable[[str], None]) -> Outcome:
-    """Run the jobs; ``tell`` hears of each fault."""
-    on_ended: Callable[[int], None] = schedule(cluster, told.jobs, tell) if told.faults else lambda _: None
+async def work(cluster: Cluster, options: argparse.Namespace, report: Callable[[str], None]) -> Outcome:
+    """Run the jobs; ``report`` hears of each fault."""
+    on_ended: Callable[[int], None] = schedule(cluster, options.jobs, report) if options.faults else lambda _: None
     async with client_of([engine.url for engine in cluster.engines], CLIENT_TOKEN) as client:
-        return await run_jobs(client, told.jobs, at_once=told.at_once, on_ended=on_ended)
+        return await run_jobs(client, options.jobs, at_once=options.at_once, on_ended=on_ended)
 
 
-def run(cluster: Cluster, told: argparse.Namespace) -> bool:
+def run(cluster: Cluster, options: argparse.Namespace) -> bool:
     """Run the jobs, and say and write what was asked for; return whether all are finished."""
     faults: list[str] = []
 
-    def tell(fault: str) -> None:
+    def report(fault: str) -> None:
         faults.append(fault)
         console.print(fault)
 
-    outcome = asyncio.run(work(cluster, told, tell))
-    if told.output:
-        write(told.output, cluster, outcome, faults)
+    outcome = asyncio.run(work(cluster, options, report))
+    if options.output:
+        write(options.output, cluster, outcome, faults)
     return report(cluster, outcome)
 
 
@@ -127,17 +127,17 @@ def end(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     """Run the command; return the exit code."""
-    told = arguments()
+    options = arguments()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT may be ignored by what started this
         signal.signal(number, end)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="avtomatika-cluster-", ignore_cleanup_errors=True) as directory,
-            running(Path(directory), engines=told.engines, workers=told.workers) as cluster,
+            running(Path(directory), engines=options.engines, workers=options.workers) as cluster,
         ):
             describe(cluster)
-            if told.jobs:
-                return 0 if run(cluster, told) else 1
+            if options.jobs:
+                return 0 if run(cluster, options) else 1
             console.print("Running; Ctrl-C ends everything.")
             while True:  # not signal.pause(): a signal that another thread gets would not end that
                 time.sleep(0.5)

@@ -22,14 +22,14 @@ class InstallationError(Exception):
 
 def cache_directory() -> Path:
     """Return where the environments are kept: ``AVTOMATIKA_E2E_CACHE``, else in the project."""
-    told = os.environ.get("AVTOMATIKA_E2E_CACHE")
-    return Path(told).expanduser().resolve() if told else ROOT / ".cache" / "orchestrators"
+    chosen = os.environ.get("AVTOMATIKA_E2E_CACHE")
+    return Path(chosen).expanduser().resolve() if chosen else ROOT / ".cache" / "orchestrators"
 
 
 def python_of(version: str, *extras: str) -> Path:
     """Return the interpreter that has ``avtomatika`` of this version with ``extras``, installing it where needed.
 
-    Runs at the same time wait for each other; an environment that was left half-made is made anew.
+    Runs at the same time wait for each other; an environment that was left half-made is made again.
     """
     name = "-".join((version, *extras, "py{}.{}".format(*sys.version_info)))
     return _made(name, f"avtomatika[{','.join((*extras, 'telemetry'))}]=={version}")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from cluster.system import Cluster
 
 
-def schedule(cluster: Cluster, jobs: int, tell: Callable[[str], None]) -> Callable[[int], None]:
+def schedule(cluster: Cluster, jobs: int, report: Callable[[str], None]) -> Callable[[int], None]:
     """Return what to call with the number of jobs that have ended: a quarter of the way through ``jobs`` it kills an
-    engine, at the half a worker, and at three quarters every connection to Redis. ``tell`` hears of each.
+    engine, at the half a worker, and at three quarters every connection to Redis. ``report`` hears of each.
     """
 
     def kill_engine() -> str:
@@ -27,6 +27,6 @@ def schedule(cluster: Cluster, jobs: int, tell: Callable[[str], None]) -> Callab
 
     def on_ended(ended: int) -> None:
         while planned and ended >= planned[0][0]:
-            tell(f"{ended} jobs have ended: {planned.pop(0)[1]()}")
+            report(f"{ended} jobs have ended: {planned.pop(0)[1]()}")
 
     return on_ended

@@ -22,7 +22,7 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 
 @dataclass(frozen=True)
 class Job:
-    """A job as an orchestrator tells about it; ``seconds`` is the time it took, seen from the client."""
+    """A job as an orchestrator describes it; ``seconds`` is the time it took, seen from the client."""
 
     id: str
     status: str
@@ -137,7 +137,8 @@ async def run_jobs(
 ) -> Outcome:
     """Run ``count`` jobs, ``at_once`` of them at a time; every tenth writes a file to the object store.
 
-    ``on_ended`` is told how many have ended. A job that has not ended after ``timeout`` counts with its last status.
+    ``on_ended`` is called with how many have ended. A job that has not ended after ``timeout`` counts with its last
+    status.
     """
     clock = asyncio.get_running_loop().time
     began = clock()

@@ -116,7 +116,7 @@ def free_port() -> int:
         return port
 
 
-def _environment(told: Mapping[str, str]) -> dict[str, str]:
-    """Return ``told`` and what every process needs: settings, proxies and the like of the caller stay out."""
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return ``variables`` and what every process needs: settings, proxies and the like of the caller stay out."""
     kept = {name: value for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if (value := os.environ.get(name))}
-    return {**kept, "PYTHONUNBUFFERED": "1", **told}
+    return {**kept, "PYTHONUNBUFFERED": "1", **variables}

@@ -1,18 +1,19 @@
-"""A language model that streams: its tokens are the task's events, as they come.
+"""A language model that streams: the skill yields its tokens as they come.
 
 Talks to any server with OpenAI's chat API (llama.cpp, vLLM, Ollama, OpenAI itself): MODEL_URL, MODEL_NAME, MODEL_KEY.
 """
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import aiohttp
 from msgspec import Meta
 
-from avtomatika_worker import PermanentError, TaskContext, TransientError, Worker
+from avtomatika_worker import Final, PermanentError, TaskContext, TransientError, Worker
 
 # A task here waits for the model: as many as the server computes side by side are of use.
 worker = Worker(worker_type="llm", max_concurrent_tasks=4)
@@ -27,32 +28,25 @@ class Prompt:
 
 
 @dataclass
-class Token:
-    """``index`` is there to put them in order: events of a task may overtake each other on their way."""
-
-    index: int
-    text: str
-
-
-@dataclass
 class Answer:
     text: str
     tokens: int
 
 
-@worker.skill(category="AI", events={"token": Token}, timeout=300)
-async def complete(params: Prompt, ctx: TaskContext) -> Answer:
+@worker.skill(category="AI", timeout=300)
+async def complete(params: Prompt, ctx: TaskContext) -> AsyncIterator[str | Final[Answer]]:
     """Answer a prompt, token by token."""
     texts: list[str] = []
-    # A cancelled task raises CancelledError at an `await`; the connection is closed then, and the model stops.
-    async for text in chat(params):
-        await ctx.send_event("token", Token(len(texts), text))  # awaited: a slow orchestrator slows the model down
-        texts.append(text)
+    # A cancelled task is closed here, and with it the connection: the model stops.
+    async with aclosing(chat(params)) as tokens:
+        async for text in tokens:
+            texts.append(text)
+            yield text
     ctx.add_cost("tokens", len(texts))
-    return Answer("".join(texts), len(texts))
+    yield Final(Answer("".join(texts), len(texts)))
 
 
-async def chat(params: Prompt) -> AsyncIterator[str]:
+async def chat(params: Prompt) -> AsyncGenerator[str]:
     """Yield what the model says. Raises TransientError for what may pass, PermanentError for what will not."""
     body = {
         "model": os.environ.get("MODEL_NAME", "llama3.2"),

@@ -20,7 +20,7 @@ async def test_a_thumbnail_keeps_its_proportions(tmp_path: Path):
         assert small.format == "JPEG"
 
 
-async def test_a_sheet_tells_its_progress(tmp_path: Path):
+async def test_a_sheet_reports_its_progress(tmp_path: Path):
     sources = [picture(tmp_path / f"{number}.png", colour="red") for number in range(5)]
     async with WorkerHarness(worker) as h:
         result = await h.run("contact_sheet", {"sources": sources, "columns": 3, "cell": 40})

@@ -16,7 +16,7 @@ def clip(path: Path, seconds: int, size: str = "320x180") -> Path:
     return path
 
 
-async def test_a_video_is_transcoded_and_its_progress_told(tmp_path, worker_harness):
+async def test_a_video_is_transcoded_and_its_progress_reported(tmp_path, worker_harness):
     h = await worker_harness(worker)
     result = await h.run("transcode", {"source": clip(tmp_path / "clip.mp4", 2), "height": 120})
     assert result.data["seconds"] == pytest.approx(2, abs=0.1)

@@ -36,8 +36,8 @@ def main(names: tuple[str, ...], seconds: int, show: bool, inside: bool) -> None
     if unknown := set(names) - set(known):
         raise click.UsageError(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     results = {name: _run(name, seconds) for name in names or known}
-    for name, (fine, told) in results.items():
-        click.echo(f"{name:12} {'ok' if fine else 'FAULT':6} {told}")
+    for name, (fine, summary) in results.items():
+        click.echo(f"{name:12} {'ok' if fine else 'FAULT':6} {summary}")
     sys.exit(0 if all(fine for fine, _ in results.values()) else 1)
 
 

@@ -8,19 +8,16 @@ import contextlib
 import functools
 import hashlib
 import re
-import threading
-from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from avtomatika_worker.errors import TransportError
 from avtomatika_worker.protocol.codec import Request
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.websocket import listen
+from fuzz.loop_thread import LoopThread
 
-_T = TypeVar("_T")
-_TIMEOUT: Final = 20.0
 _MOST: Final = 100_000
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY: Final = re.compile(rb"(?i)\r\nsec-websocket-key: *(\S+)")
@@ -30,11 +27,10 @@ class RawServer:
     """Runs in a thread, as do its clients, for as long as the process."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = LoopThread()
         self._answer = b""
         self._upgrades = False
-        self.run(self._start())
+        self._thread.run(self._start())
 
     @classmethod
     @functools.cache
@@ -45,16 +41,12 @@ class RawServer:
     def call(self, answer: bytes) -> Response | TransportError:
         """Answer an HTTP request with exactly these bytes; return what the transport makes of them."""
         self._answer, self._upgrades = answer, False
-        return self.run(self._call())
+        return self._thread.run(self._call())
 
     def messages(self, sent: bytes, *, upgrade: bool) -> list[str | bytes] | TransportError:
         """Send the bytes to a WebSocket client, after a good handshake or (not ``upgrade``) in place of one."""
         self._answer, self._upgrades = sent, upgrade
-        return self.run(self._listen())
-
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run ``work`` in the server's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_TIMEOUT)
+        return self._thread.run(self._listen())
 
     async def _start(self) -> None:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

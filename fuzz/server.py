@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import http.client
-import threading
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from avtomatika_worker import Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
@@ -20,23 +17,21 @@ from avtomatika_worker.protocol.codec import (
     heartbeat_path,
 )
 from avtomatika_worker.testing import WorkerHarness
+from fuzz.loop_thread import TIMEOUT, LoopThread
 
-_T = TypeVar("_T")
-_TIMEOUT: Final = 20.0
 TOKEN: Final = "dev-token"  # noqa: S105 - the embedded orchestrator's default
 
 
 class Server:
-    """Runs for as long as the process."""
+    """Runs until ``close``."""
 
     worker_paths = (REGISTER_PATH, heartbeat_path("w"), RESULT_PATH, EVENT_PATH, TOKEN_PATH, REFRESH_PATH)
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = LoopThread()
         self._orchestrator = EmbeddedOrchestrator(poll_time=0.05)
-        self._run(self._orchestrator.start())
-        self._connection = http.client.HTTPConnection("127.0.0.1", self._orchestrator.port, timeout=_TIMEOUT)
+        self._thread.run(self._orchestrator.start())
+        self._connection = http.client.HTTPConnection("127.0.0.1", self._orchestrator.port, timeout=TIMEOUT)
         self._harness: WorkerHarness | None = None
 
     @classmethod
@@ -44,6 +39,21 @@ class Server:
     def shared(cls) -> Server:
         """Return the only one, started."""
         return cls()
+
+    @classmethod
+    def close_shared(cls) -> None:
+        """Close the shared one, if there is one: what runs next in this process shares it with no worker."""
+        if cls.shared.cache_info().currsize:
+            cls.shared().close()
+            cls.shared.cache_clear()
+
+    def close(self) -> None:
+        """Stop the worker, the orchestrator and their thread."""
+        self._connection.close()
+        if self._harness is not None:
+            self._thread.run(self._harness.__aexit__(None, None, None))
+        self._thread.run(self._orchestrator.stop())
+        self._thread.close()
 
     def request(self, path: str, body: bytes) -> int:
         """Post the body and return the status of the answer."""
@@ -65,8 +75,8 @@ class Server:
                 return params
 
             self._harness = WorkerHarness(worker, orchestrator=self._orchestrator)
-            self._run(self._harness.__aenter__())
-        self._run(self._hand_out(self._harness, body))
+            self._thread.run(self._harness.__aenter__())
+        self._thread.run(self._hand_out(self._harness, body))
 
     async def _hand_out(self, harness: WorkerHarness, body: bytes) -> None:
         fault = Fault("poll", "body", status=200, body=body)
@@ -74,6 +84,3 @@ class Server:
         await harness.orchestrator.wait_for(lambda: fault.used)
         result = await harness.run("echo", {"still": "alive"})
         assert result.data == {"still": "alive"}
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_TIMEOUT)

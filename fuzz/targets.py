@@ -38,7 +38,7 @@ from avtomatika_worker.skills.validation import Schema
 from fuzz.raw import RawServer
 from fuzz.server import Server
 
-SECRET: Final = "a-token-that-no-error-may-tell"  # noqa: S105 - of no use anywhere
+SECRET: Final = "a-token-that-no-error-may-show"  # noqa: S105 - of no use anywhere
 _SIGNER: Final = Signer(SECRET)
 _ROOT: Final = Path(tempfile.gettempdir()).resolve() / "fuzz-root"
 _VARIABLES: Final = sorted(f"{name}".upper() for name in setting_fields())
@@ -169,7 +169,7 @@ def env_file(data: bytes) -> None:
 
 
 def settings(data: bytes) -> None:
-    """Read the environment: lines of a variable's number and its value. No error tells the token."""
+    """Read the environment: lines of a variable's number and its value. No error shows the token."""
     environ = {"WORKER_TOKEN": SECRET, "ORCHESTRATOR_URL": "http://127.0.0.1:1"}
     for line in data.decode("utf-8", "replace").replace("\0", "").split("\n"):
         if line:

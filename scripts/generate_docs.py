@@ -99,7 +99,7 @@ class Action:
     message: str
 
 
-_METHODS: Final = frozenset({"debug", "info", "warning", "error", "critical", "exception", "log", "tell"})
+_METHODS: Final = frozenset({"debug", "info", "warning", "error", "critical", "exception", "log"})
 
 
 def log_actions() -> str:
@@ -146,7 +146,7 @@ def _action_of(call: ast.Call) -> str | None:
 
 def _level(call: ast.Call) -> str:
     method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    if method not in {"log", "tell"}:
+    if method != "log":
         return {"exception": "ERROR"}.get(method, method.upper())
     named = [
         node.attr

@@ -1,4 +1,4 @@
-"""Certificates for tests, made anew by trustme."""
+"""Certificates for tests, made by trustme for each run."""
 
 import datetime
 import ssl

@@ -8,11 +8,12 @@ from avtomatika_worker.testing import WorkerHarness
 
 EXPORTED = """
 CancelReason Cancelled ConfigError ContractViolationError DependencyError DependencyMissingError DeviceUsage Failed
-FileMetadata FilePath Handler IntegrityMismatchError InternalError InvalidInputError Middleware ObservabilityManager
-OrchestratorClient Outcome PermanentError ProcessStartError ResourceError ResourceExhaustedError ResourcesUsage S3Uri
-SecurityError Sent SkillBlueprint SkillDefinitionError SkillInfo SkillLoadError StoredUri Succeeded SyncTaskFiles
-TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles TaskTimeoutError TransientError UnsafeNameError
-Worker WorkerCommand WorkerConfig WorkerError __version__ is_valid_identifier setup_logging validate_identifier
+FileMetadata FilePath Final Handler IntegrityMismatchError InternalError InvalidInputError Middleware
+ObservabilityManager OrchestratorClient Outcome PermanentError ProcessStartError ResourceError ResourceExhaustedError
+ResourcesUsage S3Uri SecurityError Sent SkillBlueprint SkillDefinitionError SkillInfo SkillLoadError StoredUri
+Succeeded SyncTaskFiles TaskCancelledError TaskContext TaskContextFilter TaskError TaskFiles TaskTimeoutError
+TransientError UnsafeNameError Worker WorkerCommand WorkerConfig WorkerError __version__ is_valid_identifier
+setup_logging validate_identifier
 """
 
 

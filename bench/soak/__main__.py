@@ -161,7 +161,7 @@ async def until(done: Callable[[], bool], limit: float) -> bool:
 
 
 def settled(directory: Path) -> bool:
-    """Tell whether every job has an outcome, and nothing waits in the worker's file: events may follow a result."""
+    """Return whether every job has an outcome, and nothing waits in the worker's file: events may follow a result."""
     if _count(directory, "SELECT count(*) FROM jobs WHERE state IN ('waiting', 'running')"):
         return False
     try:

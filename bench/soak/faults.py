@@ -48,7 +48,7 @@ _KEEPS_CONNECTION: Final = frozenset(_UNPROCESSED) - {"reset_before"}
 
 
 def processed(kind: Kind) -> bool:
-    """Tell whether the request takes effect although its answer is broken."""
+    """Return whether the request takes effect although its answer is broken."""
     return kind not in _UNPROCESSED
 
 

@@ -143,7 +143,7 @@ class History:
         self._db.execute("COMMIT")
 
     def replayed(self, signature: str) -> bool:
-        """Tell whether a result with this signature has come before."""
+        """Return whether a result with this signature has come before."""
         return self._db.execute("SELECT 1 FROM results WHERE signature = ?", (signature,)).fetchone() is not None
 
     def add_event(self, event_id: str, task: str, step: int) -> bool:

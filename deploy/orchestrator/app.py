@@ -51,7 +51,7 @@ async def failed(context):
 
 
 class Storage(RedisStorage):
-    """Mends what makes 1.0b30 on Redis fail jobs whose workers did everything right (docs/deployment.md)."""
+    """Fixes what makes 1.0b30 on Redis fail jobs whose workers did everything right (docs/deployment.md)."""
 
     async def add_job_to_watch(self, job_id, timeout_at):
         # Deadlines of tasks that were handed out are by the monotonic clock, and looked at by the wall clock: every
@@ -130,7 +130,7 @@ async def main():
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await ended.wait()
-    # Some of the engine's loops swallow their cancellation and go on; whoever waits for them waits for ever.
+    # Some of the engine's loops swallow their cancellation and go on; whoever waits for them waits indefinitely.
     await asyncio.wait([asyncio.ensure_future(engine.stop())], timeout=STOP_TIMEOUT)
     sys.stdout.flush()
     os._exit(0)

@@ -40,6 +40,7 @@ from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.skills.chunks import Final
 
 __all__ = [
     "CancelReason",
@@ -52,6 +53,7 @@ __all__ = [
     "Failed",
     "FileMetadata",
     "FilePath",
+    "Final",
     "Handler",
     "IntegrityMismatchError",
     "InternalError",

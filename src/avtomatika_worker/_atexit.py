@@ -1,9 +1,9 @@
-"""How a process of ours begins and ends.
+"""How the worker's processes start and exit.
 
-It ends without the interpreter being torn down: obstore has threads of its own, which let go of Python objects at any
-time. One that does so while the interpreter is torn down aborts the process without a word of Python's (seen with
-obstore 0.12.1: SIGABRT or "Fatal Python error: PyGILState_Release"). And it ends in time: Python waits for every thread
-and for every ``atexit`` function, however long one of them takes.
+They exit without tearing down the interpreter: obstore's native threads release Python objects at any time, and doing
+so during the teardown aborts the process (seen with obstore 0.12.1: SIGABRT or "Fatal Python error:
+PyGILState_Release"). They also exit in time, whereas Python would wait for every thread and every ``atexit`` function,
+however long they take.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from typing import Final, NoReturn
 _log: Final = logging.getLogger("avtomatika_worker")
 
 EXIT_TIMEOUT: Final = 5.0
-"""Seconds that threads and ``atexit`` functions get when a process ends; then it ends without them."""
+"""Seconds that threads and ``atexit`` functions get when a process exits; then it exits without them."""
 
 _FLUSH_TIMEOUT: Final = 3.0
-"""Seconds for output to be written that nobody may read."""
+"""Seconds for flushing output, which possibly nobody reads."""
 
 _PAUSE: Final = 0.1
 
 
 @functools.cache
 def give_native_threads_time() -> None:
-    """Let the process wait a moment before it ends: in a program of somebody else's that is all one can do."""
+    """Make the process pause before it exits: in a program that is not ours, nothing more can be done."""
     atexit.register(time.sleep, _PAUSE)
 
 
 def run_program(main: Callable[[], object]) -> None:
-    """Run a program of ours, to be called first of all; it ends without the interpreter being torn down.
+    """Run ``main`` and exit without tearing down the interpreter. Must be called before anything else.
 
-    Everything else happens that does at an exit: threads are waited for, ``atexit`` functions run, output is flushed.
+    Everything else about an exit is as usual: threads are joined, ``atexit`` functions run, output is flushed.
     """
     codes: list[int] = []
 
@@ -60,10 +60,10 @@ def run_program(main: Callable[[], object]) -> None:
 
 
 def open_standard_streams() -> None:
-    """Give the process the standard streams that it was started without.
+    """Open the standard streams that the process was started without.
 
-    Their numbers would go to the next files and sockets that are opened, and what a library writes to standard error
-    would go there as well.
+    Otherwise the next files and sockets would get their descriptors, and with them whatever libraries write to standard
+    error.
     """
     for number in range(3):
         try:
@@ -82,27 +82,27 @@ def open_standard_streams() -> None:
 
 
 def write_error(text: str) -> None:
-    """Write a line to standard error, if somebody reads it: in one piece, since threads may write there as well."""
+    """Write a line to standard error, if it is open: in one piece, since other threads may write, too."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 
 def exit_in_time(code: int) -> NoReturn:
-    """Exit as Python does, but in `EXIT_TIMEOUT` at most: what has not ended by then is left behind."""
+    """Exit as Python does, but within `EXIT_TIMEOUT`: whatever has not ended by then is abandoned."""
     _be_gone_in_time(code)
     sys.exit(code)
 
 
 def exit_without_threads(code: int) -> NoReturn:
-    """Exit without waiting for threads, which are known not to end; ``atexit`` functions get `EXIT_TIMEOUT`."""
+    """Exit without joining threads, which are known to hang; ``atexit`` functions get `EXIT_TIMEOUT`."""
     _be_gone_in_time(code)
     _tried(atexit._run_exitfuncs)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else runs them
     exit_at_once(code)
 
 
 def exit_at_once(code: int) -> NoReturn:
-    """End the process with its output flushed, as far as somebody takes it, and nothing else done."""
+    """Flush the output, as far as it can be written, and exit without doing anything else."""
     flushing = threading.Thread(target=_flush, name="flush", daemon=True)
     try:
         flushing.start()
@@ -119,7 +119,7 @@ def _flush() -> None:
 
 
 def _tried(work: Callable[[], object]) -> None:
-    with contextlib.suppress(BaseException):  # the process ends, and nothing keeps it from that
+    with contextlib.suppress(BaseException):  # the process exits, whatever happens
         work()
 
 
@@ -138,14 +138,14 @@ def _exit_late(code: int) -> None:
 
 
 def _terminate_children() -> None:
-    """Terminate what multiprocessing would wait for."""
+    """Terminate the children that multiprocessing would join."""
     multiprocessing = sys.modules.get("multiprocessing")  # never imported for this
     for child in multiprocessing.active_children() if multiprocessing is not None else ():
         child.terminate()
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
-    """Whether Python waits for a thread at its end: for those of executors too, daemons or not."""
+    """Return whether Python joins a thread at exit: it joins those of executors, too, even daemons."""
     if thread is threading.main_thread() or not thread.is_alive():
         return False
     of_executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())

@@ -1,7 +1,7 @@
-"""Where errors of any type end: two ways, so that each place which needs one says only why.
+"""The boundaries where errors of any type end. Each use states its reason.
 
-What others wrote (skills, checkers, the values that they return, log handlers) may raise anything, and so may the
-system in a restricted container. Where the types are known, those are caught, and nothing here is used.
+Users' code (skills, checkers, the values that they return, log handlers) may raise anything, and so may the system in a
+restricted container. Where the types are known, catch those instead of using this module.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ _T = TypeVar("_T")
 
 
 def attempted(work: Callable[[], _T], otherwise: Callable[[Exception], _T]) -> _T:
-    """Return what ``work`` returns or, when it raises anything, what ``otherwise`` makes of that."""
+    """Return the result of ``work``, or of ``otherwise(error)`` if it raises."""
     try:
         return work()
-    except Exception as error:  # noqa: BLE001 - what others wrote may raise anything
+    except Exception as error:  # noqa: BLE001 - users' code may raise anything
         return otherwise(error)
 
 
 @dataclass(slots=True)
 class Caught:
-    """What ended a ``with`` block of `caught`; None when nothing did."""
+    """The error that ended a ``with`` block of `caught`, or None."""
 
     error: BaseException | None = None
 
 
 @contextmanager
 def caught(kind: type[BaseException] = BaseException) -> Generator[Caught]:
-    """Keep what is raised inside, for who is to raise it elsewhere: in another thread or task, or later."""
+    """Catch what is raised inside, so that it can be raised in another thread or task, or later."""
     kept = Caught()
     try:
         yield kept
-    except BaseException as error:  # nothing may be lost on the way to there
+    except BaseException as error:  # whatever it is, it must not get lost on its way
         if not isinstance(error, kind):
             raise
         kept.error = error

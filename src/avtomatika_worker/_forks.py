@@ -1,8 +1,8 @@
-"""What a child that user code has forked must not have of the worker: its signal handling, its sockets.
+"""Keeps children forked by user code from inheriting the worker's signal handling and sockets.
 
-``multiprocessing`` forks by default on Linux (before Python 3.14), ``ProcessPoolExecutor`` with it. Such a child
-inherits the worker's handlers and its wake-up descriptor, so a signal for the child would reach the worker, and every
-descriptor, so a connection or a port would stay open for as long as the child lives.
+``multiprocessing`` and ``ProcessPoolExecutor`` fork by default on Linux before Python 3.14. A forked child inherits the
+worker's handlers and wakeup descriptor, so that a signal for the child would reach the worker. It also inherits every
+descriptor, so that a connection or a port would stay open for as long as the child lives.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from avtomatika_worker._boundaries import attempted
 _HELD: Final = frozenset(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
-"""Signals that wait while a process forks: one in between would run the worker's handler in the child."""
+"""Signals that are blocked during a fork: otherwise one could run the worker's handler in the child."""
 
 _actions: Final[dict[object, Callable[[], None]]] = {}
 _before: Final = threading.local()
 
 
 def in_forked_children(action: Callable[[], None]) -> Callable[[], None]:
-    """Have ``action`` called first of all in every child that is forked from now on; return what takes that back."""
+    """Call ``action`` first in every child that is forked from now on; return a function that undoes this."""
     _watch()
     key = object()
     _actions[key] = action
@@ -38,7 +38,7 @@ def in_forked_children(action: Callable[[], None]) -> Callable[[], None]:
 
 
 def close_in_forked_children(descriptor: int) -> Callable[[], None]:
-    """Have a descriptor closed in every child; return what takes that back, to be called before it is closed here."""
+    """Close a descriptor in every child; return a function that undoes this, to be called before it is closed here."""
     return in_forked_children(functools.partial(os.close, descriptor))
 
 
@@ -58,6 +58,6 @@ def _release_signals() -> None:
 
 def _in_child() -> None:
     for action in list(_actions.values()):
-        attempted(action, lambda _: None)  # one that fails keeps none of the others from being done
+        attempted(action, lambda _: None)  # one that fails must not skip the others
     _actions.clear()
     _release_signals()

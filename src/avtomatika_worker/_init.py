@@ -1,9 +1,8 @@
-"""What process 1 of a container has to do besides its work, done by a process of its own.
+"""A minimal init: does what process 1 of a container has to do, in a separate process.
 
-Everything that loses its parent becomes a child of process 1, which has to wait for it or the process table fills up.
-A worker cannot do that itself: it would take the exit status away from whoever has started a process and waits for it
-(``subprocess``, ``multiprocessing``, asyncio). So it leaves process 1 to a loop that does nothing else, as ``tini``
-does.
+Orphaned processes become children of process 1, which has to reap them, or the process table fills up. A worker cannot
+do that itself: it would steal the exit status from whoever started a process and waits for it (``subprocess``,
+``multiprocessing``, asyncio). So process 1 becomes a loop that does nothing else, like ``tini``.
 """
 
 from __future__ import annotations
@@ -16,22 +15,23 @@ from pathlib import Path
 from typing import Final
 
 _KERNEL: Final = 0x80
-"""``si_code`` of a signal that the kernel has sent, the terminal's Ctrl+C: the worker in its group has it as well."""
+"""``si_code`` of signals from the kernel, such as the terminal's Ctrl+C: the worker's process group gets these, too."""
 
 _SIGNALLED: Final = 128
 
 
 def leave_first_process() -> bool:
-    """In process 1, go on in a child, and never return in process 1 itself: it passes on signals and reaps.
+    """Continue in a child if this is process 1, which then only forwards signals and reaps, and never returns from
+    here.
 
-    Elsewhere this does nothing. Return False where a child is needed and cannot be forked, as threads run already.
+    In other processes this does nothing. Returns False if a child is needed but cannot be forked, since threads run.
     """
     if os.getpid() != 1 or sys.platform != "linux":
         return True
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         return False
     everything = signal.valid_signals()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # what is blocked is not dropped by the kernel
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # the kernel does not drop blocked signals
     child = os.fork()
     if not child:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -40,7 +40,7 @@ def leave_first_process() -> bool:
 
 
 def _look_after(child: int, signals: set[signal.Signals]) -> int:
-    """Pass signals on to the child and reap whatever ends, until the child has; return its exit code."""
+    """Forward signals to the child and reap processes until the child has exited; return its exit code."""
     while True:
         came = signal.sigwaitinfo(signals)
         if came.si_signo != signal.SIGCHLD:
@@ -55,7 +55,7 @@ def _look_after(child: int, signals: set[signal.Signals]) -> int:
 
 
 def _ended() -> list[tuple[int, int]]:
-    """Reap all that have ended."""
+    """Reap all exited processes; return their ids and statuses."""
     ended: list[tuple[int, int]] = []
     with contextlib.suppress(ChildProcessError):
         while (one := os.waitpid(-1, os.WNOHANG))[0]:

@@ -1,4 +1,4 @@
-"""Ways to wait for several things, none of which leaves a task behind."""
+"""Ways to wait that leave no task behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avtomatika_worker._boundaries import caught
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]], timeout: float | None = None) -> None:
-    """Wait until one of them ends, or ``timeout`` seconds; the others are cancelled. Raises what one raises."""
+    """Wait for the first of ``waits``, for at most ``timeout`` seconds, and cancel the rest. Raises what one raises."""
 
     async def awaited(wait: Callable[[], Awaitable[object]]) -> None:
         await wait()
@@ -31,7 +31,7 @@ async def first_of(*waits: Callable[[], Awaitable[object]], timeout: float | Non
 
 
 async def side_by_side(*works: Callable[[], Awaitable[object]]) -> None:
-    """Await all; one that fails keeps none of the others from its end. Raises what the first of them raised."""
+    """Await all ``works``; one that fails does not stop the others. Raises the first failure afterwards."""
     failed: list[BaseException] = []
 
     async def contained(work: Callable[[], Awaitable[object]]) -> None:
@@ -50,7 +50,10 @@ async def side_by_side(*works: Callable[[], Awaitable[object]]) -> None:
 async def wait_through(
     waited: set[asyncio.Future[Any]], timeout: float | None, on_cancel: Callable[[asyncio.CancelledError], object]
 ) -> None:
-    """Wait until one of them is done, or ``timeout`` seconds. Cancelled meanwhile, call ``on_cancel`` and go on."""
+    """Wait until one of ``waited`` is done, for at most ``timeout`` seconds.
+
+    If this is cancelled meanwhile, it calls ``on_cancel`` and continues to wait.
+    """
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
     while True:
@@ -64,11 +67,11 @@ async def wait_through(
 
 
 async def in_thread(work: Callable[[], object]) -> None:
-    """Do ``work`` in a thread of its own: skills may have taken all of asyncio's, and it may hang."""
+    """Do ``work`` in a new thread: skills may occupy all of asyncio's threads, and ``work`` may hang."""
     done: Future[None] = Future()
+    done.set_running_or_notify_cancel()  # the caller may be cancelled at any time, the thread goes on
 
     def run() -> None:
-        done.set_running_or_notify_cancel()  # who waits may give up, and this goes on
         with caught() as kept:
             work()
         finish(done, kept.error)
@@ -78,18 +81,24 @@ async def in_thread(work: Callable[[], object]) -> None:
 
 
 async def at_once(work: Callable[[], object]) -> None:
-    """Do ``work`` here and now."""
+    """Do ``work`` synchronously."""
     work()
 
 
+def is_being_cancelled() -> bool:
+    """Return whether the current task was cancelled: a CancelledError is an error otherwise."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def settle(future: asyncio.Future[None]) -> None:
-    """Mark a request as made; made again, it stays so."""
+    """Mark a request as made. Repeated calls change nothing."""
     if not future.done():
         future.set_result(None)
 
 
 def finish(done: Future[None], error: BaseException | None) -> None:
-    """Give who waits for ``done`` what ended the work, None for nothing."""
+    """Settle ``done`` with the error that ended the work, or None."""
     if error is None:
         done.set_result(None)
     else:
@@ -97,6 +106,6 @@ def finish(done: Future[None], error: BaseException | None) -> None:
 
 
 def the_one(error: BaseException) -> BaseException:
-    """Return the error itself where a group holds just one: what crashed is what people should read."""
+    """Return the only error in a group, so that people read what crashed; any other error is returned unchanged."""
     inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # only groups have it
     return the_one(inner[0]) if len(inner) == 1 else error

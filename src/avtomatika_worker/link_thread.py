@@ -19,13 +19,13 @@ Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LinkThreadEndedError(RuntimeError):
-    """There is no link thread that could do it."""
+    """The link thread does not run, or has ended."""
 
 
 class LinkThread:
-    """Runs ``services`` in one group: the first that fails ends the others and the thread.
+    """Runs ``services`` in one task group: the first that fails ends the others and the thread.
 
-    ``ended`` is done once the thread's loop is closed; ``failure`` is what ended it, None when it was `stop`.
+    ``ended`` is done once the thread's loop is closed. ``failure`` is the error that ended it, None after `stop`.
     """
 
     def __init__(self, services: Sequence[Service], loop_factory: LoopFactory) -> None:
@@ -41,27 +41,27 @@ class LinkThread:
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="link", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; on return its loop runs."""
+        """Start the thread. On return its loop is running."""
         self._thread.start()
         self._up.wait()
 
     async def call(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Run ``work()`` over there and return what it returns, or raise what it raises.
+        """Run ``work()`` on the link thread and return its result. Raises what it raises.
 
-        Raises `LinkThreadEndedError` when the thread does not run, or ends first.
+        Raises `LinkThreadEndedError` if the thread is not running, or ends first.
         """
         done: Future[_T] = Future()
 
         async def answer() -> None:
             try:
                 done.set_result(await work())
-            except asyncio.CancelledError:  # never raised in the caller's loop: it was not the caller who was cancelled
+            except asyncio.CancelledError:  # the work was cancelled, not the caller: do not cancel that
                 done.set_exception(LinkThreadEndedError("the call was cancelled by the end of the link thread"))
                 raise
             except BaseException as error:  # noqa: BLE001 - raised in the caller's loop
                 done.set_exception(error)
 
-        def begin() -> None:  # over there
+        def begin() -> None:  # on the link thread
             if done.set_running_or_notify_cancel():
                 _begin(self._group, answer())
 
@@ -69,14 +69,14 @@ class LinkThread:
             raise LinkThreadEndedError("the link thread does not run")
         try:
             self._loop.call_soon_threadsafe(begin)
-        except RuntimeError:  # its loop was closed in this very moment
+        except RuntimeError:  # its loop has just been closed
             raise LinkThreadEndedError("the link thread has ended") from None
         answered, ended = asyncio.wrap_future(done), asyncio.wrap_future(self.ended)
         either: set[asyncio.Future[Any]] = {answered, ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            answered.cancel()  # nobody asks what becomes of it
+            answered.cancel()  # the result is no longer wanted
             raise
         if not answered.done():
             answered.cancel()
@@ -84,13 +84,13 @@ class LinkThread:
         return answered.result()
 
     async def until_ended(self) -> None:
-        """Wait for the thread's end. Raises what ended it."""
+        """Wait until the thread has ended. Raises the error that ended it."""
         await asyncio.wait({asyncio.wrap_future(self.ended)})  # cancelling that future would cancel the thread's own
         if self.failure is not None:
             raise self.failure
 
     async def stop(self) -> None:
-        """Cancel the services and wait for the thread, if it was started."""
+        """Cancel the services and join the thread, if it was started."""
         if self._loop is None:
             return
         if self._main is not None and not self.ended.done():
@@ -116,7 +116,7 @@ class LinkThread:
 
 
 def _begin(group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` in a group, unless that takes nothing new because it ends."""
+    """Run ``work`` in ``group``, unless the group is shutting down."""
     try:
         group.create_task(work)
     except RuntimeError:

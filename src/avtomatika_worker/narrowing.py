@@ -1,36 +1,46 @@
-"""What a value of no known type is, in a form that type checkers follow: JSON comes like that, and what users pass."""
+"""Type guards for values of unknown type, such as JSON and users' arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, TypeGuard
 
 
 def is_dict(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a value is a dict. Its keys are taken for texts, as those of JSON are."""
+    """Return whether a value is a dict. Its keys are assumed to be texts, as in JSON."""
     return isinstance(value, dict)
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:
-    """Whether a value is a list."""
+    """Return whether a value is a list."""
     return isinstance(value, list)
 
 
 def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
-    """Whether a value is a tuple."""
+    """Return whether a value is a tuple."""
     return isinstance(value, tuple)
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    """Whether a value is a mapping, of any keys."""
+    """Return whether a value is a mapping with any keys."""
     return isinstance(value, Mapping)
 
 
 def is_collection(value: object) -> TypeGuard[Collection[Any]]:
-    """Whether a value can be iterated over any number of times, and has a length."""
+    """Return whether a value has a length and can be iterated over repeatedly."""
     return isinstance(value, Collection)
 
 
 def as_any(value: object) -> Any:
-    """Return a value whose type is looked at while it runs: what its annotation promises, its author may not keep."""
+    """Return a value for checks at runtime: users' code may break the promise of its annotation."""
     return value
+
+
+def is_iterator(value: object) -> TypeGuard[Iterator[Any]]:
+    """Whether a value is an iterator, a generator for one."""
+    return isinstance(value, Iterator)
+
+
+def is_async_iterator(value: object) -> TypeGuard[AsyncIterator[Any]]:
+    """Whether a value is an async iterator."""
+    return isinstance(value, AsyncIterator)

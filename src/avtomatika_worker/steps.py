@@ -1,4 +1,4 @@
-"""The steps of a shutdown: each has a limit, and whatever becomes of one, the next follows."""
+"""The steps of a shutdown: each has a time limit, and the next one always follows."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import caught
-from avtomatika_worker._waiting import settle, the_one, wait_through
+from avtomatika_worker._waiting import is_being_cancelled, settle, the_one, wait_through
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
 FORCED_TIMEOUT: Final = 1.0
-"""Seconds for each step that is done even when a second request cuts the shutdown short."""
+"""Seconds for each step that is not skipped when a second request cuts the shutdown short."""
 
 Work = Callable[[], Awaitable[object]]
-"""What a step does."""
+"""The work of a step."""
 
 
 class Failures:
-    """What went wrong in a worker's own parts, in the order of its coming; all of it is in the log."""
+    """Collects the failures of a worker's own parts. Logs all of them, keeps the first."""
 
     def __init__(self) -> None:
         self.first: Exception | None = None
 
     def add(self, what: str, error: BaseException, *, logged: bool = True) -> None:
-        """Take note of an error. One that is no ``Exception`` would end whoever raises it: another one names it."""
+        """Record an error. One that is no ``Exception`` would end whoever raises it: a RuntimeError names it."""
         error = the_one(error)
         if not isinstance(error, Exception):
             problem = RuntimeError(f"{what} raised {type(error).__name__}")
@@ -44,7 +44,7 @@ class Failures:
 
 
 class Steps:
-    """Runs steps as tasks of ``group``; once ``force`` is done, they have to be quick."""
+    """Runs steps as tasks of ``group``. Once ``force`` is done, the remaining steps are cut short."""
 
     def __init__(self, group: asyncio.TaskGroup, force: asyncio.Future[None], failures: Failures) -> None:
         self._group = group
@@ -52,11 +52,11 @@ class Steps:
         self._failures = failures
 
     async def run(self, name: str, work: Work, limit: float, *, in_haste: float = 0.0) -> bool:
-        """Do one step for at most ``limit`` seconds; return whether it came to its end.
+        """Run one step for at most ``limit`` seconds; return whether it completed.
 
-        Once it has to be quick it gets ``in_haste`` seconds, and is skipped for 0. It never raises: what a step raises
-        is logged, and counts as a failure of the worker; one that takes too long is cancelled, and left behind if it
-        does not end.
+        Once forced, it gets at most ``in_haste`` seconds, and is skipped if that is 0. Never raises: an error of the
+        step is logged and counts as a failure of the worker. A step that takes too long is cancelled, and left behind
+        if it still does not end.
         """
         if self._force.done():
             if not in_haste:
@@ -73,17 +73,12 @@ class Steps:
         return False
 
     async def _do(self, name: str, work: Work) -> bool:
-        with caught() as kept:  # the next step follows, whatever this one raises
+        with caught() as kept:  # the next step must follow, whatever this one raises
             await work()
         error = kept.error
-        if error is not None and not (isinstance(error, asyncio.CancelledError) and _is_being_cancelled()):
+        if error is not None and not (isinstance(error, asyncio.CancelledError) and is_being_cancelled()):
             self._failures.add(f"the shutdown's step {name!r}", error)
-        return error is None  # it may have been cancelled for taking too long
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        return error is None  # False, too, if it was cancelled for taking too long
 
 
 def _cut(name: str, how: str) -> None:

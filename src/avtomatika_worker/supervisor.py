@@ -33,7 +33,7 @@ from avtomatika_worker.tasks.state import StatePublisher
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
-TELL_TIMEOUT: Final = 3.0
+ANNOUNCE_TIMEOUT: Final = 3.0
 """Seconds for announcing "draining" to every orchestrator, and again for "offline"."""
 
 REPORT_TIMEOUT: Final = 3.0
@@ -111,11 +111,12 @@ class Supervisor:
         *,
         shutdown_timeout: float,
         loop_factory: LoopFactory,
+        make_link_thread: Callable[[Sequence[Service], LoopFactory], LinkThread] = LinkThread,
     ) -> None:
         self._engine = engine
         self._parts = parts
         self._services = services
-        self._link_thread = LinkThread(link_services, loop_factory)
+        self._link_thread = make_link_thread(link_services, loop_factory)
         self._shutdown_timeout = shutdown_timeout
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[None] = self._loop.create_future()
@@ -286,7 +287,7 @@ class Supervisor:
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
-        await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), TELL_TIMEOUT)
+        await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), ANNOUNCE_TIMEOUT)
         done = await step("finish tasks", tasks.all_reported, self._shutdown_timeout)
         tasks.refuse_new(CancelReason.SHUTDOWN)  # a poll in flight may still bring one
         if not done:
@@ -297,7 +298,7 @@ class Supervisor:
         if self._force.done():
             engine.outbox.stop_sending()
         offline = partial(self._announce, WorkerStatus.OFFLINE)
-        await step("announce offline", offline, TELL_TIMEOUT, in_haste=FORCED_TIMEOUT)
+        await step("announce offline", offline, ANNOUNCE_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
 
     async def _announce(self, status: WorkerStatus) -> None:

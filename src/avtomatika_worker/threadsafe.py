@@ -1,8 +1,9 @@
-"""What threads share.
+"""The only objects made for sharing between threads.
 
-`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts. The rule: the main loop
-publishes frozen snapshots, and other threads read them; what they want of the main loop they put into one queue.
-docs/explanation/threads.md lists all that more than one thread touches; a test compares.
+`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts, `Table` for what there
+is now. The rule: the main loop publishes frozen snapshots that other threads read, and other threads send it commands
+through one queue.
+docs/explanation/threads.md lists everything that several threads use; a test compares the two.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
 _H = TypeVar("_H", bound=Hashable)
+_K = TypeVar("_K", bound=Hashable)
 _Ts = TypeVarTuple("_Ts")
 
 
 class Event:
-    """An event that any thread may open or close, and any event loop may wait at."""
+    """A gate that any thread may open or close, and that can be awaited in any event loop."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self._lock = threading.Lock()
@@ -29,15 +31,15 @@ class Event:
 
     @property
     def is_open(self) -> bool:
-        """Whether waiters pass at once."""
+        """Whether waiters pass immediately."""
         return self._open
 
     def open(self) -> None:
-        """Let everybody pass, from now on."""
+        """Let all waiters pass, now and later."""
         self.set(is_open=True)
 
     def close(self) -> None:
-        """Let nobody pass any more."""
+        """Make waiters wait from now on."""
         self.set(is_open=False)
 
     def set(self, *, is_open: bool) -> None:
@@ -47,11 +49,10 @@ class Event:
             self._open = is_open
             if is_open:
                 waiting, self._waiting = self._waiting, waiting
-        for loop, future in waiting:
-            _wake(loop, future)
+        _wake_all(waiting)
 
     async def wait(self, timeout: float | None = None) -> None:
-        """Wait until the gate is open, at most ``timeout`` seconds."""
+        """Wait until the gate is open, for at most ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
         while True:
@@ -69,7 +70,7 @@ class Event:
 
 
 class Watch(Generic[_T]):
-    """The newest value of something, published by one thread and read by any; readers can wait for the next one."""
+    """The newest value of something. One thread publishes it, any thread reads it or waits for the next one."""
 
     def __init__(self, value: _T) -> None:
         self._lock = threading.Lock()
@@ -84,24 +85,30 @@ class Watch(Generic[_T]):
 
     @property
     def version(self) -> int:
-        """Counts the publications."""
+        """The number of publications so far."""
         return self._version
 
     def publish(self, value: _T) -> None:
-        """Put up a new value and wake who waits."""
+        """Set a new value and wake the waiters."""
         with self._lock:
             self._value = value
-            self._version += 1
-            waiting, self._waiting = self._waiting, set()
-        for loop, future in waiting:
-            _wake(loop, future)
+            waiting = self._next_version()
+        _wake_all(waiting)
 
     def touch(self) -> None:
-        """Wake who waits although the value is the same."""
-        self.publish(self._value)
+        """Wake the waiters without changing the value."""
+        with self._lock:  # or a value published by another thread just now could be undone
+            waiting = self._next_version()
+        _wake_all(waiting)
+
+    def _next_version(self) -> set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]:
+        """Count a publication and return the waiters to wake. Called with the lock held."""
+        self._version += 1
+        waiting, self._waiting = self._waiting, set()
+        return waiting
 
     async def changed(self, seen: int, timeout: float | None) -> int:
-        """Wait until the version is no longer ``seen``, at most ``timeout`` seconds; return the version."""
+        """Wait until the version differs from ``seen``, for at most ``timeout`` seconds; return the version."""
         loop = asyncio.get_running_loop()
         with self._lock:
             if self._version != seen:
@@ -117,45 +124,70 @@ class Watch(Generic[_T]):
 
 
 class CallQueue:
-    """Calls that any thread leaves to one event loop, which makes them in order."""
+    """Passes calls from any thread to one event loop, which makes them in order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     def put(self, call: Callable[[*_Ts], object], *args: *_Ts) -> None:
-        """Have ``call(*args)`` made over there; once that loop is closed, nobody makes it. Never waits."""
+        """Have the loop call ``call(*args)``. Never blocks; once the loop is closed, the call is dropped."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
 
 
 class Multiset(Generic[_H]):
-    """Counts values. Any thread may change it, and copy it."""
+    """Counts values. Any thread may change and read it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[_H] = Counter()
 
     def add(self, value: _H) -> None:
-        """Count one more."""
+        """Count one more of ``value``."""
         with self._lock:
             self._counts[value] += 1
 
     def remove(self, value: _H) -> None:
-        """Count one less; what is counted no more is forgotten."""
+        """Count one less of ``value``, and forget it at zero."""
         with self._lock:
             self._counts[value] -= 1
             if not self._counts[value]:
                 del self._counts[value]
 
     def distinct(self) -> list[_H]:
-        """Return each value that is counted, once."""
+        """Return each counted value once."""
         with self._lock:
             return list(self._counts)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
+class Table(Generic[_K, _T]):
+    """Values by key, in the order of the keys' first entries. Any thread may change it, and copy its values."""
 
-    CallQueue(loop).put(wake)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[_K, _T] = {}
+
+    def put(self, key: _K, value: _T) -> None:
+        """Enter a value, or another one in its place."""
+        with self._lock:
+            self._entries[key] = value
+
+    def remove(self, key: _K) -> None:
+        """Take an entry out, if it is there."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def values(self) -> list[_T]:
+        """Return the values."""
+        with self._lock:
+            return list(self._entries.values())
+
+
+def _wake_all(waiting: Iterable[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
+    for loop, future in waiting:
+        CallQueue(loop).put(_wake, future)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

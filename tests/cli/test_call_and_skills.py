@@ -1,4 +1,4 @@
-"""``worker call``, ``worker skills`` and ``worker version`` as processes: what is typed, and what comes of it."""
+"""``worker call``, ``worker skills`` and ``worker version`` as processes: what is typed, and what happens."""
 
 import json
 import re
@@ -11,6 +11,7 @@ import pytest
 
 APP = '''
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -54,6 +55,19 @@ async def write(text: str, files: TaskFiles):
 
 
 @worker.skill
+async def compose(words: int) -> AsyncIterator[str]:
+    for number in range(words):
+        yield f"word{number} "
+        await asyncio.sleep(0.01)
+
+
+@worker.skill
+def points(count: int) -> Iterator[dict[str, int]]:
+    for x in range(count):
+        yield {"x": x}
+
+
+@worker.skill
 async def wait(ctx: TaskContext):
     ctx.send_progress(0.1, "begun")
     await asyncio.sleep(100)
@@ -78,16 +92,30 @@ def test_call_prints_events_progress_and_the_result_as_they_come(command):
     assert "\x1b" not in done.stdout
 
 
+def test_call_prints_a_stream_as_it_comes_and_not_again_as_the_result(command):
+    done = command("call", "--app", "app:worker", "compose", "-p", "words=20")
+    text, status = done.stdout.splitlines()
+    assert text == "".join(f"word{number} " for number in range(20))
+    assert re.fullmatch(r"success in \d+\.\d\d s", status)
+
+
+def test_call_prints_items_a_line_each_and_json_prints_the_result_alone(command):
+    lines = command("call", "--app", "app:worker", "points", "-p", "count=2").stdout.splitlines()
+    assert lines[:2] == [' chunk  {"x": 0}', ' chunk  {"x": 1}']
+    done = command("call", "--app", "app:worker", "points", "-p", "count=2", "--json")
+    assert json.loads(done.stdout)["data"] == {"result": [{"x": 0}, {"x": 1}]}
+
+
 def test_params_come_from_a_file_the_json_and_single_fields_and_the_later_win(command, project):
     (project / "params.json").write_text('{"width": 1, "url": "file", "mode": "fill"}', "utf-8")
     done = command(
         "call", "--app", "app:worker", "resize", '{"width": 2}', "-f", "params.json", "-p", "width=30", "--json"
     )
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["status"], told["data"]) == (0, "success", {"pixels": 60})
-    assert told["events"] == [{"type": "alert", "payload": {"url": "file"}}]
-    assert told["progress"] == [{"progress": 0.5, "message": "half [of it]"}]
-    assert told["duration"] > 0
+    reported = json.loads(done.stdout)
+    assert (done.returncode, reported["status"], reported["data"]) == (0, "success", {"pixels": 60})
+    assert reported["events"] == [{"type": "alert", "payload": {"url": "file"}}]
+    assert reported["progress"] == [{"progress": 0.5, "message": "half [of it]"}]
+    assert reported["duration"] > 0
 
 
 def test_a_failure_is_exit_code_1_with_its_code_and_details(command):
@@ -171,9 +199,9 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "    width  integer (≥ 1, ≤ 4000): In pixels." in shown.stdout
     assert "may end as needs_review" in shown.stdout
     assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
-    told = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
-    assert [skill["name"] for skill in told] == ["resize", "refuse", "write", "wait"]
-    assert told[0]["input_schema"]["required"] == ["width", "url"]
+    reported = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
+    assert [skill["name"] for skill in reported] == ["resize", "refuse", "write", "compose", "points", "wait"]
+    assert reported[0]["input_schema"]["required"] == ["width", "url"]
     page = command("skills", "--app", "app:worker", "--markdown").stdout
     assert page.startswith("# Skills\n\n## `resize`\n\nResize a picture.\n")
     assert "| `width` | integer (≥ 1, ≤ 4000) |  | In pixels. |" in page
@@ -183,6 +211,6 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
 
 def test_version_is_a_line_or_what_a_report_should_name(command):
     line = command("version").stdout.strip()
-    told = json.loads(command("version", "--json").stdout)
-    assert told["version"] == line
-    assert "1.0b17" in told["protocols"]
+    reported = json.loads(command("version", "--json").stdout)
+    assert reported["version"] == line
+    assert "1.0b17" in reported["protocols"]

@@ -1,4 +1,4 @@
-"""The ``worker`` command as a process: what a user types, and what comes of it."""
+"""The ``worker`` command as a process: what a user types, and what happens."""
 
 import json
 import shlex
@@ -97,7 +97,7 @@ def test_every_wrong_setting_is_named_at_once_and_secrets_are_not(project):
     assert "hunter2" not in done.stderr
 
 
-def test_what_no_orchestrator_could_digest_is_told_before_anything_starts(project):
+def test_what_no_orchestrator_could_read_is_reported_before_anything_starts(project):
     done = worker(project, "run", "--app", "my_app:worker", WORKER_EXTRA_SERIAL="9" * 30)
     assert done.returncode == 2
     assert "capabilities.extra.serial" in done.stderr

@@ -267,7 +267,7 @@ class Recorder:
         ).ctx
 
 
-async def test_the_primes_skill_tells_its_progress_and_its_milestones() -> None:
+async def test_the_primes_skill_reports_its_progress_and_its_milestones() -> None:
     recorder = Recorder()
     result = await app.primes(10_000_000, recorder.context("primes", {}))
     assert result == KNOWN[3]

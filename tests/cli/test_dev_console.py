@@ -1,4 +1,4 @@
-"""The console of ``worker dev``: the process, and what its page is told."""
+"""The console of ``worker dev``: the process, and what its page receives."""
 
 import json
 import signal
@@ -59,8 +59,8 @@ def test_a_task_with_an_uploaded_file_its_logs_and_its_result(dev):
     job_id = json.loads(submitted)["job_id"]
     job = json.loads(fetch(f"{jobs}/{job_id}?wait=30"))
     assert job["state"] == "finished", job["error"]
-    told = json.loads(fetch(f"{console}api/jobs/{job_id}"))
-    assert "shouting 4 characters" in [line["text"] for line in told["logs"]]
+    record = json.loads(fetch(f"{console}api/jobs/{job_id}"))
+    assert "shouting 4 characters" in [line["text"] for line in record["logs"]]
     assert fetch(f"{console}api/file?uri={job['result']['loud']}") == b"PSST"
 
 

@@ -90,7 +90,7 @@ async def test_all_is_well_and_the_probe_leaves_no_worker_that_takes_tasks(docto
     assert not orchestrator.problems
 
 
-async def test_a_wrong_token_is_told_from_a_wrong_signature(doctor, orchestrator):
+async def test_a_wrong_token_is_distinguished_from_a_wrong_signature(doctor, orchestrator):
     code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, WORKER_TOKEN="wrong")
     assert code == 2
     (severity, text, advice) = findings(printed)[-1]
@@ -118,7 +118,7 @@ async def test_a_fallback_that_is_taken_instead_of_the_token_is_a_warning(doctor
     ("host", "severity"),
     [("10.255.255.1", "note"), ("[fd00::1]", "note"), ("[2606:4700::1111:0]", "warning"), ("9.9.9.8", "warning")],
 )
-async def test_an_orchestrator_called_in_clear_over_a_network_is_told(doctor, host, severity):
+async def test_an_orchestrator_called_in_clear_over_a_network_is_reported(doctor, host, severity):
     # An individual token is WORKER_ID's alone: without --own-id nobody is called.
     _, printed = await doctor("--json", ORCHESTRATOR_URL=f"http://{host}:8080", WORKER_INDIVIDUAL_TOKEN="mine")
     (found, text, advice) = findings(printed)[0]
@@ -161,7 +161,7 @@ async def test_a_clock_that_is_off_is_a_warning_and_reckoned_with(doctor, orches
     ],
     ids=lambda value: f"{value.call}-{value.status}" if isinstance(value, Fault) else "",
 )
-async def test_what_an_orchestrator_does_is_told_with_what_to_do(doctor, orchestrator, fault, severity, text, code):
+async def test_what_an_orchestrator_does_is_reported_with_what_to_do(doctor, orchestrator, fault, severity, text, code):
     orchestrator.inject(fault)
     returned, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)
     assert returned == code, printed
@@ -237,3 +237,16 @@ async def test_a_directory_that_is_not_this_users_alone_is_found(doctor, tmp_pat
     refused = [each for each in json.loads(out)["findings"] if "is refused" in each["text"]]
     assert [(fault in each["text"], variable in (each["advice"] or "")) for each in refused] == [(True, True)]
     assert list(directory.iterdir()) == []
+
+
+async def test_skills_that_expect_more_time_than_they_have_are_named(doctor, orchestrator, tmp_path):
+    app = APP.replace("@worker.skill", "@worker.skill(expected_seconds=5400)")
+    (tmp_path / "app.py").write_text(app, "utf-8")
+    url = {"ORCHESTRATOR_URL": orchestrator.url}
+    code, printed = await doctor("--app", "app:worker", "--json", **url)
+    assert code == 1
+    text = "skill echo is expected to take 5400 s, and orchestrators give a task up after 1200 s"
+    advice = "docs/howto/long-tasks.md says what to set"
+    assert ("warning", f"{text} (ORCHESTRATOR_TASK_LIMIT)", advice) in findings(printed, "Skills")
+    code, printed = await doctor("--app", "app:worker", "--json", ORCHESTRATOR_TASK_LIMIT="7200", **url)
+    assert code == 0, printed

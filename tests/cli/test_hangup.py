@@ -12,13 +12,15 @@ from avtomatika_worker.devserver import EmbeddedOrchestrator
 
 APP = """
 import asyncio
+from pathlib import Path
 from avtomatika_worker import Worker
 
 worker = Worker()
 
 @worker.skill
 async def nap() -> None:
-    await asyncio.sleep(1)
+    while not Path("go-on").exists():
+        await asyncio.sleep(0.01)
 
 if __name__ == "__main__":
     worker.run()
@@ -60,7 +62,8 @@ async def test_a_hangup_lets_the_running_task_finish(tmp_path, hangups):
             await orchestrator.wait_for(lambda: job.state.value == "running")
             for _ in range(hangups):
                 process.send_signal(signal.SIGHUP)
-                await asyncio.sleep(0.1)  # signals that are sent at once are one
+                await asyncio.sleep(0.05)  # signals that are sent at once are one
+            (tmp_path / "go-on").touch()
             assert await asyncio.wait_for(process.wait(), 30) == 0
         assert job.state.value == "finished"
 
@@ -70,6 +73,7 @@ async def test_under_nohup_a_hangup_changes_nothing(tmp_path):
         command = ["sh", "-c", f"trap '' HUP; exec {sys.executable} app.py"]
         async with running(tmp_path, command, orchestrator) as process:
             process.send_signal(signal.SIGHUP)
+            (tmp_path / "go-on").touch()
             job = orchestrator.submit("nap", {})
             await orchestrator.wait_for(lambda: job.state.final)
             assert process.returncode is None

@@ -164,7 +164,7 @@ async def test_dev_serves_the_next_task_with_the_edited_code(project):
         assert await worker.end() == 0
 
 
-async def test_a_syntax_error_is_told_and_mending_it_brings_the_worker_back(project, orchestrator):
+async def test_a_syntax_error_is_reported_and_fixing_it_brings_the_worker_back(project, orchestrator):
     async with reloaded(project, "run", url=orchestrator.url) as worker:
         await worker.ready()
         edit(project, '"version": 1,', '"version": 2 2')

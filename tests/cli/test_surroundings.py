@@ -308,8 +308,8 @@ NOISY = """
 def test_with_json_standard_output_is_one_json_value(project, arguments, code, error):
     others = {"ending": "raise SystemExit(3)", "cancelled": "import asyncio\nraise asyncio.CancelledError"}
     ended = finished(worker(*arguments), project(main=NOISY, **others))
-    told = json.loads(ended.stdout)
-    assert (told.get("error") or {}).get("code") == error
+    result = json.loads(ended.stdout)
+    assert (result.get("error") or {}).get("code") == error
     assert ended.returncode == code
 
 
@@ -335,7 +335,7 @@ WITH_RESOURCE = """
 
 
 @pytest.mark.parametrize("options", [("run",), ("run", "--workers", "2"), ("dev",)], ids=" ".join)
-def test_a_taken_port_is_told_before_resources_are_made(project, options):
+def test_a_taken_port_is_reported_before_resources_are_made(project, options):
     directory = project(main=WITH_RESOURCE)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -30,9 +30,9 @@ def test_help_fits_and_no_summary_is_cut_off(tmp_path, command):
     assert [line for line in written if len(line) > COLUMNS or re.search(r"\w\.\.\.$", line)] == []
 
 
-def test_the_demo_tells_each_task_on_a_line_of_its_own(tmp_path):
+def test_the_demo_reports_each_task_on_a_separate_line(tmp_path):
     written = lines("demo", cwd=tmp_path)
     assert [line for line in written if len(line) > COLUMNS] == []
     outcomes = written[written.index("Results") :]
-    told = [line for line in outcomes if re.search(r"\d\.\d\d s  (finished|failed, as it should)$", line)]
-    assert len(told) == 8, "\n".join(written)
+    done = [line for line in outcomes if re.search(r"\d\.\d\d s  (finished|failed, as it should)$", line)]
+    assert len(done) == 8, "\n".join(written)

@@ -63,12 +63,15 @@ def test_what_a_command_came_without_is_none_and_a_default_counts() -> None:
         command["parameters"]
 
 
-async def test_a_handler_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()], ids=["exit", "cancelled"])
+async def test_a_handler_that_fails_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     worker, came = Worker(), asyncio.Event()
 
     @worker.on_command("bad")
     async def bad(command: WorkerCommand) -> None:
-        raise SystemExit(1)
+        raise error
 
     @worker.on_command("good")
     async def good(command: WorkerCommand) -> None:
@@ -146,10 +149,11 @@ async def test_an_event_of_the_workers_own_goes_to_all_orchestrators() -> None:
 
         async with EmbeddedOrchestrator() as first:
             config.ORCHESTRATORS = [{"url": first.url, "token": first.token}, *listed]
-            settings = worker.load_settings({"WORKER_ID": "w1", "WORKER_RESULT_DURABILITY": "off"})
-            main = asyncio.create_task(worker.main(settings, health_check=False))
+            environ = {"WORKER_ID": "w1", "WORKER_RESULT_DURABILITY": "off", "HEARTBEAT_INTERVAL": "0.1"}
+            main = asyncio.create_task(worker.main(worker.load_settings(environ), health_check=False))
             both = (first, second)
-            await asyncio.gather(*(each.wait_for_worker("w1") for each in both))
+            for each in both:  # a heartbeat comes once the worker knows that it is registered
+                await each.wait_for(lambda each=each: any(call.call == "heartbeat" for call in each.requests))
             worker.emit_event({"event_type": "alert", "payload": {"n": 1}})
             for each in both:
                 await each.wait_for(lambda each=each: any(call.call == "event" for call in each.requests))

@@ -23,6 +23,8 @@ from avtomatika_worker.config import (
     unknown_variables,
 )
 from avtomatika_worker.errors import ConfigError
+from avtomatika_worker.files import progress, store_settings
+from avtomatika_worker.policy import slot_tuner
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 
@@ -130,9 +132,13 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("COST_PER_SKILL", '{"a": "b"}', "numbers"),
         ("COST_PER_SKILL", '{"a": NaN}', "not JSON"),
         ("INSTALLED_SOFTWARE", '{"a": 1}', "version"),
-        ("INSTALLED_ARTIFACTS", '[{"version": "1"}]', "[0] lacks 'name'"),
+        ("INSTALLED_ARTIFACTS", '[{"version": "1"}]', "Object missing required field `name` - at `$[0]`"),
         ("INSTALLED_ARTIFACTS", "{}", "JSON list"),
-        ("WORKER_DEVICES", '[{"type": "gpu", "vram": 8}]', "unknown keys 'vram'"),
+        ("WORKER_DEVICES", '[{"type": "gpu", "vram": 8}]', "Object contains unknown field `vram` - at `$[0]`"),
+        ("WORKER_DEVICES", '[{"type": "gpu", "properties": {"n": 1e999}}]', "out of range"),
+        ("WORKER_DEVICES", '[{"type": "gpu"}', "this is not JSON (Input data was truncated)"),
+        ("WORKER_DEVICES", '[{"type": "gpu", "properties": {"a": ' + "[" * 100_000, "this is not JSON"),
+        ("COST_PER_SKILL", '{"a": 1, "b": -1}', "Expected `float` >= 0.0 - at `$['b']`"),
         ("WORKER_DEVICES", "[{", "not JSON"),
         ("TLS_CA_PATH", "/nowhere/ca.pem", "existing file"),
     ],
@@ -235,16 +241,18 @@ def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -
     ("listed", "allowed"),
     [
         ("[]", "at least one"),
-        ('["http://a"]', "[0] must be an object"),
+        ('["http://a"]', "Expected `object`, got `str` - at `$[0]`"),
         ('[{"url": "http://a"}, {"url": "http://a/"}]', "http://a is listed more than once"),
-        ('[{"url": "http://a", "weight": 0}]', "'weight' must be a whole number ≥ 1"),
-        ('[{"url": "http://a", "priority": true}]', "'priority' must be a whole number"),
+        ('[{"url": "http://a", "weight": 0}]', "Expected `int` >= 1 - at `$[0].weight`"),
+        ('[{"url": "http://a", "priority": true}]', "Expected `int | null`, got `bool` - at `$[0].priority`"),
         (
             '[{"url": "http://a", "prio": 1}]',
-            "unknown keys 'prio' (known: url, priority, weight, token, token_fallback, secret_key)",
+            "token, token_fallback, secret_key, rate_limit: Object contains unknown field `prio` - at `$[0]`",
         ),
-        ('[{"url": "a"}]', "[0]: 'url' must be a URL"),
-        ('[{"url": "http://a", "token": "x y"}]', "[0]: 'token' must be printable"),
+        ('[{"url": "a"}]', "must be a URL such as http://host:8080 or https://host/prefix - at `$[0].url`"),
+        ('[{"url": "http://a", "token": "x y"}]', "(it is sent in an HTTP header) - at `$[0].token`"),
+        ('[{"url": "http://a"}, {"url": "http://b", "token": ""}]', "of length >= 1 - at `$[1].token`"),
+        ('[{"url": "http://a", "token_fallback": "é"}]', "(it is sent in an HTTP header) - at `$[0].token_fallback`"),
     ],
 )
 def test_a_wrong_list_of_orchestrators_names_the_element(listed: str, allowed: str) -> None:
@@ -263,6 +271,14 @@ def test_gpu_variables_make_a_device_and_worker_devices_win() -> None:
 def test_artifacts_have_a_version_even_when_none_is_given() -> None:
     settings = load_settings({"INSTALLED_ARTIFACTS": '[{"name": "llama", "type": "model"}]'})
     assert settings.installed_artifacts == (InstalledArtifact(name="llama", version="unknown", type="model"),)
+
+
+def test_null_and_empty_properties_in_a_list_mean_the_default() -> None:
+    listed = '[{"url": "http://a", "priority": null, "weight": 2, "token": null}]'
+    (orchestrator,) = load_settings({"ORCHESTRATORS_CONFIG": listed}).orchestrators
+    assert orchestrator == OrchestratorSettings(url="http://a", weight=2)
+    devices = load_settings({"WORKER_DEVICES": '[{"type": "tpu", "id": null, "properties": {}}]'}).devices
+    assert devices == (HardwareDevice(type="tpu"),)
 
 
 def test_extra_capabilities_are_json_where_they_are_json() -> None:
@@ -307,6 +323,15 @@ def test_overrides_win_and_none_means_not_given() -> None:
         ({"max_concurrent_tasks": True}, "must be int"),
         ({"enable_metrics": 1}, "must be bool"),
         ({"worker_devices": ("gpu",)}, "must be a tuple of HardwareDevice"),
+        (
+            {"worker_devices": (HardwareDevice(type="gpu", properties={"a": object()}),)},
+            "must be a JSON list of objects",
+        ),
+        ({"worker_devices": (HardwareDevice(type=""),)}, "of length >= 1 - at `$[0].type`"),
+        ({"orchestrators_config": (OrchestratorSettings(url="http://a", weight=0),)}, ">= 1 - at `$[0].weight`"),
+        ({"orchestrators_config": (OrchestratorSettings(url="a"),)}, "must be a URL"),
+        ({"cost_per_skill": {"a": float("inf")}}, "non-negative numbers: Expected `float` <= "),
+        ({"cost_per_skill": {"a": float("nan")}}, "Expected `float` >= 0.0 - at `$['a']`"),
     ],
 )
 def test_overrides_are_checked_like_variables(override: dict[str, Any], allowed: str) -> None:
@@ -319,7 +344,7 @@ def test_an_override_that_is_no_setting_is_a_mistake_of_the_program() -> None:
         load_settings({}, max_tasks=1)
 
 
-def test_unknown_variables_are_ignored_and_likely_misspellings_are_told() -> None:
+def test_unknown_variables_are_ignored_and_likely_misspellings_are_reported() -> None:
     environ = {
         "WORKER_TOKN": "x",
         "MAX_CONCURENT_TASKS": "x",
@@ -333,6 +358,33 @@ def test_unknown_variables_are_ignored_and_likely_misspellings_are_told() -> Non
         "MAX_CONCURENT_TASKS is not a setting of the worker; did you mean MAX_CONCURRENT_TASKS?",
         "WORKER_TOKN is not a setting of the worker; did you mean WORKER_TOKEN?",
     ]
+
+
+def test_a_former_setting_is_named_with_the_value_that_is_fixed_now() -> None:
+    environ = {"WORKER_TRANSFER_ATTEMPTS": "2", "WORKER_SLOT_TUNER_MIN_SLOTS": "2", "WORKER_SLOT_TUNER": "resource"}
+    load_settings(environ)
+    no_longer = "is no longer a setting of the worker; its value is fixed"
+    assert unknown_variables(environ) == [
+        f"WORKER_SLOT_TUNER_MIN_SLOTS {no_longer}: the tuner always leaves {slot_tuner.LEAST_SLOTS} slot",
+        f"WORKER_TRANSFER_ATTEMPTS {no_longer}: a request to a store is sent up to {store_settings.ATTEMPTS} times",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("transfer_part_size", f"{store_settings.PART_SIZE // 1024**2} MiB"),
+        ("transfer_concurrency", f"{store_settings.CONCURRENCY} parts"),
+        ("transfer_retry_initial_delay", f"{store_settings.RETRIES.initial:g} s"),
+        ("transfer_retry_max_delay", f"{store_settings.RETRIES.maximum:g} s"),
+        ("transfer_notice_after", f"every {progress.NOTICE_AFTER:g} s"),
+        ("slot_tuner_memory_target", f"{slot_tuner.MEMORY_TARGET:g} %"),
+        ("WORKER_SLOT_TUNER_CPU_TARGET", f"{slot_tuner.CPU_TARGET:g} %"),
+    ],
+)
+def test_an_override_that_was_a_setting_is_refused_with_the_value_that_is_fixed_now(name: str, value: str) -> None:
+    with pytest.raises(TypeError, match=f"no setting '{name}' any more; its value is fixed: .*{value}"):
+        load_settings({}, **{name: "1"})
 
 
 @given(st.dictionaries(st.sampled_from([row.variable for row in describe()]), st.text(max_size=20)))

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from avtomatika_worker.config.settings import setting_fields
-from avtomatika_worker.skills.skill import CANCEL_GRACE
-from avtomatika_worker.supervisor import FLUSH_TIMEOUT, REPORT_TIMEOUT, TELL_TIMEOUT
+from avtomatika_worker.skills.run_options import CANCEL_GRACE
+from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
 from needs import program, why_missing
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -36,7 +36,7 @@ def longest_shutdown(timeout: float) -> float:
     """Return the seconds that a shutdown takes at most with this ``WORKER_SHUTDOWN_TIMEOUT``, as docs/operations.md has
     it: the steps' limits, and about a second each for flushing and closing.
     """
-    return timeout + CANCEL_GRACE + 2 * TELL_TIMEOUT + 2 * REPORT_TIMEOUT + FLUSH_TIMEOUT + 2.0
+    return timeout + CANCEL_GRACE + 2 * ANNOUNCE_TIMEOUT + 2 * REPORT_TIMEOUT + FLUSH_TIMEOUT + 2.0
 
 
 def compose() -> dict[str, Any]:

@@ -57,8 +57,8 @@ def test_workers_are_given_only_settings_that_there_are(name):
 
 @pytest.mark.parametrize("name", WORKERS)
 def test_workers_know_every_orchestrator(name):
-    told = json.loads(WORKERS[name]["environment"]["ORCHESTRATORS_CONFIG"])
-    assert {each["url"] for each in told} == {f"http://{engine}:8080" for engine in ENGINES}
+    orchestrators = json.loads(WORKERS[name]["environment"]["ORCHESTRATORS_CONFIG"])
+    assert {each["url"] for each in orchestrators} == {f"http://{engine}:8080" for engine in ENGINES}
 
 
 @pytest.mark.parametrize("name", WORKERS)

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from avtomatika_worker.devserver import EmbeddedOrchestrator
+from avtomatika_worker.devserver import EmbeddedOrchestrator, OrchestratorSettings
 from avtomatika_worker.protocol.messages import SkillInfo
 from devserver.support import ECHO, Start, WorkerClient
 
@@ -27,9 +27,15 @@ async def start(session: aiohttp.ClientSession) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(
-            *, register: bool = True, skills: tuple[SkillInfo, ...] = (ECHO,), **options: Any
+            settings: OrchestratorSettings | None = None,
+            *,
+            register: bool = True,
+            skills: tuple[SkillInfo, ...] = (ECHO,),
+            **options: Any,
         ) -> tuple[EmbeddedOrchestrator, WorkerClient]:
-            orchestrator = await stack.enter_async_context(EmbeddedOrchestrator(**{"poll_time": 0.05, **options}))
+            orchestrator = await stack.enter_async_context(
+                EmbeddedOrchestrator(settings, **{"poll_time": 0.05, **options})
+            )
             worker = WorkerClient(orchestrator, session, skills=skills)
             if register:
                 reply = await worker.register()

@@ -42,7 +42,7 @@ async def test_listing_task_ids_is_a_trap(start: Start, version: str, cancelled:
 
 
 @every_version
-async def test_the_websocket_tells_at_once(start: Start, version: str) -> None:
+async def test_the_websocket_cancels_at_once(start: Start, version: str) -> None:
     orchestrator, worker = await start(version=version)
     async with worker.websocket() as websocket:
         assert websocket._response.headers["X-RXON-Version"] == version  # noqa: SLF001 - aiohttp offers no other way

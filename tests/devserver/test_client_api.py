@@ -81,7 +81,7 @@ async def test_a_job_from_submission_to_its_result(start: Start) -> None:
         (b'{"skill": "echo", "params": ' + b'{"a":' * 900 + b"1" + b"}" * 901, "ecursion"),
     ],
 )
-async def test_wrong_submissions_are_told_why(start: Start, body: Any, words: str) -> None:
+async def test_wrong_submissions_are_refused_with_the_reason(start: Start, body: Any, words: str) -> None:
     orchestrator, worker = await start(skills=(ECHO, STRICT))
     status, reply = await call(worker, "POST", "/api/jobs", body)
     assert status == 400

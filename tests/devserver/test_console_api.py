@@ -210,7 +210,7 @@ async def test_the_stream_starts_with_all_there_is(start: Start, follow: Get) ->
     assert everything["about"] == {"protocol": orchestrator.version, "files": False}
 
 
-async def test_the_stream_tells_what_happens_to_a_task(start: Start, follow: Get) -> None:
+async def test_the_stream_reports_what_happens_to_a_task(start: Start, follow: Get) -> None:
     orchestrator, worker = await start(console=Console())
     stream = await follow(worker)
     await stream.until(lambda name, _: name == "all")
@@ -244,7 +244,7 @@ async def test_many_changes_become_few_messages(start: Start, follow: Get) -> No
     assert len(stream.seen) < 20
 
 
-async def test_the_stream_tells_of_heartbeats_calls_problems_and_faults(start: Start, follow: Get) -> None:
+async def test_the_stream_reports_heartbeats_calls_problems_and_faults(start: Start, follow: Get) -> None:
     _, worker = await start(console=Console())
     stream = await follow(worker)
     await stream.until(lambda name, _: name == "all")
@@ -283,7 +283,7 @@ async def test_a_skill_has_its_fields_in_their_authors_order(start: Start, follo
 # ---------------------------------------------------------------------------------------------------- one task
 
 
-async def test_a_task_is_told_with_events_results_and_logs(start: Start) -> None:
+async def test_a_task_is_shown_with_events_results_and_logs(start: Start) -> None:
     logs = TaskLogs()
     orchestrator, worker = await start(console=Console(logs=logs), max_attempts=2)
     job = orchestrator.submit("echo", {"x": 1})
@@ -292,19 +292,19 @@ async def test_a_task_is_told_with_events_results_and_logs(start: Start) -> None
     await worker.event(task, "alert", {"level": 1})
     await worker.result(task, data={"y": 2})
     _, body = await fetch(worker, f"/console/api/jobs/{job.job_id}")
-    told = orjson.loads(body)
-    assert (told["params"], told["result"], told["attempts"]) == ({"x": 1}, {"y": 2}, 2)
-    assert [event["event_type"] for event in told["events"]] == ["alert"]
-    assert [(each["status"], each["answer"]) for each in told["results"]] == [
+    shown = orjson.loads(body)
+    assert (shown["params"], shown["result"], shown["attempts"]) == ({"x": 1}, {"y": 2}, 2)
+    assert [event["event_type"] for event in shown["events"]] == ["alert"]
+    assert [(each["status"], each["answer"]) for each in shown["results"]] == [
         ("failure", "accepted"),
         ("success", "accepted"),
     ]
-    assert told["results"][0]["error"]["code"] == "TRANSIENT_ERROR"
-    assert told["logs"] == []
+    assert shown["results"][0]["error"]["code"] == "TRANSIENT_ERROR"
+    assert shown["logs"] == []
     assert (await fetch(worker, "/console/api/jobs/none"))[0].status == 404
 
 
-async def test_problems_of_params_are_told_with_their_paths(start: Start) -> None:
+async def test_problems_of_params_are_reported_with_their_paths(start: Start) -> None:
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x", "y"]}
     _, worker = await start(skills=(SkillInfo(name="strict", type="strict", input_schema=schema),))
     status, reply = await send(worker, "POST", "/api/jobs?validate=1", {"skill": "strict", "params": {"x": "1"}})
@@ -350,7 +350,7 @@ async def test_faults_are_cleared(start: Start) -> None:
         ({"call": "any", "kind": "status", "retry_after": -1}, "retry_after should be"),
     ],
 )
-async def test_wrong_faults_are_told_why(start: Start, body: Any, words: str) -> None:
+async def test_wrong_faults_are_refused_with_the_reason(start: Start, body: Any, words: str) -> None:
     _, worker = await start(console=Console())
     status, answer = await send(worker, "POST", "/console/api/faults", body)
     assert status == 400

@@ -45,7 +45,7 @@ def test_a_record_comes_with_its_traceback(logs: TaskLogs, logger: logging.Logge
     assert line["text"].endswith("RuntimeError: boom")
 
 
-def test_what_is_new_is_told_once(logs: TaskLogs, logger: logging.Logger) -> None:
+def test_what_is_new_is_returned_once(logs: TaskLogs, logger: logging.Logger) -> None:
     logger.info("first")
     seen = logs.newest
     assert logs.after(seen) == []

@@ -106,12 +106,20 @@ def make_worker(gates: Gates) -> Worker:
 
     @worker.skill()
     async def gated(gate: str, ctx: TaskContext) -> dict[str, Any]:
-        """Tell what it does, then wait."""
+        """Report what it does, then wait."""
         _log.info("gate %s is closed", gate)
         await ctx.send_event("arrived", {"gate": gate, "by": "<b>foot</b>"})
         await ctx.send_progress(0.5, "half of the way")
         await gates.passed(gate)
         return {"through": gate}
+
+    @worker.skill()
+    async def speak(gate: str) -> AsyncIterator[str]:
+        """Speak, wait, and speak on."""
+        yield "to be "
+        yield "<b>or</b> "
+        await gates.passed(gate)
+        yield "not"
 
     @worker.skill()
     async def fail(kind: Literal["input", "permanent", "transient"], secret: str | None = None) -> None:
@@ -327,7 +335,7 @@ async def test_a_form_does_not_send_what_breaks_a_constraint(page: Page, bench: 
     await ran(page)
 
 
-async def test_what_only_the_schema_knows_is_told_beside_the_field(page: Page, bench: Bench) -> None:
+async def test_what_only_the_schema_knows_is_shown_beside_the_field(page: Page, bench: Bench) -> None:
     await fill_required(page)
     before = len(bench.orchestrator.jobs)
     await page.get_by_role("button", name="Edit as JSON").click()
@@ -447,6 +455,26 @@ async def test_a_running_task_shows_progress_events_and_logs_as_they_come(page: 
     await expect(details.locator(".outcome")).to_contain_text("through")
     await expect(details.locator("[data-fact=duration]")).to_contain_text("s")
     await expect(row).to_contain_text("done")
+
+
+async def test_a_stream_is_shown_joined_as_it_grows_with_its_pace_and_its_chunks_folded(
+    page: Page, bench: Bench
+) -> None:
+    await open_skill(page, "speak")
+    await at(page, "$.gate").locator("textarea").fill("speech")
+    await run(page)
+    stream = page.locator(".details pre.stream")
+    await expect(stream).to_have_text("to be <b>or</b> ")
+    await expect(page.locator(".details .badge.running")).to_be_visible()
+    bench.gates.open("speech")
+    await expect(stream).to_have_text("to be <b>or</b> not")
+    await ran(page)
+    await expect(page.locator(".details")).to_contain_text("first chunk after")
+    await expect(page.locator(".details")).to_contain_text("tokens/s")
+    chunk = page.locator(".details li").get_by_text("not", exact=True)
+    await expect(chunk).to_be_hidden()
+    await page.get_by_text("Chunks as they came").click()
+    await expect(chunk).to_be_visible()
 
 
 async def test_tasks_of_others_appear_too(page: Page, bench: Bench) -> None:
@@ -708,7 +736,7 @@ async def test_a_phone_shows_one_part_at_a_time_and_nothing_sticks_out(bench: Be
             await check(part)
 
 
-async def test_a_page_tells_of_a_lost_connection_and_comes_back(bench: Bench) -> None:
+async def test_a_page_reports_a_lost_connection_and_comes_back(bench: Bench) -> None:
     orchestrator = EmbeddedOrchestrator(console=Console())
     async with orchestrator, opened(bench.browser, orchestrator.url) as page:
         await expect(page.locator("#link")).to_have_text("no worker is registered")

@@ -108,7 +108,7 @@ async def test_from_b9_available_skills_say_what_can_start(start: Start) -> None
     assert (await worker.task())["job_id"] == job.job_id
 
 
-async def test_the_jitter_is_told(start: Start) -> None:
+async def test_the_jitter_is_announced(start: Start) -> None:
     _, worker = await start(version="1.0b7", heartbeat_jitter_ms=-250)
     assert (await worker.heartbeat()).json == {"status": "ok", "next_heartbeat_jitter_ms": -250}
 

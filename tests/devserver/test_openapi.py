@@ -30,7 +30,7 @@ async def test_every_call_answers_as_it_is_described(tmp_path):
             *(sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", "--url", orchestrator.url),
             *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1", "--no-color"),
             *("--exclude-path-regex", "/events$"),  # they do not end
-            # A skill that no worker has is an error by what is registered, which no schema can tell.
+            # A skill that no worker has is an error by what is registered, which no schema can express.
             *("--exclude-checks", "positive_data_acceptance"),
         ]
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""What is refused, and that the reason is told."""
+"""What is refused, and that the reason is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from avtomatika_worker.devserver import DEFAULT_RATE_LIMITS, EmbeddedOrchestrator
+from avtomatika_worker.devserver import DEFAULT_RATE_LIMITS, PRODUCTION_LIKE, EmbeddedOrchestrator
 from avtomatika_worker.protocol.codec import REFRESH_PATH, RESULT_PATH, Request
 from avtomatika_worker.protocol.dialects import DIALECTS
 from devserver.support import Start, WorkerClient, resigned, tampered
@@ -198,24 +198,57 @@ async def test_unknown_fields_and_nulls_are_no_matter(start: Start) -> None:
     assert list(orchestrator.problems) == []
 
 
-@pytest.mark.parametrize(("version", "told"), [("1.0b10", False), ("1.0b11", True), ("1.0b17", True)])
-async def test_rate_limits_slide(start: Start, version: str, told: bool) -> None:
+@pytest.mark.parametrize("version", ["1.0b7", "1.0b10", "1.0b11", "1.0b17"])
+async def test_every_call_starts_the_period_of_a_rate_limit_again(start: Start, version: str) -> None:
     orchestrator, worker = await start(version=version, rate_limits={"heartbeat": 3}, clock=lambda: 1e9, lease=1000)
-    for second in (0, 20, 40):
+
+    async def beat(second: float) -> int:
         orchestrator.clock_offset = second
-        assert (await worker.heartbeat()).status == 200
-    refused = await worker.heartbeat()
-    assert refused.status == 429
-    assert refused.headers.get("Retry-After") == ("20" if told else None)
-    assert (await worker.register()).status == 200  # other calls have limits of their own
-    orchestrator.clock_offset = 60
-    assert (await worker.heartbeat()).status == 200
-    assert (await worker.heartbeat()).status == 429
+        return (await worker.heartbeat()).status
+
+    # One each 50 s stays below three a minute; but there is never a minute without one.
+    assert [await beat(second) for second in (0, 50, 100, 150, 200)] == [200, 200, 200, 429, 429]
+    assert (await worker.register()).status == 200  # other calls have counts of their own
+    assert await beat(259) == 429
+    assert [await beat(319 + number) for number in range(4)] == [200, 200, 200, 429]
     assert list(orchestrator.problems) == []
 
 
+async def test_refusals_for_the_rate_have_no_retry_after(start: Start) -> None:
+    _, worker = await start(rate_limits={"heartbeat": 0})
+    refused = await worker.heartbeat()
+    assert (refused.status, refused.headers.get("Retry-After")) == (429, None)
+
+
+@pytest.mark.parametrize(("version", "refused"), [("1.0b10", 429), ("1.0b11", 200)])
+async def test_old_releases_count_the_results_of_an_address(
+    start: Start, session: Any, version: str, refused: int
+) -> None:
+    orchestrator, worker = await start(version=version, rate_limits={"result": 2})
+    other = WorkerClient(orchestrator, session, worker_id="w2")
+    task = {"job_id": "j", "task_id": "t"}
+    assert [(await worker.result(task)).status for _ in range(3)] == [200, 200, 429]
+    assert (await other.result(task)).status == refused
+
+
+@pytest.mark.parametrize(("version", "counted"), [("1.0b10", True), ("1.0b11", False)])
+async def test_what_counts_for_a_rate_limit(start: Start, version: str, counted: bool) -> None:
+    _, worker = await start(version=version, rate_limits={"heartbeat": 1}, max_message=2000)
+    path = worker.beat().path
+    unreadable = await worker.send(Request("PATCH", path, b"{"))
+    assert unreadable.status == 400
+    too_large = await worker.send(Request("PATCH", path, b" " * 2001))
+    assert too_large.status == (429 if counted else 413)
+    wrong_token = await worker.send(worker.beat(), {"X-Worker-Token": "wrong"})
+    assert wrong_token.status == (429 if counted else 401)
+    tampered_with = await worker.send(tampered(worker.beat(), status="busy"))
+    assert tampered_with.status == (429 if counted else 403)
+    assert (await worker.heartbeat()).status == 429
+
+
 async def test_the_default_limits_are_those_of_releases(start: Start) -> None:
-    _, worker = await start(rate_limits=DEFAULT_RATE_LIMITS, poll_time=0)
+    orchestrator, worker = await start(PRODUCTION_LIKE, poll_time=0)
+    assert orchestrator.settings.rate_limits == DEFAULT_RATE_LIMITS
     statuses = [(await worker.poll()).status for _ in range(61)]
     assert statuses == [204] * 60 + [429]
 

@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -273,8 +274,17 @@ def _server_configuration_is_whole(text: str) -> None:
         assert not code or code[-1] in ";{}", line
 
 
+def _javascript_parses(text: str) -> None:
+    Path("page.mjs").write_text(text, encoding="utf-8")
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    subprocess.run([node, "--check", "page.mjs"], check=True)
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "env": _settings_can_be_loaded,
+    "javascript": _javascript_parses,
     "json": json.loads,
     "toml": tomllib.loads,
     "yaml": _yaml_names_settings_that_exist,

@@ -34,7 +34,7 @@ CERTIFICATES = ROOT / "tests" / "data" / "tls"
 
 
 def listed(message: str, *, whole: bool = True) -> list[str]:
-    """Return the rows of the page that tell this message; one that says next to nothing does not count."""
+    """Return the rows of the page that list this message; one that says next to nothing does not count."""
     look = "fullmatch" if whole else "search"
     return [row for row, pattern in PATTERNS.items() if len(row) > 15 and getattr(pattern, look)(message)]
 
@@ -51,9 +51,9 @@ class Opaque:
     """Nothing that JSON knows."""
 
 
-def register(*arguments: Any, func: Callable[..., Any] = lambda params: params, **told: Any) -> None:
+def register(*arguments: Any, func: Callable[..., Any] = lambda params: params, **options: Any) -> None:
     worker = Worker()
-    worker.skill(*arguments, **told)(func)
+    worker.skill(*arguments, **options)(func)
     worker.skills.freeze()
 
 
@@ -91,7 +91,7 @@ DEFINITIONS: dict[str, Callable[[], object]] = {
     "schema-text": lambda: register("a", input_schema="string"),
     "events": lambda: register("a", events=["alert"]),
     "event": lambda: register("a", events={"alert": int}),
-    "generator": lambda: register(func=generates),
+    "generator": lambda: register(func=generates, events={"chunk": {"type": "object"}}),
     "class": lambda: register("a", func=Opaque),
     "timeout": lambda: register("a", timeout="5"),
     "metadata": lambda: register("a", limits=Opaque()),
@@ -141,6 +141,13 @@ def test_a_token_is_not_shown():
 
 def test_names_that_are_nearly_settings_are_listed():
     assert listed(unknown_variables({"WORKER_TOKN": "x"})[0])
+
+
+def test_former_settings_are_listed():
+    assert listed(unknown_variables({"WORKER_TRANSFER_ATTEMPTS": "3"})[0])
+    with pytest.raises(TypeError) as caught:
+        load_settings({}, transfer_attempts=3)
+    assert listed(str(caught.value))
 
 
 def test_lines_of_a_dotenv_are_listed(tmp_path, monkeypatch):
@@ -227,7 +234,7 @@ for name in ("pydantic", "opentelemetry", "obstore"): sys.modules[name] = None
 import asyncio
 from avtomatika_worker import Worker
 from avtomatika_worker.testing import WorkerHarness
-def told(work):
+def report(work):
     try: work()
     except Exception as error: print(str(error))
 from typing import Annotated
@@ -235,7 +242,7 @@ import annotated_types
 from pathlib import Path
 worker = Worker()
 def a(thing: Annotated[int, annotated_types.Gt(0)]): ...
-told(lambda: worker.skill(a))
+report(lambda: worker.skill(a))
 good = Worker()
 @good.skill
 def b(file: Path): ...
@@ -243,7 +250,7 @@ async def main(**settings):
     async with WorkerHarness(good, settings=settings) as h:
         print((await h.run("b", {"file": "s3://bucket/key"})).error.message)
 asyncio.run(main(s3_default_bucket="bucket", s3_access_key="a", s3_secret_key="b"))
-told(lambda: asyncio.run(main(enable_metrics=True)))
+report(lambda: asyncio.run(main(enable_metrics=True)))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
@@ -315,7 +322,7 @@ async def test_what_is_typed_wrong_is_listed(tmp_path):
     environment = {"PATH": "", "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONUTF8": "1"}
     few_at_a_time = asyncio.Semaphore(3)
 
-    async def told(each: Typed) -> str:
+    async def run(each: Typed) -> str:
         async with few_at_a_time:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "avtomatika_worker.cli", *each.arguments.split()),
@@ -330,7 +337,7 @@ async def test_what_is_typed_wrong_is_listed(tmp_path):
 
     with socket.create_server(("0.0.0.0", 0)) as taken:
         commands = typed(tmp_path, taken.getsockname()[1])
-        answers = list(zip(commands, await asyncio.gather(*map(told, commands)), strict=True))
+        answers = list(zip(commands, await asyncio.gather(*map(run, commands)), strict=True))
     for each, written in answers:
         lines = [line.removeprefix("worker: ") for line in written.splitlines() if line.startswith("worker: ")]
         assert lines, f"{each}: {written}"
@@ -446,9 +453,9 @@ async def test_events_that_are_not_sent_are_listed(caplog):
     with caplog.at_level(logging.ERROR, "avtomatika_worker"):
         async with WorkerHarness(worker) as h:
             assert (await h.run("alerts")).data == {"result": [False, False, False]}
-    told = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "event_blocked"]
-    assert len(told) == 3
-    assert all(map(listed, told)), told
+    messages = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "event_blocked"]
+    assert len(messages) == 3
+    assert all(map(listed, messages)), messages
 
 
 # ------------------------------------------------------------------------------------------------------ contact

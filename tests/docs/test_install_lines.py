@@ -81,8 +81,8 @@ def test_pages_with_a_line_to_install_it_say_the_same_about_the_other_package():
     pages = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in texts() if path.suffix == ".md"}
     installing = {page: text for page, text in pages.items() if BY_PATH.search(text)}
     assert {"README.md", "docs/quickstart.md", "docs/testing.md", "docs/files.md"} <= installing.keys()
-    told = {page: " ".join(re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text).split()) for page, text in installing.items()}
-    assert [page for page, text in told.items() if NOTE not in text] == []
+    plain = {page: " ".join(re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text).split()) for page, text in installing.items()}
+    assert [page for page, text in plain.items() if NOTE not in text] == []
 
 
 def test_wheels_are_named_as_they_are_built():

@@ -59,5 +59,5 @@ def test_there_are_six_reasons():
 
 def test_links_and_pictures_lead_somewhere():
     targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(targets) == 5  # a picture and four links
+    assert len(targets) == 6  # a picture and five links
     assert [target for target in targets if not (ROOT / target).exists()] == []

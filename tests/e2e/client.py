@@ -122,7 +122,7 @@ async def client_of(url: str) -> AsyncIterator[Client]:
 
 
 class Webhooks:
-    """What an orchestrator has told about jobs: their events, and their end."""
+    """What an orchestrator has reported about jobs: their events, and their end."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -130,7 +130,7 @@ class Webhooks:
         self._came = asyncio.Condition()
 
     async def until_ended(self, job_id: str, *, timeout: float = 10.0) -> str:
-        """Wait for the call that tells the job's end, and return how it has ended: "job_finished", for example."""
+        """Wait for the call that reports the job's end, and return how it has ended: "job_finished", for example."""
         async with asyncio.timeout(timeout), self._came:
             await self._came.wait_for(lambda: self._end(job_id) is not None)
         end = self._end(job_id)
@@ -141,6 +141,15 @@ class Webhooks:
         """Return the payloads of the job's events of this type."""
         wanted = (job_id, f"worker_event:{event_type}")
         return [call["result"] for call in self._calls if (call["job_id"], call["event"]) == wanted]
+
+    async def until_events(self, job_id: str, event_type: str, count: int, *, timeout: float = 10.0) -> None:
+        """Wait for so many events of a type."""
+        async with asyncio.timeout(timeout), self._came:
+            await self._came.wait_for(lambda: len(self.events(job_id, event_type)) >= count)
+
+    def ended_last(self, job_id: str) -> bool:
+        """Return whether the end of a job is the last thing that was reported of it."""
+        return [call["event"] for call in self._calls if call["job_id"] == job_id][-1] in ENDS
 
     def _end(self, job_id: str) -> str | None:
         return next((call["event"] for call in self._calls if call["job_id"] == job_id and call["event"] in ENDS), None)

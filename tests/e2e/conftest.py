@@ -63,7 +63,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
         yield fleet
     finally:
         fleet.stop()
-    assert not fleet.secrets_told()
+    assert not fleet.leaked_secrets()
 
 
 @pytest.fixture(autouse=True)

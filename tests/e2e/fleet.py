@@ -100,8 +100,8 @@ class Fleet:
         """
         python = python_of(version, *extras)
         port = port or free_port()
-        told = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true", **(env or {})}
-        process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], told)
+        variables = {"PORT": str(port), "OVERRIDES": json.dumps(overrides), "OTEL_SDK_DISABLED": "true", **(env or {})}
+        process = self._start(f"orchestrator {version}", [str(python), str(HERE / "orchestrator_app.py")], variables)
         process.wait_for_line(lambda line: line.startswith("READY"), timeout=START_TIMEOUT)
         return Orchestrator(version, f"http://127.0.0.1:{port}", process)
 
@@ -153,7 +153,7 @@ class Fleet:
             orchestrator.process.wait_for_line(lambda line: opened in line, timeout=START_TIMEOUT, since=before)
         return RunningWorker(worker_id, prefix, marks, process)
 
-    def secrets_told(self) -> list[str]:
+    def leaked_secrets(self) -> list[str]:
         """Return the lines of workers, at DEBUG too, that hold what nobody may read: tokens, signatures."""
         lines = [
             line for each in self.processes if each.name.startswith("worker") for line in each.output().splitlines()

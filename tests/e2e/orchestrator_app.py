@@ -52,6 +52,19 @@ async def cancelled(context):
     pass
 
 
+speak = Blueprint(name="speak", api_version="v1", api_endpoint="/jobs/speak")
+
+
+@speak.handler("start", is_start=True)
+async def start_speaking(job_id, initial_data, actions):
+    actions.dispatch_task(task_type="speak", params=initial_data, transitions={"success": "finished"})
+
+
+@speak.handler("finished", is_end=True)
+async def spoken(context):
+    pass
+
+
 parallel = Blueprint(name="parallel", api_version="v1", api_endpoint="/jobs/parallel")
 
 
@@ -126,10 +139,11 @@ async def main():
     logging.getLogger("aiohttp.access").setLevel(logging.ERROR)
     engine = OrchestratorEngine(storage(), configuration())
     engine.register_blueprint(task)
+    engine.register_blueprint(speak)
     engine.register_blueprint(parallel)
     engine.register_blueprint(chain)
     await engine.start()
-    logging.getLogger("avtomatika.ws_manager").setLevel(logging.INFO)  # tells when a worker's WebSocket is open
+    logging.getLogger("avtomatika.ws_manager").setLevel(logging.INFO)  # it logs when a worker's WebSocket is open
     print("READY", flush=True)
     await asyncio.Event().wait()
 

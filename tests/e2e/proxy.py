@@ -27,7 +27,7 @@ class Proxy:
         """Where it listens."""
         return f"http://127.0.0.1:{self._port}"
 
-    async def mend(self) -> None:
+    async def restore(self) -> None:
         """Listen; after a `cut` at the same port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
@@ -89,7 +89,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def proxy_to(target: str) -> AsyncIterator[Proxy]:
     """Provide a proxy to the server at ``target``."""
     proxy = Proxy(target)
-    await proxy.mend()
+    await proxy.restore()
     try:
         yield proxy
     finally:

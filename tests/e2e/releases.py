@@ -29,18 +29,18 @@ def chosen() -> tuple[str, ...]:
 
     Raises ValueError for a name that is none.
     """
-    told = os.environ.get(VARIABLE, "").strip()
-    if not told:
+    requested = os.environ.get(VARIABLE, "").strip()
+    if not requested:
         return DEFAULT
-    if told == "all":
+    if requested == "all":
         return tuple(PROTOCOLS)
-    names = tuple(name.strip() for name in told.split(","))
+    names = tuple(name.strip() for name in requested.split(","))
     if unknown := [name for name in names if name not in PROTOCOLS]:
-        raise ValueError(f"{VARIABLE}={told}: {', '.join(unknown)} is none of {', '.join(PROTOCOLS)}, nor 'all'")
+        raise ValueError(f"{VARIABLE}={requested}: {', '.join(unknown)} is none of {', '.join(PROTOCOLS)}, nor 'all'")
     return names
 
 
 def since(version: str, first: str) -> bool:
-    """Tell whether a release is ``first`` or a later one."""
+    """Return whether a release is ``first`` or a later one."""
     order = list(PROTOCOLS)
     return order.index(version) >= order.index(first)

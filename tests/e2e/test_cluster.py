@@ -26,13 +26,13 @@ COMMAND = [sys.executable, "-m", "cluster"]
 async def test_every_job_is_finished_while_an_engine_a_worker_and_connections_to_redis_are_killed(
     tmp_path: Path,
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with running(tmp_path) as cluster:
         async with client_of([engine.url for engine in cluster.engines], CLIENT_TOKEN) as client:
-            outcome = await run_jobs(client, JOBS, on_ended=schedule(cluster, JOBS, told.append))
+            outcome = await run_jobs(client, JOBS, on_ended=schedule(cluster, JOBS, reported.append))
         worker_output = "".join(worker.output() for worker in cluster.workers)
         restarts = {member.name: member.restarts for member in cluster.members if member.restarts}
-    assert [re.sub(r".*: |\d+ connections", "", line) for line in told] == [
+    assert [re.sub(r".*: |\d+ connections", "", line) for line in reported] == [
         "engine-1 killed",
         "worker-1 killed",
         " to Redis killed",

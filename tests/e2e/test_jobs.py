@@ -154,7 +154,7 @@ async def test_the_worker_is_registered_with_all_of_its_skills(client: Client, w
 async def test_jobs_beyond_the_limit_of_a_skill_wait_for_their_turn(client: Client, worker: RunningWorker) -> None:
     skill = worker.skill("narrow")
     ids: list[str] = []
-    for i in range(8):  # some come while the worker has told that it runs as many as it can
+    for i in range(8):  # some come while the worker has reported that it runs as many as it can
         ids.append(await client.submit(skill, {"i": i, "seconds": 0.3}))
         await asyncio.sleep(0.1)
     jobs = await client.wait_all(ids, timeout=30)

@@ -39,7 +39,7 @@ async def test_an_outage_of_twenty_seconds_loses_no_job_and_runs_none_twice_unas
             # Behaviour 2): nothing that a worker can help.
             await asyncio.sleep(POLLS_HELD)
             await submit(OUTAGE - POLLS_HELD)
-            await proxy.mend()
+            await proxy.restore()
             await submit(AFTER)
             jobs = await client.wait_all(job_ids, timeout=60)
         begun = Counter((worker.marks / "begun").read_text().split())

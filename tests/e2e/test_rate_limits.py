@@ -1,4 +1,4 @@
-"""Orchestrators limit rates by default, and a refused request starts their window anew: a worker must fall silent."""
+"""Orchestrators limit rates by default, and a refused request restarts their window: a worker must fall silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of tasks when a worker is told to stop."""
+"""What happens to tasks when a worker is asked to stop."""
 
 from __future__ import annotations
 

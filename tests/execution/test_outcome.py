@@ -126,7 +126,7 @@ def test_errors_of_ours_keep_code_and_details_and_others_are_transient_without_t
 
 
 @pytest.mark.parametrize(
-    ("details", "told"),
+    ("details", "sent"),
     [
         ({"loss": math.nan, "epoch": 3}, {"loss": "nan", "epoch": 3}),
         ({"big": 2**80}, {"big": str(2**80)}),
@@ -136,9 +136,9 @@ def test_errors_of_ours_keep_code_and_details_and_others_are_transient_without_t
     ],
     ids=str,
 )
-def test_details_that_cannot_be_sent_are_told_as_text_and_do_not_hide_the_error(details, told):
+def test_details_that_cannot_be_sent_are_sent_as_text_and_do_not_hide_the_error(details, sent):
     failed = from_exception(PermanentError("diverged", details))
-    assert (failed.code, failed.message, failed.details) == ("PERMANENT_ERROR", "diverged", told)
+    assert (failed.code, failed.message, failed.details) == ("PERMANENT_ERROR", "diverged", sent)
 
 
 def test_the_only_error_of_a_group_is_what_the_task_ends_with():

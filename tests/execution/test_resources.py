@@ -58,7 +58,7 @@ async def test_scopes_that_are_held_open_are_left_in_the_task_that_entered_them(
     assert actions(caplog) == []
 
 
-async def test_one_that_ends_by_itself_is_told_at_once_and_not_closed_again(caplog):
+async def test_one_that_ends_by_itself_is_reported_at_once_and_not_closed_again(caplog):
     crash = asyncio.Event()
 
     async def background() -> None:

@@ -1,4 +1,4 @@
-"""Messages between the worker and its processes: whole whatever pieces they come in, and errors keep what they tell."""
+"""Messages between the worker and its processes: whole whatever pieces they come in, and errors keep what they say."""
 
 import errno
 
@@ -27,9 +27,7 @@ from avtomatika_worker.execution.processes.wire import (
     error_parts,
 )
 
-MESSAGES = st.lists(
-    st.tuples(st.sampled_from(["tell", "log"]), st.text(), st.integers(-(2**63), 2**64 - 1)), max_size=5
-)
+MESSAGES = st.lists(st.tuples(st.sampled_from(["say", "log"]), st.text(), st.integers(-(2**63), 2**64 - 1)), max_size=5)
 
 
 @given(MESSAGES, st.lists(st.integers(1, 40), min_size=1))
@@ -70,7 +68,7 @@ def test_outcomes_arrive_as_they_were(outcome):
         ValueError("wrong"),
     ],
 )
-def test_errors_keep_their_types_and_what_they_tell(error):
+def test_errors_keep_their_types_and_what_they_say(error):
     (parts,) = decode(encode(error_parts(error))[HEAD.size :])
     back = error_from(parts)
     assert (type(back), str(back)) == (type(error), str(error))

@@ -63,9 +63,9 @@ def bucket(s3: S3Server) -> Bucket:
 
 def store_settings(endpoint: str, bucket: str | None, **others: Any) -> StoreSettings:
     """Return settings for that server, with quick retries and the smallest parts."""
-    told = {"part_size": PART, "backoff": QUICK, "attempts": 4, **others}
+    options = {"part_size": PART, "backoff": QUICK, "attempts": 4, **others}
     return StoreSettings(
-        endpoint_url=endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY, default_bucket=bucket, **told
+        endpoint_url=endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY, default_bucket=bucket, **options
     )
 
 
@@ -74,12 +74,12 @@ class FilesOfTasks:
 
     def __init__(self, files: Files) -> None:
         self.files = files
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self._made: list[FileOperations] = []
 
     def task(self, task_id: str = "task", job_id: str = "job") -> TaskFiles:
         """Return the files of a task."""
-        made = self.files.for_task(job_id, task_id, self.told.append, asyncio.get_running_loop())
+        made = self.files.for_task(job_id, task_id, self.reported.append, asyncio.get_running_loop())
         self._made.append(made)
         return made.files
 
@@ -132,8 +132,6 @@ def worker_settings(bucket: Bucket, tmp_path: Path, **others: Any) -> dict[str, 
         "s3_secret_key": SECRET_KEY,
         "s3_default_bucket": bucket.name,
         "task_files_dir": tmp_path / "payloads",
-        "transfer_retry_initial_delay": 0.01,
-        "transfer_retry_max_delay": 0.05,
         **others,
     }
 

@@ -40,7 +40,7 @@ def front(
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Front]:
     """Provide a server that hands on to ``behind`` what is not in ``answers``, which are bodies by path."""
-    told = answers or {}
+    answers = answers or {}
     back = urlsplit(behind).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,9 +50,9 @@ def front(
             path = self.path.partition("?")[0]
             body = self._body()
             kept.headers.append({name.lower(): value for name, value in self.headers.items()})
-            if path in told:
+            if path in answers:
                 kept.requests.append(f"{self.command} {self.path} {body.decode()}")
-                self._answer(200, {}, told[path].encode())
+                self._answer(200, {}, answers[path].encode())
                 return
             kept.requests.append(f"{self.command} {self.path}")
             connection = http.client.HTTPConnection(back, timeout=30)

@@ -88,7 +88,7 @@ async def test_an_object_larger_than_the_cache_is_not_kept(source: Source, tmp_p
     assert not (tmp_path / "cache").exists()
 
 
-async def test_an_entry_that_was_written_to_is_fetched_anew(source: Source, tmp_path: Path) -> None:
+async def test_an_entry_that_was_written_to_is_fetched_again(source: Source, tmp_path: Path) -> None:
     await source.get("s3://b/a")
     (entry,) = (tmp_path / "cache").glob("??/*")
     entry.chmod(0o600)

@@ -95,7 +95,7 @@ async def test_a_store_that_stays_broken_is_a_transient_failure_and_leaves_nothi
     assert await task.list(recursive=True) == []
 
 
-async def test_a_refusal_is_final_at_once_and_tells_no_secret(
+async def test_a_refusal_is_final_at_once_and_reveals_no_secret(
     files: FilesOfTasks, bucket: Bucket, proxy: FaultProxy
 ) -> None:
     uri = bucket.put("small", b"content")
@@ -167,7 +167,7 @@ async def test_an_upload_that_fails_for_good_says_so(files: FilesOfTasks, proxy:
         await task.upload_file("big")
 
 
-async def test_a_bucket_that_is_not_there_is_told_as_such(
+async def test_a_bucket_that_is_not_there_is_reported_as_such(
     make_files: Callable[..., FilesOfTasks], bucket: Bucket
 ) -> None:
     task = make_files(store_settings(bucket.server.url, bucket.name, sources=("s3://never-made/",))).task()
@@ -198,14 +198,14 @@ async def test_without_keys_those_of_the_environment_are_used_and_never_mixed(
 # ---------------------------------------------------------------------------------------------------- both
 
 
-async def test_a_long_transfer_tells_how_far_it_is(
+async def test_a_long_transfer_reports_how_far_it_is(
     files: FilesOfTasks, bucket: Bucket, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     await files.task().download_file(bucket.put("big", content))
     assert actions(caplog, "transfer_progress") == 4
     assert actions(caplog, "transfer_done") == 1
-    assert files.told[-1].startswith(f"download of {bucket.uri('big')}: ")
+    assert files.reported[-1].startswith(f"download of {bucket.uri('big')}: ")
     assert all(isinstance(record.msg, str) for record in caplog.records if record.levelno >= logging.INFO)
 
 

@@ -1,4 +1,4 @@
-"""What a worker tells of its object stores: metrics and spans, from outside."""
+"""What a worker reports of its object stores: metrics and spans, from outside."""
 
 from __future__ import annotations
 

@@ -15,8 +15,10 @@ import pytest
 
 from avtomatika_worker import Failed, Outcome, S3Uri, Succeeded, TaskContext, TaskFiles, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord
-from files.conftest import ACCESS_KEY, SECRET_KEY, Bucket, worker_settings
+from avtomatika_worker.files.service import Files
+from files.conftest import ACCESS_KEY, SECRET_KEY, Bucket, store_settings, worker_settings
 from files.proxy import Stall, fault_proxy
+from services.assembled import make_supervisor, supervised
 from services.conftest import running
 
 
@@ -32,12 +34,12 @@ def run(worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_
         others: Mapping[str, Any] = {},
         **submitted: Any,
     ) -> JobRecord:
-        told = (
+        chosen = (
             worker_settings(bucket, tmp_path, **others)
             if settings is None
             else {"task_files_dir": tmp_path / "payloads", **settings}
         )
-        async with running(worker, orchestrator, **told):
+        async with running(worker, orchestrator, **chosen):
             job = orchestrator.submit(skill, params, **submitted)
             await orchestrator.wait_for(lambda: job.state.final, timeout=20)
         left = list((tmp_path / "payloads").glob("*")) if (tmp_path / "payloads").exists() else []
@@ -379,31 +381,42 @@ async def test_the_announced_hash_is_that_of_the_configuration(
 
 
 async def test_secrets_are_nowhere(
-    reader: Worker, bucket: Bucket, run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reader: Worker,
+    bucket: Bucket,
+    orchestrator: EmbeddedOrchestrator,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
-    settings = {**worker_settings(bucket, tmp_path), "s3_endpoint_url": "http://127.0.0.1:1", "transfer_attempts": 2}
-    job = await run("read", {"file": bucket.uri("x")}, settings=settings)
+    files = Files(tmp_path / "payloads", store_settings("http://127.0.0.1:1", bucket.name))
+    settings = {**worker_settings(bucket, tmp_path), "s3_endpoint_url": "http://127.0.0.1:1"}
+    supervisor, _ = make_supervisor(reader, orchestrator, files=files, **settings)
+    async with supervised(supervisor, orchestrator):
+        job = await orchestrator.submit("read", {"file": bucket.uri("x")}).done()
     assert error(job)["code"] == "TRANSIENT_ERROR"
-    told = repr(job) + caplog.text
-    assert SECRET_KEY not in told
-    assert ACCESS_KEY not in told
+    visible = repr(job) + caplog.text
+    assert SECRET_KEY not in visible
+    assert ACCESS_KEY not in visible
 
 
-async def test_a_long_transfer_shows_as_progress(worker: Worker, bucket: Bucket, run: Any, tmp_path: Path) -> None:
+async def test_a_long_transfer_shows_as_progress(
+    worker: Worker, bucket: Bucket, orchestrator: EmbeddedOrchestrator, tmp_path: Path
+) -> None:
     @worker.skill
     def read(source: Path) -> dict[str, int]:
         return {"size": source.stat().st_size}
 
     uri = bucket.put("big", bytes(30 * 1024 * 1024))
-    settings = {**worker_settings(bucket, tmp_path), "transfer_notice_after": 1e-9, "progress_interval": 0.0}
-    job = await run("read", {"source": uri}, settings=settings)
+    files = Files(tmp_path / "payloads", store_settings(bucket.server.url, bucket.name), notice_after=0.0)
+    supervisor, _ = make_supervisor(worker, orchestrator, files=files, progress_interval=0.0)
+    async with supervised(supervisor, orchestrator):
+        job = await orchestrator.submit("read", {"source": uri}).done()
     assert job.result == {"size": 30 * 1024 * 1024}
     assert job.progress.message.startswith(f"download of {uri}: ")
     assert job.progress.fraction == 0.0
 
 
-async def test_shutdown_does_not_wait_for_ever(
+async def test_shutdown_waits_for_a_limited_time(
     worker: Worker, orchestrator: EmbeddedOrchestrator, bucket: Bucket, tmp_path: Path
 ) -> None:
     @worker.skill

@@ -28,8 +28,8 @@ AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZ
 MakeFiles = Callable[..., FilesOfTasks]
 
 
-def settings(**told: object) -> StoreSettings:
-    return StoreSettings(part_size=PART, backoff=QUICK, attempts=2, **told)  # type: ignore[arg-type]
+def settings(**options: object) -> StoreSettings:
+    return StoreSettings(part_size=PART, backoff=QUICK, attempts=2, **options)  # type: ignore[arg-type]
 
 
 async def round_trip(files: FilesOfTasks, prefix: str) -> None:
@@ -61,8 +61,8 @@ def google(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """Google's store is configured by its own variables; its XML API is S3's."""
     with front(bucket.server.url, signed=True) as server:
         account = tmp_path / "account.json"
-        told = {"gcs_base_url": server.url, "disable_oauth": True}
-        account.write_text(json.dumps({**told, "client_email": "", "private_key": "", "private_key_id": ""}))
+        account_facts = {"gcs_base_url": server.url, "disable_oauth": True}
+        account.write_text(json.dumps({**account_facts, "client_email": "", "private_key": "", "private_key_id": ""}))
         monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
         yield server
 
@@ -125,10 +125,10 @@ async def test_another_s3_server_does_as_well(tmp_path: Path, make_files: MakeFi
     port = free_port()
     place = ["--directory", tmp_path / "s3rver", "--address", "127.0.0.1", "--port", str(port)]
     with served([command, *place, "--configure-bucket", "box"], port):
-        told = settings(
+        stores = settings(
             endpoint_url=f"http://127.0.0.1:{port}", access_key="S3RVER", secret_key="S3RVER", default_bucket="box"
         )
-        await round_trip(make_files(told), "s3://box")
+        await round_trip(make_files(stores), "s3://box")
 
 
 # ---------------------------------------------------------------------------------------------- keys of the machine
@@ -167,8 +167,8 @@ async def test_without_keys_a_web_identity_is_exchanged_for_some(
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
         monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/worker")
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"{server.url}/sts")
-        told = settings(endpoint_url=server.url, default_bucket=bucket.name, ca_path=tmp_path / "ca.pem")
-        await round_trip(make_files(told), f"s3://{bucket.name}")
+        stores = settings(endpoint_url=server.url, default_bucket=bucket.name, ca_path=tmp_path / "ca.pem")
+        await round_trip(make_files(stores), f"s3://{bucket.name}")
     assert any("identity-of-the-pod" in line for line in server.requests)
     _used(server, "ASIAWEB", "web-token")
 

@@ -13,8 +13,8 @@ from services.conftest import running
 @pytest.fixture
 def run(worker, orchestrator, bucket, tmp_path):
     async def run(skill, params=None, **settings):
-        told = worker_settings(bucket, tmp_path, max_result_bytes=20_000, **settings)
-        async with running(worker, orchestrator, **told):
+        chosen = worker_settings(bucket, tmp_path, max_result_bytes=20_000, **settings)
+        async with running(worker, orchestrator, **chosen):
             job = orchestrator.submit(skill, params or {})
             await orchestrator.wait_for(lambda: job.state.final, timeout=20)
         assert not list((tmp_path / "payloads").glob("*"))

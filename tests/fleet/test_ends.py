@@ -86,11 +86,11 @@ async def test_a_blocked_main_loop_makes_the_fleet_unlive_and_is_named(orchestra
 async def test_an_app_that_crashes_is_started_again_ever_more_slowly(tmp_path):
     app = APP + "\nif os.environ.get('CRASH'): os._exit(7)\n"
     async with fleet(tmp_path, None, "--workers", "2", app=app, CRASH="1") as workers:
-        told = [await workers.record("process_ended") for _ in range(3)]
+        ends = [await workers.record("process_ended") for _ in range(3)]
         workers.send(signal.SIGTERM)
         assert await workers.end() == 0
-    assert [each["exit_code"] for each in told] == [7, 7, 7]
-    for times, each in enumerate(told):
+    assert [each["exit_code"] for each in ends] == [7, 7, 7]
+    for times, each in enumerate(ends):
         assert f"({times + 1} in a row)" in each["message"]
         assert each["delay"] <= RESTARTS.initial * 2**times
 
@@ -116,7 +116,7 @@ async def test_one_that_crashes_leaves_the_others_alone(orchestrator, tmp_path):
         (APP, {"TLS_CA_PATH": "my_app.py"}, "TLS_CA_PATH"),  # found out only when everything is put together
     ],
 )
-async def test_what_is_wrong_is_told_once_with_exit_code_2(tmp_path, app, environment, problem):
+async def test_what_is_wrong_is_reported_once_with_exit_code_2(tmp_path, app, environment, problem):
     async with fleet(tmp_path, None, "--workers", "2", app=app, **environment) as workers:
         assert await workers.end() == 2
     assert sum(line.startswith("worker: ") for line in workers.lines) == 1, workers.output

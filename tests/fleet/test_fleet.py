@@ -56,9 +56,9 @@ async def test_members_share_the_tasks_under_ids_of_their_own_and_one_port_answe
         workers.send(signal.SIGTERM)
         assert await workers.end() == 0
         assert (await last.done()).attempts == 1
-    told = [json.loads(line) for line in workers.lines]
-    assert {each["worker_id"] for each in told if each["logger"] == "avtomatika_worker.link"} == {"w-1", "w-2"}
-    assert {each["worker_id"] for each in told if each.get("action") == "task_finished"} == {"w-1", "w-2"}
+    records = [json.loads(line) for line in workers.lines]
+    assert {each["worker_id"] for each in records if each["logger"] == "avtomatika_worker.link"} == {"w-1", "w-2"}
+    assert {each["worker_id"] for each in records if each.get("action") == "task_finished"} == {"w-1", "w-2"}
 
 
 async def test_a_killed_member_is_started_again_and_its_task_is_not_lost(orchestrator, tmp_path):
@@ -145,7 +145,7 @@ async def test_a_rolling_restart_replaces_every_process_and_fails_no_job(orchest
         assert await workers.end() == 0
 
 
-async def test_a_rolling_restart_stops_at_a_mistake_and_goes_on_once_it_is_mended(orchestrator, tmp_path):
+async def test_a_rolling_restart_stops_at_a_mistake_and_goes_on_once_it_is_fixed(orchestrator, tmp_path):
     async with fleet(tmp_path, orchestrator, "--workers", "2") as workers:
         before = await workers.up(2)
         (tmp_path / "my_app.py").write_text("nonsense(\n", "utf-8")

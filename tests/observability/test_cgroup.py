@@ -75,7 +75,7 @@ def test_inside_of_a_container_the_group_is_the_root_whatever_path_the_host_gave
         ("0::/../../etc\n", {"cgroup.controllers": ""}),
     ],
 )
-def test_where_nothing_is_limited_nothing_is_told(tmp_path, membership, files):
+def test_where_nothing_is_limited_nothing_is_reported(tmp_path, membership, files):
     group = group_of(tmp_path, membership, files)
     assert (group.cpus(), group.cpu_seconds(), group.memory(), group.memory_used()) == (None,) * 4
 
@@ -87,7 +87,7 @@ def test_a_container_announces_its_share(tmp_path):
     assert host.ram_gb > 0
 
 
-def test_a_container_tells_the_load_of_its_share(tmp_path):
+def test_a_container_reports_the_load_of_its_share(tmp_path):
     now = [100.0]
     meter = UsageMeter(group_of(tmp_path, "0::/app\n", V2), clock=lambda: now[0])
     assert meter.measure().cpu_load_percent == 0.0  # a load is one since the measurement before
@@ -98,7 +98,7 @@ def test_a_container_tells_the_load_of_its_share(tmp_path):
     assert usage.ram_used_gb == 0.75
 
 
-def test_a_machine_without_limits_tells_its_own_load(tmp_path):
+def test_a_machine_without_limits_reports_its_own_load(tmp_path):
     usage = UsageMeter(ControlGroup(tmp_path / "none")).measure()
     assert 0 <= usage.cpu_load_percent <= 100
     assert usage.ram_used_gb > 0

@@ -1,4 +1,4 @@
-"""GPUs: told through NVML where it is, and none where it is not."""
+"""GPUs: reported through NVML if it is installed, and none if it is not."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def nvmlDeviceGetUtilizationRates(handle):
         raise NVMLError("the GPU is lost")
     return _Numbers
 """
-TELL = """
+REPORT = """
 import json, sys
 import msgspec
 from avtomatika_worker.observability.host import detect_host
@@ -41,17 +41,17 @@ print(json.dumps(msgspec.to_builtins([detect_host().devices, UsageMeter().measur
 """
 
 
-def told(tmp_path, nvml):
-    """What a process tells that has this for NVML's module."""
+def reported(tmp_path, nvml):
+    """Return what a process reports that has this for NVML's module."""
     (tmp_path / "pynvml.py").write_text(nvml)
     done = subprocess.run(
-        [sys.executable, "-c", TELL], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", REPORT], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
 
 
-def test_gpus_are_announced_and_their_load_is_told(tmp_path):
-    devices, usage = told(tmp_path, NVML.replace("{broken}", "False"))
+def test_gpus_are_announced_and_their_load_is_reported(tmp_path):
+    devices, usage = reported(tmp_path, NVML.replace("{broken}", "False"))
     assert [(each["id"], each["model"], each["properties"]) for each in devices] == [
         ("gpu-0", "Test 4090", {"vram_gb": 24.0}),
         ("gpu-1", "Test 4090", {"vram_gb": 24.0}),
@@ -60,5 +60,5 @@ def test_gpus_are_announced_and_their_load_is_told(tmp_path):
 
 
 def test_without_a_driver_or_the_extra_there_are_none(tmp_path):
-    assert told(tmp_path, NVML.replace("{broken}", "True")) == [[], None]
-    assert told(tmp_path, "raise ImportError") == [[], None]
+    assert reported(tmp_path, NVML.replace("{broken}", "True")) == [[], None]
+    assert reported(tmp_path, "raise ImportError") == [[], None]

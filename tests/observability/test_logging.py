@@ -238,7 +238,7 @@ def test_control_characters_are_shown_escaped(stream: io.StringIO) -> None:
     assert stream.getvalue().endswith("  a\\rb\\x1b[31mc\td\n")
 
 
-def test_a_terminal_gets_colours_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_colors_unless_configured_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
 

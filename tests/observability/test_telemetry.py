@@ -33,7 +33,7 @@ async def work(ctx: TaskContext, observability: ObservabilityManager, n: int = 1
 
 @worker.skill
 def in_thread(ctx: TaskContext):
-    ctx.send_event("told", {})
+    ctx.send_event("noted", {})
 
 @worker.skill
 async def broken():
@@ -68,7 +68,7 @@ async def orchestrator():
         yield started
 
 
-async def test_a_scrape_tells_what_happened(tmp_path, orchestrator):
+async def test_a_scrape_reports_what_happened(tmp_path, orchestrator):
     async with observed(tmp_path, orchestrator, APP) as worker:
         orchestrator.inject(Fault(call="result", kind="status", status=503))
         jobs = [orchestrator.submit("work", {"n": 2}), orchestrator.submit("work", {"n": 7})]
@@ -163,10 +163,10 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
     assert (inner.trace_id, inner.parent_id) == (TRACE, below["skill"].span_id)
     (event,) = jobs[0].events
     assert event["trace_context"]["traceparent"] == f"00-{TRACE}-{inner.span_id}-01"
-    (told,) = jobs[1].events
+    (event,) = jobs[1].events
     (in_thread,) = collector.named("task.in_thread")
     (thread,) = [span for span in collector.named("skill") if span.parent_id == in_thread.span_id]
-    assert told["trace_context"]["traceparent"].split("-")[1:3] == [TRACE, thread.span_id]
+    assert event["trace_context"]["traceparent"].split("-")[1:3] == [TRACE, thread.span_id]
     result = next(call for call in orchestrator.requests if call.call == "result" and jobs[0].job_id in str(call.json))
     assert result.headers["traceparent"] == f"00-{TRACE}-{below['deliver'].span_id}-01"
     (broken,) = collector.named("task.broken")
@@ -253,7 +253,7 @@ async def test_without_the_library_for_grpc_the_start_says_what_to_do(tmp_path, 
     assert all("4318" in each and "[otlp-grpc]" in each for each in hints)
 
 
-async def test_costs_are_told(tmp_path, orchestrator):
+async def test_costs_are_reported(tmp_path, orchestrator):
     async with observed(tmp_path, orchestrator, APP) as worker:
         job = await orchestrator.submit("work", {"n": 3}).done(timeout=20)
         await worker.end()

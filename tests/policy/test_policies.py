@@ -97,13 +97,13 @@ def test_skills_go_out_once_and_again_on_request():
 
 
 def test_capabilities_go_out_once_after_each_registration_and_on_request():
-    memory, told = HeartbeatMemory(15), []
+    memory, included = HeartbeatMemory(15), []
     for full_sync in (False, False, True, False):
-        told.append(memory.compose(STATE, CATALOGUE, NEWEST).capabilities is not None)
+        included.append(memory.compose(STATE, CATALOGUE, NEWEST).capabilities is not None)
         memory.sent(STATE, CATALOGUE, 0, jitter=0, full_sync=full_sync)
     memory.registered(STATE, CATALOGUE, 1)
-    told.append(memory.compose(STATE, CATALOGUE, NEWEST).capabilities is not None)
-    assert told == [True, False, False, True, True]
+    included.append(memory.compose(STATE, CATALOGUE, NEWEST).capabilities is not None)
+    assert included == [True, False, False, True, True]
 
 
 def test_up_to_1_0b8_a_change_of_availability_sends_the_catalogue():
@@ -148,7 +148,7 @@ def _usage(cpu=50.0, ram=8.0, **devices):
 
 
 @pytest.mark.parametrize(
-    ("told", "now", "is_news"),
+    ("reported", "now", "is_news"),
     [
         (_usage(50), _usage(54.9), False),
         (_usage(50), _usage(55), True),
@@ -161,15 +161,15 @@ def _usage(cpu=50.0, ram=8.0, **devices):
         (_usage(gpu=10.0), _usage(), True),
     ],
 )
-def test_usage_is_told_when_it_leaves_the_dead_band(told, now, is_news):
+def test_usage_is_reported_when_it_leaves_the_dead_band(reported, now, is_news):
     memory = HeartbeatMemory(15.0)
-    assert memory.usage_to_report(told, 0.0) is told
-    memory.usage_reported(told, 0.0)
+    assert memory.usage_to_report(reported, 0.0) is reported
+    memory.usage_reported(reported, 0.0)
     assert (memory.usage_to_report(now, 30.0) is now) == is_news
     assert memory.usage_to_report(now, 60.0) is now  # and once a minute in any case
 
 
-def test_a_registration_forgets_what_usage_was_told():
+def test_a_registration_forgets_the_usage_that_was_reported():
     memory = HeartbeatMemory(15.0)
     memory.usage_reported(_usage(), 0.0)
     assert memory.usage_to_report(_usage(), 1.0) is None

@@ -19,7 +19,7 @@ def test_delays_are_below_a_ceiling_that_grows_until_one_ran_for_long(ends):
 
 
 @given(st.integers(0, 50))
-def test_forgetting_begins_anew(times):
+def test_forgetting_starts_over(times):
     restarts = Restarts()
     for _ in range(times):
         restarts.ended(0.0, 0.5)

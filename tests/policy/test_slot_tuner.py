@@ -88,7 +88,7 @@ def test_tasks_that_each_take_a_lot_do_not_make_it_swing(most, base, each):
 def test_running_tasks_are_what_is_shrunk_from():
     tuner = SlotTuner(TunerPolicy(1, 10))
     assert tuner.look(FULL, 9, 0.0) == 8
-    assert tuner.look(FULL, 8, 1.0) == 8  # give the first step time to tell
+    assert tuner.look(FULL, 8, 1.0) == 8  # give the first step time to show
     assert tuner.look(FULL, 2, SHRINK_EVERY) == 4
 
 
@@ -107,7 +107,7 @@ def test_just_below_a_target_nothing_changes(load):
     assert sizes(tuner, load, 600, start=1)[-1] == usable < 10
 
 
-def test_what_is_short_is_told():
+def test_what_is_short_is_named():
     tuner = SlotTuner(TunerPolicy(1, 10, memory_target=70, cpu_target=50))
     tuner.look(Load(71, 99), 5, 0.0)
     assert tuner.short_of(Load(71, 99)) == "memory is at 71 % (target 70 %)"

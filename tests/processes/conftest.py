@@ -47,7 +47,7 @@ def log_level(caplog):
 
 @pytest.fixture
 def worker(app):
-    made = Worker(worker_type="test", skill_dependencies={"tell": ["model-a"]})
+    made = Worker(worker_type="test", skill_dependencies={"describe": ["model-a"]})
     made.include_blueprint(app.skills)
     return made
 

@@ -87,7 +87,7 @@ async def add_up_slowly(params: Numbers, ctx: TaskContext) -> Sum:
     executor="process",
     events={"found": {"type": "object", "properties": {"level": {"type": "integer"}}, "required": ["level"]}},
 )
-def tell(ctx: TaskContext) -> dict[str, Any]:
+def describe(ctx: TaskContext) -> dict[str, Any]:
     """Use everything of the context."""
     ctx.send_progress(0.5, "half")
     answers = [
@@ -95,8 +95,8 @@ def tell(ctx: TaskContext) -> dict[str, Any]:
     ]
     ctx.add_cost("tokens", 12)
     ctx.add_to_hot_cache("model-a")
-    told = [ctx.skill, ctx.task_id, ctx.job_id, ctx.worker_id, ctx.priority, ctx.metadata]
-    return {"answers": answers, "told": told, "pid": os.getpid()}
+    context = [ctx.skill, ctx.task_id, ctx.job_id, ctx.worker_id, ctx.priority, ctx.metadata]
+    return {"answers": answers, "context": context, "pid": os.getpid()}
 
 
 @skills.skill(executor="process", cancel_grace=0.2)
@@ -173,7 +173,7 @@ async def fail_with_a_load_on_a_loop() -> None:
 
 @skills.skill(executor="process")
 def loads_left() -> dict[str, int]:
-    """Tell how many there were, and how many are still in memory."""
+    """Return how many there were, and how many are still in memory."""
     return {"were": len(loads), "are": sum(each() is not None for each in loads)}
 
 
@@ -230,7 +230,7 @@ def fail(how: str) -> Any:
 
 @skills.skill(executor="process", max_tasks_per_child=2)
 def short_lived() -> dict[str, Any]:
-    """Tell the process."""
+    """Return the process."""
     return {"pid": os.getpid()}
 
 
@@ -269,13 +269,13 @@ def with_children(ctx: TaskContext) -> dict[str, Any]:
 
 
 @skills.skill(executor="process")
-def leaves_a_thread(ctx: TaskContext) -> dict[str, Any]:
+def leaves_a_thread(said: str, ctx: TaskContext) -> dict[str, Any]:
     """Let a thread go on after the end."""
 
     def go_on() -> None:
-        time.sleep(0.1)
+        time.sleep(0.05)
         ctx.send_progress(0.9, "late")
-        log.warning("late")
+        Path(said).touch()
 
     threading.Thread(target=go_on).start()
     return {"pid": os.getpid()}

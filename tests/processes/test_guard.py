@@ -65,7 +65,8 @@ def write_garbage(params: dict) -> dict:
 def fall_through() -> dict:
     child = os.fork()
     if not child:
-        time.sleep(0.3)
+        while not os.path.exists("next"):
+            time.sleep(0.01)
         return {"who": "a forked child"}
     return {"who": "the process", "pid": os.getpid()}
 
@@ -83,6 +84,7 @@ def write_as_child(ctx: TaskContext) -> dict:
 
 @worker.skill(executor="process")
 def who(seconds: float) -> dict:
+    open("next", "w").close()
     time.sleep(seconds)
     return {"who": "the next task", "pid": os.getpid()}
 
@@ -179,12 +181,12 @@ async def test_a_long_message_that_comes_in_pieces_is_taken():
     taken = asyncio.Queue()
     ours, theirs = socket.socketpair()
     with theirs:
-        channel = ParentChannel(taken.put_nowait, lambda: None, on_garbled=taken.put_nowait, stalled_after=0.5)
+        channel = ParentChannel(taken.put_nowait, lambda: None, on_garbled=taken.put_nowait, stalled_after=0.4)
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
         message = wire.encode("log", "x" * 1000)
         for start in range(0, len(message), 100):  # longer in all than one may stall
             theirs.sendall(message[start : start + 100])
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.05)
         assert await asyncio.wait_for(taken.get(), 10) == ["log", "x" * 1000]
         channel.close()
         await channel.wait_closed(10)

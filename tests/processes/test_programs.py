@@ -131,15 +131,15 @@ async def test_signals_to_everybody_leave_the_decision_to_the_worker(orchestrato
         assert job.result["pid"] == pid
 
 
-async def test_a_program_that_runs_its_worker_without_asking_for_its_name_is_told_so(orchestrator, tmp_path):
+async def test_a_program_that_runs_its_worker_without_asking_for_its_name_gets_an_explanation(orchestrator, tmp_path):
     text = PROGRAM.replace('if __name__ == "__main__":\n    worker.run()', "worker.run()")
     (tmp_path / "my_worker.py").write_text(text, "utf-8")
     async with program(orchestrator, "my_worker.py", cwd=tmp_path) as process:
         output, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
-    told = [line for line in output.decode().splitlines() if line.startswith("worker: ")]
-    assert len(told) == 1
-    assert 'put calls such as worker.run() under: if __name__ == "__main__"' in told[0]
+    explained = [line for line in output.decode().splitlines() if line.startswith("worker: ")]
+    assert len(explained) == 1
+    assert 'put calls such as worker.run() under: if __name__ == "__main__"' in explained[0]
 
 
 async def test_a_resource_that_cannot_be_made_is_exit_code_2_and_one_line(orchestrator, tmp_path):
@@ -306,6 +306,7 @@ async def beat() -> AsyncIterator[Beat]:
         while True:
             await asyncio.sleep(0.01)
             made.ticks += 1
+            Path(os.environ["SURROUNDED"], "ticks").write_text(str(made.ticks))
     async with asyncio.TaskGroup() as group:
         ticking = group.create_task(tick())
         yield made
@@ -346,10 +347,10 @@ def surrounded(tmp_path, monkeypatch):
     sys.modules.pop("surrounded")
 
 
-async def test_what_a_resource_does_beside_goes_on_between_the_tasks_of_a_process(surrounded):
+async def test_what_a_resource_does_beside_goes_on_between_the_tasks_of_a_process(surrounded, tmp_path):
     async with WorkerHarness(surrounded) as h:
         before = (await h.run("ticks")).data["result"]
-        await asyncio.sleep(1)  # what goes on meanwhile is what is asked for
+        await until(lambda: int((tmp_path / "ticks").read_text() or 0) > before + 10)
         assert (await h.run("ticks")).data["result"] > before + 10
 
 

@@ -128,7 +128,7 @@ async def test_a_resource_that_cannot_be_made_ends_the_start_and_closes_the_othe
     assert not harness.orchestrator.requests
 
 
-async def test_a_resource_that_fails_while_it_is_closed_is_told_and_stops_no_other(caplog):
+async def test_a_resource_that_fails_while_it_is_closed_is_reported_and_stops_no_other(caplog):
     log = []
     worker = worker_with(log)
 
@@ -144,7 +144,7 @@ async def test_a_resource_that_fails_while_it_is_closed_is_told_and_stops_no_oth
     assert (failed.resource, str(failed.exc_info[1])) == ("other", "the disk is gone")
 
 
-async def test_a_generator_that_ends_or_goes_on_is_told(caplog):
+async def test_a_generator_that_ends_or_goes_on_is_reported(caplog):
     worker = Worker()
 
     @worker.resource

@@ -20,7 +20,7 @@ from avtomatika_worker import TaskContext, Worker
 
 worker = Worker(worker_type="test")
 fork = multiprocessing.get_context("fork")
-FOR_EVER = 3600
+AN_HOUR = 3600
 kept = []
 
 @worker.skill
@@ -29,7 +29,7 @@ def echo(params: dict) -> dict:
 
 @worker.skill
 def terminate_child() -> dict:
-    child = fork.Process(target=time.sleep, args=(FOR_EVER,))
+    child = fork.Process(target=time.sleep, args=(AN_HOUR,))
     child.start()
     child.terminate()
     child.join()
@@ -47,7 +47,7 @@ def pool() -> dict:
 @worker.skill(executor="process", timeout=20)
 def pool_in_process() -> dict:
     with fork.Pool(1) as workers:
-        return {"got": workers.apply_async(time.sleep, (FOR_EVER,)).get(timeout=0.2)}
+        return {"got": workers.apply_async(time.sleep, (AN_HOUR,)).get(timeout=0.2)}
 
 @worker.skill
 async def keep_executor() -> dict:
@@ -62,30 +62,30 @@ def keep_pool() -> dict:
 
 @worker.skill
 def keep_child() -> dict:
-    kept.append(child := fork.Process(target=time.sleep, args=(FOR_EVER,)))
+    kept.append(child := fork.Process(target=time.sleep, args=(AN_HOUR,)))
     child.start()
     return {"pid": child.pid}
 
 @worker.skill
 async def to_thread() -> dict:
     for _ in range(50):
-        kept.append(asyncio.ensure_future(asyncio.to_thread(time.sleep, FOR_EVER)))
+        kept.append(asyncio.ensure_future(asyncio.to_thread(time.sleep, AN_HOUR)))
     return {}
 
 @worker.skill
 def start_thread() -> dict:
-    threading.Thread(target=time.sleep, args=(FOR_EVER,), name="of the user").start()
+    threading.Thread(target=time.sleep, args=(AN_HOUR,), name="of the user").start()
     return {}
 
 @worker.skill
 def own_executor() -> dict:
     kept.append(executor := concurrent.futures.ThreadPoolExecutor(1))
-    executor.submit(time.sleep, FOR_EVER)
+    executor.submit(time.sleep, AN_HOUR)
     return {}
 
 @worker.skill
 def slow_atexit() -> dict:
-    atexit.register(time.sleep, FOR_EVER)
+    atexit.register(time.sleep, AN_HOUR)
     return {}
 
 @worker.skill
@@ -97,13 +97,15 @@ async def ignore_signals() -> dict:
 def sleep(ctx: TaskContext) -> dict:
     ctx.send_event("runs", {})
     Path("runs").touch()
-    time.sleep(FOR_EVER)
+    time.sleep(AN_HOUR)
 
 @worker.skill(cancel_grace=0.1, events={"runs": {"type": "object"}})
 async def block(ctx: TaskContext) -> dict:
     await ctx.send_event("runs", {})
-    await asyncio.sleep(0.2)
-    time.sleep(FOR_EVER)
+    while not Path("go-on").exists():
+        await asyncio.sleep(0.01)
+    Path("is-blocked").touch()
+    time.sleep(AN_HOUR)
 """
 
 SLOW = """
@@ -267,11 +269,17 @@ async def test_a_second_signal_does_not_even_wait_a_moment_for_it(orchestrator, 
         assert await worker.exit_code(4) in {0, 3}
 
 
+async def blocked(orchestrator, job, project):
+    """Wait until the event of a skill that blocks the loop is out, and the loop blocked."""
+    await orchestrator.wait_for(lambda: job.events, 10)
+    (project / "go-on").touch()
+    await until((project / "is-blocked").exists)
+
+
 async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator, project):
     async with running(orchestrator, project) as worker:
         job = orchestrator.submit("block", {})
-        await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)  # the event is out before the loop is blocked; nothing shows that it is
+        await blocked(orchestrator, job, project)
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(12) == 3
@@ -280,11 +288,10 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
 async def test_a_third_signal_ends_it_at_once(orchestrator, project):
     async with running(orchestrator, project) as worker:
         job = orchestrator.submit("block", {})
-        await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)
+        await blocked(orchestrator, job, project)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             worker.send(number)
-            await asyncio.sleep(0.1)  # two of one kind that come together are one
+            await asyncio.sleep(0.05)  # two of one kind that come together are one
         assert await worker.exit_code(4) == 3
 
 
@@ -308,8 +315,7 @@ async def test_a_result_that_cannot_be_delivered_is_on_disk_when_a_blocked_worke
         echoed = orchestrator.submit("echo", {"kept": True})
         await orchestrator.wait_for(lambda: any(each.call == "result" for each in orchestrator.requests), 10)
         job = orchestrator.submit("block", {})
-        await orchestrator.wait_for(lambda: job.events, 10)
-        await asyncio.sleep(0.5)
+        await blocked(orchestrator, job, project)
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(15) == 3

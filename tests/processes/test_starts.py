@@ -187,6 +187,8 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
                     message = decode(stream.read(size))
                     if message[0] in verbs:
                         return message
+                    if message[0] == "call":  # the task was taken up first: its event needs its answer
+                        ours.sendall(encode("answer", message[2], True, None))
 
             ours.sendall(encode("setup", recipe_of(worker, skill).message()))
             heard("ready")

@@ -81,7 +81,7 @@ def test_whatever_is_not_a_signed_task_is_refused_with_its_reason(body):
         assert caught.value.reason in {"unsigned", "bad_signature"}
 
 
-def test_the_ids_of_a_refused_task_are_told_so_that_it_can_be_answered():
+def test_the_ids_of_a_refused_task_are_kept_so_that_it_can_be_answered():
     with pytest.raises(UntrustedTaskError, match="it is not signed") as caught:
         GUARD.admit(answer(TASK), NEWEST)
     assert (caught.value.job_id, caught.value.task_id) == ("j", "t")

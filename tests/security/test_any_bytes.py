@@ -16,6 +16,7 @@ from avtomatika_worker.errors import ConnectionFailedError, MalformedMessageErro
 from avtomatika_worker.link.isolation import contained, keep_running
 from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.protocol.dialects import NEWEST, choose
+from avtomatika_worker.world import REAL
 from fuzz.targets import by_name
 from services.conftest import actions
 
@@ -173,6 +174,7 @@ class Broken:
 
     def __init__(self):
         self.faults = LogThrottle()
+        self.world = REAL
         self.breaks = 0
         self.runs = 0
 

@@ -157,8 +157,8 @@ def store(tmp_path: Path) -> Path:
 
 
 def harness(worker: Worker, store: Path, **settings: Any) -> WorkerHarness:
-    told = {"file_store_root": store, "file_sources": None, "task_files_dir": store.parent / "files", **settings}
-    return WorkerHarness(worker, settings=told)
+    chosen = {"file_store_root": store, "file_sources": None, "task_files_dir": store.parent / "files", **settings}
+    return WorkerHarness(worker, settings=chosen)
 
 
 def holding(directory: Path, text: str) -> list[str]:

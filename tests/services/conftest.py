@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 
 import pytest
@@ -43,6 +44,12 @@ async def running(worker, orchestrator, *, up_within=10.0, **settings):
             await worker.shutdown()
         if not main.cancelled():
             await main
+
+
+async def beats(orchestrator, count=3, worker_id="w1"):
+    """Wait until so many more heartbeats have come: long enough for what must not happen to happen."""
+    seen = orchestrator.workers[worker_id].heartbeats_received
+    await orchestrator.wait_for(lambda: orchestrator.workers[worker_id].heartbeats_received >= seen + count)
 
 
 @contextlib.asynccontextmanager
@@ -111,3 +118,12 @@ def log_level(caplog):
 @pytest.fixture
 def worker():
     return Worker(worker_type="test")
+
+
+@pytest.fixture
+def switching_often():
+    """Let threads take turns so often that a race shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

@@ -21,7 +21,6 @@ ROOTS = {
     "Worker.main": "whoever calls it",
     "Supervisor._live": "Supervisor.run, which leaves it behind when it does not end",
     "LinkThread._serve": "the link thread",
-    "Execution._until_stopped": "its Execution, in `run`; what lingers, in `ended`",
     "dial": "Pool.connect, which awaits it, in a context of its own",
     "_connect": "the race of addresses, which waits for all that it has begun",
 }

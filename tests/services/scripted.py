@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import time
 from collections import defaultdict, deque
@@ -53,13 +54,14 @@ RESET = object()
 
 
 class Scripted:
-    """``script(call)`` returns an `Answer`, `NEVER` or `RESET`, or None for a good one."""
+    """``script(call)`` returns an `Answer`, `NEVER` or `RESET`, None for a good one, or an awaitable of these."""
 
     def __init__(self, script=lambda call: None):
         self.script = script
         self.calls = defaultdict(list)
         self.tasks = deque()
         self.polls_held = 0
+        self.poll_time = 20.0
         self.port = 0
         self.changed = asyncio.Condition()
         self._server = None
@@ -130,6 +132,8 @@ class Scripted:
         self.calls[kind].append(call)
         await self.touch()
         answer = self.script(call)
+        if inspect.isawaitable(answer):
+            answer = await answer
         if answer is None:
             answer = await self._good(kind)
         if answer is NEVER:
@@ -150,7 +154,7 @@ class Scripted:
         await self.touch()
         try:
             with contextlib.suppress(TimeoutError):
-                await self.until(lambda: self.tasks, timeout=20.0)
+                await self.until(lambda: self.tasks, timeout=self.poll_time)
         finally:
             self.polls_held -= 1
         return Answer(body=json.dumps(self.tasks.popleft()).encode()) if self.tasks else Answer(204)

@@ -8,7 +8,7 @@ import pytest
 
 from avtomatika_worker import TaskContext
 from avtomatika_worker.devserver import Fault, JobState
-from services.conftest import actions, running
+from services.conftest import actions, beats, running
 
 
 async def started(orchestrator, skill, **job):
@@ -48,17 +48,26 @@ async def test_each_reason_has_its_own_end(orchestrator, sleeper, skill, caplog)
     assert (ends["asked"][0], ends["asked"][1]) == ("cancelled", {})
     assert (ends["late"][0], ends["late"][1]["code"]) == ("failure", "TIMEOUT_ERROR")
     assert (ends["stopped"][0], ends["stopped"][1]["code"]) == ("failure", "TRANSIENT_ERROR")
-    told = " ".join(actions(caplog, "task_cancelling"))
-    assert "requested" in told
-    assert "shutdown" in told
+    reasons = " ".join(actions(caplog, "task_cancelling"))
+    assert "requested" in reasons
+    assert "shutdown" in reasons
 
 
-async def test_an_orchestrator_out_of_reach_for_long_takes_its_tasks_with_it_when_that_is_wanted(orchestrator, sleeper):
+async def test_an_orchestrator_out_of_reach_for_long_takes_its_tasks_with_it_when_that_is_wanted(orchestrator, worker):
+    stopped = asyncio.Event()
+
+    @worker.skill
+    async def sleep():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
     settings = {"heartbeat_interval": 0.1, "lease_lost_after": 0.5}
-    async with running(sleeper, orchestrator, **settings):
+    async with running(worker, orchestrator, **settings):
         job = await started(orchestrator, "sleep")
         await orchestrator.stop()
-        await asyncio.sleep(1.5)
+        await stopped.wait()
         await orchestrator.start()
         await orchestrator.wait_for(lambda: job.results_received)
     error = job.results_received[0].message["error"]
@@ -76,11 +85,11 @@ async def test_a_lost_lease_must_be_longer_than_two_heartbeats(worker):
 async def test_the_timeout_of_a_skill_counts_from_its_start_not_from_its_turn(orchestrator, worker):
     @worker.skill(timeout=0.5, max_concurrent=1)
     async def one_by_one():
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.05)
         return {}
 
     async with running(worker, orchestrator):
-        jobs = [orchestrator.submit("one_by_one", {}) for _ in range(4)]
+        jobs = [orchestrator.submit("one_by_one", {}) for _ in range(12)]  # longer than its timeout, together
         for job in jobs:
             assert (await job.done()).state is JobState.FINISHED
 
@@ -129,13 +138,13 @@ async def test_a_skill_that_does_not_stop_is_reported_and_keeps_its_slot_until_i
     async def echo():
         return {}
 
-    async with running(worker, orchestrator, max_concurrent_tasks=1):
+    async with running(worker, orchestrator, max_concurrent_tasks=1, heartbeat_interval=0.1):
         job = orchestrator.submit("thread" if kind == "thread" else "swallow", {})
         await orchestrator.wait_for(lambda: job.results_received)
         assert job.results_received[0].message["error"]["code"] == "TIMEOUT_ERROR"
         orchestrator.cancel(job.job_id)  # or it would be tried again
         other = orchestrator.submit("echo", {})
-        await asyncio.sleep(0.5)
+        await beats(orchestrator)
         assert other.state is JobState.QUEUED  # the only slot is taken
         assert actions(caplog, "task_lingers")
         end.set()

@@ -10,7 +10,7 @@ import pytest
 
 from avtomatika_worker import ConfigError, SkillDefinitionError, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
-from services.conftest import actions, running
+from services.conftest import actions, beats, running
 
 
 class Meter:
@@ -110,15 +110,15 @@ async def test_a_checker_decides_when_there_is_room(orchestrator, takes_skill):
     async def picky():
         return {}
 
-    async with running(worker, orchestrator):
+    async with running(worker, orchestrator, heartbeat_interval=0.1):
         job = orchestrator.submit("picky", {})
-        await asyncio.sleep(0.5)
+        await beats(orchestrator)
         assert job.state is JobState.QUEUED
         room["picky"] = True
         assert (await job.done()).state is JobState.FINISHED
 
 
-async def test_a_checker_that_raises_is_told_of_and_stops_nothing(orchestrator, caplog):
+async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator, caplog):
     def broken(skill):
         raise ValueError("no such GPU")
 
@@ -170,9 +170,11 @@ def counting(worker):
 
 
 async def test_a_task_that_comes_twice_while_it_runs_is_run_once(orchestrator, counting, caplog):
-    orchestrator.inject(handed_out(1, timestamp=5), handed_out(1, timestamp=5), handed_out(1, timestamp=9))
-    async with running(counting, orchestrator):
-        await orchestrator.wait_for(lambda: len(actions(caplog, "task_duplicate")) == 2)
+    tasks = [handed_out(1, timestamp=5), handed_out(1, timestamp=5), handed_out(1, timestamp=9)]
+    orchestrator.inject(*tasks)
+    async with running(counting, orchestrator, max_concurrent_tasks=2):  # one slot to poll with, for one after another
+        await orchestrator.wait_for(lambda: all(each.used for each in tasks) and orchestrator.workers["w1"].polls)
+        assert len(actions(caplog, "task_duplicate")) == 2
         counting.gate.set()
         await orchestrator.wait_for(lambda: results(orchestrator))
     assert counting.calls == [1]
@@ -214,10 +216,12 @@ async def test_a_task_whose_result_waits_for_its_delivery_is_not_run_again(count
     async with EmbeddedOrchestrator(poll_time=0.2) as orchestrator:
         down = Fault(call="result", kind="status", times=None)
         orchestrator.inject(handed_out(1, timestamp=5), down)
-        async with running(counting, orchestrator):
+        async with running(counting, orchestrator, max_concurrent_tasks=1):
             await orchestrator.wait_for(lambda: down.used)
-            orchestrator.inject(handed_out(1, timestamp=5))
-            await orchestrator.wait_for(lambda: actions(caplog, "task_duplicate"))
+            again = handed_out(1, timestamp=5)
+            orchestrator.inject(again)
+            await orchestrator.wait_for(lambda: again.used and orchestrator.workers["w1"].polls)
+            assert actions(caplog, "task_duplicate")
             orchestrator.clear_faults()
             await orchestrator.wait_for(lambda: results(orchestrator))
         assert counting.calls == [1]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
+import threading
 import time
 
 import msgspec
@@ -41,7 +42,7 @@ class TasksAtOnce:
             nonlocal running_now
             running_now += 1
             self.most = max(self.most, running_now)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             running_now -= 1
             return {}
 
@@ -184,14 +185,15 @@ def test_silence_is_no_answer_at_all_to_somebody_who_asked():
     silence = Silence(lambda: now)
     now = 100.0
     assert not silence.lasts  # nobody asked
-    with silence.asking():
-        assert not silence.lasts  # an answer takes a moment
-        now += 1.0
-        assert silence.lasts
-        silence.answered()
-        assert not silence.lasts
-        now += SILENT_AFTER
-        assert silence.lasts
+    question = silence.began()
+    assert not silence.lasts  # an answer takes a moment
+    now += 1.0
+    assert silence.lasts
+    silence.answered()
+    assert not silence.lasts
+    now += SILENT_AFTER
+    assert silence.lasts
+    silence.ended(question)
     assert not silence.lasts
 
 
@@ -309,12 +311,13 @@ async def test_a_clock_that_was_set_between_two_runs_discards_nothing_at_once(wo
 
 
 async def test_a_task_whose_deadline_passes_while_the_loop_is_blocked_does_not_run(worker):
-    ran = []
+    ran, is_blocked, go_on = [], threading.Event(), threading.Event()
 
     @worker.skill
     async def block():
-        await asyncio.sleep(0.2)
-        time.sleep(2.0)  # noqa: ASYNC251 - that is what is tested
+        await asyncio.sleep(0.05)  # the next poll goes out
+        is_blocked.set()
+        go_on.wait(20)
         return {}
 
     @worker.skill
@@ -325,8 +328,12 @@ async def test_a_task_whose_deadline_passes_while_the_loop_is_blocked_does_not_r
     async with Scripted() as server, in_thread(worker, server, max_concurrent_tasks=2):
         await server.hand_out({"task_id": "b", "type": "block"})
         await server.until(lambda: len(server.calls["poll"]) >= 2)
-        await asyncio.sleep(0.5)  # until the loop is blocked
-        await server.hand_out({"task_id": "l", "type": "late", "deadline": time.time() + 0.5})
+        await asyncio.to_thread(is_blocked.wait, 20)
+        deadline = time.time() + 0.05
+        await server.hand_out({"task_id": "l", "type": "late", "deadline": deadline})
+        while time.time() <= deadline:  # noqa: ASYNC110 - a time is what is waited for
+            await asyncio.sleep(0.01)
+        go_on.set()
         await server.until(lambda: "l" in server.results())
         assert server.results()["l"]["error"]["code"] == "TIMEOUT_ERROR"
     assert ran == []
@@ -360,7 +367,7 @@ async def test_with_always_a_result_is_on_disk_before_its_events_are_out(worker,
         await server.hand_out({"task_id": "t", "type": "steps"})
         await server.until(lambda: server.calls["event"])
         async with asyncio.timeout(4.0):  # the result waits for its events for 5 s
-            while "result" not in stored():  # noqa: ASYNC110 - a file tells nobody
+            while "result" not in stored():  # noqa: ASYNC110 - a file wakes nobody
                 await asyncio.sleep(0.05)
         assert not server.calls["result"]
         worker.request_shutdown()

@@ -98,10 +98,15 @@ async def switch(params: dict):
     getattr(loop, params["name"])(*arguments.get(params["name"], []))
 
 
+go_on = threading.Event()
+"""Ends what waits."""
+
+
 @skills.skill(events={"waits": {"type": "object"}})
 async def wait(ctx: TaskContext):
     ctx.send_event("waits", {})
-    await asyncio.sleep(0.5)
+    while not go_on.is_set():  # noqa: ASYNC110 - set in another thread
+        await asyncio.sleep(0.01)
     return {"waited": True}
 
 
@@ -119,6 +124,7 @@ def worker():
 
 @pytest.fixture
 async def h(worker):
+    go_on.clear()
     async with WorkerHarness(worker, own_thread=True) as started:
         yield started
 
@@ -130,6 +136,7 @@ async def test_what_a_skill_raises_fails_its_task_and_nothing_else(h, skill, kin
     await other.wait_for_event("waits")
     result = await h.run(skill, {"kind": kind})
     assert result.error.code == "TRANSIENT_ERROR"
+    go_on.set()
     assert (await other.result()).data == {"waited": True}
     assert (await h.run("echo", {"after": kind})).data == {"after": kind}
 
@@ -151,6 +158,7 @@ async def test_a_skill_cancels_only_what_it_has_started(h):
     result = await h.run("cancel_everything")
     assert result.data["cancelled"] == 0
     assert result.data["asked"] > 3
+    go_on.set()
     assert (await other.result()).data == {"waited": True}
     assert (await h.run("cancel_own")).data == {"own": True, "timeout": True}
 

@@ -18,9 +18,9 @@ def chains(orchestrator, call):
 
 
 @pytest.fixture
-def tells(worker):
+def report_chain(worker):
     @worker.skill(events_schema={"found": {"type": "object"}})
-    async def tells(ctx: TaskContext, fail: bool = False) -> dict[str, object]:
+    async def report_chain(ctx: TaskContext, fail: bool = False) -> dict[str, object]:
         await ctx.send_event("found", {"n": 1})
         await ctx.send_progress(0.5, "half")
         if fail:
@@ -29,9 +29,9 @@ def tells(worker):
 
 
 @pytest.mark.parametrize("fail", [False, True])
-async def test_the_chain_of_a_task_is_kept_and_extended(worker, tells, orchestrator, fail):
+async def test_the_chain_of_a_task_is_kept_and_extended(worker, report_chain, orchestrator, fail):
     async with running(worker, orchestrator):
-        job = orchestrator.submit("tells", {"fail": fail}, security={"identity_chain": ["root", "hub-ü"]})
+        job = orchestrator.submit("report_chain", {"fail": fail}, security={"identity_chain": ["root", "hub-ü"]})
         await orchestrator.wait_for(lambda: job.state.final)
     assert chains(orchestrator, "result") == [["root", "hub-ü", "w1"]]
     assert chains(orchestrator, "event") == [["root", "hub-ü", "w1"]] * 2
@@ -40,26 +40,26 @@ async def test_the_chain_of_a_task_is_kept_and_extended(worker, tells, orchestra
         assert job.result == {"seen": ["root", "hub-ü"]}
 
 
-async def test_a_chain_that_is_empty_begins_with_this_worker(worker, tells, orchestrator):
+async def test_a_chain_that_is_empty_begins_with_this_worker(worker, report_chain, orchestrator):
     async with running(worker, orchestrator):
-        job = orchestrator.submit("tells", security={"identity_chain": []})
+        job = orchestrator.submit("report_chain", security={"identity_chain": []})
         await orchestrator.wait_for(lambda: job.state.final)
     assert chains(orchestrator, "result") == [["w1"]]
 
 
 @pytest.mark.parametrize("security", [None, {}, {"identity_chain": None}, {"identity_chain": "root"}], ids=str)
-async def test_without_a_chain_none_is_sent(worker, tells, orchestrator, security):
+async def test_without_a_chain_none_is_sent(worker, report_chain, orchestrator, security):
     async with running(worker, orchestrator):
-        job = orchestrator.submit("tells", security=security)
+        job = orchestrator.submit("report_chain", security=security)
         await orchestrator.wait_for(lambda: job.state.final)
     assert chains(orchestrator, "result") == [None]
     assert chains(orchestrator, "event") == [None, None]
 
 
-async def test_a_result_that_waited_on_disk_keeps_its_chain(worker, tells, orchestrator, tmp_path):
+async def test_a_result_that_waited_on_disk_keeps_its_chain(worker, report_chain, orchestrator, tmp_path):
     orchestrator.inject(Fault("result", "status", status=503, times=3))
     async with running(worker, orchestrator, state_dir=tmp_path, result_durability="always"):
-        job = orchestrator.submit("tells", security={"identity_chain": ["root"]})
+        job = orchestrator.submit("report_chain", security={"identity_chain": ["root"]})
         await orchestrator.wait_for(lambda: job.state.final)
     assert chains(orchestrator, "result") == [["root", "w1"]]
 

@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from avtomatika_worker.errors import CallTimedOutError, ConfigError, ConnectionFailedError
-from avtomatika_worker.link.clock import steady
 from avtomatika_worker.link.keepalive import Report, keepalive_of
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.link_settings import LinkSettings
@@ -19,6 +18,7 @@ from avtomatika_worker.protocol.messages import Heartbeat, WorkerStatus
 from avtomatika_worker.protocol.signing import Signer, signed_bytes
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.worker.standby import orchestrator_plan
+from avtomatika_worker.world import REAL
 
 TLS = {"ca": None, "cert": None, "key": None}
 
@@ -76,7 +76,7 @@ def test_no_secret_is_in_what_is_printed():
 
 
 def test_a_report_without_an_answer_is_the_error_that_the_worker_would_have_had():
-    facts = {"orchestrator": 0, "asked": steady(), "at": time.monotonic(), "registrations": 1}
+    facts = {"orchestrator": 0, "asked": REAL.steady(), "at": time.monotonic(), "registrations": 1}
     with pytest.raises(CallTimedOutError, match="in the heartbeat process"):
         Report(**facts, problem="TimeoutError: timed out", timed_out=True).response()
     with pytest.raises(ConnectionFailedError, match="refused"):

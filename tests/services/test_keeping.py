@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import sys
 import threading
 
 import pytest
@@ -63,14 +62,6 @@ async def test_a_result_whose_delivery_is_cancelled_while_it_is_stored_is_stored
     with contextlib.closing(sqlite3.connect(disk.path)) as connection:
         rows = connection.execute("SELECT task_id FROM waiting WHERE task_id = 't1'").fetchall()
     assert rows == [("t1",)]
-
-
-@pytest.fixture
-def switching_often():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def test_two_threads_may_report_a_disk_that_fails_and_works_again(switching_often, caplog):

@@ -1,7 +1,6 @@
 """A link's state and its gates go together, whichever threads change them, and whoever looks."""
 
 import random
-import sys
 import threading
 
 import pytest
@@ -17,14 +16,6 @@ from services.conftest import actions
 @pytest.fixture
 def link():
     return Link(LinkSettings(url="http://o.test", token="t"), "w1", HttpTransport("http://o.test", user_agent="test"))
-
-
-@pytest.fixture
-def switching_often():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def test_after_any_race_of_a_registration_and_a_break_the_link_is_either_ready_or_broken(link, switching_often):
@@ -51,6 +42,16 @@ def test_after_any_race_of_a_registration_and_a_break_the_link_is_either_ready_o
             wrong.add((link.state, ready, broken))
     thread.join()
     assert not wrong
+
+
+def test_a_call_from_before_the_last_registration_breaks_nothing(link):
+    link.registered("1.0b17")
+    made_before = link.registrations
+    link.registered("1.0b17")
+    link.contact_broken(made_before)
+    assert link.state is LinkState.REGISTERED
+    link.contact_broken(link.registrations)
+    assert link.state is LinkState.CONNECTING
 
 
 @pytest.mark.parametrize("first", ["drain", "break"])

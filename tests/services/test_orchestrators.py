@@ -9,7 +9,10 @@ from collections import Counter
 import pytest
 
 from avtomatika_worker import TaskContext, Worker
+from avtomatika_worker.config import MultiOrchestratorMode, OrchestratorSettings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.worker.make_links import FAILOVER_HEARTBEAT
+from services.assembled import make_supervisor
 from services.conftest import make_settings
 
 
@@ -130,6 +133,22 @@ async def test_round_robin_shares_the_tasks_by_weight(worker, order):
     assert 40 <= share <= 50  # 45 is three in four
 
 
+async def test_in_failover_heartbeats_are_frequent_where_another_orchestrator_stands_in_and_only_there(worker):
+    async with orchestrators(2) as (first, second):
+        config = (
+            OrchestratorSettings(url=first.url),
+            OrchestratorSettings(url=second.url, priority=2),
+        )
+        _, engine = make_supervisor(
+            worker,
+            first,
+            orchestrators_config=config,
+            multi_orchestrator_mode=MultiOrchestratorMode.FAILOVER,
+            heartbeat_interval=15.0,
+        )
+    assert [link.settings.heartbeat_interval for link in engine.links] == [FAILOVER_HEARTBEAT, 15.0]
+
+
 async def test_failover_leaves_the_second_alone_until_the_first_is_out_of_reach_and_returns(worker, order):
     async with orchestrators(2) as (first, second), at(worker, (first, second), "FAILOVER"):
         jobs = submit(second, "second", 3)
@@ -212,7 +231,8 @@ async def test_a_worker_with_one_slot_runs_one_task_at_a_time_although_its_polls
         now["n"] -= 1
 
     async with orchestrators(3) as all_, at(worker, all_, "WATERFALL", max_concurrent_tasks=1):
-        await asyncio.sleep(1.5)  # every orchestrator holds a poll by now
+        for each in all_:  # with one slot: each poll lends its own
+            await each.wait_for(lambda worker=each.workers["w1"]: worker.polls)
         jobs = [each.submit("alone", {}) for _ in range(5) for each in all_]
         await finished(jobs)
     assert most["n"] == 1

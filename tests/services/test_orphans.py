@@ -38,7 +38,7 @@ def busy(worker):
     """A worker with skills of all kinds of tasks: they end, fail, send events, are cancelled, never end."""
 
     @worker.skill(events={"step": {"type": "object"}})
-    async def tell(n: int, ctx: TaskContext):
+    async def report(n: int, ctx: TaskContext):
         for i in range(n):
             ctx.send_event("step", {"i": i})
             ctx.send_progress(i / n, "on the way")
@@ -68,8 +68,8 @@ async def test_no_task_is_an_orphan_while_tasks_run_links_break_and_the_worker_s
         main = await stack.enter_async_context(running(busy, orchestrator, **settings))
         jobs = []
         for _ in range(40):
-            skill = chance.choice(["tell", "compute", "fail", "forever"])
-            params = {"n": chance.randrange(1, 9)} if skill in {"tell", "compute"} else {}
+            skill = chance.choice(["report", "compute", "fail", "forever"])
+            params = {"n": chance.randrange(1, 9)} if skill in {"report", "compute"} else {}
             jobs.append(orchestrator.submit(skill, params))
             if chance.random() < 0.3:
                 orchestrator.cancel(chance.choice(jobs).job_id)
@@ -85,7 +85,7 @@ async def test_no_task_is_an_orphan_while_tasks_run_links_break_and_the_worker_s
             await no_orphan(seen)
             await asyncio.sleep(chance.random() * 0.02)
         await main
-    assert {"Supervisor._live", "LinkThread._serve", "TaskRunner._handle", "Poller._poll"} <= seen
+    assert {"Supervisor._live", "LinkThread._serve", "ReusedTasks._run", "Execution._until_stopped"} <= seen
     until = asyncio.get_running_loop().time() + 20
     while left := tasks_of_the_worker():  # what was cut short ends soon after
         assert asyncio.get_running_loop().time() < until, [each.get_stack() for each in left]

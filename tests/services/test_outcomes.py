@@ -20,7 +20,10 @@ def ends(caplog):
 @pytest.fixture(autouse=True)
 def log_level(caplog):
     caplog.set_level("INFO", "avtomatika_worker")
-    caplog.handler.addFilter(TaskContextFilter())
+    context = TaskContextFilter()
+    caplog.handler.addFilter(context)
+    yield
+    caplog.handler.removeFilter(context)  # the handler is that of other tests, too
 
 
 async def later():

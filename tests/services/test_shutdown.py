@@ -21,7 +21,7 @@ def gated(worker, gate):
     @worker.skill(events={"woken": {"type": "object"}})
     async def patient(params: dict, ctx: TaskContext):
         await gate.wait()
-        if "tell" in params:
+        if "report" in params:
             ctx.send_event("woken", {})
         return params
 
@@ -62,11 +62,16 @@ def trace(orchestrator, since=0.0):
     return seen
 
 
+def is_draining(call):
+    return call.call == "heartbeat" and call.json["status"] == "draining"
+
+
 async def stopping(worker, orchestrator, gate=None):
     """Ask the worker to stop; let the gate open once it drains."""
     task = asyncio.create_task(worker.shutdown())
     if gate is not None:
-        await asyncio.sleep(0.3)  # time for a poll that must not come
+        # No poll comes any more: that is so before "draining" is announced, however that ends.
+        await orchestrator.wait_for(lambda: any(map(is_draining, orchestrator.requests)))
         gate.set()
     await task
 
@@ -75,7 +80,7 @@ async def test_the_order_is_draining_results_offline_and_nothing_is_polled_for(o
     async with running(gated, orchestrator) as main:
         jobs = [orchestrator.submit("patient", {"n": n}) for n in range(3)]
         await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         since = orchestrator.now()
         await stopping(gated, orchestrator, gate)
         await main
@@ -95,7 +100,7 @@ def offline(call):
 
 
 FAULTS = {
-    "draining cannot be told": {"call": "heartbeat", "kind": "status", "when": draining, "times": None},
+    "draining cannot be reported": {"call": "heartbeat", "kind": "status", "when": draining, "times": None},
     "draining is never answered": {"call": "heartbeat", "kind": "answer_late", "delay": 5, "when": draining},
     "draining meets a reset": {"call": "heartbeat", "kind": "reset", "when": draining},
     "draining is answered with garbage": {"call": "heartbeat", "kind": "garbage", "when": draining},
@@ -106,14 +111,14 @@ FAULTS = {
     "the result meets a proxy": {"call": "result", "kind": "html", "status": 502},
     "the result is answered late": {"call": "result", "kind": "delay", "delay": 1.0},
     "events fail": {"call": "event", "kind": "reset", "times": 2},
-    "offline cannot be told": {"call": "heartbeat", "kind": "drop_before", "when": offline, "times": None},
+    "offline cannot be reported": {"call": "heartbeat", "kind": "drop_before", "when": offline, "times": None},
     "offline is never answered": {"call": "heartbeat", "kind": "answer_late", "delay": 10, "when": offline},
     "offline fails over there": {"call": "heartbeat", "kind": "status", "status": 500, "when": offline},
 }
 
 
 def in_order(seen):
-    """Tell whether a trace is: draining, the results, offline; from "draining" on no poll and never "idle"."""
+    """Return whether a trace is: draining, the results, offline; from "draining" on no poll and never "idle"."""
     since = seen.index("draining")
     rest = [entry for entry in seen[since:] if entry != "register"]
     results = [index for index, entry in enumerate(rest) if entry.startswith("result")]
@@ -134,9 +139,9 @@ async def test_a_fault_at_any_step_changes_no_order_loses_nothing_and_holds_noth
     skill, timeout = ("forever", 0.2) if cancelled else ("patient", 5.0)
     async with EmbeddedOrchestrator(poll_time=1.0) as orchestrator:
         async with running(gated, orchestrator, shutdown_timeout=timeout) as main:
-            jobs = [orchestrator.submit(skill, {"n": n, "tell": True}) for n in range(2)]
+            jobs = [orchestrator.submit(skill, {"n": n, "report": True}) for n in range(2)]
             await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             since = orchestrator.now()
             orchestrator.inject(fault)
             async with asyncio.timeout(20):
@@ -262,7 +267,7 @@ async def test_a_second_request_stops_at_once_and_what_ran_goes_back_when_the_wo
         job = orchestrator.submit("forever", {})
         await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
         gated.request_shutdown()
-        await asyncio.sleep(0.1)
+        await orchestrator.wait_for(lambda: any(map(is_draining, orchestrator.requests)))
         async with asyncio.timeout(15):
             gated.request_shutdown()
             await main
@@ -303,7 +308,7 @@ async def test_cancelling_main_twice_cuts_the_shutdown_short(orchestrator, gated
         job = orchestrator.submit("forever", {})
         await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
         main.cancel()
-        await asyncio.sleep(0.1)
+        await orchestrator.wait_for(lambda: any(map(is_draining, orchestrator.requests)))
         main.cancel()
         async with asyncio.timeout(15):
             with pytest.raises(asyncio.CancelledError):

@@ -226,7 +226,7 @@ class Crashing:
     """A service that fails on request, or when it is taken down."""
 
     def __init__(self, *, at_its_end=False):
-        self.crash = threading.Event()
+        self.crash, self.crashed = threading.Event(), threading.Event()
         self._at_its_end = at_its_end
 
     async def run(self):
@@ -236,6 +236,7 @@ class Crashing:
         except asyncio.CancelledError:
             if not self._at_its_end:
                 raise
+        self.crashed.set()
         raise ZeroDivisionError("a bug in a service")
 
 
@@ -265,7 +266,7 @@ async def test_a_service_that_crashes_ends_the_worker_in_order_and_is_raised(
         await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")
     if moment != "when it is taken down":
         service.crash.set()
-        await until(lambda: actions(caplog, "part_failed"))
+        await until(service.crashed.is_set)
     release.set()
     outcome = await ended(supervisor, run)
     assert isinstance(outcome, ZeroDivisionError)

@@ -85,7 +85,7 @@ async def test_skills_of_a_directory_and_its_setup_are_taken(orchestrator, tmp_p
         assert (await orchestrator.submit("two", {}).done()).result == {"n": 2}
 
 
-async def test_health_tells_ready_only_with_a_registered_link(orchestrator, worker, unused_tcp_port):
+async def test_health_reports_ready_only_with_a_registered_link(orchestrator, worker, unused_tcp_port):
     environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token}
     settings = make_settings(worker, environment, {"port": unused_tcp_port, "health_host": "127.0.0.1"})
     main = asyncio.create_task(worker.main(settings))

@@ -52,9 +52,9 @@ async def test_a_task_without_the_right_signature_is_answered_with_a_security_er
         assert said in job.error["message"]
         assert job2.error["code"] == "SECURITY_ERROR"
         assert not ran
-        (told,) = [each for each in caplog.records if getattr(each, "action", "") == "task_refused"][:1]
-        assert said in told.getMessage()
-        assert job.task_id in told.getMessage()
+        (refusal,) = [each for each in caplog.records if getattr(each, "action", "") == "task_refused"][:1]
+        assert said in refusal.getMessage()
+        assert job.task_id in refusal.getMessage()
         assert KEY not in caplog.text
 
 

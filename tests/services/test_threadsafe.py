@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
-from avtomatika_worker.threadsafe import CallQueue, Multiset
+from avtomatika_worker.threadsafe import CallQueue, Multiset, Watch
 from services.assembled import make_supervisor
 
 
@@ -44,6 +44,24 @@ def test_what_is_counted_by_many_threads_is_there_until_all_have_taken_it_back()
     assert sorted(counts.distinct()) == ["all", "by 7"]
     in_threads(1, lambda number: [counts.remove(each) for each in ("all", "by 7") * 100])
     assert counts.distinct() == []
+
+
+def test_a_touch_takes_back_no_value_that_another_thread_publishes(switching_often):
+    watch, done, lost = Watch(0), threading.Event(), []
+
+    def touch():
+        while not done.is_set():
+            watch.touch()
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    for number in range(1, 20_000):
+        watch.publish(number)
+        if watch.value != number:
+            lost.append(number)
+    done.set()
+    thread.join()
+    assert not lost
 
 
 async def test_a_poll_is_published_soon_although_nothing_else_changes(worker):

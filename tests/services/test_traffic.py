@@ -135,7 +135,7 @@ async def test_tasks_that_leave_the_worker_idle_cost_no_heartbeats(orchestrator,
         assert len(relay.bodies("PATCH", "/workers/w1")) == 1
 
 
-async def test_capabilities_are_told_again_only_after_a_registration(orchestrator, worker):
+async def test_capabilities_are_sent_again_only_after_a_registration(orchestrator, worker):
     @worker.skill
     async def echo():
         return {}
@@ -150,7 +150,7 @@ async def test_capabilities_are_told_again_only_after_a_registration(orchestrato
         assert not any("capabilities" in each for each in others)
 
 
-async def test_without_a_websocket_there_is_nothing_that_a_registration_cannot_tell(orchestrator, worker):
+async def test_without_a_websocket_a_registration_says_everything(orchestrator, worker):
     @worker.skill
     async def echo():
         return {}

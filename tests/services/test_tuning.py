@@ -5,13 +5,15 @@ import asyncio
 import pytest
 
 from avtomatika_worker import ConfigError, threadsafe
-from avtomatika_worker.config import SlotTunerKind, load_settings
+from avtomatika_worker.config import load_settings
 from avtomatika_worker.devserver import JobState
-from avtomatika_worker.monitoring.slot_tuning import SlotTuning
+from avtomatika_worker.monitoring.slot_tuning import SlotTuning, tune_slots
+from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
 from avtomatika_worker.policy.slots import Slots
-from services.conftest import actions, running
+from services.assembled import make_supervisor, supervised
+from services.conftest import actions
 
 ALWAYS_SHORT = 0.001
 """A target for memory, in percent, that every machine is beyond."""
@@ -19,7 +21,7 @@ ALWAYS_SHORT = 0.001
 
 async def until(condition):
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - records do not wake anybody
+        while not condition():  # noqa: ASYNC110 - slots do not wake anybody
             await asyncio.sleep(0.01)
 
 
@@ -33,16 +35,18 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
         await let_go.wait()
         running_now.discard(job_id)
 
-    tuned = {
-        "slot_tuner": SlotTunerKind.RESOURCE,
-        "slot_tuner_memory_target": ALWAYS_SHORT,
-        "max_concurrent_tasks": 2,
-    }
-    async with running(worker, orchestrator, **tuned):
+    policy, published = TunerPolicy(1, 2, memory_target=ALWAYS_SHORT), threadsafe.Watch(WorkerState(slots_total=2))
+    to_main = threadsafe.CallQueue(asyncio.get_running_loop())
+
+    async def tune():  # on the link thread, as `make_monitoring` has it
+        await tune_slots(policy, UsageMeter().shares, published, to_main, engine.tasks).run()
+
+    supervisor, engine = make_supervisor(worker, orchestrator, link_services=[tune], max_concurrent_tasks=2)
+    async with supervised(supervisor, orchestrator):
         first = [orchestrator.submit("hold") for _ in range(2)]
-        await until(lambda: len(running_now) == 2 or actions(caplog, "slots_shrunk"))  # on a slow machine the latter
+        await until(lambda: len(running_now) == 2 or engine.tasks.slots.usable == 1)  # on a slow machine the latter
         begun = set(running_now)
-        await until(lambda: actions(caplog, "slots_shrunk"))
+        await until(lambda: engine.tasks.slots.usable == 1)
         assert begun <= running_now
         later = [orchestrator.submit("hold") for _ in range(4)]
         most.clear()
@@ -55,7 +59,7 @@ async def test_under_pressure_fewer_tasks_begin_and_none_is_stopped(orchestrator
     assert "memory is at" in actions(caplog, "slots_shrunk")[0]
 
 
-def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(caplog):
+def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_and_each_step_is_logged(caplog):
     slots, now = Slots(4), 0.0
     published = threadsafe.Watch(WorkerState(slots_total=4))
     tuning = SlotTuning(SlotTuner(TunerPolicy(2, 4)), published, lambda: (0.0, 0.0), slots.limit)
@@ -80,9 +84,6 @@ def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_as_is_told(
     ("variables", "problem"),
     [
         ({"WORKER_SLOT_TUNER": "memory"}, "must be one of off, resource"),
-        ({"WORKER_SLOT_TUNER_MEMORY_TARGET": "101"}, "greater than 0 and at most 100"),
-        ({"WORKER_SLOT_TUNER_CPU_TARGET": "0"}, "greater than 0 and at most 100"),
-        ({"WORKER_SLOT_TUNER_MIN_SLOTS": "11"}, "must be at most MAX_CONCURRENT_TASKS, which is 10"),
     ],
 )
 def test_wrong_settings_of_it_are_named(variables, problem):
@@ -90,7 +91,7 @@ def test_wrong_settings_of_it_are_named(variables, problem):
         load_settings(variables)
 
 
-async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_told_once(caplog):
+async def test_a_load_that_cannot_be_measured_changes_nothing_and_is_reported_once(caplog):
     published, applied, looks = threadsafe.Watch(WorkerState(slots_total=4)), [], []
 
     def measure():

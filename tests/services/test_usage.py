@@ -1,4 +1,4 @@
-"""The load that heartbeats tell."""
+"""The load that heartbeats report."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ from avtomatika_worker import Worker
 from services.conftest import actions, running
 
 
-def told(orchestrator):
+def reported(orchestrator):
     return [
         call.json["usage"]
         for call in orchestrator.requests
@@ -17,25 +17,25 @@ def told(orchestrator):
     ]
 
 
-async def test_the_machines_load_is_told(orchestrator, worker):
+async def test_the_machines_load_is_reported(orchestrator, worker):
     async with running(worker, orchestrator, heartbeat_interval=0.1):
-        await orchestrator.wait_for(lambda: told(orchestrator))
-    assert told(orchestrator)[0]["ram_used_gb"] > 0
-    assert 0 <= told(orchestrator)[0]["cpu_load_percent"] <= 100
+        await orchestrator.wait_for(lambda: reported(orchestrator))
+    assert reported(orchestrator)[0]["ram_used_gb"] > 0
+    assert 0 <= reported(orchestrator)[0]["cpu_load_percent"] <= 100
 
 
-async def test_a_load_that_stays_is_told_once(orchestrator, worker):
+async def test_a_load_that_stays_is_reported_once(orchestrator, worker):
     worker.set_usage_checker(lambda: {"cpu_load_percent": 12.5, "ram_used_gb": 3})
     async with running(worker, orchestrator, heartbeat_interval=0.05):
-        await orchestrator.wait_for(lambda: told(orchestrator))
+        await orchestrator.wait_for(lambda: reported(orchestrator))
         seen = len(orchestrator.requests)
         await orchestrator.wait_for(lambda: len(orchestrator.requests) > seen + 10)
-    assert told(orchestrator) == [{"cpu_load_percent": 12.5, "ram_used_gb": 3}]
-    assert orchestrator.workers["w1"].usage == told(orchestrator)[0]
+    assert reported(orchestrator) == [{"cpu_load_percent": 12.5, "ram_used_gb": 3}]
+    assert orchestrator.workers["w1"].usage == reported(orchestrator)[0]
 
 
 @pytest.mark.parametrize("answer", [float("nan"), "lots", None])
-async def test_a_checker_that_tells_nonsense_costs_no_heartbeat(orchestrator, worker, caplog, answer):
+async def test_a_checker_that_returns_nonsense_costs_no_heartbeat(orchestrator, worker, caplog, answer):
     looks = []
 
     def check():
@@ -47,7 +47,7 @@ async def test_a_checker_that_tells_nonsense_costs_no_heartbeat(orchestrator, wo
         await orchestrator.wait_for(lambda: len(looks) == 2)  # the first has been reported then
         seen = len(orchestrator.requests)
         await orchestrator.wait_for(lambda: len(orchestrator.requests) > seen + 5)
-    assert told(orchestrator) == []
+    assert reported(orchestrator) == []
     assert "cpu_load_percent" in actions(caplog, "usage_failed")[0]
 
 

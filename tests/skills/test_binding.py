@@ -57,26 +57,26 @@ class Point(NamedTuple):
 FILES = Files()
 
 
-def skill(func: Callable[..., Any], **told: Any) -> Skill:
+def skill(func: Callable[..., Any], **options: Any) -> Skill:
     injectables = Injectables()
     injectables.register(Files, lambda source: FILES)
-    return define(func, **told).compile(injectables)
+    return define(func, **options).compile(injectables)
 
 
-def call(func: Callable[..., Any], params: dict[str, Any] | None = None, **told: Any) -> Any:
-    args, kwargs = skill(func, **told).bind(Source(params or {}))
+def call(func: Callable[..., Any], params: dict[str, Any] | None = None, **options: Any) -> Any:
+    args, kwargs = skill(func, **options).bind(Source(params or {}))
     return func(*args, **kwargs)
 
 
-def refusal(func: Callable[..., Any], params: dict[str, Any], **told: Any) -> InvalidInputError:
+def refusal(func: Callable[..., Any], params: dict[str, Any], **options: Any) -> InvalidInputError:
     with pytest.raises(InvalidInputError) as caught:
-        skill(func, **told).bind(Source(params))
+        skill(func, **options).bind(Source(params))
     return caught.value
 
 
-def definition_error(func: Callable[..., Any], **told: Any) -> str:
+def definition_error(func: Callable[..., Any], **options: Any) -> str:
     with pytest.raises(SkillDefinitionError) as caught:
-        skill(func, **told)
+        skill(func, **options)
     return str(caught.value)
 
 
@@ -340,9 +340,9 @@ def test_a_model_with_an_open_reference_is_unresolved_too() -> None:
 
     def event() -> None: ...
 
-    for func, told in ((resize, {}), (make, {}), (event, {"events": {"e": Open}}), (event, {"input_schema": Open})):
+    for func, options in ((resize, {}), (make, {}), (event, {"events": {"e": Open}}), (event, {"input_schema": Open})):
         with pytest.raises(UnresolvedReferenceError, match=r"NotThere|Open"):
-            skill(func, **told)
+            skill(func, **options)
 
 
 def test_classes_of_the_function_around_are_found() -> None:

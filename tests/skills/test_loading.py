@@ -1,4 +1,4 @@
-"""A directory of skills becomes a package, and tells of what cannot be imported."""
+"""A directory of skills becomes a package, and what cannot be imported is reported."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_module_that_cannot_be_imported_stops_the_loading(tmp_path: Path, text
     assert type(caught.value.__cause__).__name__ in {"RuntimeError", "ModuleNotFoundError", "SyntaxError", "SystemExit"}
 
 
-def test_with_skip_the_others_are_loaded_and_the_problem_is_told(tmp_path: Path) -> None:
+def test_with_skip_the_others_are_loaded_and_the_problem_is_reported(tmp_path: Path) -> None:
     directory = write(tmp_path / "my_skills", a="raise RuntimeError('no GPU')", b=BLUEPRINT.format(name="second"))
     problems: list[SkillLoadError] = []
     loaded = load_directory(directory, on_error="skip", on_problem=problems.append)
@@ -176,7 +176,7 @@ def test_with_skip_the_others_are_loaded_and_the_problem_is_told(tmp_path: Path)
     assert isinstance(problems[0].__cause__, RuntimeError)
 
 
-def test_a_package_that_cannot_be_imported_is_told_too(tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_imported_is_reported_too(tmp_path: Path) -> None:
     directory = write(tmp_path / "my_skills", __init__="raise RuntimeError('no GPU')")
     problems: list[SkillLoadError] = []
     assert load_directory(directory, on_error="skip", on_problem=problems.append) == LoadedSkills()

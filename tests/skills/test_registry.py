@@ -44,7 +44,7 @@ def test_the_name_may_be_a_keyword() -> None:
     assert blueprint.definitions[0].name == "other"
 
 
-def test_what_the_decorator_is_told_reaches_the_contract() -> None:
+def test_the_decorators_arguments_reach_the_contract() -> None:
     blueprint = SkillBlueprint()
     blueprint.skill("other", type="image", price=0.5, timeout=3)(first)
     skill = blueprint.definitions[0].compile(Injectables())

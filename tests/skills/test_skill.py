@@ -1,4 +1,4 @@
-"""What the decorator was told, what the contract says, and whether it is kept."""
+"""The arguments of the decorator, the contract made of them, and whether it is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
 from avtomatika_worker.skills.binding import Injectables
-from avtomatika_worker.skills.skill import Skill, SkillOptions, define
+from avtomatika_worker.skills.run_options import SkillOptions
+from avtomatika_worker.skills.skill import Skill, define
 
 
 class Alert(pydantic.BaseModel):
@@ -23,8 +24,8 @@ class Thumbnail(TypedDict):
     width: int
 
 
-def compiled(func: Callable[..., Any], name: str | None = None, **told: Any) -> Skill:
-    return define(func, name, **told).compile(Injectables())
+def compiled(func: Callable[..., Any], name: str | None = None, **options: Any) -> Skill:
+    return define(func, name, **options).compile(Injectables())
 
 
 def resize(width: int) -> Thumbnail:
@@ -48,7 +49,7 @@ def test_a_contract_is_read_from_the_function() -> None:
     assert contract.version is None
 
 
-def test_what_is_told_counts_more() -> None:
+def test_explicit_arguments_win() -> None:
     contract = compiled(
         resize, "scale", type="image", description="", version="2.1", output_schema={"type": "object"},
         output_statuses=["partial"], events={"alert": Alert}, price=0.5, category="AI",
@@ -101,11 +102,14 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("options", "said"),
     [
         ({"timeout": 0}, "timeout"),
         ({"timeout": "1"}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
+        ({"expected_seconds": 0}, "expected_seconds"),
+        ({"expected_seconds": True}, "expected_seconds"),
+        ({"on_stale": "ignore"}, "on_stale must be 'stop' or 'finish'"),
         ({"max_concurrent": 0}, "max_concurrent"),
         ({"max_concurrent": 1.5}, "max_concurrent"),
         ({"executor": "gpu"}, "executor"),
@@ -126,9 +130,9 @@ def nested(levels: int) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_wrong_declarations_name_skill_and_culprit(told: dict[str, Any], said: str) -> None:
+def test_wrong_declarations_name_skill_and_culprit(options: dict[str, Any], said: str) -> None:
     with pytest.raises(SkillDefinitionError, match=said) as caught:
-        compiled(resize, **told)
+        compiled(resize, **options)
     assert caught.value.skill == "resize"
 
 
@@ -187,9 +191,10 @@ class Frames:
     [async_frames, frames, functools.partial(async_frames), Frames()],
     ids=["async", "sync", "partial", "object"],
 )
-def test_generators_are_refused(func: Callable[..., Any]) -> None:
-    with pytest.raises(SkillDefinitionError, match="generator"):
-        define(func, "frames")
+def test_generators_stream(func: Callable[..., Any]) -> None:
+    skill = compiled(func, "frames")
+    assert skill.stream is not None
+    assert skill.is_async is (func is not frames)
 
 
 def test_what_cannot_be_called_is_refused() -> None:

@@ -338,7 +338,7 @@ class OnlyB(BaseModel, extra="forbid"):
 
 class Either(BaseModel):
     smart: OnlyA | OnlyB
-    told: Annotated[OnlyA | OnlyB, Field(discriminator="kind")]
+    tagged: Annotated[OnlyA | OnlyB, Field(discriminator="kind")]
 
 
 def test_an_absent_field_that_may_be_null_is_null_at_any_depth() -> None:
@@ -349,8 +349,8 @@ def test_an_absent_field_that_may_be_null_is_null_at_any_depth() -> None:
 
 
 def test_a_null_for_one_member_of_a_union_is_none_for_another() -> None:
-    value = made(Either, {"smart": {"kind": "a"}, "told": {"kind": "b"}})
-    assert value == Either(smart=OnlyA(kind="a", x=None), told=OnlyB(kind="b", y=None))
+    value = made(Either, {"smart": {"kind": "a"}, "tagged": {"kind": "b"}})
+    assert value == Either(smart=OnlyA(kind="a", x=None), tagged=OnlyB(kind="b", y=None))
 
 
 def test_only_what_may_be_null_may_be_absent() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from avtomatika_worker import ConfigError, InvalidInputError, TaskContext, TransientError, Worker
+from avtomatika_worker import ConfigError, InvalidInputError, PermanentError, TaskContext, TransientError, Worker
 from avtomatika_worker.testing import EmbeddedOrchestrator, Fault, WorkerHarness
 
 
@@ -190,17 +193,20 @@ async def test_a_worker_may_run_again_and_leaves_nothing_behind(worker, own_thre
 
 
 async def test_a_skill_that_blocks_its_loop_does_not_block_the_deadline_of_a_thread_of_its_own(worker):
+    is_blocked, go_on = threading.Event(), threading.Event()
+
     @worker.skill(name="block")
-    async def block(ctx: TaskContext):
-        await ctx.send_event("began")
-        time.sleep(0.3)  # noqa: ASYNC251 - what users do
+    async def block():
+        is_blocked.set()
+        go_on.wait(30)  # what users do
 
     async with WorkerHarness(worker, own_thread=True) as h:
         task = h.submit("block")
-        await task.wait_for_event("began")
+        await asyncio.to_thread(is_blocked.wait, 20)
         began = time.monotonic()
         task.cancel()
         assert time.monotonic() - began < 0.2
+        go_on.set()
         await task.result()
 
 
@@ -234,7 +240,7 @@ async def test_a_result_that_does_not_come_says_where_the_task_stands(worker):
             await h.submit("resize", Size(1)).wait_for_progress(0.5)
 
 
-async def test_an_unknown_skill_is_told_before_anything_is_sent(worker):
+async def test_an_unknown_skill_is_reported_before_anything_is_sent(worker):
     async with WorkerHarness(worker) as h:
         with pytest.raises(ValueError, match="no skill 'rezise'; did you mean 'resize'"):
             await h.run("rezise")
@@ -291,3 +297,71 @@ def test_in_another_loop_than_its_own_it_says_so_and_does_not_hang():
             with pytest.raises(RuntimeError, match="asyncio_default_test_loop_scope"):
                 asyncio.run(call())
         runner.run(harness.stop())
+
+
+# ------------------------------------------------------------------------------------------------ streams
+
+
+@pytest.fixture
+def streaming():
+    worker = Worker(worker_type="test")
+    closed = worker.closed = []
+
+    @worker.skill
+    async def words(count: int) -> AsyncIterator[str]:
+        try:
+            for number in range(count):
+                yield f"{number} "
+                await asyncio.sleep(0)
+        finally:
+            closed.append("words")
+
+    @worker.skill
+    def items(count: int) -> Iterator[dict[str, int]]:
+        for number in range(count):
+            yield {"n": number}
+
+    @worker.skill
+    def raw(count: int) -> Iterator[bytes]:
+        for number in range(count):
+            yield bytes([number])
+
+    @worker.skill
+    async def fails() -> AsyncIterator[str]:
+        yield "a"
+        raise PermanentError("no more")
+
+    @worker.skill
+    async def plain() -> str:
+        return "a"
+
+    return worker
+
+
+async def test_what_a_skill_yields_comes_as_it_is_yielded(streaming):
+    async with WorkerHarness(streaming) as h:
+        assert "".join([chunk async for chunk in h.stream("words", {"count": 20})]) == "".join(
+            f"{number} " for number in range(20)
+        )
+        assert [chunk async for chunk in h.stream("items", {"count": 20})] == [{"n": number} for number in range(20)]
+        assert b"".join([chunk async for chunk in h.stream("raw", {"count": 20})]) == bytes(range(20))
+
+
+async def test_a_stream_that_fails_raises_the_task_s_error_after_its_chunks(streaming):
+    async with WorkerHarness(streaming) as h:
+        failing = h.stream("fails")
+        assert await anext(failing) == "a"
+        with pytest.raises(PermanentError, match="no more"):
+            await anext(failing)
+        with pytest.raises(ValueError, match="'plain' does not yield"):
+            await anext(h.stream("plain"))
+        with pytest.raises(ValueError, match="no skill 'word'; did you mean 'words'"):
+            await anext(h.stream("word"))
+
+
+async def test_leaving_a_stream_cancels_its_task(streaming):
+    async with WorkerHarness(streaming) as h:
+        async with contextlib.aclosing(h.stream("words", {"count": 100_000})) as words:
+            async for _ in words:
+                break
+        await h.orchestrator.wait_for(lambda: streaming.closed)

@@ -527,7 +527,7 @@ def test_no_address_in_time_leaves_no_socket_behind(monkeypatch, full):
     gc.collect()  # a socket that was left would warn
 
 
-def test_why_there_is_no_connection_is_told_in_words(run, monkeypatch):
+def test_the_reason_for_a_missing_connection_is_in_words(run, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 

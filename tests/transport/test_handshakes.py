@@ -50,7 +50,7 @@ async def serving(context):
         # Nobody knows a connection whose handshake has not ended; it closes when asyncio learns that its client is
         # gone.
         async with asyncio.timeout(10):
-            while _accepted(port):  # noqa: ASYNC110 - the kernel's table tells nobody when it changes
+            while _accepted(port):  # noqa: ASYNC110 - the kernel's table wakes nobody when it changes
                 await asyncio.sleep(0.01)
 
 
@@ -71,6 +71,25 @@ async def over_http(port, files):
 async def over_websocket(port, files):
     async with aclosing(listen(f"wss://127.0.0.1:{port}/ws", HEADERS, tls=files)) as messages:
         return await anext(messages)
+
+
+async def test_an_upgrade_that_nobody_answers_ends_in_time_and_its_connection_is_closed():
+    heads, gone = [], asyncio.Event()
+
+    async def read_only(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    async with await asyncio.start_server(read_only, "127.0.0.1", 0) as server, asyncio.timeout(10):
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+        with pytest.raises(ConnectionFailedError, match=r"no WebSocket within 0\.2 s"):
+            async with aclosing(listen(url, {}, open_timeout=0.2)) as messages:
+                await anext(messages)
+        await gone.wait()
+    assert heads[0].startswith(b"GET /ws HTTP/1.1")
 
 
 @pytest.fixture(params=[over_http, over_websocket], ids=["http", "websocket"])
@@ -155,7 +174,7 @@ async def test_a_ca_file_is_trusted_besides_the_systems_authorities(reach, tmp_p
             assert await reach(port, TlsFiles(ca=OURS.write_ca(tmp_path / "ca.pem"))) == "hello"
 
 
-def test_a_machine_that_trusts_nobody_is_told_so(tmp_path, monkeypatch):
+def test_a_machine_that_trusts_nobody_is_a_problem_with_that_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"TLS_CA_PATH"):

@@ -1,4 +1,4 @@
-"""TLS files that cannot be used are told before anything starts."""
+"""TLS files that cannot be used are reported before anything starts."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Begin": ("demo", "init"),
     "Develop": ("dev", "call", "skills"),
-    "Operate": ("run", "doctor", "version"),
+    "Operate": ("run", "top", "doctor", "version"),
 }
 
 
@@ -115,8 +115,19 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, port: i
 )
 @click.option("--protocol", default=None, metavar="VERSION", help="Protocol version to speak, such as 1.0b7.")
 @click.option("--token", default=None, help="The token that workers need; by default, a new random one for each run.")
+@click.option(
+    "--production-like", is_flag=True, help="Apply the default rate limits and task timeout of released orchestrators."
+)
 @_RELOAD
-def dev(app: str, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
+def dev(
+    app: str,
+    host: str,
+    port: int,
+    protocol: str | None,
+    token: str | None,
+    production_like: bool,
+    reload: bool,
+) -> None:
     """Run a worker together with a development orchestrator.
 
     It serves a console for the browser, to try skills by hand; tasks can also be sent with curl. The orchestrator runs
@@ -124,12 +135,24 @@ def dev(app: str, host: str, port: int, protocol: str | None, token: str | None,
     ORCHESTRATOR_SECRET_KEY is set, it signs its tasks with that key. Exits with code 2 if the port is taken; nothing
     is created before the port is open.
 
+    By default it is patient, and warns once when a skill exceeds what released orchestrators accept by default. With
+    --production-like it has their limits: after 60 polls, 120 heartbeats or 100 calls of another kind it refuses more
+    until a minute passes without one, and it hands out a task again after 300 seconds, four times in all.
+
     With --reload, every readable directory below this one is watched. The worker ends on a signal, and when the process
     that watches the files ends.
     """
     from avtomatika_worker.cli.dev import dev_command
 
-    dev_command(app, host=host, port=port, protocol=protocol, token=token, reload=reload)
+    dev_command(
+        app,
+        host=host,
+        port=port,
+        protocol=protocol,
+        token=token,
+        production_like=production_like,
+        reload=reload,
+    )
 
 
 @main.command()
@@ -264,6 +287,35 @@ def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) ->
 
         migrate_command(migrate, as_json=as_json)
     doctor_command(app, as_json=as_json, own_id=own_id)
+
+
+@main.command()
+@click.option("--url", metavar="URL", help="The health server; unix:PATH for a socket [default: WORKER_PORT here].")
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, metavar="SECONDS", help="Between two looks.")
+@click.option("--once", is_flag=True, help="Look once, and leave.")
+@_JSON
+def top(url: str | None, interval: float, once: bool, as_json: bool) -> None:
+    """Watch the tasks, slots, links and outbox of a running worker.
+
+    Reads /health of the worker's health server, or of a fleet's, at WORKER_PORT of this machine
+    unless --url names another. The time that is left of a task follows from its progress, else from its skill's
+    expected_seconds. Not on a terminal, it looks once. With --json, every look is a line of JSON: what /health answers.
+
+    \b
+    worker top
+    worker top --url http://10.0.0.7:8083 --interval 5
+    worker top --once --json | jq '.tasks[] | {skill, progress, seconds_left}'
+
+    \b
+    Exit codes:
+      0    it has looked
+      1    no worker answers there
+      2    the command is wrong
+      130  Ctrl+C ended it (128 + the signal's number)
+    """
+    from avtomatika_worker.cli.top import top_command
+
+    top_command(url, interval=interval, once=once, as_json=as_json)
 
 
 @main.command()

@@ -30,6 +30,7 @@ from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import is_object_uri
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
+from avtomatika_worker.testing.streamed import ChunkReader
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 
@@ -136,15 +137,17 @@ async def _run(
             raise UsageProblem(f"the task: {error}") from error
         changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
         console = terminal.console(highlight=False, soft_wrap=True, quiet=call.as_json)
-        watching = asyncio.create_task(_watch(changes, console))  # noqa: TID251 - waited for below
+        stream = _Stream(ChunkReader(worker.skills, call.skill), console)
+        watching = asyncio.create_task(_watch(changes, console, stream))  # noqa: TID251 - waited for below
         _cancel_on_interrupt(task)
         result = await task.result(timeout=None)
         changes.close()
         await watching
+        stream.end()
     if call.as_json:
         write_json(result.to_json())
     else:
-        _print(result, console)
+        _print(result, console, stream)
     return result
 
 
@@ -172,10 +175,48 @@ def _cancel_on_interrupt(task: RunningTask) -> None:
     hear_signals(heard)
 
 
-async def _watch(changes: Subscription, console: Console) -> None:
-    """Print events and progress as they come."""
+class _Stream:
+    """What the skill yields, printed as it comes: texts joined, anything else a line each."""
+
+    def __init__(self, reader: ChunkReader, console: Console) -> None:
+        self._reader = reader
+        self._console = console
+        self._open_line = False
+        self._shown: list[str] = []
+
+    def take(self, event: Mapping[str, Any]) -> bool:
+        """Print an event's chunks; false when it has none."""
+        if not self._reader.is_chunk(event):
+            return False
+        for chunk in self._reader.read(event):
+            if isinstance(chunk, str):
+                self._shown.append(chunk)
+                self._console.print(Text(chunk), end="")
+                self._open_line = not chunk.endswith("\n")
+            else:
+                self.end()
+                shown = f"{len(chunk):,} bytes" if isinstance(chunk, bytes) else json.dumps(chunk, ensure_ascii=False)
+                self._console.print(Text.assemble(" chunk  ", (shown, "cyan")))
+        return True
+
+    def end(self) -> None:
+        """End the line that a text has begun."""
+        if self._open_line:
+            self._console.print()
+        self._open_line = False
+
+    def has_shown(self, data: Mapping[str, Any]) -> bool:
+        """Whether a result is what was printed already."""
+        return bool(self._shown) and data == {"result": "".join(self._shown)}
+
+
+async def _watch(changes: Subscription, console: Console, stream: _Stream) -> None:
+    """Print chunks, events and progress as they come."""
     reported = -1.0
     async for change in changes:
+        if change.kind == "event" and stream.take(change.data):
+            continue
+        stream.end()
         if change.kind == "event":
             _print_event(change, console)
         elif change.kind == "progress":
@@ -191,12 +232,12 @@ def _print_event(change: Change, console: Console) -> None:
     console.print(Text.assemble(" event  ", (str(change.data.get("event_type")), "magenta"), f"  {payload}"))
 
 
-def _print(result: SkillResult, console: Console) -> None:
+def _print(result: SkillResult, console: Console, stream: _Stream) -> None:
     colour = "green" if result.ok else "red"
     console.print(Text.assemble((result.status, f"bold {colour}"), f" in {result.duration:.2f} s"))
     if result.error is not None:
         _print_error(result.error, console)
-    elif result.ok:
+    elif result.ok and not stream.has_shown(result.data):
         console.print_json(json.dumps(result.data, ensure_ascii=False))
     costs = {name: cost for name, cost in result.costs.items() if name != "execution_time_seconds"}
     if costs:

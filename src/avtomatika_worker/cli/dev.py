@@ -19,11 +19,12 @@ from typing import Any, Final
 
 from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker._waiting import first_of
+from avtomatika_worker.cli.production_limits import warn_of_production_limits
 from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
 from avtomatika_worker.config import Settings
-from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, FileRoom, TaskLogs
+from avtomatika_worker.devserver import PRODUCTION_LIKE, Console, EmbeddedOrchestrator, FileRoom, TaskLogs
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.observability.host import listener_at
 from avtomatika_worker.observability.logging import configure_logging
@@ -38,7 +39,16 @@ from avtomatika_worker.worker.thread import WorkerThread
 _NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE": ""}
 
 
-def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: str | None, reload: bool) -> None:
+def dev_command(
+    app: str,
+    *,
+    host: str,
+    port: int,
+    protocol: str | None,
+    token: str | None,
+    production_like: bool,
+    reload: bool,
+) -> None:
     """Run both until a signal arrives."""
     hear_signals(end_well)
     if reload:
@@ -59,6 +69,7 @@ def dev_command(app: str, *, host: str, port: int, protocol: str | None, token: 
     console = Console(logs=logs, file_room=file_room, contracts=worker.skills.contracts())
     try:
         orchestrator = EmbeddedOrchestrator(
+            PRODUCTION_LIKE if production_like else None,
             version=protocol or NEWEST.version,
             host=host,
             port=port,
@@ -145,6 +156,8 @@ class _Session:
             ended = self._thread.ended()
             if await self._registered(ended):
                 echo(banner(self._worker, settings, self._orchestrator.console_url))
+            if self._orchestrator.settings.rate_limits is None:
+                await first_of(partial(asyncio.wait, {ended}), partial(warn_of_production_limits, self._orchestrator))
             await ended
         finally:
             await self._orchestrator.stop()

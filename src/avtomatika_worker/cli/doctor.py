@@ -37,6 +37,7 @@ from avtomatika_worker.compat.former_environment import hints
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.files.ownership import check_private
+from avtomatika_worker.skills.time_limits import too_short
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.file_settings import store_settings, task_files_directory
 from avtomatika_worker.worker.program import USAGE_ERRORS
@@ -140,6 +141,8 @@ def _skills(worker: Worker | None, settings: Settings) -> Iterator[Finding]:
         yield ok(f"{len(names)} can be run: {', '.join(names)}")
     else:
         yield warning("the worker has no skills: it gets no tasks", "decorate a function with @worker.skill")
+    for text in too_short(worker.skills, settings.orchestrator_task_limit):
+        yield warning(text, "docs/howto/long-tasks.md says what to set")
 
 
 # ---------------------------------------------------------------------------------------------------- machine

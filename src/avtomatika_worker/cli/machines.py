@@ -21,9 +21,12 @@ CRASHED: Final = "CRASHED"
 _kept: int | None = None
 
 
-def write(text: str) -> None:
-    """Write a line to standard output; with ``--json``, to the original one, which nothing else can reach."""
-    _write(printable(text))
+def write(text: str) -> bool:
+    """Write a line to standard output; with ``--json``, to the original one, which nothing else can reach.
+
+    Returns false once its reader has gone.
+    """
+    return _write(printable(text))
 
 
 def write_json(value: object) -> None:
@@ -31,14 +34,16 @@ def write_json(value: object) -> None:
     _write(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
-def _write(text: str) -> None:
+def _write(text: str) -> bool:
     if _kept is None:
         click.echo(text)
-        return
+        return True
     data = f"{text}\n".encode()
     with contextlib.suppress(BrokenPipeError):  # the reader has gone
         while data:
             data = data[os.write(_kept, data) :]
+        return True
+    return False
 
 
 def run_for_machines(command: Callable[[], Any], *, as_json: bool) -> NoReturn:

@@ -36,8 +36,19 @@ _ALIKE: Final = 0.85
 _DELAYS: Final = (
     ("registration_retry_initial_delay", "registration_retry_max_delay"),
     ("result_retry_initial_delay", "result_retry_max_delay"),
-    ("transfer_retry_initial_delay", "transfer_retry_max_delay"),
 )
+_FIXED: Final = {
+    "WORKER_TRANSFER_PART_SIZE": "parts have 8 MiB",
+    "WORKER_TRANSFER_CONCURRENCY": "8 parts are transferred at the same time",
+    "WORKER_TRANSFER_ATTEMPTS": "a request to a store is sent up to 5 times",
+    "WORKER_TRANSFER_RETRY_INITIAL_DELAY": "a request to a store is first repeated within 0.5 s",
+    "WORKER_TRANSFER_RETRY_MAX_DELAY": "a request to a store is repeated within 15 s",
+    "WORKER_TRANSFER_NOTICE_AFTER": "a transfer reports its progress every 5 s",
+    "WORKER_SLOT_TUNER_MEMORY_TARGET": "the tuner keeps 80 % of the memory as its limit",
+    "WORKER_SLOT_TUNER_CPU_TARGET": "the tuner keeps 90 % of the CPUs as its limit",
+    "WORKER_SLOT_TUNER_MIN_SLOTS": "the tuner always leaves 1 slot",
+}
+"""Variables that were settings once, and the values that took their place."""
 _TOGETHER: Final = (("tls_cert_path", "tls_key_path"), ("s3_access_key", "s3_secret_key"))
 
 
@@ -99,6 +110,9 @@ def with_number(settings: Settings, number: int, base_id: str) -> Settings:
 
 def _no_setting(name: str) -> str:
     """Return the error for a name without a field; variables' names are often mistaken for fields'."""
+    for variable, value in _FIXED.items():
+        if name in {variable, variable.removeprefix("WORKER_").lower()}:
+            return f"there is no setting {name!r} any more; its value is fixed: {value}"
     known = {**{field: field for field in setting_fields()}, **{_variable(field): field for field in setting_fields()}}
     alike = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {known[alike[0]]}?" if alike else "docs/configuration.md lists the variables"
@@ -106,10 +120,13 @@ def _no_setting(name: str) -> str:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each variable whose name is close to a setting's."""
+    """Return one sentence for each variable whose name is close to a setting's, or was one's."""
     known = [spec.variable for _, spec in setting_fields().values()]
     messages: list[str] = []
     for name in sorted(environ):
+        if name in _FIXED:
+            messages.append(f"{name} is no longer a setting of the worker; its value is fixed: {_FIXED[name]}")
+            continue
         if name in known or name.startswith(EXTRA_PREFIX) or not name.upper().startswith(_FAMILIES):
             continue
         alike = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
@@ -158,7 +175,6 @@ def _cross_check(settings: Settings, broken: Set[str]) -> list[str]:
     return [
         *_delay_problems(settings, broken),
         *_pair_problems(settings, broken),
-        *_slot_problems(settings, broken),
         *_lease_problems(settings, broken),
     ]
 
@@ -176,13 +192,6 @@ def _pair_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
         if broken.isdisjoint(pair) and len(missing) == 1:
             other = pair[0] if missing[0] == pair[1] else pair[1]
             yield f"{_variable(missing[0])} is not set: must be set together with {_variable(other)}"
-
-
-def _slot_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:
-    fewest, most = settings.slot_tuner_min_slots, settings.max_concurrent_tasks
-    if fewest > most and broken.isdisjoint(("slot_tuner_min_slots", "max_concurrent_tasks")):
-        at_most = f"{_variable('max_concurrent_tasks')}, which is {most}"
-        yield f"{_variable('slot_tuner_min_slots')}={fewest}: must be at most {at_most}"
 
 
 def _lease_problems(settings: Settings, broken: Set[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from avtomatika_worker.policy.call_budget import MARGIN, UNLIMITED, CallLimit
 from avtomatika_worker.protocol.uris import S3Uri
 
 _BOOLEANS: Final = {
@@ -45,7 +46,7 @@ class Kind:
 
     parse: Callable[[str], Any]
     types: tuple[type, ...]
-    check: Callable[[Any], None] = _accept
+    check: Callable[[Any], object] = _accept
 
     def read(self, text: str) -> Any:
         """Return the value of ``text``. Raises ValueError that says what is allowed."""
@@ -150,6 +151,27 @@ def number(*, above: float | None = None, least: float | None = None, most: floa
             raise ValueError(allowed)
 
     return Kind(parse, (float, int), check)
+
+
+def call_limit() -> Kind:
+    """How many calls of a kind an orchestrator takes, as `read_call_limit` reads it."""
+
+    def parse(value: str) -> str:
+        read_call_limit(value)
+        return value
+
+    return Kind(parse, (str,), read_call_limit)
+
+
+def read_call_limit(value: str) -> CallLimit:
+    """Return how many calls of a kind an orchestrator takes. Raises ValueError that says what is allowed."""
+    if value.lower() == "off":
+        return UNLIMITED
+    read = re.fullmatch(r"([0-9]{1,9})(?:/([0-9]{1,9}(?:\.[0-9]{1,9})?))?", value)
+    calls, seconds = (float(read[1]), float(read[2] or 60.0)) if read is not None else (0.0, 0.0)
+    if calls < 1 or seconds <= 0:
+        raise ValueError("must be a number of calls a minute, such as 100, calls/seconds, such as 100/60, or off")
+    return CallLimit(calls, seconds + MARGIN)
 
 
 def choice(options: type[enum.StrEnum]) -> Kind:

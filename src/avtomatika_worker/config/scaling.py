@@ -1,4 +1,4 @@
-"""The settings for a worker's processes and slots. A part of ``Settings``."""
+"""The settings for a worker's processes, slots and time limits. A part of ``Settings``."""
 
 # ruff: noqa: RUF009 - `setting` returns a field, as `dataclasses.field` does
 
@@ -13,7 +13,7 @@ from avtomatika_worker.config.declaring import setting
 
 @dataclass(frozen=True, kw_only=True)  # two bases with slots cannot be joined
 class ScalingSettings:
-    """The processes, and how many slots of each are used."""
+    """The processes, how many slots of each are used, and how long tasks may take."""
 
     processes: int = setting(
         "WORKER_PROCESSES",
@@ -32,26 +32,15 @@ class ScalingSettings:
     slot_tuner: SlotTunerKind = setting(
         "WORKER_SLOT_TUNER",
         kinds.choice(SlotTunerKind),
-        "Whether to use fewer slots while memory or CPU is short: `resource` or `off`.",
+        "Whether to use fewer slots while more than 80 % of the memory or 90 % of the CPUs are in use: `resource` or"
+        " `off`.",
         default=SlotTunerKind.OFF,
     )
-    slot_tuner_memory_target: float = setting(
-        "WORKER_SLOT_TUNER_MEMORY_TARGET",
-        kinds.number(above=0, most=100),
-        "Share of the machine's (or container's) memory in use above which it does.",
-        default=80.0,
-        unit="%",
-    )
-    slot_tuner_cpu_target: float = setting(
-        "WORKER_SLOT_TUNER_CPU_TARGET",
-        kinds.number(above=0, most=100),
-        "Share of its CPUs in use, over 5 s, above which it does.",
-        default=90.0,
-        unit="%",
-    )
-    slot_tuner_min_slots: int = setting(
-        "WORKER_SLOT_TUNER_MIN_SLOTS",
-        kinds.integer(least=1),
-        "Number of slots that may always be used.",
-        default=1,
+    orchestrator_task_limit: float = setting(
+        "ORCHESTRATOR_TASK_LIMIT",
+        kinds.number(above=0),
+        "Time that orchestrators give a task in all: their `WORKER_TIMEOUT_SECONDS`, times one more than their"
+        " `JOB_MAX_RETRIES`. They do not report it; skills that expect to take longer are warned about.",
+        default=1200.0,
+        unit="s",
     )

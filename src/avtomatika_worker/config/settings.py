@@ -65,7 +65,7 @@ class Settings(ScalingSettings, SecuritySettings):
         "ORCHESTRATORS_CONFIG",
         structured.orchestrators(),
         "JSON list of orchestrators, objects with `url`, `priority` (1; lower is polled first), `weight` (1), `token`,"
-        " `token_fallback` and `secret_key`; replaces `ORCHESTRATOR_URL`.",
+        " `token_fallback`, `secret_key` and `rate_limit`; replaces `ORCHESTRATOR_URL`.",
         default=(),
         secret=True,
     )
@@ -283,46 +283,6 @@ class Settings(ScalingSettings, SecuritySettings):
         default=10 * 1024**3,
         unit="bytes",
     )
-    transfer_part_size: int = _setting(
-        "WORKER_TRANSFER_PART_SIZE",
-        kinds.integer(least=5 * 1024 * 1024),
-        "Size of the parts in which larger objects are transferred; S3 accepts none below 5 MiB.",
-        default=8 * 1024 * 1024,
-        unit="bytes",
-    )
-    transfer_concurrency: int = _setting(
-        "WORKER_TRANSFER_CONCURRENCY",
-        kinds.integer(least=1),
-        "Number of parts transferred at the same time; transfers use at most the memory of twice as many parts.",
-        default=8,
-    )
-    transfer_attempts: int = _setting(
-        "WORKER_TRANSFER_ATTEMPTS",
-        kinds.integer(least=1),
-        "Attempts for a request to a store that fails in a transient way.",
-        default=5,
-    )
-    transfer_retry_initial_delay: float = _setting(
-        "WORKER_TRANSFER_RETRY_INITIAL_DELAY",
-        kinds.number(above=0),
-        "Delay before the first retry of such a request; it doubles with every failure.",
-        default=0.5,
-        unit="s",
-    )
-    transfer_retry_max_delay: float = _setting(
-        "WORKER_TRANSFER_RETRY_MAX_DELAY",
-        kinds.number(above=0),
-        "Longest delay between attempts of such a request.",
-        default=15.0,
-        unit="s",
-    )
-    transfer_notice_after: float = _setting(
-        "WORKER_TRANSFER_NOTICE_AFTER",
-        kinds.number(above=0),
-        "Interval at which a running transfer reports how far it is, in the log and as progress.",
-        default=5.0,
-        unit="s",
-    )
     state_dir: Path | None = _setting(
         "WORKER_STATE_DIR",
         kinds.path(),
@@ -375,6 +335,7 @@ class Settings(ScalingSettings, SecuritySettings):
                 # The worker's fallback belongs to the worker's token, not to an orchestrator's own.
                 token_fallback=each.token_fallback or (None if each.token else self.token_fallback),
                 secret_key=each.secret_key or self.orchestrator_secret_key,
+                rate_limit=each.rate_limit or self.orchestrator_rate_limit,
             )
             for each in ordered
         )

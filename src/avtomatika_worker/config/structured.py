@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from types import GenericAlias
+from typing import Annotated, Any, TypeVar
 
-from avtomatika_worker.config.kinds import Kind, check_token, parse_url
-from avtomatika_worker.narrowing import is_dict
+import msgspec
+from msgspec import Meta
+
+from avtomatika_worker.config.kinds import Kind, check_token, parse_url, read_call_limit
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
-_ORCHESTRATOR_KEYS: Final = "url, priority, weight, token, token_fallback, secret_key"
+_T = TypeVar("_T")
+
+_Text = Annotated[str, Meta(min_length=1)]
+_Price = Annotated[float, Meta(ge=0, le=sys.float_info.max)]  # JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +26,7 @@ class OrchestratorSettings:
 
     ``priority``: lower numbers are polled first. ``weight``: the share of polls among equals. ``token``: its own
     token; None means the worker's. ``token_fallback`` is tried when that one is refused. ``secret_key``: the key it
-    signs tasks with.
+    signs tasks with. ``rate_limit``: the calls that it takes, as in ``ORCHESTRATOR_RATE_LIMIT``.
     """
 
     url: str
@@ -30,179 +35,137 @@ class OrchestratorSettings:
     token: str | None = field(default=None, repr=False)
     token_fallback: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
+    rate_limit: str | None = None
 
 
-class _Reader:
-    """Takes the keys of one JSON object, one by one; leftover keys are a problem."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not is_dict(value):
-            raise ValueError(f"{where} must be an object")
-        self._rest: dict[str, Any] = dict(value)
-        self._where = where
-
-    def take(self, key: str, default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
-        """Return the value of ``key``, or ``default`` if absent or null. Raises ValueError."""
-        value = self._rest.pop(key, None)
-        if value is None:
-            if default is ...:
-                raise ValueError(f"{self._where} lacks {key!r}")
-            return default
-        if not check(value):
-            raise ValueError(f"{self._where}: {key!r} must be {allowed}")
-        return value
-
-    def text(self, key: str, default: Any = None) -> Any:
-        """Return a non-empty text."""
-        return self.take(key, default, lambda value: isinstance(value, str) and bool(value), "a text")
-
-    def whole(self, key: str, default: int, least: int) -> int:
-        """Return a whole number of at least ``least``."""
-        return int(
-            self.take(key, default, lambda value: _is_int(value) and value >= least, f"a whole number ≥ {least}")
-        )
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        """Return an object; absent means empty."""
-        return dict(self.take(key, {}, lambda value: isinstance(value, dict), "an object"))
-
-    def finish(self, known: str) -> None:
-        """Raise ValueError if keys are left over."""
-        if self._rest:
-            unknown = ", ".join(repr(key) for key in self._rest)
-            raise ValueError(f"{self._where} has unknown keys {unknown} (known: {known})")
+# ------------------------------------------------------------------------------------------ the objects in lists
+# Null and an absent key mean the default, which is that of the class that the object becomes.
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+class _Orchestrator(msgspec.Struct, forbid_unknown_fields=True):
+    url: _Text
+    priority: Annotated[int, Meta(ge=0)] | None = None
+    weight: Annotated[int, Meta(ge=1)] | None = None
+    token: _Text | None = None
+    token_fallback: _Text | None = None
+    secret_key: _Text | None = None
+    rate_limit: _Text | None = None
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number that JSON does not have")
-    return value
+class _Device(msgspec.Struct, forbid_unknown_fields=True):
+    type: _Text
+    model: _Text | None = None
+    id: _Text | None = None
+    properties: dict[str, Any] | None = None
 
 
-def _strict_json(text: str) -> Any:
-    """Return the JSON value of ``text``; NaN and infinities are refused, as no orchestrator accepts them."""
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
-
-
-def _load(text: str, shape: type, allowed: str) -> Any:
-    """Return the JSON value of ``text``, of type ``shape``. Raises ValueError that says what is ``allowed``."""
-    try:
-        value = _strict_json(text)
-    except (ValueError, RecursionError) as error:
-        hint = f" ({error.msg} at character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"must be {allowed}; this is not JSON{hint}") from None
-    if not isinstance(value, shape):
-        raise ValueError(f"must be {allowed}")
-    return value
-
-
-def _items(make: Callable[[object, str], Any], item: type, allowed: str) -> Kind:
-    """A JSON list, each element built by ``make(element, where)``."""
-
-    def parse(text: str) -> tuple[Any, ...]:
-        return tuple(make(element, f"[{index}]") for index, element in enumerate(_load(text, list, allowed)))
-
-    def check(value: tuple[Any, ...]) -> None:
-        if not all(isinstance(element, item) for element in value):
-            raise ValueError(f"must be a tuple of {item.__name__}")
-
-    return Kind(parse, (tuple,), check)
-
-
-def _orchestrator(value: object, where: str) -> OrchestratorSettings:
-    reader = _Reader(value, where)
-    url, secret_key = reader.text("url", ...), reader.text("secret_key")
-    tokens = {key: reader.text(key) for key in ("token", "token_fallback")}
-    priority, weight = reader.whole("priority", 1, 0), reader.whole("weight", 1, 1)
-    reader.finish(_ORCHESTRATOR_KEYS)
-    try:
-        url = parse_url(url)
-    except ValueError as error:
-        raise ValueError(f"{where}: 'url' {error}") from None
-    for key, token in tokens.items():
-        try:
-            if token is not None:
-                check_token(token)
-        except ValueError as error:
-            raise ValueError(f"{where}: {key!r} {error}") from None
-    return OrchestratorSettings(url=url, priority=priority, weight=weight, secret_key=secret_key, **tokens)
+class _Artifact(msgspec.Struct, forbid_unknown_fields=True):
+    name: _Text
+    version: _Text | None = None
+    type: _Text | None = None
+    properties: dict[str, Any] | None = None
 
 
 def orchestrators() -> Kind:
     """A list of orchestrators, each URL once."""
-    kind = _items(_orchestrator, OrchestratorSettings, f"a JSON list of objects with {_ORCHESTRATOR_KEYS}")
+    listed = _listed(_Orchestrator, OrchestratorSettings)
 
     def check(value: tuple[OrchestratorSettings, ...]) -> None:
-        kind.check(value)
+        listed.check(value)
         if not value:
             raise ValueError("must list at least one orchestrator")
-        urls = [orchestrator.url for orchestrator in value]
+        for index, each in enumerate(value):
+            _check_at(f"$[{index}].url", parse_url, each.url)
+            for name, token in (("token", each.token), ("token_fallback", each.token_fallback)):
+                if token is not None:
+                    _check_at(f"$[{index}].{name}", check_token, token)
+            if each.rate_limit is not None:
+                _check_at(f"$[{index}].rate_limit", read_call_limit, each.rate_limit)
+        urls = [each.url.rstrip("/") for each in value]
         twice = sorted({url for url in urls if urls.count(url) > 1})
         if twice:
             raise ValueError(f"must list each orchestrator once; {', '.join(twice)} is listed more than once")
 
-    return Kind(kind.parse, kind.types, check)
+    def parse(text: str) -> tuple[OrchestratorSettings, ...]:
+        return tuple(replace(each, url=each.url.rstrip("/")) for each in listed.parse(text))
 
-
-def _device(value: object, where: str) -> HardwareDevice:
-    reader = _Reader(value, where)
-    kind, model, unit = reader.text("type", ...), reader.text("model"), reader.text("id")
-    properties = reader.mapping("properties") or None
-    reader.finish("type, model, id, properties")
-    return HardwareDevice(type=kind, model=model, id=unit, properties=properties)
+    return Kind(parse, listed.types, check)
 
 
 def devices() -> Kind:
     """A list of hardware devices."""
-    return _items(_device, HardwareDevice, "a JSON list of objects with type, model, id, properties")
-
-
-def _artifact(value: object, where: str) -> InstalledArtifact:
-    reader = _Reader(value, where)
-    name, version, kind = reader.text("name", ...), reader.text("version", "unknown"), reader.text("type")
-    properties = reader.mapping("properties") or None
-    reader.finish("name, version, type, properties")
-    return InstalledArtifact(name=name, version=version, type=kind, properties=properties)
+    return _listed(_Device, HardwareDevice)
 
 
 def artifacts() -> Kind:
     """A list of installed artifacts: models, data sets, plug-ins."""
-    return _items(_artifact, InstalledArtifact, "a JSON list of objects with name, version, type, properties")
-
-
-def _named(value_ok: Callable[[Any], bool], allowed: str) -> Kind:
-    """A JSON object whose values all pass ``value_ok``."""
-
-    def check(value: Mapping[str, Any]) -> None:
-        wrong = [name for name, item in value.items() if not value_ok(item)]
-        if wrong:
-            raise ValueError(f"must be {allowed}; wrong: {', '.join(map(repr, wrong))}")
-
-    return Kind(lambda text: dict(_load(text, dict, allowed)), (Mapping,), check)
+    return _listed(_Artifact, InstalledArtifact)
 
 
 def costs() -> Kind:
     """Skill name → price."""
-
-    def price(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-    return _named(price, "a JSON object of skill names and non-negative numbers")
+    return _named(_Price, "a JSON object of skill names and non-negative numbers")
 
 
 def software() -> Kind:
     """Name → version."""
-    return _named(lambda value: isinstance(value, str), "a JSON object of names and version texts")
+    return _named(str, "a JSON object of names and version texts")
 
 
 def loose_json(text: str) -> Any:
     """Return the JSON value of ``text``, or the text itself if it is not JSON."""
     try:
-        return _strict_json(text)
+        return msgspec.json.decode(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _listed(shape: type[msgspec.Struct], item: type[Any]) -> Kind:
+    """A JSON list of objects of ``shape``, each of which becomes an ``item``."""
+    shapes: Any = GenericAlias(tuple, (shape, ...))
+    allowed = f"a JSON list of objects with {', '.join(shape.__struct_fields__)}"
+
+    def parse(text: str) -> tuple[Any, ...]:
+        objects = map(msgspec.structs.asdict, _decode(text, shapes, allowed))
+        return tuple(item(**{key: value for key, value in each.items() if value not in (None, {})}) for each in objects)
+
+    def check(value: tuple[Any, ...]) -> None:
+        if not all(isinstance(element, item) for element in value):
+            raise ValueError(f"must be a tuple of {item.__name__}")
+        try:
+            msgspec.convert(msgspec.to_builtins(value), shapes)
+        except (TypeError, ValueError) as error:  # a program's values, and what JSON has no form for
+            raise ValueError(f"must be {allowed}: {error}") from None
+
+    return Kind(parse, (tuple,), check)
+
+
+def _named(item: Any, allowed: str) -> Kind:
+    """A JSON object of names and values of type ``item``."""
+
+    def check(value: Mapping[str, Any]) -> None:
+        for name, each in value.items():
+            try:
+                msgspec.convert(each, item)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"must be {allowed}: {error} - at `$[{name!r}]`") from None
+
+    return Kind(lambda text: _decode(text, dict[str, Any], allowed), (Mapping,), check)
+
+
+def _decode(text: str, shape: type[_T], allowed: str) -> _T:
+    """Return the JSON value of ``text``. Raises ValueError that says what is ``allowed`` and where it is not so."""
+    try:
+        return msgspec.json.decode(text, type=shape)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"must be {allowed}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        reason = f" ({error})" if isinstance(error, msgspec.DecodeError) else ""
+        raise ValueError(f"must be {allowed}; this is not JSON{reason}") from None
+
+
+def _check_at(path: str, check: Callable[[str], object], value: str) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise ValueError(f"{error} - at `{path}`") from None

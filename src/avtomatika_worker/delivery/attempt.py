@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from avtomatika_worker.delivery.store import Store
+from avtomatika_worker.delivery.store import Store, size_of
+from avtomatika_worker.delivery.works import Fate, Works
 from avtomatika_worker.errors import (
     MalformedMessageError,
     RejectedError,
@@ -17,12 +17,13 @@ from avtomatika_worker.errors import (
     WorkerError,
 )
 from avtomatika_worker.execution.report import replace_refused, replace_unsendable
-from avtomatika_worker.link.clock import steady
+from avtomatika_worker.link.call_budgets import KindBudget
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.telemetry import OFF
 from avtomatika_worker.policy.backoff import Backoff
-from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.protocol.messages import Event, EventReply, TaskResult
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -37,15 +38,15 @@ class Delivery:
     Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
     is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
     answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
-    ``created`` is in Unix seconds, ``since`` in those of `steady`.
+    ``created`` is in Unix seconds, ``since`` in those of the steady clock.
     """
 
     link: Link
     message: TaskResult | Event
     backoff: Backoff
     lane: Hashable
-    created: float = field(default_factory=time.time)
-    since: float = field(default_factory=steady)
+    created: float
+    since: float
     next_delay: float = 0.0
     row: int | None = None
     size: int = 0
@@ -59,7 +60,12 @@ class Delivery:
     @property
     def age(self) -> float:
         """Seconds since it was made, whatever the machine's clock is set to meanwhile."""
-        return max(0.0, steady() - self.since)
+        return max(0.0, self.link.world.steady() - self.since)
+
+    @property
+    def budget(self) -> KindBudget:
+        """What the orchestrator takes of its kind: one kind's limit never holds the other back."""
+        return self.link.events if isinstance(self.message, Event) else self.link.results
 
     @property
     def name(self) -> str:
@@ -75,26 +81,29 @@ async def keep(delivery: Delivery, store: Store) -> None:
         delivery.row = await store.keep(delivery.link.url, delivery.message, delivery.created)
 
 
-async def attempt(delivery: Delivery, store: Store) -> float | None:
-    """Try once; return the seconds to wait before the next attempt, or None if there is to be none."""
+async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Fate:
+    """Try once; return the seconds to wait before the next attempt, or what becomes of it if there is to be none."""
+    link, message = delivery.link, delivery.message
     try:
-        await _send(delivery)
+        if not isinstance(message, Event):
+            return await _send_result(delivery, message, store, works)
+        _event_answered(delivery, await link.send_event(message))
     except UnsendableValueError as error:
-        return await _unsendable(delivery, store, error)
+        return await _unsendable(delivery, store, works, error)
     except RejectedError as error:
         if _is_replay(delivery, error):
             _count(delivery, "delivered")
             text = "%s counts as delivered to %s: it is refused as a replay, and an answer was lost before"
             _log.info(text, delivery.name, delivery.link.url, extra={"action": "event_replayed"})
-            return None
+            return Fate.SETTLED
         delivery.doubtful = delivery.doubtful or error.maybe_processed
         if error.retryable:
             return _failed(delivery, error)
-        return await _refused(delivery, store, error)
+        return await _refused(delivery, store, works, error)
     except (TransportError, MalformedMessageError) as error:
         delivery.doubtful, delivery.forbidden = True, 0
         return _failed(delivery, error)
-    return None
+    return Fate.SETTLED
 
 
 def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
@@ -117,44 +126,68 @@ def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
     return False
 
 
-async def _send(delivery: Delivery) -> None:
-    """Send it. Raises what `Link.send_result` raises."""
-    if isinstance(delivery.message, Event):
-        answer = await delivery.link.send_event(delivery.message)
-        if answer.accepted:
-            _count(delivery, "delivered")
-        else:
-            _refused_event(delivery, f"{answer.code}: {answer.message}")
-        return
-    reply = await delivery.link.send_result(delivery.message)
-    _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
-    delivery.link.telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
+def _event_answered(delivery: Delivery, answer: EventReply) -> None:
+    if answer.accepted:
+        _count(delivery, "delivered")
+    else:
+        _refused_event(delivery, f"{answer.code}: {answer.message}")
+
+
+async def _send_result(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Fate:
+    """Send a result under the newest id of its task, and under older ones when that is stale.
+
+    Raises what `Link.send_result` raises.
+    """
+    while True:
+        delivery.message = result = works.addressed(delivery, result)
+        reply = await delivery.link.send_result(result)
+        follows = await _when_stale(delivery, result, store, works) if reply.stale else Fate.SETTLED
+        if follows is not Fate.TRY_NEXT:
+            break
+    if reply.status == "accepted":
+        works.accepted(delivery, result)
+    telemetry = delivery.link.telemetry
+    if telemetry is not OFF:
+        _count(delivery, "ignored" if reply.status == "ignored" else "delivered")
+        telemetry.metrics.time(metrics.DELIVERY_DURATION, delivery.age, delivery.link.label)
     if reply.status == "ignored":
         reason = reply.reason or reply.message
-        _log.info("%s ignored by %s: %s", delivery.name, delivery.link.url, reason, extra={"action": "result_ignored"})
+        kept = "; it is kept, in case the task is handed out again" if follows is Fate.KEPT else ""
+        text, args = "%s ignored by %s: %s%s", (delivery.name, delivery.link.url, reason, kept)
+        _log.info(text, *args, extra={"action": "result_ignored"})
+    return follows
 
 
-async def _unsendable(delivery: Delivery, store: Store, error: UnsendableValueError) -> float | None:
+async def _when_stale(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Fate:
+    """Return what follows when a result is stale under the id that it has."""
+    if result.work is None:
+        return Fate.SETTLED
+    delivery.size = delivery.size or size_of(result)
+    await keep(delivery, store)  # before the main loop can take it up again
+    return works.refused(delivery, result, delivery.link.now())
+
+
+async def _unsendable(delivery: Delivery, store: Store, works: Works, error: UnsendableValueError) -> float | Fate:
     if isinstance(delivery.message, Event):
         _refused_event(delivery, f"it cannot be sent: {error}")
-        return None
+        return Fate.SETTLED
     _log.error("the %s cannot be sent: %s", delivery.name, error, extra={"action": "result_unsendable"})
     await _replace(delivery, store, replace_unsendable(delivery.message, error))
-    return await attempt(delivery, store)
+    return await attempt(delivery, store, works)
 
 
-async def _refused(delivery: Delivery, store: Store, error: RejectedError) -> float | None:
+async def _refused(delivery: Delivery, store: Store, works: Works, error: RejectedError) -> float | Fate:
     """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
     if isinstance(delivery.message, Event):
         _refused_event(delivery, str(error))
-        return None
+        return Fate.SETTLED
     _log.error("%s refused by %s: %s", delivery.name, delivery.link.url, error, extra={"action": "result_refused"})
     _count(delivery, "refused")
     replacement = replace_refused(delivery.message, error)
     if replacement is None:
-        return None
+        return Fate.SETTLED
     await _replace(delivery, store, replacement)
-    return await attempt(delivery, store)
+    return await attempt(delivery, store, works)
 
 
 async def _replace(delivery: Delivery, store: Store, message: TaskResult) -> None:
@@ -166,12 +199,12 @@ async def _replace(delivery: Delivery, store: Store, message: TaskResult) -> Non
 
 
 def _failed(delivery: Delivery, error: WorkerError) -> float:
-    delay = delay_after(delivery.backoff, error)
+    delay = delay_after(delivery.backoff, error, delivery.link.world)
     delivery.last_error = str(error)
     limited = isinstance(error, RejectedError) and error.rate_limited
     _count(delivery, "limited" if limited else "failed")
     if limited:
-        delivery.link.hold_results(delay)
+        delivery.budget.hold(delay)
     delivery.link.faults.log(
         _log,
         logging.WARNING,
@@ -190,8 +223,10 @@ def _failed(delivery: Delivery, error: WorkerError) -> float:
 def delivery_of(link: Link, message: TaskResult | Event) -> Delivery:
     """Return the delivery of a new message."""
     if isinstance(message, TaskResult):
-        return Delivery(link, message, Backoff(link.settings.calls), result_lane(link, message.task_id))
-    return Delivery(link, message, Backoff(link.settings.calls), events_lane(link, message.origin_task_id or ""))
+        lane = result_lane(link, message.task_id)
+    else:
+        lane = events_lane(link, message.origin_task_id or "")
+    return Delivery(link, message, Backoff(link.settings.calls), lane, link.world.wall(), link.world.steady())
 
 
 def result_lane(link: Link, task_id: str) -> Hashable:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+import contextvars
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.delivery.attempt import delivery_of
@@ -19,12 +20,26 @@ LATE: Final = 20
 """First attempts that one orchestrator may leave unanswered for longer than that; what follows waits in the outbox."""
 
 
+@dataclass(slots=True, eq=False)
+class _Handing:
+    """A result that is being delivered. ``free`` is called at ``due``, in the loop's time; then it is ``late``."""
+
+    link: Link
+    free: Callable[[], None] | None
+    due: float
+    late: bool = False
+
+
 class Handover:
-    """Hands results to the outbox. Runs on the main loop."""
+    """Hands results to the outbox. Made and run on the main loop."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._late: Counter[Link] = Counter()
+        self._loop = asyncio.get_running_loop()
+        self._late: dict[Link, int] = {}
+        self._in_time: dict[_Handing, None] = {}  # the oldest first
+        self._timer: asyncio.TimerHandle | None = None  # one for all: hardly any is late
+        self._context = contextvars.Context()  # that of a task would be kept alive, and all it refers to
 
     async def deliver(
         self,
@@ -32,33 +47,53 @@ class Handover:
         result: TaskResult,
         *,
         free: Callable[[], None] | None,
-        before: Callable[[], Awaitable[None]] | None = None,
+        before: Callable[[], Awaitable[None] | None] | None = None,
+        older_ids: Sequence[str] = (),
     ) -> None:
-        """Await ``before``, and deliver a result, or leave it to the outbox; with ``always`` it is on disk before both.
+        """Await what ``before`` returns, and deliver a result, or leave it to the outbox.
 
-        ``free`` is called when that takes longer than `HELD`. Cancelled, the outbox has the result.
+        With ``always`` it is on disk before both. ``free`` is called when that takes longer than `HELD`. Cancelled, the
+        outbox has the result. ``older_ids`` are those that its task had before.
         """
-        late = False
-
-        def take_longer() -> None:
-            nonlocal late
-            late = True
-            self._late[link] += 1
-            if free is not None:
-                free()
-
         delivery = delivery_of(link, result)
-        timer = asyncio.get_running_loop().call_later(HELD, take_longer)
+        self._outbox.works.enter(delivery, older_ids)
+        handing = self._begin(link, free)
         try:
             try:
-                await self._outbox.secure(delivery)
-                if before is not None:
-                    await before()
+                if self._outbox.store_first:
+                    await self._outbox.secure(delivery)
+                if before is not None and (waiting := before()) is not None:
+                    await waiting
             except BaseException:
                 self._outbox.set_aside(delivery)
                 raise
-            await self._outbox.deliver(delivery, at_once=self._late[link] - late < LATE)
+            await self._outbox.deliver(delivery, at_once=self._late.get(link, 0) - handing.late < LATE)
         finally:
-            timer.cancel()
-            if late:
+            if handing.late:
                 self._late[link] -= 1
+            else:
+                del self._in_time[handing]
+
+    def _begin(self, link: Link, free: Callable[[], None] | None) -> _Handing:
+        handing = _Handing(link, free, self._loop.time() + HELD)
+        self._in_time[handing] = None
+        if self._timer is None:
+            self._look_at(handing.due)
+        return handing
+
+    def _look_at(self, due: float) -> None:
+        self._timer = self._loop.call_at(due, self._look, context=self._context)
+
+    def _look(self) -> None:
+        """Free the slots of what takes longer, and look again when the next may do so."""
+        self._timer = None
+        now = self._loop.time()
+        for handing in tuple(self._in_time):
+            if handing.due > now:
+                self._look_at(handing.due)
+                return
+            del self._in_time[handing]
+            handing.late = True
+            self._late[handing.link] = self._late.get(handing.link, 0) + 1
+            if handing.free is not None:
+                handing.free()

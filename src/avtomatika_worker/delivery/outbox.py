@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +18,12 @@ from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery, attempt, delivery_of, events_lane, keep, result_lane
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Message
 from avtomatika_worker.delivery.store import Store, decode, encode, size_of
+from avtomatika_worker.delivery.works import Fate, Works
 from avtomatika_worker.errors import StoreError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -72,7 +72,8 @@ class Outbox:
     others.
     """
 
-    def __init__(self, store: Store, *, max_age: float, store_first: bool = False) -> None:
+    def __init__(self, store: Store, *, max_age: float, store_first: bool = False, world: World = REAL) -> None:
+        self._world = world
         self._keeper = store
         self._max_age = max_age
         self.store_first: Final = store_first
@@ -82,6 +83,7 @@ class Outbox:
         self._new_lanes: list[Hashable] = []
         self._backlogs: Mapping[Link, Backlog] = {}  # replaced, never changed: it is read without the lock
         self._turns: dict[Link, asyncio.Semaphore] = {}
+        self.works: Works = Works(max_age, store.forget)
         self._closed = False
         self._on_its_way: set[Delivery] = set()
         self._ending = threading.Lock()
@@ -176,7 +178,7 @@ class Outbox:
             left = [*waiting, *(each for each in self._on_its_way if each not in waiting)]
         with self._ending:  # both the loop and the last resort may come here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
-            until = time.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
+            until = self._world.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
             on_disk = bool(rest) and self._keeper.check()
             for delivery in left:
                 if delivery.discarded:
@@ -211,21 +213,22 @@ class Outbox:
 
     async def events_settled(self, link: Link, task_id: str, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all events of a task are delivered; return whether they are."""
-        return await self._until(lambda: not self._waits(events_lane(link, task_id)), timeout)
+        return await self._until(lambda: not self.events_wait(link, task_id), timeout)
 
     async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        until = time.monotonic() + timeout
+        until = self._world.monotonic() + timeout
         seen = self._inbox.version
         while not condition():
-            left = until - time.monotonic()
+            left = until - self._world.monotonic()
             if left <= 0:
                 return False
             seen = await self._inbox.changed(seen, left)
         return True
 
-    def _waits(self, lane: Hashable) -> bool:
+    def events_wait(self, link: Link, task_id: str) -> bool:
+        """Whether events of a task wait for another attempt: none can go out before them."""
         with self._lock:
-            return lane in self._lanes
+            return events_lane(link, task_id) in self._lanes
 
     # ------------------------------------------------------------------------------------------------ first attempts
 
@@ -239,34 +242,13 @@ class Outbox:
 
         Without ``at_once`` no attempt is made here.
         """
-        await self._first(delivery, at_once=at_once)
-
-    async def deliver_event(self, delivery: Delivery, stored: asyncio.Task[None] | None) -> None:
-        """Deliver an event once it is ``stored``, or take it over; those of a task stay in order. On the main loop."""
-        try:
-            if stored is not None:
-                await stored
-        except BaseException:
-            self.set_aside(delivery)
-            raise
-        await self._first(delivery)
-
-    def take_over(self, link: Link, message: TaskResult | Event) -> None:
-        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
-        self.set_aside(delivery_of(link, message))
-
-    def set_aside(self, delivery: Delivery) -> None:
-        """Take a delivery over without an attempt, as `take_over`."""
-        self._wait_in_lane(delivery)
-
-    async def _first(self, delivery: Delivery, *, at_once: bool = True) -> None:
         with self._lock:
             self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
-                delay = await attempt(delivery, self._keeper)
-                if delay is None:
-                    self._keeper.forget(delivery.row)
+                delay = await attempt(delivery, self._keeper, self.works)
+                if isinstance(delay, Fate):
+                    self._end(delivery, delay)
                     return
                 delivery.next_delay = delay
             await keep(delivery, self._keeper)
@@ -278,8 +260,33 @@ class Outbox:
             with self._lock:
                 self._on_its_way.discard(delivery)
 
+    async def deliver_event(self, delivery: Delivery, stored: asyncio.Task[None] | None) -> None:
+        """Deliver an event once it is ``stored``, or take it over; those of a task stay in order. On the main loop."""
+        try:
+            if stored is not None:
+                await stored
+        except BaseException:
+            self.set_aside(delivery)
+            raise
+        await self.deliver(delivery)
+
+    def take_over(self, link: Link, message: TaskResult | Event) -> None:
+        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
+        self.set_aside(delivery_of(link, message))
+
+    def set_aside(self, delivery: Delivery) -> None:
+        """Take a delivery over without an attempt, as `take_over`."""
+        self._wait_in_lane(delivery)
+
+    def _end(self, delivery: Delivery, fate: Fate) -> None:
+        """Forget a delivery that is settled."""
+        if fate is Fate.SETTLED:
+            self.works.leave(delivery)
+            if delivery.row is not None:
+                self._keeper.forget(delivery.row)
+
     def _must_wait(self, delivery: Delivery) -> bool:
-        if self._closed or delivery.link.results_held_for() > 0:
+        if self._closed or delivery.budget.held_for() > 0:
             return True
         if not self._backlogs:
             return False
@@ -316,8 +323,9 @@ class Outbox:
         delivery.size = len(stored.body)
         # The clock may have been set since; what it says is believed as far as that loses nothing at once.
         oldest = self._max_age - min(self._max_age, RESTORED_FOR)
-        delivery.since -= min(max(0.0, time.time() - stored.created), oldest)
-        delivery.doubtful = time.time() - stored.created < _NONCE_LIFE
+        delivery.since -= min(max(0.0, self._world.wall() - stored.created), oldest)
+        delivery.doubtful = self._world.wall() - stored.created < _NONCE_LIFE
+        self.works.enter(delivery)
         self._wait_in_lane(delivery)
         return True
 
@@ -332,44 +340,45 @@ class Outbox:
         with self._lock:
             waiting = self._lanes[lane]
         while True:
-            await self._retry(waiting[0])
+            fate = await self._retry(waiting[0])
             with self._lock:
                 done = waiting.popleft()
                 self._count(done, -1)
                 if not waiting:
                     del self._lanes[lane]
-            self._keeper.forget(done.row)
+            self._end(done, fate)
             self._inbox.touch()
             if not waiting:
                 return
 
-    async def _retry(self, delivery: Delivery) -> None:
-        """Try until the delivery is settled."""
+    async def _retry(self, delivery: Delivery) -> Fate:
+        """Try until the delivery is settled, or kept."""
         link = delivery.link
         if delivery.restored and isinstance(delivery.message, TaskResult):  # its events left in order before it
             await link.known.wait(timeout=self._max_age)
             await self.events_settled(link, delivery.message.task_id, FLUSH_TIMEOUT)
-        delay: float | None = delivery.next_delay
-        while delay is not None and not delivery.discarded:
+        delay: float | Fate = delivery.next_delay
+        while not isinstance(delay, Fate) and not delivery.discarded:
             # Only then the dialect is known, and the orchestrator knows the worker.
             await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
-            await self._pause(link, delay)
+            await self._pause(delivery, delay)
             await keep(delivery, self._keeper)
             async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
-                held = link.results_held_for()
-                delay = held or await attempt(delivery, self._keeper)
-            if delay is not None and delivery.age > self._max_age:
+                held = delivery.budget.held_for()
+                delay = held or await attempt(delivery, self._keeper, self.works)
+            if not isinstance(delay, Fate) and delivery.age > self._max_age:
                 self._give_up(delivery)
-                return
+                break
+        return delay if isinstance(delay, Fate) else Fate.SETTLED
 
-    @staticmethod
-    async def _pause(link: Link, delay: float) -> None:
+    async def _pause(self, delivery: Delivery, delay: float) -> None:
         """Wait, but only a moment when contact is back meanwhile."""
+        link = delivery.link
         seen = link.contacts.version
-        until = time.monotonic() + delay
+        until = self._world.monotonic() + delay
         if await link.contacts.changed(seen, delay) != seen:
-            await asyncio.sleep(min(random.random(), max(0.0, until - time.monotonic())))
-        await asyncio.sleep(link.results_held_for())
+            await asyncio.sleep(min(self._world.random.random(), max(0.0, until - self._world.monotonic())))
+        await asyncio.sleep(delivery.budget.held_for())
 
     def _give_up(self, delivery: Delivery) -> None:
         self.expired += 1

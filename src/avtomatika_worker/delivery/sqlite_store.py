@@ -1,6 +1,6 @@
 """Keeps undelivered messages on disk: one SQLite file for each worker id, owned by one process at a time.
 
-One thread does all writing and puts all waiting writes into one transaction: no event loop waits for a disk.
+A single thread does all writing and combines pending writes into one transaction: no event loop waits for a disk.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ CREATE TABLE waiting (
 """
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY: Final = 0xFF
-"""The bits of an extended error code of SQLite's that are the code it is a kind of."""
+"""The bits of SQLite's extended error codes that hold the primary code."""
 _LOCK_TIMEOUT: Final = 2.0
-"""Seconds that the process before may take to let go of the file."""
+"""Seconds for which the former process may still hold the file."""
 _BATCH: Final = 500
-"""Writes that share a transaction at most."""
+"""The most writes in one transaction."""
 
 
 class Kind(enum.StrEnum):
@@ -52,7 +52,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that waits for its orchestrator; ``body`` is its encoded form, ``created`` in Unix seconds."""
+    """A message for an orchestrator. ``body`` is its encoded form, ``created`` is in Unix seconds."""
 
     url: str
     kind: Kind
@@ -73,7 +73,7 @@ class _Forget:
 
 
 WRITE_TIMEOUT: Final = 5.0
-"""Seconds that the disk has for what is written at the very end."""
+"""Seconds for the last writes of a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,14 @@ _COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, de
 ]
 _OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _LOOK_EVERY: Final = 5.0
-"""Seconds between two looks at whether the file is still there, while nothing is written."""
+"""Seconds between two checks that the file still exists, while nothing is written."""
 
 
 class SqliteStore:
-    """The messages of one worker id. Calls may come from any thread; none waits for the disk but `open` and `close`."""
+    """The messages of one worker id, for any thread. Only `open`, `check` and `close` wait for the disk."""
 
     def __init__(self, directory: Path, worker_id: str, *, temporary: bool = False) -> None:
-        """``temporary``: no later process will use this id, so an empty file is removed in the end."""
+        """``temporary``: no later process will use this id, so `close` removes the file if it is empty."""
         self.path: Path = directory / f"outbox-{worker_id}.sqlite3"
         self._worker_id = worker_id
         self._temporary = temporary
@@ -110,10 +110,11 @@ class SqliteStore:
         self._hangs = False
 
     def open(self) -> list[tuple[int, Message]]:
-        """Take the file, made with mode 0600 if need be, and return what waits in it, each with its row.
+        """Open and lock the file, creating it with mode 0600 if necessary, and return its messages with their rows.
 
-        What SQLite cannot read, what is no store of ours, or not this user's alone, is set aside, loudly. Raises
-        `ConfigError` when another process has it, and `StoreError` when the directory cannot be used.
+        A file that SQLite cannot read, that is not one of our stores or that others may access is set aside, with an
+        error in the log. Raises `ConfigError` if another process has the file, `StoreError` if the directory cannot be
+        used.
         """
         try:
             self._connection = self._open_or_replace()
@@ -125,19 +126,19 @@ class SqliteStore:
         return self._waiting(self._connection)
 
     def put(self, message: Message) -> Future[int]:
-        """Store a message; the future holds its row once it is safe, or a `StoreError`."""
+        """Store a message. The future yields its row once it is safely stored, or raises `StoreError`."""
         done: Future[int] = Future()
         self._writes.put(_Put(message, done))
         return done
 
     def forget(self, row: int) -> None:
-        """Remove a message that needs no storing any more."""
+        """Remove a message that no longer needs to be stored."""
         self._writes.put(_Forget(row))
 
     def check(self) -> bool:
-        """Return whether what was stored is on disk now; a file that has disappeared is written again if possible.
+        """Return whether everything stored is on disk. A file that has disappeared is written again if possible.
 
-        A disk that does not answer within `WRITE_TIMEOUT` has what it has taken.
+        If the disk does not answer within `WRITE_TIMEOUT`, what it has accepted counts as stored.
         """
         if self._connection is None:
             return False
@@ -148,18 +149,18 @@ class SqliteStore:
             return True
 
     def probe(self) -> Future[bool]:
-        """Return what `check` does, as a future: it is done when all that was asked before is."""
+        """Return the result of `check` as a future. It is done after all earlier writes."""
         done: Future[bool] = Future()
         self._writes.put(_Check(done))
         return done
 
     def close(self) -> None:
-        """Write what waits to be written, and let go of the file."""
+        """Complete pending writes and release the file."""
         if self._connection is None:
             return
         self._writes.put(None)
         self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)
-        if self._thread.is_alive():  # the disk does not answer; what it has taken, it has
+        if self._thread.is_alive():  # the disk does not answer; nothing more can be done
             return
         with contextlib.suppress(sqlite3.Error):
             empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
@@ -170,7 +171,7 @@ class SqliteStore:
     # ------------------------------------------------------------------------------------------------ opening
 
     def _open_or_replace(self) -> sqlite3.Connection:
-        """Connect; what cannot be a store is set aside first. Raises OSError, `ConfigError` and `StoreError`."""
+        """Connect, after setting aside a file that is no store. Raises OSError, `ConfigError` and `StoreError`."""
         try:
             check_files(self.path)
             return self._connect()
@@ -191,11 +192,11 @@ class SqliteStore:
         private_directory(self.path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            self.path.chmod(0o600)  # whatever umask a skill has set
+            self.path.chmod(0o600)  # regardless of the umask, which skills may set
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         connection.text_factory = _text
         try:
-            # The lock is held until the file is closed, or the process has died: however that comes about.
+            # The lock is held until the file is closed or the process has died, for whatever reason.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
@@ -224,7 +225,7 @@ class SqliteStore:
             raise UnusableFileError(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
 
     def _found(self) -> tuple[int, int] | None:
-        """Return which file is at the store's place."""
+        """Return the identity of the file at the store's path, or None."""
         try:
             status = self.path.lstat()
         except OSError:
@@ -232,9 +233,9 @@ class SqliteStore:
         return status.st_dev, status.st_ino
 
     def _make_again(self) -> None:
-        """Write all that is stored to a new file when the old one has disappeared. Raises OSError and `StoreError`.
+        """Copy everything to a new file if the old one has disappeared. Raises OSError and `StoreError`.
 
-        The old one is open still: that is where the messages are.
+        The old file is still open, so the messages can be read from it.
         """
         old = self._connection
         if old is None or (self._identity is not None and self._found() == self._identity):
@@ -246,7 +247,7 @@ class SqliteStore:
             new.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?)", rows)
             new.execute("COMMIT")
         except BaseException:
-            new.close()  # it has the lock: the next try could not take it
+            new.close()  # it holds the lock, which the next attempt needs
             raise
         self._connection, self._identity = new, self._found()
         old.close()
@@ -289,7 +290,7 @@ class SqliteStore:
     # ------------------------------------------------------------------------------------------------ writing
 
     def _write_all(self) -> None:
-        """Write until asked to end; the only place that touches the file after `open`."""
+        """Write until asked to stop. Nothing else uses the file after `open`."""
         while True:
             try:
                 batch = [self._writes.get(timeout=_LOOK_EVERY)]
@@ -299,7 +300,7 @@ class SqliteStore:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _BATCH:
                     batch.append(self._writes.get_nowait())
-            # A put that was cancelled meanwhile is not done; from here on it cannot be cancelled any more.
+            # Puts that were cancelled meanwhile are skipped; the others can no longer be cancelled.
             writes = [
                 each
                 for each in batch
@@ -314,7 +315,7 @@ class SqliteStore:
                 return
 
     def _look(self) -> bool:
-        """Return whether the file is there, or was made again just now."""
+        """Return whether the file exists, or could be written again just now."""
         try:
             self._make_again()
         except (OSError, sqlite3.Error, StoreError, ConfigError):
@@ -354,7 +355,7 @@ class SqliteStore:
 
 
 def _text(written: bytes) -> str:
-    """Read a text of the file: what is none must not keep the rest from being read."""
+    """Decode a text. Invalid bytes must not make the rest unreadable."""
     return written.decode("utf-8", "replace")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Final
@@ -15,6 +14,7 @@ import msgspec
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Kind, Message, SqliteStore
 from avtomatika_worker.errors import ConfigError, StoreError
 from avtomatika_worker.protocol.messages import Event, TaskResult
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
@@ -30,7 +30,8 @@ class Store:
     Used from both loops.
     """
 
-    def __init__(self, store: SqliteStore | None) -> None:
+    def __init__(self, store: SqliteStore | None, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
         self._store = store
         self._hangs = False
         self._lock = threading.Lock()
@@ -102,7 +103,7 @@ class Store:
         if self._store is None:
             return [False] * len(messages)
         puts = [self._store.put(each) for each in messages]
-        return [_is_stored(put, until) for put in puts]
+        return [_is_stored(put, until - self._monotonic()) for put in puts]
 
     def forget(self, row: int | None) -> None:
         """Remove a message that is settled."""
@@ -138,7 +139,7 @@ class Store:
             self._store.close()
 
     def _failed(self, error: StoreError) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         with self._lock:
             if self._failing_since is None:
                 self._failing_since = now
@@ -155,13 +156,13 @@ class Store:
         with self._lock:
             since, self._failing_since = self._failing_since, None
         if since is not None:
-            seconds = time.monotonic() - since
+            seconds = self._monotonic() - since
             _log.warning("results are kept on disk again after %.0f s", seconds, extra={"action": "store_recovered"})
 
 
-def _is_stored(put: Future[int], until: float) -> bool:
+def _is_stored(put: Future[int], timeout: float) -> bool:
     try:
-        put.result(max(0.0, until - time.monotonic()))
+        put.result(max(0.0, timeout))
     except (StoreError, TimeoutError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""Checks a store's files before SQLite opens them: foreign files, and logs that would be lost, are set aside."""
+"""Checks a store's files before SQLite opens them. Foreign files, and logs that SQLite would drop, are set aside."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _WAL_HEAD: Final = 32
 
 
 class UnusableFileError(Exception):
-    """What is at the store's place is not a store of ours."""
+    """The file at the store's path is not one of our stores."""
 
 
 def check_files(path: Path) -> None:
-    """Look at the files of the store at ``path``, and make them private.
+    """Check the files of the store at ``path``, and make them private.
 
-    Raises `UnusableFileError` for what somebody else may have made. A log alone that is none is set aside here.
+    Raises `UnusableFileError` for files that somebody else may have made. If only the log is invalid, it is set aside.
     """
     for each in (Path(f"{path}{suffix}") for suffix in _SUFFIXES):
         try:
@@ -50,7 +50,7 @@ def check_files(path: Path) -> None:
 
 
 def _check_log(path: Path) -> None:
-    """Set a write-ahead log aside that SQLite would drop without a word, with the results that may be in it."""
+    """Set aside a write-ahead log that SQLite would drop silently, with the results that may be in it."""
     log = Path(f"{path}{_WAL}")
     if not _size_of(log):
         return
@@ -78,7 +78,7 @@ def set_aside(path: Path, error: Exception, suffixes: Sequence[str] = _SUFFIXES)
 
 
 def _is_log(path: Path) -> bool:
-    """Whether a file begins as a write-ahead log does, or is too short for one: then nothing is in it."""
+    """Return whether a file starts like a write-ahead log, or is too short to hold anything."""
     with path.open("rb") as file:
         head = file.read(_WAL_HEAD)
     return len(head) < _WAL_HEAD or head[:4] in _WAL_MAGIC

@@ -72,7 +72,7 @@ def measure(text: str, top: int = 10) -> WordStats:
     text = unicodedata.normalize("NFC", text)
     found = list(words(text))
     counts = Counter(map(_key, found))
-    telling = Counter({word: count for word, count in counts.items() if _is_telling(word)})
+    significant = Counter({word: count for word, count in counts.items() if _is_significant(word)})
     shown = {_key(word): word.lower() for word in reversed(found)}  # the first spelling wins: ß stays ß
     all_sentences = list(sentences(text))
     longest = max(all_sentences, key=_length, default="")
@@ -81,7 +81,7 @@ def measure(text: str, top: int = 10) -> WordStats:
         words=len(found),
         unique_words=len(counts),
         sentences=len(all_sentences),
-        top_words=[WordCount(shown[word], count) for word, count in telling.most_common(top)],
+        top_words=[WordCount(shown[word], count) for word, count in significant.most_common(top)],
         longest_sentence=longest,
         longest_sentence_words=_length(longest),
         reading_seconds=round(len(found) * 60 / WORDS_PER_MINUTE),
@@ -144,7 +144,7 @@ def _key(word: str) -> str:
     return word.translate(_ONE_SPELLING).casefold()
 
 
-def _is_telling(word: str) -> bool:
+def _is_significant(word: str) -> bool:
     return word not in STOP_WORDS and not word.isdecimal() and len(word) > 1
 
 

@@ -13,7 +13,13 @@ from __future__ import annotations
 from avtomatika_worker.devserver.changes import Change, Subscription
 from avtomatika_worker.devserver.console import Console, FileRoom, TaskLogs
 from avtomatika_worker.devserver.faults import Fault
-from avtomatika_worker.devserver.server import DEFAULT_RATE_LIMITS, EmbeddedOrchestrator
+from avtomatika_worker.devserver.orchestrator_settings import (
+    DEFAULT_RATE_LIMITS,
+    PRODUCTION_LIKE,
+    OrchestratorOptions,
+    OrchestratorSettings,
+)
+from avtomatika_worker.devserver.server import EmbeddedOrchestrator
 from avtomatika_worker.devserver.snapshots import (
     JobRecord,
     JobState,
@@ -26,6 +32,7 @@ from avtomatika_worker.devserver.snapshots import (
 
 __all__ = [
     "DEFAULT_RATE_LIMITS",
+    "PRODUCTION_LIKE",
     "Change",
     "Console",
     "EmbeddedOrchestrator",
@@ -33,6 +40,8 @@ __all__ = [
     "FileRoom",
     "JobRecord",
     "JobState",
+    "OrchestratorOptions",
+    "OrchestratorSettings",
     "Problem",
     "Progress",
     "ReceivedResult",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
-import math
 import socket
 import struct
 from collections.abc import Callable
@@ -48,10 +47,7 @@ class Answers:
 
     def refused(self, refusal: Refusal) -> web.Response:
         """Answer with a refusal."""
-        response = self._json(refusal.status, orjson.dumps({"error": refusal.text}))
-        if refusal.retry_after is not None and self._release.retry_after:
-            response.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
-        return response
+        return self._json(refusal.status, orjson.dumps({"error": refusal.text}))
 
     def _json(self, status: int, body: bytes) -> web.Response:
         response = web.Response(status=status, body=body, content_type="application/json", headers=self.headers())

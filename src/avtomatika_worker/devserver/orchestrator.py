@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.contracts import Contracts
 from avtomatika_worker.devserver.jobs import JobBook, NewJob
+from avtomatika_worker.devserver.orchestrator_settings import OrchestratorSettings
 from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Problem, Progress, ReceivedResult, WorkerRecord
 from avtomatika_worker.errors import ContractViolationError
@@ -29,6 +29,7 @@ _NOT_RETRIED: Final = {
     "INTEGRITY_MISMATCH_ERROR": JobState.FAILED,
 }
 _DEADLINE: Final = {"code": "TIMEOUT_ERROR", "message": "the deadline passed"}
+_TASK_TIMEOUT: Final = {"code": "TIMEOUT_ERROR", "message": "no result came within the orchestrator's task timeout"}
 _PROBLEMS_KEPT: Final = 1000
 _RESULTS_KEPT: Final = 100
 
@@ -37,28 +38,17 @@ class ResultMetadataError(Exception):
     """Result metadata for a task that had none: orchestrators fail permanently with 500 (RXON.md, Behaviour 6)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The orchestrator's time limits, in seconds."""
-
-    lease: float = 60.0
-    task_timeout: float = 300.0
-    max_attempts: int = 3
-    retry_delay: float = 0.0
-    history: int = 1000
-
-
 class Orchestrator:
     """The whole state, and the effect of each message on it."""
 
-    def __init__(self, release: Release, rules: Rules, clock: Callable[[], float], hub: Hub) -> None:
+    def __init__(self, release: Release, settings: OrchestratorSettings, clock: Callable[[], float], hub: Hub) -> None:
         self._release = release
-        self._rules = rules
+        self._settings = settings
         self._clock = clock
         self._hub = hub
         self._registrations: Counter[str] = Counter()
         self.contracts: Contracts = Contracts()
-        self.book: JobBook = JobBook(release, hub, history=rules.history)
+        self.book: JobBook = JobBook(release, hub, history=settings.history)
         self.workers: dict[str, WorkerRecord] = {}
         self.problems: deque[Problem] = deque(maxlen=_PROBLEMS_KEPT)
         self.when_ready: Callable[[str | None], None] = lambda _worker_id: None
@@ -203,6 +193,8 @@ class Orchestrator:
         job = self.book.next_for(worker_id, wanted)
         if job is not None:
             self.book.hand_out(job, worker_id, now)
+            if self._settings.reassign_running:
+                self.book.look_at(job, now + self._settings.task_timeout)
         return job
 
     def cancel(self, job_id: str) -> JobRecord | None:
@@ -234,15 +226,24 @@ class Orchestrator:
     def _why_ignored(self, job: JobRecord | None, message: dict[str, Any]) -> str | None:
         if job is None:
             return "job_not_found"
-        ours = message["task_id"] == job.task_id and message["worker_id"] == job.worker_id
+        current = message["task_id"] == job.task_id
+        ours = current and message["worker_id"] == job.worker_id
         if job.state is JobState.CANCELLED:
             confirms = ours and message.get("status") == "cancelled" and not job.cancel_confirmed
             return None if confirms else "job_cancelled"
+        if job.error is _DEADLINE:
+            return "deadline_exceeded"
+        if not current:
+            return "stale_task"
         if job.state.final:
-            return "deadline_exceeded" if job.error is _DEADLINE else "job_already_terminated"
-        if message["task_id"] != job.task_id or job.state is not JobState.RUNNING:
+            return "job_already_terminated"
+        if job.state is JobState.QUEUED and not self._still_counts(job):
             return "stale_task"
         return None if ours else "worker_mismatch"
+
+    def _still_counts(self, job: JobRecord) -> bool:
+        """Whether a late result counts before the next attempt: where that keeps the task's id."""
+        return self._release.job_id_is_task_id and job.error is _TASK_TIMEOUT
 
     def _accept(self, job: JobRecord, message: dict[str, Any], now: float) -> None:
         """Apply an accepted result."""
@@ -281,13 +282,16 @@ class Orchestrator:
         if not error:
             self.problem("result", job.worker_id, 200, f"skill {job.skill}: a failure without an error")
         job.error = error or {"code": "TRANSIENT_ERROR", "message": ""}
+        self._retry(job, _NOT_RETRIED.get(str(job.error.get("code"))), self._settings.retry_delay, now)
+
+    def _retry(self, job: JobRecord, final: JobState | None, delay: float, now: float) -> None:
+        """Queue a job again after a failed attempt, or end it: in ``final``, or when its attempts are used up."""
         job.failures += 1
-        state = _NOT_RETRIED.get(str(job.error.get("code")))
-        if state is None and job.failures < self._rules.max_attempts:
-            self.book.put_back(job, now, self._rules.retry_delay)
+        if final is None and job.failures < self._settings.max_attempts:
+            self.book.put_back(job, now, delay)
             self.when_ready(None)
         else:
-            self.book.end(job, state or JobState.QUARANTINED, now)
+            self.book.end(job, final or JobState.QUARANTINED, now)
 
     def event(self, message: dict[str, Any]) -> Literal["event_accepted", "job_not_found", "contract_violation_error"]:
         """Accept an event; it belongs to a job, or only to its worker."""
@@ -300,7 +304,7 @@ class Orchestrator:
             return "contract_violation_error"
         now = self._clock()
         if job is not None:
-            job.add_event(message)
+            job.add_event(message, now)
             if message["event_type"] == PROGRESS_EVENT and job.state is JobState.RUNNING:
                 self._progressed(job, as_object(message.get("payload")), now)
                 return "event_accepted"
@@ -331,7 +335,7 @@ class Orchestrator:
         now = self._clock()
         self._run_due(now)
         for worker in list(self.workers.values()):
-            if worker.last_seen + self._rules.lease <= now:
+            if worker.last_seen + self._settings.lease <= now:
                 self._lose(worker.worker_id)
                 for job in list(self.book.running.get(worker.worker_id, {}).values()):
                     self.book.put_back(job, now)
@@ -348,13 +352,20 @@ class Orchestrator:
                 self.book.end(job, JobState.FAILED, now)
             elif job.state is JobState.QUEUED:
                 self.book.resume(job)
+            elif self._settings.reassign_running and self._out_of_time(job, now):
+                job.error = _TASK_TIMEOUT
+                self._retry(job, None, 0.0, now)
+
+    def _out_of_time(self, job: JobRecord, now: float) -> bool:
+        """Whether the current attempt has had its time."""
+        return (job.handed_out_at or 0.0) + self._settings.task_timeout <= now
 
     def _recover(self, worker_id: str, jobs: dict[str, JobRecord], now: float) -> None:
         """Queue again the tasks that a worker was given but does not work on."""
         worker = self.workers.get(worker_id)
         listed = set(as_texts(((worker and worker.last_heartbeat) or {}).get("current_tasks")))
         for job in list(jobs.values()):
-            if (job.handed_out_at or 0.0) + self._rules.task_timeout > now:
+            if not self._out_of_time(job, now):
                 break  # the others were handed out later
             if listed.isdisjoint({job.job_id, job.task_id}):
                 self.book.put_back(job, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from avtomatika_worker.devserver.changes import Hub
@@ -25,6 +25,7 @@ class Polls:
         self._orchestrator = orchestrator
         self._hub = hub
         self._waiting: dict[str, deque[_Poll]] = {}
+        self._serving = self._serve_again = False
         orchestrator.when_ready = self._serve
 
     async def next_task(self, worker_id: str, skills: Collection[str] | None, timeout: float) -> JobRecord | None:
@@ -59,7 +60,19 @@ class Polls:
     def _serve(self, worker_id: str | None) -> None:
         if not self._waiting:
             return
-        turn = list(self._waiting) if worker_id is None else [worker_id]
+        if self._serving:  # looking for a job has made others ready: they are for the polls after this one
+            self._serve_again = True
+            return
+        self._serving = True
+        try:
+            self._serve_each(list(self._waiting) if worker_id is None else [worker_id])
+            while self._serve_again:
+                self._serve_again = False
+                self._serve_each(list(self._waiting))
+        finally:
+            self._serving = self._serve_again = False
+
+    def _serve_each(self, turn: Sequence[str]) -> None:
         for candidate in turn:
             self._serve_worker(candidate)
 

@@ -22,8 +22,8 @@ class Release:
     """Tasks are written with nulls (up to 1.0b9); later ones are canonical."""
     float_timestamps: bool
     """Tasks carry a float ``timestamp`` (1.0b10 … 1.0b16)."""
-    retry_after: bool
-    """429 comes with ``Retry-After`` (1.0b11+)."""
+    limits_first: bool
+    """Rate limits precede all checks and count an address's calls; later, a worker's calls that can be read."""
     unknown_ids_are_stale: bool
     """An id in ``current_tasks`` that is not a job's is ordered cancelled (1.0b7 … 1.0b11)."""
     tokens_without_mtls: bool
@@ -45,7 +45,7 @@ def release(version: str) -> Release:
         empty_containers_needed=number <= 9,
         tasks_keep_nulls=number <= 9,
         float_timestamps=10 <= number <= 16,
-        retry_after=number >= 11,
+        limits_first=number <= 10,
         unknown_ids_are_stale=number <= 11,
         tokens_without_mtls=number > 7,
         steps=number >= 17,

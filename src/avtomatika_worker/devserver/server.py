@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from aiohttp import web
 
@@ -21,101 +20,58 @@ from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.listening import listening_socket, stop_accepting
-from avtomatika_worker.devserver.orchestrator import Orchestrator, Rules
+from avtomatika_worker.devserver.orchestrator import Orchestrator
+from avtomatika_worker.devserver.orchestrator_settings import OrchestratorOptions, OrchestratorSettings
 from avtomatika_worker.devserver.page_guard import Guard
-from avtomatika_worker.devserver.releases import Release, release
+from avtomatika_worker.devserver.releases import release
 from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
-from avtomatika_worker.devserver.verification import RateLimiter, TokenDesk, Verifier
-from avtomatika_worker.devserver.worker_api import WorkerApi, WorkerApiOptions
-from avtomatika_worker.protocol.dialects import NEWEST
+from avtomatika_worker.devserver.verification import TokenDesk
+from avtomatika_worker.devserver.worker_api import WorkerApi
 from avtomatika_worker.protocol.signing import Signer
 
 _T = TypeVar("_T")
 _TICK: Final = 0.5
 _STOP_TIME: Final = 0.5
 
-DEFAULT_RATE_LIMITS: Final[Mapping[str, int]] = {
-    "poll": 60,
-    "heartbeat": 120,
-    "result": 100,
-    "event": 100,
-    "register": 100,
-    "token": 100,
-}
-"""Calls per minute that released orchestrators allow each worker by default."""
-
 
 class EmbeddedOrchestrator:
     """An orchestrator for development and tests: real HTTP on loopback, in memory, any protocol version.
 
-    ``token`` is what workers authenticate and sign with, None accepts any; ``individual_tokens`` are for single
-    workers. ``secret_key`` signs tasks (1.0b17). ``rate_limits`` is calls per minute by call (see
-    `DEFAULT_RATE_LIMITS`), None for no limits. ``issue_tokens`` grants access tokens of ``token_lifetime`` seconds at
-    registration and requires them from then on. Times are in seconds: ``poll_time`` is how long a poll waits, ``lease``
-    how long a worker lives without a heartbeat, ``task_timeout`` after which a task that no heartbeat lists is
-    queued again. Failed tasks are tried ``max_attempts`` times, ``retry_delay`` apart. The latest ``history`` ended
-    jobs are kept. ``max_message`` is the size limit for a worker's message in bytes (released orchestrators accept 1
-    MiB), ``max_body`` that for any request. ``clock`` is Unix time. ``tls`` makes it HTTPS; a client certificate, if
-    that asks for one, must have the worker's id as its common name.
+    ``settings`` say how it behaves; single ones can be given as keywords: ``EmbeddedOrchestrator(poll_time=0.5)``, or
+    ``EmbeddedOrchestrator(PRODUCTION_LIKE, task_timeout=0.3)``. By default it is patient: no rate limits, and a task
+    stays with a worker that works on it. `PRODUCTION_LIKE` has the limits of released orchestrators.
     ``console`` adds a page for trying and watching skills, at `console_url`.
 
     It answers only requests whose ``Host`` is a loopback name or address or, if bound to more than loopback, an address
     or a name that public DNS cannot give to others, and none made by a page from another origin. A web page cannot
     reach it through a name of its own. Call its methods only in the event loop that `start` ran in.
+
+    Raises TypeError for an unknown keyword, and ValueError as `OrchestratorSettings` does.
     """
 
     def __init__(
         self,
+        settings: OrchestratorSettings | None = None,
+        /,
         *,
-        version: str = NEWEST.version,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        token: str | None = "dev-token",  # noqa: S107 - for development
-        individual_tokens: Mapping[str, str] | None = None,
-        poll_time: float = 30.0,
-        secret_key: str | None = None,
-        rate_limits: Mapping[str, int] | None = None,
-        heartbeat_jitter_ms: int | None = None,
-        issue_tokens: bool = False,
-        token_lifetime: float = 3600.0,
-        lease: float = 60.0,
-        task_timeout: float = 300.0,
-        max_attempts: int = 3,
-        retry_delay: float = 0.0,
-        history: int = 1000,
-        max_body: int = 16 * 2**20,
-        max_message: int = 2**20,
-        clock: Callable[[], float] = time.time,
-        tls: ssl.SSLContext | None = None,
         console: Console | None = None,
+        **changes: Unpack[OrchestratorOptions],
     ) -> None:
-        self.version = version
-        self.host = host
-        self.token = token
-        self._port = port
-        self._tls = tls
-        self._clock = clock
+        settings = replace(settings or OrchestratorSettings(), **changes)
+        self.settings: OrchestratorSettings = settings
+        self.version: str = settings.version
+        self.host: str = settings.host
+        self.token: str | None = settings.token
+        self._port = settings.port
         self._clock_offset = 0.0
-        self._max_body = max_body
         self._hub = Hub()
         self._faults = FaultBook()
-        self._desk = TokenDesk(token_lifetime)
+        self._desk = TokenDesk(settings.token_lifetime)
         self._wake = asyncio.Event()
-        facts = release(version)
-        rules = Rules(
-            lease=lease, task_timeout=task_timeout, max_attempts=max_attempts, retry_delay=retry_delay, history=history
-        )
-        self._orchestrator = Orchestrator(facts, rules, self.now, self._hub)
+        facts = release(settings.version)
+        self._orchestrator = Orchestrator(facts, settings, self.now, self._hub)
         self._orchestrator.book.when_scheduled = self._wake.set
-        options = WorkerApiOptions(
-            poll_time=poll_time,
-            heartbeat_jitter_ms=heartbeat_jitter_ms,
-            issue_tokens=issue_tokens,
-            max_message=max_message,
-        )
-        verifier = Verifier(facts, token, individual_tokens or {}, self._desk, access_tokens_required=issue_tokens)
-        signer = Signer(secret_key) if secret_key else None
-        self._worker_api = self._make_worker_api(facts, options, verifier, RateLimiter(rate_limits or {}), signer)
+        self._worker_api = WorkerApi(facts, settings, self._orchestrator, self._desk, self._faults, self.now, self._hub)
         page = "/console/" if console is not None else None
         self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version, page)
         self._console = console
@@ -124,22 +80,6 @@ class EmbeddedOrchestrator:
         self._take_back: Callable[[], None] = lambda: None
         self._housekeeper: asyncio.Task[None] | None = None
 
-    def _make_worker_api(
-        self, facts: Release, options: WorkerApiOptions, verifier: Verifier, limiter: RateLimiter, signer: Signer | None
-    ) -> WorkerApi:
-        return WorkerApi(
-            facts,
-            options,
-            self._orchestrator,
-            verifier,
-            self._desk,
-            limiter,
-            self._faults,
-            signer,
-            self.now,
-            self._hub,
-        )
-
     # ------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
@@ -147,7 +87,8 @@ class EmbeddedOrchestrator:
         if self._runner is not None:
             raise RuntimeError("it is already running")
         app = web.Application(
-            client_max_size=self._max_body, middlewares=[Guard(self.host, self._worker_api.answers.headers).answer]
+            client_max_size=self.settings.max_body,
+            middlewares=[Guard(self.host, self._worker_api.answers.headers).answer],
         )
         app.add_routes([*self._worker_api.routes(), *self._client_api.routes(), *self._console_routes()])
         # A handler whose client is gone is cancelled: a poll must not take a task that no one will receive.
@@ -156,7 +97,7 @@ class EmbeddedOrchestrator:
         try:
             self._listening = listening_socket(self.host, self._port)
             self._take_back = close_in_forked_children(self._listening.fileno())
-            await web.SockSite(runner, self._listening, ssl_context=self._tls).start()
+            await web.SockSite(runner, self._listening, ssl_context=self.settings.tls).start()
         except BaseException:
             self._take_back()
             await runner.cleanup()
@@ -232,7 +173,7 @@ class EmbeddedOrchestrator:
 
     def now(self) -> float:
         """Return the time of the orchestrator's own clock, in Unix seconds."""
-        return self._clock() + self._clock_offset
+        return self.settings.clock() + self._clock_offset
 
     @property
     def clock_offset(self) -> float:
@@ -256,7 +197,7 @@ class EmbeddedOrchestrator:
     def url(self) -> str:
         """The base URL for workers and clients."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - reading, not binding
-        scheme = "http" if self._tls is None else "https"
+        scheme = "http" if self.settings.tls is None else "https"
         return f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
 
     @property

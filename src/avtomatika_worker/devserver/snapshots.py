@@ -88,6 +88,7 @@ class JobRecord:
     error: dict[str, Any] | None = None
     cancel_confirmed: bool = False
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    event_times: list[float] = field(default_factory=list[float])
     results_received: list[ReceivedResult] = field(default_factory=list[ReceivedResult])
     _waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]], repr=False)
 
@@ -122,11 +123,12 @@ class JobRecord:
                 future.set_result(None)
         self._waiting.clear()
 
-    def add_event(self, event: dict[str, Any]) -> None:
-        """Remember an event; of very many, only the latest."""
+    def add_event(self, event: dict[str, Any], now: float) -> None:
+        """Remember an event and when it came; of very many, only the latest."""
         self.events.append(event)
+        self.event_times.append(now)
         if len(self.events) > _EVENTS_KEPT:
-            del self.events[0]
+            del self.events[0], self.event_times[0]
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as the client API shows it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,34 +33,38 @@ _SIGNERS_KEPT: Final = 1000
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
     """An answer of 400 or more. ``problem``: whether it shows a mistake of the worker."""
 
-    def __init__(self, status: int, text: str, *, problem: bool = True, retry_after: float | None = None) -> None:
+    def __init__(self, status: int, text: str, *, problem: bool = True) -> None:
         self.status = status
         self.text = text
         self.problem = problem
-        self.retry_after = retry_after
         super().__init__(f"{status}: {text}")
 
 
 class RateLimiter:
-    """A sliding window of one minute for each worker and call. ``limits`` is calls per minute by call."""
+    """Counts calls; every call, a refused one too, starts the period of its count again.
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
+    So ``limits`` is how many calls are accepted until there is a pause of ``period`` seconds between two of them
+    (measured on every release, with Redis and in memory).
+    """
+
+    def __init__(self, limits: Mapping[str, int], period: float) -> None:
         self._limits = dict(limits)
-        self._calls: dict[tuple[str, str], deque[float]] = {}
+        self._period = period
+        self._counts: dict[tuple[str, str], tuple[int, float]] = {}
+        """(call, caller) → the count, and when it ends; the first to end is the first."""
 
     def check(self, call: str, who: str, now: float) -> None:
         """Count a call. Raises a 429 `Refusal` if there were too many."""
         limit = self._limits.get(call)
         if limit is None:
             return
-        calls = self._calls.setdefault((call, who), deque())
-        while calls and calls[0] <= now - 60:
-            calls.popleft()
-        if len(calls) >= limit:
-            wait = calls[0] + 60 - now if calls else 60.0
-            text = f"rate limit: {limit} {call} calls per minute; wait {wait:.1f} s"
-            raise Refusal(429, text, problem=False, retry_after=wait)
-        calls.append(now)
+        while self._counts and next(iter(self._counts.values()))[1] <= now:
+            del self._counts[next(iter(self._counts))]
+        count = self._counts.pop((call, who), (0, 0.0))[0] + 1
+        self._counts[call, who] = (count, now + self._period)
+        if count > limit:
+            text = f"rate limit: {limit} {call} calls; the next is accepted after {self._period:g} s without any"
+            raise Refusal(429, text, problem=False)
 
 
 class ReplayGuard:
@@ -167,9 +170,8 @@ class Verifier:
     def _configured_token(self, worker_id: str | None) -> str | None:
         return self._individual.get(worker_id or "", self._token)
 
-    def message(self, call: str, body: bytes, path_id: str | None, token: str | None, now: float) -> dict[str, Any]:
-        """Return a verified message. Raises `Refusal`."""
-        message = _parsed(body)
+    def verify(self, call: str, message: dict[str, Any], path_id: str | None, token: str | None, now: float) -> None:
+        """Verify a message. Raises `Refusal`."""
         worker_id = as_text(message.get("worker_id"))
         if worker_id is None:
             raise Refusal(400, f"{call}.worker_id: is required, as a string")
@@ -180,7 +182,6 @@ class Verifier:
         if problems := shape_problems(call, message):
             raise Refusal(400, "; ".join(problems[:5]))
         self._check_replay(call, message, now)
-        return message
 
     def _check_timestamp(self, message: dict[str, Any], now: float) -> None:
         timestamp = as_number(message.get("timestamp"))
@@ -238,11 +239,12 @@ class Verifier:
             raise Refusal(403, text, problem=call != "event")
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def parsed(body: bytes) -> dict[str, Any]:
+    """Parse a body. Raises a 400 `Refusal` if it is not a JSON object."""
     try:
-        parsed = orjson.loads(body)
+        message = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(400, f"the body is not JSON: {error}") from None
-    if not is_dict(parsed):
+    if not is_dict(message):
         raise Refusal(400, "the body should be a JSON object")
-    return parsed
+    return message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -18,11 +17,12 @@ from avtomatika_worker.devserver.command_socket import CommandChannels
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.orchestrator import Orchestrator, ResultMetadataError
+from avtomatika_worker.devserver.orchestrator_settings import OrchestratorSettings
 from avtomatika_worker.devserver.polls import Polls
 from avtomatika_worker.devserver.releases import Release
 from avtomatika_worker.devserver.snapshots import RecordedCall
 from avtomatika_worker.devserver.task_payloads import task_bytes
-from avtomatika_worker.devserver.verification import IssuedTokens, RateLimiter, Refusal, TokenDesk, Verifier
+from avtomatika_worker.devserver.verification import IssuedTokens, RateLimiter, Refusal, TokenDesk, Verifier, parsed
 from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.codec import (
     EVENT_PATH,
@@ -52,18 +52,9 @@ _IGNORED: Final = {
     "job_already_terminated": "the job has already ended",
     "contract_violation_error": "the payload violates the schema that the skill announced",
 }
+_WITH_MESSAGE: Final = frozenset({"register", "heartbeat", "result", "event"})
 _Body = bytes | dict[str, Any] | None
 _Process = Callable[[web.Request, RecordedCall], Awaitable[_Body]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerApiOptions:
-    """Limits for answering calls. ``poll_time`` is in seconds, ``max_message`` in bytes."""
-
-    poll_time: float = 30.0
-    heartbeat_jitter_ms: int | None = None
-    issue_tokens: bool = False
-    max_message: int = 2**20
 
 
 class WorkerApi:
@@ -72,24 +63,27 @@ class WorkerApi:
     def __init__(
         self,
         release: Release,
-        options: WorkerApiOptions,
+        settings: OrchestratorSettings,
         orchestrator: Orchestrator,
-        verifier: Verifier,
         desk: TokenDesk,
-        limiter: RateLimiter,
         faults: FaultBook,
-        task_signer: Signer | None,
         clock: Callable[[], float],
         hub: Hub,
     ) -> None:
         self._release = release
-        self._options = options
+        self._settings = settings
         self._orchestrator = orchestrator
-        self._verifier = verifier
+        self._verifier = Verifier(
+            release,
+            settings.token,
+            settings.individual_tokens or {},
+            desk,
+            access_tokens_required=settings.issue_tokens,
+        )
         self._desk = desk
-        self._limiter = limiter
+        self._limiter = RateLimiter(settings.rate_limits or {}, settings.rate_period)
         self._faults = faults
-        self.task_signer: Signer | None = task_signer
+        self.task_signer: Signer | None = Signer(settings.secret_key) if settings.secret_key else None
         self._clock = clock
         self._hub = hub
         self.answers: Answers = Answers(release, clock)
@@ -150,7 +144,6 @@ class WorkerApi:
 
     async def _answer(self, request: web.Request, call: RecordedCall, process: _Process) -> web.Response:
         try:
-            self._check_size(call)
             self._admit(request, call)
             response = self.answers.ok(await process(request, call))
         except Refusal as refusal:
@@ -184,17 +177,20 @@ class WorkerApi:
             self._record(call, 0)
         return answer
 
-    def _check_size(self, call: RecordedCall) -> None:
-        """Refuse messages that released orchestrators do not even read."""
-        most = self._options.max_message
-        if len(call.body) > most:
-            text = f"the message is {len(call.body)} bytes long: orchestrators accept {most}"
-            raise Refusal(413, text)
-
     def _admit(self, request: web.Request, call: RecordedCall) -> None:
-        """Check the caller's identity and rate."""
-        now = self._clock()
+        """Check the caller's rate and identity, and the message's size."""
         path_id, header_id = request.match_info.get("worker_id"), request.headers.get(WORKER_ID_HEADER)
+        address = request.remote or ""
+        if self._release.limits_first:
+            self._limiter.check(call.call, path_id or address, self._clock())
+        self._check_size(call)
+        self._identify(request, call, path_id, header_id)
+        if self._settings.rate_limits and not self._release.limits_first:
+            if call.call in _WITH_MESSAGE:
+                parsed(call.body)  # what cannot be read is not counted
+            self._limiter.check(call.call, path_id or header_id or address, self._clock())
+
+    def _identify(self, request: web.Request, call: RecordedCall, path_id: str | None, header_id: str | None) -> None:
         if path_id is not None and header_id is not None and path_id != header_id:
             raise Refusal(403, f"{WORKER_ID_HEADER} is {header_id}, the call is {path_id}'s")
         worker_id = path_id or header_id
@@ -202,14 +198,22 @@ class WorkerApi:
         if certified is not None and certified != worker_id:
             raise Refusal(403, f"the client certificate is {certified}'s, the call is {worker_id}'s")
         configured = call.call in {"register", "token"}
-        self._verifier.authenticate(worker_id, request.headers.get(TOKEN_HEADER), now, configured=configured)
-        self._limiter.check(call.call, worker_id or request.remote or "", now)
+        token = request.headers.get(TOKEN_HEADER)
+        self._verifier.authenticate(worker_id, token, self._clock(), configured=configured)
+
+    def _check_size(self, call: RecordedCall) -> None:
+        """Refuse messages that released orchestrators do not even read."""
+        most = self._settings.max_message
+        if len(call.body) > most:
+            text = f"the message is {len(call.body)} bytes long: orchestrators accept {most}"
+            raise Refusal(413, text)
 
     def _message(self, request: web.Request, call: RecordedCall) -> dict[str, Any]:
         """Return the call's verified message."""
-        token = request.headers.get(TOKEN_HEADER)
+        message = parsed(call.body)
         path_id = request.match_info.get("worker_id") or request.headers.get(WORKER_ID_HEADER)
-        return self._verifier.message(call.call, call.body, path_id, token, self._clock())
+        self._verifier.verify(call.call, message, path_id, request.headers.get(TOKEN_HEADER), self._clock())
+        return message
 
     # ------------------------------------------------------------------------------------------- the calls
 
@@ -222,7 +226,7 @@ class WorkerApi:
         theirs = request.headers.get(VERSION_HEADER)
         if theirs != version:
             reply["warning"] = f"this orchestrator speaks {version}, the worker {theirs or 'does not say what'}"
-        if self._options.issue_tokens:
+        if self._settings.issue_tokens:
             reply |= self._token_reply(worker.worker_id, self._desk.issue(worker.worker_id, self._clock()))
         return reply
 
@@ -230,13 +234,13 @@ class WorkerApi:
         worker_id = request.match_info["worker_id"]
         names = request.query.get("available_skills") if self._release.dialect.skill_names else None
         skills = None if names is None else [name for name in names.split(",") if name]
-        job = await self.polls.next_task(worker_id, skills, self._options.poll_time)
+        job = await self.polls.next_task(worker_id, skills, self._settings.poll_time)
         return None if job is None else task_bytes(job, self._release, self._clock(), self.task_signer)
 
     async def _heartbeat(self, request: web.Request, call: RecordedCall) -> _Body:
         reply = {"status": "ok", **self._orchestrator.heartbeat(self._message(request, call))}
-        if self._options.heartbeat_jitter_ms is not None:
-            reply["next_heartbeat_jitter_ms"] = self._options.heartbeat_jitter_ms
+        if self._settings.heartbeat_jitter_ms is not None:
+            reply["next_heartbeat_jitter_ms"] = self._settings.heartbeat_jitter_ms
         return reply
 
     async def _result(self, request: web.Request, call: RecordedCall) -> _Body:
@@ -323,6 +327,8 @@ class WorkerApi:
         except Refusal as refusal:
             if refusal.problem:
                 self._orchestrator.problem("ws", request.match_info["worker_id"], refusal.status, refusal.text)
+            if refusal.status == 429 and not self._release.limits_first:
+                refusal = Refusal(500, refusal.text)  # so they answer
             self._record(call, refusal.status)
             return self.answers.refused(refusal)
         self._record(call, 101)

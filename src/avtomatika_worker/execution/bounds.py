@@ -14,7 +14,7 @@ from avtomatika_worker.errors import DependencyMissingError, PermanentError
 from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.encoding import EncodedOutcome, encoded
-from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, Succeeded
+from avtomatika_worker.execution.outcome import Cancelled, Failed, Succeeded
 from avtomatika_worker.execution.task_boundary import TaskBoundary
 from avtomatika_worker.files.offload import name_of
 from avtomatika_worker.skills.contract import SUCCESS
@@ -40,14 +40,17 @@ class ResultBound:
 
     limit: int | None = None
 
-    async def __call__(self, ctx: TaskContext, outcome: Outcome) -> EncodedOutcome:
-        """Return the outcome, or one that is small enough in its place and still what the skill promises, encoded.
+    def holds(self, ended: EncodedOutcome) -> bool:
+        """Whether an outcome is within it."""
+        return self.limit is None or ended.size <= self.limit
+
+    async def enforce(self, ctx: TaskContext, ended: EncodedOutcome) -> EncodedOutcome:
+        """Return what is small enough to take the outcome's place, and still what the skill promises.
 
         Raises nothing but ``CancelledError``.
         """
-        controls = controls_of(ctx)
-        ended = encoded(outcome, controls)
-        if self.limit is None or isinstance(ended.outcome, Cancelled) or (size := ended.size) <= self.limit:
+        controls, size = controls_of(ctx), ended.size
+        if isinstance(ended.outcome, Cancelled):
             return ended
         if isinstance(ended.outcome, Failed):
             text = f"its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped"

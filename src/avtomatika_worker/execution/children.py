@@ -12,11 +12,6 @@ _T = TypeVar("_T")
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
 
-def begin(work: Coroutine[Any, Any, _T], *, name: str) -> asyncio.Task[_T]:
-    """Begin ``work`` and return its task, which the caller keeps and waits for. Called on the event loop."""
-    return asyncio.get_running_loop().create_task(work, name=name)
-
-
 class Children:
     """Asyncio tasks of one owner, who calls `cancel` or `wait` before it is gone.
 

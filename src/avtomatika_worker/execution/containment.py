@@ -60,6 +60,13 @@ class owned_by:  # noqa: N801 - reads as the function it is; a class, for every 
         _owner.reset(self._token)
 
 
+def context_owned_by(owner: object) -> contextvars.Context:
+    """Return a copy of the current context in which all that is started belongs to the skill of ``owner``."""
+    context = contextvars.copy_context()
+    context.run(_owner.set, owner)
+    return context
+
+
 class ends_if_forked:  # noqa: N801 - as above
     """End a child process that a skill has forked and that has come out of the skill: the worker's code is not its."""
 

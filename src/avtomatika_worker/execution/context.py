@@ -82,7 +82,7 @@ class TaskContext:
     ``observability`` holds the worker's OpenTelemetry tracer and meter, ``costs`` what `add_cost` added.
     """
 
-    __slots__ = ("_controls",)
+    __slots__ = ("__weakref__", "_controls")
 
     def __init__(self, controls: Controls) -> None:
         self._controls: Controls = controls

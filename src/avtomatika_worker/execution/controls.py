@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+from weakref import ref
 
 import msgspec
 
@@ -20,6 +21,7 @@ from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.dialects import NEWEST, Dialect
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, Task
+from avtomatika_worker.skills.chunks import ChunkKind
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.type_hints import name_of
 
@@ -50,6 +52,18 @@ class EventSink(Protocol):
 
     def room(self) -> Generator[Any, None, None]:
         """Wait, in the main loop, until there is room for another event."""
+        ...
+
+    def chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
+        """Take a chunk of a stream, of so many bytes; return whether there is room for another."""
+        ...
+
+    async def chunk_room(self) -> None:
+        """Wait, on the loop of whoever sends chunks, until there is room for another."""
+        ...
+
+    def wait_for_chunk_room(self, stopped: Callable[[], bool]) -> None:
+        """Wait for that in a thread, unless the stream is ``stopped``."""
         ...
 
 
@@ -84,10 +98,11 @@ class Cancelling:
 
 
 class Written(NamedTuple):
-    """The data of a result, and what they are as canonical JSON."""
+    """The data of a result, what they are as canonical JSON, and whether they are known to fit the output schema."""
 
     data: object
     json: bytes
+    allowed: bool
 
 
 class Controls:
@@ -126,7 +141,7 @@ class Controls:
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
-        self.ctx: TaskContext = TaskContext(self)
+        self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event
         self._make_files = files
@@ -135,9 +150,22 @@ class Controls:
         self._progress = 0.0
 
     @property
+    def ctx(self) -> TaskContext:
+        """What the skill sees of its task; whoever runs the task holds it.
+
+        Controls that held it would hold themselves: only the garbage collector could free those of an ended task.
+        """
+        ctx = self._ctx()
+        if ctx is None:
+            ctx = TaskContext(self)
+            self._ctx = ref(ctx)
+        return ctx
+
+    @property
     def params(self) -> dict[str, Any]:
         """What the skill's arguments are made of."""
-        return cast("dict[str, Any]", self.task.params)
+        params = self.task.params
+        return {} if params is None else params
 
     # ------------------------------------------------------------------------------------------ progress and events
 
@@ -186,6 +214,21 @@ class Controls:
             self._sink.event(event_type, plain, known)
             await Sent(accepted=True, room=self._sink.room)
         return None
+
+    # ------------------------------------------------------------------------------------------ chunks of a stream
+
+    def send_chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
+        """Send a chunk, checked already; return whether there is room for another. From any thread."""
+        return self._sink.chunk(kind, data, size)
+
+    async def chunk_room(self) -> None:
+        """Wait until there is room for another chunk."""
+        await self._sink.chunk_room()
+
+    def wait_for_chunk_room(self) -> None:
+        """Wait for that in a thread. Raises `TaskCancelledError` once the task should stop."""
+        self._sink.wait_for_chunk_room(lambda: self.cancelling.reason is not None)
+        self.ctx.raise_if_cancelled()
 
     def _complain(self, event_type: object, problem: str) -> None:
         _log.error(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -11,6 +12,7 @@ import orjson
 from avtomatika_worker.errors import ContractViolationError, UnsendableValueError
 from avtomatika_worker.execution.controls import Controls, Written
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome, bounded_text
+from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.protocol.canonical import DATA_DEPTH, canonical_at_once, canonical_data
 from avtomatika_worker.protocol.messages import CanonicalData
 from avtomatika_worker.skills.jsonable import to_plain
@@ -28,9 +30,12 @@ class EncodedOutcome:
     @property
     def size(self) -> int:
         """The bytes of JSON of what grows with what a skill says; what cannot be written counts nothing."""
+        outcome = self.outcome
+        if isinstance(outcome, Cancelled):
+            return 0
         size = len(self.data.json) if self.data is not None else 0
-        details = self.outcome.details if isinstance(self.outcome, Failed) else None
-        metadata = None if isinstance(self.outcome, Cancelled) else self.outcome.metadata
+        details = outcome.details if isinstance(outcome, Failed) else None
+        metadata = outcome.metadata
         if not details and not metadata:
             return size
         try:
@@ -39,20 +44,19 @@ class EncodedOutcome:
             return size
 
 
-def write_data(controls: Controls, value: Any, *, copy: bool) -> Any:
+def write_data(controls: Controls, value: Any, allows: Callable[[Any], bool]) -> Any:
     """Return what a skill returned as plain values; where that can be, its bytes are kept for `encoded`.
 
-    Without ``copy``, values of Python's own types are returned as they are: nobody may look at them but who encodes
-    them. Raises `UnsendableValueError`.
+    Values of Python's own types are returned as they are if the output schema ``allows`` them: nobody looks at them
+    any more but who encodes them. If not, it has yet to be seen what is wrong with them as they are sent. Raises
+    `UnsendableValueError`.
     """
-    data = cast("object", value)
-    json = canonical_at_once(data, controls.dialect, DATA_DEPTH) if type(value) is dict else None
+    json = canonical_at_once(value, controls.dialect, DATA_DEPTH) if type(as_any(value)) is dict else None
     if json is None:
-        return to_plain(data)
-    if copy:
-        data = orjson.loads(json)
-    controls.written = Written(data, json)
-    return data
+        return to_plain(value)
+    allowed = allows(value)
+    controls.written = Written(value if allowed else orjson.loads(json), json, allowed)
+    return controls.written.data
 
 
 def encoded(outcome: Outcome, controls: Controls) -> EncodedOutcome:

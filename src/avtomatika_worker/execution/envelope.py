@@ -50,8 +50,11 @@ OUTCOMES: Final = (Succeeded, Failed, Cancelled)
 _UNKNOWN: Final = ResultContract()
 _FAILED: Final = "the skill reported a failure"
 _LONGEST_STATUS: Final = 100
-_Told = TypeVar("_Told", Succeeded, Failed)
+_Sendable = TypeVar("_Sendable", Succeeded, Failed)
 _CANCELLED: Final = "the skill ended the task as cancelled"
+_READ: Final = frozenset({"status", "error", "data", "metadata", "costs"})
+_READ_IF_CANCELLED: Final = frozenset({"status", "error"})
+_MESSAGE: Final = frozenset({"message"})
 
 
 def from_value(
@@ -102,7 +105,7 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
     return replace(outcome, reason=CancelReason(outcome.reason), message=_reason(outcome.message))
 
 
-def _sendable(outcome: _Told, write: Callable[[object], Any] = to_plain) -> _Told:
+def _sendable(outcome: _Sendable, write: Callable[[object], Any] = to_plain) -> _Sendable:
     """Make what an outcome carries plain. Raises `ContractViolationError`."""
     files: object = outcome.data_metadata
     data, metadata, costs = _parts(outcome.data, outcome.metadata, outcome.costs, write=write)
@@ -116,8 +119,8 @@ def _parts(
     """Return what both successes and failures carry, plain. Raises `ContractViolationError`."""
     return (
         _as_data(_plain(data, write, "$.data")),
-        _optional_object(_plain(metadata, root="$.metadata"), "metadata"),
-        _optional_object(_plain(costs, root="$.costs"), "costs") or {},
+        None if metadata is None else _object(_plain(metadata, root="$.metadata"), "metadata"),
+        {} if costs is None else _object(_plain(costs, root="$.costs"), "costs") or {},
     )
 
 
@@ -138,7 +141,9 @@ def _files(plain: Any) -> dict[str, FileMetadata]:
 
 
 def _is_envelope(fields: Mapping[Any, object], contract: ResultContract) -> bool:
-    status = _text_of(fields.get("status"))
+    status = fields.get("status")
+    if type(status) is not str:
+        status = _text_of(status)
     if isinstance(status, str) and (status in contract.statuses or "error" in fields or "data" in fields):
         return True
     keys = fields.keys()
@@ -151,22 +156,20 @@ def _text_of(status: object) -> object:
 
 def _from_envelope(fields: Mapping[Any, object], contract: ResultContract, write: Callable[[object], Any]) -> Outcome:
     status, error, message = _checked_status(fields, contract), fields.get("error"), fields.get("message")
-    read = {"status", "error"}
     if status == CANCELLED:
-        read |= set() if error else {"message"}
-        _warn_of_dropped(fields, read, status, contract)
+        _warn_of_dropped(fields, _READ_IF_CANCELLED if error else _READ_IF_CANCELLED | _MESSAGE, status, contract)
         return Cancelled(CancelReason.REQUESTED, _reason(error or message) or _CANCELLED)
-    read |= {"data", "metadata", "costs"}
     given: tuple[Any, Any, Any] = (fields.get("data"), fields.get("metadata"), fields.get("costs"))
     if status == FAILURE:
         code, reason, details = _error_parts(error)
-        read |= set() if reason else {"message"}
         failure = Failed(code, reason or _reason(message) or _FAILED, details, *given)
         outcome: Outcome = _sendable_failure(failure, write)
+        _warn_of_dropped(fields, _READ if reason else _READ | _MESSAGE, status, contract)
     else:
         data, metadata, costs = _parts(*given, write=write)
         outcome = Succeeded(data, status, metadata, costs)
-    _warn_of_dropped(fields, read, status, contract)
+        if not fields.keys() <= _READ:
+            _warn_of_dropped(fields, _READ, status, contract)
     return outcome
 
 
@@ -270,8 +273,6 @@ def _reason(error: object) -> str:
 
 
 def _plain(value: object, write: Callable[[object], Any] = to_plain, root: str = "$") -> Any:
-    if value is None and write is to_plain:  # metadata and costs, of most tasks
-        return None
     try:
         return write(value)
     except UnsendableValueError as error:
@@ -287,7 +288,7 @@ def _as_data(plain: Any) -> dict[str, Any]:
     return plain if is_dict(plain) else {"result": plain}
 
 
-def _optional_object(value: Any, name: str) -> dict[str, Any] | None:
+def _object(value: Any, name: str) -> dict[str, Any] | None:
     if value is None or is_dict(value):
         return value
     raise ContractViolationError(f"the result's {name} must be an object, not {type(value).__name__}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -11,11 +10,11 @@ from typing import Any, Final, cast
 
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.execution.bounds import ResultBound
-from avtomatika_worker.execution.children import begin
-from avtomatika_worker.execution.containment import owned_by
+from avtomatika_worker.execution.children import Children
+from avtomatika_worker.execution.containment import context_owned_by
 from avtomatika_worker.execution.context import TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
-from avtomatika_worker.execution.encoding import EncodedOutcome, write_data
+from avtomatika_worker.execution.encoding import EncodedOutcome, encoded, write_data
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.middleware import Handler, Middleware, compose
@@ -23,13 +22,14 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed,
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.execution.task_boundary import TaskBoundary
-from avtomatika_worker.execution.watched_call import watched
+from avtomatika_worker.execution.watched_call import SkillCall, watched
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.strays import paths_in
+from avtomatika_worker.world import REAL, World
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
@@ -53,16 +53,22 @@ class Pipeline:
         bound: ResultBound | None = None,
         *,
         files: Middleware,
+        world: World = REAL,
     ) -> None:
-        """``files`` is the innermost middleware, and one of ours: what it returns is trusted."""
+        """``files`` is the innermost middleware, and one of ours: it returns outcomes, and raises nothing.
+
+        ``skills``: the asyncio tasks in which skills run; each is waited for by its `Execution`.
+        """
         self.resources: Mapping[Any, object] = resources
+        self.monotonic = world.monotonic
         self._registry = registry
         self._tracing = tracing
         self._runners = runners
+        self.skills: Children = Children()
         self._bound = bound or ResultBound()
         self._watched = bool(middlewares)
         self._labels: dict[tuple[str, str | None], tuple[str, ...]] = {}
-        self._handler: Handler = compose(middlewares, compose((files,), self._run_skill, _as_it_is), self._read)
+        self._handler: Handler = compose(middlewares, lambda ctx: files(ctx, self._run_skill), self._read)
 
     def skill(self, name: str) -> Skill | None:
         """Return the skill called ``name``."""
@@ -89,13 +95,15 @@ class Pipeline:
 
     async def __call__(self, ctx: TaskContext) -> EncodedOutcome:
         """Run the task. Raises nothing but ``CancelledError``."""
-        return await self._bound(ctx, await self._handler(ctx))
+        ended = encoded(await self._handler(ctx), controls_of(ctx))
+        return ended if self._bound.holds(ended) else await self._bound.enforce(ctx, ended)
 
     def _read(self, ctx: TaskContext, returned: object) -> Outcome:
         skill = controls_of(ctx).skill
         return from_value(returned, skill.results if skill is not None else _UNKNOWN)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
+        """Run the skill, and read what it returns. Raises what it raises: ``files`` goes around this."""
         controls = controls_of(ctx)
         skill = controls.skill
         if skill is None:
@@ -103,17 +111,22 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
-        with TaskBoundary() as boundary:
-            value = await self._called(skill, ctx)
-            return self.read_result(value, skill, controls)
-        return boundary.failure
+        call = watched.get()
+        if call is None:
+            value = await run_skill(skill, ctx, self._runners, self._tracing)
+        else:
+            value = await self._watched_call(call, skill, ctx)
+        return self.read_result(value, skill, controls)
 
     def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
         """Return what a skill returned as an outcome that it may have. Raises `ContractViolationError`."""
         outcome = self._outcome_of(value, skill, controls)
         if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses have
             written = controls.written  # data of their own shape
-            skill.check_output(outcome.data, as_sent=written is not None and written.data is outcome.data)
+            if written is None or written.data is not outcome.data:
+                skill.check_output(outcome.data)
+            elif not written.allowed:
+                skill.check_output(outcome.data, as_sent=True)
         return outcome
 
     def _outcome_of(self, value: object, skill: Skill, controls: Controls) -> Outcome:
@@ -123,15 +136,11 @@ class Pipeline:
         if controls.used_files is not None:
             controls.used_files.note_returned(paths_in(value))
         elif skill.write is to_plain and not self._watched:
-            copy = skill.contract.output_schema is not None
-            return from_value(value, skill.results, partial(write_data, controls, copy=copy))
+            return from_value(value, skill.results, partial(write_data, controls, allows=skill.allows_output))
         return from_value(value, skill.results, skill.write)
 
-    async def _called(self, skill: Skill, ctx: TaskContext) -> object:
+    async def _watched_call(self, call: SkillCall, skill: Skill, ctx: TaskContext) -> object:
         """Call the skill, and let who looks at the call see how it ended."""
-        call = watched.get()
-        if call is None:
-            return await run_skill(skill, ctx, self._runners, self._tracing)
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
         except BaseException as error:
@@ -139,10 +148,6 @@ class Pipeline:
             raise
         call.end(value)
         return value
-
-
-def _as_it_is(_: TaskContext, returned: object) -> Outcome:
-    return cast("Outcome", returned)
 
 
 def _grace(skill: Skill | None) -> float:
@@ -163,15 +168,20 @@ class Execution:
         "_runner",
         "_timers",
         "controls",
+        "ctx",
         "grace",
         "started",
         "turn",
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs."""
+        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs.
+
+        ``ctx`` is what the skill sees of its task.
+        """
         self.controls: Controls = controls
-        self.started: float = time.monotonic()
+        self.ctx: TaskContext = controls.ctx
+        self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
@@ -179,11 +189,6 @@ class Execution:
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
-
-    @property
-    def ctx(self) -> TaskContext:
-        """What the skill sees of its task."""
-        return self.controls.ctx
 
     async def run(self) -> EncodedOutcome:
         """Run the task to its outcome. Raises nothing of the skill's.
@@ -193,15 +198,15 @@ class Execution:
         """
         if (reason := self.controls.cancelling.reason) is not None:
             return EncodedOutcome(Cancelled(reason))
-        if self._is_too_late():
+        if self._deadline is not None and self._deadline <= self._pipeline.monotonic():
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline had passed when the task arrived"))
         task = self.controls.task
-        self._over = asyncio.get_running_loop().create_future()
-        with owned_by(self):
-            self._runner = begin(self._until_stopped(), name=f"skill {task.type}, task {task.task_id}")
+        name, context = f"skill {task.type}, task {task.task_id}", context_owned_by(task)
+        self._runner = self._pipeline.skills.start(self._until_stopped(), name=name, context=context)
+        self._over = self._runner.get_loop().create_future()
         self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
-            self._cancel_after(self._deadline - time.monotonic())
+            self._cancel_after(self._deadline - self._pipeline.monotonic())
         try:
             await self._over
         except asyncio.CancelledError:
@@ -243,27 +248,25 @@ class Execution:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
-                return await (self._run_in_time() if self.turn is None else self._in_turn(self.turn))
+                if self.turn is None:
+                    return self._begin() or await self._pipeline(self.ctx)
+                async with self.turn:
+                    return self._begin() or await self._pipeline(self.ctx)
             return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:
             release_frames(error)
             return None
 
-    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> EncodedOutcome:
-        async with turn:
-            return await self._run_in_time()
-
-    def _is_too_late(self) -> bool:
-        return self._deadline is not None and self._deadline <= time.monotonic()
-
-    async def _run_in_time(self) -> EncodedOutcome:
-        if self._is_too_late():  # it waited for its turn, or the loop was blocked: the timer has not run yet
+    def _begin(self) -> EncodedOutcome | None:
+        """Begin to count the task's time; return its outcome if that is up already."""
+        self.started = self._pipeline.monotonic()
+        if self._deadline is not None and self._deadline <= self.started:
+            # It waited for its turn, or the loop was blocked: the timer has not run yet.
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
-        self.started = time.monotonic()
         skill = self.controls.skill
         if skill is not None and skill.options.timeout is not None:
             self._cancel_after(skill.options.timeout)
-        return await self._pipeline(self.ctx)
+        return None
 
     def _cancel_after(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -45,25 +45,23 @@ class Offload:
         self._tracing = tracing
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
-        """Run the rest of the task with files in place of URIs."""
+        """Run the rest of the task with files in place of URIs. Raises nothing but ``CancelledError``."""
         controls = controls_of(ctx)
         skill = controls.skill
-        try:
-            with TaskBoundary() as boundary:
-                if skill is not None:
+        with TaskBoundary() as boundary:
+            try:
+                if skill is not None and (skill.wants_paths or (self._untyped and skill.untyped)):
                     await self._localize(ctx, skill)
                 outcome = await call_next(ctx)
-                files = controls_of(ctx).used_files
+                files = controls.used_files
                 return outcome if files is None else await self._take_away(files, outcome, skill)
-            return boundary.failure
-        finally:
-            if (files := controls.used_files) is not None:
-                await files.remove()
+            finally:
+                if (files := controls.used_files) is not None:
+                    await files.remove()
+        return boundary.failure
 
     async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
         """Put paths in the task's directory where the params name files; no other path may come in."""
-        if not (skill.wants_paths or (self._untyped and skill.untyped)):
-            return
         named = {place: _text_at(ctx.params, place) for place in skill.path_places(ctx.params)}
         settled = await _settled(ctx, named) if named else {}
         if wanted := self._wanted(ctx, skill, named):

@@ -49,6 +49,9 @@ class CancelReason(enum.StrEnum):
     LEASE_LOST = "lease_lost"
     """The orchestrator gave the worker up: TRANSIENT_ERROR."""
 
+    STALE = "stale"
+    """The orchestrator waits for another attempt at the same work, elsewhere: TRANSIENT_ERROR, which it ignores."""
+
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import (
+    TASK_ERRORS,
     ContractViolationError,
     InternalError,
     RejectedError,
@@ -21,6 +22,7 @@ from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.protocol.codec import check_result
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import CanonicalData, FileMetadata, ResultError, Task, TaskResult
+from avtomatika_worker.protocol.work import WorkKey
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
@@ -31,6 +33,7 @@ _CANCEL_ERRORS: Final = {
     CancelReason.DEADLINE: (TaskTimeoutError.code, "the task took longer than it may"),
     CancelReason.SHUTDOWN: (TransientError.code, "the worker is shutting down"),
     CancelReason.LEASE_LOST: (TransientError.code, "the worker lost its lease"),
+    CancelReason.STALE: (TransientError.code, "the orchestrator waits for another attempt"),
 }
 
 
@@ -42,12 +45,14 @@ def build_result(
     seconds: float,
     added: Mapping[str, float] = _NO_COSTS,
     encoded: CanonicalData | None = None,
+    work: WorkKey | None = None,
 ) -> TaskResult:
     """Return the result that reports ``outcome``.
 
-    ``seconds`` is how long the task ran, ``added`` what else it cost, ``encoded`` its data where they are written yet.
+    ``seconds`` is how long the task ran, rounded, ``added`` what else it cost, ``encoded`` its data where they are
+    written yet. ``work`` is what it answers.
     """
-    costs: dict[str, Any] = {"execution_time_seconds": round(seconds, 4), **added}
+    costs: dict[str, Any] = {"execution_time_seconds": seconds, **added}
     metadata: dict[str, Any] | None = None
     data: dict[str, Any] = {}
     files: dict[str, FileMetadata] = {}
@@ -75,15 +80,16 @@ def build_result(
         data=encoded or data,
         error=error,
         data_metadata=files or None,
-        metadata=_metadata(task, metadata),
+        metadata=_metadata(task, metadata) if metadata else None,
         costs=costs,
         identity_chain=task.chain_through(worker_id),
+        work=work,
     )
 
 
 def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:
     """Make the one record of a task's end; the ids come with the context, as with every record of the task."""
-    facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": round(seconds, 4)}
+    facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": seconds}
     trace = outcome.traceback if isinstance(outcome, Failed | Cancelled) else ""
     if result.error is not None:
         facts["code"] = result.error.code
@@ -111,8 +117,7 @@ def sendable(result: TaskResult, dialect: Dialect) -> TaskResult:
 
     What was encoded was checked then; this is for the rest, which most results do not have.
     """
-    plain = result.error is None and not result.metadata and not result.data_metadata and len(result.costs or ()) <= 1
-    if plain and isinstance(result.data, CanonicalData) and result.data.version == dialect.version:
+    if isinstance(result.data, CanonicalData) and result.data.version == dialect.version and result.is_plain:
         return result
     try:
         check_result(result, dialect)
@@ -149,6 +154,14 @@ def replace_refused(result: TaskResult, error: RejectedError) -> TaskResult | No
     return _failure_instead_of(result, problem)
 
 
+def is_retried(result: TaskResult) -> bool:
+    """Whether an orchestrator hands the task out again after this result."""
+    if result.error is None:
+        return False
+    known = TASK_ERRORS.get(result.error.code)
+    return known is None or known.retryable
+
+
 def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
     return TaskResult(
         job_id=result.job_id,
@@ -158,13 +171,14 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
         status=FAILURE,
         error=error,
         identity_chain=result.identity_chain,
+        work=result.work,
     )
 
 
-def _metadata(task: Task, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+def _metadata(task: Task, metadata: dict[str, Any]) -> dict[str, Any] | None:
     """Drop what would make the orchestrator fail permanently: metadata for a task without it (RXON.md, Behaviour 6)."""
-    if not metadata or task.metadata:
-        return metadata or None
+    if task.metadata:
+        return metadata
     _log.warning(
         "result metadata of task %s dropped: the task came without metadata, and orchestrators cannot take it then",
         task.task_id,

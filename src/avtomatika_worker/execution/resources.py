@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +15,7 @@ from avtomatika_worker.execution.children import Children
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.skills.binding import Injectables, underlying
 from avtomatika_worker.skills.resource import Resource
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.resources")
 
@@ -127,7 +127,9 @@ class Resources:
         injectables: Injectables,
         run_plain: RunPlain = run_here,
         given: Mapping[Any, object] | None = None,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self.values: dict[Any, object] = dict(given or {})
         self._wanted = [each for each in wanted if each.kind not in self.values]
         self._injectables = injectables
@@ -139,10 +141,10 @@ class Resources:
         """Make all, in order. Raises `ResourceError` for the first that cannot be made; those before are closed."""
         try:
             for resource in self._wanted:
-                began = time.monotonic()
+                began = self._monotonic()
                 await self._make(resource)
                 restore_logging()
-                seconds = round(time.monotonic() - began, 3)
+                seconds = round(self._monotonic() - began, 3)
                 _log.info(
                     "resource %s is ready after %.3f s",
                     resource.name,
@@ -158,10 +160,10 @@ class Resources:
 
         One that fails or does not end, which is logged, keeps none of the others from being closed.
         """
-        deadline = time.monotonic() + CLOSE_TIMEOUT
+        deadline = self._monotonic() + CLOSE_TIMEOUT
         while self._open:
             resource, end = self._open.pop()
-            seconds = max(deadline - time.monotonic() - _RESERVE * len(self._open), _RESERVE)
+            seconds = max(deadline - self._monotonic() - _RESERVE * len(self._open), _RESERVE)
             closing = end()
             await asyncio.wait({closing}, timeout=seconds)
             if not closing.done():

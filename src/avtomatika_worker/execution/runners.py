@@ -15,6 +15,8 @@ from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
 from avtomatika_worker.execution.processes.process_pool import Processes
+from avtomatika_worker.execution.streams import StreamRun
+from avtomatika_worker.narrowing import is_async_iterator, is_iterator
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.skill import Skill
@@ -86,6 +88,10 @@ async def run_skill(
         kwargs.update(extra)
     try:
         with tracing.span("skill"):
+            if skill.stream is not None:
+                return await _run_stream(
+                    skill, StreamRun(skill.stream, controls_of(ctx)), runners.threads, args, kwargs
+                )
             if skill.is_async:
                 with ends_if_forked():
                     return await skill.func(*args, **kwargs)
@@ -96,3 +102,18 @@ async def run_skill(
         raise asyncio.CancelledError(*error.args) from None
     finally:
         restore_logging()
+
+
+async def _run_stream(skill: Skill, run: StreamRun, threads: Threads, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Run a generator where it belongs. What a decorator makes of one is driven as what it is."""
+    if skill.is_async:
+        with ends_if_forked():
+            value = skill.func(*args, **kwargs)
+    else:
+        value = await threads.run(run.called_in_thread, [skill.func, args, kwargs], {})
+    with ends_if_forked():
+        if inspect.iscoroutine(value):
+            value = await value
+        if is_async_iterator(value):
+            return await run.drive(value)
+    return await threads.run(run.drive_in_thread, [value], {}) if is_iterator(value) else value

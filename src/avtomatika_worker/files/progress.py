@@ -13,6 +13,9 @@ _log: Final = logging.getLogger("avtomatika_worker.files")
 Notify = Callable[[str], None]
 """Receives, on the main loop, the progress of a long transfer."""
 
+NOTICE_AFTER: Final = 5.0
+"""Seconds between the progress reports of a transfer."""
+
 _MIB: Final = 1024 * 1024
 
 

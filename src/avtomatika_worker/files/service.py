@@ -9,7 +9,7 @@ from avtomatika_worker.files.cache import BlobCache
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.permit import DEFAULT_BYTES, DEFAULT_OBJECTS, Permit
-from avtomatika_worker.files.progress import Notify
+from avtomatika_worker.files.progress import NOTICE_AFTER, Notify
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.files.stores import Stores
 from avtomatika_worker.files.task_files import FileOperations
@@ -33,7 +33,7 @@ class Files:
         otherwise: Path | None = None,
         cache_dir: Path | None = None,
         cache_limit: int = 0,
-        notice_after: float = 5.0,
+        notice_after: float = NOTICE_AFTER,
         observer: Observer | None = None,
         most_bytes: int = DEFAULT_BYTES,
         most_objects: int = DEFAULT_OBJECTS,

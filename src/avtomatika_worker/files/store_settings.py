@@ -11,6 +11,18 @@ from avtomatika_worker.files.location import FILE
 from avtomatika_worker.files.upstream import ProxyFor, no_proxy
 from avtomatika_worker.policy.backoff import BackoffPolicy
 
+PART_SIZE: Final = 8 * 1024 * 1024
+"""Bytes in each part of a larger object; S3 accepts none below 5 MiB."""
+
+CONCURRENCY: Final = 8
+"""Parts in flight at the same time, for all tasks together."""
+
+ATTEMPTS: Final = 5
+"""How often a request that fails in a transient way is sent."""
+
+RETRIES: Final = BackoffPolicy(initial=0.5, maximum=15.0)
+"""The delays between these attempts."""
+
 _RETRY_TIMEOUT: Final = timedelta(minutes=3)
 
 
@@ -19,8 +31,7 @@ class StoreSettings:
     """How stores are reached. Without keys, the store's own credential chain is used (environment, web identity, role).
 
     ``sources``: what tasks may read, None for the default (see `Sources`). ``proxy_for``: the proxy of the environment.
-    ``part_size`` is in bytes.
-    ``attempts``: how often one request is tried. ``concurrency``: parts in flight.
+    No setting changes ``part_size``, ``concurrency``, ``attempts`` and ``backoff``; tests do.
     """
 
     endpoint_url: str | None = None
@@ -32,10 +43,10 @@ class StoreSettings:
     sources: tuple[str, ...] | None = None
     ca_path: Path | None = None
     proxy_for: ProxyFor = no_proxy
-    part_size: int = 8 * 1024 * 1024
-    concurrency: int = 8
-    attempts: int = 5
-    backoff: BackoffPolicy = field(default_factory=lambda: BackoffPolicy(0.5, 15.0))
+    part_size: int = PART_SIZE
+    concurrency: int = CONCURRENCY
+    attempts: int = ATTEMPTS
+    backoff: BackoffPolicy = RETRIES
 
     @property
     def has_s3(self) -> bool:

@@ -24,7 +24,7 @@ from avtomatika_worker.files.objects import Expect, ObjectInfo, expect_anything,
 from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.files.ownership import make_directories
 from avtomatika_worker.files.permit import Permit
-from avtomatika_worker.files.progress import Notify, Progress
+from avtomatika_worker.files.progress import NOTICE_AFTER, Notify, Progress
 from avtomatika_worker.files.stores import Stores
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import FileMetadata
@@ -57,7 +57,7 @@ class Transfers:
         observer: Observer,
         cache: BlobCache | None = None,
         *,
-        notice_after: float = 5.0,
+        notice_after: float = NOTICE_AFTER,
     ) -> None:
         self._stores = stores
         self._observer = observer

@@ -1,4 +1,4 @@
-"""Gets access tokens from an orchestrator: the first where a certificate shows who it is, and others when refused."""
+"""Gets access tokens from an orchestrator: with a certificate at first, and new ones when a token is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
 
 class Authenticated(Contained, Protocol):
-    """What is known of an orchestrator here: a link."""
+    """A link, as far as this module needs it."""
 
     settings: LinkSettings
     credentials: Credentials
@@ -39,9 +39,10 @@ class Authenticated(Contained, Protocol):
 
 
 async def token_renewed(link: Authenticated, used: str | None) -> bool:
-    """Return whether a call refused with the token ``used`` may be retried with another one, after getting that.
+    """Get another token after ``used`` was refused; return whether the call may be retried with it.
 
-    A token that should have been good was forgotten: its orchestrator was replaced, and has lost the worker, too.
+    If ``used`` should still have been valid, its orchestrator was replaced and has lost the worker, too: contact counts
+    as broken.
     """
     if used == link.credentials.current == link.credentials.configured:
         return False
@@ -57,14 +58,14 @@ async def token_renewed(link: Authenticated, used: str | None) -> bool:
 
 @contained
 async def renew_token(link: Authenticated, used: str | None) -> bool:
-    """Get another access token in place of ``used``; return whether there is one. Raises as `call`."""
+    """Replace the access token ``used``; return whether there is another one. Raises as `call`."""
     await link.caught_up()
     return await link.credentials.renew(used, partial(_exchange, link))
 
 
 @contained
 async def obtain_token(link: Authenticated) -> None:
-    """Ask for an access token if a certificate identifies the worker; not getting one is not a fault."""
+    """Ask for an access token if a certificate identifies the worker. A refusal is not a fault."""
     if not link.settings.has_certificate or link.credentials.has_access_token:
         return
     response = await link.call(link.codec.access_token(), configured_token=True)
@@ -75,14 +76,14 @@ async def obtain_token(link: Authenticated) -> None:
 
 
 def renewals(link: Authenticated) -> tuple[Request, ...]:
-    """Return every request that may bring other tokens; the first that does is enough."""
+    """Return the requests that may bring new tokens, to be tried in order until one does."""
     refresh = link.credentials.refresh_token
     by_token = (link.codec.refresh_token(refresh),) if refresh else ()
     return (*by_token, link.codec.access_token()) if link.settings.has_certificate else by_token
 
 
 async def _exchange(link: Authenticated) -> TokenReply | None:
-    """Ask for new tokens in every way there is; None when all are refused."""
+    """Try all ways to get new tokens; return None if all are refused."""
     for request in renewals(link):
         response = await link.call(request, configured_token=True)
         if response.status in _TRY_AGAIN or response.status >= 500 or 300 <= response.status < 400:

@@ -1,4 +1,4 @@
-"""Carries cancellations from the link thread to the main loop: any number in one step, up to a limit."""
+"""Carries cancellations from the link thread to the main loop, in batches of limited size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from avtomatika_worker.link.link import Link
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 MOST_WAITING: Final = 10_000
-"""Ids of one orchestrator that wait for the main loop; of more, the oldest go. Heartbeats bring them again."""
+"""The most ids of one orchestrator that wait for the main loop; older ones are dropped, and heartbeats repeat them."""
 
 
 class CancellationQueue:
-    """Collects ids; ``cancel`` is called with them on the main loop, which may be blocked meanwhile."""
+    """Collects ids and calls ``cancel`` with them on the main loop, which may be blocked for a while."""
 
     def __init__(
         self, to_main: threadsafe.CallQueue, cancel: Callable[[Link, tuple[str, ...]], None], most: int = MOST_WAITING
@@ -29,7 +29,7 @@ class CancellationQueue:
         self._waiting: dict[Link, dict[str, None]] = {}
 
     def __call__(self, link: Link, ids: tuple[str, ...]) -> None:
-        """Add ids to cancel. May be called from any thread."""
+        """Add the ids of tasks or jobs to cancel. May be called from any thread."""
         with self._lock:
             first = not self._waiting
             waiting = self._waiting.setdefault(link, {})

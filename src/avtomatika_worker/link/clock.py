@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
+from avtomatika_worker.world import REAL
+
 _log: Final = logging.getLogger("avtomatika_worker.link")
-
-_BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
-
-steady: Final[Callable[[], float]] = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
-"""Return seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
 
 NOISE: Final = 2.0
 """Seconds by which two clocks that agree may seem to differ: a ``Date`` header has whole seconds, and travels."""
@@ -26,11 +21,11 @@ LIMIT: Final = 30.0
 class Clock:
     """The clock of the orchestrator at ``url``.
 
-    It is kept relative to `steady`, so that a jump of this machine's clock does not move it.
+    It is kept relative to ``steady``, so that a jump of this machine's clock does not move it.
     """
 
     def __init__(
-        self, url: str, *, wall: Callable[[], float] = time.time, steady: Callable[[], float] = steady
+        self, url: str, *, wall: Callable[[], float] = REAL.wall, steady: Callable[[], float] = REAL.steady
     ) -> None:
         """``wall`` is this machine's clock, in Unix seconds."""
         self._url = url
@@ -46,7 +41,7 @@ class Clock:
 
     @property
     def ahead(self) -> float:
-        """How many seconds it is ahead of `steady`, which is the same in all processes of this machine."""
+        """How many seconds it is ahead of ``steady``, which is the same in all processes of this machine."""
         return self._ahead
 
     @property
@@ -56,7 +51,7 @@ class Clock:
         return offset if abs(offset) > NOISE else 0.0
 
     def learn(self, date: float, asked: float) -> None:
-        """Take note of a ``Date`` header in the answer to a call that was sent at ``asked`` (of `steady`).
+        """Take note of a ``Date`` header in the answer to a call that was sent at ``asked`` (of ``steady``).
 
         The date was written at some time between then and now: a poll may have been held, and the loop blocked. What
         is possible changes nothing. A large difference to this machine's clock is reported once, until it has gone.

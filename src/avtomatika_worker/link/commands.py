@@ -1,10 +1,9 @@
-"""The orchestrator's commands over the WebSocket: cancellation in real time. Runs in the link thread."""
+"""Receives the orchestrator's commands over the WebSocket, such as cancellations. Runs in the link thread."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
@@ -22,18 +21,18 @@ from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.transport.websocket import MAX_MESSAGE, listen
 
 COMMANDS_PER_SECOND: Final = 1_000
-"""Commands that are read, in the long run; an orchestrator that sends more has to wait with them."""
+"""The most commands read per second on average; beyond that the orchestrator has to wait."""
 
 _REST: Final = 0.1
-"""Seconds that reading rests, at least, once there are too many."""
+"""The least number of seconds for which reading pauses when there are too many."""
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 
 class Commands:
-    """Listens to one orchestrator. ``on_cancel`` gets the ids to cancel.
+    """Listens to one orchestrator. ``on_cancel`` receives the ids to cancel.
 
-    ``on_command`` gets every other command, and returns false for one that it does not know.
+    ``on_command`` receives all other commands and returns False for unknown ones.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Commands:
         self._pace = TokenBucket(COMMANDS_PER_SECOND)
 
     async def run(self) -> None:
-        """Keep a WebSocket open while the link is registered, until cancelled."""
+        """Keep a WebSocket open while the worker is registered, until cancelled."""
         backoff = Backoff(self._link.settings.calls)
         while True:
             await self._link.ready.wait()
@@ -73,15 +72,15 @@ class Commands:
                     error,
                     extra={"action": "websocket_failed"},
                 )
-                await asyncio.sleep(delay_after(backoff, error))
+                await asyncio.sleep(delay_after(backoff, error, self._link.world))
             else:
                 self._disconnected()
-                await asyncio.sleep(delay_after(backoff, TransportError("closed")))
+                await asyncio.sleep(delay_after(backoff, TransportError("closed"), self._link.world))
 
     def _disconnected(self) -> None:
-        """Take the end of an open WebSocket for a break: an orchestrator that restarts ends it before anything else.
+        """Treat the end of an open WebSocket as a break of contact: a restart of the orchestrator shows there first.
 
-        It may have lost the worker, and be back before a call has failed (RXON.md, Behaviour 4).
+        The orchestrator may have lost the worker and be back before any call fails (RXON.md, Behaviour 4).
         """
         if self.connected:
             self.connected = False
@@ -99,7 +98,7 @@ class Commands:
         async with aclosing(listening) as messages:
             async for message in messages:
                 self._read(message)
-                if (wait := self._pace.take(time.monotonic())) > 0:
+                if (wait := self._pace.take(self._link.world.monotonic())) > 0:
                     await asyncio.sleep(wait + _REST)
 
     def _read(self, message: str | bytes) -> None:

@@ -1,23 +1,21 @@
 """A worker's credentials for one orchestrator: its configured tokens, and the access tokens it was granted.
 
-May be used from both loops. No token appears in ``repr``, in a log or in an error.
+Used from both loops. No token appears in a ``repr``, a log or an error.
 """
 
 from __future__ import annotations
 
 import itertools
-import random
-import secrets
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.protocol.messages import TokenReply
+from avtomatika_worker.world import REAL, World
 
 _LEAST_LIFE: Final = 0.2
-"""Seconds between two renewals, whatever lifetime an orchestrator grants."""
+"""The least number of seconds between two renewals, whatever lifetime an orchestrator grants."""
 
 _LONGEST_LIFE: Final = 86_400.0
 
@@ -26,12 +24,14 @@ class Credentials:
     """The tokens of one link.
 
     A *configured* token signs, and authenticates where nothing else does; with a fallback there are two, one of them in
-    use. An *access* token, once granted, authenticates in its place.
+    use, ``configured``. An *access* token, once granted, authenticates in its place.
     """
 
-    def __init__(self, token: str | None, fallback: str | None = None) -> None:
+    def __init__(self, token: str | None, fallback: str | None = None, world: World = REAL) -> None:
         self._configured: tuple[str | None, ...] = (token, fallback) if fallback and fallback != token else (token,)
+        self._world = world
         self._used = 0
+        self.configured: str | None = token
         self._lock = threading.Lock()
         self._access: str | None = None
         self._refresh: str | None = None
@@ -42,22 +42,17 @@ class Credentials:
 
     @property
     def all_configured(self) -> tuple[str | None, ...]:
-        """Every configured token; None stands for having none."""
+        """All configured tokens; None stands for the lack of one."""
         return self._configured
 
     @property
-    def configured(self) -> str | None:
-        """The configured token that is in use."""
-        return self._configured[self._used]
-
-    @property
     def current(self) -> str | None:
-        """What authenticates a call now."""
-        return self._access or self._configured[self._used]
+        """The token that authenticates calls now."""
+        return self._access or self.configured
 
     @property
     def refresh_token(self) -> str | None:
-        """What new tokens can be had for, once."""
+        """The token that can be exchanged for new ones, once."""
         return self._refresh
 
     @property
@@ -66,9 +61,10 @@ class Credentials:
         return self._used == 1
 
     def switch(self) -> bool:
-        """Use the other configured token from now on; return whether there is another one."""
+        """Switch to the other configured token; return whether there is one."""
         with self._lock:
             self._used = (self._used + 1) % len(self._configured)
+            self.configured = self._configured[self._used]
         return len(self._configured) > 1
 
     @property
@@ -77,31 +73,27 @@ class Credentials:
         return self._access is not None
 
     def granted(self, reply: TokenReply, *, renewed: bool = False) -> None:
-        """Use new tokens; where they were ``renewed``, the refresh token stays good when no new one came."""
-        lives = reply.expires_in
+        """Use new tokens. If they were ``renewed`` without a new refresh token, the former one is kept."""
         with self._lock:
-            self._access = reply.access_token
-            self._refresh = reply.refresh_token or (self._refresh if renewed else None)
-            life = None if lives is None else min(max(_LEAST_LIFE, lives * _share()), _LONGEST_LIFE)
-            self._due_at = None if life is None else time.monotonic() + life
+            self._use(reply, renewed=renewed)
         self.changes.touch()
 
     def forget_granted(self) -> None:
         """Authenticate with the configured token again."""
         with self._lock:
-            self._access = self._refresh = self._due_at = None
+            self._use(None)
         self.changes.touch()
 
     def renewal_due_in(self) -> float | None:
-        """Return the seconds until the access token should be renewed; None when it need not be."""
+        """Return the seconds until the access token should be renewed, or None if it need not be."""
         due = self._due_at
-        return None if due is None else max(0.0, due - time.monotonic())
+        return None if due is None else max(0.0, due - self._world.monotonic())
 
     async def renew(self, used: str | None, exchange: Callable[[], Awaitable[TokenReply | None]]) -> bool:
-        """Have the tokens renewed because ``used`` is refused, or soon will be; return whether others are in use now.
+        """Renew the tokens because ``used`` is refused, or soon will be; return whether others are in use now.
 
-        Whoever comes first does it with ``exchange``, the others wait. Tokens that cannot be renewed are forgotten.
-        Raises what ``exchange`` raises.
+        The first caller renews them with ``exchange`` while the others wait. Tokens that cannot be renewed are
+        forgotten. Raises what ``exchange`` raises.
         """
         with self._lock:
             if self._access != used:
@@ -116,24 +108,38 @@ class Credentials:
             await self._settled.wait()
             return self._access is not None and self._access != used
         try:
-            reply = await exchange()
-            if reply is None:
-                self.forget_granted()
-                return False
-            self.granted(reply, renewed=True)
+            return self._renewed(used, await exchange())
         finally:
-            with self._lock:  # else it could open after the next one has closed it
+            with self._lock:  # otherwise it could be opened after the next renewal has closed it
                 self._renewing = False
                 self._settled.open()
-        return True
+
+    def _renewed(self, used: str, reply: TokenReply | None) -> bool:
+        """Replace ``used``, unless a registration has replaced it meanwhile. Returns what `renew` returns."""
+        with self._lock:
+            if self._access != used:
+                return True
+            self._use(reply, renewed=True)
+        self.changes.touch()
+        return reply is not None
+
+    def _use(self, reply: TokenReply | None, *, renewed: bool = False) -> None:
+        """Use new tokens, or none. Called with the lock held."""
+        if reply is None:
+            self._access = self._refresh = self._due_at = None
+            return
+        self._access = reply.access_token
+        self._refresh = reply.refresh_token or (self._refresh if renewed else None)
+        lives = reply.expires_in
+        life = None if lives is None else min(max(_LEAST_LIFE, lives * self._share()), _LONGEST_LIFE)
+        self._due_at = None if life is None else self._world.monotonic() + life
+
+    def _share(self) -> float:
+        """Return the share of its life after which a token is renewed; thousands of workers renew at other times."""
+        return self._world.random.uniform(0.7, 0.85)
 
 
-def _share() -> float:
-    """Return the share of its life after which a token is renewed; thousands of workers do it at different times."""
-    return random.uniform(0.7, 0.85)
-
-
-def make_nonces() -> Callable[[], str]:
+def make_nonces(world: World) -> Callable[[], str]:
     """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
-    prefix, numbers = secrets.token_urlsafe(9), itertools.count()  # short: it is in every message
+    prefix, numbers = world.token(9), itertools.count()  # short: it is in every message
     return lambda: f"{prefix}{next(numbers):x}"

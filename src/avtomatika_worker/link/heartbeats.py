@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,6 +68,7 @@ class Heartbeats:
         usage: Callable[[], ResourcesUsage | None],
     ) -> None:
         self._link = link
+        self._world = link.world
         self._state_watch = state_watch
         self._announcement = announcement
         self._on_cancel = on_cancel
@@ -89,12 +88,12 @@ class Heartbeats:
         pauses = Backoff(BackoffPolicy(initial, max(initial, _FLICKER)))
         while True:
             await self._register()
-            began = time.monotonic()
+            began = self._world.monotonic()
             await self._beat()
-            if self._link.polled or time.monotonic() - began >= _STEADY:
+            if self._link.polled or self._world.monotonic() - began >= _STEADY:
                 pauses.succeeded()  # not where each registration is followed by a poll that fails
             # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
-            await asyncio.sleep(pauses.failed(random.random()))
+            await asyncio.sleep(pauses.failed(self._world.random.random()))
 
     async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
         """Call ``on_lost`` once in each outage longer than ``limit`` seconds, until cancelled."""
@@ -111,7 +110,7 @@ class Heartbeats:
             reported = lost
 
     def _is_out_of_reach(self, limit: float) -> bool:
-        return self._link.known.is_open and time.monotonic() - self._last_contact > limit
+        return self._link.known.is_open and self._world.monotonic() - self._last_contact > limit
 
     async def announce(self, status: WorkerStatus) -> bool:
         """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
@@ -137,7 +136,7 @@ class Heartbeats:
             except WorkerError as error:
                 self._link.registration_failed()
                 self._count(metrics.REGISTRATIONS, "failed")
-                delay = delay_after(backoff, error)
+                delay = delay_after(backoff, error, self._link.world)
                 self._link.faults.log(
                     _log,
                     logging.WARNING,
@@ -164,7 +163,7 @@ class Heartbeats:
         again = link.known.is_open
         link.registered(version, reply.tokens, announced=response.from_orchestrator)
         await obtain_token(link)
-        now = self._last_contact = time.monotonic()
+        now = self._last_contact = self._world.monotonic()
         self._memory.registered(state, self._announcement.catalogue, now)
         _log.log(
             logging.DEBUG if again and not failures else logging.INFO,
@@ -207,7 +206,7 @@ class Heartbeats:
 
     async def _beat(self) -> None:
         """Send heartbeats when they are due, until it is time to register again."""
-        until = time.monotonic() + REREGISTER_EVERY * random.uniform(0.9, 1.1)
+        until = self._world.monotonic() + REREGISTER_EVERY * self._world.random.uniform(0.9, 1.1)
         backoff = Backoff(self._link.settings.calls)
         while await self._wait_until_due(until):
             try:
@@ -235,7 +234,7 @@ class Heartbeats:
         """Wait for the next heartbeat's time; return False when registering comes first."""
         while True:
             seen = self._state_watch.version
-            now = time.monotonic()
+            now = self._world.monotonic()
             self._memory.noticed(self._state_watch.value, now)
             due = self._memory.due_at(now)
             if self._link.broken.is_open or now >= until:
@@ -254,12 +253,12 @@ class Heartbeats:
             self._count(metrics.HEARTBEATS, outcome)
 
     async def _send_counted(self, state: WorkerState) -> None:
-        link, memory, began = self._link, self._memory, time.monotonic()
-        usage = memory.usage_to_report(self._usage(), time.monotonic())
+        link, memory, began = self._link, self._memory, self._world.monotonic()
+        usage = memory.usage_to_report(self._usage(), self._world.monotonic())
         heartbeat = memory.compose(state, self._announcement.catalogue, link.dialect, usage)
         response = await link.ask(lambda: link.codec.heartbeat(heartbeat, link.dialect, link.now()), breaks_on_500=True)
         reply = replies.decode_heartbeat(response)
-        now = self._last_contact = time.monotonic()
+        now = self._last_contact = self._world.monotonic()
         link.telemetry.metrics.time(metrics.HEARTBEAT_DURATION, now - began, link.label)
         memory.sent(state, self._announcement.catalogue, now, jitter=reply.jitter_ms / 1000, full_sync=reply.full_sync)
         memory.usage_reported(usage, now)
@@ -283,13 +282,13 @@ class Heartbeats:
             return None
         heartbeat = memory.compose(self._state_watch.value, self._announcement.catalogue, link.dialect)
         heartbeat = msgspec.structs.replace(heartbeat, catalogue=None, capabilities=None)
-        return keepalive_of(link, heartbeat, memory.due_at(time.monotonic()))
+        return keepalive_of(link, heartbeat, memory.due_at(self._world.monotonic()))
 
     async def take(self, report: Report) -> None:
         """Do what the answer to a heartbeat of the heartbeat process asks for, as with one to a heartbeat from here."""
         outcome = "failed"
         if report.granted is not None and report.registrations == self._link.registrations:
-            use_granted(self._link, report.granted, time.monotonic() - report.at)
+            use_granted(self._link, report.granted, self._world.monotonic() - report.at)
         try:
             reply = replies.decode_heartbeat(
                 await self._link.relayed(report.response, report.asked, report.registrations)
@@ -297,7 +296,7 @@ class Heartbeats:
             outcome = "ok"
             self._last_contact = max(self._last_contact, report.at)
             if reply.full_sync:
-                self._memory.full_sync, self._memory.next_regular = True, time.monotonic()
+                self._memory.full_sync, self._memory.next_regular = True, self._world.monotonic()
             self._cancel(reply)
         except (RejectedError, MalformedMessageError) as error:
             if report.registrations == self._link.registrations:
@@ -312,8 +311,8 @@ class Heartbeats:
 
     def _refused(self, error: RejectedError | MalformedMessageError, backoff: Backoff) -> bool:
         """Decide what a refused heartbeat means; return whether to register again."""
-        delay = delay_after(backoff, error)
-        now = time.monotonic()
+        delay = delay_after(backoff, error, self._link.world)
+        now = self._world.monotonic()
         self._memory.failed(now, delay)
         self._link.faults.log(
             _log,

@@ -1,7 +1,7 @@
-"""What keeps a fault at one orchestrator from the others, and from running tasks.
+"""Isolates faults in the code for one orchestrator from other orchestrators and from running tasks.
 
-Two boundaries: a call to an orchestrator ends in a value or a `WorkerError`, and a service of a link that fails is
-started again, alone. Either way the traceback is logged once: it is a fault of this worker's.
+There are two boundaries. A call to an orchestrator returns a value or raises a `WorkerError`, and a service of a link
+that fails is restarted on its own. Either way the traceback is logged once, since the fault is the worker's.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import random
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -18,6 +16,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 from avtomatika_worker.errors import ConnectionFailedError, WorkerError
 from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.policy.restarts import Restarts
+from avtomatika_worker.world import World
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 _P = ParamSpec("_P")
@@ -25,9 +24,10 @@ _T = TypeVar("_T")
 
 
 class Contained(Protocol):
-    """What is known of an orchestrator here."""
+    """A link, as far as this module needs it."""
 
     faults: LogThrottle
+    world: World
 
     @property
     def url(self) -> str:
@@ -35,7 +35,7 @@ class Contained(Protocol):
         ...
 
     def contact_broken(self) -> None:
-        """Take note that it has to be registered at again."""
+        """Record that the worker has to register again."""
         ...
 
 
@@ -45,7 +45,7 @@ _C = TypeVar("_C", bound=Contained)
 def contained(
     call: Callable[Concatenate[_C, _P], Awaitable[_T]],
 ) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
-    """Have a call raise nothing but `WorkerError`: any other exception counts as a failed connection."""
+    """Make a call raise only `WorkerError`: any other exception counts as a failed connection."""
 
     @functools.wraps(call)
     async def within(link: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -62,15 +62,15 @@ def contained(
 
 
 async def keep_running(link: Contained, service: Callable[[], Awaitable[None]]) -> None:
-    """Run a service of one orchestrator until it returns; start it again, after a while, whenever it fails."""
+    """Run a service of one orchestrator until it returns. Restart it, after a delay, whenever it fails."""
     restarts = Restarts()
     while True:
-        began = time.monotonic()
+        began = link.world.monotonic()
         try:
             await service()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other orchestrators' go on
             link.contact_broken()
-            delay = restarts.ended(time.monotonic() - began, random.random())
+            delay = restarts.ended(link.world.monotonic() - began, link.world.random.random())
             _report(link, f"{getattr(service, '__qualname__', 'a service')} (again in {delay:.1f} s)", error)
             await asyncio.sleep(delay)
         else:

@@ -1,9 +1,8 @@
-"""A heartbeat that another process can send: it lacks only what has to be new each time (RXON.md, "Signing")."""
+"""A heartbeat that another process can send: complete but for what must be new each time (RXON.md, "Signing")."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,9 +14,10 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.protocol.codec import Codec, Request
 from avtomatika_worker.protocol.messages import Heartbeat
 from avtomatika_worker.protocol.replies import Response, decode_token
+from avtomatika_worker.world import REAL
 
-_NONCE: Final = secrets.token_urlsafe(24)
-_TIMESTAMP: Final = 10**15 + secrets.randbelow(10**15)
+_NONCE: Final = REAL.token(24)
+_TIMESTAMP: Final = 10**15 + REAL.random.randrange(10**15)
 """What stands in a heartbeat where these come: they are random, so that nothing else in it is like them."""
 
 
@@ -26,7 +26,8 @@ class KeepAlive(msgspec.Struct, frozen=True):
 
     ``parts`` are the canonical bytes before the nonce, between it and the timestamp, and behind that. ``headers_again``
     are those with the configured token, where an access token is used; ``renewals`` renew that after a 401. ``ahead``:
-    seconds by which the orchestrator's clock is ahead of `steady`. ``due`` is in monotonic seconds, of this machine.
+    seconds by which the orchestrator's clock is ahead of the steady one. ``due`` is in monotonic seconds, of this
+    machine.
     """
 
     path: str
@@ -46,14 +47,14 @@ class KeepAlive(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """An answer, as it comes from the heartbeat process."""
+    """An answer as the heartbeat process reports it."""
 
     status: int
     headers: Mapping[str, str]
     body: str
 
     def response(self) -> Response:
-        """Return it as it came from the orchestrator."""
+        """Return it in the form in which the transport returns answers."""
         return Response(self.status, self.headers, self.body.encode("latin-1"))
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class Answered(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What one heartbeat was answered. ``orchestrator`` is its number; a failure has a ``problem`` and no ``status``.
 
-    ``granted`` brought another access token before. ``asked`` is of `steady`, ``at`` in monotonic seconds.
+    ``granted`` brought another access token before. ``asked`` is of the steady clock, ``at`` in monotonic seconds.
     """
 
     orchestrator: int
@@ -78,7 +79,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     granted: Answered | None = None
 
     def response(self) -> Response:
-        """Return the answer. Raises `CallTimedOutError` or `ConnectionFailedError` when there was none."""
+        """Return the answer. Raises `CallTimedOutError` or `ConnectionFailedError` if there was none."""
         if self.status is None:
             problem = f"{self.problem} (in the heartbeat process)"
             raise CallTimedOutError(problem) if self.timed_out else ConnectionFailedError(problem)
@@ -86,7 +87,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keepalive_of(link: Link, heartbeat: Heartbeat, due: float) -> KeepAlive:
-    """Return ``heartbeat`` in a form that can be sent to the link's orchestrator at any time."""
+    """Return ``heartbeat`` in a form that can be sent to the link's orchestrator repeatedly."""
     unsigned = Codec(link.worker_id, None, lambda: _NONCE).heartbeat(heartbeat, link.dialect, _TIMESTAMP)
     before, _, rest = (unsigned.body or b"").decode().partition(_NONCE)
     between, _, after = rest.partition(str(_TIMESTAMP))
@@ -108,7 +109,7 @@ def keepalive_of(link: Link, heartbeat: Heartbeat, due: float) -> KeepAlive:
 
 
 def use_granted(link: Link, answer: Answered, age: float) -> None:
-    """Use the tokens that the heartbeat process was granted ``age`` seconds ago; what is no token is left alone."""
+    """Use the tokens that the heartbeat process was granted ``age`` seconds ago. Other answers are ignored."""
     with contextlib.suppress(RejectedError, MalformedMessageError):
         reply = decode_token(answer.response())
         left = None if reply.expires_in is None else max(0.0, reply.expires_in - age)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -21,7 +19,8 @@ from avtomatika_worker.errors import (
     UntrustedTaskError,
 )
 from avtomatika_worker.link.access_tokens import token_renewed
-from avtomatika_worker.link.clock import Clock, steady
+from avtomatika_worker.link.call_budgets import KindBudget
+from avtomatika_worker.link.clock import Clock
 from avtomatika_worker.link.credentials import Credentials, make_nonces
 from avtomatika_worker.link.isolation import contained
 from avtomatika_worker.link.link_settings import LinkSettings
@@ -38,6 +37,7 @@ from avtomatika_worker.protocol.messages import Event, EventReply, ResultReply, 
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.protocol.width import MOST_VALUES, is_too_wide
 from avtomatika_worker.transport.http import HttpTransport
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
@@ -50,31 +50,40 @@ POLL_MARGIN: Final = 90.0
 _LONG: Final = 256 * 2**10
 """Bytes of an answer to a poll from which on it is read in a thread."""
 
-_NOT_ASKING: Final = contextlib.nullcontext()
-
 
 class Link:
     """One orchestrator as this worker sees it.
 
     ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
     ``contacts`` is touched by each registration; ``breaks`` counts the breaks of contact, ``polled`` is whether a poll
-    was answered since the last registration. ``label`` names the orchestrator in metrics.
+    was answered since the last registration. ``url``, the orchestrator's base URL, names the link in logs, ``label`` in
+    metrics. ``events`` and ``results`` are the budgets for these.
 
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
     what they share is guarded by a lock that is never held while waiting.
     """
 
     def __init__(
-        self, settings: LinkSettings, worker_id: str, transport: HttpTransport, telemetry: Telemetry = OFF
+        self,
+        settings: LinkSettings,
+        worker_id: str,
+        transport: HttpTransport,
+        telemetry: Telemetry = OFF,
+        world: World = REAL,
     ) -> None:
         self.settings = settings
+        self.world = world
+        self.url: str = settings.url
         self.label: str = urlsplit(settings.url).netloc.rpartition("@")[2]
         self.telemetry: Telemetry = telemetry
-        self.faults: LogThrottle = LogThrottle()
+        self.faults: LogThrottle = LogThrottle(world.monotonic)
         self.event_tokens: TokenBucket = TokenBucket(settings.event_rate)
+        silence = settings.calls.rate_limit_floor
+        self.events: KindBudget = KindBudget(settings.rate_limit, silence, world.monotonic)
+        self.results: KindBudget = KindBudget(settings.rate_limit, silence, world.monotonic)
         self.worker_id = worker_id
         self.dialect: dialects.Dialect = dialects.NEUTRAL
-        self.clock: Clock = Clock(settings.url)
+        self.clock: Clock = Clock(settings.url, wall=world.wall, steady=world.steady)
         self.ready: threadsafe.Event = threadsafe.Event()
         self.broken: threadsafe.Event = threadsafe.Event()
         self.known: threadsafe.Event = threadsafe.Event()
@@ -83,27 +92,21 @@ class Link:
         """Waits for what the heartbeat process, if there is one, has to report. May be awaited in any event loop."""
         self.breaks: int = 0
         self.polled: bool = False
-        self._silence = Silence()
+        self._silence = Silence(world.monotonic)
         self._announces = True
         self._registrations = 0
         self._transport = transport
-        self.credentials: Credentials = Credentials(settings.token, settings.token_fallback)
-        nonces = make_nonces()
+        self.credentials: Credentials = Credentials(settings.token, settings.token_fallback, world)
+        nonces = make_nonces(world)
         self._codecs = {token: Codec(worker_id, token, nonces) for token in self.credentials.all_configured}
         self._state = LinkState.CONNECTING
         self._lock = threading.Lock()
         self._announced: str | None = None
         self._unfamiliar: str | None = None
         self._date_header: str | None = None
-        self._results_held_until = 0.0
         self._lost_at = 0.0
         self._registration_failed = False
         self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
-
-    @property
-    def url(self) -> str:
-        """The orchestrator's base URL; names the link in logs."""
-        return self.settings.url
 
     @property
     def state(self) -> LinkState:
@@ -115,7 +118,7 @@ class Link:
         """Whether there is contact, or may be in a moment: a break is not taken for an outage at once, silence is."""
         if self.ready.is_open:
             return not self._silence.lasts
-        return not self._registration_failed and time.monotonic() - self._lost_at < SILENT_AFTER
+        return not self._registration_failed and self.world.monotonic() - self._lost_at < SILENT_AFTER
 
     @property
     def registrations(self) -> int:
@@ -133,22 +136,12 @@ class Link:
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers of every call, the current span's among them."""
-        return self._headers(self.credentials.current)
+        return self._headers(self.codec, self.credentials.current)
 
-    def _headers(self, token: str | None) -> Mapping[str, str]:
-        headers = self.codec.headers(token, self.dialect)
+    def _headers(self, codec: Codec, token: str | None) -> Mapping[str, str]:
+        headers = codec.headers(token, self.dialect)
         span = self.telemetry.tracing.carrier()
         return {**headers, **span} if span else headers
-
-    def hold_results(self, seconds: float) -> None:
-        """Send no results for a while: the orchestrator asked for that."""
-        until = time.monotonic() + seconds
-        with self._lock:
-            self._results_held_until = max(self._results_held_until, until)
-
-    def results_held_for(self) -> float:
-        """Return the seconds for which no results go out."""
-        return max(0.0, self._results_held_until - time.monotonic())
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -179,14 +172,18 @@ class Link:
             known = choice.dialect.version
             _log.warning(text, self.url, version, known, extra={"action": "protocol_version_unknown"})
 
-    def contact_broken(self) -> None:
-        """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4)."""
+    def contact_broken(self, registrations: int | None = None) -> None:
+        """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4).
+
+        ``registrations`` is how many there were when the call was made that found it: one made before the last of them
+        breaks nothing.
+        """
         with self._lock:
-            if self._state is LinkState.CLOSED:
+            if self._state is LinkState.CLOSED or registrations not in {None, self._registrations}:
                 return
             if self._state is LinkState.REGISTERED:
                 self.breaks += 1
-                self._lost_at = self._silence.answered_at if self._silence.lasts else time.monotonic()
+                self._lost_at = self._silence.answered_at if self._silence.lasts else self.world.monotonic()
             self._step(LinkEvent.CONTACT_BROKEN)
 
     def registration_failed(self) -> None:
@@ -210,7 +207,7 @@ class Link:
     def open(self) -> None:
         """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
         with self._lock:
-            self._lost_at = time.monotonic()
+            self._lost_at = self.world.monotonic()
         self._transport.open()
 
     def reopen(self) -> None:
@@ -233,14 +230,19 @@ class Link:
         Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
         """
         wish = self.settings.poll_timeout
-        began, outcome = time.monotonic(), "failed"
+        began, outcome = self.world.monotonic(), "failed"
         try:
             response = await self._ask(
-                lambda: self.codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
+                lambda codec: codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
                 raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
-            task = await self._admitted(response)
+            admit = self.settings.guard.admit
+            if len(response.body) <= _LONG:
+                task = admit(response, self.dialect)
+            else:  # one at a time, in a thread: the loop goes on meanwhile
+                reading = asyncio.get_running_loop().run_in_executor
+                task = await reading(self._reading, admit, response, self.dialect)
             if not self.polled:
                 with self._lock:
                     self.polled = True
@@ -257,25 +259,20 @@ class Link:
             raise
         finally:
             self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
-            self.telemetry.metrics.time(metrics.POLL_DURATION, time.monotonic() - began, self.label)
+            self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
         return task
-
-    async def _admitted(self, response: Response) -> Task | None:
-        """Return the task of an answer. A long one is read in a thread, one at a time: the loop goes on meanwhile."""
-        if len(response.body) <= _LONG:
-            return self.settings.guard.admit(response, self.dialect)
-        reading = asyncio.get_running_loop().run_in_executor
-        return await reading(self._reading, self.settings.guard.admit, response, self.dialect)
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        return replies.decode_result(await self._ask(lambda: self.codec.result(result, self.dialect, self.now())))
+        with self.results.call():
+            return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed afresh. Raises as `send_result` does."""
-        return replies.decode_event(await self._ask(lambda: self.codec.event(event, self.dialect, self.now())))
+        with self.events.call():
+            return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
     @contained
     async def ask(
@@ -285,16 +282,7 @@ class Link:
 
         Raises as `call`, and what ``write`` raises.
         """
-        return await self._ask(write, timeout, breaks_on_500=breaks_on_500)
-
-    async def _ask(
-        self, write: Callable[[], Request], timeout: float = CALL_TIMEOUT, *, breaks_on_500: bool = False
-    ) -> Response:
-        used = self.credentials.current
-        response = await self._call(write(), used, timeout, breaks_on_500=breaks_on_500)
-        if response.status == 401 and await token_renewed(self, used):
-            response = await self._call(write(), self.credentials.current, timeout, breaks_on_500=breaks_on_500)
-        return response
+        return await self._ask(lambda _: write(), timeout, breaks_on_500=breaks_on_500)
 
     @contained
     async def call(
@@ -311,19 +299,37 @@ class Link:
         digest is always answered with 500. ``configured_token``: authenticate with that one, not an access token.
         A call from before the last registration breaks nothing: that came after it, and was answered.
         """
-        token = self.credentials.configured if configured_token else self.credentials.current
-        return await self._call(request, token, timeout, breaks_on_500=breaks_on_500)
+        return await self._ask(
+            lambda _: request, timeout, breaks_on_500=breaks_on_500, configured_token=configured_token, renew=False
+        )
 
-    async def _call(self, request: Request, token: str | None, timeout: float, *, breaks_on_500: bool) -> Response:
-        headers, registrations, asked = self._headers(token), self._registrations, steady()
-        # A poll is held for as long as the orchestrator likes.
-        with self._silence.asking() if timeout <= CALL_TIMEOUT else _NOT_ASKING:
+    async def _ask(
+        self,
+        write: Callable[[Codec], Request],
+        timeout: float = CALL_TIMEOUT,
+        *,
+        breaks_on_500: bool = False,
+        configured_token: bool = False,
+        renew: bool = True,
+    ) -> Response:
+        while True:
+            codec, token = self.codec, self.credentials.configured if configured_token else self.credentials.current
+            request, headers = write(codec), self._headers(codec, token)
+            registrations, asked = self._registrations, self.world.steady()
+            # A poll is held for as long as the orchestrator likes.
+            question = self._silence.began() if timeout <= CALL_TIMEOUT else None
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
-                self._unanswered(registrations)
+                self.contact_broken(registrations)
                 raise
-        return self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+            finally:
+                if question is not None:
+                    self._silence.ended(question)
+            self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
+            if response.status != 401 or not renew or not await token_renewed(self, token):
+                return response
+            renew = False
 
     @contained
     async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:
@@ -334,21 +340,17 @@ class Link:
         try:
             response = answer()
         except TransportError:
-            self._unanswered(registrations)
+            self.contact_broken(registrations)
             raise
         return self._heard(response, asked, registrations, breaks_on_500=True)
-
-    def _unanswered(self, registrations: int) -> None:
-        if registrations == self._registrations:
-            self.contact_broken()
 
     def _heard(self, response: Response, asked: float, registrations: int, *, breaks_on_500: bool) -> Response:
         self._silence.answered()
         self._learn(response, asked)
-        if is_too_wide(response.body):
+        if len(response.body) > MOST_VALUES and is_too_wide(response.body):
             raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
         if response.status > 500 or (response.status == 500 and breaks_on_500):
-            self._unanswered(registrations)
+            self.contact_broken(registrations)
         return response
 
     def _learn(self, response: Response, asked: float) -> None:

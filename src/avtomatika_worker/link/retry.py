@@ -1,22 +1,23 @@
-"""How a failed call counts: the wait before the next attempt, and what makes it the same fault as another."""
+"""Evaluates failed calls: how long to wait before the next attempt, and which failures are the same fault."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable
 
 from avtomatika_worker.errors import RejectedError, TransportError, WorkerError
 from avtomatika_worker.policy.backoff import Backoff
+from avtomatika_worker.world import World
 
 
-def delay_after(backoff: Backoff, error: WorkerError) -> float:
-    """Count a failure and return the seconds to wait before the next attempt."""
+def delay_after(backoff: Backoff, error: WorkerError, world: World) -> float:
+    """Record a failure and return the seconds to wait before the next attempt."""
+    chance = world.random.random()
     if not isinstance(error, TransportError):
-        return backoff.failed(random.random())
+        return backoff.failed(chance)
     limited = isinstance(error, RejectedError) and error.rate_limited
-    return backoff.failed(random.random(), retry_after=error.retry_after, rate_limited=limited)
+    return backoff.failed(chance, retry_after=error.retry_after, rate_limited=limited)
 
 
 def kind_of(error: WorkerError) -> Hashable:
-    """Return what makes two errors the same fault in the log: what they are, not what they say."""
+    """Return what identifies a fault in the log: the error's type and status, not its text."""
     return type(error), getattr(error, "status", None)

@@ -1,4 +1,4 @@
-"""Takes new TLS files for new connections: certificates are renewed while a worker runs. Runs in the link thread."""
+"""Reloads TLS files, since certificates are renewed while a worker runs. Runs in the link thread."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TlsReload:
-    """Checks the files every ``interval`` seconds, until cancelled. Calls in flight finish on their connections.
+    """Checks the files every ``interval`` seconds until cancelled. New connections use new files, calls in flight go
+    on.
 
-    Make it before the links are opened: what the files hold by then is what the links know.
+    It must be made before the links are opened: they use the files as they are at that time.
     """
 
     def __init__(self, tls: TlsFiles, links: Sequence[Link], interval: float) -> None:
@@ -28,13 +29,13 @@ class TlsReload:
         self._looked_at: tuple[bytes | None, ...] = self._taken
 
     async def run(self) -> None:
-        """Reopen the links if the files have changed; unusable files are reported, and nothing changes."""
+        """Reopen the links whenever the files have changed. Unusable files are reported and not used."""
         while True:
             await asyncio.sleep(self._interval)
             self.look()
 
     def look(self) -> None:
-        """Look once."""
+        """Check the files once."""
         found = self._tls.fingerprint()
         if found in {self._taken, self._looked_at}:
             return
@@ -49,7 +50,7 @@ class TlsReload:
             for link in self._links:
                 link.reopen()
         except (ConfigError, OSError) as error:
-            text = "the TLS files have changed and cannot be used, so that the former ones are: %s"
+            text = "the TLS files have changed but cannot be used; the former ones stay in use: %s"
             _log.error(text, error, extra={"action": "tls_not_reloaded"})
             return False
         _log.info("the TLS files have changed; new connections use them", extra={"action": "tls_reloaded"})

@@ -16,26 +16,26 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TokenRenewal:
-    """Renews a token whenever it is due, until cancelled."""
+    """Renews an access token whenever that is due, until cancelled."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def run(self) -> None:
-        """Renew in time; a token that cannot be renewed is replaced by registering again."""
+        """Renew tokens in time. If one cannot be renewed, the worker registers again to get another."""
         tokens, backoff = self._link.credentials, Backoff(self._link.settings.calls)
         while True:
             seen, due = tokens.changes.version, tokens.renewal_due_in()
             if due is None or due > 0:
                 await tokens.changes.changed(seen, due)
                 continue
-            await self._link.ready.wait()  # a registration brings new tokens, too
+            await self._link.ready.wait()  # a registration brings new tokens as well
             try:
                 if tokens.renewal_due_in() == 0 and not await renew_token(self._link, tokens.current):
                     self._link.contact_broken()
                 backoff.succeeded()
             except (TransportError, MalformedMessageError) as error:
-                delay = delay_after(backoff, error)
+                delay = delay_after(backoff, error, self._link.world)
                 self._link.faults.log(
                     _log,
                     logging.WARNING,

@@ -13,6 +13,7 @@ from avtomatika_worker.monitoring.health import Health
 from avtomatika_worker.monitoring.watchdog import Watchdog
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.link_state import LinkState
+from avtomatika_worker.tasks.runner import TaskRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class HealthProbe:
     state_watch: threadsafe.Watch[WorkerState]
     watchdog: Watchdog
     facts: Mapping[str, Any]
+    tasks: TaskRunner
 
     def __call__(self) -> Health:
         """Return the worker's current health. An orchestrator's outage is not the worker's."""
@@ -46,6 +48,12 @@ class HealthProbe:
                 "running": state.slots_running,
                 "polling": state.slots_polling,
             },
+            "skills": [
+                {"name": name, "available": name in state.available_skills, "hot": name in state.hot_skills}
+                for name in self.tasks.skills
+            ],
+            "tasks": self.tasks.running.overview(),
+            "adopted": self.tasks.adoption.total,
             "links": [
                 {
                     "orchestrator": link.label,

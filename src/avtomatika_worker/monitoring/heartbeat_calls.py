@@ -82,7 +82,7 @@ class Tls(TypedDict):
 
 
 def steady() -> float:
-    """Return the same as `link.clock.steady` in the worker."""
+    """Return the same as `World.steady` in the worker."""
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.policy.heartbeat import WorkerState
-from avtomatika_worker.policy.slot_tuner import Load, SlotTuner
+from avtomatika_worker.policy.slot_tuner import Load, SlotTuner, TunerPolicy
+from avtomatika_worker.tasks.runner import TaskRunner
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
 LOOK_EVERY: Final = 1.0
 """Seconds between checks of the load."""
-
-_COMPLAIN_EVERY: Final = 60.0
-"""Seconds between error lines about a load that cannot be measured."""
 
 
 class SlotTuning:
@@ -35,12 +34,14 @@ class SlotTuning:
         state_watch: threadsafe.Watch[WorkerState],
         measure: Callable[[], tuple[float, float]],
         apply: Callable[[int], object],
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
+        self._faults = LogThrottle(world.monotonic)
         self._tuner = tuner
         self._state_watch = state_watch
         self._measure = measure
         self._apply = apply
-        self._complained = -_COMPLAIN_EVERY
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -52,7 +53,7 @@ class SlotTuning:
                 await asyncio.sleep(LOOK_EVERY)
                 load = await loop.run_in_executor(pool, self._load)
                 if load is not None:
-                    self.look(load, time.monotonic())
+                    self.look(load, self._monotonic())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -85,9 +86,22 @@ class SlotTuning:
         return None if measured is None else Load(memory=measured[0], cpu=measured[1])
 
     def _without(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._complained >= _COMPLAIN_EVERY:
-            self._complained = now
-            _log.error(
-                "the load cannot be measured: %s: %s", type(error).__name__, error, extra={"action": "load_unknown"}
-            )
+        text = "the load cannot be measured: %s: %s"
+        self._faults.log(_log, logging.ERROR, text, type(error).__name__, error, action="load_unknown")
+
+
+def tune_slots(
+    policy: TunerPolicy,
+    measure: Callable[[], tuple[float, float]],
+    state_watch: threadsafe.Watch[WorkerState],
+    to_main: threadsafe.CallQueue,
+    tasks: TaskRunner,
+    world: World = REAL,
+) -> SlotTuning:
+    """Return the tuning of the slots of ``tasks``, which are changed on the main loop."""
+
+    def apply(usable: int) -> None:
+        tasks.slots.limit(usable)
+        tasks.slots_freed()
+
+    return SlotTuning(SlotTuner(policy), state_watch, measure, lambda usable: to_main.put(apply, usable), world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -10,12 +9,14 @@ from avtomatika_worker.files.location import Location
 from avtomatika_worker.files.observer import Observer
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
+from avtomatika_worker.world import REAL, World
 
 
 class StorageMetrics(Observer):
     """Reports to telemetry. Buckets and keys are span attributes, never metric labels."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
         self._telemetry = telemetry
         self._transfers = 0
         telemetry.metrics.watch(metrics.TRANSFERS, lambda: [(self._transfers, ())])
@@ -23,7 +24,7 @@ class StorageMetrics(Observer):
     @contextmanager
     def operation(self, name: str, location: Location) -> Generator[None]:
         """Time one call, and make a span of it."""
-        recorder, began, outcome = self._telemetry.metrics, time.monotonic(), "failed"
+        recorder, began, outcome = self._telemetry.metrics, self._monotonic(), "failed"
         attributes = {"s3.bucket": location.bucket, "s3.key": location.key, "s3.scheme": location.scheme}
         try:
             with self._telemetry.tracing.span(f"s3.{name}", attributes):
@@ -31,7 +32,7 @@ class StorageMetrics(Observer):
             outcome = "ok"
         finally:
             recorder.count(metrics.S3_OPERATIONS, name, outcome)
-            recorder.time(metrics.S3_DURATION, time.monotonic() - began, name)
+            recorder.time(metrics.S3_DURATION, self._monotonic() - began, name)
 
     @contextmanager
     def transfer(self) -> Generator[None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -12,10 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.protocol.messages import ResourcesUsage
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.usage")
 
@@ -28,9 +29,6 @@ MEASURE_EVERY: Final = 5.0
 FIRST_AFTER: Final = 0.2
 """Seconds over which the first load is measured."""
 
-_COMPLAIN_EVERY: Final = 60.0
-"""Seconds between error lines about failing measurements."""
-
 
 class UsageMonitor:
     """Holds the newest measurement, by the user's checker or of the machine.
@@ -38,10 +36,10 @@ class UsageMonitor:
     The checker is user code: it runs in its own thread, so that it blocks nothing if it hangs.
     """
 
-    def __init__(self, checker: UsageChecker | None = None) -> None:
-        self._measure: UsageChecker = checker or UsageMeter().measure
+    def __init__(self, checker: UsageChecker | None = None, world: World = REAL) -> None:
+        self._faults = LogThrottle(world.monotonic)
+        self._measure: UsageChecker = checker or UsageMeter(clock=world.monotonic).measure
         self._latest: ResourcesUsage | None = None
-        self._complained = -_COMPLAIN_EVERY
 
     @property
     def latest(self) -> ResourcesUsage | None:
@@ -70,9 +68,5 @@ class UsageMonitor:
         return usage
 
     def _without(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._complained >= _COMPLAIN_EVERY:
-            self._complained = now
-            _log.error(
-                "the usage is not reported: %s: %s", type(error).__name__, error, extra={"action": "usage_failed"}
-            )
+        text = "the usage is not reported: %s: %s"
+        self._faults.log(_log, logging.ERROR, text, type(error).__name__, error, action="usage_failed")

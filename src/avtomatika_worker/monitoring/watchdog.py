@@ -6,10 +6,11 @@ import asyncio
 import logging
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Final
+
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.watchdog")
 
@@ -32,10 +33,11 @@ class Pulse:
     With each beat it calls ``poll_is_due`` there, and publishes the answer.
     """
 
-    def __init__(self, poll_is_due: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, poll_is_due: Callable[[], bool] = lambda: False, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
         self._ask_poller = poll_is_due
         self._poll_is_due = False
-        self._at = time.monotonic()
+        self._at = self._monotonic()
         self._thread_id = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -44,7 +46,7 @@ class Pulse:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         while True:
-            self._at = time.monotonic()
+            self._at = self._monotonic()
             self._poll_is_due = self._ask_poller()
             await asyncio.sleep(TICK)
 
@@ -57,7 +59,7 @@ class Pulse:
         """Seconds for which the loop has been blocked, or 0."""
         if self._loop is None:
             return 0.0
-        silence = time.monotonic() - self._at - TICK
+        silence = self._monotonic() - self._at - TICK
         return silence if silence > TICK else 0.0
 
     def blocker(self) -> str:
@@ -82,7 +84,7 @@ class Watchdog:
         running_skills: Callable[[], Iterable[str]],
         *,
         blocked_limit: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = REAL.monotonic,
     ) -> None:
         self._pulse = pulse
         self._poll_is_due = poll_is_due

@@ -16,15 +16,16 @@ from typing import Any, Final
 
 CONTEXT_FIELDS: Final = ("worker_id", "task_id", "job_id")
 
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-_CONTEXT: Final[ContextVar[Mapping[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
+_NOTHING: Final[dict[str, str]] = {}
+_CONTEXT: Final[ContextVar[dict[str, str]]] = ContextVar("avtomatika_worker.log_context", default=_NOTHING)
+"""Replaced, never changed."""
 
-LogContextToken = Token[Mapping[str, str]]
+LogContextToken = Token[dict[str, str]]
 
 
 def current_log_context() -> Mapping[str, str]:
     """Return the fields of records made in the current context."""
-    return _CONTEXT.get()
+    return MappingProxyType(_CONTEXT.get())
 
 
 def bind_log_context(**fields: str) -> LogContextToken:
@@ -32,7 +33,7 @@ def bind_log_context(**fields: str) -> LogContextToken:
 
     Fields bound earlier stay. Returns the token for ``reset_log_context``.
     """
-    return _CONTEXT.set(MappingProxyType({**_CONTEXT.get(), **fields}))
+    return _CONTEXT.set({**_CONTEXT.get(), **fields})
 
 
 def reset_log_context(token: LogContextToken) -> None:
@@ -65,15 +66,16 @@ class TaskContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Set the fields and let the record pass."""
         fields = record.__dict__
-        for source in (_current_span(), _CONTEXT.get(), self._defaults):
-            for name, value in source.items():
-                fields.setdefault(name, value)
+        context = {**self._defaults, **_CONTEXT.get()}
+        if (otel := sys.modules.get("opentelemetry.trace")) is not None:  # never imported for this
+            context |= _current_span(otel)
+        for name, value in context.items():
+            fields.setdefault(name, value)
         return True
 
 
-def _current_span() -> dict[str, str]:
+def _current_span(otel: Any) -> dict[str, str]:
     """Return trace_id and span_id of the current span; empty without tracing."""
-    otel: Any = sys.modules.get("opentelemetry.trace")  # never imported for this
     span = otel.get_current_span().get_span_context() if hasattr(otel, "get_current_span") else None
     if span is None or not span.is_valid:
         return {}

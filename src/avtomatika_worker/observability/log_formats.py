@@ -126,7 +126,8 @@ class TextLogFormatter(logging.Formatter):
 def _text_context(record: logging.LogRecord, labels: tuple[tuple[str, str], ...]) -> str:
     """Return the context as ``task=… job=…``."""
     fields = record.__dict__
-    return " ".join([f"{label}={_one_line(str(fields[name]))}" for label, name in labels if fields.get(name)])
+    text = " ".join([f"{label}={fields[name]}" for label, name in labels if fields.get(name)])
+    return _one_line(text)
 
 
 @functools.lru_cache(maxsize=256)

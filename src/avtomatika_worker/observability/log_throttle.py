@@ -13,7 +13,7 @@ EVERY: Final = 60.0
 
 
 class LogThrottle:
-    """The faults of one orchestrator. May be called from any thread; ``clock`` is in seconds."""
+    """The faults of one part, such as a link. May be called from any thread; ``clock`` is in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -11,7 +11,9 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any, Final, TextIO
 
@@ -34,6 +36,8 @@ class TracebackLogger:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
+        self._place: tuple[object, ...] = ()
+        self._common: Mapping[str, Any] = {}
 
     def log(
         self,
@@ -47,21 +51,54 @@ class TracebackLogger:
     ) -> None:
         """Log a message, followed by a traceback unless that is empty.
 
-        ``caller`` is the function that logs; without it, the stack is searched for it.
+        ``caller`` is the function that logs, for every task and outside of any; without it, the stack is searched.
         """
         if self._logger.isEnabledFor(level):
             with MADE_OR_LOST:
-                path, line, function = _place(caller) if caller else self._logger.findCaller(stacklevel=2)[:3]
-                record = self._logger.makeRecord(
-                    self._logger.name, level, path, line, message, args, None, function, extra
-                )
+                if caller is None:
+                    record = self._made(level, message, args, self._logger.findCaller(stacklevel=2)[:3], extra)
+                else:
+                    record = self._made_again(level, message, args, caller, extra)
                 if traceback:
                     record.exc_text = traceback
                 self._logger.handle(record)
 
+    def _made(
+        self,
+        level: int,
+        message: str,
+        args: tuple[object, ...],
+        place: tuple[str, int, str],
+        extra: dict[str, object] | None,
+    ) -> logging.LogRecord:
+        path, line, function = place
+        return self._logger.makeRecord(self._logger.name, level, path, line, message, args, None, function, extra)
 
-def _place(code: CodeType) -> tuple[str, int, str]:
-    return code.co_filename, code.co_firstlineno, code.co_name
+    def _made_again(
+        self, level: int, message: str, args: tuple[object, ...], caller: CodeType, extra: dict[str, object]
+    ) -> logging.LogRecord:
+        """Return a record that has most in common with the last one from its place: the rest is filled in.
+
+        ``logging`` would look up names of files, threads and the process each time, which takes as long as to format
+        the line and to write it.
+        """
+        place = (level, message, caller, logging.getLogRecordFactory(), threading.get_ident())
+        if place != self._place:
+            code = (caller.co_filename, caller.co_firstlineno, caller.co_name)
+            record = self._made(level, message, args, code, extra)
+            if logging.getLogRecordFactory() is not logging.LogRecord:  # that of the program may do anything
+                return record
+            self._place = place
+            self._common = {name: value for name, value in vars(record).items() if name not in extra}
+            return record
+        record, now = logging.LogRecord.__new__(logging.LogRecord), time.time()
+        fields = vars(record)
+        fields.update(self._common)
+        fields["args"] = args
+        fields["created"], fields["msecs"] = now, float(int(now % 1 * 1000))
+        fields["relativeCreated"] += (now - self._common["created"]) * 1000
+        fields.update(extra)
+        return record
 
 
 class _Handler(logging.StreamHandler[TextIO]):

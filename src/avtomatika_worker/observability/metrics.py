@@ -42,8 +42,8 @@ def _counter(name: str, unit: str, doc: str, *labels: str) -> Metric:
     return Metric(f"worker.{name}", Kind.COUNTER, unit, doc, labels)
 
 
-def _histogram(name: str, buckets: tuple[float, ...], doc: str, *labels: str) -> Metric:
-    return Metric(f"worker.{name}", Kind.HISTOGRAM, "s", doc, labels, buckets)
+def _histogram(name: str, buckets: tuple[float, ...], doc: str, *labels: str, unit: str = "s") -> Metric:
+    return Metric(f"worker.{name}", Kind.HISTOGRAM, unit, doc, labels, buckets)
 
 
 def _gauge(name: str, unit: str, doc: str, *labels: str) -> Metric:
@@ -62,6 +62,13 @@ VIOLATIONS: Final = _counter(
 TASKS_REFUSED: Final = _counter(
     "tasks.refused.total", "{task}", "Tasks refused: unsigned, bad_signature or not_allowed.", _AT, "reason"
 )
+TASKS_ADOPTED: Final = _counter(
+    "tasks.adopted.total",
+    "{task}",
+    "Tasks handed out again that known work answered: it was running, ended (its result was on its way) or stale.",
+    _AT,
+    "stage",
+)
 POLLS: Final = _counter(
     "polls.total", "{poll}", "Polls: task, empty, malformed, untrusted, limited, refused or failed.", _AT, "outcome"
 )
@@ -79,6 +86,17 @@ DELIVERY_DURATION: Final = _histogram(
 )
 EXPIRED: Final = _counter("results.expired.total", "{message}", "Results and events given up because of age.", _AT)
 EVENTS: Final = _counter("events.total", "{event}", "Events of skills: sent, or blocked as invalid.", _SKILL, "outcome")
+CHUNKS: Final = _counter("stream.chunks", "{chunk}", "Chunks that skills yielded and that went out.", _SKILL)
+CHUNKS_PER_EVENT: Final = _histogram(
+    "stream.chunks.per_event",
+    (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000),
+    "Chunks that went out as one event: how far they were coalesced.",
+    _SKILL,
+    unit="{chunk}",
+)
+FIRST_CHUNK: Final = _histogram(
+    "stream.first_chunk", _CALL_BUCKETS, "Time from a task's arrival until its first chunk was delivered.", _SKILL
+)
 HEARTBEATS: Final = _counter("heartbeats.total", "{heartbeat}", "Heartbeats: ok or failed.", _AT, "outcome")
 HEARTBEAT_DURATION: Final = _histogram(
     "heartbeats.duration", _CALL_BUCKETS, "Time until a heartbeat was answered.", _AT
@@ -131,6 +149,9 @@ class Recorder:
 
     def time(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Record a time in a histogram."""
+
+    def record(self, metric: Metric, value: float, *labels: str) -> None:
+        """Record a value in a histogram of anything but times."""
 
     def watch(self, metric: Metric, read: Callable[[], Iterable[Reading]]) -> None:
         """Read a gauge's values from ``read`` whenever they are collected, in any thread."""

@@ -101,7 +101,7 @@ def _exports(signal: str) -> bool:
 
 def _exporter(signal: str, over_http: Callable[[], Any], module: str) -> Any:
     """Return a signal's exporter: gRPC where the protocol, or the port that is gRPC's, says so and it is installed."""
-    protocol, endpoint = _told(signal, "PROTOCOL"), _told(signal, "ENDPOINT")
+    protocol, endpoint = _configured(signal, "PROTOCOL"), _configured(signal, "ENDPOINT")
     if protocol != "grpc" and (protocol or _port_of(endpoint) != _GRPC_PORT):
         return over_http()
     try:
@@ -126,7 +126,7 @@ def _port_of(endpoint: str) -> int | None:
         return None
 
 
-def _told(signal: str, what: str) -> str:
+def _configured(signal: str, what: str) -> str:
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{what}")
     return (own or os.environ.get(f"OTEL_EXPORTER_OTLP_{what}") or "").strip()
 
@@ -171,6 +171,10 @@ class OtelRecorder(Recorder):
     def time(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Record a time in a histogram."""
         self._histograms[metric].record(seconds, dict(zip(metric.labels, labels, strict=True)))
+
+    def record(self, metric: Metric, value: float, *labels: str) -> None:
+        """Record a value in a histogram of anything but times."""
+        self.time(metric, value, *labels)
 
     def close(self) -> None:
         """Stop reporting gauges: their worker has stopped, but the instruments stay."""

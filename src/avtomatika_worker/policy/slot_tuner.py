@@ -13,6 +13,15 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+MEMORY_TARGET: Final = 80.0
+"""Percentage of the memory in use above which fewer slots are used."""
+
+CPU_TARGET: Final = 90.0
+"""Percentage of the CPUs in use above which fewer slots are used."""
+
+LEAST_SLOTS: Final = 1
+"""Slots that may always be used."""
+
 SHRINK_EVERY: Final = 2.0
 """Seconds between steps down."""
 
@@ -46,8 +55,8 @@ class TunerPolicy:
 
     least: int
     most: int
-    memory_target: float = 80.0
-    cpu_target: float = 90.0
+    memory_target: float = MEMORY_TARGET
+    cpu_target: float = CPU_TARGET
 
 
 class SlotTuner:

@@ -48,20 +48,17 @@ class Slots:
 
     def start(self) -> None:
         """polling → running: the poll brought a task."""
-        self._leave_polling()
+        self.release()
         self.running += 1
 
     def release(self) -> None:
-        """polling → free: the poll brought no task."""
-        self._leave_polling()
+        """polling → free: the poll brought no task. Raises RuntimeError if there was none."""
+        if self.polling < 1:
+            raise RuntimeError("no poll in flight")
+        self.polling -= 1
 
     def finish(self) -> None:
         """running → free: the task's outcome is safe."""
         if self.running < 1:
             raise RuntimeError("no running slot to finish")
         self.running -= 1
-
-    def _leave_polling(self) -> None:
-        if self.polling < 1:
-            raise RuntimeError("no poll in flight")
-        self.polling -= 1

@@ -103,6 +103,7 @@ class Codec:
         self._signer = Signer(token) if token else None
         self._nonce = nonce
         self._headers: tuple[str | None, Dialect | None, Mapping[str, str]] = (None, None, {})
+        self._poll: tuple[object, Request] = (None, Request("GET", poll_path(worker_id)))
 
     def headers(self, token: str | None, dialect: Dialect) -> Mapping[str, str]:
         """Return the headers of every call; ``token`` currently authenticates the worker."""
@@ -148,12 +149,20 @@ class Codec:
         return Request("PATCH", heartbeat_path(self._worker_id), self._sealed(message, dialect, now))
 
     def poll(self, timeout: float, available: tuple[str, ...], hot: tuple[str, ...], dialect: Dialect) -> Request:
-        """Write a request for the next task; ``timeout`` (seconds) is only a wish: the orchestrator has its own."""
-        path = poll_path(self._worker_id)
-        if dialect.skill_names:
-            # Skill names are identifiers: nothing in them needs escaping.
-            path += f"?timeout={timeout:g}&available_skills={','.join(available)}&hot_skills={','.join(hot)}"
-        return Request("GET", path)
+        """Write a request for the next task; ``timeout`` (seconds) is only a wish: the orchestrator has its own.
+
+        While the skills stay the same, so does the request, which may then be sent again as it is.
+        """
+        wish = (timeout, available, hot, dialect.skill_names)
+        last, request = self._poll
+        if wish != last:
+            path = poll_path(self._worker_id)
+            if dialect.skill_names:
+                # Skill names are identifiers: nothing in them needs escaping.
+                path += f"?timeout={timeout:g}&available_skills={','.join(available)}&hot_skills={','.join(hot)}"
+            request = Request("GET", path)
+            self._poll = wish, request
+        return request
 
     def result(self, result: TaskResult, dialect: Dialect, now: float) -> Request:
         """Write a result. Raises `UnsendableValueError` if the orchestrator could not digest it."""

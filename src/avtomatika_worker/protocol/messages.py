@@ -8,12 +8,19 @@ Times are Unix seconds, identifiers match ``[A-Za-z0-9_-]{1,128}``.
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from avtomatika_worker.narrowing import is_list
 from avtomatika_worker.protocol.coerce import as_texts
+from avtomatika_worker.protocol.work import WorkKey
+
+_STALE: Final = frozenset({"stale_task", "worker_mismatch"})
+"""Reasons for which a task is not the one that its job waits for: it was handed out again, or went elsewhere."""
+
+_OVER: Final = frozenset({"job_not_found", "job_cancelled", "job_already_terminated", "deadline_exceeded"})
+"""Reasons for which nothing of a job is wanted any more."""
 
 
 class WorkerStatus(enum.StrEnum):
@@ -161,7 +168,8 @@ class CanonicalData(msgspec.Struct, frozen=True, array_like=True):
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a task ended: "success", "failure", "cancelled", or one of the skill's own statuses.
 
-    ``identity_chain`` goes into ``security``: the nodes that the task passed through, this worker last.
+    ``identity_chain`` goes into ``security``: the nodes that the task passed through, this worker last. ``work`` names
+    what it answers, whatever the task's id; it is stored with the result, and never sent.
     """
 
     job_id: str
@@ -175,6 +183,12 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     costs: dict[str, Any] | None = None
     identity_chain: tuple[str, ...] | None = None
+    work: WorkKey | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it but its data is a skill's: no error, no metadata, no costs but one."""
+        return self.error is None and not self.metadata and not self.data_metadata and len(self.costs or ()) <= 1
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,10 +226,13 @@ class Task(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     policy: dict[str, Any] | None = None
     timestamp: Any = None
+    step: Any = None
 
     def chain_through(self, worker_id: str) -> tuple[str, ...] | None:
         """Return the nodes that the task passed through, ``worker_id`` last, or None if it came without a chain."""
-        chain: object = (self.security or {}).get("identity_chain")
+        if not self.security:
+            return None
+        chain: object = self.security.get("identity_chain")
         return None if not is_list(chain) else (*as_texts(chain), worker_id)
 
 
@@ -260,6 +277,11 @@ class ResultReply(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the orchestrator is done with the result."""
         return self.status in {"accepted", "ignored"}
 
+    @property
+    def stale(self) -> bool:
+        """Whether the job waits for another task's result."""
+        return self.status == "ignored" and self.reason in _STALE
+
 
 class EventReply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to an event; ``status`` is "event_accepted", or "error" with a code."""
@@ -272,6 +294,11 @@ class EventReply(msgspec.Struct, frozen=True, kw_only=True):
     def accepted(self) -> bool:
         """Whether the event was accepted."""
         return self.status == "event_accepted"
+
+    @property
+    def stale(self) -> bool:
+        """Whether the task that it comes from is not wanted any more. No release up to 1.0b30 says so."""
+        return self.status == "error" and (self.code or "").lower() in _STALE | _OVER
 
 
 class TokenReply(msgspec.Struct, frozen=True, kw_only=True):

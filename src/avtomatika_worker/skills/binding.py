@@ -224,7 +224,7 @@ class _Arguments:
 
 def type_hints(skill: str, func: Callable[..., Any], localns: dict[str, Any]) -> dict[str, Any]:
     """Return the hints of a function or callable object, resolved. Raises `UnresolvedReferenceError`."""
-    *_, target = _wrapped(func)
+    *_, target = wrapped(func)
     try:
         return typing.get_type_hints(target, localns=localns, include_extras=True)
     except NameError as error:
@@ -250,7 +250,7 @@ def underlying(func: Callable[..., Any]) -> Callable[..., Any]:
 _PARTIALS: Final = (functools.partial, functools.partialmethod)
 
 
-def _wrapped(func: Any) -> Iterator[Any]:
+def wrapped(func: Any) -> Iterator[Any]:
     """Yield ``func`` and, from the outside in, what it calls if it is a partial, a wrapper or a callable object."""
     while func is not None:
         yield func
@@ -267,7 +267,7 @@ def _wrapped(func: Any) -> Iterator[Any]:
 def _bound_names(func: Callable[..., Any]) -> frozenset[str]:
     """Return the arguments that partials have bound by keyword: nothing else may fill or see them."""
     names: set[str] = set()
-    for each in _wrapped(func):
+    for each in wrapped(func):
         if isinstance(as_any(each), _PARTIALS):
             names.update(each.keywords)
     return frozenset(names)

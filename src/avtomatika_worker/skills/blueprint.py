@@ -8,10 +8,12 @@ from typing import Any, Literal, TypeVar, overload
 
 from avtomatika_worker.skills.binding import local_names
 from avtomatika_worker.skills.resource import ResourceDefinition
-from avtomatika_worker.skills.skill import CANCEL_GRACE, SkillDefinition, define
+from avtomatika_worker.skills.run_options import CANCEL_GRACE
+from avtomatika_worker.skills.skill import SkillDefinition, define
 
 F = TypeVar("F", bound=Callable[..., Any])
 Executor = Literal["thread", "process"]
+OnStale = Literal["stop", "finish"]
 
 
 class SkillDecorator(ABC):
@@ -74,6 +76,8 @@ class SkillDecorator(ABC):
         executor: Executor | None = None,
         max_tasks_per_child: int | None = None,
         cancel_grace: float = CANCEL_GRACE,
+        expected_seconds: float | None = None,
+        on_stale: OnStale = "stop",
         metadata: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
         **marketplace: Any,
@@ -91,7 +95,9 @@ class SkillDecorator(ABC):
 
         ``timeout`` (seconds) stops a task that runs longer; ``max_concurrent`` is how many tasks of the skill may run
         at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; after that the task is reported
-        without it, and its slot is freed once it really ends.
+        without it, and its slot is freed once it really ends. A skill whose tasks take long says so with
+        ``expected_seconds``: the worker warns where a time limit is shorter. ``on_stale="finish"`` lets a task go on
+        although the orchestrator waits for another attempt at the same work, on another worker.
 
         A plain ``def`` runs in a thread (``executor="thread"``), an ``async def`` on the worker's event loop.
         ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may

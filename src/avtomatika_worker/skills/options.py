@@ -14,7 +14,15 @@ from avtomatika_worker.protocol.coerce import as_object
 DECLARED: Final = ("type", "description", "version", "input_schema", "output_schema", "output_statuses")
 """Options that determine the announcement and are read one by one."""
 
-_BEHAVIOR: Final = ("timeout", "max_concurrent", "executor", "max_tasks_per_child", "cancel_grace")
+_BEHAVIOR: Final = (
+    "timeout",
+    "max_concurrent",
+    "executor",
+    "max_tasks_per_child",
+    "cancel_grace",
+    "expected_seconds",
+    "on_stale",
+)
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"
 _MARKETPLACE: Final = ("price",)  # must not be misspelled: cost-based dispatch uses it

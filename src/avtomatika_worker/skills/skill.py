@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -25,9 +24,11 @@ from avtomatika_worker.skills.binding import (
     underlying,
     unresolved,
 )
-from avtomatika_worker.skills.contract import ResultContract, SkillContract
+from avtomatika_worker.skills.chunks import CHUNK_EVENT, StreamContract, output_of, stream_contract
+from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
 from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.options import DECLARED, metadata_of
+from avtomatika_worker.skills.run_options import CANCEL_GRACE, SkillOptions, check_options
 from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.strays import refusing_strays
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, says_nothing
@@ -38,28 +39,6 @@ T = TypeVar("T")
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-_EXECUTORS: Final = (None, "thread", "process")
-CANCEL_GRACE: Final = 5.0
-"""Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SkillOptions:
-    """How to run a skill. Times are in seconds.
-
-    ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
-    """
-
-    timeout: float | None = None
-    max_concurrent: int | None = None
-    executor: str | None = None
-    cancel_grace: float = CANCEL_GRACE
-    max_tasks_per_child: int | None = None
-
-    @property
-    def in_process(self) -> bool:
-        """Whether it runs in a separate process."""
-        return self.executor == "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +76,9 @@ class SkillDefinition:
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
         plan = compile_plan(self.name, self.func, injectables, self.localns, given)
-        output = self._output()
-        events = {
-            name: self._read(schema.explicit_event, event, f"the schema of its event {name!r}")
-            for name, event in (declarations.events or {}).items()
-        }
+        stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
+        output = self._output(stream)
+        events = self._events(stream)
         contract = SkillContract(
             name=self.name,
             type=declarations.type or self.name,
@@ -116,21 +93,39 @@ class SkillDefinition:
         _check_sendable(contract)
         try:
             write = output.write if output is not None else to_plain
-            return Skill(contract, self.func, plan, self.options, write, returns_data=self._returns_data())
+            returns_data = self._returns_data(stream)
+            return Skill(contract, self.func, plan, self.options, write, returns_data=returns_data, stream=stream)
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _output(self) -> OutputContract | None:
+    def _output(self, stream: StreamContract | None) -> OutputContract | None:
         given = self.declaration.output_schema
         if given is not None:
             return self._read(schema.explicit_output, given, "the schema of its output")
+        if stream is not None:
+            return self._read(output_of, stream, "its result")
         hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
 
-    def _returns_data(self) -> bool:
+    def _events(self, stream: StreamContract | None) -> dict[str, JsonSchema]:
+        """Return the schemas of its events, that of its chunks among them."""
+        events = {
+            name: self._read(schema.explicit_event, event, f"the schema of its event {name!r}")
+            for name, event in (self.declaration.events or {}).items()
+        }
+        if stream is None:
+            return events
+        if CHUNK_EVENT in events:
+            text = f"the event {CHUNK_EVENT!r} is declared by what a generator yields: give its own event another name"
+            raise SkillDefinitionError(self.name, text)
+        return {**events, CHUNK_EVENT: stream.schema}
+
+    def _returns_data(self, stream: StreamContract | None) -> bool:
         """Whether a returned dict is always data: a TypedDict may have a field called status."""
         given = self.declaration.output_schema
         hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
+        if stream is not None:
+            hint = stream.result
         return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
 
     def _read(self, read: Callable[[Any], T], given: Any, what: str) -> T:
@@ -156,6 +151,7 @@ class Skill:
         "is_async",
         "options",
         "results",
+        "stream",
         "write",
     )
 
@@ -168,14 +164,19 @@ class Skill:
         write: Callable[[object], Any] = to_plain,
         *,
         returns_data: bool = False,
+        stream: StreamContract | None = None,
     ) -> None:
-        """``write`` turns the data that ``func`` returns into JSON. It raises `UnsendableValueError`."""
+        """``write`` turns the data that ``func`` returns into JSON. It raises `UnsendableValueError`.
+
+        ``stream``: what ``func`` yields, if it does.
+        """
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
         self.options: SkillOptions = options
         self.is_async: bool = is_async(func)
         self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
         self.write: Callable[[object], Any] = write
+        self.stream: StreamContract | None = stream
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)
@@ -183,7 +184,8 @@ class Skill:
             checked = refusing_strays(plan.input.convert, self._with_paths)
             self._plan = replace(plan, input=replace(plan.input, convert=checked))
         self._output = Schema(contract.output_schema) if contract.output_schema else None
-        self._events = {name: Schema(json) for name, json in (contract.events_schema or {}).items()}
+        events = contract.events_schema or {}
+        self._events = {name: Schema(json) for name, json in events.items() if stream is None or name != CHUNK_EVENT}
 
     @property
     def injects(self) -> frozenset[Any]:
@@ -240,6 +242,8 @@ class Skill:
         """Return why an event may not be sent, or None if it may."""
         if name == _SYSTEM_EVENT:
             return None
+        if self.stream is not None and name == CHUNK_EVENT:
+            return "a generator sends its chunks by yielding them"
         declared = self._events.get(name)
         if declared is not None:
             problems = declared.problems(without_nulls(payload))
@@ -261,6 +265,8 @@ def define(
     executor: str | None = None,
     max_tasks_per_child: int | None = None,
     cancel_grace: float = CANCEL_GRACE,
+    expected_seconds: float | None = None,
+    on_stale: str = "stop",
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -268,29 +274,36 @@ def define(
     """Make a definition from the decorator's arguments. Raises `SkillDefinitionError` for obvious mistakes."""
     if not callable(func):
         raise SkillDefinitionError(str(name or func), "the decorator belongs on a function")
+    if inspect.isclass(func):
+        text = "a class cannot be a skill: decorate a function, or register a bound method"
+        raise SkillDefinitionError(name or func.__name__, text)
     inner = underlying(func)
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: declarations.pop(key, None) for key in DECLARED}
-    _check_declaration(skill, func, {**known, "events": events, "events_schema": events_schema})
-    options = SkillOptions(timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child)
-    _check_options(skill, func, options)
+    _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
+    options = SkillOptions(
+        timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale
+    )
+    check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)
     return SkillDefinition(func, skill, declaration, options, local_names(func))
 
 
 def is_async(func: Callable[..., Any]) -> bool:
-    """Whether calling ``func`` makes a coroutine."""
+    """Whether calling ``func`` makes a coroutine or an async generator."""
     func = underlying(func)
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+        for each in (func, getattr(func, "__call__", None))  # noqa: B004
+    )
 
 
-def _check_declaration(skill: Any, func: Callable[..., Any], declarations: Mapping[str, Any]) -> None:
+def _check_declaration(skill: Any, declarations: Mapping[str, Any]) -> None:
     if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:
         raise SkillDefinitionError(str(skill), "a skill's name must match [A-Za-z0-9_-], 1 to 128 characters")
     kind = declarations["type"]
     if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
         raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
-    _check_function(skill, func)
     _check_events(skill, declarations)
     for name in ("description", "version"):
         if not isinstance(declarations[name], str | None):
@@ -302,15 +315,6 @@ def _check_declaration(skill: Any, func: Callable[..., Any], declarations: Mappi
         or not all(isinstance(each, str) and each for each in statuses)
     ):
         raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
-
-
-def _check_function(skill: str, func: Callable[..., Any]) -> None:
-    if inspect.isclass(func):
-        raise SkillDefinitionError(skill, "a class cannot be a skill: decorate a function, or register a bound method")
-    if any(map(_is_generator, (func, getattr(underlying(func), "__call__", None)))):  # noqa: B004
-        raise SkillDefinitionError(
-            skill, "a generator cannot be a skill: return the result, and use send_event for intermediate values"
-        )
 
 
 def _check_events(skill: str, declarations: Mapping[str, Any]) -> None:
@@ -330,37 +334,6 @@ def _check_numbers(data: dict[str, Any]) -> None:
     except UnsendableValueError as error:
         text = f"the result cannot be sent: {error.path}: {error.problem}"
         raise ContractViolationError(text, {"path": error.path}) from None
-
-
-def _is_generator(func: Any) -> bool:
-    return inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func)
-
-
-def _check_options(skill: str, func: Callable[..., Any], options: SkillOptions) -> None:
-    if options.timeout is not None and not _is_seconds(options.timeout, least=math.ulp(0.0)):
-        raise SkillDefinitionError(skill, f"timeout must be a positive number of seconds, not {options.timeout!r}")
-    if not _is_seconds(options.cancel_grace):
-        raise SkillDefinitionError(skill, f"cancel_grace must be a number of seconds, not {options.cancel_grace!r}")
-    if options.max_concurrent is not None and not _is_count(options.max_concurrent):
-        raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
-    if options.executor not in _EXECUTORS:
-        raise SkillDefinitionError(skill, f"executor must be 'thread', 'process' or left out, not {options.executor!r}")
-    if options.executor == "thread" and is_async(func):
-        raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
-    if options.max_tasks_per_child is not None:
-        if not _is_count(options.max_tasks_per_child):
-            most = options.max_tasks_per_child
-            raise SkillDefinitionError(skill, f"max_tasks_per_child must be a positive integer, not {most!r}")
-        if not options.in_process:
-            raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_seconds(value: object, *, least: float = 0.0) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
 
 
 def _check_sendable(contract: SkillContract) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import AsyncGenerator
 from typing import Final, Generic, TypeVar
@@ -37,3 +38,11 @@ class Arrivals(Generic[_T]):
             self._some.close()  # first: what comes meanwhile opens it again
             while not self._waiting.empty():
                 yield self._waiting.get_nowait()
+
+    def take_all(self) -> list[_T]:
+        """Return what nobody has taken."""
+        waiting: list[_T] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self._waiting.get_nowait())
+        return waiting

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from avtomatika_worker._waiting import is_being_cancelled
 from avtomatika_worker.protocol.messages import Command
 from avtomatika_worker.tasks.arrivals import Arrivals
 
@@ -60,7 +61,7 @@ class CommandHandlers:
                 returned = await asyncio.get_running_loop().run_in_executor(threads, handler, command)
                 if inspect.isawaitable(returned):
                     await returned
-        except asyncio.CancelledError:
-            raise
-        except BaseException:  # noqa: BLE001 - user code: whatever it raises, the worker goes on
+        except BaseException as error:  # user code: whatever it raises, the worker goes on
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
             _log.exception("the handler of command %.100r failed", command.command, extra={"action": "command_failed"})

@@ -10,6 +10,7 @@ from avtomatika_worker.execution.controls import Controls, HotCache
 from avtomatika_worker.execution.execution import Pipeline
 from avtomatika_worker.execution.payloads import EventFacts, plain_payload
 from avtomatika_worker.files.service import Files
+from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.protocol.dialects import Dialect
@@ -18,7 +19,7 @@ from avtomatika_worker.tasks.events import TaskEvents
 
 
 class ContextFactory:
-    """Makes one for each task."""
+    """Makes one for each task. Itself made on the main loop."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class ContextFactory:
         strict_events: bool,
     ) -> None:
         self._worker_id = worker_id
+        self._loop = asyncio.get_running_loop()
         self._files = files
         self._telemetry = telemetry
         self._pipeline = pipeline
@@ -42,7 +44,6 @@ class ContextFactory:
 
         Its events go to ``events``; its result is written in ``dialect``.
         """
-        loop = asyncio.get_running_loop()
         return Controls(
             task,
             self._worker_id,
@@ -53,8 +54,12 @@ class ContextFactory:
             resources=self._pipeline.resources,
             skill=self._pipeline.skill(task.type),
             dialect=dialect,
-            files=lambda controls: self._files.for_task(task.job_id, task.task_id, controls.say, loop),
+            files=self._files_of,
         )
+
+    def _files_of(self, controls: Controls) -> FileOperations:
+        task = controls.task
+        return self._files.for_task(task.job_id, task.task_id, controls.say, self._loop)
 
     def _checked(
         self, events: TaskEvents, skill: str, event_type: str, payload: object, facts: EventFacts

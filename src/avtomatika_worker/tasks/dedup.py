@@ -1,4 +1,4 @@
-"""Distinguishes a repeated task from a new one with the same id, and remembers the last results."""
+"""Distinguishes a repeated task from a new one with the same id, and keeps the most recent results."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from avtomatika_worker.errors import TASK_ERRORS
+from avtomatika_worker.execution.report import is_retried
 from avtomatika_worker.protocol.messages import CanonicalData, Task, TaskResult
 
 REMEMBERED: Final = 64
-"""Results that are remembered at most ..."""
+"""The most results that are kept ..."""
 
 LARGEST: Final = 64 * 1024
 """... and the bytes of each."""
@@ -24,13 +24,13 @@ _ENCODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowEr
 class RecentResults:
     """The last results by orchestrator and task.
 
-    An id alone does not name a task: 1.0b21 hands out a failed one again under its id, and up to 1.0b9 the steps of a
-    job share one id. So the time of the hand-out counts too (the params, up to 1.0b9, which have no time), and what
-    failed in a way that orchestrators retry is never taken for finished.
+    An id alone does not identify a task: 1.0b21 hands out a failed task again under its id, and up to 1.0b9 the steps
+    of a job share an id. So the time of the hand-out counts as well (up to 1.0b9, which has no times, the params), and
+    a failure that orchestrators retry never counts as finished.
     """
 
     def __init__(self) -> None:
-        self._results: OrderedDict[tuple[str, str], tuple[Hashable, bytes | None]] = OrderedDict()
+        self._results: OrderedDict[tuple[str, str], tuple[Hashable, TaskResult | None]] = OrderedDict()
 
     def remember(self, url: str, task: Task, result: TaskResult) -> None:
         """Keep the result of a task."""
@@ -39,36 +39,29 @@ class RecentResults:
         if is_retried(result):
             return
         try:
-            body = None if _is_large(result) else msgspec.msgpack.encode(result)
+            kept = result if _size(result) <= LARGEST else None
         except _ENCODE_ERRORS:
-            return  # it cannot be sent either, and a failure will take its place
-        self._results[key] = (_fingerprint(task), body if body is not None and len(body) <= LARGEST else None)
+            return  # it cannot be sent either, and is going to be replaced by a failure
+        self._results[key] = (_fingerprint(task), kept)
         if len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
 
     def knows(self, url: str, task: Task) -> bool:
-        """Whether this very task has come to its end here."""
+        """Return whether exactly this task has finished here."""
         entry = self._results.get((url, task.task_id))
         return entry is not None and entry[0] == _fingerprint(task)
 
     def find(self, url: str, task: Task) -> TaskResult | None:
-        """Return the result of this very task, unless it was too long to be kept."""
+        """Return the result of exactly this task, or None if there is none or it was too large to keep."""
         entry = self._results.get((url, task.task_id))
-        if entry is None or entry[1] is None or entry[0] != _fingerprint(task):
-            return None
-        return msgspec.msgpack.decode(entry[1], type=TaskResult)
+        return entry[1] if entry is not None and entry[0] == _fingerprint(task) else None
 
 
-def _is_large(result: TaskResult) -> bool:
-    return isinstance(result.data, CanonicalData) and len(result.data.json) > LARGEST
-
-
-def is_retried(result: TaskResult) -> bool:
-    """Whether an orchestrator hands the task out again after this result."""
-    if result.error is None:
-        return False
-    known = TASK_ERRORS.get(result.error.code)
-    return known is None or known.retryable
+def _size(result: TaskResult) -> int:
+    """Return its bytes. Those of most results are all in their data, which are encoded."""
+    if isinstance(result.data, CanonicalData) and (result.is_plain or len(result.data.json) > LARGEST):
+        return len(result.data.json)
+    return len(msgspec.msgpack.encode(result))
 
 
 def _fingerprint(task: Task) -> Hashable:

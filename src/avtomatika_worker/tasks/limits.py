@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import attempted
+from avtomatika_worker.observability.log_throttle import LogThrottle
 from avtomatika_worker.policy.capacity import Capacity, Limits
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
 CapacityChecker = Callable[..., bool]
 """``checker(skill) -> bool``, or without an argument for all skills: whether one more task could start now."""
-
-_COMPLAIN_EVERY: Final = 60.0
-"""Seconds between two error lines about a checker that raises."""
 
 
 class Permit:
@@ -57,13 +55,13 @@ class Permit:
 class ConcurrencyLimiter:
     """Keeps the limits, first come first served, and asks the user's checker."""
 
-    def __init__(self, limits: Limits, checker: CapacityChecker | None) -> None:
+    def __init__(self, limits: Limits, checker: CapacityChecker | None, world: World = REAL) -> None:
+        self._faults = LogThrottle(world.monotonic)
         self._limits = limits
         self._capacity = Capacity(limits)
         self._waiting: list[Permit] = []
         self._checker = checker
         self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
-        self._complained = -_COMPLAIN_EVERY
 
     @property
     def asks(self) -> bool:
@@ -111,12 +109,6 @@ class ConcurrencyLimiter:
         return attempted(lambda: bool(checker(*args)), self._as_having_capacity)  # the user's: it stops no tasks
 
     def _as_having_capacity(self, error: Exception) -> bool:
-        now = time.monotonic()
-        if now - self._complained >= _COMPLAIN_EVERY:
-            self._complained = now
-            _log.error(
-                "the capacity checker failed; counted as having capacity",
-                exc_info=error,
-                extra={"action": "checker_failed"},
-            )
+        text = "the capacity checker failed; counted as having capacity"
+        self._faults.log(_log, logging.ERROR, text, action="checker_failed", error=error)
         return True

@@ -1,9 +1,9 @@
-"""One orchestrator as the poller sees it: its polls in flight, and whether another one makes sense."""
+"""One orchestrator as the poller sees it: its polls in flight, and whether to send another."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from avtomatika_worker.errors import RejectedError, WorkerError
@@ -14,23 +14,23 @@ from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.policy.empty_polls import EmptyPolls
 
 LEND_AFTER: Final = 0.5
-"""Seconds after which a poll that waits lends its slot.
+"""Seconds after which a waiting poll lends its slot.
 
-It does so to another orchestrator that has none in flight or, when its own has more polls waiting, to any that has
-tasks: one that leaves a poll waiting has none. What a lent poll brings all the same takes the slot of another poll, or
-is first in line for one where all run tasks.
+It lends the slot to another orchestrator that has no poll in flight or, if its own has more polls waiting, to any that
+may have tasks: one that leaves a poll waiting has none. If a lent poll brings a task nevertheless, that takes the slot
+of another poll, or is first in line if all slots run tasks.
 """
 
 STALE: Final = 8
-"""Polls beyond two for each slot that one orchestrator may leave unanswered before it is sent no more."""
+"""Polls, beyond two for each slot, that one orchestrator may leave unanswered before it gets no more."""
 
 OVERDUE: Final = 5.0
-"""Seconds beyond the wished time after which a poll that waits is no reason not to send another one."""
+"""Seconds beyond the requested time after which a waiting poll no longer prevents another one."""
 
 
 @dataclass(slots=True, eq=False)
 class Poll:
-    """A poll in flight. One that has ``lent`` its slot holds none. ``breaks``: the link's, when it was sent."""
+    """A poll in flight. If it has ``lent`` its slot, it holds none. ``breaks`` is the link's when it was sent."""
 
     sent: float
     skills: tuple[str, ...]
@@ -38,7 +38,7 @@ class Poll:
     lent: bool = False
 
     def asks_for(self, skills: tuple[str, ...]) -> bool:
-        """Whether it would bring a task of any of ``skills``."""
+        """Return whether it may bring a task for each of ``skills``."""
         return self.skills is skills or set(self.skills).issuperset(skills)
 
 
@@ -71,33 +71,32 @@ class PollSource:
         self.polls: dict[Poll, None] = {}  # the oldest first
 
     def stale(self, now: float) -> list[Poll]:
-        """Return the polls that are listened to, and not counted on.
+        """Return the polls that are still awaited but no longer counted on.
 
-        They are from before a break of contact (a proxy may hold their connections, and the orchestrator know nothing
-        of them) or wait for longer than orchestrators do.
+        They were sent before a break of contact (a proxy may hold their connections while the orchestrator has lost
+        them), or have waited for longer than orchestrators hold polls.
         """
-        stale: list[Poll] = []
+        return [*takewhile(lambda poll: self._is_stale(poll, now), tuple(self.polls))]  # those that follow are younger
+
+    def _is_stale(self, poll: Poll, now: float) -> bool:
         overdue = now - self.link.settings.poll_timeout - OVERDUE
-        for poll in tuple(self.polls):
-            if poll.breaks == self.link.breaks and poll.sent > overdue:
-                break  # those that follow are younger
-            stale.append(poll)
-        return stale
+        return poll.breaks != self.link.breaks or poll.sent <= overdue
 
     def live(self, now: float) -> list[Poll]:
         """Return the polls that are counted on, the oldest first."""
-        return [*self.polls][len(self.stale(now)) :]
+        polls = [*self.polls]
+        return polls[len(self.stale(now)) :] if polls and self._is_stale(polls[0], now) else polls
 
     def came_empty(self, poll: Poll, now: float) -> None:
-        """Take note of a poll that brought nothing, or nothing new."""
+        """Record a poll that brought nothing, or nothing new."""
         self.demand.came_empty()
         pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
         self.not_before = max(self.not_before, now + pause)
 
     def wants(self, skills: tuple[str, ...], now: float) -> bool:
-        """Whether another poll for ``skills`` makes sense, as far as its tasks go.
+        """Return whether to send another poll for ``skills``, judging by the polls in flight.
 
-        A poll from a time with less room leaves some skills out, and does not count.
+        A poll that was sent when fewer skills had room asks for fewer of them, and does not count.
         """
         live = self.live(now)
         if not live:
@@ -109,14 +108,14 @@ class PollSource:
         for poll in live:
             if not by_name or poll.asks_for(skills):
                 if now - poll.sent > LEND_AFTER:
-                    return False  # one that waits shows that there is nothing to be had
+                    return False  # a waiting poll shows that there are no tasks
                 asking += 1
         return asking < self.demand.target and len(self.polls) < self.most
 
     def contact_is_back(self, now: float) -> None:
-        """Forget failures, but not that the orchestrator asked to wait. After a break, begin with one poll.
+        """Forget failures, but not a request to wait. After a break, start with one poll.
 
-        Those from before may still bring tasks.
+        Polls from before the break may still bring tasks.
         """
         if self.breaks != self.link.breaks:
             self.breaks = self.link.breaks
@@ -126,16 +125,17 @@ class PollSource:
         self.not_before = self.limited_until
 
     def failed(self, poll: Poll, error: WorkerError, now: float) -> float | None:
-        """Slow down; return the seconds until the next poll, None for a failure that is part of a former one.
+        """Slow down; return the seconds until the next poll, or None if the failure is part of an earlier one.
 
-        Polls that were in flight together fail together: that is one failure.
+        Polls that are in flight together fail together: that counts as one failure.
         """
         if poll.sent > self.failed_at:
             self.failed_at = now
             self.demand.failed()
-            delay = delay_after(self.backoff, error)
+            delay = delay_after(self.backoff, error, self.link.world)
         elif isinstance(error, RejectedError) and error.rate_limited:  # it may name another time
-            delay = self.backoff.policy.delay(1, random.random(), retry_after=error.retry_after, rate_limited=True)
+            chance, wish = self.link.world.random.random(), error.retry_after
+            delay = self.backoff.policy.delay(1, chance, retry_after=wish, rate_limited=True)
         else:
             return None
         self.not_before = max(self.not_before, now + delay)

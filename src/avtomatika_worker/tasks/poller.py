@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,27 +24,36 @@ from avtomatika_worker.link.retry import kind_of
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource
+from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.poller")
 
 _UNKNOWN_HERE: Final = frozenset({401, 403, 404})
-"""Refusals of a poll that a registration may heal: the token ran out, or the orchestrator does not know the worker."""
+"""Refusals of a poll that registering may resolve: the token expired, or the orchestrator does not know the worker."""
 
 LOOK_AGAIN: Final = 0.25
-"""Seconds between two looks at what changes silently: contact, the outbox's depth, a poll that may lend its slot."""
+"""Seconds between two checks of what changes unnoticed: contact, the outbox's depth, a poll that may lend its slot."""
 
 TASK_FIRST: Final = 0.001
-"""Seconds that the next poll leaves to a task which has just come: making one takes as long as running a short task."""
+"""Seconds for which the next poll waits for a task that has just arrived: writing one takes as long as a short task."""
 
 
 class Poller:
-    """Keeps as many polls in flight as there are free slots and supply for them."""
+    """Keeps as many polls in flight as there are free slots and tasks to expect."""
 
     def __init__(
-        self, links: Sequence[Link], rotation: Rotation, tasks: TaskRunner, publisher: StatePublisher, outbox: Outbox
+        self,
+        links: Sequence[Link],
+        rotation: Rotation,
+        tasks: TaskRunner,
+        publisher: StatePublisher,
+        outbox: Outbox,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self._sources = [PollSource(link, tasks.slots.total) for link in links]
         self._rotation = rotation
         self._tasks = tasks
@@ -58,15 +66,16 @@ class Poller:
         self._in_flight: tuple[tuple[Link, int], ...] = ()
 
     async def run(self) -> None:
-        """Poll until cancelled; polls in flight are then dropped, so that is for the last step of shutting down."""
+        """Poll until cancelled. That drops polls in flight, so it must be the last step of a shutdown."""
         self._tasks.on_slot_freed(self._wake.set)
         self._publisher.on_change(self._published)
         async with asyncio.TaskGroup() as group:
+            calls = ReusedTasks(group, "poll")
             for source in self._sources:
                 group.create_task(self._wake_on_contact(source))
             while True:
                 self._wake.clear()
-                now = time.monotonic()
+                now = self._monotonic()
                 skills = self._publisher.startable_skills
                 self._lend_stale(now)
                 reserved = False
@@ -75,7 +84,7 @@ class Poller:
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     reserved = True
-                    group.create_task(self._poll(chosen, poll), name=f"poll {chosen.link.url}")
+                    calls.run(self._poll(chosen, poll))
                 if reserved:
                     self._publisher.changed()
                 self._look_when_overdue(now)
@@ -88,19 +97,19 @@ class Poller:
                         await self._wake.wait()
 
     def stop(self) -> None:
-        """Send no further polls; those in flight go on, and what they bring is run."""
+        """Send no further polls. Those in flight go on, and the tasks that they bring are run."""
         self._stopped = True
 
     def is_due(self) -> bool:
-        """Whether a poll should go out now, whatever a capacity checker would say. Asked on the main loop."""
+        """Return whether a poll should go out now, regardless of a capacity checker. Called on the main loop."""
         skills = self._publisher.published.available_skills
         if self._stopped or self._tasks.slots.free < 1 or not skills:
             return False
-        return self._rotation.next(self._candidates(time.monotonic(), skills)) is not None
+        return self._rotation.next(self._candidates(self._monotonic(), skills)) is not None
 
     @property
     def in_flight(self) -> tuple[tuple[Link, int], ...]:
-        """How many polls waited at each orchestrator when the state was last published. For any thread."""
+        """The polls in flight at each orchestrator when the state was last published. May be read from any thread."""
         return self._in_flight
 
     def _published(self) -> None:
@@ -110,7 +119,7 @@ class Poller:
     # ------------------------------------------------------------------------------------------------ choosing
 
     def _next(self, now: float, skills: tuple[str, ...]) -> PollSource | None:
-        """Return whom to ask now for tasks of these skills, with a slot free for that."""
+        """Return the orchestrator to poll now for these skills, if a slot is free."""
         if self._stopped or not skills:
             return None
         if len(self._sources) == 1:  # nothing to choose, nobody to borrow from
@@ -119,7 +128,7 @@ class Poller:
         return self._next_of_many(now, skills)
 
     def _next_of_many(self, now: float, skills: tuple[str, ...]) -> PollSource | None:
-        """Return whose turn it is; where no slot is free, a poll that waits may lend its own."""
+        """Return whose turn it is. If no slot is free, a waiting poll may lend its own."""
         candidates = self._candidates(now, skills)
         if self._tasks.slots.free > 0:
             chosen = self._rotation.next(candidates)
@@ -134,7 +143,7 @@ class Poller:
         return None
 
     def _lend_stale(self, now: float) -> None:
-        """Free the slots of polls that are not counted on any more."""
+        """Free the slots of polls that are no longer counted on."""
         for source in self._sources:
             for poll in source.stale(now):
                 if not poll.lent:
@@ -142,7 +151,7 @@ class Poller:
                     self._tasks.release_slot()
 
     def _borrow(self, now: float, lenders: Sequence[PollSource]) -> bool:
-        """Free the slot of a poll that has long been waiting; return whether there was one."""
+        """Free the slot of a poll that has been waiting for long; return whether there was one."""
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
         oldest = min(waiting, key=lambda poll: poll.sent, default=None)
         if oldest is None or now - oldest.sent < LEND_AFTER:
@@ -152,9 +161,9 @@ class Poller:
         return True
 
     def _take_over(self, poll: Poll) -> bool:
-        """Take the slot of another poll for what a poll without one has brought; return whether there was one to take.
+        """Take over another poll's slot for a task whose poll has none; return whether there was one.
 
-        What is here comes before what may come: an orchestrator may hold the other poll for half a minute.
+        The task is here, while an orchestrator may hold the other poll for half a minute.
         """
         if self._tasks.slots.free > 0:
             return False  # that one is nearer
@@ -176,7 +185,7 @@ class Poller:
         ]
 
     def _wants(self, source: PollSource, now: float, skills: tuple[str, ...]) -> bool:
-        """Whether another poll there makes sense."""
+        """Return whether to send another poll there."""
         return (
             source.link.ready.is_open
             and source.not_before <= now
@@ -185,14 +194,14 @@ class Poller:
         )
 
     def _pause(self, now: float) -> float | None:
-        """Return the seconds after which to look again although nothing has happened."""
+        """Return the seconds after which to check again even if nothing happens."""
         waits = [source.not_before - now for source in self._sources if source.not_before > now]
         if len(self._sources) > 1 or any(self._outbox.is_full(source.link) for source in self._sources):
             waits.append(LOOK_AGAIN)
         return min(waits, default=None)
 
     def _wake_soon(self) -> None:
-        """Look for another poll in a moment. A slot that is freed meanwhile is polled for at once."""
+        """Check for another poll in a moment. A slot that is freed meanwhile is used immediately."""
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(TASK_FIRST, self._wake_now)
 
@@ -201,7 +210,7 @@ class Poller:
         self._wake.set()
 
     def _look_when_overdue(self, now: float) -> None:
-        """See to it that a poll which waits for too long is noticed. One timer at a time: it seldom fires."""
+        """Make sure that an overdue poll is noticed. One timer at a time: it seldom fires."""
         if self._overdue is not None:
             return
         waiting = [(source, live[0]) for source in self._sources if (live := source.live(now))]
@@ -217,19 +226,20 @@ class Poller:
         seen = -1
         while True:
             seen = await source.link.contacts.changed(seen, None)
-            source.contact_is_back(time.monotonic())
+            source.contact_is_back(self._monotonic())
             self._wake.set()
 
     # ------------------------------------------------------------------------------------------------ polling
 
     async def _poll(self, source: PollSource, poll: Poll) -> None:
-        """Send one poll and hand over what it brings."""
+        """Send one poll and start the task that it brings."""
         link, taken = source.link, False
         try:
             task = await link.poll(poll.skills, self._publisher.hot_skills)
             source.backoff.succeeded()
             if task is None:
-                source.came_empty(poll, time.monotonic())
+                source.came_empty(poll, self._monotonic())
+                self._tasks.adoption.came_empty(link, poll.sent)
             else:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
@@ -237,7 +247,7 @@ class Poller:
                     source.empty.got_task()
                     self._rotation.got_task(self._sources.index(source))
                 else:
-                    source.came_empty(poll, time.monotonic())
+                    source.came_empty(poll, self._monotonic())
         except (MalformedMessageError, UntrustedTaskError) as error:
             taken = self._refuse(source, poll, error)
         except TransportError as error:
@@ -252,7 +262,7 @@ class Poller:
                 self._wake.set()
 
     def _refuse(self, source: PollSource, poll: Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
-        """Answer a task that cannot or must not run, when it can be named; return whether that took the slot."""
+        """Answer a task that cannot or must not run, if its ids are known; return whether that took the slot."""
         link = source.link
         if isinstance(error, UntrustedTaskError):
             text, args = "task %s from %s refused: %s", (error.task_id, link.url, error)
@@ -266,14 +276,14 @@ class Poller:
             return False
         if self._tasks.is_busy_with(link, error.task_id):
             self._failed(source, poll, error)
-            return False  # an answer would be taken for that of the good task of the same id
+            return False  # the answer would count for the valid task with the same id
         task = Task(job_id=error.job_id, task_id=error.task_id, type="")
         self._tasks.answer(link, task, outcome, reserved=not poll.lent)
         return True
 
     def _failed(self, source: PollSource, poll: Poll, error: WorkerError) -> None:
-        """Slow down. While contact is broken, polls wait for the registration anyway."""
-        delay = source.failed(poll, error, time.monotonic())
+        """Slow down after a failed poll. While contact is broken, polls wait for the registration anyway."""
+        delay = source.failed(poll, error, self._monotonic())
         if delay is None:
             _log.debug("poll at %s failed as others did: %s", source.link.url, error)
             return
@@ -293,5 +303,5 @@ class Poller:
 
 
 def _may_be_healed(error: RejectedError) -> bool:
-    """Whether registering may help: the worker is not known, or it is not the orchestrator that answers."""
+    """Return whether registering may help: the worker is unknown, or something else than an orchestrator answers."""
     return error.status in _UNKNOWN_HERE or not error.from_orchestrator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
@@ -13,13 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from avtomatika_worker import threadsafe
+from avtomatika_worker.delivery.attempt import Delivery
 from avtomatika_worker.delivery.handover import Handover
 from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ContractViolationError
 from avtomatika_worker.execution.encoding import EncodedOutcome
 from avtomatika_worker.execution.execution import Execution, Pipeline
 from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Outcome
-from avtomatika_worker.execution.report import build_result, log_end, sendable
+from avtomatika_worker.execution.report import build_result, is_retried, log_end, sendable
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.observability import metrics
@@ -28,15 +29,20 @@ from avtomatika_worker.observability.logging import TracebackLogger
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import Task, TaskResult
+from avtomatika_worker.protocol.work import WorkKey, gets_new_ids, work_key
+from avtomatika_worker.tasks.adoption import Adoption
 from avtomatika_worker.tasks.context_factory import ContextFactory
-from avtomatika_worker.tasks.dedup import RecentResults, is_retried
+from avtomatika_worker.tasks.dedup import RecentResults
 from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.running import RunningTask, RunningTasks
 from avtomatika_worker.tasks.state import StatePublisher
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 _traced: Final = TracebackLogger(_log)
+_NO_SPAN: Final = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,12 @@ class TaskRunner:
         limiter: ConcurrencyLimiter,
         files: Files,
         telemetry: Telemetry,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self.slots = slots
-        self.running: RunningTasks = RunningTasks()
+        self.skills: tuple[str, ...] = publisher.skills
+        self.running: RunningTasks = RunningTasks(world)
         self._settings = settings
         self._pipeline = pipeline
         self._outbox = outbox
@@ -80,7 +89,10 @@ class TaskRunner:
         self._unreported = 0
         self._in_line: deque[tuple[RunningTask, asyncio.Future[None]]] = deque()
         self._recent = RecentResults()
+        self.adoption: Adoption = Adoption(self.running, outbox.works, telemetry, self._send_again)
         self._group = asyncio.TaskGroup()
+        self._handlers = ReusedTasks(self._group, "task")
+        self._loop = asyncio.get_running_loop()
         self._refused: CancelReason | None = None
         self._slot_freed: list[Callable[[], None]] = []
         self._all_reported = asyncio.Event()
@@ -91,6 +103,8 @@ class TaskRunner:
         async with self._group:
             self._group.create_task(self._publisher.run(self.running.job_ids), name="presence")
             self._group.create_task(self._files.clean_up(), name="clean up files")
+            to_main = threadsafe.CallQueue(asyncio.get_running_loop())
+            self._outbox.works.on_missed = lambda link, task: to_main.put(self._start_missed, link, task)
             ready.set_result(None)
             await asyncio.Event().wait()
 
@@ -105,6 +119,7 @@ class TaskRunner:
 
         Returns whether it is another one than those that are here already.
         """
+        work = work_key(link.url, task) if gets_new_ids(task) else None
         if self._refused is not None:
             self.answer(link, task, Cancelled(self._refused), reserved=reserved)
         elif self._is_underway(link, task):
@@ -120,9 +135,13 @@ class TaskRunner:
             )
             self._answer_with(link, task, result, reserved=reserved)
             return False
+        elif work is not None and self.adoption.takes(link, task, work):
+            if reserved:
+                self.release_slot()
+            return False
         else:
             self._outbox.discard_result(link, task.task_id)  # a new task under the same id: the old one is settled
-            self._run(link, task, reserved=reserved)
+            self._run(link, task, work, reserved=reserved)
         return True
 
     def answer(self, link: Link, task: Task, outcome: Outcome, *, reserved: bool) -> None:
@@ -154,17 +173,38 @@ class TaskRunner:
         self.slots.release()
         self.slots_freed()
 
-    def _run(self, link: Link, task: Task, *, reserved: bool) -> None:
+    def _run(self, link: Link, task: Task, work: WorkKey | None, *, reserved: bool) -> None:
         interval, most = self._settings.progress_interval, self._settings.max_event_bytes
-        events = TaskEvents(link, task, self._group, self._outbox, progress_interval=interval, max_bytes=most)
-        deadline = None if task.deadline is None else time.monotonic() + task.deadline - link.now()
+        events = TaskEvents(
+            link, task, self._loop, self._group, self._outbox, progress_interval=interval, max_bytes=most
+        )
+        deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(task, events, link.dialect), self._pipeline, deadline=deadline)
+        if deadline is not None:
+            _compare(execution, link, deadline - self._monotonic())
         turn = self._limiter.turn(task.type)
-        running = RunningTask(link, task, execution, self._take_slot(reserved=reserved), turn, time.monotonic())
+        has_slot, now = self._take_slot(reserved=reserved), self._monotonic()
+        running = RunningTask(link, [task], work, execution, events, has_slot, turn, now)
+        events.on_stale = lambda: self.adoption.is_stale(running, self._monotonic())
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self.running.add(running)
-        self._group.create_task(self._handle(running, events), name=f"task {task.task_id}")
+        self._handlers.run(self._handle(running))
+
+    def _start_missed(self, link: Link, task: Task) -> None:
+        """Run a task that was taken for a retry, and is a step of its own."""
+        _log.info("task %s is a new step of its job; it is run", task.task_id, extra={"action": "task_not_adopted"})
+        self.start(link, task, reserved=False)
+
+    def _send_again(self, delivery: Delivery) -> None:
+        self._expect_report()
+        self._group.create_task(self._deliver_again(delivery), name=delivery.name)
+
+    async def _deliver_again(self, delivery: Delivery) -> None:
+        try:
+            await self._outbox.deliver(delivery)
+        finally:
+            self._one_reported()
 
     def _answer_with(self, link: Link, task: Task, result: TaskResult, *, reserved: bool) -> None:
         has_slot = self._take_slot(reserved=reserved)
@@ -179,13 +219,15 @@ class TaskRunner:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    async def _handle(self, running: RunningTask, events: TaskEvents) -> None:
+    async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
-        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in this asyncio task's own context
+        bind_log_context(
+            task_id=task.task_id, job_id=task.job_id
+        )  # in the context of what runs this, and no other task
         try:
             with self._span(task):
-                await self._run_to_delivery(running, events)
-            if execution.lingers:
+                lingers = await self._run_to_delivery(running)
+            if lingers and execution.lingers:
                 await self._linger(execution)
         finally:
             self._let_go(running)
@@ -198,17 +240,22 @@ class TaskRunner:
             running.has_slot = False
             self._free()
 
-    async def _run_to_delivery(self, running: RunningTask, events: TaskEvents) -> None:
+    async def _run_to_delivery(self, running: RunningTask) -> bool:
+        """Run a task and deliver its result; return whether its skill was given up and had not ended by then."""
         try:
             result = await self._execute(running)
             running.finished = True
-            self._recent.remember(running.link.url, running.task, result)
+            for task in running.hand_outs:
+                self._recent.remember(running.link.url, task, result)
+            # A skill that was given up keeps its slot until it has ended.
+            free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
+            older = [each.task_id for each in running.hand_outs[:-1]]
             with self._telemetry.tracing.span("deliver"):
-                # A skill that was given up keeps its slot until it has ended.
-                free = None if running.execution.lingers else partial(self._let_go, running)
-                await self._handover.deliver(running.link, result, free=free, before=events.close)
+                close = running.events.close
+                await self._handover.deliver(running.link, result, free=free, before=close, older_ids=older)
         finally:
             self._reported(running)
+        return lingers
 
     async def _execute(self, running: RunningTask) -> TaskResult:
         """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
@@ -222,15 +269,20 @@ class TaskRunner:
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
-        task, outcome, seconds = running.task, ended.outcome, time.monotonic() - running.execution.started
+        task, outcome = running.task, ended.outcome
+        seconds = round(self._monotonic() - running.execution.started, 4)
         worker_id, costs = self._settings.worker_id, running.controls.costs
-        result = build_result(task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data)
+        result = build_result(
+            task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data, work=running.work
+        )
         result = sendable(result, running.link.dialect)
         self._measure(running, outcome, result, seconds)
-        asyncio.get_running_loop().call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
+        self._loop.call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
         return result
 
     def _span(self, task: Task) -> AbstractContextManager[object]:
+        if self._telemetry is OFF:
+            return _NO_SPAN
         (skill,) = self._pipeline.label(task.type)
         return self._telemetry.tracing.task(skill, task)
 
@@ -269,7 +321,7 @@ class TaskRunner:
 
     async def _linger(self, execution: Execution) -> None:
         """Keep the slot until a skill that was given up has truly ended."""
-        ctx, since = execution.ctx, time.monotonic()
+        ctx, since = execution.ctx, self._monotonic()
         facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
         _log.error(
             "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
@@ -282,7 +334,7 @@ class TaskRunner:
         _traced.log(
             logging.WARNING,
             "skill %s stopped %.1f s after its task was given up",
-            (ctx.skill, time.monotonic() - since),
+            (ctx.skill, self._monotonic() - since),
             trace,
             extra={"action": "task_linger_ended", "skill": ctx.skill},
         )
@@ -290,7 +342,7 @@ class TaskRunner:
     @contextlib.asynccontextmanager
     async def _slot_and_turn(self, running: RunningTask) -> AsyncGenerator[None]:
         """Hold what a task needs to run whose poll had lent its slot."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[None] = self._loop.create_future()
         self._in_line.append((running, place))
         await place
         async with running.turn or contextlib.nullcontext():
@@ -334,3 +386,13 @@ class TaskRunner:
                 place.set_result(None)
         for callback in self._slot_freed:
             callback()
+
+
+def _compare(execution: Execution, link: Link, left: float) -> None:
+    """Warn when a task has less time until its deadline than its skill expects to take."""
+    skill = execution.controls.skill
+    expected = None if skill is None else skill.options.expected_seconds
+    if expected is not None and left < expected:
+        text = "skill %s is expected to take %g s, and the deadline of a task from %s leaves it %.1f s"
+        args = (execution.ctx.skill, expected, link.url, left)
+        link.faults.log(_log, logging.WARNING, text, *args, action="deadline_too_short", kind=execution.ctx.skill)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +15,11 @@ from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.policy.recent import Recent
 from avtomatika_worker.protocol.messages import Task
+from avtomatika_worker.protocol.work import WorkKey
+from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.tasks.limits import Permit
+from avtomatika_worker.tasks.overview import Overview, ShownTask
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
@@ -29,15 +32,33 @@ EARLY_CANCELS: Final = 10_000
 
 @dataclass(slots=True, eq=False)
 class RunningTask:
-    """A task whose result is not delivered yet, and where it came from."""
+    """A task whose result is not delivered yet, and where it came from.
+
+    ``hand_outs`` is the same task as it came each time, the newest last: the execution has the ids of the first.
+    ``work`` is None for one that keeps its id. ``stale_since``: when it was learned, in monotonic seconds, that the
+    orchestrator waits for another attempt.
+    """
 
     link: Link
-    task: Task
+    hand_outs: list[Task]
+    work: WorkKey | None
     execution: Execution
+    events: TaskEvents
     has_slot: bool
     turn: Permit | None
     arrived: float
     finished: bool = False
+    stale_since: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task as it came last: its result is wanted under that id."""
+        return self.hand_outs[-1]
+
+    @property
+    def ids(self) -> set[str]:
+        """Every id that names it, its job's among them."""
+        return {self.task.job_id, *(each.task_id for each in self.hand_outs)}
 
     @property
     def controls(self) -> Controls:
@@ -53,9 +74,13 @@ class RunningTask:
 class RunningTasks:
     """The tasks whose results are not delivered yet."""
 
-    def __init__(self) -> None:
-        self._tasks: dict[tuple[Link, str], RunningTask] = {}
+    def __init__(self, world: World = REAL) -> None:
+        self._monotonic = world.monotonic
+        self._tasks: dict[RunningTask, None] = {}
+        self._by_id: dict[tuple[Link, str], RunningTask] = {}
+        self._by_work: dict[WorkKey, RunningTask] = {}
         self._skills: threadsafe.Multiset[str] = threadsafe.Multiset()
+        self.overview: Overview = Overview(world)
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
 
     def __len__(self) -> int:
@@ -63,25 +88,56 @@ class RunningTasks:
 
     def add(self, running: RunningTask) -> None:
         """Take in a task; one that was cancelled before it came is cancelled now."""
-        self._tasks[running.link, running.task.task_id] = running
+        self._tasks[running] = None
+        if running.work is not None:
+            self._by_work[running.work] = running
         self._skills.add(running.task.type)
-        if len(self._cancelled_early) and self._was_cancelled_early(running.link, running.task):
+        self._name(running, running.task)
+
+    def adopt(self, running: RunningTask, task: Task, *, newest: bool) -> None:
+        """Let a running task answer another hand-out of its work; a cancellation of any of its ids stops it."""
+        running.stale_since = None
+        if task.task_id in running.ids:
+            return
+        running.hand_outs.insert(len(running.hand_outs) if newest else 0, task)
+        if newest:
+            running.events.rename(task)
+        self._name(running, task)
+
+    def _name(self, running: RunningTask, task: Task) -> None:
+        self._by_id[running.link, task.task_id] = running
+        newest, label, hand_outs = running.task, running.link.label, len(running.hand_outs)
+        self.overview.show(
+            ShownTask(newest.task_id, newest.job_id, newest.type, label, hand_outs, running.execution, running.events)
+        )
+        if len(self._cancelled_early) and self._was_cancelled_early(running.link, task):
             self._cancel_some([running], CancelReason.REQUESTED)
 
     def remove(self, running: RunningTask) -> None:
         """Leave a task out, unless another one has come under its id since."""
         self._skills.remove(running.task.type)
-        key = (running.link, running.task.task_id)
-        if self._tasks.get(key) is running:
-            del self._tasks[key]
+        self._tasks.pop(running, None)
+        self.overview.hide(running.execution)
+        for task in running.hand_outs:
+            if self._by_id.get((running.link, task.task_id)) is running:
+                del self._by_id[running.link, task.task_id]
+        if running.work is not None and self._by_work.get(running.work) is running:
+            del self._by_work[running.work]
 
     def find(self, link: Link, task_id: str) -> RunningTask | None:
         """Return the task of ``link`` with this id, if it is among them."""
-        return self._tasks.get((link, task_id))
+        return self._by_id.get((link, task_id))
+
+    def find_work(self, work: WorkKey) -> RunningTask | None:
+        """Return the task that does this work, if it is among them."""
+        return self._by_work.get(work)
+
+    def __iter__(self) -> Iterator[RunningTask]:
+        return iter(tuple(self._tasks))
 
     def job_ids(self) -> Iterable[str]:
         """Return the ids of their jobs."""
-        return (running.task.job_id for running in self._tasks.values())
+        return (running.task.job_id for running in self._tasks)
 
     def skills(self) -> list[str]:
         """Return the names of their skills. May be asked from any thread, while the main loop is blocked too."""
@@ -93,17 +149,21 @@ class RunningTasks:
         All but ids of tasks that run are remembered for a while: a cancellation can overtake the task itself, and some
         of a job's tasks may run while others are on their way.
         """
-        running = [each for each in self._tasks.values() if each.link is link]
-        tasks = {each.task.task_id for each in running if each.task.task_id != each.task.job_id}
-        known = set[str]().union(*map(_ids, running))
-        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), time.monotonic())
+        running = [each for each in self._tasks if each.link is link]
+        tasks = set[str]().union(*(each.ids - {each.task.job_id} for each in running))
+        known = set[str]().union(*(each.ids for each in running))
+        self._cancelled_early.remember(((link, each) for each in ids if each not in tasks), self._monotonic())
         if not known.isdisjoint(ids):
             wanted = frozenset(ids)
-            self._cancel_some((each for each in running if not wanted.isdisjoint(_ids(each))), reason)
+            self._cancel_some((each for each in running if not wanted.isdisjoint(each.ids)), reason)
 
     def cancel_all(self, reason: CancelReason, link: Link | None = None) -> None:
         """Stop every task, or every one of ``link``."""
-        self._cancel_some((each for each in self._tasks.values() if link is None or each.link is link), reason)
+        self._cancel_some((each for each in self._tasks if link is None or each.link is link), reason)
+
+    def cancel_one(self, running: RunningTask, reason: CancelReason) -> None:
+        """Stop one task."""
+        self._cancel_some([running], reason)
 
     @staticmethod
     def _cancel_some(chosen: Iterable[RunningTask], reason: CancelReason) -> None:
@@ -115,19 +175,15 @@ class RunningTasks:
 
     def is_cancelled(self, task_id: str) -> bool:
         """Whether the running task ``task_id`` should stop."""
-        return any(running.ctx.task_id == task_id and running.ctx.cancelled for running in self._tasks.values())
+        return any(task_id in running.ids and running.ctx.cancelled for running in self._tasks)
 
     @property
     def longest_grace(self) -> float:
         """Seconds that the tasks which run now may need to end once they are cancelled."""
-        return max((running.execution.grace for running in self._tasks.values()), default=0.0)
+        return max((running.execution.grace for running in self._tasks), default=0.0)
 
     def _was_cancelled_early(self, link: Link, task: Task) -> bool:
         """Whether the task was cancelled before it came. A job's id stands for all of its tasks that may come yet."""
-        now = time.monotonic()
+        now = self._monotonic()
         by_job = self._cancelled_early.knows((link, task.job_id), now)
         return by_job or self._cancelled_early.take([(link, task.task_id)], now)
-
-
-def _ids(running: RunningTask) -> set[str]:
-    return {running.task.task_id, running.task.job_id}

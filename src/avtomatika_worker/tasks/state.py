@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,22 +13,23 @@ from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.world import REAL, World
 
 PUBLISH_AFTER: Final = 0.03
-"""Seconds for which state changes are combined; with the heartbeat's own, they are reported within 0.1 s."""
+"""Seconds for which changes are combined. Together with the heartbeat's own delay, they are reported within 0.1 s."""
 
 WITHDRAW_AFTER: Final = 1.0
-"""Seconds for which a skill must lack room before that is reported; new room is reported at once.
+"""Seconds for which a skill must lack room before that is reported. New room is reported immediately.
 
-Every change costs a heartbeat, and they are limited; the polls' own list of skills is always exact.
+Every change costs a heartbeat, and those are limited; the list of skills in polls is always exact.
 """
 
 ASK_AGAIN: Final = 1.0
-"""Seconds between two looks at what can change by itself: the answers of a capacity checker."""
+"""Seconds between two calls of a capacity checker, whose answers can change at any time."""
 
 
 class HotCache:
-    """What is loaded here. Skills may change it from any thread: ``changed`` is called in theirs."""
+    """The names of what is loaded. Skills may change it from any thread; ``changed`` is called in that thread."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self.changed: Callable[[], None] = changed
@@ -48,7 +48,7 @@ class HotCache:
         self.changed()
 
     def remove(self, name: str) -> None:
-        """Take the announcement back."""
+        """Withdraw the announcement of ``name``."""
         with self._lock:
             self._names -= {name}
         self.changed()
@@ -63,7 +63,7 @@ class Catalogued:
 
 
 class StatePublisher:
-    """Publishes the worker's state on the board, soon after it changed."""
+    """Publishes the worker's state shortly after it has changed."""
 
     def __init__(
         self,
@@ -72,7 +72,9 @@ class StatePublisher:
         limiter: ConcurrencyLimiter,
         state_watch: threadsafe.Watch[WorkerState],
         hot: HotCache | None = None,
+        world: World = REAL,
     ) -> None:
+        self._monotonic = world.monotonic
         self.hot: HotCache = hot or HotCache()
         self.hot.changed = self._changed_anywhere
         self._slots = slots
@@ -87,7 +89,7 @@ class StatePublisher:
         self._on_change: list[Callable[[], None]] = []
 
     async def run(self, jobs: Callable[[], Iterable[str]]) -> None:
-        """Publish until cancelled; ``jobs`` returns the ids of the jobs that are worked on."""
+        """Publish until cancelled. ``jobs`` returns the ids of the jobs with running tasks."""
         self._jobs = jobs
         self._loop = asyncio.get_running_loop()
         self._publish()
@@ -96,7 +98,7 @@ class StatePublisher:
                 await asyncio.sleep(ASK_AGAIN if self._limiter.asks else 3600.0)
                 self.changed()
         finally:
-            self._loop = None  # nobody hears of what changes from here on
+            self._loop = None  # changes from here on are not published
             if self._publication is not None:
                 self._publication.cancel()
 
@@ -105,14 +107,19 @@ class StatePublisher:
         self._on_change.append(callback)
 
     def drain(self) -> None:
-        """Say "draining" from now on."""
+        """Publish the status "draining" from now on."""
         self._draining = True
         self._publish()
 
     def changed(self) -> None:
-        """Publish soon; what changes meanwhile is published with it."""
+        """Publish soon, together with other changes until then."""
         if self._publication is None and self._loop is not None:
             self._publication = self._loop.call_later(PUBLISH_AFTER, self._publish)
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """All skills of the worker."""
+        return self._catalogued.skills
 
     @property
     def startable_skills(self) -> tuple[str, ...]:
@@ -121,13 +128,15 @@ class StatePublisher:
 
     @property
     def published(self) -> WorkerState:
-        """What was published last. May be read from any thread."""
+        """The state that was published last. May be read from any thread."""
         return self._state_watch.value
 
     @property
     def hot_skills(self) -> tuple[str, ...]:
         """The skills that are in the hot cache themselves, or whose dependencies all are."""
         needs, hot = self._catalogued.dependencies, self.hot.names
+        if not hot:  # as for most workers: this is looked at for each poll
+            return ()
         return tuple(
             name for name in self._catalogued.skills if name in hot or (needs.get(name) and hot.issuperset(needs[name]))
         )
@@ -151,12 +160,12 @@ class StatePublisher:
         )
 
     def _announced_skills(self) -> tuple[str, ...]:
-        """Return the skills that are announced: those with room, and those that may have it back in a moment."""
+        """Return the skills to announce: those with room, and those that have lacked it only for a moment."""
         startable = self.startable_skills
         if len(startable) == len(self._catalogued.skills):
             self._full_since.clear()
             return startable
-        now = time.monotonic()
+        now = self._monotonic()
         full = set(self._catalogued.skills).difference(startable)
         self._full_since = {skill: self._full_since.get(skill, now) for skill in full}
         withdrawn = {skill for skill, since in self._full_since.items() if now - since >= WITHDRAW_AFTER}

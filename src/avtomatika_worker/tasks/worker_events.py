@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -48,13 +47,29 @@ class WorkerEvents:
     async def run(self, links: Sequence[Link], outbox: Outbox, max_bytes: int | None) -> None:
         """Send events until cancelled: to each orchestrator that is registered at, or to the first once it is.
 
-        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error.
+        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error. What waits
+        at the end is the outbox's.
         """
-        async with aclosing(self._arrivals.take()) as events:
-            async for event in events:
-                for link in [each for each in links if each.ready.is_open] or links[:1]:
-                    await link.known.wait()
-                    await _send(event, link, outbox, max_bytes)
+        try:
+            async with aclosing(self._arrivals.take()) as events:
+                async for event in events:
+                    await _send_to_all(event, _receivers(links), outbox, max_bytes)
+        finally:
+            for event in self._arrivals.take_all():
+                _set_aside(event, _receivers(links), outbox)
+
+
+def _receivers(links: Sequence[Link]) -> deque[Link]:
+    return deque([each for each in links if each.ready.is_open] or links[:1])
+
+
+async def _send_to_all(event: WorkerEvent, links: deque[Link], outbox: Outbox, max_bytes: int | None) -> None:
+    try:
+        while links:
+            await links[0].known.wait()
+            await _send(event, links.popleft(), outbox, max_bytes)
+    finally:
+        _set_aside(event, links, outbox)
 
 
 async def _send(event: WorkerEvent, link: Link, outbox: Outbox, max_bytes: int | None) -> None:
@@ -62,16 +77,25 @@ async def _send(event: WorkerEvent, link: Link, outbox: Outbox, max_bytes: int |
         text = "event %r of the worker not sent to %s: %s"
         _log.error(text, event.event_type, link.url, problem, extra={"action": "event_blocked"})
         return
-    if (wait := link.event_tokens.take(time.monotonic())) > 0:
-        await asyncio.sleep(wait)
-    await outbox.deliver_event(delivery_of(link, _message(event, link.worker_id)), None)
+    try:
+        if (wait := link.event_tokens.take(link.world.monotonic())) > 0:
+            await asyncio.sleep(wait)
+    except asyncio.CancelledError:
+        _set_aside(event, [link], outbox)
+        raise
+    await outbox.deliver_event(delivery_of(link, _message(event, link)), None)
 
 
-def _message(event: WorkerEvent, worker_id: str) -> Event:
+def _set_aside(event: WorkerEvent, links: Iterable[Link], outbox: Outbox) -> None:
+    for link in links:
+        outbox.set_aside(delivery_of(link, _message(event, link)))
+
+
+def _message(event: WorkerEvent, link: Link) -> Event:
     return Event(
-        event_id=event.event_id or str(uuid.uuid4()),
-        worker_id=worker_id,
-        origin_worker_id=event.facts.origin_worker_id or worker_id,
+        event_id=event.event_id or link.world.uuid(),
+        worker_id=link.worker_id,
+        origin_worker_id=event.facts.origin_worker_id or link.worker_id,
         event_type=event.event_type,
         payload=event.payload,
         target_job_id=event.job_id,

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import difflib
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from avtomatika_worker.devserver import EmbeddedOrchestrator, JobRecord, JobState, Progress, WorkerRecord
+from avtomatika_worker.devserver import EmbeddedOrchestrator, WorkerRecord
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.testing.local_storage import Storage
-from avtomatika_worker.testing.result import SeenEvent, SkillResult, events_of, progress_of, result_of
+from avtomatika_worker.testing.result import SkillResult
+from avtomatika_worker.testing.streamed import ChunkReader
+from avtomatika_worker.testing.task_handle import RUN_TIMEOUT, RunningTask
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.file_settings import with_own_files
 from avtomatika_worker.worker.thread import WorkerThread
@@ -26,9 +28,6 @@ _T = TypeVar("_T")
 
 START_TIMEOUT: Final = 30.0
 """Seconds within which the worker must register, on a machine busy with other tests."""
-
-RUN_TIMEOUT: Final = 30.0
-"""Default limit for a task, in seconds."""
 
 _SETTINGS: Final[Mapping[str, Any]] = {
     "enable_websockets": True,  # cancellation arrives at once
@@ -39,6 +38,7 @@ _SETTINGS: Final[Mapping[str, Any]] = {
     "result_retry_initial_delay": 0.02,
     "result_retry_max_delay": 0.2,
     "rate_limit_wait": 0.2,
+    "orchestrator_rate_limit": "off",  # the embedded one has none: chunks come as they are yielded
     "shutdown_timeout": 0.2,  # a task left behind by a test is cancelled
 }
 _ELSEWHERE: Final = ("orchestrators_config", "individual_token", "tls_ca_path", "tls_cert_path", "tls_key_path")
@@ -196,6 +196,30 @@ class WorkerHarness:
             task.cancel()
             raise
 
+    async def stream(
+        self, skill: str, params: object = None, *, timeout: float | None = RUN_TIMEOUT
+    ) -> AsyncGenerator[Any]:
+        """Run one task of a skill that yields, and yield what arrives: texts, bytes, or items one by one.
+
+        Pieces of a text may come joined. Raises the task's error, as a `TaskError`, if it fails, TimeoutError if
+        nothing comes for ``timeout`` seconds, and ValueError for a skill that does not yield. Leaving the loop cancels
+        the task: use ``contextlib.aclosing``.
+        """
+        self._check_loop()
+        if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
+            await self._unless_ended(self._prestart())
+        task = self.submit(skill, params)
+        try:
+            async with contextlib.aclosing(task.stream(timeout)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except BaseException:
+            task.cancel()
+            raise
+        result = await task.result(timeout)
+        if not result.ok:
+            raise result.to_error()
+
     def submit(
         self,
         skill: str,
@@ -219,7 +243,8 @@ class WorkerHarness:
             metadata=metadata,
             worker_id=self._worker_id,
         )
-        return RunningTask(job, self.orchestrator, self._unless_ended, storage)
+        reader = ChunkReader(self.worker.skills, skill)
+        return RunningTask(job, self.orchestrator, self._unless_ended, storage, reader)
 
     def store(self, name: str, content: str | bytes | Path) -> S3Uri:
         """Store a file for a task and return its URI, for use as a param or as part of one.
@@ -283,82 +308,3 @@ class StartHarness(Protocol):
     ) -> WorkerHarness:
         """Start a worker that stops when the test ends. The arguments are those of `WorkerHarness`."""
         ...
-
-
-class RunningTask:
-    """A task in progress. ``job`` is the orchestrator's record of it."""
-
-    def __init__(
-        self,
-        job: JobRecord,
-        orchestrator: EmbeddedOrchestrator,
-        unless_ended: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]],
-        storage: Storage,
-    ) -> None:
-        self.job: JobRecord = job
-        self._storage = storage
-        self._orchestrator = orchestrator
-        self._unless_ended = unless_ended
-
-    @property
-    def events(self) -> tuple[SeenEvent, ...]:
-        """The skill's own events that have arrived so far."""
-        return events_of(self.job)
-
-    @property
-    def progress(self) -> tuple[Progress, ...]:
-        """The progress that has arrived so far."""
-        return progress_of(self.job)
-
-    def cancel(self) -> bool:
-        """Cancel the task, as a client of the orchestrator would. Returns False if it has ended."""
-        return self._orchestrator.cancel(self.job.job_id)
-
-    async def result(self, timeout: float | None = RUN_TIMEOUT) -> SkillResult:
-        """Wait for the task's end and return its result.
-
-        A cancelled task has ended when its skill has. Raises TimeoutError with the task's state.
-        """
-        await self._until(lambda: _settled(self.job), timeout, "has not ended")
-        return result_of(self.job, self._storage)
-
-    async def wait_for_event(self, event_type: str, timeout: float | None = RUN_TIMEOUT) -> SeenEvent:
-        """Wait for the first event of a type and return it. Raises TimeoutError, or LookupError if the task ends."""
-
-        def found() -> SeenEvent | None:
-            return next((each for each in self.events if each.type == event_type), None)
-
-        await self._until(lambda: found() or self.job.state.final, timeout, f"sent no event {event_type!r}")
-        return found() or result_of(self.job, self._storage).event(event_type)
-
-    async def wait_for_progress(self, fraction: float = 0.0, timeout: float | None = RUN_TIMEOUT) -> Progress:
-        """Wait for progress of at least ``fraction``, or for any progress, and return it.
-
-        Raises TimeoutError, or LookupError if the task ends first.
-        """
-
-        def found() -> Progress | None:
-            return next((each for each in self.progress if each.fraction >= fraction), None)
-
-        await self._until(lambda: found() or self.job.state.final, timeout, f"has not reached {fraction:g}")
-        reached = found()
-        if reached is None:
-            raise LookupError(f"the task ended before it reached {fraction:g}: {self.job.describe()}")
-        return reached
-
-    async def _until(self, predicate: Callable[[], object], timeout: float | None, problem: str) -> None:
-        began = time.monotonic()
-        try:
-            await self._unless_ended(self._orchestrator.wait_for(predicate, timeout))
-        except TimeoutError as error:
-            waited = time.monotonic() - began
-            raise TimeoutError(f"{self.job.skill} {problem} after {waited:.1f} s: {self.job.describe()}") from error
-
-
-def _settled(job: JobRecord) -> bool:
-    """Whether both the job and its skill have ended: an orchestrator cancels without waiting for the worker."""
-    if not job.state.final:
-        return False
-    if job.attempts == 0 or job.state is JobState.FINISHED:
-        return True
-    return any(received.message["task_id"] == job.task_id for received in job.results_received)

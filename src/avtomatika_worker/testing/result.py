@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker.devserver import JobRecord, JobState, Progress
+from avtomatika_worker.errors import TASK_ERRORS, TaskError, TransientError
 from avtomatika_worker.protocol.coerce import as_number, as_object, as_text
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 from avtomatika_worker.testing.local_storage import Storage
@@ -79,6 +80,11 @@ class SkillResult:
                 return each
         seen = ", ".join(each.type for each in self.events) or "none"
         raise LookupError(f"there was no event {event_type!r}; events: {seen}")
+
+    def to_error(self) -> TaskError:
+        """Return the error of a task that failed or was cancelled, as the skill might have raised it."""
+        error = self.error or SeenError(TransientError.code, f"the task ended as {self.status}", {})
+        return TASK_ERRORS.get(error.code, TransientError)(error.message, error.details)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values, for machines."""

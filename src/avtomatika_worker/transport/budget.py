@@ -1,4 +1,4 @@
-"""How many bytes of long answers may be in memory at the same time. Who finds none left waits in line."""
+"""Limits the bytes of long answers that are in memory at the same time. Further readers wait in line."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from collections.abc import AsyncGenerator
 
 
 class Budget:
-    """``total`` bytes, reserved from any event loop; in order, so that a large wish is not passed by small ones."""
+    """``total`` bytes that any event loop may reserve: first come, first served, so large requests do not starve."""
 
     def __init__(self, total: int) -> None:
         self._lock = threading.Lock()
         self._total = total
         self._left = total
-        self._line: deque[_Wish] = deque()
+        self._line: deque[_Request] = deque()
 
     @property
     def left(self) -> int:
-        """Bytes that are not reserved."""
+        """The number of bytes that are not reserved."""
         return self._left
 
     @contextlib.asynccontextmanager
     async def reserved(self, size: int) -> AsyncGenerator[None]:
-        """Hold ``size`` bytes, or all there are, whichever is less; wait until they are free."""
-        wish = _Wish(min(size, self._total))
+        """Hold ``size`` bytes, at most ``total``. Waits until they are free."""
+        request = _Request(min(size, self._total))
         with self._lock:
-            self._line.append(wish)
+            self._line.append(request)
             self._grant()
         try:
-            await wish.granted
+            await request.granted
             yield
         finally:
             with self._lock:
-                if wish.has_bytes:
-                    self._left += wish.size
+                if request.has_bytes:
+                    self._left += request.size
                 else:
-                    self._line.remove(wish)
+                    self._line.remove(request)
                 self._grant()
 
     def _grant(self) -> None:
         while self._line and self._line[0].size <= self._left:
-            wish = self._line.popleft()
-            self._left -= wish.size
-            wish.grant()
+            request = self._line.popleft()
+            self._left -= request.size
+            request.grant()
 
 
-class _Wish:
-    """A place in the line; it is waited for in the loop that made it."""
+class _Request:
+    """A request in the line, awaited in the event loop that made it."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -58,11 +58,11 @@ class _Wish:
         self.granted: asyncio.Future[None] = self._loop.create_future()
 
     def grant(self) -> None:
-        """Let it go on. Called in any thread."""
+        """Grant the request. May be called from any thread."""
         self.has_bytes = True
-        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._go_on)
+        with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(self._settle)
 
-    def _go_on(self) -> None:
+    def _settle(self) -> None:
         if not self.granted.done():
             self.granted.set_result(None)

@@ -59,34 +59,35 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------- for a call
 
-    async def exchange(self, message: bytes, until: float, timeout: float, *, head: bool = False) -> bool:
-        """Send a request; return True when its answer is complete, False when it is long and waits to be read on.
+    def exchange(self, message: bytes, until: float, timeout: float, *, head: bool = False) -> asyncio.Future[bool]:
+        """Send a request; the future is True when its answer is complete, False when it is long: `read_on` then.
 
-        ``until`` is in the loop's time, ``timeout`` the seconds to name when it has passed. Raises `TransportError`.
+        ``until`` is in the loop's time, ``timeout`` the seconds to name when it has passed. Raises `TransportError`, as
+        does the future.
         """
-        if self._transport is None or self._transport.is_closing():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             raise ConnectionFailedError("connection closed")
         self.answer.expect(head=head)
         self._asked_at = self._loop.time()
-        self._had_rested = self._rests(since=self._idle_since)
         self._idle_since = None
         self._may_be_long = False
         self._timeout = timeout
-        self._transport.write(message)
-        return await self._outcome(until)
+        transport.write(message)
+        return self._outcome(until)
 
-    async def read_on(self, until: float) -> None:
-        """Read the rest of a long answer, for which there is room now. Raises `TransportError`."""
+    def read_on(self, until: float) -> asyncio.Future[bool]:
+        """Read the rest of a long answer, for which there is room now. Raises `TransportError`, as does the future."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionFailedError("connection closed in the middle of an answer")
         self._may_be_long = True
         self._transport.resume_reading()
-        await self._outcome(until)
+        return self._outcome(until)
 
-    async def _outcome(self, until: float) -> bool:
-        self._waiter = self._loop.create_future()
+    def _outcome(self, until: float) -> asyncio.Future[bool]:
+        waiter = self._waiter = self._loop.create_future()
         self._wake_at(until)
-        return await self._waiter
+        return waiter
 
     def rest(self) -> bool:
         """Wait for another call, after one that has ended well; return whether that can be."""
@@ -98,10 +99,11 @@ class Connection(asyncio.Protocol):
         return True
 
     def is_alive(self) -> bool:
-        """Return whether an idle connection looks as if the other side still had it."""
+        """Return whether an idle connection, which is about to be used, looks as if the other side still had it."""
         if self._transport is None or self._transport.is_closing():
             return False
-        if not self._rests(since=self._idle_since):
+        self._had_rested = self._rests(since=self._idle_since)
+        if not self._had_rested:
             return True
         # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
         return not _is_readable(self._transport.get_extra_info("socket").fileno())

@@ -1,4 +1,4 @@
-"""Connections of aiohttp's that are waited for until they are closed. Imports aiohttp."""
+"""An aiohttp connector whose connections can be awaited until they are closed. Imports aiohttp."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 import aiohttp
 
 _CLOSE_TIMEOUT: Final = 1.0
-"""Seconds for the other side to answer the end of a TLS connection; then it is ended without that."""
+"""Seconds for the peer to answer the end of a TLS connection; then the connection is aborted."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """Knows its connections until they are closed.
+    """Tracks its connections until they are closed.
 
-    aiohttp forgets a connection as soon as it has begun to close it. TLS ends with an exchange: an event loop that is
-    closed meanwhile leaves the socket behind, and uvloop's cannot even be closed (OSError: "Device or resource busy").
+    aiohttp forgets a connection as soon as it starts to close it. But TLS ends with an exchange: an event loop that is
+    closed meanwhile leaks the socket, and uvloop cannot even close it (OSError: "Device or resource busy").
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Connector(aiohttp.TCPConnector):
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
-        """Connect as aiohttp's own, and take note of the connection."""
+        """Connect as the base class does, and track the connection."""
         connection = await super().connect(req, traces, timeout)
         protocol, transport = connection.protocol, connection.transport
         if protocol is not None and transport is not None and (closed := protocol.closed) is not None:
@@ -33,7 +33,7 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
     async def wait_closed(self) -> None:
-        """Wait for all connections to be closed; those that take too long are cut off."""
+        """Close all connections and wait for that; abort those that take too long."""
         for cut in (False, True):
             left = [closed for closed in self._transports if not closed.done()]
             if not left:
@@ -44,5 +44,5 @@ class Connector(aiohttp.TCPConnector):
             await asyncio.wait(left, timeout=_CLOSE_TIMEOUT)
         for closed in self._transports:
             if closed.done() and not closed.cancelled():
-                closed.exception()  # that one broke is known to who used it
+                closed.exception()  # whoever used it knows that it broke
         self._transports.clear()

@@ -1,4 +1,4 @@
-"""The bodies of answers, decompressed no further than somebody wants to read."""
+"""Decompresses the bodies of answers, no further than is asked for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from avtomatika_worker.errors import ConnectionFailedError
 
 zstd: Final[Any] = importlib.import_module("compression.zstd") if sys.version_info >= (3, 14) else None
 
-_GZIP: Final = 16 + zlib.MAX_WBITS  # zlib's way to say: with a gzip header
+_GZIP: Final = 16 + zlib.MAX_WBITS  # what makes zlib expect a gzip header
 _LARGEST_WINDOW: Final = 23
-"""log2 of the bytes of history that a zstd frame may refer to: 8 MiB, which decoders are asked to support."""
+"""log2 of a zstd frame's largest window: 8 MiB, which the format asks decoders to support."""
 
 _ERRORS: Final = (zlib.error, EOFError, *(() if zstd is None else (zstd.ZstdError,)))
 
 ACCEPTED: Final = "gzip" if zstd is None else "zstd, gzip"
-"""What to announce as ``Accept-Encoding``."""
+"""The value of ``Accept-Encoding``."""
 
 
 class Decoder:
@@ -37,7 +37,7 @@ class Decoder:
             raise ConnectionFailedError(f"the answer is compressed in a way nobody asked for: {encoding[:40]!r}")
 
     def read(self, most: int) -> bytes:
-        """Return up to ``most`` bytes more, none at the end. Raises `ConnectionFailedError` for what cannot be read."""
+        """Return up to ``most`` further bytes, none at the end. Raises `ConnectionFailedError` for malformed bodies."""
         if self._stream.eof:
             if self._stream.unused_data:
                 raise ConnectionFailedError("the answer goes on after its compressed body")

@@ -1,4 +1,4 @@
-"""Making a connection: TCP, a proxy's tunnel, TLS."""
+"""Establishes connections: TCP, a proxy's tunnel, TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 async def dial(route: Route, make: Callable[[], _P], timeout: float) -> _P:
-    """Make a connection, and the protocol at its end. Raises `ConnectionFailedError`: nothing was sent on it."""
+    """Connect, and return the connection's protocol. Raises `ConnectionFailedError`, with nothing sent yet."""
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
@@ -41,7 +41,7 @@ async def _dial(route: Route, make: Callable[[], _P]) -> _P:
             return protocol
         transport, tunnel = await loop.create_connection(_Tunnel, sock=sock, **_tls(route.first))
     except BaseException:
-        with contextlib.suppress(OSError):  # closing it is for the event loop, which may still watch its number
+        with contextlib.suppress(OSError):  # the event loop closes it, and may still watch its descriptor
             sock.shutdown(socket.SHUT_RDWR)
         raise
     try:
@@ -64,11 +64,11 @@ def _tls(hop: Hop) -> dict[str, Any]:
 
 
 def _server_name(hop: Hop) -> str:
-    return hop.host.partition("%")[0]  # a link-local address may name its interface
+    return hop.host.partition("%")[0]  # a link-local address may include its interface
 
 
 class _Tunnel(asyncio.Protocol):
-    """Asks a proxy for a tunnel."""
+    """Requests a tunnel from a proxy."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -85,13 +85,13 @@ class _Tunnel(asyncio.Protocol):
             self._reply.set_result(self._received)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del exc  # why does not matter
+        del exc  # the reason does not matter
         if not self._reply.done():
             self._reply.set_exception(ConnectionFailedError("the proxy closed the connection", maybe_processed=False))
-            self._reply.exception()  # nobody may wait for it
+            self._reply.exception()  # retrieved, as nobody may be waiting for it
 
     async def open(self, request: bytes) -> None:
-        """Send the request. Raises `ConnectionFailedError` unless there is a tunnel then, and nothing else in it."""
+        """Send the request. Raises `ConnectionFailedError` unless the proxy opens a tunnel and sends nothing else."""
         if self._transport is not None:
             self._transport.write(request)
         reply = await self._reply

@@ -1,4 +1,4 @@
-"""What went wrong with a connection, in words for people. Decided by types and codes, never by an error's words."""
+"""Describes failed connections for people. Decides by types and codes, never by the text of an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 
 
 def describe(error: Exception) -> str:
-    """Return why a connection could not be made, or ended."""
+    """Return why a connection could not be established, or ended."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -17,8 +17,8 @@ def describe(error: Exception) -> str:
         return f"certificate verify failed: {error}"
     if isinstance(error, socket.gaierror):
         return f"name lookup failed: {error.strerror or error}"
-    if isinstance(error, UnicodeError):  # a host that no name can be made of
+    if isinstance(error, UnicodeError):  # an invalid host name
         return f"name lookup failed: {error}"
     if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)  # not its own text, which the event loops word differently
+        return os.strerror(error.errno)  # not the error's text, which differs between event loops
     return str(error) or type(error).__name__

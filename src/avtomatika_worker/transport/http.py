@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
@@ -25,6 +25,15 @@ _PIECE: Final = 256 * 2**10
 _LONG_AT_ONCE: Final = 2
 """How many of the longest answers may be in memory at the same time."""
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
+
+
+class _Written(NamedTuple):
+    """A request without a body, and what it is made of."""
+
+    route: Route
+    request: Request
+    headers: Mapping[str, str]
+    message: bytes
 
 
 class HttpTransport:
@@ -57,6 +66,7 @@ class HttpTransport:
         # Replaced, never changed: every call reads it without the lock.
         self._pools: Mapping[asyncio.AbstractEventLoop, Pool] = {}
         self._headers: tuple[Mapping[str, str] | None, bytes] = (None, b"")
+        self._poll: _Written | None = None
 
     def open(self) -> None:
         """Get ready. Raises OSError when a TLS file cannot be read, `ConfigError` for what else cannot be used.
@@ -78,19 +88,29 @@ class HttpTransport:
         """
         pool = self._pool()
         until = pool.loop.time() + timeout
-        message = write_request(pool.route, request, self._lines(headers))
-        connection = pool.take()
-        if connection is not None:
+        message = self._message(pool.route, request, headers)
+        connection = pool.take() or await self._connect(pool, until, timeout)
+        while True:
             try:
-                return await self._call(pool, connection, request, message, until, timeout)
+                complete = await connection.exchange(message, until, timeout, head=request.method == "HEAD")
+                answer = connection.answer
+                plain = complete and not (answer.encoding and answer.size)
+                body = answer.body() if plain else await self._body(connection, complete, until)
+                response = Response(answer.status, answer.headers(), body)
             except ConnectionFailedError:
+                connection.abort()
                 # What is signed may be processed once, and is refused then (RXON.md, "Signing"): whoever wrote it has
-                # to know that it may have arrived. And every other end is a break: the orchestrator may have lost the
-                # worker (Behaviour 4).
+                # to know that it may have arrived. And every end but that of a connection which had rested is a break:
+                # the orchestrator may have lost the worker (Behaviour 4).
                 if request.method not in _REPEATABLE or not connection.was_stale():
                     raise
-        connection = await self._connect(pool, until, timeout)
-        return await self._call(pool, connection, request, message, until, timeout)
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                pool.give_back(connection)
+                return response
+            connection = await self._connect(pool, until, timeout)
 
     async def close(self) -> None:
         """Close the connections. Calls in flight fail."""
@@ -125,13 +145,22 @@ class HttpTransport:
         with self._lock:
             self._pools = {loop: each for loop, each in self._pools.items() if each is not pool}
 
-    def _lines(self, headers: Mapping[str, str]) -> bytes:
-        """Return the header lines of a call: mostly the same object as last time, which nobody changes."""
+    def _message(self, route: Route, request: Request, headers: Mapping[str, str]) -> bytes:
+        """Return a request as it goes out. Headers are mostly the very object of the last call, which nobody changes.
+
+        So are polls: that saves writing each.
+        """
+        poll = self._poll
+        if poll is not None and request is poll.request and headers is poll.headers and route is poll.route:
+            return poll.message
         last, lines = self._headers
         if headers is not last:
             lines = write_headers(headers)
             self._headers = headers, lines
-        return lines
+        message = write_request(route, request, lines)
+        if request.body is None:
+            self._poll = _Written(route, request, headers, message)
+        return message
 
     async def _connect(self, pool: Pool, until: float, timeout: float) -> Connection:
         try:
@@ -140,23 +169,6 @@ class HttpTransport:
             if pool.loop.time() >= until:
                 raise CallTimedOutError(f"no answer within {timeout:g} s") from None
             raise
-
-    async def _call(
-        self, pool: Pool, connection: Connection, request: Request, message: bytes, until: float, timeout: float
-    ) -> Response:
-        try:
-            complete = await connection.exchange(message, until, timeout, head=request.method == "HEAD")
-            answer = connection.answer
-            if complete and not (answer.encoding and answer.size):
-                body = answer.body()
-            else:
-                body = await self._body(connection, complete, until)
-            response = Response(answer.status, answer.headers(), body)
-        except BaseException:
-            connection.abort()
-            raise
-        pool.give_back(connection)
-        return response
 
     # ------------------------------------------------------------------------------------------------ long answers
 

@@ -6,6 +6,7 @@ lengths, a folded header, a lone line feed. What is left to decide here are limi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import httptools
@@ -17,7 +18,7 @@ MAX_HEAD: Final = 64 * 2**10
 
 MAX_HEADERS: Final = 100
 
-_KEPT: Final = {
+_READ: Final = {
     name.encode(): name
     for name in ("x-rxon-version", "date", "retry-after", "content-length", "content-encoding", "transfer-encoding")
 }
@@ -35,6 +36,8 @@ class AnswerParser:
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body
         self._parser = httptools.HttpResponseParser(self)
+        self._wanted: list[tuple[str, bytes]] = []
+        self._headers: dict[str, str] = {}
         self.expect()
 
     def expect(self, *, head: bool = False) -> None:
@@ -47,8 +50,7 @@ class AnswerParser:
         self.length: int | None = None
         self.encoding: str = ""
         self._pieces: list[bytes] = []
-        self._fields: list[tuple[str, bytes]] = []
-        self._headers = 0
+        self._fields: list[tuple[bytes, bytes]] = []
         self._head = head
         self._in_body = False
         self._until_end = False
@@ -75,13 +77,9 @@ class AnswerParser:
         self.complete = self.complete or self._until_end
         return self.complete
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Mapping[str, str]:
         """Return the headers that somebody wants; one that is not printable ASCII counts as absent."""
-        found: dict[str, str] = {}
-        for name, value in self._fields:
-            if name in _WANTED and name not in found and value.isascii() and (text := value.decode()).isprintable():
-                found[name] = text
-        return found
+        return self._headers
 
     def body(self) -> bytes:
         """Return the body, as it came on the wire."""
@@ -95,43 +93,49 @@ class AnswerParser:
             raise _not_http("more than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep what matters. Trailers do not."""
-        self._headers += 1
-        if self._headers > MAX_HEADERS:
+        """Keep a header, or a trailer, which nobody reads."""
+        self._fields.append((name, value))
+        if len(self._fields) > MAX_HEADERS:
             self._refuse(_not_http(f"more than {MAX_HEADERS} headers"))
-        if not self._in_body and (kept := _KEPT.get(name.lower())) is not None:
-            self._fields.append((kept, value))
 
     def on_headers_complete(self) -> None:
         """Decide how the answer goes on."""
         status = self._parser.get_status_code()
+        fields, self._fields = self._fields, []
         if 100 <= status < 200 and status != 101:  # interim: the answer is still to come
-            self._fields.clear()
             return
         if status < 200:
             self._refuse(_not_http(f"the status {status}"))
         self.status = status
         self._in_body = True
         self._idle = 0
-        chunked = self._read_framing()
+        chunked = self._read(fields)
         self._until_end = not chunked and self.length is None and status not in _NO_BODY
         self.complete = self._head
         if self.length is not None and self.length > self._max_body and not self._head and status not in _NO_BODY:
             self._refuse(self._too_long())
 
-    def _read_framing(self) -> bool:
-        """Read the fields that say what the body is; return whether it comes in chunks."""
+    def _read(self, fields: list[tuple[bytes, bytes]]) -> bool:
+        """Read the headers that matter; return whether the body comes in chunks."""
         chunked = False
-        for name, value in self._fields:
-            if name == "content-length":
+        wanted: list[tuple[str, bytes]] = []
+        for spelled, value in fields:
+            name = _READ.get(spelled.lower())
+            if name is None:
+                continue
+            if name in _WANTED:
+                wanted.append((name, value))
+            elif name == "content-length":
                 self.length = int(value)  # llhttp lets digits through, and a single one of these
             elif name == "transfer-encoding":
                 if chunked or value.strip().lower() != b"chunked":
                     self._refuse(_not_http("a Transfer-Encoding other than chunked"))
                 chunked = True
-            elif name == "content-encoding":
+            else:
                 text = value.decode("latin-1").strip().lower()
                 self.encoding = f"{self.encoding}, {text}" if self.encoding else text
+        if wanted != self._wanted:  # they change once a second, with the date
+            self._wanted, self._headers = wanted, _texts(wanted)
         return chunked
 
     def on_body(self, piece: bytes) -> None:
@@ -157,6 +161,14 @@ class AnswerParser:
 
     def _too_long(self) -> AnswerTooLongError:
         return too_long(self._max_body)
+
+
+def _texts(fields: list[tuple[str, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in fields:
+        if name not in found and value.isascii() and (text := value.decode()).isprintable():
+            found[name] = text
+    return found
 
 
 def too_long(limit: int) -> AnswerTooLongError:

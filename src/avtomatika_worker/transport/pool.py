@@ -1,4 +1,4 @@
-"""The connections of one event loop: kept while they may be of use, closed when the loop ends at the latest."""
+"""The connections of one event loop: reused while possible, closed when the loop ends at the latest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.transport.route import Route
 
 
 class Pool:
-    """Connections along ``route``; there are as many as calls under way at once. For one event loop."""
+    """Connections along ``route``, one for each call under way. For one event loop."""
 
     def __init__(self, route: Route, max_answer: int, idle_timeout: float, on_closed: Callable[[Pool], None]) -> None:
         self.route: Route = route
@@ -27,16 +27,16 @@ class Pool:
         self._closed = False
 
     def take(self) -> Connection | None:
-        """Return a connection that waits for a call, if there is one that may still be used."""
+        """Return an idle connection that can still be used, if there is one."""
         while self._idle:
-            connection = self._idle.pop()  # the last one used: the others may grow old
+            connection = self._idle.pop()  # the most recently used one: the others may expire
             if connection.route is self.route and connection.is_alive():
                 return connection
             connection.abort()
         return None
 
     async def connect(self, timeout: float) -> Connection:
-        """Make a connection. Raises `ConnectionFailedError` when there is none after ``timeout`` seconds, or before."""
+        """Establish a connection within ``timeout`` seconds. Raises `ConnectionFailedError`."""
         if self._ending is None:
             self._ending = self._until_the_loop_ends()
             await anext(self._ending)
@@ -47,34 +47,34 @@ class Pool:
             return made[0]
 
         try:
-            # In a context of its own: what it sets up would keep that of the call alive, and all that it refers to.
+            # In a new context: what it sets up would otherwise keep the caller's alive, with everything that refers to.
             return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
         except BaseException:
-            # Cancelled in the very turn in which it was connected, uvloop (0.23) closes it without `connection_lost`.
+            # If cancelled in the iteration in which it connects, uvloop (0.23) closes it without `connection_lost`.
             for connection in made:
                 connection.discard()
             raise
 
     def give_back(self, connection: Connection) -> None:
-        """Take a connection back whose call has ended well."""
+        """Take back a connection whose call completed."""
         if connection.route is self.route and connection.rest():
             self._idle.append(connection)
         else:
             connection.abort()
 
     def use(self, route: Route) -> None:
-        """Make new connections along another route from now on; calls in flight end on those that they have."""
+        """Connect along another route from now on. Calls in flight finish on their connections."""
         self.route = route
         for connection in self._idle:
             connection.abort()
 
     async def close(self) -> None:
-        """Close every connection; return when they are closed. Calls in flight fail."""
+        """Close all connections and wait for that. Calls in flight fail."""
         if self._ending is not None:
             await self._ending.aclose()
 
     def abort(self) -> None:
-        """Begin to close every connection."""
+        """Start to close all connections."""
         for connection in list(self._all):
             connection.abort()
 
@@ -89,7 +89,7 @@ class Pool:
             self._idle.remove(connection)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
-        """Close every connection at the end: whoever ends an event loop ends its asynchronous generators first."""
+        """Close all connections at the end: an event loop's asynchronous generators are closed before the loop is."""
         try:
             yield
         finally:

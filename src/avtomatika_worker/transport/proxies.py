@@ -1,4 +1,4 @@
-"""The proxy that the environment names."""
+"""Finds the proxy that the environment names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPOKEN: Final = frozenset({"http", "https"})
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, its credentials apart: a URL is repeated in errors."""
+    """A proxy. Its URL, which errors repeat, does not contain the credentials."""
 
     url: str
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
@@ -22,7 +22,7 @@ class Proxy:
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for an ``http(s)://`` URL (``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
 
-    Credentials are those in the proxy's own URL: ``~/.netrc`` is not read. Raises ValueError for a proxy that is not
+    Credentials come from the proxy's URL; ``~/.netrc`` is not read. Raises ValueError for a proxy that is not
     ``http(s)://``.
     """
     parts = urlsplit(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 import ssl
 from collections.abc import Mapping
@@ -74,16 +75,20 @@ def find_route(base_url: str, user_agent: str, tls: TlsFiles) -> Route:
 
 def write_request(route: Route, request: Request, headers: bytes) -> bytes:
     """Return a request as it goes out; ``headers`` are lines. Raises `ConnectionFailedError` for what cannot be one."""
-    path = route.prefix + request.path
-    if _TARGET.fullmatch(path) is None:
-        path = quote(path, safe="/:?#[]@!$&'()*+,;=%-._~")
-    start = f"{request.method} {path} HTTP/1.1\r\n".encode()
+    start = _start(request.method, route.prefix + request.path)
     body = request.body
     if body is None:
         end = b"\r\n" if request.method in {"GET", "HEAD"} else b"Content-Length: 0\r\n\r\n"
         return b"".join((start, route.fixed, headers, end))
     end = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     return b"".join((start, route.fixed, headers, end, body))
+
+
+@functools.lru_cache(64)  # those of results are all the same
+def _start(method: str, target: str) -> bytes:
+    if _TARGET.fullmatch(target) is None:
+        target = quote(target, safe="/:?#[]@!$&'()*+,;=%-._~")
+    return f"{method} {target} HTTP/1.1\r\n".encode()
 
 
 def write_headers(headers: Mapping[str, str]) -> bytes:

@@ -1,4 +1,4 @@
-"""A TCP connection to the address of a host that answers first (RFC 8305, "Happy Eyeballs")."""
+"""Connects to whichever address of a host answers first (RFC 8305, "Happy Eyeballs")."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avtomatika_worker.transport.failures import describe
 _Address = tuple[socket.AddressFamily, Any]
 
 ATTEMPT_DELAY: Final = 0.25
-"""Seconds that an address has before the next one is tried beside it."""
+"""Seconds after which the next address is tried in parallel."""
 
 _SILENT_AFTER: Final = 30  # seconds; finds a dead peer under a long poll
 _PROBE_EVERY: Final = 15
@@ -23,15 +23,15 @@ _PROBES: Final = 4
 
 
 async def connect(host: str, port: int) -> socket.socket:
-    """Return a connected socket. Raises OSError, UnicodeError for a host that no name can be made of."""
+    """Return a connected socket. Raises OSError, and UnicodeError for an invalid host name."""
     loop = asyncio.get_running_loop()
     addresses = await _addresses(loop, host, port)
     return await (_connect(loop, addresses[0]) if len(addresses) == 1 else _race(loop, addresses))
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[_Address]:
-    """Return where to connect to, the families in turn."""
-    try:  # an address needs no lookup, so no thread either
+    """Return the addresses to try, alternating between the families."""
+    try:  # an address needs no lookup, and so no thread
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -42,7 +42,7 @@ async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> l
 
 
 async def _race(loop: asyncio.AbstractEventLoop, addresses: Sequence[_Address]) -> socket.socket:
-    """Try one address after the other, the next one when all so far have failed, or have had their time."""
+    """Try the addresses in order: the next one starts when all so far have failed, or after `ATTEMPT_DELAY`."""
     waiting = deque(addresses)
     attempts: set[asyncio.Task[socket.socket]] = set()
     failures: list[BaseException] = []
@@ -73,7 +73,7 @@ async def _give_up(attempts: set[asyncio.Task[socket.socket]]) -> None:
 
 
 def _joined(failures: Sequence[BaseException]) -> BaseException:
-    """Return one error for those of all addresses."""
+    """Return one error that stands for those of all addresses."""
     for each in failures:
         if not isinstance(each, OSError):
             return each
@@ -90,7 +90,7 @@ async def _connect(loop: asyncio.AbstractEventLoop, address: _Address) -> socket
         await loop.sock_connect(sock, place)
     except BaseException:
         with contextlib.suppress(OSError, RuntimeError, ValueError):
-            loop.remove_writer(sock)  # before its number is another's: that of a cancelled attempt is still watched
+            loop.remove_writer(sock)  # a cancelled attempt is still watched: stop that before the descriptor is reused
         sock.close()
         raise
     return sock
@@ -101,5 +101,5 @@ def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     wanted = {"TCP_KEEPIDLE": _SILENT_AFTER, "TCP_KEEPALIVE": _SILENT_AFTER, "TCP_KEEPINTVL": _PROBE_EVERY}
     for name, value in {**wanted, "TCP_KEEPCNT": _PROBES}.items():
-        if (option := getattr(socket, name, None)) is not None:  # which there are is the system's
+        if (option := getattr(socket, name, None)) is not None:  # systems differ in what they offer
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

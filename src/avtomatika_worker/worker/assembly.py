@@ -27,6 +27,7 @@ from avtomatika_worker.worker.make_monitoring import make_monitoring, make_telem
 from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.worker.standby import make_standby
+from avtomatika_worker.world import REAL, World
 
 _STORE_TIMEOUT: Final = 10.0
 """Seconds for writing undelivered results to disk."""
@@ -41,19 +42,32 @@ def assemble(
     *,
     health_check: bool,
     prestart: bool = True,
+    world: World = REAL,
 ) -> Supervisor:
     """Return a supervisor ready to run. Called on the main loop. Raises `ConfigError`."""
-    state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker)
+    state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker, world)
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
-    outbox = make_outbox(settings)
-    workshop = make_workshop(settings, provision, telemetry, prestart=prestart)
-    tasks, publisher = make_tasks(settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry)
+    outbox = make_outbox(settings, world)
+    workshop = make_workshop(settings, provision, telemetry, world, prestart=prestart)
+    tasks, publisher = make_tasks(
+        settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world
+    )
     announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
-    links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers)
-    poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox)
+    links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers, world)
+    poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox, world)
     monitoring = make_monitoring(
-        settings, links.links, outbox, state_watch, to_main, tasks, poller, usage, telemetry, health_check=health_check
+        settings,
+        links.links,
+        outbox,
+        state_watch,
+        to_main,
+        tasks,
+        poller,
+        usage,
+        telemetry,
+        world,
+        health_check=health_check,
     )
     standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
     return Supervisor(

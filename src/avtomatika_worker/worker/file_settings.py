@@ -15,8 +15,8 @@ from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.monitoring.storage_metrics import StorageMetrics
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
-from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.transport.proxies import proxy_for
+from avtomatika_worker.world import REAL, World
 
 
 def store_settings(settings: Settings) -> StoreSettings:
@@ -31,10 +31,6 @@ def store_settings(settings: Settings) -> StoreSettings:
         sources=settings.file_sources,
         ca_path=settings.tls_ca_path,
         proxy_for=proxy_for,
-        part_size=settings.transfer_part_size,
-        concurrency=settings.transfer_concurrency,
-        attempts=settings.transfer_attempts,
-        backoff=BackoffPolicy(settings.transfer_retry_initial_delay, settings.transfer_retry_max_delay),
     )
 
 
@@ -61,7 +57,7 @@ def task_files_directory(settings: Settings) -> Path:
     return settings.task_files_dir
 
 
-def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
+def make_files(settings: Settings, telemetry: Telemetry = OFF, world: World = REAL) -> Files:
     """Return the factory of tasks' files."""
     return Files(
         settings.task_files_dir,
@@ -69,10 +65,9 @@ def make_files(settings: Settings, telemetry: Telemetry = OFF) -> Files:
         otherwise=_own_directory() if settings.task_files_dir == DEFAULT_TASK_FILES_DIR else None,
         cache_dir=settings.blob_cache_dir,
         cache_limit=settings.blob_cache_max_bytes,
-        notice_after=settings.transfer_notice_after,
         most_bytes=settings.task_files_max_bytes,
         most_objects=settings.task_files_max_objects,
-        observer=StorageMetrics(telemetry) if telemetry is not OFF else None,
+        observer=StorageMetrics(telemetry, world) if telemetry is not OFF else None,
     )
 
 

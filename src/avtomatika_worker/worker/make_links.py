@@ -11,6 +11,7 @@ from typing import Final
 from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, Settings
+from avtomatika_worker.config.kinds import read_call_limit
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.link.cancellations import CancellationQueue
@@ -32,6 +33,7 @@ from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.transport.http import HttpTransport
 from avtomatika_worker.transport.tls import TlsFiles
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
@@ -58,12 +60,13 @@ def make_links(
     usage: UsageMonitor,
     telemetry: Telemetry,
     handlers: CommandHandlers,
+    world: World = REAL,
 ) -> Links:
     """Return the links, which are not open yet. Called on the main loop. Raises `ConfigError` for TLS files."""
     tls = _tls(settings)
     on_cancel = CancellationQueue(to_main, partial(tasks.running.cancel, reason=CancelReason.REQUESTED))
     _warn_of_missing_keys(settings)
-    links = tuple(_link(each, settings, tls, telemetry) for each in settings.orchestrators)
+    links = tuple(_link(each, settings, tls, telemetry, world) for each in settings.orchestrators)
     heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
     services: list[Service] = [each.run for each in heartbeats]
     services += [_kept(link, TokenRenewal(link).run) for link in links]
@@ -84,7 +87,9 @@ def _kept(link: Link, service: Service) -> Service:
     return partial(keep_running, link, service)
 
 
-def _link(orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles, telemetry: Telemetry) -> Link:
+def _link(
+    orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles, telemetry: Telemetry, world: World
+) -> Link:
     link_settings = LinkSettings(
         url=orchestrator.url,
         token=orchestrator.token,
@@ -100,6 +105,7 @@ def _link(orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles,
         ),
         guard=guard_of(orchestrator, settings),
         event_rate=settings.max_event_rate,
+        rate_limit=None if orchestrator.rate_limit is None else read_call_limit(orchestrator.rate_limit),
     )
     transport = HttpTransport(
         orchestrator.url,
@@ -107,11 +113,11 @@ def _link(orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles,
         tls=tls,
         max_answer=settings.max_response_bytes,
     )
-    return Link(link_settings, settings.worker_id, transport, telemetry)
+    return Link(link_settings, settings.worker_id, transport, telemetry, world)
 
 
 def _heartbeat_interval(orchestrator: OrchestratorSettings, settings: Settings) -> float:
-    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator is not settings.orchestrators[-1]
+    watched = settings.multi_orchestrator_mode is Mode.FAILOVER and orchestrator != settings.orchestrators[-1]
     return min(settings.heartbeat_interval, FAILOVER_HEARTBEAT) if watched else settings.heartbeat_interval
 
 

@@ -19,16 +19,17 @@ from avtomatika_worker.link_thread import Service
 from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_slots
 from avtomatika_worker.monitoring.health import HealthServer
 from avtomatika_worker.monitoring.health_probe import HealthProbe
-from avtomatika_worker.monitoring.slot_tuning import SlotTuning
+from avtomatika_worker.monitoring.slot_tuning import tune_slots
 from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.monitoring.watchdog import Pulse, Watchdog
 from avtomatika_worker.observability.telemetry import Telemetry, set_up
 from avtomatika_worker.observability.usage_meter import UsageMeter
 from avtomatika_worker.policy.heartbeat import WorkerState
-from avtomatika_worker.policy.slot_tuner import SlotTuner, TunerPolicy
+from avtomatika_worker.policy.slot_tuner import LEAST_SLOTS, TunerPolicy
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
@@ -84,42 +85,23 @@ def make_monitoring(
     poller: Poller,
     usage: UsageMonitor,
     telemetry: Telemetry,
+    world: World = REAL,
     *,
     health_check: bool,
 ) -> Monitoring:
     """Return what watches over these parts. Called on the main loop."""
-    pulse = Pulse(poller.is_due)
-    watchdog = Watchdog(pulse, pulse.poll_is_due, tasks.running.skills, blocked_limit=settings.loop_blocked_limit)
+    pulse = Pulse(poller.is_due, world)
+    limit, skills = settings.loop_blocked_limit, tasks.running.skills
+    watchdog = Watchdog(pulse, pulse.poll_is_due, skills, blocked_limit=limit, clock=world.monotonic)
     watch_slots(telemetry.metrics, state_watch, poller)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        services.append(_tuning(settings, state_watch, to_main, tasks).run)
+        policy = TunerPolicy(LEAST_SLOTS, settings.max_concurrent_tasks)
+        shares = UsageMeter(clock=world.monotonic).shares
+        services.append(tune_slots(policy, shares, state_watch, to_main, tasks, world).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}
-    probe = HealthProbe(links, outbox, state_watch, watchdog, facts)
+    probe = HealthProbe(links, outbox, state_watch, watchdog, facts, tasks)
     health = HealthServer(settings.health_host, settings.port, probe, telemetry.scrape) if health_check else None
     return Monitoring(pulse, services, probe, health, settings.port_is_asked_for)
-
-
-def _tuning(
-    settings: Settings,
-    state_watch: threadsafe.Watch[WorkerState],
-    to_main: threadsafe.CallQueue,
-    tasks: TaskRunner,
-) -> SlotTuning:
-    """Return what limits the slots by the load: it looks from the link thread, the slots are the main loop's."""
-    tuner = SlotTuner(
-        TunerPolicy(
-            least=settings.slot_tuner_min_slots,
-            most=settings.max_concurrent_tasks,
-            memory_target=settings.slot_tuner_memory_target,
-            cpu_target=settings.slot_tuner_cpu_target,
-        )
-    )
-
-    def apply(usable: int) -> None:  # over there
-        tasks.slots.limit(usable)
-        tasks.slots_freed()
-
-    return SlotTuning(tuner, state_watch, UsageMeter().shares, lambda usable: to_main.put(apply, usable))

@@ -34,6 +34,7 @@ from avtomatika_worker.tasks.state import Catalogued, HotCache, StatePublisher
 from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.file_settings import make_files
 from avtomatika_worker.worker.resource_plan import ResourcePlan
+from avtomatika_worker.world import REAL, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,16 @@ class Workshop:
         await self.processes.open()
 
 
-def make_workshop(settings: Settings, provision: ResourcePlan, telemetry: Telemetry, *, prestart: bool) -> Workshop:
+def make_workshop(
+    settings: Settings, provision: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
+) -> Workshop:
     """Return where skills run; nothing is made or started yet."""
     most = settings.max_concurrent_tasks
     return Workshop(
         provision,
         Processes(provision.recipe, settings.skill_processes or most, prestart=prestart),
         Threads(settings.skill_threads or most),
-        make_files(settings, telemetry),
+        make_files(settings, telemetry, world),
     )
 
 
@@ -96,15 +99,16 @@ def make_tasks(
     outbox: Outbox,
     state_watch: threadsafe.Watch[WorkerState],
     telemetry: Telemetry,
+    world: World = REAL,
 ) -> tuple[TaskRunner, StatePublisher]:
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``.
 
     Raises `ConfigError` for a limit of a type that no skill has.
     """
     slots = Slots(settings.max_concurrent_tasks)
-    limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker)
+    limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker, world)
     catalogued = Catalogued(registry.names(), policies.skill_dependencies)
-    publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot)
+    publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
     task_settings = TaskSettings(
         worker_id=settings.worker_id,
         strict_events=settings.strict_event_validation,
@@ -119,8 +123,9 @@ def make_tasks(
         workshop.provision.resources.values,
         ResultBound(settings.max_result_bytes),
         files=Offload(telemetry.tracing, untyped=settings.untyped_files),
+        world=world,
     )
-    tasks = TaskRunner(task_settings, slots, pipeline, outbox, publisher, limiter, workshop.files, telemetry)
+    tasks = TaskRunner(task_settings, slots, pipeline, outbox, publisher, limiter, workshop.files, telemetry, world)
     state_watch.publish(publisher.state())
     return tasks, publisher
 

@@ -14,6 +14,7 @@ from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceRegistry
 from avtomatika_worker.skills.type_hints import name_of
+from avtomatika_worker.world import REAL, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ def plan_resources(
     injectables: Injectables,
     packages: Mapping[str, Path],
     given: Mapping[Any, object],
+    world: World = REAL,
 ) -> ResourcePlan:
     """Return it; nothing is made yet. ``given`` are values in place of resources, by type.
 
@@ -55,4 +57,4 @@ def plan_resources(
         recipe = make_recipe(worker_id, map(skills.definition, names), needed, given, packages)
     thread = OneThread()
     wanted = {each.kind: given[each.kind] for each in here if each.kind in given}
-    return ResourcePlan(Resources(here, injectables, thread, wanted), thread, recipe)
+    return ResourcePlan(Resources(here, injectables, thread, wanted, world), thread, recipe)

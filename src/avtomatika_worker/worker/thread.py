@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from avtomatika_worker import threadsafe
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker._waiting import finish
 from avtomatika_worker.config import Settings
@@ -45,8 +46,8 @@ class WorkerThread:
 
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; on the second call, to cut that short."""
-        if self._loop is not None and not self._ended.done():
-            self._loop.call_soon_threadsafe(self._worker.request_shutdown)
+        if self._loop is not None:
+            threadsafe.CallQueue(self._loop).put(self._worker.request_shutdown)
 
     async def prestart(self) -> None:
         """Start the first process for skills, as `Worker.prestart` does."""

@@ -27,6 +27,7 @@ from avtomatika_worker.skills.loading import load_directory
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
+from avtomatika_worker.skills.time_limits import too_short
 from avtomatika_worker.supervisor import Ending, Supervisor
 from avtomatika_worker.tasks.limits import CapacityChecker
 from avtomatika_worker.worker.arguments import (
@@ -40,6 +41,7 @@ from avtomatika_worker.worker.make_tasks import Policies
 from avtomatika_worker.worker.program import EXIT_USAGE, USAGE_ERRORS, explain, longest_shutdown, run_process
 from avtomatika_worker.worker.resource_plan import ResourcePlan, plan_resources
 from avtomatika_worker.worker.twice import find_twin
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker")
 
@@ -232,6 +234,8 @@ class Worker(SkillDecorator):
             )
             if not len(self._registry):
                 _log.warning("this worker has no skills: it will get no tasks", extra={"action": "no_skills"})
+            for text in too_short(self._registry, settings.orchestrator_task_limit):
+                _log.warning("%s", text, extra={"action": "time_limit_too_short"})
             try:
                 await self._supervisor.run()
             finally:
@@ -304,8 +308,9 @@ class Worker(SkillDecorator):
         has = "does not have" if len(self.skills) else "has no skills, not"
         raise ConfigError([twin.explain(f"{has} the other's {' and '.join(lacks)}")])
 
-    def _provide(self, worker_id: str, given: Mapping[Any, object]) -> ResourcePlan:
-        return plan_resources(worker_id, self._registry, self._resources, self._injectables, self._packages, given)
+    def _provide(self, worker_id: str, given: Mapping[Any, object], world: World = REAL) -> ResourcePlan:
+        skills, resources, known = self._registry, self._resources, self._injectables
+        return plan_resources(worker_id, skills, resources, known, self._packages, given, world)
 
     def _load_directory(self, settings: Settings) -> None:
         path = Path(settings.skills_dir)

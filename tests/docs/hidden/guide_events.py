@@ -8,4 +8,3 @@ async def after(names):
         assert [each.type for each in watched.events] == ["line", "line", "alert"]
         assert len((await h.run("watch_in_a_thread", {"lines": ["a", "b"]})).events) == 2
         assert (await h.run("careful")).data == {"sent": False}
-        assert [e.payload["text"] for e in (await h.run("write", {"prompt": "to be"})).events] == ["to", "be"]

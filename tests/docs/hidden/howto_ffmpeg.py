@@ -1,4 +1,4 @@
-"""A program that stands for FFmpeg: it tells progress, writes its last argument, and fails for what is no video."""
+"""A program that stands for FFmpeg: it reports progress, writes its last argument, and fails for what is no video."""
 
 import os
 import stat

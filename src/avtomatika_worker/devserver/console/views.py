@@ -55,6 +55,7 @@ def job_details(job: JobRecord, logs: TaskLogs) -> dict[str, Any]:
         **job.to_json(),
         "cancel_confirmed": job.cancel_confirmed,
         "events": job.events,
+        "event_times": job.event_times,
         "results": attempts,
         "logs": logs.of(job.job_id),
     }

@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.skills.chunks import ChunkKind
 
 
 def notify(controls: Controls, verb: str, arguments: list[Any]) -> None:
     """Do what needs no answer. Raises KeyError for an unknown verb."""
-    _TOLD[verb](controls, *arguments)
+    _NOTICES[verb](controls, *arguments)
 
 
 async def answer(controls: Controls, verb: str, arguments: list[Any]) -> Any:
     """Return what was asked for. Raises KeyError for an unknown verb, and whatever the context raises."""
-    return await _ASKED[verb](controls, *arguments)
+    return await _QUESTIONS[verb](controls, *arguments)
 
 
 async def _directory(controls: Controls) -> str:
@@ -47,11 +48,16 @@ def _progress(controls: Controls, progress: float, message: str) -> None:
     controls.report_progress(progress, message)
 
 
+def _chunk(controls: Controls, kind: str, data: Any, size: int) -> None:
+    controls.send_chunk(ChunkKind(kind), data, size)
+
+
 def _forget_hot(controls: Controls, name: str) -> None:
     controls.hot.remove(name)
 
 
-_TOLD: Final[dict[str, Callable[..., object]]] = {
+_NOTICES: Final[dict[str, Callable[..., object]]] = {
+    "chunk": _chunk,
     "progress": _progress,
     "message": Controls.say,
     "cost": Controls.add_cost,
@@ -59,7 +65,8 @@ _TOLD: Final[dict[str, Callable[..., object]]] = {
     "cold": _forget_hot,
     "returned": _note_returned,
 }
-_ASKED: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
+_QUESTIONS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
+    "chunk_room": Controls.chunk_room,
     "event": Controls.relay_event,
     "directory": _directory,
     "upload_file": _upload_file,

@@ -40,6 +40,8 @@ from avtomatika_worker.execution.processes.log_forwarding import forward_logs
 from avtomatika_worker.execution.processes.wire import Message, encode_outcome
 from avtomatika_worker.execution.processes.worker_proxy import WorkerProxy
 from avtomatika_worker.execution.resources import Resources
+from avtomatika_worker.execution.streams import StreamRun
+from avtomatika_worker.narrowing import is_async_iterator, is_iterator
 from avtomatika_worker.observability.log_context import bind_log_context, log_context
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
@@ -183,10 +185,7 @@ class Child:
             args, kwargs = skill.bind(controls)
             controls.ctx.raise_if_cancelled()
             with ends_if_forked(), owned_by(controls):
-                value: Any = skill.func(*args, **kwargs)
-                if inspect.iscoroutine(value):
-                    # The runner's own context is that of its start: it knows no task.
-                    value = run_to_end(runner.get_loop(), job.run(value), contextvars.copy_context())
+                value = self._called(job, skill, controls, runner, skill.func(*args, **kwargs))
             if paths := list(map(str, paths_in(value))):
                 self._remote.notify(job.number, "returned", paths)
             return from_value(value, skill.results, skill.write), False
@@ -197,6 +196,23 @@ class Child:
             return from_exception(error), isinstance(error, MemoryError)
         finally:
             restore_logging()
+
+    @staticmethod
+    def _called(job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner, value: Any) -> Any:
+        """Return what a call comes to, which may have made a coroutine, a generator, or a coroutine that makes one."""
+
+        def run(work: Coroutine[Any, Any, Any]) -> Any:
+            # The runner's own context is that of its start: it knows no task.
+            return run_to_end(runner.get_loop(), job.run(work), contextvars.copy_context())
+
+        if inspect.iscoroutine(value):
+            value = run(value)
+        if skill.stream is None:
+            return value
+        stream = StreamRun(skill.stream, controls)
+        if is_async_iterator(value):
+            return run(stream.drive(value))
+        return stream.drive_in_thread(value) if is_iterator(value) else value
 
     # -------------------------------------------------------------------------------------------------- the worker
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -26,6 +27,7 @@ from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.files.workspace import Name, Workspace
 from avtomatika_worker.protocol.dialects import OLDEST
 from avtomatika_worker.protocol.messages import PROGRESS_EVENT, FileMetadata, Task
+from avtomatika_worker.skills.chunks import ChunkKind
 
 _T = TypeVar("_T")
 Notify = Callable[..., None]
@@ -76,7 +78,7 @@ class WorkerProxy:
             notify,
             msgspec.convert(facts["task"], Task),
             worker_id,
-            sink=_Sink(notify),
+            sink=_Sink(notify, ask),
             check_event=partial(_send_event, ask),
             hot=_Hot(notify),
             files=partial(_Files, ask, self._disk),
@@ -112,11 +114,23 @@ class _Controls(Controls):
         self._notify("cost", name, amount)
 
 
-class _Sink:
-    """Progress is coalesced by the worker; events have been sent when they were checked."""
+_AHEAD: Final = 64 * 2**10
+"""Bytes of chunks that go to the worker before it is asked whether there is room ..."""
 
-    def __init__(self, notify: Notify) -> None:
+_CHUNKS_AHEAD: Final = 256
+"""... or their number."""
+
+_LOOK_EVERY: Final = 0.1
+"""Seconds after which a skill that waits for room looks whether its task was cancelled."""
+
+
+class _Sink:
+    """Chunks and progress are coalesced by the worker; events have been sent when they were checked."""
+
+    def __init__(self, notify: Notify, ask: Ask) -> None:
         self._notify = notify
+        self._ask = ask
+        self._ahead = self._chunks = 0
 
     def progress(self, progress: float, message: str) -> None:
         self._notify("progress", progress, message)
@@ -126,6 +140,26 @@ class _Sink:
 
     def room(self) -> Generator[Any, None, None]:
         yield from ()
+
+    def chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
+        self._notify("chunk", kind.value, data, size)
+        self._ahead += size
+        self._chunks += 1
+        return self._ahead < _AHEAD and self._chunks < _CHUNKS_AHEAD
+
+    async def chunk_room(self) -> None:
+        await asyncio.wrap_future(self._ask_for_room())
+
+    def wait_for_chunk_room(self, stopped: Callable[[], bool]) -> None:
+        there = self._ask_for_room()
+        while not stopped():
+            with contextlib.suppress(TimeoutError):
+                there.result(_LOOK_EVERY)
+                return
+
+    def _ask_for_room(self) -> Future[None]:
+        self._ahead = self._chunks = 0
+        return self._ask("chunk_room")
 
 
 class _Hot:

@@ -433,7 +433,7 @@ function arrayField(schema, at) {
     return item;
   };
   const removeAt = (item) => {
-    // The others are made anew: their numbers and paths change.
+    // The others are built again: their numbers and paths change.
     const values = items.filter((each) => each !== item).map((each) => each.inner.read() ?? null);
     self.write(values);
     adder.focus();

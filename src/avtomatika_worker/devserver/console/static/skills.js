@@ -11,7 +11,7 @@ export function startSkills(list, page, { showPart, notice, started }) {
   const names = el("div.list");
   fill(list, el("h2", {}, "Skills"), find, names);
   let chosen = null;
-  let shown = ""; // the skill as JSON: the form is made anew only when it has changed
+  let shown = ""; // the skill as JSON: the form is built again only when it has changed
   let form = null;
 
   const skillOf = (name) => state.skills.find((each) => each.name === name);

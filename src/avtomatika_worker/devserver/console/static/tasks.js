@@ -3,6 +3,7 @@ import { cancel, job as fetchJob, submit } from "./api.js";
 import { el, fill, put, setText } from "./dom.js";
 import { write } from "./json.js";
 import { ended, on, onNews, state } from "./store.js";
+import { isChunk, streamView } from "./stream.js";
 import { ago, clock, duration, now } from "./times.js";
 import { gallery, show, source } from "./values.js";
 
@@ -176,11 +177,12 @@ function taskView(place, { act, back }) {
   const results = el("section");
   const title = el("h3");
   const params = el("div");
+  const stream = streamView();
   fill(place,
     el("div.head", {}, el("button.quiet.back", { type: "button", onclick: back }, "All tasks"), title, badge),
     bar, note,
     el("div.actions", {}, cancelButton, el("button", { type: "button", onclick: act.again }, "Run again"), el("button.quiet", { type: "button", onclick: act.edit }, "Edit and run")),
-    error, outcome, facts, eventsPart, logsPart, results, params);
+    error, stream.node, outcome, facts, eventsPart, logsPart, results, params);
   let job = null;
   let seen = new Set();
   let lastLine = 0;
@@ -234,13 +236,15 @@ function taskView(place, { act, back }) {
   }
 
   function addEvents(list) {
-    for (const event of list) {
+    for (const { event, time } of list) {
       if (seen.has(event.event_id)) continue;
       seen.add(event.event_id);
       if (event.event_type === "progress") continue;
+      if (isChunk(event)) { stream.add(event.payload, time); continue; }
       events.append(el("li", {}, el("strong", {}, event.event_type), " ", show(event.payload ?? {}, 1)));
     }
     eventsPart.hidden = !events.childElementCount;
+    stream.measure(job.handed_out_at);
   }
 
   function addLines(list) {
@@ -264,13 +268,13 @@ function taskView(place, { act, back }) {
       setText(title, job.skill);
       draw();
       drawOutcome();
-      addEvents(job.events);
+      addEvents(job.events.map((event, index) => ({ event, time: job.event_times?.[index] })));
       addLines(job.logs);
       fill(params, el("h4", {}, "Params"), Object.keys(job.params).length ? show(job.params) : el("p.dim", {}, "none"), source(job.params, "Params as JSON"));
     },
     add({ row, events: more, lines }) {
       if (row) { job = { ...job, ...row }; draw(); }
-      addEvents(more.map((each) => each.event));
+      addEvents(more);
       addLines(lines);
     },
   };

@@ -1,0 +1,69 @@
+"""Asks a running worker's health server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from avtomatika_worker.cli.worker_app import UsageProblem
+from avtomatika_worker.monitoring.health import UNIX_PREFIX
+from avtomatika_worker.protocol.coerce import as_object
+
+TIMEOUT: Final = 5.0
+"""Seconds that it has to answer."""
+
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - reading, not binding
+
+
+class NoAnswerError(Exception):
+    """Nobody answers, or not as a health server does."""
+
+
+class HealthPort:
+    """Where a worker answers for its health: a URL, or ``unix:`` and a path."""
+
+    def __init__(self, url: str) -> None:
+        """Raises `UsageProblem` for what is neither."""
+        self.url = url
+        self._socket = Path(url.removeprefix(UNIX_PREFIX)) if url.startswith(UNIX_PREFIX) else None
+        parts = urlsplit(url)
+        try:
+            self._host, self._port = parts.hostname or "", parts.port or 80
+        except ValueError as error:
+            raise UsageProblem(f"--url {url!r}: {error}") from error
+        if self._socket is None and (parts.scheme != "http" or not self._host):
+            raise UsageProblem(f"--url {url!r}: write it as http://HOST:PORT, or as unix:PATH")
+
+    def health(self) -> dict[str, Any]:
+        """Return what ``/health`` answers. Raises `NoAnswerError`."""
+        connection = http.client.HTTPConnection(self._host or "localhost", self._port, timeout=TIMEOUT)
+        try:
+            if self._socket is not None:
+                connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                connection.sock.settimeout(TIMEOUT)
+                connection.sock.connect(str(self._socket))
+            connection.request("GET", "/health")
+            answer = connection.getresponse()
+            body = as_object(json.loads(answer.read()))
+        except OSError as error:
+            raise NoAnswerError((error.strerror or str(error)).lower()) from error
+        except (http.client.HTTPException, ValueError, RecursionError) as error:
+            raise NoAnswerError("what answers there is not a health server") from error
+        finally:
+            connection.close()
+        if "live" not in body:
+            raise NoAnswerError("what answers there is not a health server")
+        return body
+
+
+def default_url(host: str, port: int) -> str:
+    """Return where the health server of these settings can be asked on this machine."""
+    if host.startswith(UNIX_PREFIX):
+        return f"{UNIX_PREFIX}{os.path.abspath(host.removeprefix(UNIX_PREFIX))}"  # noqa: PTH100
+    host = _EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

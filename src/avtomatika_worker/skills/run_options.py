@@ -1,0 +1,74 @@
+"""The decorator's options for how a skill is run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from avtomatika_worker.errors import SkillDefinitionError
+
+CANCEL_GRACE: Final = 5.0
+"""Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
+
+_EXECUTORS: Final = (None, "thread", "process")
+_ON_STALE: Final = ("stop", "finish")
+
+
+@dataclass(frozen=True, slots=True)
+class SkillOptions:
+    """How to run a skill. Times are in seconds.
+
+    ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
+    ``expected_seconds`` is how long a task is expected to take; ``on_stale`` what to do when the orchestrator waits for
+    another attempt at the same work: "stop" or "finish".
+    """
+
+    timeout: float | None = None
+    max_concurrent: int | None = None
+    executor: str | None = None
+    cancel_grace: float = CANCEL_GRACE
+    max_tasks_per_child: int | None = None
+    expected_seconds: float | None = None
+    on_stale: str = "stop"
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it runs in a separate process."""
+        return self.executor == "process"
+
+
+def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
+    """Raise `SkillDefinitionError` for options that cannot be; ``awaits``: the skill is an ``async def``."""
+    for name in ("timeout", "expected_seconds"):
+        value = getattr(options, name)
+        if value is not None and not _is_seconds(value, least=math.ulp(0.0)):
+            raise SkillDefinitionError(skill, f"{name} must be a positive number of seconds, not {value!r}")
+    if not _is_seconds(options.cancel_grace):
+        raise SkillDefinitionError(skill, f"cancel_grace must be a number of seconds, not {options.cancel_grace!r}")
+    if options.max_concurrent is not None and not _is_count(options.max_concurrent):
+        raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
+    if options.on_stale not in _ON_STALE:
+        raise SkillDefinitionError(skill, f"on_stale must be 'stop' or 'finish', not {options.on_stale!r}")
+    _check_executor(skill, options, awaits=awaits)
+
+
+def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:
+    if options.executor not in _EXECUTORS:
+        raise SkillDefinitionError(skill, f"executor must be 'thread', 'process' or left out, not {options.executor!r}")
+    if options.executor == "thread" and awaits:
+        raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
+    if options.max_tasks_per_child is not None:
+        if not _is_count(options.max_tasks_per_child):
+            most = options.max_tasks_per_child
+            raise SkillDefinitionError(skill, f"max_tasks_per_child must be a positive integer, not {most!r}")
+        if not options.in_process:
+            raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_seconds(value: object, *, least: float = 0.0) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf

@@ -1,0 +1,67 @@
+"""The tasks that run, for whoever looks at the worker from outside. Read on any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from avtomatika_worker import threadsafe
+from avtomatika_worker.execution.execution import Execution
+from avtomatika_worker.policy.estimate import seconds_left
+from avtomatika_worker.tasks.events import TaskEvents
+from avtomatika_worker.world import World
+
+MOST_SHOWN: Final = 100
+"""Tasks that are shown: those that run for longest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownTask:
+    """A task that runs. Its messages are not shown: who may see the health port need not see users' texts."""
+
+    task_id: str
+    job_id: str
+    skill: str
+    orchestrator: str
+    hand_outs: int
+    execution: Execution
+    events: TaskEvents
+
+
+class Overview:
+    """The tasks that run."""
+
+    def __init__(self, world: World) -> None:
+        self._monotonic = world.monotonic
+        self._tasks: threadsafe.Table[Execution, ShownTask] = threadsafe.Table()
+
+    def show(self, task: ShownTask) -> None:
+        """Show a task as it is from now on."""
+        self._tasks.put(task.execution, task)
+
+    def hide(self, execution: Execution) -> None:
+        """Show a task no more."""
+        self._tasks.remove(execution)
+
+    def __call__(self) -> Sequence[dict[str, Any]]:
+        """Return the tasks that run, those that came first before others, as plain values."""
+        now = self._monotonic()
+        return [_described(each, now) for each in self._tasks.values()[:MOST_SHOWN]]
+
+
+def _described(task: ShownTask, now: float) -> dict[str, Any]:
+    started, reported, skill = task.execution.started, task.events.reported, task.execution.controls.skill
+    progress, at = (0.0, None) if reported is None else (reported[0], reported[1] - started)
+    expected = None if skill is None else skill.options.expected_seconds
+    left = seconds_left(now - started, progress=progress, reported_at=at, expected=expected)
+    return {
+        "task_id": task.task_id,
+        "job_id": task.job_id,
+        "skill": task.skill,
+        "orchestrator": task.orchestrator,
+        "seconds": round(max(0.0, now - started), 1),
+        "progress": None if reported is None else progress,
+        "seconds_left": None if left is None else round(left, 1),
+        "hand_outs": task.hand_outs,
+    }
