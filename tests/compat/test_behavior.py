@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from avtomatika_worker import (
     Worker,
     WorkerCommand,
 )
+from avtomatika_worker.protocol.messages import Command
 from avtomatika_worker.testing import EmbeddedOrchestrator, WorkerHarness
 from compat.support import running
 
@@ -48,6 +51,16 @@ async def test_a_command_reaches_its_handler_with_all_its_fields(kind: str) -> N
     assert (command.job_id, command.metadata) == ("j", {"m": 1})
     assert command == sent
     assert command["params"] == {"a": 1}
+
+
+def test_what_a_command_came_without_is_none_and_a_default_counts() -> None:
+    command = WorkerCommand(Command(command="reload"))
+    assert (command.params, command["params"], command.get("params", {})) == (None, None, {})
+    assert command == {"command": "reload"}
+    with pytest.raises(AttributeError, match="a command has command, task_id"):
+        command.parameters  # noqa: B018
+    with pytest.raises(KeyError):
+        command["parameters"]
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()], ids=["exit", "cancelled"])
@@ -526,6 +539,52 @@ async def test_a_taken_port_stops_the_start_only_where_it_was_asked_for(
     assert not worker.load_settings({}).port_is_asked_for
 
 
+MAIN = """
+import asyncio
+from avtomatika_worker import Worker
+worker = Worker()
+asyncio.run(worker.main(health_check=False))
+print("ended in order", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+async def test_sigterm_shuts_down_a_program_that_runs_main_itself() -> None:
+    async with EmbeddedOrchestrator() as orchestrator:
+        environ = {
+            "PATH": "",
+            "WORKER_ID": "w1",
+            "WORKER_TOKEN": orchestrator.token or "",
+            "WORKER_RESULT_DURABILITY": "off",
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", MAIN),
+            env={**environ, "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            await orchestrator.wait_for_worker("w1")
+            process.terminate()
+            output, _ = await asyncio.wait_for(process.communicate(), 30)
+        finally:
+            if process.returncode is None:
+                process.kill()
+    assert (process.returncode, output) == (0, b"ended in order\n")
+
+
+async def test_a_handler_of_the_programs_own_stays_and_none_is_left_behind() -> None:
+    def own(*_: Any) -> None: ...
+
+    for handler in (own, signal.SIG_DFL):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            async with running(Worker()):
+                assert (signal.getsignal(signal.SIGTERM) is own) == (handler is own)
+            assert signal.getsignal(signal.SIGTERM) is handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
 async def test_signatures_are_asked_for_without_a_key(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         async with running(Worker(), REQUIRE_TASK_SIGNATURE="true"):
@@ -535,8 +594,6 @@ async def test_signatures_are_asked_for_without_a_key(caplog: pytest.LogCaptureF
 
 
 async def test_python_and_gpus_are_announced_as_requirements_are_written() -> None:
-    import sys
-
     worker = Worker()
     async with running(worker, GPU_MODEL="T4", GPU_VRAM_GB="16") as orchestrator:
         message = next(call.json for call in orchestrator.requests if call.call == "register")

@@ -61,6 +61,15 @@ def test_a_project_for_this_sdk_has_no_findings(tmp_path: Path) -> None:
     assert scan(tmp_path) == []
 
 
+def test_doctor_names_variables_that_have_no_effect_and_those_to_rename(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "avtomatika_worker", "doctor", "--json"]
+    environ = {"PATH": "", "HOME": str(tmp_path), "POLL_BACKOFF_MAX": "9", "SECRET_KEY": "k"}
+    environ |= {"ORCHESTRATOR_URL": "http://127.0.0.1:9", "WORKER_STATE_DIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert "POLL_BACKOFF_MAX has no effect" in done.stdout
+    assert "SECRET_KEY is taken as ORCHESTRATOR_SECRET_KEY" in done.stdout
+
+
 def test_the_command_lists_them_and_warns_by_its_exit_code(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     command = [sys.executable, "-m", "avtomatika_worker", "doctor", "--migrate", str(tmp_path)]

@@ -57,6 +57,12 @@ async def test_an_open_file_is_read_and_written_piece_by_piece(offline: FilesOfT
         assert [line async for line in file] == ["one\n", "two\n"]
         assert await file.seek(4) == 4
         assert (await file.read(2), await file.readline(), await file.read()) == ("tw", "o\n", "")
+    async with files.open("new/log", "a") as file:
+        await file.writelines(["three\n", "four\n"])
+        assert await file.tell() == 19
+        assert await file.truncate(14) == 14
+    async with files.open("new/log") as file:
+        assert await file.readlines() == ["one\n", "two\n", "three\n"]
     with pytest.raises(ValueError, match="not open"):
         await file.read()
 

@@ -33,6 +33,7 @@ from avtomatika_worker.cli.findings import (
     worst,
 )
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, read_dotenv
+from avtomatika_worker.compat.former_environment import hints
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.files.ownership import check_private
@@ -100,6 +101,9 @@ def _configuration(settings: Settings) -> Iterator[Finding]:
     yield ok(f"avtomatika-worker {__version__}, Python {sys.version.split()[0]}; every setting is valid")
     for text in unknown_variables(os.environ):
         yield warning(text, "rename it, or remove it: it has no effect")
+    for text in hints(os.environ):
+        what, _, advice = text.partition(": ")
+        yield warning(what, advice)
     if settings.worker_id_is_random:
         advice = "set WORKER_ID, so that undelivered results are found again after a restart"
         yield warning("WORKER_ID is not set: every start is a new worker", advice)

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, TypeVar, cast
@@ -14,6 +15,7 @@ from avtomatika_worker.compat.former_environment import hints, translated
 from avtomatika_worker.compat.former_names import no_attribute, refuse_arguments
 from avtomatika_worker.compat.older_middleware import OlderMiddleware, adapted
 from avtomatika_worker.compat.orchestrator_client import OrchestratorClient
+from avtomatika_worker.compat.sigterm import heard_sigterm
 from avtomatika_worker.compat.skill_info import SkillInfo, is_info, options_of
 from avtomatika_worker.compat.worker_command import WorkerCommand, worker_event
 from avtomatika_worker.compat.worker_config import WorkerConfig
@@ -265,7 +267,13 @@ class Worker(core.Worker):
         """Run as `run` does, which has a health server, too."""
         self.run()
 
-    def _starts(self, settings: Settings) -> None:
+    @contextmanager
+    def _running(self, settings: Settings) -> Generator[None]:
+        self._say_what_has_no_effect(settings)
+        with heard_sigterm(self.request_shutdown):
+            yield
+
+    def _say_what_has_no_effect(self, settings: Settings) -> None:
         if self._adopted is not None:
             self._adopted.starts()
         for hint in hints(os.environ):

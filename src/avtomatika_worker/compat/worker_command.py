@@ -26,19 +26,19 @@ class WorkerCommand(dict[str, Any]):
     metadata: dict[str, Any] | None
 
     def __init__(self, command: Command) -> None:
-        super().__init__(
-            command=command.command,
-            task_id=command.task_id,
-            job_id=command.job_id,
-            params=command.params,
-            metadata=command.metadata,
-        )
+        fields = {name: getattr(command, name) for name in command.__struct_fields__}
+        super().__init__({name: value for name, value in fields.items() if value is not None})
+
+    def __missing__(self, key: str) -> None:
+        """Return None for what the command could have; so ``command.get("params", {})`` gives its default."""
+        if key not in Command.__struct_fields__:
+            raise KeyError(key)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"a command has {', '.join(self)}, not {name!r}") from None
+            raise AttributeError(f"a command has {', '.join(Command.__struct_fields__)}, not {name!r}") from None
 
 
 _FIELDS: Final = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import IO, Any
 
@@ -36,9 +36,25 @@ class OpenFile:
         """Return the next line with its line break, or an empty text at the end of the file."""
         return await self._disk.run(self._opened.readline)
 
+    async def readlines(self) -> list[Any]:
+        """Return all lines that are left, with their line breaks."""
+        return await self._disk.run(self._opened.readlines)
+
     async def write(self, content: str | bytes) -> int:
         """Write a text, or bytes in binary modes; return the number written."""
         return await self._disk.run(self._opened.write, content)
+
+    async def writelines(self, lines: Iterable[str | bytes]) -> None:
+        """Write each of ``lines``; line breaks are not added."""
+        await self._disk.run(self._opened.writelines, list(lines))
+
+    async def truncate(self, size: int | None = None) -> int:
+        """Cut the file to ``size`` bytes, or at its position; return the size."""
+        return await self._disk.run(self._opened.truncate, size)
+
+    async def tell(self) -> int:
+        """Return the position."""
+        return await self._disk.run(self._opened.tell)
 
     async def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position and return it."""

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -221,8 +222,7 @@ class Worker(SkillDecorator):
         self.load_skills(settings)
         restore_logging()
         self._check_twin()
-        with log_context(worker_id=settings.worker_id):
-            self._starts(settings)
+        with log_context(worker_id=settings.worker_id), self._running(settings):
             provision = self._provide(settings.worker_id, resources or {})
             self._shutdown_limit = longest_shutdown(self._registry, settings)
             self._shutdown_preempts = SIGTERM in settings.preemption
@@ -303,8 +303,9 @@ class Worker(SkillDecorator):
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _starts(self, settings: Settings) -> None:
-        """Take note that the worker starts, with these settings."""
+    def _running(self, settings: Settings) -> AbstractContextManager[object]:  # noqa: ARG002 - `compat` looks at them
+        """Return what is around a run with these settings."""
+        return nullcontext()
 
     def _check_twin(self) -> None:
         """Raise `ConfigError` when skills, resources or middlewares went to another worker of the same file."""
