@@ -35,7 +35,7 @@ class History:
     violations: list = field(default_factory=list)
     given_up: list = field(default_factory=list)
     lives: list = field(default_factory=list)
-    adopted: set = field(default_factory=set)
+    adopted: dict = field(default_factory=dict)
     cancelled: dict = field(default_factory=dict)
     closed: bool = False
     on_end: object = None

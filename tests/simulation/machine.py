@@ -86,7 +86,7 @@ class Watching(logging.Handler):
         action = getattr(record, "action", "")
         self._history.note(f"[{LIFE.get()}] {record.levelname} {action}: {record.getMessage()}")
         if action == "task_adopted":
-            self._history.adopted.add(record.job_id)
+            self._history.adopted[record.task_id] = record.job_id
         if action in GIVEN_UP:
             self._history.given_up.append(record.getMessage())
         if action in FAULTS_OF_OURS:
