@@ -225,8 +225,7 @@ class TaskRunner:
 
     async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
-        # In the context of what runs this, and no other task.
-        bind_log_context(task_id=task.task_id, job_id=task.job_id)
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in the context of what runs this
         try:
             with self._span(task):
                 lingers = await self._run_to_delivery(running)
@@ -265,8 +264,8 @@ class TaskRunner:
         try:
             outcome = await running.execution.run()
         except asyncio.CancelledError:
-            outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
-            self._outbox.take_over(running.link, self._result(running, outcome))
+            stopped = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
+            self._outbox.take_over(running.link, self._result(running, stopped))
             raise
         return await with_checkpoint(running, self._result(running, outcome), self._outbox)
 

@@ -75,6 +75,7 @@ def assemble(
     )
     standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
     notices, processes = make_notices(settings, world), workshop.processes
+    own_events = partial(policies.events.run, links.links, outbox, settings.max_result_bytes)
     return Supervisor(
         Engine(links.links, links.heartbeats, poller, tasks, publisher, outbox, processes, standby, notices),
         parts=[
@@ -90,9 +91,7 @@ def assemble(
             MainService("the pulse", monitoring.pulse.run),
             MainService("the handlers of commands", policies.handlers.run),
             MainService("checkpoints", workshop.checkpoints.run),
-            MainService(
-                "the worker's own events", partial(policies.events.run, links.links, outbox, settings.max_result_bytes)
-            ),
+            MainService("the worker's own events", own_events),
         ],
         link_services=[*links.services, outbox.run, *monitoring.services, *_runs(standby, notices)],
         shutdown_timeout=settings.shutdown_timeout,
