@@ -264,8 +264,8 @@ class TaskRunner:
         try:
             outcome = await running.execution.run()
         except asyncio.CancelledError:
-            outcome = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
-            self._outbox.take_over(running.link, self._result(running, outcome))
+            stopped = EncodedOutcome(Cancelled(CancelReason.SHUTDOWN))
+            self._outbox.take_over(running.link, self._result(running, stopped))
             raise
         return await with_checkpoint(running, self._result(running, outcome), self._outbox)
 
