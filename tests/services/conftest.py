@@ -104,9 +104,10 @@ def version(request):
 
 
 @pytest.fixture
-async def orchestrator():
-    """One with the limits of released orchestrators."""
-    async with EmbeddedOrchestrator(PRODUCTION_LIKE, poll_time=1.0) as started:
+async def orchestrator(request):
+    """One with the limits of released orchestrators, but for tests marked ``patient``."""
+    patient = request.node.get_closest_marker("patient") is not None
+    async with EmbeddedOrchestrator(None if patient else PRODUCTION_LIKE, poll_time=1.0) as started:
         yield started
 
 

@@ -200,6 +200,7 @@ async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrat
     assert "result of task" in lost
 
 
+@pytest.mark.patient
 async def test_an_outage_with_hundreds_of_results_is_a_few_lines_of_log(worker, orchestrator, caplog):
     @worker.skill
     async def quick():

@@ -15,6 +15,7 @@ MANY = 2_500
 LIMIT = 1_000
 
 
+@pytest.mark.patient
 async def test_a_thread_that_sends_faster_than_events_go_out_waits_and_loses_none(orchestrator, worker):
     sent = []
 

@@ -155,7 +155,7 @@ async def test_an_access_token_that_expires_meanwhile_is_renewed_and_the_worker_
         await worker.standby()
         job = orchestrator.submit("hold")
         await worker.held()
-        await until(lambda: any(each.status == 401 for each in worker.beats(stood_in=True)))
+        await until(lambda: any(each.status == 403 for each in worker.beats(stood_in=True)))
         accepted = [each for each in worker.beats(stood_in=True) if each.status == 200]
         await until(lambda: len([each for each in worker.beats(stood_in=True) if each.status == 200]) > len(accepted))
         worker.release()

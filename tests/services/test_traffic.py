@@ -99,6 +99,7 @@ async def test_no_body_holds_a_null(worker, version, websockets):
     assert [found for body in bodies for found in nulls(body)] == []
 
 
+@pytest.mark.patient
 async def test_connections_are_reused_and_tasks_cost_a_poll_and_a_result(orchestrator, worker):
     slots, rounds = 4, 40
 

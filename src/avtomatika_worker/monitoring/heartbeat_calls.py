@@ -25,7 +25,8 @@ _TIMEOUT: Final = 10.0
 
 _LONGEST_ANSWER: Final = 2**20
 _OK: Final = 200
-_UNAUTHORIZED: Final = 401
+_UNAUTHORIZED: Final = frozenset({401, 403})
+"""403 is what releases from 1.0b22 on answer to a token that they do not know, or not any more."""
 _PROBLEM: Final = 200
 _TOKEN_HEADER: Final = "X-Worker-Token"  # noqa: S105 - a header's name
 _WANTED_HEADERS: Final = ("x-rxon-version", "date", "retry-after")
@@ -120,7 +121,7 @@ class Orchestrator:
         report: Message = {"asked": steady(), "registrations": form["registrations"]}
         try:
             answer = self._send(form, form["headers"])
-            if answer["status"] == _UNAUTHORIZED and form["headers_again"] is not None:
+            if answer["status"] in _UNAUTHORIZED and form["headers_again"] is not None:
                 report["granted"] = granted = self._renewed(form, form["headers_again"])
                 answer = self._send(form, form["headers"] if granted else form["headers_again"])
             report |= answer
