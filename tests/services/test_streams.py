@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from avtomatika_worker import ContractViolationError, Final, Succeeded, TaskContext
+from avtomatika_worker.config import ResultDurability
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
 from services.conftest import actions, running
 
@@ -346,23 +347,8 @@ async def test_streams_stay_within_the_limits_that_orchestrators_have(worker):
     assert [c.status for c in orchestrator.requests if c.status == 429] == []
 
 
-async def test_an_event_s_429_never_holds_a_result_back(orchestrator, worker, caplog):
-    @worker.skill
-    async def tokens() -> AsyncIterator[str]:
-        yield "a"
-        await asyncio.sleep(0.05)
-        yield "b"
-
-    orchestrator.inject(Fault(call="event", kind="status", status=429, times=None))
-    async with running(worker, orchestrator, rate_limit_wait=60.0):
-        began = time.monotonic()
-        job = await done(orchestrator, "tokens")
-        assert time.monotonic() - began < 5.0
-        assert job.result == {"result": "ab"}
-
-
-async def test_chunks_that_could_not_be_sent_follow_after_a_restart(worker, tmp_path):
-    """They wait on disk as events do, in order; what is yielded meanwhile is with them."""
+async def test_an_event_s_429_never_holds_a_result_back_and_its_chunks_follow_in_order(worker, tmp_path):
+    """They wait on disk, as events do: here until the next run, which is refused nothing."""
 
     @worker.skill
     async def tokens() -> AsyncIterator[str]:
@@ -370,13 +356,14 @@ async def test_chunks_that_could_not_be_sent_follow_after_a_restart(worker, tmp_
             yield each
             await asyncio.sleep(0.02)
 
-    settings = {"state_dir": tmp_path, "shutdown_timeout": 0.2}
+    settings = {"state_dir": tmp_path, "shutdown_timeout": 0.2, "result_durability": ResultDurability.ALWAYS}
     async with EmbeddedOrchestrator() as orchestrator:
-        orchestrator.inject(Fault(call="event", kind="drop_before", times=None))
-        async with running(worker, orchestrator, **settings):
-            job = orchestrator.submit("tokens", {})
-            await orchestrator.wait_for(lambda: job.results_received, timeout=10)
-        assert chunks(job) == []
+        orchestrator.inject(Fault(call="event", kind="status", status=429, times=None))
+        async with running(worker, orchestrator, rate_limit_wait=60.0, **settings):
+            began = time.monotonic()
+            job = await done(orchestrator, "tokens")
+            assert time.monotonic() - began < 4.0
+        assert (job.result, chunks(job)) == ({"result": "abcdef"}, [])
         orchestrator.clear_faults()
         async with running(worker, orchestrator, **settings):
             await orchestrator.wait_for(lambda: text(job) == "abcdef", timeout=10)

@@ -44,3 +44,12 @@ class ScalingSettings:
         default=1200.0,
         unit="s",
     )
+    orchestrator_rate_limit: str | None = setting(
+        "ORCHESTRATOR_RATE_LIMIT",
+        kinds.call_limit(),
+        "The orchestrator's own limit, its `RATE_LIMIT_LIMIT`: calls of a kind a minute, or `calls/seconds`; `off` for"
+        " none. Chunks of streams and progress are coalesced to stay within it; events and results wait when it is used"
+        " up.",
+        default=None,
+        unset="learnt from refusals; until then, chunks and progress stay within `100/60`",
+    )

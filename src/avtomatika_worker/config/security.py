@@ -114,15 +114,6 @@ class SecuritySettings:
         default=100.0,
         unit="1/s",
     )
-    orchestrator_rate_limit: str | None = _setting(
-        "ORCHESTRATOR_RATE_LIMIT",
-        kinds.call_limit(),
-        "The orchestrator's own limit, its `RATE_LIMIT_LIMIT`: calls of a kind a minute, or `calls/seconds`; `off` for"
-        " none. Chunks of streams and progress are coalesced to stay within it; events and results wait when it is used"
-        " up.",
-        default=None,
-        unset="learnt from refusals; until then, chunks and progress stay within `100/60`",
-    )
     max_skills: int = _setting(
         "MAX_SKILLS",
         kinds.integer(least=1),
