@@ -254,7 +254,9 @@ class TaskRunner:
             free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
             ids = [each.task_id for each in running.hand_outs[:-1]]
             with self._telemetry.tracing.span("deliver"):
-                await self._handover.deliver(running.link, result, free=free, before=running.events.close, older_ids=ids)
+                await self._handover.deliver(
+                    running.link, result, free=free, before=running.events.close, older_ids=ids
+                )
         finally:
             self._reported(running)
         return lingers
@@ -325,13 +327,8 @@ class TaskRunner:
         """Keep the slot until a skill that was given up has truly ended."""
         ctx, since = execution.ctx, self._monotonic()
         facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
-        _log.error(
-            "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does",
-            ctx.skill,
-            ctx.task_id,
-            ctx.cancel_reason,
-            extra={"action": "task_lingers", **facts},
-        )
+        text = "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does"
+        _log.error(text, ctx.skill, ctx.task_id, ctx.cancel_reason, extra={"action": "task_lingers", **facts})
         trace = await execution.ended()
         _traced.log(
             logging.WARNING,
