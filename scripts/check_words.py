@@ -35,7 +35,7 @@ CHANGELOG: Final = "CHANGELOG.md"
 """Only what is unreleased is checked here: a release is history."""
 
 RULES: Final = (
-    ("tell, told", r"(?:tell|tells|telling|told)(?!\(\))", "report, say, show, log, name or send"),
+    ("tell, told", r"(?:tell|tells|telling|told)(?![(`)])", "report, say, show, log, name or send"),
     ("anew", r"anew", "again"),
     ("mend", r"mend(?:s|ed|ing)?", "fix or repair"),
     ("for ever", r"for[ _]ever", "indefinitely or forever"),

@@ -143,7 +143,7 @@ class Keeper:
             raise
         except (OSError, TaskError) as error:
             _log.error(
-                "checkpoints of skill %s cannot be read, it begins anew: %s",
+                "checkpoints of skill %s cannot be read, it begins again: %s",
                 self._skill,
                 error,
                 extra={"action": "checkpoint_unreadable", "skill": self._skill},
@@ -153,7 +153,7 @@ class Keeper:
     async def reject(self, problem: str) -> None:
         """Take back a checkpoint that was loaded, and log why."""
         _log.warning(
-            "the checkpoint of skill %s is not used, it begins anew: %s",
+            "the checkpoint of skill %s is not used, it begins again: %s",
             self._skill,
             problem,
             extra={"action": "checkpoint_mismatch", "skill": self._skill},
