@@ -85,6 +85,8 @@ class Watching(logging.Handler):
             return
         action = getattr(record, "action", "")
         self._history.note(f"[{LIFE.get()}] {record.levelname} {action}: {record.getMessage()}")
+        if action == "task_lingers":
+            self._history.lingering += record.getMessage()
         if action == "task_adopted":
             self._history.adopted[record.task_id] = record.job_id
         if action in GIVEN_UP:

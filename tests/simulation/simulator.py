@@ -100,8 +100,8 @@ class Simulation:
         self._go_on(lambda: False, SPAN)
         self._heal()
         # What is handed out again while it runs may be done as often as an orchestrator tries.
-        again = 4 * self.scenario.work if self.scenario.options.get("reassign_running") else 0.0
-        settled = self._go_on(self._is_settled, self.schedule.now + SETTLES_WITHIN + again)
+        work = self.scenario.work * (4 if self.scenario.options.get("reassign_running") else 1)
+        settled = self._go_on(self._is_settled, self.schedule.now + SETTLES_WITHIN + work)
         self.history.note("everything has settled" if settled else "VIOLATION: it has not settled")
         self.machine.request_shutdown()
         self._go_on(lambda: self.machine.ended, self.schedule.now + STOPS_WITHIN)
