@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from weakref import ReferenceType, ref
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery
@@ -174,10 +175,8 @@ class TaskRunner:
         self.slots_freed()
 
     def _run(self, link: Link, task: Task, work: WorkKey | None, *, reserved: bool) -> None:
-        interval, most = self._settings.progress_interval, self._settings.max_event_bytes
-        events = TaskEvents(
-            link, task, self._loop, self._group, self._outbox, progress_interval=interval, max_bytes=most
-        )
+        every, most = self._settings.progress_interval, self._settings.max_event_bytes
+        events = TaskEvents(link, task, self._loop, self._group, self._outbox, progress_interval=every, max_bytes=most)
         deadline = None if task.deadline is None else self._monotonic() + task.deadline - link.now()
         execution = Execution(self._contexts.make(link, task, work, events), self._pipeline, deadline=deadline)
         if deadline is not None:
@@ -185,11 +184,15 @@ class TaskRunner:
         turn = self._limiter.turn(task.type)
         has_slot, now = self._take_slot(reserved=reserved), self._monotonic()
         running = RunningTask(link, [task], work, execution, events, has_slot, turn, now)
-        events.on_stale = lambda: self.adoption.is_stale(running, self._monotonic())
+        events.on_stale = partial(self._is_stale, ref(running))
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
         self._expect_report()
         self.running.add(running)
         self._handlers.run(self._handle(running))
+
+    def _is_stale(self, known: ReferenceType[RunningTask]) -> None:
+        if (running := known()) is not None:  # it holds its events, which would hold it
+            self.adoption.is_stale(running, self._monotonic())
 
     def _start_missed(self, link: Link, task: Task) -> None:
         """Run a task that was taken for a retry, and is a step of its own."""
@@ -273,8 +276,7 @@ class TaskRunner:
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
         """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
-        task, outcome = running.task, ended.outcome
-        seconds = round(self._monotonic() - running.execution.started, 4)
+        task, outcome, seconds = running.task, ended.outcome, round(self._monotonic() - running.execution.started, 4)
         worker_id, costs = self._settings.worker_id, running.controls.costs
         result = build_result(
             task, outcome, worker_id, seconds=seconds, added=costs, encoded=ended.data, work=running.work

@@ -33,7 +33,7 @@ EARLY_CANCELS: Final = 10_000
 """How many of them are remembered; of more, the newest."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class RunningTask:
     """A task whose result is not delivered yet, and where it came from.
 
