@@ -189,13 +189,11 @@ class Outbox:
 
     def _store_at_end(self, deliveries: Sequence[Delivery], until: float) -> None:
         messages = [encode(each.link.url, each.message, each.created) for each in deliveries]
-        for delivery, safe in zip(deliveries, self._keeper.keep_at_end(messages, until), strict=True):
+        for each, safe in zip(deliveries, self._keeper.keep_at_end(messages, until), strict=True):
             if not safe:
                 self.lost += 1
                 _log.error(
-                    "%s is lost: neither delivered nor stored",
-                    delivery.name,
-                    extra={"action": "result_lost", **delivery.ids},
+                    "%s is lost: neither delivered nor stored", each.name, extra={"action": "result_lost", **each.ids}
                 )
 
     def stop_sending(self) -> None:
