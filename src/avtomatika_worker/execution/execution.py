@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, cast
@@ -60,7 +60,7 @@ class Pipeline:
         ``skills``: the asyncio tasks in which skills run; each is waited for by its `Execution`.
         """
         self.resources: Mapping[Any, object] = resources
-        self.monotonic = world.monotonic
+        self.monotonic: Callable[[], float] = world.monotonic
         self._registry = registry
         self._tracing = tracing
         self._runners = runners

@@ -255,11 +255,9 @@ class TaskRunner:
                 self._recent.remember(running.link.url, task, result)
             # A skill that was given up keeps its slot until it has ended.
             free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
-            ids = [each.task_id for each in running.hand_outs[:-1]]
+            close, ids = running.events.close, [each.task_id for each in running.hand_outs[:-1]]
             with self._telemetry.tracing.span("deliver"):
-                await self._handover.deliver(
-                    running.link, result, free=free, before=running.events.close, older_ids=ids
-                )
+                await self._handover.deliver(running.link, result, free=free, before=close, older_ids=ids)
         finally:
             self._reported(running)
         return lingers
