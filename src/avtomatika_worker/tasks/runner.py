@@ -254,7 +254,9 @@ class TaskRunner:
             free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
             ids = [each.task_id for each in running.hand_outs[:-1]]
             with self._telemetry.tracing.span("deliver"):
-                await self._handover.deliver(running.link, result, free=free, before=running.events.close, older_ids=ids)
+                await self._handover.deliver(
+                    running.link, result, free=free, before=running.events.close, older_ids=ids
+                )
         finally:
             self._reported(running)
         return lingers
