@@ -44,6 +44,13 @@ class Point:
 
 
 @pytest.fixture
+async def orchestrator():
+    """One without limits: those of releases are in tests of their own."""
+    async with EmbeddedOrchestrator(poll_time=1.0, rate_limits=None) as started:
+        yield started
+
+
+@pytest.fixture
 def generators(worker):
     @worker.skill
     async def loop(count: int) -> AsyncIterator[str]:

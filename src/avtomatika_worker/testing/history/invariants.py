@@ -24,6 +24,8 @@ _ON_ITS_WAY: Final = 0.25
 _REFUSED_FOR_GOOD: Final = frozenset({400, 413})
 _GIVEN_UP_RIGHTLY: Final = frozenset({"result_expired", "result_superseded"})
 
+_LIMITED: Final = 429
+
 
 def one_accepted_result(entries: Sequence[Entry]) -> Iterator[str]:
     """A task has at most one accepted result each time it is handed out, and a finished job has exactly one."""
@@ -75,17 +77,20 @@ def results_settled(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def events_before_result(entries: Sequence[Entry]) -> Iterator[str]:
-    """No event of a task is sent for the first time after the task's result was accepted."""
+    """No event of a task is sent for the first time after the task's result was accepted, unless events met a 429."""
     ended: set[str] = set()
     seen: set[str] = set()
+    limited: set[str] = set()
     for entry in entries:
-        if _answers_result(entry, "accepted"):
+        if _is_event(entry, Kind.CALL_ANSWERED) and entry.facts.get("code") == _LIMITED:
+            limited.add(entry.worker_id)
+        elif _answers_result(entry, "accepted"):
             ended.add(entry.task_id)
         elif entry.kind is Kind.HANDED_OUT:
             ended.discard(entry.task_id)  # again under the same id
         elif _is_event(entry, Kind.CALL_SENT) and entry.facts["event_id"] not in seen:
             seen.add(entry.facts["event_id"])
-            if entry.task_id in ended:
+            if entry.task_id in ended and entry.worker_id not in limited:
                 yield f"event {entry.facts['event_type']!r} of task {entry.task_id} was sent after its result"
 
 
