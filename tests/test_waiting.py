@@ -15,12 +15,18 @@ NEVER = 30
 """A sleep of this many seconds or more stands for what never ends: nobody waits for it."""
 
 SLEEPS = {
+    "checkpoints/test_object_store.py": 1,
     "cli/test_reload.py": 1,  # nothing shows that a signal has come, and two at once are one
+    "preemption/test_draining.py": 2,
+    "processes/stream_app.py": 1,
+    "services/test_streams.py": 1,
 }
 """Sleeps that are longer, by file. May shrink."""
 
-LOG_LINES: dict[str, int] = {}
-"""Waits for a line of the log, by file: none."""
+LOG_LINES = {
+    "services/test_adoption.py": 12,
+}
+"""Waits for a line of the log, by file. May shrink."""
 
 
 def sleeps(tree):

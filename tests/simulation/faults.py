@@ -205,11 +205,31 @@ def draw(random, count, orchestrators, span):
     return tuple(_one(random, orchestrators, span) for _ in range(count))
 
 
+STATUSES = [500, 502, 503, 503, 429, 429, 401, 404]
+
+
 def _one(random, orchestrators, span):
     at, which = round(random.uniform(0.0, span), 3), random.randrange(orchestrators)
     seconds = round(random.choice([0.5, 3.0, 20.0, 80.0]) * random.uniform(0.5, 1.5), 3)
     calls = ["poll", "result", "result", "heartbeat", "event", "register", "any"]
-    kinds = ["drop_before", "drop_after", "status", "status", "garbage", "truncate", "html", "reset", "answer_late"]
+    kinds = [
+        "drop_before",
+        "drop_after",
+        "status",
+        "status",
+        "status",
+        "status",
+        "garbage",
+        "truncate",
+        "html",
+        "reset",
+        "answer_late",
+    ]
+
+    def answers():
+        call, kind, status = random.choice(calls), random.choice(kinds), random.choice(STATUSES)
+        return Answers(at, which, call, kind, status, random.randint(1, 4), round(random.uniform(0.1, 10.0), 3))
+
     return random.choice(
         [
             lambda: Partition(at, which, seconds),
@@ -217,15 +237,9 @@ def _one(random, orchestrators, span):
             lambda: LostReplies(at, which, random.randint(1, 5)),
             lambda: SlowBytes(at, which, seconds),
             lambda: Restart(at, which, seconds / 2, random.random() < 0.6),
-            lambda: Answers(
-                at,
-                which,
-                random.choice(calls),
-                random.choice(kinds),
-                random.choice([500, 502, 503, 503, 429, 429, 401, 404]),
-                random.randint(1, 4),
-                round(random.uniform(0.1, 10.0), 3),
-            ),
+            answers,
+            answers,
+            answers,
             lambda: ClockJump(at, random.choice([-7200.0, -90.0, -30.0, 30.0, 90.0, 7200.0])),
             lambda: ClockJump(at, random.choice([-20.0, -5.0, 5.0, 20.0]), which),
             lambda: DiskFull(at, seconds),

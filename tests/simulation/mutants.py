@@ -114,8 +114,8 @@ MUTANTS = (
     Mutant(
         "a task's result does not wait for its events",
         "tasks/runner.py",
-        "free=free, before=close, older_ids=older)",
-        "free=free, older_ids=older)",
+        "free=free, before=running.events.close, older_ids=ids",
+        "free=free, older_ids=ids",
     ),
     Mutant(
         "cancellations over the WebSocket and with heartbeats are ignored",
