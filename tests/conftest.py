@@ -11,6 +11,8 @@ import threading
 import pytest
 from hypothesis import HealthCheck, settings
 
+from avtomatika_worker.observability import logging as worker_logging
+
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
@@ -30,17 +32,26 @@ def state_home(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(state_home):
-    """A test leaves no log handler and no worker behind: what they do in later tests looks like those tests' own."""
-    handlers, threads = set(logging.root.handlers), set(threading.enumerate())
+def logging_as_before():
+    """What a test sets up of this process's logging ends with it: a worker repeats the last set-up when it starts."""
+    root, was = logging.root, (worker_logging._set_up, worker_logging._in_effect)  # noqa: SLF001
+    handlers, level = list(root.handlers), root.level
     yield
-    left = {each for each in logging.root.handlers if type(each).__module__.startswith("avtomatika_worker")} - handlers
-    for each in left:
-        logging.root.removeHandler(each)
+    worker_logging._set_up, worker_logging._in_effect = was  # noqa: SLF001 - there is no other way back
+    root.setLevel(level)
+    for each in [each for each in root.handlers if type(each).__module__.startswith("avtomatika_worker")]:
+        if each not in handlers:
+            root.removeHandler(each)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(state_home):
+    """A test leaves no worker behind: what it does in later tests looks like those tests' own."""
+    threads = set(threading.enumerate())
+    yield
     running = {each for each in set(threading.enumerate()) - threads if each.name in {"worker", "link"}}
     for each in running:
         each.join(10)  # it may be on its last lines
-    assert not left
     assert not [each for each in running if each.is_alive()]
 
 

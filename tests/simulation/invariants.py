@@ -236,8 +236,7 @@ def _where_nothing_goes_wrong(simulation):
     if "rate_limits" not in scenario.options and history.clock() > 180.0 + work + 3 * len(scenario.jobs):
         yield f"it took {history.clock():.0f} s although nothing went wrong"
     for orchestrator in simulation.orchestrators:
-        if "rate_limits" not in scenario.options:
-            yield from _of_heartbeats(orchestrator, interval + 3.1 + SOON)
+        yield from _of_heartbeats(orchestrator, interval + 3.1 + SOON)
         yield from _of_order(simulation, orchestrator)
 
 

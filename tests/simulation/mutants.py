@@ -114,7 +114,7 @@ MUTANTS = (
     Mutant(
         "a task's result does not wait for its events",
         "tasks/runner.py",
-        "free=free, before=running.events.close, older_ids=ids",
+        "free=free, before=close, older_ids=ids",
         "free=free, older_ids=ids",
     ),
     Mutant(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from avtomatika_worker.devserver.orchestrator_settings import DEFAULT_RATE_LIMITS
 from simulation.command import run, shrunk
 from simulation.faults import Answers, Crash, Partition, Redeployed
 from simulation.mutants import MUTANTS, SOURCE
@@ -54,6 +55,18 @@ def test_time_passes_only_in_the_simulation():
     outcome = run(scenario(job(1, 1.0, "slow", seconds=30.0), Partition(5.0, 0, 60.0)))
     assert outcome.violations == []
     assert outcome.seconds > 60.0  # of the virtual time
+
+
+@pytest.mark.parametrize("mode", ["ROUND_ROBIN", "FAILOVER"])
+def test_at_the_default_limits_a_worker_that_runs_for_long_stays_known(mode):
+    """Every call restarts the time in which calls are counted: heartbeats without a pause are refused in the end."""
+    base = scenario(job(1, 1.0, "slow", seconds=2_000.0))
+    settings = {**SETTINGS, "multi_orchestrator_mode": mode, "enable_websockets": False, "lease_lost_after": 60.0}
+    limits = {"rate_limits": DEFAULT_RATE_LIMITS}
+    outcome = run(replace(base, versions=("1.0b17", "1.0b7"), settings=settings, options=limits))
+    assert outcome.violations == []
+    assert "lease_lost" not in outcome.story
+    assert "heartbeats_limited" in outcome.story
 
 
 def test_a_worker_that_is_killed_and_started_again_delivers_what_it_had_kept():

@@ -90,6 +90,8 @@ class Heartbeats:
             await self._register()
             began = self._world.monotonic()
             await self._beat()
+            if self._world.monotonic() < self._memory.held_until and not self._link.broken.is_open:
+                continue  # each registration stands for a heartbeat: it is time for the next
             if self._link.polled or self._world.monotonic() - began >= _STEADY:
                 pauses.succeeded()  # not where each registration is followed by a poll that fails
             # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
@@ -209,6 +211,8 @@ class Heartbeats:
         until = self._world.monotonic() + REREGISTER_EVERY * self._world.random.uniform(0.9, 1.1)
         backoff = Backoff(self._link.settings.calls)
         while await self._wait_until_due(until):
+            if self._world.monotonic() < self._memory.held_until:
+                return
             try:
                 await self._send(self._state_watch.value)
                 backoff.succeeded()
@@ -311,8 +315,16 @@ class Heartbeats:
 
     def _refused(self, error: RejectedError | MalformedMessageError, backoff: Backoff) -> bool:
         """Decide what a refused heartbeat means; return whether to register again."""
-        delay = delay_after(backoff, error, self._link.world)
-        now = self._world.monotonic()
+        delay, now = delay_after(backoff, error, self._link.world), self._world.monotonic()
+        if isinstance(error, RejectedError) and error.rate_limited:
+            self._memory.limited(now, delay)
+            _log.info(
+                "%s takes no more heartbeats for %.0f s; until then, registrations keep the worker known there",
+                self._link.url,
+                delay,
+                extra={"action": "heartbeats_limited"},
+            )
+            return False
         self._memory.failed(now, delay)
         self._link.faults.log(
             _log,
@@ -323,8 +335,7 @@ class Heartbeats:
             action="heartbeat_failed",
             kind=kind_of(error),
         )
-        limited = isinstance(error, RejectedError) and error.rate_limited
-        if now - self._last_contact > _HALF_LEASE or (isinstance(error, RejectedError) and not limited):
+        if now - self._last_contact > _HALF_LEASE or isinstance(error, RejectedError):
             self._link.contact_broken()
             return True
         return False

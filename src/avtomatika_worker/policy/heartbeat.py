@@ -74,6 +74,8 @@ class HeartbeatMemory:
     changed_at: float | None = None
     last_usage: ResourcesUsage | None = None
     usage_reported_at: float = 0.0
+    held_until: float = 0.0
+    """Until then the orchestrator takes no heartbeats: it registers the worker again each time that one is due."""
     _not_before: float = 0.0
     _credit: float = field(default=BURST)
     _credit_at: float = 0.0
@@ -88,7 +90,7 @@ class HeartbeatMemory:
 
     def due_at(self, now: float) -> float:
         """Return when the next heartbeat is due."""
-        if self.changed_at is None:
+        if self.changed_at is None or now < self.held_until:  # registrations are limited, too
             return max(self._not_before, self.next_regular)
         credit = self._credit_now(now)
         earliest = self.changed_at + COALESCE if credit >= 1 else now + (1 - credit) / REFILL
@@ -146,13 +148,21 @@ class HeartbeatMemory:
         """Record a failed heartbeat: the next one is due in ``delay`` seconds, and not before."""
         self._not_before = self.next_regular = now + delay
 
+    def limited(self, now: float, delay: float) -> None:
+        """Record a heartbeat that was one too many: for ``delay`` seconds a registration is due in place of each."""
+        self.held_until = now + delay
+        self._not_before = self.next_regular = now
+
     def registered(self, state: WorkerState, catalogue: Catalogue, now: float) -> None:
-        """Record a registration: it reported the catalog but not the status, so a heartbeat is due at once."""
+        """Record a registration: it reported the catalog but not the status, so a heartbeat is due at once.
+
+        While heartbeats are held, the next registration is due after the interval.
+        """
         self.last_hash = catalogue.skills_hash
         self.last_state = None
         self.last_usage = None
         self.full_sync = False
-        self._not_before = self.next_regular = now
+        self._not_before = self.next_regular = now + (self.interval if now < self.held_until else 0.0)
         self.noticed(state, now)
 
     def _credit_now(self, now: float) -> float:
