@@ -229,11 +229,11 @@ def test_one_url_is_one_orchestrator() -> None:
 
 
 def test_a_list_of_orchestrators_replaces_the_url_and_is_ordered_by_priority() -> None:
-    listed = [{"url": "http://b/", "priority": 2, "weight": 3}, {"url": "http://a", "token": "ta"}]
+    listed = [{"url": "http://a", "token": "ta"}, {"url": "http://b/", "priority": 2, "weight": 3}]
     environ = {"ORCHESTRATORS_CONFIG": json.dumps(listed), "ORCHESTRATOR_URL": "http://c", "WORKER_TOKEN": "t"}
     assert load_settings(environ).orchestrators == (
-        OrchestratorSettings(url="http://a", token="ta"),
         OrchestratorSettings(url="http://b", priority=2, weight=3, token="t"),
+        OrchestratorSettings(url="http://a", priority=10, token="ta"),  # without one, it is last
     )
 
 

@@ -41,7 +41,7 @@ def _software(environ: Environ) -> dict[str, Any]:
 
 def _orchestrators(environ: Environ) -> Any:
     listed = read_setting(environ, "orchestrators_config")
-    return _official(listed or (OrchestratorSettings(url=read_setting(environ, "orchestrator_url")),))
+    return _official(listed or (OrchestratorSettings(url=read_setting(environ, "orchestrator_url"), priority=1),))
 
 
 _READERS: Final[Mapping[str, Callable[[Environ], Any]]] = {

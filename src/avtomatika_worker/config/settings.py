@@ -65,7 +65,7 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
     orchestrators_config: tuple[OrchestratorSettings, ...] = _setting(
         "ORCHESTRATORS_CONFIG",
         structured.orchestrators(),
-        "JSON list of orchestrators, objects with `url`, `priority` (1; lower is polled first), `weight` (1), `token`,"
+        "JSON list of orchestrators, objects with `url`, `priority` (10; lower is polled first), `weight` (1), `token`,"
         " `token_fallback`, `secret_key` and `rate_limit`; replaces `ORCHESTRATOR_URL`.",
         default=(),
         secret=True,

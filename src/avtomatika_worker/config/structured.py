@@ -30,7 +30,7 @@ class OrchestratorSettings:
     """
 
     url: str
-    priority: int = 1
+    priority: int = 10
     weight: int = 1
     token: str | None = field(default=None, repr=False)
     token_fallback: str | None = field(default=None, repr=False)
