@@ -1,7 +1,7 @@
 """Starts the services, watches them, and shuts them down in a fixed sequence.
 
 Two threads, a loop and a task group each: the main loop runs polls, skills and first deliveries; the link thread runs
-what must stay alive while a skill blocks (heartbeats, commands, retries, health).
+what must stay alive while a skill blocks (heartbeats, commands, retries, the watchdog).
 """
 
 from __future__ import annotations
