@@ -61,5 +61,5 @@ def test_there_are_six_reasons():
 
 def test_links_and_pictures_lead_somewhere():
     targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(targets) == 6  # a picture and five links
+    assert len(targets) == 8  # a picture and seven links
     assert [target for target in targets if not (ROOT / target).exists()] == []
