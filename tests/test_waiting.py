@@ -1,4 +1,4 @@
-"""Tests wait for states: not for time to pass, nor for a line of the log. What does still is counted here, and goes."""
+"""Tests wait for states: not for time to pass, nor for a line of the log. Those of ``e2e/`` have real clocks."""
 
 import ast
 from collections import Counter
@@ -13,20 +13,6 @@ LONGEST = 0.05
 
 NEVER = 30
 """A sleep of this many seconds or more stands for what never ends: nobody waits for it."""
-
-SLEEPS = {
-    "checkpoints/test_object_store.py": 1,
-    "cli/test_reload.py": 1,  # nothing shows that a signal has come, and two at once are one
-    "preemption/test_draining.py": 2,
-    "processes/stream_app.py": 1,
-    "services/test_streams.py": 1,
-}
-"""Sleeps that are longer, by file. May shrink."""
-
-LOG_LINES = {
-    "services/test_adoption.py": 12,
-}
-"""Waits for a line of the log, by file. May shrink."""
 
 
 def sleeps(tree):
@@ -60,11 +46,9 @@ def counted(find, root=TESTS):
     return dict(+found)
 
 
-@pytest.mark.parametrize(
-    ("find", "known"), [(sleeps, SLEEPS), (waits_for_log_lines, LOG_LINES)], ids=["sleeps", "log lines"]
-)
-def test_no_test_waits_for_luck_but_those_that_are_known(find, known):
-    assert counted(find) == known  # fewer: shrink the list
+@pytest.mark.parametrize("find", [sleeps, waits_for_log_lines])
+def test_no_test_waits_for_luck(find):
+    assert counted(find) == {}
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,6 @@ async def test_what_is_too_old_is_removed_from_the_store(make_checkpoints, bucke
             await checkpoints.sweep()
             if await keys(bucket) == ["other"]:
                 break
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
     assert await keeper.load() is None
     await keeper.settle(wanted=True)

@@ -32,6 +32,14 @@ async def slow(ctx: TaskContext):
 
 """
 
+DEAF = """
+    import signal, time
+    signal.signal(signal.SIGTERM, lambda *_: print("heard, and ignored"))
+    print("blocked")
+    time.sleep(300)
+"""
+"""Shows each signal, and takes it from the worker."""
+
 TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 """Makes standard input the terminal of this process, as a shell has it, and becomes the command."""
 
@@ -248,14 +256,15 @@ async def test_a_second_signal_cuts_the_shutdown_short(project, orchestrator):
 
 
 async def test_a_third_signal_kills_a_worker_that_hears_none(project, orchestrator):
-    edit(project, "await asyncio.sleep(0.5)", "print('blocked'); __import__('time').sleep(300)")
+    edit(project, "await asyncio.sleep(0.5)", DEAF)
     async with reloaded(project, "run", url=orchestrator.url) as worker:
         await worker.ready()
         orchestrator.submit("slow")
         await worker.wait_for("blocked")
-        for _ in range(3):
+        for _ in range(2):
             worker.process.terminate()
-            await asyncio.sleep(0.7)  # two that come at once are one
+            await worker.wait_for("heard")  # two that come at once are one
+        worker.process.terminate()
         assert await worker.end() == 128 + signal.SIGKILL
 
 

@@ -34,6 +34,8 @@ class Seen:
         self.preempted = []
         self.loaded = []
         self.called = 0
+        self.draining = asyncio.Event()
+        """Set once the orchestrator knows: a skill that had ended before would leave it no time to."""
 
 
 def make_worker(seen, *, stops=True):
@@ -45,7 +47,7 @@ def make_worker(seen, *, stops=True):
         noticed = asyncio.Event()
         ctx.on_preemption(noticed.set)
         await noticed.wait()
-        await asyncio.sleep(0.3)
+        await seen.draining.wait()
         seen.preempted.append(ctx.preempted)
 
     @worker.skill(cancel_grace=0.5)
@@ -70,7 +72,7 @@ def make_worker(seen, *, stops=True):
     return worker
 
 
-async def drained(orchestrator, main, jobs, announce):
+async def drained(orchestrator, main, seen, jobs, announce):
     """Announce the end of the machine once the jobs run; return the seconds to "draining", and to the worker's end."""
     clock = asyncio.get_running_loop().time
     await orchestrator.wait_for(lambda: all(job.state is JobState.RUNNING for job in jobs))
@@ -78,6 +80,7 @@ async def drained(orchestrator, main, jobs, announce):
     announce()
     await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")
     draining = clock() - began
+    seen.draining.set()
     await main
     return draining, clock() - began
 
@@ -101,7 +104,7 @@ async def test_a_cloud_s_notice_drains_the_worker(orchestrator, tmp_path, caplog
         notices.on_notice = worker.preempt
         watching = asyncio.create_task(notices.run())
         short, long = orchestrator.submit("short"), orchestrator.submit("long")
-        draining, ended = await drained(orchestrator, main, [short, long], lambda: cloud.announce(30))
+        draining, ended = await drained(orchestrator, main, seen, [short, long], lambda: cloud.announce(30))
         watching.cancel()
     assert draining < 2.0  # a second, on a machine with time for it
     assert ended < 20.0
@@ -121,7 +124,7 @@ async def test_what_does_not_end_in_time_is_cancelled_and_reported_within_the_no
     settings = {"preemption": (f"file:{notice}",), "state_dir": tmp_path, "shutdown_timeout": 60.0}
     async with running(worker, orchestrator, **settings) as main:
         long = orchestrator.submit("long")
-        _, ended = await drained(orchestrator, main, [long], lambda: notice.write_text("3"))
+        _, ended = await drained(orchestrator, main, seen, [long], lambda: notice.write_text("3"))
     assert 1.0 < ended < 3.0
     assert long.state is JobState.QUEUED
     assert long.error is None or long.error["code"] == "TRANSIENT_ERROR"
@@ -134,7 +137,7 @@ async def test_tasks_get_the_whole_shutdown_timeout_if_nobody_says_how_much_time
     worker = make_worker(seen)
     async with running(worker, orchestrator, preemption=f"file:{notice}", state_dir=tmp_path) as main:
         short = orchestrator.submit("short")
-        await drained(orchestrator, main, [short], notice.touch)
+        await drained(orchestrator, main, seen, [short], notice.touch)
     assert short.state is JobState.FINISHED
     assert seen.preempted == [True]
 
@@ -149,7 +152,7 @@ async def test_a_signal_after_a_notice_does_not_cut_the_shutdown_short(orchestra
             worker.preempt(60.0)
             worker.request_shutdown()  # as SIGTERM does, which follows
 
-        await drained(orchestrator, main, [short], announce)
+        await drained(orchestrator, main, seen, [short], announce)
     assert short.state is JobState.FINISHED
     assert not worker.ending.forced
 
@@ -158,6 +161,7 @@ async def test_a_task_that_comes_after_the_notice_knows_of_it(orchestrator, tmp_
     seen = Seen()
     worker = make_worker(seen)
     async with running(worker, orchestrator, state_dir=tmp_path) as main:
+        seen.draining.set()
         worker.preempt(20.0)
         short = orchestrator.submit("short")  # a poll is held: it brings it
         await main
@@ -178,6 +182,7 @@ def steps(ctx: TaskContext, count: int):
         if ctx.preempted:
             print("PREEMPTED", flush=True)
         loop.state += step
+        ctx.send_progress(step / count)
         time.sleep(0.05)
     return {"sum": loop.state}
 """
@@ -202,8 +207,7 @@ async def test_sigterm_as_kubernetes_sends_it_keeps_what_was_done_and_exits_with
     job = orchestrator.submit("steps", {"count": 60})
     pod = start("pod-1")
     try:
-        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING, timeout=30)
-        await asyncio.sleep(0.5)
+        await orchestrator.wait_for(lambda: job.progress.fraction > 0, timeout=30)
         os.kill(pod.pid, signal.SIGTERM)
         assert await asyncio.to_thread(pod.wait, 20.0) == 0
         assert "PREEMPTED" in pod.output()

@@ -69,5 +69,4 @@ def large(mark: str) -> Iterator[str]:
 @streams.skill(executor="process")
 async def crashes() -> AsyncIterator[str]:
     yield "last words"
-    await asyncio.sleep(0.2)
     os._exit(3)

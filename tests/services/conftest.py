@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from avtomatika_worker import Worker
@@ -23,14 +26,14 @@ FAST = {
 
 
 @contextlib.asynccontextmanager
-async def running(worker, orchestrator, *, up_within=10.0, **settings):
+async def running(worker, orchestrator, *, up_within=10.0, health_check=False, **settings):
     """Run ``worker`` for ``orchestrator`` until the block ends."""
     environment = {
         "WORKER_ID": "w1",
         "ORCHESTRATOR_URL": orchestrator.url,
         "WORKER_TOKEN": orchestrator.token or "",
     }
-    main = asyncio.create_task(worker.main(make_settings(worker, environment, settings), health_check=False))
+    main = asyncio.create_task(worker.main(make_settings(worker, environment, settings), health_check=health_check))
     try:
         up = asyncio.create_task(orchestrator.wait_for_worker(settings.get("worker_id", "w1"), timeout=up_within))
         await asyncio.wait({up, main}, return_when=asyncio.FIRST_COMPLETED)
@@ -44,6 +47,29 @@ async def running(worker, orchestrator, *, up_within=10.0, **settings):
             await worker.shutdown()
         if not main.cancelled():
             await main
+
+
+class Health:
+    """What the health server of a worker shows, at a socket below a temporary directory."""
+
+    def __init__(self, directory):
+        self._path = str(directory / "health")
+        self.settings = {"health_check": True, "health_host": f"unix:{self._path}"}
+        """For `running`."""
+
+    async def now(self):
+        """Return what is shown now."""
+        async with (
+            aiohttp.ClientSession("http://worker", connector=aiohttp.UnixConnector(self._path)) as client,
+            client.get("/health") as answer,
+        ):
+            return await answer.json()
+
+    async def until(self, holds, timeout=15.0):
+        """Wait until ``holds`` of what is shown."""
+        async with asyncio.timeout(timeout):
+            while not holds(await self.now()):  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(0.005)
 
 
 async def beats(orchestrator, count=3, worker_id="w1"):
@@ -120,6 +146,13 @@ def log_level(caplog):
 @pytest.fixture
 def worker():
     return Worker(worker_type="test")
+
+
+@pytest.fixture
+def health():
+    """In a directory of its own: the path of a socket must be short."""
+    with tempfile.TemporaryDirectory(prefix="w") as directory:
+        yield Health(Path(directory))
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ class Place:
 
     async def until(self, holds):
         async with asyncio.timeout(15):
-            while not holds():  # noqa: ASYNC110 - files and the log have no event
+            while not holds():  # noqa: ASYNC110 - files have no event
                 await asyncio.sleep(0.005)
 
     async def has_run(self, times=1):
@@ -93,18 +93,23 @@ def worker():
     return new_worker()
 
 
-def adopted(caplog):
-    return len(actions(caplog, "task_adopted"))
+def adopted(times):
+    """For `Health.until`: so many hand-outs have been adopted."""
+    return lambda shown: shown["adopted"] == times
+
+
+def not_adopted(caplog):
+    return not actions(caplog, "task_adopted")
 
 
 @pytest.mark.parametrize("skill", ["awaits", "blocks", "isolated"])
-async def test_what_runs_goes_on_and_answers_under_the_newest_id(orchestrator, worker, place, skill, caplog):
+async def test_what_runs_goes_on_and_answers_under_the_newest_id(orchestrator, worker, place, skill, health):
     if skill == "isolated":
         worker.include_blueprint(in_process)
-    async with running(worker, orchestrator, max_concurrent_tasks=2, progress_interval=0.02):
+    async with running(worker, orchestrator, **health.settings, max_concurrent_tasks=2, progress_interval=0.02):
         for number in range(1, 4):
             await orchestrator.again(f"task-{number}", skill, place.path)
-            await place.until(lambda: adopted(caplog) == number - 1)  # noqa: B023
+            await health.until(adopted(number - 1))
             await place.has_run()
             seen = len(orchestrator.calls["event"])
             await orchestrator.until(lambda: len(orchestrator.calls["event"]) > seen + 1)  # noqa: B023
@@ -115,15 +120,15 @@ async def test_what_runs_goes_on_and_answers_under_the_newest_id(orchestrator, w
     assert [call.body["task_id"] for call in orchestrator.calls["result"]] == ["task-3"]
 
 
-async def test_a_hand_out_that_is_adopted_takes_no_slot(orchestrator, worker, place, tmp_path, caplog):
+async def test_a_hand_out_that_is_adopted_takes_no_slot(orchestrator, worker, place, tmp_path, health):
     other = Place(tmp_path / "other")
     other.path.mkdir()
-    async with running(worker, orchestrator, max_concurrent_tasks=2):
+    async with running(worker, orchestrator, **health.settings, max_concurrent_tasks=2):
         await orchestrator.again("task-1", "awaits", place.path)
         await place.has_run()
         for number in range(2, 6):
             await orchestrator.again(f"task-{number}", "awaits", place.path)
-        await place.until(lambda: adopted(caplog) == 4)
+        await health.until(adopted(4))
         await orchestrator.hand_out({"task_id": "task-9", "type": "awaits", "params": {"place": str(other.path)}})
         await other.has_run()
         other.open_gate()
@@ -139,12 +144,13 @@ async def test_branches_of_a_parallel_job_with_equal_params_are_run_each(orchest
         await place.has_run(2)
         for branch in branches:  # they keep their ids
             await orchestrator.again(branch, "awaits", place.path, timestamp=9)
-        await place.until(lambda: len(actions(caplog, "task_duplicate")) == 2)
+        await orchestrator.until(lambda: not orchestrator.tasks and orchestrator.polls_held)  # in the one slot left
+        assert len(actions(caplog, "task_duplicate")) == 2
         place.open_gate()
         await orchestrator.until(lambda: orchestrator.results().keys() == set(branches))
     assert place.runs == 2
     assert sorted(result["data"]["run"] for result in orchestrator.results().values()) == [1, 2]
-    assert not adopted(caplog)
+    assert not_adopted(caplog)
 
 
 @pytest.mark.parametrize("other", [{"job_id": "another"}, {"step": 2}, {"params": ...}])
@@ -164,7 +170,7 @@ async def test_a_retry_of_an_attempt_that_failed_is_run(orchestrator, worker, pl
         await orchestrator.until(lambda: "task-1" in orchestrator.results())
         await orchestrator.again("task-2", "fails_once", place.path)
         assert await orchestrator.accepted() == {"run": 2}
-    assert not adopted(caplog)
+    assert not_adopted(caplog)
 
 
 async def test_a_retry_of_a_failure_that_is_still_on_its_way_is_run(orchestrator, worker, place):
@@ -179,12 +185,12 @@ async def test_a_retry_of_a_failure_that_is_still_on_its_way_is_run(orchestrator
 
 
 @pytest.mark.parametrize("id_", ["task-1", "task-2", JOB])
-async def test_a_cancellation_of_any_of_its_ids_stops_it(orchestrator, worker, place, id_, caplog):
-    async with running(worker, orchestrator, heartbeat_interval=0.1):
+async def test_a_cancellation_of_any_of_its_ids_stops_it(orchestrator, worker, place, id_, health):
+    async with running(worker, orchestrator, **health.settings, heartbeat_interval=0.1):
         await orchestrator.again("task-1", "awaits", place.path)
         await place.has_run()
         await orchestrator.again("task-2", "awaits", place.path)
-        await place.until(lambda: adopted(caplog) == 1)
+        await health.until(adopted(1))
         orchestrator.cancelled = [id_]
         await orchestrator.until(lambda: "task-2" in orchestrator.results())
     assert orchestrator.results()["task-2"]["status"] == "cancelled"
@@ -211,31 +217,33 @@ async def test_a_result_that_was_stale_answers_the_hand_out_that_waited_for_a_sl
         assert await orchestrator.accepted() == {"run": 1}
         assert [call.body["task_id"] for call in orchestrator.calls["result"]] == ["task-1", "task-2"]
     assert place.runs == 1
-    assert adopted(caplog) == 1
+    assert len(actions(caplog, "task_adopted")) == 1
 
 
 @pytest.mark.parametrize(("made", "times"), [(-10.0, 1), (60.0, 2)])
 async def test_without_steps_only_what_was_handed_out_before_takes_a_stale_result(
-    orchestrator, worker, place, made, times, caplog
+    orchestrator, worker, place, made, times, health, caplog
 ):
     place.open_gate()
-    async with running(worker, orchestrator):
+    async with running(worker, orchestrator, **health.settings):
         orchestrator.wanted = "another worker's"
         task = {"job_id": JOB, "task_id": "task-1", "type": "awaits", "params": {"place": str(place.path)}}
         await orchestrator.hand_out(task)
-        await place.until(lambda: actions(caplog, "result_ignored"))
+        await orchestrator.until(lambda: orchestrator.calls["result"])
+        await health.until(lambda shown: not shown["tasks"])  # the answer has come
+        assert actions(caplog, "result_ignored")
         await orchestrator.again("task-2", "awaits", place.path, step=None, timestamp=time.time() + made)
         assert await orchestrator.accepted() == {"run": times}
 
 
-async def test_a_result_on_its_way_is_delivered_under_the_newest_id(orchestrator, worker, place, caplog):
+async def test_a_result_on_its_way_is_delivered_under_the_newest_id(orchestrator, worker, place, health):
     place.open_gate()
     orchestrator.down = True
-    async with running(worker, orchestrator):
+    async with running(worker, orchestrator, **health.settings):
         await orchestrator.again("task-1", "awaits", place.path)
         await orchestrator.until(lambda: orchestrator.calls["result"])
         await orchestrator.again("task-2", "awaits", place.path)
-        await place.until(lambda: adopted(caplog) == 1)
+        await health.until(adopted(1))
         orchestrator.down = False
         assert await orchestrator.accepted() == {"run": 1}
     assert place.runs == 1
@@ -243,7 +251,7 @@ async def test_a_result_on_its_way_is_delivered_under_the_newest_id(orchestrator
 
 @pytest.mark.parametrize("last", [2, 7])
 async def test_without_steps_a_step_that_overtakes_the_answer_to_the_one_before_is_run(
-    orchestrator, worker, place, last, caplog
+    orchestrator, worker, place, last, health
 ):
     """The job goes through the same skill with the same params twice; the second may come several times."""
     place.open_gate()
@@ -251,38 +259,38 @@ async def test_without_steps_a_step_that_overtakes_the_answer_to_the_one_before_
     async def accept_late():
         for number in range(2, last + 1):
             await orchestrator.again(f"task-{number}", "awaits", place.path, step=None, timestamp=time.time())
-        await place.until(lambda: adopted(caplog) == last - 1)
+        await health.until(adopted(last - 1))
         return Answer(body=b'{"status":"accepted"}')
 
     orchestrator.script = lambda call: (
         accept_late() if call.kind == "result" and call.number == 1 else orchestrator.answer(call)
     )
-    async with running(worker, orchestrator):
+    async with running(worker, orchestrator, **health.settings):
         await orchestrator.again("task-1", "awaits", place.path, step=None, timestamp=time.time())
         await orchestrator.until(lambda: f"task-{last}" in orchestrator.results())
     assert orchestrator.results()[f"task-{last}"]["data"] == {"run": 2}
     assert place.runs == 2
 
 
-async def test_the_newest_is_the_one_that_was_made_last(orchestrator, worker, place, caplog):
-    async with running(worker, orchestrator):
+async def test_the_newest_is_the_one_that_was_made_last(orchestrator, worker, place, health):
+    async with running(worker, orchestrator, **health.settings):
         await orchestrator.again("task-3", "awaits", place.path, timestamp=30)
         await place.has_run()
         for older in (10, 20):
             await orchestrator.again(f"task-{older}", "awaits", place.path, timestamp=older)
-        await place.until(lambda: adopted(caplog) == 2)
+        await health.until(adopted(2))
         orchestrator.wanted = "task-3"
         place.open_gate()
         assert await orchestrator.accepted() == {"run": 1}
         assert [call.body["task_id"] for call in orchestrator.calls["result"]] == ["task-3"]
 
 
-async def test_an_older_id_is_answered_where_the_newest_is_not_wanted(orchestrator, worker, place, caplog):
-    async with running(worker, orchestrator):
+async def test_an_older_id_is_answered_where_the_newest_is_not_wanted(orchestrator, worker, place, health):
+    async with running(worker, orchestrator, **health.settings):
         await orchestrator.again("task-1", "awaits", place.path)
         await place.has_run()
         await orchestrator.again("task-2", "awaits", place.path)
-        await place.until(lambda: adopted(caplog) == 1)
+        await health.until(adopted(1))
         orchestrator.wanted = "task-1"
         place.open_gate()
         assert await orchestrator.accepted() == {"run": 1}
@@ -291,13 +299,13 @@ async def test_an_older_id_is_answered_where_the_newest_is_not_wanted(orchestrat
 
 @pytest.mark.parametrize("wanted", ["task-1", "another worker's"])
 async def test_after_a_restart_a_result_on_disk_answers_the_next_hand_out(
-    orchestrator, worker, place, tmp_path, wanted, caplog
+    orchestrator, worker, place, tmp_path, wanted, health
 ):
     """It may be stale by then: the orchestrator has waited for it in vain."""
     place.open_gate()
     orchestrator.down = True
     state = {"state_dir": str(tmp_path / "state"), "shutdown_timeout": 0.1}
-    async with running(worker, orchestrator, **state):
+    async with running(worker, orchestrator, **health.settings, **state):
         await orchestrator.again("task-1", "awaits", place.path)
         await orchestrator.until(lambda: orchestrator.calls["result"])
         worker.request_shutdown()
@@ -306,9 +314,9 @@ async def test_after_a_restart_a_result_on_disk_answers_the_next_hand_out(
     orchestrator.calls["register"].clear()
     await orchestrator.start()
     orchestrator.down, orchestrator.wanted = wanted == "task-1", wanted
-    async with running(new_worker(), orchestrator, **state):
+    async with running(new_worker(), orchestrator, **health.settings, **state):
         await orchestrator.again("task-2", "awaits", place.path)
-        await place.until(lambda: adopted(caplog) == 1)
+        await health.until(adopted(1))
         orchestrator.down = False
         assert await orchestrator.accepted() == {"run": 1}
     assert place.runs == 1
@@ -326,7 +334,7 @@ async def test_orchestrators_do_not_share_work(orchestrator, worker, place, capl
             place.open_gate()
             await orchestrator.accepted()
             await other.accepted()
-    assert not adopted(caplog)
+    assert not_adopted(caplog)
 
 
 async def test_what_is_stale_stops_once_a_poll_shows_that_it_went_elsewhere(orchestrator, worker, place, caplog):
@@ -344,9 +352,8 @@ async def test_what_is_stale_goes_on_while_its_hand_out_may_wait_for_a_slot_here
     orchestrator.poll_time, orchestrator.event_code = 0.05, "STALE_TASK"
     await orchestrator.again("task-1", "awaits", place.path)
     async with running(worker, orchestrator, max_concurrent_tasks=1):
-        await place.until(lambda: actions(caplog, "task_stale"))
-        seen = len(orchestrator.calls["event"])
-        await orchestrator.until(lambda: len(orchestrator.calls["event"]) > seen + 2)
+        await orchestrator.until(lambda: len(orchestrator.calls["event"]) > 3)  # one after the other
+        assert actions(caplog, "task_stale")
         await orchestrator.again("task-2", "awaits", place.path)
         place.open_gate()
         assert await orchestrator.accepted() == {"run": 1}
@@ -356,7 +363,8 @@ async def test_a_skill_may_finish_what_is_stale(orchestrator, worker, place, cap
     orchestrator.poll_time, orchestrator.event_code = 0.05, "STALE_TASK"
     await orchestrator.again("task-1", "stubborn", place.path)
     async with running(worker, orchestrator, max_concurrent_tasks=2):
-        await place.until(lambda: actions(caplog, "task_stale"))
+        await orchestrator.until(lambda: len(orchestrator.calls["event"]) > 1)  # the first is answered
+        assert actions(caplog, "task_stale")
         seen = len(orchestrator.calls["poll"])
         await orchestrator.until(lambda: len(orchestrator.calls["poll"]) > seen + 3)
         place.open_gate()

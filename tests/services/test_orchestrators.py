@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import time
 from collections import Counter
 
 import pytest
@@ -77,9 +76,7 @@ async def finished(jobs, timeout=20):
 async def test_nobody_starves_behind_the_long_poll_of_another(worker, order, mode, slots):
     async with orchestrators(3) as all_, at(worker, all_, mode, max_concurrent_tasks=slots):
         for name, orchestrator in enumerate(all_):
-            began = time.monotonic()
-            await finished(submit(orchestrator, name))
-            assert time.monotonic() - began < 10  # the polls of the others last 20 s
+            await finished(submit(orchestrator, name), timeout=10)  # the polls of the others last 20 s
 
 
 @pytest.mark.parametrize("slots", [1, 2])
@@ -90,9 +87,7 @@ async def test_a_task_in_hand_takes_the_slot_of_a_poll_that_has_brought_nothing_
                 lambda each=each: each.workers["w1"].polls
             )  # more polls than slots: some have lent theirs
         for name, orchestrator in enumerate(all_):
-            began = time.monotonic()
-            await finished(submit(orchestrator, name))
-            assert time.monotonic() - began < 3  # the polls of the others last 20 s
+            await finished(submit(orchestrator, name), timeout=10)  # the polls of the others last 20 s
 
 
 async def test_results_and_events_go_back_where_the_task_came_from(worker, order):
@@ -115,13 +110,19 @@ async def test_waterfall_serves_the_higher_priority_first(worker, order):
 
 
 async def test_waterfall_gives_what_is_left_idle_to_the_lower_ones(worker, order):
+    go_on = asyncio.Event()
+
+    @worker.skill
+    async def hold():
+        await go_on.wait()
+
     async with orchestrators(2) as all_, at(worker, all_, "WATERFALL", max_concurrent_tasks=4):
-        slow = submit(all_[0], "high", 2, seconds=1.0)
-        await all_[0].wait_for(lambda: all(job.state is JobState.RUNNING for job in slow))
-        began = time.monotonic()
+        held = [all_[0].submit("hold") for _ in range(2)]
+        await all_[0].wait_for(lambda: all(job.state is JobState.RUNNING for job in held))
         await finished(submit(all_[1], "low", 10))
-        assert time.monotonic() - began < 1.0
-        await finished(slow)
+        assert {job.state for job in held} == {JobState.RUNNING}
+        go_on.set()
+        await finished(held)
 
 
 async def test_round_robin_shares_the_tasks_by_weight(worker, order):
@@ -188,15 +189,13 @@ async def test_the_trouble_of_one_is_not_felt_by_the_others(worker, order, mode,
             worker, all_, mode, up=well, max_concurrent_tasks=2, heartbeat_interval=0.3, rate_limit_wait=30.0
         ):
             served = well if mode != "FAILOVER" else well[:1]
-            began = time.monotonic()
             for name, each in enumerate(served):
-                await finished(submit(each, name, 10), timeout=15)
-            assert time.monotonic() - began < 7
+                await finished(submit(each, name, 10), timeout=7)
             beats = [call.time for each in served for call in each.requests if call.call == "heartbeat"]
             assert len(beats) >= len(served)
-        sick.clear_faults()
-        if trouble == "down":
-            await sick.start()
+            if trouble != "down":
+                await sick.stop()  # so that the worker need not wait for answers when it ends
+        await sick.start()
 
 
 async def test_each_outbox_waits_for_its_own_orchestrator(worker, order):

@@ -285,13 +285,13 @@ async def test_a_generator_that_is_too_fast_waits_for_the_orchestrator(orchestra
             yielded.append(1)
             yield block
 
-    slow = Fault(call="event", kind="delay", delay=0.5)
+    before = []  # how much was yielded before the first event came, and the second, which waits for the first's answer
+    slow = Fault("event", "delay", delay=0.3, times=2, when=lambda _: before.append(len(yielded)) is None)
     orchestrator.inject(slow)
     async with running(worker, orchestrator, max_result_bytes=None, **UNLIMITED):
         job = orchestrator.submit(kind, {})
-        await orchestrator.wait_for(lambda: slow.used)
-        await asyncio.sleep(0.3)  # it could yield all in far less
-        assert len(yielded) < 20
+        await orchestrator.wait_for(lambda: len(before) == 2)
+        assert before[1] < 20  # it could have yielded all in far less time
         await job.done(timeout=20)
     assert text(job) == block * 40
 
