@@ -53,8 +53,8 @@ def reported(tmp_path, nvml):
 def test_gpus_are_announced_and_their_load_is_reported(tmp_path):
     devices, usage = reported(tmp_path, NVML.replace("{broken}", "False"))
     assert [(each["id"], each["model"], each["properties"]) for each in devices] == [
-        ("gpu-0", "Test 4090", {"vram_gb": 24.0}),
-        ("gpu-1", "Test 4090", {"vram_gb": 24.0}),
+        ("gpu-0", "Test 4090", {"vram_gb": 24.0, "memory_gb": 24.0}),
+        ("gpu-1", "Test 4090", {"vram_gb": 24.0, "memory_gb": 24.0}),
     ]
     assert usage == [{"unit_id": "gpu-0", "load_percent": 35.0, "metrics": {"vram_used_gb": 6.0}}]
 

@@ -135,12 +135,12 @@ def test_a_former_run_halves_the_limit_for_a_while_only():
     assert budget.calls == 100
 
 
-def test_a_time_that_the_orchestrator_asks_for_is_what_is_waited():
+def test_who_names_the_seconds_to_wait_says_nothing_of_the_limit():
     budget = CallBudget(CallLimit(100))
-    budget.spend(0.0)
-    budget.refused(0.0, 5.0)
-    assert budget.must_wait(1.0) == 4.0
-    assert budget.must_wait(5.0) == 0
+    for now in range(10):
+        budget.spend(float(now))
+        budget.refused(float(now), 5.0)
+    assert (budget.known, budget.calls, budget.must_wait(9.0)) == (False, 100, 0)
 
 
 def test_a_configured_limit_is_believed_whatever_is_refused():

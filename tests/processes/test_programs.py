@@ -350,7 +350,8 @@ def surrounded(tmp_path, monkeypatch):
 async def test_what_a_resource_does_beside_goes_on_between_the_tasks_of_a_process(surrounded, tmp_path):
     async with WorkerHarness(surrounded) as h:
         before = (await h.run("ticks")).data["result"]
-        await until(lambda: int((tmp_path / "ticks").read_text() or 0) > before + 10)
+        ticks = tmp_path / "ticks"
+        await until(lambda: ticks.exists() and int(ticks.read_text() or 0) > before + 10)
         assert (await h.run("ticks")).data["result"] > before + 10
 
 

@@ -193,7 +193,7 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
             ours.sendall(encode("setup", recipe_of(worker, skill).message()))
             heard("ready")
             for number in range(1, 6):
-                facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}}
+                facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
                 ours.sendall(encode("task", number, facts) + encode("cancel", number, "requested"))
                 assert heard("cancelled", "done") == ["cancelled", number]
             ours.sendall(encode("cancel", 3, "requested"))  # of one that has ended: it means no other

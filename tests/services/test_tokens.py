@@ -264,7 +264,9 @@ async def test_a_clock_that_is_set_while_the_worker_runs_is_followed(worker, ech
         assert not actions(caplog, "clock_differs")
         orchestrator.clock_offset = 45
         sent = orchestrator.workers["w1"]
-        await orchestrator.wait_for(lambda: abs(sent.last_heartbeat["timestamp"] - orchestrator.now()) < 5)
+        await orchestrator.wait_for(
+            lambda: sent.last_heartbeat and abs(sent.last_heartbeat["timestamp"] - orchestrator.now()) < 5
+        )
         assert await done(orchestrator) == "finished"
         sent = json.loads(calls(orchestrator, "result")[-1].body)["timestamp"]
         assert abs(sent - orchestrator.now()) < 5

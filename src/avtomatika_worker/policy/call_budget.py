@@ -75,8 +75,12 @@ class CallBudget:
         """Learn from a call that was refused: how many were taken, unless others must have been counted, too.
 
         A former run of this worker, or its neighbors, may have used most of it: what is less than half of what was
-        believed counts from the second time on. ``wait``: the seconds that the orchestrator asks for.
+        believed counts from the second time on. Who names the seconds to ``wait`` (a proxy: released orchestrators never
+        do) counts in another way, of which nothing can be learned; waiting for so long is enough.
         """
+        if wait is not None:
+            self._fresh_at = now + wait
+            return
         taken = max(0, self.used - 1)
         if not self._configured:
             if taken < self.calls / 2 and self._doubted is None:
@@ -85,7 +89,7 @@ class CallBudget:
                 self.calls = self._believed = max(LEAST, min(self.calls, max(taken, self._doubted or 0)))
             self.known = True
         self.used = max(self.used, math.ceil(self.calls) if math.isfinite(self.calls) else 0)
-        self._fresh_at = now + (self._silence if wait is None else wait)
+        self._fresh_at = now + self._silence
 
     def must_wait(self, now: float) -> float:
         """Return the seconds before a call that cannot be combined with others may go; 0 for none."""

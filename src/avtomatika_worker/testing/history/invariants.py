@@ -62,12 +62,12 @@ def results_settled(entries: Sequence[Entry]) -> Iterator[str]:
     handed_out = [entry for entry in entries if entry.kind is Kind.HANDED_OUT]
 
     def answered(work: _Work) -> bool:
-        """Whether there is an answer under its task id, or under one that the same work got while it ran."""
+        """Whether there is an answer under its task id, or under one that the same work has got since it began."""
         identity = identities.get(work.task_id)
         newer = {
             entry.task_id
             for entry in handed_out
-            if identities[entry.task_id] == identity and work.began <= entry.at <= work.ended
+            if identities[entry.task_id] == identity and work.began <= entry.at
         }
         return not settled.isdisjoint({work.task_id} | newer)
 
