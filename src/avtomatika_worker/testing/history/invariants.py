@@ -65,9 +65,7 @@ def results_settled(entries: Sequence[Entry]) -> Iterator[str]:
         """Whether there is an answer under its task id, or under one that the same work has got since it began."""
         identity = identities.get(work.task_id)
         newer = {
-            entry.task_id
-            for entry in handed_out
-            if identities[entry.task_id] == identity and work.began <= entry.at
+            entry.task_id for entry in handed_out if identities[entry.task_id] == identity and work.began <= entry.at
         }
         return not settled.isdisjoint({work.task_id} | newer)
 
