@@ -14,10 +14,12 @@ import pytest
 
 from avtomatika_worker import (
     ConfigError,
+    Handler,
     InvalidInputError,
     ObservabilityManager,
     OrchestratorClient,
     ResourcesUsage,
+    Succeeded,
     TaskContext,
     TaskFiles,
     Worker,
@@ -351,12 +353,22 @@ async def test_an_exception_that_passes_an_older_middleware_fails_the_task_as_wi
 
 
 async def test_the_older_form_is_known_by_its_call_alone() -> None:
-    async def known_by_its_call(a: Any, b: Any) -> Any:
+    async def any_names(a: Any, b: Any) -> Any:
         result = await b()
-        result["data"]["seen"] = True
+        result["data"]["first"] = a["skill_name"]
         return result
 
-    assert (await run(worker_with(known_by_its_call), "double", {"n": 1})).data == {"n": 2, "seen": True}
+    async def the_newer_names(ctx: Any, call_next: Any) -> Any:
+        result = await call_next()
+        result["data"]["second"] = ctx["params"]["n"]
+        return result
+
+    async def other_frameworks_names(context: Any, handler: Any) -> Any:
+        result = await handler()
+        return {**result, "data": {**result["data"], "third": True}}
+
+    result = await run(worker_with(any_names, the_newer_names, other_frameworks_names), "double", {"n": 1})
+    assert result.data == {"n": 2, "first": "double", "second": 1, "third": True}
 
 
 async def test_our_form_stays_what_it_is_under_any_names() -> None:
@@ -364,7 +376,18 @@ async def test_our_form_stays_what_it_is_under_any_names() -> None:
         assert a.skill == "double"
         return await b(a)
 
-    assert (await run(worker_with(ours), "double", {"n": 1})).data == {"n": 2}
+    async def ours_by_name(ctx: Any, call_next: Any) -> Any:
+        ctx.params = {**ctx.params, "n": 5}
+        outcome = await call_next(ctx)
+        assert isinstance(outcome, Succeeded)
+        return outcome
+
+    async def ours_by_hint(a: Any, b: Handler) -> Any:
+        assert isinstance(a, TaskContext)
+        return await b(a)
+
+    for middlewares, n in [((ours,), 2), ((ours, ours_by_name, ours_by_hint), 10)]:
+        assert (await run(worker_with(*middlewares), "double", {"n": 1})).data == {"n": n}
 
 
 async def test_both_forms_may_stand_around_each_other() -> None:

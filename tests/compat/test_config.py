@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -220,6 +222,33 @@ def test_a_subclass_has_attributes_of_its_own_and_may_set_them_first(caplog: pyt
     assert (config.MY_API_KEY, config.my_limit) == ("before", 3)
     assert Worker(config=config).load_settings({}).worker_type == "gpu"
     assert caplog.records == []
+
+
+class OfTheClass(Own):
+    HEARTBEAT_INTERVAL = 2
+    WORKER_TYPE = "of the class"
+    LIMIT = 5
+
+
+def test_settings_of_the_class_have_no_effect_and_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    config = OfTheClass("gpu")
+    assert (config.HEARTBEAT_INTERVAL, config.WORKER_TYPE, config.LIMIT) == (15, "gpu", 5)
+    config.starts()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("OfTheClass.HEARTBEAT_INTERVAL of the class has no effect")
+    config.HEARTBEAT_INTERVAL = 3
+    assert config.HEARTBEAT_INTERVAL == 3
+
+
+@pytest.mark.parametrize("made_by", [copy.copy, copy.deepcopy])
+def test_a_copy_is_set_for_itself(made_by: Callable[[WorkerConfig], WorkerConfig]) -> None:
+    config = Own("gpu")
+    config.COST_PER_SKILL["a"] = 0.5
+    copied = made_by(config)
+    copied.WORKER_TYPE, copied.COST_PER_SKILL = "cpu", {}
+    settings, of_the_copy = config.load({}, {}), copied.load({}, {})
+    assert (settings.worker_type, settings.cost_per_skill) == ("gpu", {"a": 0.5})
+    assert (of_the_copy.worker_type, of_the_copy.cost_per_skill) == ("cpu", {})
 
 
 def test_a_program_can_count_on_the_values_that_it_reads() -> None:

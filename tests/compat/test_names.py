@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import inspect
 import logging
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import avtomatika_worker
+import avtomatika_worker.logging as official_logging
 from avtomatika_worker import (
     ConfigError,
     DeviceUsage,
@@ -47,7 +49,7 @@ PLACES = {
     "avtomatika_worker.types": f"{' '.join(CODES)} ParamValidationError Middleware CapacityChecker",
     "avtomatika_worker.task_files": "TaskFiles",
     "avtomatika_worker.observability": "ObservabilityManager",
-    "avtomatika_worker.logging": "setup_logging",
+    "avtomatika_worker.logging": "setup_logging set_context clear_context ContextFilter",
     "avtomatika_worker.worker": "Worker SkillBlueprint OrchestratorClient",
 }
 
@@ -56,6 +58,23 @@ PLACES = {
 def test_a_name_is_where_users_import_it_from_and_one_object_everywhere(module: str, name: str) -> None:
     found = getattr(importlib.import_module(module), name)
     assert found is getattr(avtomatika_worker, name, found) or module.endswith(".types")
+
+
+def test_what_a_program_adds_to_the_context_is_on_its_records_until_it_is_cleared() -> None:
+    def seen() -> list[Any]:
+        record = logging.makeLogRecord({})
+        assert official_logging.ContextFilter().filter(record)
+        return [getattr(record, name, None) for name in ("batch", "task_id")]
+
+    def play() -> list[list[Any]]:
+        official_logging.set_context(batch=7, task_id="t")
+        found = [seen()]
+        official_logging.clear_context("batch")
+        found.append(seen())
+        official_logging.clear_context()
+        return [*found, seen()]
+
+    assert contextvars.copy_context().run(play) == [["7", "t"], [None, "t"], [None, ""]]
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -97,6 +116,11 @@ def test_an_argument_that_means_nothing_here_says_what_to_use(argument: str, ins
     given: Any = {argument: object()}
     with pytest.raises(ConfigError, match=instead):
         Worker(**given)
+
+
+def test_arguments_that_say_nothing_are_taken() -> None:
+    worker = Worker("empty", http_session=None, clients=[])
+    assert worker.load_settings({}).worker_type == "empty"
 
 
 def test_an_argument_that_never_was_is_a_type_error() -> None:

@@ -116,7 +116,7 @@ class Worker(core.Worker):
     ) -> None:
         del skill_info_class  # any class of infos is taken
         given: dict[str, object] = {"http_session": http_session, "clients": clients}
-        refuse_arguments({**{name: value for name, value in given.items() if value is not None}, **former})
+        refuse_arguments({**{name: value for name, value in given.items() if value not in (None, [])}, **former})
         if config is not None and not isinstance(cast("object", config), WorkerConfig):
             raise ConfigError([f"config must be a WorkerConfig, not {config!r:.80}"])
         super().__init__(

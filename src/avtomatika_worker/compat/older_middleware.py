@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Never, TypeAlias, cast, get_origin
@@ -11,28 +10,28 @@ from typing import Any, Final, Never, TypeAlias, cast, get_origin
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.envelope import OUTCOMES, from_value
-from avtomatika_worker.execution.middleware import Handler, Middleware
+from avtomatika_worker.execution.middleware import Handler, Middleware, named_part
 from avtomatika_worker.execution.outcome import Cancelled, Failed, Outcome
 from avtomatika_worker.execution.watched_call import SkillCall, watched
 from avtomatika_worker.skills.jsonable import to_plain
 
 OlderMiddleware: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
-_NEWER: Final = ("call_next", "handler")
+_HINTS: Final = (TaskContext, Handler)
+_HINT_TEXTS: Final = ("TaskContext", "Handler")
 
 
 def adapted(middleware: Any) -> Middleware:
     """Return a middleware of ours that does what ``middleware`` does, of whichever form that is.
 
-    The older form is known by an argument called ``next`` or a context annotated as a dict, or else by its call: it
-    calls ``next`` without arguments.
+    The newer form is known by its type hints, the older one by an argument called ``next`` or a context annotated as a
+    dict. Any other is known by its call: the older form calls its second argument without arguments.
     """
     parameters = _parameters(middleware)
     if _is_newer(parameters):
         return cast("Middleware", middleware)
     older = _is_older(parameters)
 
-    @functools.wraps(middleware)
     async def adapter(ctx: TaskContext, call_next: Handler) -> Outcome:
         around = watched.get()
         run = _Run(ctx, call_next, around, older=older)
@@ -46,6 +45,8 @@ def adapted(middleware: Any) -> Middleware:
             around.end(returned)
         return run.outcome_of(returned)
 
+    named = named_part(middleware)
+    adapter.__module__, adapter.__qualname__ = named.__module__, named.__qualname__
     return adapter
 
 
@@ -57,10 +58,8 @@ def _parameters(middleware: Any) -> list[inspect.Parameter]:
 
 
 def _is_newer(parameters: list[inspect.Parameter]) -> bool:
-    if len(parameters) < 2:
-        return False
-    hint = parameters[0].annotation
-    return parameters[1].name in _NEWER or hint is TaskContext or hint == "TaskContext"
+    hints = [each.annotation for each in parameters[:2]]
+    return any(hint in _HINT_TEXTS if isinstance(hint, str) else hint in _HINTS for hint in hints)
 
 
 def _is_older(parameters: list[inspect.Parameter]) -> bool:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
@@ -40,15 +40,30 @@ class WorkerConfig:
     `ConfigError`, which is a ``ValueError`` here, for a value that the setting cannot have.
     """
 
+    _class_values: ClassVar[frozenset[str]] = frozenset()
     _set: dict[str, Any]
     _shown: dict[str, tuple[Any, Any]]
     _named: set[str]
     _in_use: bool
 
+    def __init_subclass__(cls) -> None:
+        """Take out settings that are the class's: as in the official SDK, only those of its objects count."""
+        values = {name for name in vars(cls).keys() & set(_KNOWN) if not isinstance(vars(cls)[name], property)}
+        for name in values:
+            delattr(cls, name)
+        cls._class_values = cls._class_values | values
+
     def __new__(cls, *_: object, **__: object) -> Self:
         """Make one; a subclass may set attributes before it calls ``super().__init__()``."""
         made = super().__new__(cls)
         made._set, made._shown, made._named, made._in_use = {}, {}, set(), False
+        return made
+
+    def __copy__(self) -> Self:
+        """Return another one, in which attributes can be set that stay as they are in this one."""
+        made = type(self).__new__(type(self))
+        apart = {"_set": dict(self._set), "_shown": dict(self._shown), "_named": set(self._named)}
+        vars(made).update({**vars(self), **apart})
         return made
 
     def __init__(self) -> None:  # pyright: ignore[reportInconsistentConstructor] - subclasses may take arguments
@@ -130,6 +145,8 @@ class WorkerConfig:
 
     def starts(self) -> None:
         """Take note that the worker starts: what is set from now on comes too late."""
+        for name in sorted(self._class_values - self._set.keys()):
+            self._warn(name, f"{type(self).__name__}.{name} of the class has no effect: set it in __init__, on self")
         self._in_use = True
 
     # ------------------------------------------------------------------------------------------ inside

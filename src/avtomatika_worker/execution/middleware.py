@@ -70,6 +70,11 @@ def _what(returned: object) -> str:
 
 def name_of(middleware: object) -> str:
     """Return what to call a middleware in messages: its function's name and module, or its class's."""
-    inner = underlying(as_any(middleware))
-    named = as_any(inner if hasattr(inner, "__qualname__") else type(inner))
+    named = named_part(middleware)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def named_part(middleware: object) -> Any:
+    """Return the part of a middleware that has a name: its function, or its class."""
+    inner = underlying(as_any(middleware))
+    return inner if hasattr(inner, "__qualname__") else type(inner)

@@ -41,6 +41,12 @@ def reset_log_context(token: LogContextToken) -> None:
     _CONTEXT.reset(token)
 
 
+def unbind_log_context(*names: str) -> None:
+    """Remove these fields from records made from now on in this context and its copies; all of them without names."""
+    kept = {name: value for name, value in _CONTEXT.get().items() if names and name not in names}
+    _CONTEXT.set(kept)
+
+
 @contextlib.contextmanager
 def log_context(**fields: str) -> Generator[None, None, None]:
     """Add ``fields`` to every record made inside the block."""

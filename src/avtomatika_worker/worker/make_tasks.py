@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread, side_by_side
 from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
 from avtomatika_worker.config import Settings
 from avtomatika_worker.delivery.outbox import Outbox
-from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.execution import Pipeline
@@ -39,6 +40,8 @@ from avtomatika_worker.worker.file_settings import make_files
 from avtomatika_worker.worker.make_checkpoints import make_checkpoints
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.world import REAL, World
+
+_log: Final = logging.getLogger("avtomatika_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,7 @@ def make_tasks(
     telemetry: Telemetry,
     world: World = REAL,
 ) -> tuple[TaskRunner, StatePublisher]:
-    """Return what runs tasks, and what publishes the worker's state on ``state_watch``.
-
-    Raises `ConfigError` for a limit of a type that no skill has.
-    """
+    """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
     slots = Slots(settings.max_concurrent_tasks)
     limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker, world)
     catalogued = Catalogued(registry.names(), policies.skill_dependencies)
@@ -160,11 +160,15 @@ def make_tasks(
 
 
 def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
-    """Return the limits. Raises `ConfigError` for a type that no skill has."""
+    """Return the limits. One for a type that no skill has is named in the log: programs share them between workers."""
     types = {contract.name: contract.type for contract in registry.contracts()}
     unknown = [kind for kind in by_type if kind not in types.values()]
     if unknown:
-        known = ", ".join(sorted(set(types.values()))) or "none"
-        raise ConfigError([f"skill_type_limits: no skill has the type {kind!r} (types: {known})" for kind in unknown])
+        _log.warning(
+            "skill_type_limits: no skill has the type %s (types: %s)",
+            ", ".join(map(repr, unknown)),
+            ", ".join(sorted(set(types.values()))) or "none",
+            extra={"action": "limit_unused"},
+        )
     by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
     return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types)
