@@ -15,7 +15,8 @@ from avtomatika_worker.tasks.running import RunningTask
 async def with_checkpoint(running: RunningTask, result: TaskResult, outbox: Outbox) -> TaskResult:
     """Return a result once the task's checkpoint is what another attempt needs, or as one that ends the checkpoint.
 
-    Its task may be handed out again meanwhile: it answers the newest id. When the worker goes down meanwhile, the outbox gets the result.
+    Its task may be handed out again meanwhile: it answers the newest id. When the worker goes down meanwhile, the
+    outbox gets the result.
     """
     keeper = running.controls.keeper
     if keeper is None:
