@@ -3,6 +3,7 @@
 import asyncio
 import os
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from avtomatika_worker import PermanentError, TaskContext, TransientError, UnsafeNameError, Worker
 from avtomatika_worker.checkpoints.checkpoint_service import checkpoint_key
-from avtomatika_worker.checkpoints.saved_state import MOST_STATE, StateMismatchError, written
+from avtomatika_worker.checkpoints.saved_state import MOST_STATE, Kind, State, StateMismatchError, written
 from avtomatika_worker.devserver import Fault, JobState
+from avtomatika_worker.execution.outcome import Succeeded, from_exception
+from avtomatika_worker.execution.report import build_result
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.work import work_key
+from avtomatika_worker.tasks.settling import with_checkpoint
 from checkpoints.test_resuming import files_below, until
 from services.conftest import actions, running
 
@@ -373,3 +377,69 @@ async def test_a_type_that_json_cannot_be_read_as_is_refused_at_once(orchestrato
     async with running(worker, orchestrator, state_dir=state):
         await orchestrator.submit("train").done()
     assert "Model" in raised[0]
+
+
+async def test_what_cannot_be_put_back_leaves_the_version_before_it(orchestrator, worker, state, caplog):
+    loaded = []
+
+    @worker.skill
+    async def train(ctx: TaskContext):
+        if loaded:
+            await ctx.files.write("model/part", "a file in a directory where a file was")
+        loaded.append(await ctx.checkpoint.load())
+        if len(loaded) == 1:
+            await ctx.checkpoint.save("older")
+            await ctx.files.write("a", "restored before the one that cannot be")
+            await ctx.files.write("model", "weights")
+            await ctx.checkpoint.save("newer", files=["a", "model"], now=True)
+            raise TransientError("again")
+        assert not await ctx.files.exists("a")
+
+    async with running(worker, orchestrator, state_dir=state):
+        job = await orchestrator.submit("train").done()
+    assert job.state is JobState.FINISHED, job.error
+    assert loaded == [None, "older"]
+    assert actions(caplog, "checkpoint_damaged")
+
+
+async def test_what_still_runs_after_its_task_has_ended_saves_nothing(orchestrator, worker, state, caplog):
+    contexts = []
+
+    @worker.skill
+    async def leaves(ctx: TaskContext):
+        contexts.append(ctx)
+        await ctx.checkpoint.save("begun")
+        return "done"
+
+    async with running(worker, orchestrator, state_dir=state):
+        await orchestrator.submit("leaves").done()
+        await until(lambda: not files_below(state / CHECKPOINTS))
+        assert not await contexts[0].checkpoint.save("too late", now=True)
+        assert not await asyncio.to_thread(lambda: bool(contexts[0].checkpoint.save("too late", now=True)))
+    assert not files_below(state / CHECKPOINTS)
+    assert len(actions(caplog, "checkpoint_failed")) == 2
+
+
+async def test_a_task_handed_out_again_while_its_checkpoint_is_written_is_answered_under_the_newest_id():
+    first = Task(job_id="job", task_id="task-1", type="skill")
+    running_task = SimpleNamespace(task=first, controls=SimpleNamespace())
+
+    class Writing:
+        used = True
+        key = "key"
+
+        async def settle(self, *, wanted):
+            running_task.task = msgspec.structs.replace(first, task_id="task-2")
+
+    running_task.controls.keeper = Writing()
+    for outcome, checkpoint in ((Succeeded("success", {}), "key"), (from_exception(TransientError("again")), None)):
+        result = build_result(first, outcome, "w1", seconds=0.0)
+        settled = await with_checkpoint(running_task, result, outbox=None)
+        assert (settled.task_id, settled.checkpoint) == ("task-2", checkpoint)
+
+
+def test_a_state_that_is_no_json_is_no_state():
+    with pytest.raises(StateMismatchError, match="JSON"):
+        State(Kind.JSON, b"{").read()
+    with pytest.raises(StateMismatchError, match="JSON"):
+        State(Kind.JSON, b"[" * 100_000).read()

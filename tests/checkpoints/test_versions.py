@@ -130,7 +130,13 @@ def lose(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("harm", [cut, flip, grow, empty, lose])
+def link(path):
+    elsewhere = path.with_name(f"{path.name}-elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("harm", [cut, flip, grow, empty, lose, link])
 @pytest.mark.parametrize("part", ["head", "0"])
 async def test_of_a_damaged_version_nothing_is_used_and_the_one_before_it_is(shelf, files, caplog, harm, part):
     versions = shelf.versions()

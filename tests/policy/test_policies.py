@@ -106,6 +106,19 @@ def test_capabilities_go_out_once_after_each_registration_and_on_request():
     assert included == [True, False, False, True, True]
 
 
+@pytest.mark.parametrize("asked", [0.0, 0.2, 61.0])
+def test_after_a_heartbeat_too_many_no_other_follows_its_registration_at_once(asked):
+    memory = HeartbeatMemory(15)
+    memory.sent(STATE, CATALOGUE, 100.0, jitter=0, full_sync=False)
+    memory.limited(115.0, asked)
+    assert memory.due_at(115.0) == 115.0
+    memory.registered(STATE, CATALOGUE, 116.0)  # it took longer than some ask for
+    assert memory.due_at(116.0) == 131.0
+    memory.sent(STATE, CATALOGUE, 131.0, jitter=0, full_sync=False)
+    memory.registered(STATE, CATALOGUE, 140.0)
+    assert memory.due_at(140.0) == 140.0
+
+
 def test_up_to_1_0b8_a_change_of_availability_sends_the_catalogue():
     memory = HeartbeatMemory(15)
     memory.sent(STATE, CATALOGUE, 0, jitter=0, full_sync=False)

@@ -114,6 +114,11 @@ class Keeper:
         """
         if asyncio.get_running_loop() is not self._loop:
             return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.save(state, files), self._loop))
+        if self._closed:  # a thread that was given up saves on: its work may be done again, or its result be accepted
+            return self._refused()
+        return self._begin(state, files)
+
+    def _begin(self, state: State, files: Sequence[str]) -> asyncio.Future[bool]:
         with self._guard:
             self._deferred = None  # this one is newer
             self._writing += 1
@@ -122,6 +127,16 @@ class Keeper:
         self._writes.add(writing)
         writing.add_done_callback(self._written)
         return asyncio.shield(writing)
+
+    def _refused(self) -> asyncio.Future[bool]:
+        _log.warning(
+            "a checkpoint of skill %s is not saved: its task has ended",
+            self._skill,
+            extra={"action": "checkpoint_failed", "skill": self._skill},
+        )
+        refused: asyncio.Future[bool] = self._loop.create_future()
+        refused.set_result(False)
+        return refused
 
     async def save(self, state: State, files: Sequence[str]) -> bool:
         """Write a checkpoint, as `begin`."""
@@ -158,8 +173,7 @@ class Keeper:
             problem,
             extra={"action": "checkpoint_mismatch", "skill": self._skill},
         )
-        for path in self._restored:
-            await self._disk.run(path.unlink, missing_ok=True)
+        await self._remove_restored()
 
     def hurry(self) -> None:
         """Write what is deferred now, and the next save at once: there is not much time left."""
@@ -178,7 +192,7 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
         if wanted and state is not None:
-            self.begin(state, ())
+            self._begin(state, ())
         if not wanted:
             for each in self._writes:
                 each.cancel()
@@ -216,26 +230,33 @@ class Keeper:
             self._writing -= 1
 
     async def _restore(self, manifest: Manifest) -> bool:
-        """Put the files of a version into the task's directory; return false for names that lead elsewhere."""
+        """Put the files of a version into the task's directory; return false if one cannot be put there."""
         self._restored = []
         for each in manifest.files:
             try:
                 path = await self._disk.run(self._files().workspace.path_to, each.name)
-            except UnsafeNameError as error:
+                await self._disk.run(self._versions.fetched(each).replace, path)
+            except (UnsafeNameError, OSError) as error:
                 _log.warning(
                     "a checkpoint of skill %s cannot be used: %s",
                     self._skill,
                     error,
                     extra={"action": "checkpoint_damaged", "skill": self._skill},
                 )
+                await self._remove_restored()
                 return False
-            await self._disk.run(self._versions.fetched(each).replace, path)
             self._restored.append(path)
         return True
+
+    async def _remove_restored(self) -> None:
+        for path in self._restored:
+            await self._disk.run(path.unlink, missing_ok=True)
 
     def _set_timer(self) -> None:
         with self._guard:
             delay = self._due_at - self._monotonic()
+        if self._timer is not None:  # for a state that was written with another one
+            self._timer.cancel()
         self._timer = self._loop.call_later(max(0.0, delay), self._write_deferred)
 
     def _write_deferred(self) -> None:

@@ -46,7 +46,10 @@ class State:
             raise StateMismatchError(f"it is bytes, and no {name_of(of)}")
         if of is bytes:
             raise StateMismatchError("it is JSON, and no bytes")
-        value = json.loads(self.content)
+        try:
+            value = json.loads(self.content)
+        except (ValueError, RecursionError) as error:
+            raise StateMismatchError(f"it is no JSON that can be read here: {error}") from None
         if of is None:
             return value
         try:

@@ -107,7 +107,8 @@ class Versions:
     async def read(self) -> AsyncGenerator[Manifest]:
         """Yield the complete versions, the newest first; `fetched` returns where the files of each are.
 
-        What is damaged is logged and left out. Raises OSError or a `TaskError` if the place cannot be used.
+        What is damaged, or cannot be read, is logged and left out. Raises OSError or a `TaskError` if the place cannot
+        be used.
         """
         self._names = None  # another worker may have written since
         names = await self._known()
@@ -119,7 +120,7 @@ class Versions:
                 continue
             try:
                 yield await self._fetched(version, names[name])
-            except (DamagedError, BlobGoneError) as error:
+            except (DamagedError, BlobGoneError, OSError) as error:
                 problem = "a part of it is missing" if isinstance(error, BlobGoneError) else str(error)
                 _log.warning(
                     "checkpoint %s of skill %s cannot be used: %s; an older one is looked for",

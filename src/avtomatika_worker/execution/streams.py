@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 import orjson
 
-from avtomatika_worker.errors import ContractViolationError, UnsendableValueError
+from avtomatika_worker.errors import ContractViolationError, PermanentError, UnsendableValueError
 from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.files.workspace import Workspace
 from avtomatika_worker.narrowing import is_iterator
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.skills.chunks import ChunkKind, StreamContract, is_final
 
 FILE: Final = "stream.bin"
-"""The task's file that a stream of bytes is collected in."""
+"""The task's file that a stream of bytes is collected in, unless there is one of that name already."""
 
 _SPOOL: Final = 2**20
 """Bytes that are collected in memory before they go to the file."""
@@ -41,6 +45,8 @@ class StreamRun:
         self._kind = contract.kind
         self._parts: list[Any] = []
         self._spooled = 0
+        self._file = ""
+        self._written = 0
         self._count = 0
         self._turn_began = 0.0
 
@@ -56,8 +62,8 @@ class StreamRun:
             await self._spool(0)
             return self._result()
         finally:
-            if (close := getattr(values, "aclose", None)) is not None:
-                await close()
+            if callable(close := getattr(values, "aclose", None)) and inspect.isawaitable(closing := close()):
+                await closing
 
     def called_in_thread(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call ``func`` in a thread, and drive the generator that it returns; return anything else as it is."""
@@ -88,7 +94,7 @@ class StreamRun:
             self._spool_in_thread(0)
             return self._result()
         finally:
-            if (close := getattr(values, "close", None)) is not None:
+            if callable(close := getattr(values, "close", None)):
                 close()
 
     # ---------------------------------------------------------------------------------------------- one value
@@ -108,7 +114,8 @@ class StreamRun:
                 {"chunk": self._count, "type": type(value).__name__},
             )
         else:
-            plain = bytes(value) if kind is ChunkKind.BYTES else str(value)
+            # What the value is, not what its class makes of it: str() of an enumeration's member is its name.
+            plain = bytes(memoryview(value)) if kind is ChunkKind.BYTES else str.__str__(value)
             room = True
             for piece in _pieces(plain):
                 room = self._send(piece, len(piece) if kind is ChunkKind.BYTES else self._size_of(piece))
@@ -151,11 +158,22 @@ class StreamRun:
 
     async def _spool(self, least: int) -> None:
         if (data := self._to_spool(least)) is not None:
-            await self._controls.files.files.write(FILE, data, "ab")
+            await self._controls.files.disk.run(self._append, data)
 
     def _spool_in_thread(self, least: int) -> None:
         if (data := self._to_spool(least)) is not None:
-            self._controls.files.files.sync.write(FILE, data, "ab")
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        """Write what was collected to a file of its own. Raises `PermanentError` if the skill wrote there, too."""
+        workspace = self._controls.files.workspace
+        if not self._file:
+            self._file = _new_file(workspace)
+        with workspace.open(self._file, "ab") as file:
+            if file.tell() != self._written:
+                raise PermanentError(f"the skill changed {self._file}, the file in which what it yields is collected")
+            file.write(data)
+            self._written += len(data)
 
     def _to_spool(self, least: int) -> bytes | None:
         if self._kind is not ChunkKind.BYTES or self._spooled < least:
@@ -168,11 +186,21 @@ class StreamRun:
             case ChunkKind.TEXT:
                 return "".join(self._parts)
             case ChunkKind.BYTES:
-                return self._controls.files.files.path_to_sync(FILE)
+                return self._controls.files.files.path_to_sync(self._file)
             case ChunkKind.ITEMS:
                 return self._parts
             case None:
                 return None
+
+
+def _new_file(workspace: Workspace) -> str:
+    """Return the name of a file that was not there before."""
+    name = FILE
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError), workspace.open(name, "xb"):
+            break
+        name = f"stream-{number}.bin"
+    return name
 
 
 def _pieces(whole: str | bytes) -> Iterator[str | bytes]:

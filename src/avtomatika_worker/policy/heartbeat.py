@@ -76,6 +76,7 @@ class HeartbeatMemory:
     usage_reported_at: float = 0.0
     held_until: float = 0.0
     """Until then the orchestrator takes no heartbeats: it registers the worker again each time that one is due."""
+    _limited: bool = False
     _not_before: float = 0.0
     _credit: float = field(default=BURST)
     _credit_at: float = 0.0
@@ -142,6 +143,7 @@ class HeartbeatMemory:
         self.last_hash = catalogue.skills_hash
         self.full_sync = full_sync
         self.changed_at = None
+        self._limited = False
         self.next_regular = now + bounded_interval(self.interval, jitter)
 
     def failed(self, now: float, delay: float) -> None:
@@ -151,18 +153,20 @@ class HeartbeatMemory:
     def limited(self, now: float, delay: float) -> None:
         """Record a heartbeat that was one too many: for ``delay`` seconds a registration is due in place of each."""
         self.held_until = now + delay
+        self._limited = True
         self._not_before = self.next_regular = now
 
     def registered(self, state: WorkerState, catalogue: Catalogue, now: float) -> None:
         """Record a registration: it reported the catalog but not the status, so a heartbeat is due at once.
 
-        While heartbeats are held, the next registration is due after the interval.
+        After one that was one too many, what follows is due after the interval: the hold may be over by now, were it
+        shorter than a registration takes.
         """
         self.last_hash = catalogue.skills_hash
         self.last_state = None
         self.last_usage = None
         self.full_sync = False
-        self._not_before = self.next_regular = now + (self.interval if now < self.held_until else 0.0)
+        self._not_before = self.next_regular = now + (self.interval if self._limited else 0.0)
         self.noticed(state, now)
 
     def _credit_now(self, now: float) -> float:

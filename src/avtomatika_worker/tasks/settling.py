@@ -15,7 +15,8 @@ from avtomatika_worker.tasks.running import RunningTask
 async def with_checkpoint(running: RunningTask, result: TaskResult, outbox: Outbox) -> TaskResult:
     """Return a result once the task's checkpoint is what another attempt needs, or as one that ends the checkpoint.
 
-    When the worker goes down meanwhile, the outbox gets the result.
+    Its task may be handed out again meanwhile: it answers the newest id. When the worker goes down meanwhile, the
+    outbox gets the result.
     """
     keeper = running.controls.keeper
     if keeper is None:
@@ -24,6 +25,12 @@ async def with_checkpoint(running: RunningTask, result: TaskResult, outbox: Outb
     try:
         await keeper.settle(wanted=wanted)
     except asyncio.CancelledError:
-        outbox.take_over(running.link, result)
+        outbox.take_over(running.link, _addressed(result, running))
         raise
-    return result if wanted or not keeper.used else msgspec.structs.replace(result, checkpoint=keeper.key)
+    if keeper.used and not wanted:
+        result = msgspec.structs.replace(result, checkpoint=keeper.key)
+    return _addressed(result, running)
+
+
+def _addressed(result: TaskResult, running: RunningTask) -> TaskResult:
+    return msgspec.structs.replace(result, task_id=running.task.task_id)
