@@ -75,8 +75,8 @@ class CallBudget:
         """Learn from a call that was refused: how many were taken, unless others must have been counted, too.
 
         A former run of this worker, or its neighbors, may have used most of it: what is less than half of what was
-        believed counts from the second time on. Who names the seconds to ``wait`` (a proxy: released orchestrators never
-        do) counts in another way, of which nothing can be learned; waiting for so long is enough.
+        believed counts from the second time on. Who names the seconds to ``wait`` (a proxy: released orchestrators do
+        not) counts in another way, of which nothing can be learned; waiting for so long is enough.
         """
         if wait is not None:
             self._fresh_at = now + wait
