@@ -41,6 +41,7 @@ async def test_a_thread_that_sends_faster_than_events_go_out_waits_and_loses_non
     assert arrived == sent[-len(arrived) :]
 
 
+@pytest.mark.patient
 async def test_it_waits_while_the_main_loop_is_blocked_too(orchestrator, worker):
     sent, during = [], []
 

@@ -8,6 +8,7 @@ import pytest
 
 from avtomatika_worker import ConfigError
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.steps import Failures, Steps
 from avtomatika_worker.supervisor import MainService, Part
 from services.assembled import make_supervisor
@@ -289,15 +290,14 @@ async def test_what_fails_at_the_first_step_of_a_shutdown_skips_none_of_the_othe
     await orchestrator.wait_for_worker("w1")
     job = orchestrator.submit("patient", {})
     await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
-    stopping = []
+    failed = []
 
-    def fail_once():
-        if stopping:
-            stopping.clear()
+    def fail_once():  # not before: that the task runs may be published in a moment
+        if not failed and engine.publisher.state().status is WorkerStatus.DRAINING:
+            failed.append(True)
             raise OSError("failed")
 
     engine.publisher.on_change(fail_once)
-    stopping.append(True)
     supervisor.shutdown()
     await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")
     release.set()
