@@ -11,7 +11,7 @@ from avtomatika_worker import TaskContext
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from services.conftest import actions, in_thread, running
 
-MANY = 2_500
+MANY = 1_500
 LIMIT = 1_000
 
 

@@ -370,6 +370,8 @@ async def test_an_event_s_429_never_holds_a_result_back_and_its_chunks_follow_in
             began = time.monotonic()
             job = await done(orchestrator, "tokens")
             assert time.monotonic() - began < 4.0
+            worker.request_shutdown()
+            worker.request_shutdown()  # in haste: the events would be tried for seconds
         assert (job.result, chunks(job)) == ({"result": "abcdef"}, [])
         orchestrator.clear_faults()
         async with running(worker, orchestrator, **settings):
