@@ -565,28 +565,31 @@ async def test_a_taken_port_stops_the_start_only_where_it_was_asked_for(
 MAIN = """
 import asyncio
 from avtomatika_worker import Worker
-worker = Worker()
-asyncio.run(worker.main(health_check=False))
+async def main():
+    workers = [Worker(worker_id=worker_id) for worker_id in {worker_ids}]
+    await asyncio.gather(*(each.main(health_check=False) for each in workers))
+asyncio.run(main())
 print("ended in order", flush=True)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-async def test_sigterm_shuts_down_a_program_that_runs_main_itself() -> None:
+@pytest.mark.parametrize("worker_ids", [["w1"], ["w1", "w2"]])
+async def test_sigterm_shuts_down_a_program_that_runs_main_itself(worker_ids: list[str]) -> None:
     async with EmbeddedOrchestrator() as orchestrator:
         environ = {
             "PATH": "",
-            "WORKER_ID": "w1",
             "WORKER_TOKEN": orchestrator.token or "",
             "WORKER_RESULT_DURABILITY": "off",
         }
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", MAIN),
+            *(sys.executable, "-c", MAIN.replace("{worker_ids}", repr(worker_ids))),
             env={**environ, "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token or ""},
             stdout=asyncio.subprocess.PIPE,
         )
         try:
-            await orchestrator.wait_for_worker("w1")
+            for worker_id in worker_ids:
+                await orchestrator.wait_for_worker(worker_id)
             process.terminate()
             output, _ = await asyncio.wait_for(process.communicate(), 30)
         finally:
