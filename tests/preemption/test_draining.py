@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -218,3 +219,30 @@ async def test_sigterm_as_kubernetes_sends_it_keeps_what_was_done_and_exits_with
         pod.kill()
     assert job.result == {"sum": sum(range(60))}
     assert job.attempts == 2
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_callback_that_exits_ends_nothing_and_the_log_says_so(orchestrator, caplog, awaited):
+    worker = Worker(worker_type="test")
+
+    def leave():
+        sys.exit(3)
+
+    async def leave_later():
+        leave()
+
+    @worker.skill
+    def work(ctx: TaskContext):
+        begun, seen = threading.Event(), []
+        ctx.on_preemption(leave_later if awaited else leave)
+        ctx.on_preemption(begun.set)
+        seen.append(begun.wait(10))
+        return seen
+
+    async with running(worker, orchestrator) as main:
+        job = orchestrator.submit("work")
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        worker.preempt(10)
+        await main
+    assert job.result == {"result": [True]}
+    assert actions(caplog, "preemption_callback_failed")

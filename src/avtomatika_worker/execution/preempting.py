@@ -77,10 +77,13 @@ async def _contained(work: Coroutine[Any, Any, Any]) -> None:
 
 
 def _in_thread(callback: Callback) -> None:
-    value = attempted(callback, _failed)
-    if inspect.iscoroutine(value):
-        asyncio.run(_contained(value))
+    with caught() as kept:  # a SystemExit would end the thread without a word
+        value = callback()
+        if inspect.iscoroutine(value):
+            asyncio.run(_contained(value))
+    if kept.error is not None:
+        _failed(kept.error)
 
 
-def _failed(error: Exception) -> None:
+def _failed(error: BaseException) -> None:
     _log.error("a callback for preemption failed", exc_info=error, extra={"action": "preemption_callback_failed"})
