@@ -162,6 +162,11 @@ async def _registered(client: Client, worker_id: str, process: ManagedProcess) -
         raise AssertionError(f"{process.name} did not register: {process.output()}") from None
 
 
+OURS = "avtomatika-worker"
+_VERSION = {"python": "that of its environment"}
+"""What is announced of Python is the interpreter's, and each side has one of its own."""
+
+
 def _announced(record: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a worker's record that a program decides."""
     capabilities, software = record["capabilities"], record.get("installed_software") or {}
@@ -171,7 +176,7 @@ def _announced(record: dict[str, Any]) -> dict[str, Any]:
         "available": sorted(record["available_skills"]),
         "costs": capabilities.get("cost_per_skill"),
         "extra": capabilities.get("extra"),
-        "software": {name: version for name, version in software.items() if name != "avtomatika-worker"},
+        "software": {name: _VERSION.get(name, version) for name, version in software.items() if name != OURS},
         "artifacts": record.get("installed_artifacts") or [],
         "devices": (record.get("resources") or {}).get("devices") or [],
         "store": capabilities.get("s3_config_hash"),

@@ -203,7 +203,7 @@ async def test_each_outbox_waits_for_its_own_orchestrator(worker, order):
         refusal = Fault(call="result", kind="status", times=None)
         first.inject(refusal)
         held = submit(first, "first", 4)
-        await first.wait_for(lambda: refusal.used >= 4)
+        await first.wait_for(lambda: refusal.used >= 4 and {job.state for job in held} == {JobState.RUNNING})
         await finished(submit(second, "second", 20))
         assert {job.state for job in held} == {JobState.RUNNING}
         first.clear_faults()
