@@ -1,6 +1,7 @@
 """What a task leaves behind: nothing that only the garbage collector could free. It stops the whole process."""
 
 import gc
+import sys
 from collections import Counter
 
 import pytest
@@ -13,8 +14,10 @@ TASKS = 20
 
 
 @pytest.fixture
-def collector_off():
-    gc.collect()
+def collector_off(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "unraisablehook", lambda _unraisable: None)
+        gc.collect()
     gc.freeze()  # what other tests have left is not looked at
     gc.disable()
     try:

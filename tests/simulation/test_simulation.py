@@ -1,6 +1,7 @@
 """A worker in a simulated world: whatever goes wrong there, what must be true of it is, and a seed replays exactly."""
 
 import ast
+import gc
 import os
 import re
 import subprocess
@@ -18,6 +19,17 @@ from simulation.scenario import Job, Scenario, draw
 
 TESTS = Path(__file__).parents[1]
 SETTINGS = {"max_concurrent_tasks": 2, "heartbeat_interval": 10.0, "shutdown_timeout": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """A killed worker is a loop that nobody runs any more: its coroutines complain when they are collected."""
+    yield
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _unraisable: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def simulated(*args):
