@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "check_words.py"
+from script_modules import SCRIPTS, load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_words", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("check_words")
 
 
 @pytest.mark.parametrize(
@@ -81,4 +73,4 @@ def test_what_people_do_not_write_is_not_read(script: ModuleType, tmp_path: Path
 
 
 def test_this_project_has_none(script: ModuleType):
-    assert list(map(str, script.check(SCRIPT.parent.parent))) == []
+    assert list(map(str, script.check(SCRIPTS.parent))) == []

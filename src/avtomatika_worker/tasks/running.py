@@ -26,7 +26,7 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 EARLY_CANCEL: Final = 5.0
 """Seconds for which a cancellation that names no running task is remembered."""
 
-MOST_IDS: Final = 64
+MOST_HAND_OUTS: Final = 64
 """Hand-outs of one task that are remembered; of more, the newest."""
 
 EARLY_CANCELS: Final = 10_000
@@ -109,7 +109,7 @@ class RunningTasks:
         if newest:
             running.events.rename(task)
         self._name(running, task)
-        if len(running.hand_outs) > MOST_IDS:
+        if len(running.hand_outs) > MOST_HAND_OUTS:
             self._by_id.pop((running.link, running.hand_outs.pop(0).task_id), None)
 
     def _name(self, running: RunningTask, task: Task) -> None:
