@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
@@ -150,6 +151,8 @@ class Controls:
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
+        self.computing: Callable[[], AbstractAsyncContextManager[None]] | None = None
+        """Makes what the task holds while its skill computes, and not while its files are moved, if there is such."""
         self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event

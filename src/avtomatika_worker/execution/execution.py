@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, cast
@@ -22,7 +23,7 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed,
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.execution.task_boundary import TaskBoundary
-from avtomatika_worker.execution.watched_call import SkillCall, watched
+from avtomatika_worker.execution.watched_call import watched
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.jsonable import to_plain
@@ -111,11 +112,13 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
-        call = watched.get()
-        if call is None:
-            value = await run_skill(skill, ctx, self._runners, self._tracing)
+        if controls.computing is None:
+            value = await self._call(skill, ctx)
         else:
-            value = await self._watched_call(call, skill, ctx)
+            async with contextlib.AsyncExitStack() as stack:
+                with self._tracing.span("turn"):
+                    await stack.enter_async_context(controls.computing())
+                value = await self._call(skill, ctx)
         return self.read_result(value, skill, controls)
 
     def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
@@ -139,8 +142,11 @@ class Pipeline:
             return from_value(value, skill.results, partial(write_data, controls, allows=skill.allows_output))
         return from_value(value, skill.results, skill.write)
 
-    async def _watched_call(self, call: SkillCall, skill: Skill, ctx: TaskContext) -> object:
-        """Call the skill, and let who looks at the call see how it ended."""
+    async def _call(self, skill: Skill, ctx: TaskContext) -> object:
+        """Call the skill, and let who looks at the call, if anybody does, see how it ended."""
+        call = watched.get()
+        if call is None:
+            return await run_skill(skill, ctx, self._runners, self._tracing)
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
         except BaseException as error:
@@ -166,6 +172,7 @@ class Execution:
         "_over",
         "_pipeline",
         "_runner",
+        "_timeout",
         "_timers",
         "controls",
         "ctx",
@@ -189,6 +196,14 @@ class Execution:
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._timeout: asyncio.TimerHandle | None = None
+
+    def compute_within(self, compute: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Hold what ``compute`` makes while the skill itself runs, and not while files are moved.
+
+        Waiting for it takes none of the time that the task is given, or said to have taken; its deadline stays.
+        """
+        self.controls.computing = partial(self._computing, compute)
 
     async def run(self) -> EncodedOutcome:
         """Run the task to its outcome. Raises nothing of the skill's.
@@ -256,6 +271,28 @@ class Execution:
         except asyncio.CancelledError as error:
             release_frames(error)
             return None
+        finally:
+            self.controls.computing = None  # it holds this, which holds the controls
+
+    @contextlib.asynccontextmanager
+    async def _computing(self, compute: Callable[[], AbstractAsyncContextManager[None]]) -> AsyncGenerator[None]:
+        since, left = self._pipeline.monotonic(), self._pause()
+        async with compute():
+            now = self._pipeline.monotonic()
+            self.started += now - since
+            if self._deadline is not None and self._deadline <= now:  # the loop was blocked: its timer has not run yet
+                self.controls.cancelling.ask(CancelReason.DEADLINE)
+                raise asyncio.CancelledError
+            if left is not None:
+                self._timeout = self._cancel_after(left)
+            yield
+
+    def _pause(self) -> float | None:
+        """Stop the skill's timeout, and return the seconds that were left of it, if it has one."""
+        if self._timeout is None:
+            return None
+        self._timeout.cancel()
+        return self._timeout.when() - asyncio.get_running_loop().time()
 
     def _begin(self) -> EncodedOutcome | None:
         """Begin to count the task's time; return its outcome if that is up already."""
@@ -265,12 +302,13 @@ class Execution:
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
         skill = self.controls.skill
         if skill is not None and skill.options.timeout is not None:
-            self._cancel_after(skill.options.timeout)
+            self._timeout = self._cancel_after(skill.options.timeout)
         return None
 
-    def _cancel_after(self, seconds: float) -> None:
+    def _cancel_after(self, seconds: float) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(seconds, self.cancel, CancelReason.DEADLINE))
+        return self._timers[-1]
 
     def _outcome(self, runner: asyncio.Task[EncodedOutcome | None]) -> EncodedOutcome:
         reason = self.controls.cancelling.reason

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type."""
+    """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type.
+
+    ``ahead``: how many more tasks of a skill than may run may be here.
+    """
 
     by_skill: Mapping[str, int] = field(default_factory=dict[str, int])
     by_type: Mapping[str, int] = field(default_factory=dict[str, int])
     types: Mapping[str, str] = field(default_factory=dict[str, str])
+    ahead: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def places(self) -> Limits:
+        """The most tasks that may be here, of the skills some of whose tasks are here before they may run."""
+        return Limits({skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()})
+
+    def _most(self, skill: str) -> int:
+        kind = self.types.get(skill, skill)
+        bounds = [self.by_skill[skill]] if skill in self.by_skill else []
+        return min([*bounds, self.by_type[kind]] if kind in self.by_type else bounds, default=1)
 
     def __bool__(self) -> bool:
         return bool(self.by_skill or self.by_type)
@@ -29,13 +43,21 @@ class Capacity:
         self._running: Counter[str] = Counter()
         self._running_of_type: Counter[str] = Counter()
 
-    def has_room(self, skill: str) -> bool:
-        """Whether one more task of ``skill`` may run."""
+    def has_room(self, skill: str, asked: Sequence[Collection[str]] = ()) -> bool:
+        """Whether one more task of ``skill`` may run.
+
+        ``asked``: the skills of each request that is not answered yet, and may bring a task of one of them.
+        """
         limits = self._limits
-        if skill in limits.by_skill and self._running[skill] >= limits.by_skill[skill]:
-            return False
+        if skill in limits.by_skill:
+            coming = sum(skill in each for each in asked)
+            if self._running[skill] + coming >= limits.by_skill[skill]:
+                return False
         kind = limits.types.get(skill, skill)
-        return kind not in limits.by_type or self._running_of_type[kind] < limits.by_type[kind]
+        if kind not in limits.by_type:
+            return True
+        coming = sum(any(limits.types.get(each, each) == kind for each in skills) for skills in asked)
+        return self._running_of_type[kind] + coming < limits.by_type[kind]
 
     def take(self, skill: str) -> None:
         """Count a starting task. Raises RuntimeError if there is no room for it."""

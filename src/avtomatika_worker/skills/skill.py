@@ -267,6 +267,7 @@ def define(
     cancel_grace: float = CANCEL_GRACE,
     expected_seconds: float | None = None,
     on_stale: str = "stop",
+    prefetch: int = 0,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -281,8 +282,9 @@ def define(
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: declarations.pop(key, None) for key in DECLARED}
     _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
+    most = 1 if prefetch and max_concurrent is None else max_concurrent
     options = SkillOptions(
-        timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale
+        timeout, most, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale, prefetch
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)

@@ -1,11 +1,18 @@
-"""Limits concurrent tasks per skill; a task over a limit waits for its turn. Runs on the main loop."""
+"""Limits concurrent tasks per skill; a task over a limit waits for its turn. Runs on the main loop.
+
+Tasks of a skill with ``prefetch`` have two limits: their places, held while files are moved, too, and their leave to
+compute, which they ask for once their files are here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
-from collections.abc import Callable, Iterable
+from bisect import insort
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import attempted
@@ -19,34 +26,99 @@ CapacityChecker = Callable[..., bool]
 """``checker(skill) -> bool``, or without an argument for all skills: whether one more task could start now."""
 
 
+class Line:
+    """The tasks that wait for room under the same limits, those that came first before others."""
+
+    __slots__ = ("_capacity", "_waiting")
+
+    def __init__(self, limits: Limits) -> None:
+        self._capacity = Capacity(limits)
+        self._waiting: list[Permit] = []
+
+    def has_room(self, skill: str, asked: Sequence[Collection[str]] = ()) -> bool:
+        """Whether one more task of ``skill`` may go on, beyond those that may come for what is ``asked``."""
+        return self._capacity.has_room(skill, asked)
+
+    def join(self, permit: Permit) -> None:
+        """Grant a permit once there is room for it; now, if there is."""
+        insort(self._waiting, permit, key=lambda each: each.arrival)
+        self._hand_out()
+
+    def leave(self, permit: Permit) -> None:
+        """Let others go on in place of a permit that was granted; one that was not waits no longer."""
+        if permit.granted:
+            self._capacity.give_back(permit.skill)
+            self._hand_out()
+        else:
+            self._waiting.remove(permit)
+
+    def _hand_out(self) -> None:
+        for permit in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
+            if self._capacity.has_room(permit.skill):
+                self._capacity.take(permit.skill)
+                self._waiting.remove(permit)
+                permit.grant()
+
+
 class Permit:
-    """A task's turn among its like: held from its grant until `end`, or the end of the ``async with``."""
+    """One task's leave to go on, held from its grant until `end`, or the end of the ``async with``."""
 
-    __slots__ = ("_end", "_ended", "_waiter", "granted", "skill")
+    __slots__ = ("_ended", "_line", "_waiter", "arrival", "granted", "skill")
 
-    def __init__(self, skill: str, end: Callable[[Permit], None]) -> None:
+    def __init__(self, line: Line, skill: str, arrival: int) -> None:
+        """Join ``line``. ``arrival`` is smaller for tasks that came before."""
         self.skill: str = skill
+        self.arrival: int = arrival
         self.granted: bool = False
-        self._end = end
+        self._line = line
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
+        line.join(self)
 
     def grant(self) -> None:
-        """Let it run."""
+        """Let it go on."""
         self.granted = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def end(self) -> None:
-        """Let others run, or wait no longer. Called again, it does nothing."""
+        """Let others go on, or wait no longer. Called again, it does nothing."""
         if not self._ended:
             self._ended = True
-            self._end(self)
+            self._line.leave(self)
 
     async def __aenter__(self) -> None:
-        if not self.granted:
-            self._waiter = asyncio.get_running_loop().create_future()
+        if self.granted:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
             await self._waiter
+        except BaseException:  # cancelled: it may have been granted in the same turn of the loop
+            self.end()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
+
+
+class Turn:
+    """What a task holds of its skill's limits: a place, and ``compute`` makes what it also holds while it computes.
+
+    ``compute`` is None where the place is leave to compute, too.
+    """
+
+    __slots__ = ("_place", "compute")
+
+    def __init__(self, place: Permit, compute: Callable[[], Permit] | None = None) -> None:
+        self.compute: Callable[[], Permit] | None = compute
+        self._place = place
+
+    def end(self) -> None:
+        """Give the place to others. Called again, it does nothing."""
+        self._place.end()
+
+    async def __aenter__(self) -> None:
+        await self._place.__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
         self.end()
@@ -58,8 +130,9 @@ class ConcurrencyLimiter:
     def __init__(self, limits: Limits, checker: CapacityChecker | None, world: World = REAL) -> None:
         self._faults = LogThrottle(world.monotonic)
         self._limits = limits
-        self._capacity = Capacity(limits)
-        self._waiting: list[Permit] = []
+        self._computing = Line(limits)
+        self._places = Line(limits.places)
+        self._arrivals = itertools.count()
         self._checker = checker
         self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
 
@@ -68,37 +141,36 @@ class ConcurrencyLimiter:
         """Whether the answers can change without a task beginning or ending."""
         return self._checker is not None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether there are any limits but the checker's."""
+        return bool(self._limits)
+
     def available(self, skills: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of ``skills`` that have room for another task."""
-        if self._limits:
-            skills = tuple(filter(self._capacity.has_room, skills))
+        skills = self.beyond((), skills)
         return skills if self._checker is None else tuple(self._checked(self._checker, skills))
 
-    def turn(self, skill: str) -> Permit | None:
+    def beyond(self, asked: Sequence[Collection[str]], skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``skills`` that have room for a task beyond those that may come for what is ``asked``."""
+        if not self._limits:
+            return skills
+        return tuple(each for each in skills if self._first(each).has_room(each, asked))
+
+    def turn(self, skill: str) -> Turn | None:
         """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it.
 
         Where there is room, it is taken at once.
         """
         if not self._limits:
             return None
-        turn = Permit(skill, self._give_back)
-        self._waiting.append(turn)
-        self._hand_out()
-        return turn
+        arrival, first = next(self._arrivals), self._first(skill)
+        compute = None if first is self._computing else partial(Permit, self._computing, skill, arrival)
+        return Turn(Permit(first, skill, arrival), compute)
 
-    def _give_back(self, turn: Permit) -> None:
-        if turn.granted:
-            self._capacity.give_back(turn.skill)
-            self._hand_out()
-        else:
-            self._waiting.remove(turn)
-
-    def _hand_out(self) -> None:
-        for turn in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
-            if self._capacity.has_room(turn.skill):
-                self._capacity.take(turn.skill)
-                self._waiting.remove(turn)
-                turn.grant()
+    def _first(self, skill: str) -> Line:
+        """Return where a task of ``skill`` stands in line when it arrives."""
+        return self._places if skill in self._limits.ahead else self._computing
 
     def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
         if self._checker_takes_skill:

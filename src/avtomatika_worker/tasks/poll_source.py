@@ -99,6 +99,8 @@ class PollSource:
         A poll that was sent when fewer skills had room asks for fewer of them, and does not count.
         """
         live = self.live(now)
+        if not skills:
+            return False
         if not live:
             return len(self.polls) < self.most
         if len(live) < self.demand.target and now - live[0].sent <= LEND_AFTER:

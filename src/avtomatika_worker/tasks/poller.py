@@ -80,7 +80,7 @@ class Poller:
                 self._lend_stale(now)
                 reserved = False
                 while (chosen := self._next(now, skills)) is not None:
-                    poll = Poll(now, skills, chosen.link.breaks)
+                    poll = Poll(now, self._beyond_asked(chosen, now, skills), chosen.link.breaks)
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     reserved = True
@@ -190,8 +190,17 @@ class Poller:
             source.link.ready.is_open
             and source.not_before <= now
             and not self._outbox.is_full(source.link)
-            and source.wants(skills, now)
+            and source.wants(self._beyond_asked(source, now, skills), now)
         )
+
+    def _beyond_asked(self, source: PollSource, now: float, skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``skills`` that have room for more than the polls in flight there may bring.
+
+        Those at other orchestrators do not count: each may be the one that has tasks.
+        """
+        if not self._publisher.has_limits:
+            return skills
+        return self._publisher.startable_beyond([poll.skills for poll in source.live(now)], skills)
 
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to check again even if nothing happens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,6 +125,18 @@ class StatePublisher:
     def startable_skills(self) -> tuple[str, ...]:
         """The skills of which another task could start now."""
         return self._limiter.available(self._catalogued.skills)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether there are limits for some of the skills."""
+        return self._limiter.has_limits
+
+    def startable_beyond(self, asked: Sequence[Collection[str]], skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``skills`` of which another task could start besides those that may come for what is asked.
+
+        ``asked`` has the skills of each poll.
+        """
+        return self._limiter.beyond(asked, skills)
 
     @property
     def published(self) -> WorkerState:

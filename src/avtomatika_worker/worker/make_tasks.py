@@ -115,7 +115,9 @@ def make_tasks(
 ) -> tuple[TaskRunner, StatePublisher]:
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
     slots = Slots(settings.max_concurrent_tasks)
-    limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker, world)
+    limits = _limits(registry, policies.skill_type_limits)
+    _compare(limits.places.by_skill, slots)
+    limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
     catalogued = Catalogued(registry.names(), policies.skill_dependencies)
     publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
     task_settings = TaskSettings(
@@ -171,4 +173,20 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
             extra={"action": "limit_unused"},
         )
     by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
-    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types)
+    ahead = {skill.contract.name: skill.options.prefetch for skill in registry if skill.options.prefetch}
+    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead)
+
+
+def _compare(places: Mapping[str, int], slots: Slots) -> None:
+    """Warn of skills that are to have more tasks here, those fetched ahead included, than the worker has slots for."""
+    for skill, wanted in places.items():
+        if wanted > slots.total:
+            _log.warning(
+                "skill %s: with its prefetch it has up to %d tasks here, and the worker has slots for %d: set"
+                " MAX_CONCURRENT_TASKS to %d or more",
+                skill,
+                wanted,
+                slots.total,
+                wanted,
+                extra={"action": "prefetch_unused"},
+            )
