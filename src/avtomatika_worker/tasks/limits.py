@@ -1,7 +1,7 @@
 """Limits concurrent tasks per skill; a task over a limit waits for its turn. Runs on the main loop.
 
-Tasks of a skill with ``prefetch`` have two limits: their places, held while files are moved, too, and their leave to
-compute, which they ask for once their files are here.
+Tasks of a skill with ``prefetch`` come to one of its places, and ask for leave to compute once their files are here.
+Those that have computed are in nobody's way; but while too many of them still store files, no others are asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import inspect
 import itertools
 import logging
 from bisect import insort
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -102,23 +103,29 @@ class Permit:
 
 
 class Turn:
-    """What a task holds of its skill's limits: a place, and ``compute`` makes what it also holds while it computes.
+    """What a task holds of its skill's limits, from its arrival until `end`, or the end of the ``async with``."""
 
-    ``compute`` is None where the place is leave to compute, too.
-    """
+    __slots__ = ("_held", "compute")
 
-    __slots__ = ("_place", "compute")
+    def __init__(self, permit: Permit, compute: Callable[[Turn], AbstractAsyncContextManager[None]] | None) -> None:
+        """``compute``: see there."""
+        self._held = permit
+        self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
+        """Makes what the task also has to hold while its skill computes; None where that is not asked for."""
+        if compute is not None:
+            self.compute = partial(compute, self)
 
-    def __init__(self, place: Permit, compute: Callable[[], Permit] | None = None) -> None:
-        self.compute: Callable[[], Permit] | None = compute
-        self._place = place
+    def pass_on(self, permit: Permit) -> None:
+        """Hold another permit in place of the one that is held."""
+        self._held.end()
+        self._held = permit
 
     def end(self) -> None:
-        """Give the place to others. Called again, it does nothing."""
-        self._place.end()
+        """Let others go on. Called again, it does nothing."""
+        self._held.end()
 
     async def __aenter__(self) -> None:
-        await self._place.__aenter__()
+        await self._held.__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
         self.end()
@@ -128,10 +135,13 @@ class ConcurrencyLimiter:
     """Keeps the limits, first come first served, and asks the user's checker."""
 
     def __init__(self, limits: Limits, checker: CapacityChecker | None, world: World = REAL) -> None:
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when a task has made room for another before it ended."""
         self._faults = LogThrottle(world.monotonic)
         self._limits = limits
         self._computing = Line(limits)
         self._places = Line(limits.places)
+        self._leaving = Line(limits.places)
         self._arrivals = itertools.count()
         self._checker = checker
         self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
@@ -155,7 +165,12 @@ class ConcurrencyLimiter:
         """Return those of ``skills`` that have room for a task beyond those that may come for what is ``asked``."""
         if not self._limits:
             return skills
-        return tuple(each for each in skills if self._first(each).has_room(each, asked))
+        return tuple(each for each in skills if self._has_room(each, asked))
+
+    def _has_room(self, skill: str, asked: Sequence[Collection[str]]) -> bool:
+        if skill not in self._limits.ahead:
+            return self._computing.has_room(skill, asked)
+        return self._places.has_room(skill, asked) and self._leaving.has_room(skill)
 
     def turn(self, skill: str) -> Turn | None:
         """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it.
@@ -164,13 +179,20 @@ class ConcurrencyLimiter:
         """
         if not self._limits:
             return None
-        arrival, first = next(self._arrivals), self._first(skill)
-        compute = None if first is self._computing else partial(Permit, self._computing, skill, arrival)
-        return Turn(Permit(first, skill, arrival), compute)
+        arrival = next(self._arrivals)
+        if skill not in self._limits.ahead:
+            return Turn(Permit(self._computing, skill, arrival), None)
+        return Turn(Permit(self._places, skill, arrival), partial(self._compute, skill, arrival))
 
-    def _first(self, skill: str) -> Line:
-        """Return where a task of ``skill`` stands in line when it arrives."""
-        return self._places if skill in self._limits.ahead else self._computing
+    @asynccontextmanager
+    async def _compute(self, skill: str, arrival: int, turn: Turn) -> AsyncGenerator[None]:
+        """Hold the leave to compute; behind it, the task is one of those that leave, and its place another's."""
+        async with Permit(self._computing, skill, arrival):
+            try:
+                yield
+            finally:
+                turn.pass_on(Permit(self._leaving, skill, arrival))  # if too many leave, that stops nothing but polls
+        self.on_room()
 
     def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
         if self._checker_takes_skill:

@@ -23,7 +23,7 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import kind_of
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
-from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource
+from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource, Since
 from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
@@ -252,8 +252,7 @@ class Poller:
             else:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
-                    source.demand.got_task()
-                    source.empty.got_task()
+                    source.got_task(self._monotonic())
                     self._rotation.got_task(self._sources.index(source))
                 else:
                     source.came_empty(poll, self._monotonic())
@@ -299,6 +298,8 @@ class Poller:
         limited = isinstance(error, RejectedError) and error.rate_limited
         if isinstance(error, RejectedError) and not limited and _may_be_healed(error):
             source.link.contact_broken()
+        if limited:
+            self._limited(source, delay)
         source.link.faults.log(
             _log,
             logging.DEBUG if limited else logging.WARNING,
@@ -309,6 +310,18 @@ class Poller:
             action="poll_failed",
             kind=kind_of(error),
         )
+
+    def _limited(self, source: PollSource, delay: float) -> None:
+        """Warn when an orchestrator's limit of polls holds back a worker that has work; an idle one is refused, too."""
+        since, source.since = source.since, Since(0.0)
+        if since.is_busy:
+            took = self._monotonic() - since.began
+            text = (
+                "%s refuses polls, the next is in %.0f s: its rate limit holds this worker back, which started %d tasks"
+                " in %.1f s. Raise RATE_LIMIT_POLL_LIMIT there, or run more workers"
+            )
+            args = (source.link.url, delay, since.tasks, took)
+            source.link.faults.log(_log, logging.WARNING, text, *args, action="polls_limited", kind="limited")
 
 
 def _may_be_healed(error: RejectedError) -> bool:

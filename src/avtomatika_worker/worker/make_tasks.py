@@ -157,6 +157,7 @@ def make_tasks(
         world,
         contexts=contexts,
     )
+    limiter.on_room = tasks.slots_freed
     state_watch.publish(publisher.state())
     return tasks, publisher
 
