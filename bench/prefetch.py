@@ -1,12 +1,13 @@
 """How long a device is idle between tasks whose files come and go over a slow link: ``python -m bench.prefetch``.
 
-    .venv/bin/python -m bench.prefetch             # about three minutes; writes results/prefetch.json
-    .venv/bin/python -m bench.prefetch --tasks 10  # does it work at all? Writes nothing
+    .venv/bin/python -m bench.prefetch             # about eight minutes; writes results/prefetch.json
+    .venv/bin/python -m bench.prefetch --tasks 10 --rounds 1  # does it work at all? Writes nothing
 
 The worker, the object store and the links are processes of their own. There is a link to the store and one to the
 orchestrator. Bytes take half of the round trip in each direction, and a new connection takes a round trip; bandwidth is
-not limited. "Computing" is sleeping, as for a thread that waits for a GPU. The device is idle when nothing
-computes, from the first task's start to the last one's end.
+not limited. "Computing" is sleeping, as for a thread that waits for a GPU. The device is idle when nothing does, from
+the first task's start to the last one's end. Of ``--rounds`` measurements the one with the least idle time counts: on a
+shared machine the others measure the neighbors. All are kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise, product
 from multiprocessing.connection import Connection
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +42,7 @@ SIZE: Final = 4 * MIB
 ROUND_TRIPS: Final = (0.05, 0.1)
 PREFETCH: Final = (0, 1, 2, 4)
 TASKS: Final = 40
+ROUNDS: Final = 3
 _spawn: Final = multiprocessing.get_context("spawn")
 
 
@@ -192,18 +195,26 @@ async def main() -> None:
     """Measure with and without."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=TASKS, help=f"tasks for each measurement ({TASKS})")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"measurements of each kind ({ROUNDS})")
     arguments = parser.parse_args()
-    rows = []
+    rounds: list[dict[str, Any]] = []
     async with started(serve) as announce:
         port = await asyncio.to_thread(announce.recv)
         await asyncio.to_thread(_fill, port, arguments.tasks)
-        for round_trip, prefetch in product(ROUND_TRIPS, PREFETCH):
+        for _, round_trip, prefetch in product(range(arguments.rounds), ROUND_TRIPS, PREFETCH):
             with tempfile.TemporaryDirectory() as directory:
-                rows.append(await measure(round_trip, prefetch, arguments.tasks, port, Path(directory)))
-            print(json.dumps(rows[-1]), flush=True)
-    if arguments.tasks == TASKS:
+                rounds.append(await measure(round_trip, prefetch, arguments.tasks, port, Path(directory)))
+            print(json.dumps(rounds[-1]), flush=True)
+    if (arguments.tasks, arguments.rounds) == (TASKS, ROUNDS):
         setup = {"compute_s": COMPUTE, "input_mib": SIZE / MIB, "output_mib": SIZE / MIB}
-        found = {"machine": local_facts(), **setup, "runs": rows}
+        best = [
+            min(
+                (each for each in rounds if (each["round_trip_s"], each["prefetch"]) == kind),
+                key=itemgetter("idle_percent"),
+            )
+            for kind in product(ROUND_TRIPS, PREFETCH)
+        ]
+        found = {"machine": local_facts(), **setup, "best": best, "rounds": rounds}
         (ROOT / "bench" / "results" / "prefetch.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 

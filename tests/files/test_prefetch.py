@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -259,6 +259,45 @@ async def test_a_skill_that_is_given_up_computes_until_it_has_ended(
     assert log == ["a.in begins", "a.in ends", "b.in begins", "b.in ends"]
 
 
+async def test_a_shutdown_hands_back_what_waits_and_leaves_nothing(
+    orchestrator: EmbeddedOrchestrator, worker: Worker, device: Device, bucket: Bucket, proxy: FaultProxy,
+    settings: dict[str, Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    worker.skill(prefetch=1)(device.compute)
+    async with running(worker, orchestrator, **{**settings, "shutdown_timeout": 0.1}):
+        jobs = await submit_behind(orchestrator, bucket, device, "a.in", "b.in")
+        await until(lambda: fetched(proxy) == {"a.in", "b.in"})
+        await worker.shutdown()
+    ends = [job.results_received[0].message["error"]["code"] for job in jobs]
+    assert ends == ["TRANSIENT_ERROR", "TRANSIENT_ERROR"]
+    assert device.names == ["a.in"]
+    assert list((tmp_path / "payloads").glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), SystemExit(3), GeneratorExit(), asyncio.CancelledError()], ids=repr
+)
+async def test_whatever_a_skill_raises_the_next_one_computes(
+    orchestrator: EmbeddedOrchestrator, worker: Worker, bucket: Bucket, settings: dict[str, Any], error: BaseException
+) -> None:
+    class Raising:
+        def __await__(self) -> Iterator[None]:
+            yield
+            raise error
+
+    @worker.skill(prefetch=1)
+    async def compute(source: Path) -> str:
+        if source.name == "bad.in":
+            await Raising()
+        return source.name
+
+    async with running(worker, orchestrator, **settings):
+        bad, good = await submit(orchestrator, bucket, "bad.in", "good.in")
+        await finished([good])
+        await orchestrator.wait_for(lambda: bad.results_received)
+    assert bad.results_received[0].message["status"] == "failure"
+
+
 @pytest.mark.parametrize("skill", ["in_process", "in_thread"])
 async def test_every_executor_computes_one_at_a_time(
     orchestrator: EmbeddedOrchestrator, worker: Worker, bucket: Bucket, settings: dict[str, Any], skill: str
@@ -286,6 +325,23 @@ async def test_skills_of_a_type_compute_in_turn(
         for _ in jobs:
             device.free.release()
         await finished(jobs)
+    assert device.most == 1
+
+
+async def test_a_skill_without_prefetch_has_its_turn_beside_one_of_its_type_with_it(
+    orchestrator: EmbeddedOrchestrator, device: Device, bucket: Bucket, settings: dict[str, Any]
+) -> None:
+    worker = Worker(skill_type_limits={"gpu": 1})
+    worker.skill("compute", type="gpu", prefetch=1)(device.compute)
+    worker.skill("other", type="gpu")(device.compute)
+    async with running(worker, orchestrator, **settings):
+        jobs = await submit_behind(orchestrator, bucket, device, "a.in", "b.in", "c.in", "d.in", "e.in")
+        other = orchestrator.submit("other", {"source": bucket.put("other.in", b"x")})
+        await orchestrator.wait_for(lambda: other.state is JobState.RUNNING)  # it waits here, while others come and go
+        for _ in range(6):
+            device.free.release()
+        await finished([*jobs, other])
+    assert device.names.index("other.in") < 4
     assert device.most == 1
 
 

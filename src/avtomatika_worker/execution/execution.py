@@ -174,6 +174,7 @@ class Execution:
         "_runner",
         "_timeout",
         "_timers",
+        "compute",
         "controls",
         "ctx",
         "grace",
@@ -182,8 +183,10 @@ class Execution:
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs.
+        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold from its start to its end.
 
+        ``compute``, if set, makes what it has to hold while its skill itself runs, and not while files are moved.
+        Waiting for that takes none of the time that the task is given, or said to have taken; its deadline stays.
         ``ctx`` is what the skill sees of its task.
         """
         self.controls: Controls = controls
@@ -192,18 +195,12 @@ class Execution:
         self._pipeline = pipeline
         self._deadline = deadline
         self.turn: AbstractAsyncContextManager[None] | None = None
+        self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
         self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._timeout: asyncio.TimerHandle | None = None
-
-    def compute_within(self, compute: Callable[[], AbstractAsyncContextManager[None]]) -> None:
-        """Hold what ``compute`` makes while the skill itself runs, and not while files are moved.
-
-        Waiting for it takes none of the time that the task is given, or said to have taken; its deadline stays.
-        """
-        self.controls.computing = partial(self._computing, compute)
 
     async def run(self) -> EncodedOutcome:
         """Run the task to its outcome. Raises nothing of the skill's.
@@ -261,6 +258,8 @@ class Execution:
 
     async def _until_stopped(self) -> EncodedOutcome | None:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
+        if self.compute is not None:
+            self.controls.computing = partial(self._computing, self.compute)
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
                 if self.turn is None:

@@ -186,8 +186,7 @@ class TaskRunner:
         running = RunningTask(link, [task], work, execution, events, has_slot, turn, now)
         events.on_stale = partial(self._is_stale, ref(running))
         execution.turn = turn if running.has_slot else self._slot_and_turn(running)
-        if turn is not None and turn.compute is not None:
-            execution.compute_within(turn.compute)
+        execution.compute = None if turn is None else turn.compute
         self._expect_report()
         self.running.add(running)
         self._handlers.run(self._handle(running))

@@ -116,7 +116,7 @@ def make_tasks(
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
     slots = Slots(settings.max_concurrent_tasks)
     limits = _limits(registry, policies.skill_type_limits)
-    _compare(limits.places.by_skill, slots)
+    _compare(limits, slots)
     limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
     catalogued = Catalogued(registry.names(), policies.skill_dependencies)
     publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
@@ -174,14 +174,17 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
             extra={"action": "limit_unused"},
         )
     by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
-    ahead = {skill.contract.name: skill.options.prefetch for skill in registry if skill.options.prefetch}
+    prefetch = {skill.contract.name: skill.options.prefetch for skill in registry}
+    beside = {types[name] for name, number in prefetch.items() if number} & by_type.keys()
+    # Tasks of the other skills of such a type have to be here as well when it is their turn, or they would have none.
+    ahead = {name: number for name, number in prefetch.items() if number or types[name] in beside}
     return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead)
 
 
-def _compare(places: Mapping[str, int], slots: Slots) -> None:
+def _compare(limits: Limits, slots: Slots) -> None:
     """Warn of skills that are to have more tasks here, those fetched ahead included, than the worker has slots for."""
-    for skill, wanted in places.items():
-        if wanted > slots.total:
+    for skill, wanted in limits.places.by_skill.items():
+        if limits.ahead[skill] and wanted > slots.total:
             _log.warning(
                 "skill %s: with its prefetch it has up to %d tasks here, and the worker has slots for %d: set"
                 " MAX_CONCURRENT_TASKS to %d or more",
