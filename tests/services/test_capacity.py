@@ -55,6 +55,27 @@ async def test_a_skill_runs_no_more_often_at_a_time_than_it_says(orchestrator, w
     assert meter.most["free"] > 2
 
 
+async def test_no_more_tasks_of_a_skill_are_taken_than_it_has_room_for(orchestrator, worker):
+    """However many polls are in flight when its tasks come: each may bring one."""
+    gate = asyncio.Event()
+
+    @worker.skill(max_concurrent=2)
+    async def limited():
+        await gate.wait()
+
+    @worker.skill
+    async def free():
+        await asyncio.sleep(0.01)
+
+    async with running(worker, orchestrator, max_concurrent_tasks=20):
+        await finished([orchestrator.submit("free", {}) for _ in range(10)])  # many polls are out now
+        held = [orchestrator.submit("limited", {}) for _ in range(5)]
+        await finished([orchestrator.submit("free", {}) for _ in range(10)])
+        assert sum(job.state is JobState.RUNNING for job in held) == 2
+        gate.set()
+        await finished(held)
+
+
 async def test_the_skills_of_a_type_share_its_limit(orchestrator, meter):
     worker = Worker(skill_type_limits={"gpu": 1})
 
