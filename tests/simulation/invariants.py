@@ -89,7 +89,14 @@ def _must_finish(scenario, job):
         return False
     if scenario.options.get("reassign_running") and job.work > scenario.options["task_timeout"] / 2:
         return False  # it may have been handed out too often
+    if scenario.options.get("reassign_running") and any(_is_silenced(each) for each in scenario.faults):
+        return False
     return not any(_may_end_a_job(each) for each in scenario.faults)
+
+
+def _is_silenced(fault):
+    """Whether a fault keeps results back for a minute, which is longer than such an orchestrator waits."""
+    return isinstance(fault, Answers) and fault.kind == "status" and fault.status == 429 and fault.call != "poll"
 
 
 def _may_end_a_job(fault):
