@@ -357,8 +357,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def all_arrives_in_the_end(self):
         self.healing = True
-        self.disk.hangs = False
         self.disk.fill(False)
+        self.the_disk_answers_again()
         for call in list(self.wire.in_flight):
             self.answer(call, "well")
         self.stage.settle(600.0)
