@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError
 from avtomatika_worker.protocol.replies import Response
 from avtomatika_worker.world import World
-from services.scripted import GOOD, kind_of
+from services.scripted import GOOD, VERSION, kind_of
 from simulation.schedule import Schedule, SimLoop
 
 START = 1_800_000_000.0
@@ -35,6 +35,7 @@ class Stage:
         self.schedule = Schedule(seed)
         self.wall_ahead = 0.0
         self.random = random.Random(seed)
+        self.failures = []
         self.world = World(self.time, self.time, lambda: START + self.time() + self.wall_ahead, self.random)
         self.begin_life()
 
@@ -69,6 +70,17 @@ class Stage:
         self.schedule.run(lambda: False, self.schedule.now + seconds)
         for loop in (self.main, self.link):
             assert not loop.errors, loop.errors
+        if self.failures:
+            raise self.failures[0]
+
+    @contextlib.contextmanager
+    def noting(self):
+        """Have the machine fail with what is asserted inside, whatever the worker makes of it."""
+        try:
+            yield
+        except AssertionError as failure:
+            self.failures.append(failure)
+            raise
 
     def call(self, loop, function, *args):
         """Call a function on a loop, and let all happen that it leads to at once; return its value."""
@@ -94,9 +106,11 @@ class Call:
         self._answered = asyncio.get_running_loop().create_future()
 
     def answer(self, status=200, body=None, **headers):
-        """Answer it. Without a body, it is a good one."""
+        """Answer it. Without a body, it is a good one; a header that is None is left out."""
         body = GOOD.get(self.kind, {}) if body is None else body
-        self._set(Response(status, {"x-rxon-version": "1.0b17", **headers}, b"" if status == 204 else encode(body)))
+        headers = {"x-rxon-version": VERSION, **headers}
+        headers = {name: value for name, value in headers.items() if value is not None}
+        self._set(Response(status, headers, b"" if status == 204 else encode(body)))
 
     def fail(self):
         """Break its connection."""
@@ -120,12 +134,13 @@ def encode(body):
 class Wire:
     """Takes the place of the transport: calls are in flight until a machine answers them.
 
-    ``on_call`` is called with each, and may answer it at once.
+    ``on_call`` is called with each, and may answer it at once; ``on_timeout`` with one that has waited for too long.
     """
 
-    def __init__(self, world, on_call=lambda call: None):
-        self._world = world
-        self.on_call = on_call
+    def __init__(self, stage, on_call, on_timeout=lambda call: None):
+        self._stage = stage
+        self._on_call = on_call
+        self._on_timeout = on_timeout
         self.in_flight = []
 
     def open(self):
@@ -136,13 +151,15 @@ class Wire:
             call.fail()
 
     async def send(self, request, headers, timeout):
-        call = Call(request, headers, self._world.monotonic())
+        call = Call(request, headers, self._stage.time())
         self.in_flight.append(call)
-        self.on_call(call)
+        with self._stage.noting():
+            self._on_call(call)
         try:
             async with asyncio.timeout(timeout):
                 return await call.answered()
         except TimeoutError:
+            self._on_timeout(call)
             raise CallTimedOutError(f"no answer within {timeout:g} s") from None
         finally:
             self.in_flight.remove(call)

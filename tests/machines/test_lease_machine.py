@@ -1,7 +1,7 @@
 """A worker's lease at one orchestrator: heartbeats, and the registrations that stand in for them, against a model.
 
-The model knows when the orchestrator last accepted a sign of life, since when it answers well, and what it was told of
-the worker's state.
+The model knows when the orchestrator last accepted a sign of life, since when it answers well, and which state
+was reported last.
 """
 
 from dataclasses import replace
@@ -54,7 +54,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.heartbeats, self.offline_at = [], None
         self.status_there = None
         self.watch = threadsafe.Watch(IDLE)
-        self.wire = Wire(stage.world, self.on_call)
+        self.wire = Wire(stage, self.on_call)
         policy = BackoffPolicy(1.0, 60.0, 61.0)
         settings = LinkSettings(
             url="http://o.test", token="t", heartbeat_interval=INTERVAL, registration=policy, calls=policy

@@ -22,7 +22,7 @@ from avtomatika_worker.protocol.messages import Event, Heartbeat, TaskResult, Wo
 from machines.stage import START, Stage, Wire, run_machine
 from machines.test_lease_machine import REGISTRATION
 
-VERSIONS = ("1.0b17", "1.0b30")
+VERSIONS = ("1.0b11", "1.0b17")
 CONFIGURED = "configured"
 NOT_ABOUT_THE_MESSAGE = {"poll", "heartbeat", "register"}
 """Calls whose 500 means that contact is lost."""
@@ -32,7 +32,7 @@ class LinkMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed):
         self.stage = stage = Stage(seed)
-        self.wire = Wire(stage.world, self.on_call)
+        self.wire = Wire(stage, self.on_call, lambda call: self.breaks_contact(call.registrations))
         settings = LinkSettings(url="http://o.test", token=CONFIGURED, calls=BackoffPolicy(0.5, 4.0, 5.0))
         self.link = Link(settings, "w1", self.wire, world=stage.world)
         self.link.open()
@@ -108,8 +108,7 @@ class LinkMachine(RuleBasedStateMachine):
         if call.kind == "register" and how == "well":
             self.announced = self.version
             self.is_accepted()
-        headers = {"x-rxon-version": self.version, **headers}
-        call.answer(status, body, **{name: value for name, value in headers.items() if value is not None})
+        call.answer(status, body, **{"x-rxon-version": self.version, **headers})
 
     def learns(self, call, age):
         """Note what every answer of the orchestrator's own says: its version, and its time."""
@@ -181,7 +180,9 @@ class LinkMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.wire.in_flight)
     @rule(
         data=st.data(),
-        how=st.sampled_from(["well", "well", "well", "well", "401", "403", "404", "429", "500", "503", "malformed", "lost"]),
+        how=st.sampled_from(
+            ["well", "well", "well", "well", "401", "403", "404", "429", "500", "503", "malformed", "lost"]
+        ),
     )
     def the_orchestrator_answers(self, data, how):
         call = self.wire.in_flight[data.draw(st.integers(0, len(self.wire.in_flight) - 1))]

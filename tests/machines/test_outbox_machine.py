@@ -143,7 +143,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.born = stage.time()
         self.full = self.hung = self.ill = False
         calls = BackoffPolicy(0.5, 4.0, 3.0)
-        self.wire = Wire(stage.world, self.on_call)
+        self.wire = Wire(stage, self.on_call)
         self.link = Link(LinkSettings(url=URL, token="t", calls=calls), "w1", self.wire, world=stage.world)
         self.link.open()
         self.disk = SlowDisk(self.home / str(self.lives), stage)
@@ -167,7 +167,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.stage.settle(seconds)
 
-    @precondition(lambda self: len(self.tasks) < 8)
+    @precondition(lambda self: len(self.tasks) < 4)
     @rule()
     def a_task_begins(self):
         number = len(self.tasks)
@@ -181,12 +181,14 @@ class OutboxMachine(RuleBasedStateMachine):
         self.running.append(task.task_id)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def a_task_sends_an_event(self, data):
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def a_task_sends_events(self, data, count):
         known = self.tasks[data.draw(st.sampled_from(self.running))]
-        number, known.emitted = known.emitted, known.emitted + 1
-        known.left.add(number)
-        self.stage.call(self.stage.main, known.events.event, "note", {"number": number, "text": "x" * 3000}, NO_FACTS)
+        for number in range(known.emitted, known.emitted + count):
+            known.left.add(number)
+            payload = {"number": number, "text": "x" * 3000}
+            self.stage.call(self.stage.main, known.events.event, "note", payload, NO_FACTS)
+        known.emitted += count
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
