@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import signal
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -306,5 +307,6 @@ def test_a_member_that_was_being_started_when_a_roll_reached_its_seat_is_replace
     machine.teardown()
 
 
+@pytest.mark.timeout(600)  # a failure is made small first
 def test_members_are_kept_replaced_and_ended_in_order():
     run_machine(FleetMachine, examples=40, steps=30)

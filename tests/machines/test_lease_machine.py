@@ -6,6 +6,7 @@ was reported last.
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -187,5 +188,6 @@ class LeaseMachine(RuleBasedStateMachine):
             self.stage.drop()
 
 
+@pytest.mark.timeout(600)  # a failure is made small first
 def test_a_lease_is_kept_whatever_the_orchestrator_answers():
     run_machine(LeaseMachine, examples=40, steps=30)

@@ -6,6 +6,7 @@ Calls come from both loops, and their answers in any order.
 import itertools
 from email.utils import formatdate
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -277,5 +278,6 @@ class LinkMachine(RuleBasedStateMachine):
         self.state_and_gates_are_as_the_answers_say()
 
 
+@pytest.mark.timeout(600)  # a failure is made small first
 def test_a_link_is_what_the_answers_make_of_it():
     run_machine(LinkMachine, examples=60, steps=40)

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -373,10 +375,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 def number_of(message):
-    import msgspec
-
     return msgspec.msgpack.decode(message)["payload"]["number"]
 
 
+@pytest.mark.timeout(600)  # a failure is made small first
 def test_whatever_happens_results_and_events_arrive_in_order_and_nothing_stays():
     run_machine(OutboxMachine, examples=25, steps=30)

@@ -7,6 +7,7 @@ import asyncio
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -271,5 +272,6 @@ def test_a_waiting_poll_does_not_lend_a_slot_that_may_not_be_taken():
     machine.teardown()
 
 
+@pytest.mark.timeout(600)  # a failure is made small first
 def test_slots_are_never_overbooked_and_nobody_starves():
     run_machine(SlotsMachine, examples=30, steps=40)
