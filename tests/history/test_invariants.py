@@ -302,6 +302,17 @@ def another_lends_for_a_task(story: Story) -> None:
     story.polls(103)
 
 
+def one_on_its_way_lends_for_a_task(story: Story) -> None:
+    """The worker has sent a second poll when the task of the first comes, which has lent its slot."""
+    story.call("register", at=B, slots=1)
+    story.polls(101)
+    story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=200, after=0.6)
+    story.add(Kind.WORK_STARTED, task=T, job=J, skill="echo", after=0.01)
+    story.polls(102, at=B, after=0.01)
+    story.add(Kind.WORK_ENDED, task=T, job=J, skill="echo", status="success")
+    story.result()
+
+
 def is_late_after_a_break(story: Story) -> None:
     story.add(Kind.HEARTBEATS_CONFIGURED, seconds=22.5)
     story.call("heartbeat", code=503, status="idle")
@@ -321,6 +332,7 @@ def begins_again_after_a_while(story: Story) -> None:
         lends_to_another,
         is_lent_when_contact_breaks,
         another_lends_for_a_task,
+        one_on_its_way_lends_for_a_task,
         is_late_after_a_break,
         begins_again_after_a_while,
     ],

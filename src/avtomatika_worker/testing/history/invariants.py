@@ -5,6 +5,7 @@ Each is a function of the entries that yields what contradicts it. They are pure
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -314,7 +315,7 @@ class _SlotUse:
 
     A poll that is in flight when its worker registers again may never be answered, and lends its slot. With several
     orchestrators it does so, too, when contact there breaks, or after having waited for a while. If such a poll does
-    bring a task, another one lends its own.
+    bring a task, another one lends its own, which may be on its way still.
     """
 
     def __init__(self) -> None:
@@ -322,6 +323,8 @@ class _SlotUse:
         self.running = 0
         self._polls: dict[int, _PollInFlight] = {}
         self._orchestrators: set[str] = set()
+        self._taken_at = -math.inf
+        """When a task came for which no poll was seen that could have lent its slot."""
 
     def note(self, entry: Entry) -> None:
         call = entry.facts.get("call")
@@ -330,7 +333,9 @@ class _SlotUse:
             self.slots = int(entry.facts.get("slots") or self.slots)
             self._lend_all(entry.orchestrator)
         elif _is_poll_sent(entry):
-            self._polls[entry.facts["number"]] = _PollInFlight(entry.orchestrator, entry.at)
+            lent = entry.at - self._taken_at < _ON_ITS_WAY
+            self._polls[entry.facts["number"]] = _PollInFlight(entry.orchestrator, entry.at, lent)
+            self._taken_at = -math.inf
         elif entry.kind is Kind.CALL_ANSWERED:
             self._note_answer(entry)
         self.running += (entry.kind is Kind.WORK_STARTED) - (entry.kind is Kind.WORK_ENDED)
@@ -345,6 +350,8 @@ class _SlotUse:
             waiting = [each for each in self._polls.values() if not self._may_lend(each, entry.at)]
             if waiting:
                 min(waiting, key=lambda each: each.sent).lent = True
+            else:
+                self._taken_at = entry.at
         if len(self._orchestrators) > 1 and _is_bad(entry):
             self._lend_all(entry.orchestrator)
 
