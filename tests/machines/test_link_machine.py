@@ -40,7 +40,8 @@ class LinkMachine(RuleBasedStateMachine):
         self.contact, self.draining, self.closed = "new", False, False
         self.sure = True
         self.registrations = self.breaks = 0
-        self.announced = None
+        self.announced = self.date = None
+        self.age = 0.0
         self.version, self.ahead = VERSIONS[0], 0.0
         self.grants, self.lives = False, None
         self.valid, self.refreshing = {CONFIGURED}, {}
@@ -101,7 +102,7 @@ class LinkMachine(RuleBasedStateMachine):
         if how == "503":
             headers = {"x-rxon-version": None}  # a proxy's: it says neither the version nor the orchestrator's time
         else:
-            self.learns(call, age)
+            self.learns(headers["date"], age)
         if status > 500 or (status == 500 and call.kind in NOT_ABOUT_THE_MESSAGE):
             self.breaks_contact(call.registrations)
         if status == 401 or call.kind == "other":
@@ -111,12 +112,13 @@ class LinkMachine(RuleBasedStateMachine):
             self.is_accepted()
         call.answer(status, body, **{"x-rxon-version": self.version, **headers})
 
-    def learns(self, call, age):
-        """Note what every answer of the orchestrator's own says: its version, and its time."""
+    def learns(self, date, age):
+        """Note what every answer of the orchestrator's own says: its version, and its time, once a second."""
         if self.announced not in {None, self.version}:
             self.announced = self.version
             self.breaks_contact()
-        self.age = age
+        self.age = age if date != self.date else max(self.age, age)
+        self.date = date
 
     def body(self, call, how, status):
         if status != 200 or how == "malformed":
