@@ -22,7 +22,7 @@ from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes import guard
 from avtomatika_worker.execution.processes.process import Process
 from avtomatika_worker.execution.processes.process_pool import Processes
-from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
 from avtomatika_worker.execution.processes.wire import HEAD, decode, encode, read_head
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.testing import WorkerHarness
@@ -50,8 +50,8 @@ def controls(skill: str, **params: Any) -> Controls:
     return Controls(task, "w", sink=nowhere, check_event=lambda _s, _t, _p, _f: ({}, None), hot=nowhere)
 
 
-def recipe_of(worker: Any, *names: str) -> ProcessSpec:
-    return make_recipe("w", map(worker.skills.definition, names), [], {}, {})
+def spec_of(worker: Any, *names: str) -> ProcessSpec:
+    return make_process_spec("w", map(worker.skills.definition, names), [], {}, {})
 
 
 OPEN = Path("/proc/self/fd")
@@ -67,7 +67,7 @@ def others() -> set[asyncio.Task[Any]]:
 
 @asynccontextmanager
 async def pool_of(worker: Any, *names: str, size: int = 1):
-    pool = Processes(recipe_of(worker, *names), size, prestart=False)
+    pool = Processes(spec_of(worker, *names), size, prestart=False)
     await pool.open()
     try:
         yield pool
@@ -127,16 +127,14 @@ class Broken(ProcessSpec):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "spawner"),
+    ("spec", "spawner"),
     [(ProcessSpec, Refusing), (Broken, ThreadPoolExecutor)],
     ids=["no thread", "no message"],
 )
-async def test_whatever_step_of_a_start_fails_it_is_a_failed_start_and_nothing_is_left(recipe, spawner):
+async def test_whatever_step_of_a_start_fails_it_is_a_failed_start_and_nothing_is_left(spec, spawner):
     before, children = descriptors(), set(psutil.Process().children())
     with spawner() as pool, pytest.raises(ProcessStartError, match="cannot be started"):
-        await Process(lambda _: None).start(
-            recipe(worker_id="w", skills={}, resources={}, given=b"", packages={}), pool
-        )
+        await Process(lambda _: None).start(spec(worker_id="w", skills={}, resources={}, given=b"", packages={}), pool)
     await until(lambda: set(psutil.Process().children()) <= children)
     await until(lambda: descriptors() == before)
     await until(lambda: not others())
@@ -190,7 +188,7 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
                     if message[0] == "call":  # the task was taken up first: its event needs its answer
                         ours.sendall(encode("answer", message[2], True, None))
 
-            ours.sendall(encode("setup", recipe_of(worker, skill).message()))
+            ours.sendall(encode("setup", spec_of(worker, skill).message()))
             heard("ready")
             for number in range(1, 6):
                 facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}

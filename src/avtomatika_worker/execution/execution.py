@@ -170,12 +170,12 @@ class Execution:
         "controls",
         "ctx",
         "grace",
+        "permit",
         "started",
-        "turn",
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs.
+        """``deadline``: monotonic seconds. ``permit``, if set, is what the task has to hold while its skill runs.
 
         ``ctx`` is what the skill sees of its task.
         """
@@ -184,7 +184,7 @@ class Execution:
         self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
-        self.turn: AbstractAsyncContextManager[None] | None = None
+        self.permit: AbstractAsyncContextManager[None] | None = None
         self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
@@ -248,9 +248,9 @@ class Execution:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
-                if self.turn is None:
+                if self.permit is None:
                     return self._begin() or await self._pipeline(self.ctx)
-                async with self.turn:
+                async with self.permit:
                     return self._begin() or await self._pipeline(self.ctx)
             return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:

@@ -42,7 +42,7 @@ def assemble(
     registry: SkillRegistry,
     middlewares: Sequence[Middleware],
     policies: Policies,
-    provision: ResourcePlan,
+    resource_plan: ResourcePlan,
     *,
     health_check: bool,
     prestart: bool = True,
@@ -52,7 +52,7 @@ def assemble(
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker, world)
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
-    workshop = make_workshop(settings, provision, telemetry, world, prestart=prestart)
+    workshop = make_workshop(settings, resource_plan, telemetry, world, prestart=prestart)
     outbox = make_outbox(settings, workshop.checkpoints, world)
     tasks, publisher = make_tasks(
         settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world

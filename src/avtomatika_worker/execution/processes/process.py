@@ -83,14 +83,14 @@ class Process:
 
     # -------------------------------------------------------------------------------------------------- life
 
-    async def start(self, recipe: ProcessSpec, spawner: Executor) -> None:
+    async def start(self, spec: ProcessSpec, spawner: Executor) -> None:
         """Start it, and wait until it is ready. It is gone when this raises.
 
         ``spawner`` runs in a thread that lives as long as the process: the system kills the process when that thread
         ends. Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
         try:
-            await self._come_up(recipe, spawner)
+            await self._come_up(spec, spawner)
         except BaseException as error:
             await self.put_down()
             if isinstance(error, WorkerError) or not isinstance(error, Exception):
@@ -98,7 +98,7 @@ class Process:
             text = f"a process for skills cannot be started: {type(error).__name__}: {error}"
             raise ProcessStartError(text) from error
 
-    async def _come_up(self, recipe: ProcessSpec, spawner: Executor) -> None:
+    async def _come_up(self, spec: ProcessSpec, spawner: Executor) -> None:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
@@ -111,7 +111,7 @@ class Process:
         except BaseException:
             ours.close()  # nobody else would, unless it is the channel's: that closes it twice, which does nothing
             raise
-        channel.send(encode("setup", recipe.message()))
+        channel.send(encode("setup", spec.message()))
         await self._up
 
     async def _spawned(self, theirs: socket.socket, spawner: Executor) -> None:

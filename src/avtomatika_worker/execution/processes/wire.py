@@ -4,7 +4,7 @@ The head identifies the writer of the message: a child forked by a skill has the
 
 To the process:
 
-    setup  recipe                       once, first
+    setup  spec                         once, first
     task   number, facts                run it; the next comes only after its end
     cancel task, reason                 whether that task has begun or not
     preempt task                        this machine is about to be taken away
