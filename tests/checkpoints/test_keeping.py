@@ -77,7 +77,7 @@ def test_what_is_not_of_the_type_says_so(value, of):
         written(value).read(of)
 
 
-@pytest.mark.parametrize("value", [object(), {"model": lambda: None}, {"x": [1, {"y": object}]}])
+@pytest.mark.parametrize("value", [object(), {"model": lambda: None}, {"x": [1, {"y": object}]}, {1: 2, "1": 3}])
 def test_what_is_neither_json_nor_bytes_is_refused_with_its_place(value):
     with pytest.raises(TypeError, match=r"must be JSON or bytes: \$"):
         written(value)

@@ -108,7 +108,8 @@ class SqliteStore:
             problem = f"{self.path.parent} cannot be used for results: {(error.strerror or str(error)).lower()}"
             raise StoreError(f"{problem}; name a directory that this user may write to") from error
         self._thread.start()
-        self._writable = True
+        with self._lock:
+            self._writable = True
         return self._waiting(self._connection)
 
     def put(self, message: Message) -> Future[int]:
