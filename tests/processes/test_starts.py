@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from avtomatika_worker.execution.processes import guard
 from avtomatika_worker.execution.processes.process import Process
 from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
-from avtomatika_worker.execution.processes.wire import HEAD, decode, encode, read_head
+from avtomatika_worker.execution.processes.wire import HEAD, MARK, decode, encode, read_head
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.testing import WorkerHarness
 from processes.conftest import until
@@ -169,9 +170,9 @@ async def test_a_cancellation_at_any_moment_ends_the_task_and_leaves_the_pool_us
         assert (await pool.run(other, controls("add_up", numbers=[1]))).data["total"] == 1
 
 
-@pytest.mark.parametrize("skill", ["polite", "polite_async"])
-def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worker, skill):
-    """Both messages are in the socket before the process looks at it: the worker may send them so."""
+@contextmanager
+def process_for(worker: Any, skill: str) -> Iterator[tuple[Any, Any, Any]]:
+    """Start a process by hand; yield it, what says something to it, and what waits for what it says."""
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
     with ours, theirs, ours.makefile("rb") as stream:
@@ -190,13 +191,29 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
 
             ours.sendall(encode("setup", spec_of(worker, skill).message()))
             heard("ready")
-            for number in range(1, 6):
-                facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
-                ours.sendall(encode("task", number, facts) + encode("cancel", number, "requested"))
-                assert heard("cancelled", "done") == ["cancelled", number]
-            ours.sendall(encode("cancel", 3, "requested"))  # of one that has ended: it means no other
-            ours.sendall(encode("end"))
-            assert process.wait(20) == 0
+            yield process, ours.sendall, heard
+
+
+@pytest.mark.parametrize("skill", ["polite", "polite_async"])
+def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worker, skill):
+    """Both messages are in the socket before the process looks at it: the worker may send them so."""
+    with process_for(worker, skill) as (process, say, heard):
+        for number in range(1, 6):
+            facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
+            say(encode("task", number, facts) + encode("cancel", number, "requested"))
+            assert heard("cancelled", "done") == ["cancelled", number]
+        say(encode("cancel", 3, "requested"))  # of one that has ended: it means no other
+        say(encode("end"))
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("message", [encode("task", 1, {}), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"])
+def test_a_process_that_cannot_take_what_the_worker_says_ends_and_says_why(worker, message):
+    with process_for(worker, "add_up") as (process, say, heard):
+        say(message)
+        record = heard("log")[1]
+        assert record["action"] == "skill_process_fault"
+        process.wait(20)
 
 
 async def test_no_asyncio_task_outlives_a_worker_whose_processes_crashed_and_were_cancelled(worker):

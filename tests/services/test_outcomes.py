@@ -95,7 +95,7 @@ async def test_what_is_no_json_names_itself_and_the_remedy_and_is_permanent(func
     assert task.job.attempts == 1
 
 
-async def test_keys_that_json_cannot_tell_apart_are_a_contract_violation(orchestrator):
+async def test_keys_that_are_the_same_in_json_are_a_contract_violation(orchestrator):
     worker = Worker()
 
     @worker.skill

@@ -157,6 +157,7 @@ class Controls:
         self._files: FileOperations | None = None
         self._make_desk = desk
         self._loops: Loops | None = None
+        self._ended = False
         self._resources = resources
         self._progress = 0.0
 
@@ -284,12 +285,23 @@ class Controls:
         """The task's resumable loops. Raises RuntimeError without any checkpoint."""
         return self._resuming()[1]
 
+    def end_saving(self) -> Keeper | None:
+        """Return what keeps the task's checkpoints, if anything does, once the task has ended.
+
+        A skill that was given up may still ask for one in its thread: what is made from now on saves nothing.
+        """
+        with _making_files:
+            self._ended = True
+            return self.keeper
+
     def _resuming(self) -> tuple[Checkpoint, Loops]:
         with _making_files:
             if self._loops is None:
                 if self._make_desk is None:
                     raise RuntimeError("this context was made without checkpoints")
                 desk = self._make_desk(self)
+                if self._ended and self.keeper is not None:
+                    self.keeper.close()
                 checkpoint = Checkpoint(desk)
                 self._loops = Loops(checkpoint, desk, self.ctx.raise_if_cancelled)
             return self._loops.checkpoint, self._loops

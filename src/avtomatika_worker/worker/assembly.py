@@ -23,6 +23,7 @@ from avtomatika_worker.policy.rotation import Rotation
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
 from avtomatika_worker.tasks.poller import Poller
+from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox
 from avtomatika_worker.worker.make_links import make_links
@@ -82,7 +83,7 @@ def assemble(
             Part("telemetry", close=partial(in_thread, telemetry.close)),
             *workshop.parts(),
             *monitoring.parts(),
-            _outbox(outbox, links.links, required=settings.state_dir is not None),
+            _outbox(outbox, links.links, policies.events, required=settings.state_dir is not None),
             *(Part(f"the link to {each.label}", each.open, each.close) for each in links.links),
             Part("what skills need", workshop.open),  # last: what else is wrong is known by then
         ],
@@ -103,14 +104,14 @@ def _runs(*optional: HeartbeatProcess | Notices | None) -> list[Service]:
     return [each.run for each in optional if each is not None]
 
 
-def _outbox(outbox: Outbox, links: Sequence[Link], *, required: bool) -> Part:
-    """Return the outbox as a part. It closes after the links, which may add to it until then."""
-    return Part(
-        "the outbox",
-        partial(outbox.open, links, required=required),
-        partial(in_thread, outbox.close),
-        limit=_STORE_TIMEOUT,
-    )
+def _outbox(outbox: Outbox, links: Sequence[Link], events: WorkerEvents, *, required: bool) -> Part:
+    """Return the outbox as a part. It closes after the links, which may add to it until then, and takes the rest."""
+
+    async def close() -> None:
+        events.set_aside(links, outbox)
+        await in_thread(outbox.close)
+
+    return Part("the outbox", partial(outbox.open, links, required=required), close, _STORE_TIMEOUT)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
