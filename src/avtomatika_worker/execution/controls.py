@@ -191,7 +191,7 @@ class Controls:
         return Sent(accepted=True)
 
     def say(self, message: str) -> None:
-        """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
+        """Send a progress message of the worker's own: the fraction stays what it was."""
         self._sink.progress(self._progress, bounded_text(message))
 
     def send_event(self, event_type: str, payload: object, facts: Callable[[], EventFacts]) -> Sent:
@@ -315,7 +315,7 @@ class Controls:
             raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
 
     def announce(self, name: str) -> None:
-        """Announce ``name`` as hot; what is no name is logged as an error."""
+        """Announce ``name`` as hot; anything that is not a name is logged as an error."""
         if isinstance(as_any(name), str) and bounded_text(name) == name:
             self.hot.add(name)
             return

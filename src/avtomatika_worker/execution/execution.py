@@ -140,7 +140,7 @@ class Pipeline:
         return from_value(value, skill.results, skill.write)
 
     async def _watched_call(self, call: SkillCall, skill: Skill, ctx: TaskContext) -> object:
-        """Call the skill, and let who looks at the call see how it ended."""
+        """Call the skill, and let those who watch the call see how it ended."""
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
         except BaseException as error:
@@ -233,7 +233,7 @@ class Execution:
         return self._runner is not None and not self._runner.done()
 
     async def ended(self) -> str:
-        """Wait until the skill has truly ended, and return the traceback of what it raised at last, "" for nothing."""
+        """Wait until the skill has truly ended; return the traceback of what it raised in the end, "" for nothing."""
         if self._runner is None:
             return ""
         await asyncio.wait({self._runner})

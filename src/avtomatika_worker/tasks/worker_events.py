@@ -1,4 +1,4 @@
-"""Events of the worker's own, which belong to no task. Sent from the main loop, in order, as those of tasks are."""
+"""The worker's own events, which belong to no task. Sent from the main loop, in order, as those of tasks are."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ _STARTUP_ERRORS: Final = (SkillDefinitionError, ResourceError, ProcessStartError
 
 
 def main() -> None:
-    """Run until the worker says that it is enough, or is gone."""
+    """Run until the worker asks for the end, or is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all; the worker decides

@@ -69,7 +69,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its id; its guard's as long as it has said nothing."""
+        """Its id; its guard's until it has sent something."""
         if self._channel is not None and self._channel.pid:
             return self._channel.pid
         return self._popen.pid if self._popen is not None else 0
@@ -142,7 +142,7 @@ class Process:
             self.kill()
 
     async def end(self, timeout: float) -> None:
-        """Let it close its resources and exit; kill it when it has not after so many seconds."""
+        """Let it close its resources and exit; kill it if that takes longer than ``timeout`` seconds."""
         if self._channel is not None and not self._channel.closed:
             self._channel.send(encode("end"))
             await asyncio.wait({self._exited}, timeout=timeout)
@@ -234,7 +234,7 @@ class Process:
     # -------------------------------------------------------------------------------------------------- what it says
 
     def _take(self, message: Message) -> None:
-        """Do what a message says. Raises ValueError or TypeError when it says nothing that is known."""
+        """Do what a message asks for. Raises ValueError or TypeError for an unknown one."""
         verb, *arguments = message
         handle = self._verbs.get(verb)
         if handle is None:
@@ -273,7 +273,7 @@ class Process:
         self._settle(decode_outcome(kind, parts), task)
 
     def _garbled(self, problem: str) -> None:
-        """Fail the task: nobody could say where the next message begins."""
+        """Fail the task: nobody can know where the next message begins."""
         self.spent = True
         if self._done is not None and not self._done.done():
             self._done.set_exception(

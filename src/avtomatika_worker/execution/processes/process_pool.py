@@ -87,7 +87,7 @@ class Processes:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill what is left, and wait until it is gone, and with it whatever was begun for it."""
+        """Kill what is left, and wait until it is gone, along with whatever was started for it."""
         self._closed = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._starting.cancel(KILL_TIMEOUT))
@@ -123,7 +123,7 @@ class Processes:
             raise (ResourceExhaustedError if short else InternalError)(f"no process for the skill: {error}") from error
 
     def _offer(self, process: Process) -> None:
-        """Give a process to who waits longest, or keep it."""
+        """Give a process to whoever has waited longest, or keep it."""
         if not process.alive or self._closed:
             return
         while self._waiting:
