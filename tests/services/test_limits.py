@@ -23,21 +23,21 @@ class Task:
 
     def __init__(self, limiter: ConcurrencyLimiter, skill: str) -> None:
         self.skill = skill
-        self.turn = limiter.turn(skill)
+        self.admission = limiter.request(skill)
         self.stage = "arriving"
         self.may = {stage: asyncio.Event() for stage in ("fetched", "computed", "end")}
         self.runs = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        assert self.turn is not None
+        assert self.admission is not None
         try:
-            async with self.turn:
+            async with self.admission:
                 self.stage = "here"
                 await self.may["fetched"].wait()
                 self.stage = "ready"
                 async with AsyncExitStack() as stack:
-                    if self.turn.compute is not None:
-                        await stack.enter_async_context(self.turn.compute())
+                    if self.admission.compute is not None:
+                        await stack.enter_async_context(self.admission.compute())
                     self.stage = "computing"
                     await self.may["computed"].wait()
                 self.stage = "leaving"

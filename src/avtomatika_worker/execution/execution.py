@@ -143,7 +143,7 @@ class Pipeline:
         return from_value(value, skill.results, skill.write)
 
     async def _call(self, skill: Skill, ctx: TaskContext) -> object:
-        """Call the skill, and let who looks at the call, if anybody does, see how it ended."""
+        """Call the skill, and let those who watch the call, if any, see how it ended."""
         call = watched.get()
         if call is None:
             return await run_skill(skill, ctx, self._runners, self._tracing)
@@ -178,12 +178,12 @@ class Execution:
         "controls",
         "ctx",
         "grace",
+        "permit",
         "started",
-        "turn",
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold from its start to its end.
+        """``deadline``: monotonic seconds. ``permit``, if set, is what the task has to hold from its start to its end.
 
         ``compute``, if set, makes what it has to hold while its skill itself runs, and not while files are moved.
         Waiting for that takes none of the time that the task is given, or said to have taken; its deadline stays.
@@ -194,7 +194,7 @@ class Execution:
         self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
-        self.turn: AbstractAsyncContextManager[None] | None = None
+        self.permit: AbstractAsyncContextManager[None] | None = None
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
         self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
@@ -245,7 +245,7 @@ class Execution:
         return self._runner is not None and not self._runner.done()
 
     async def ended(self) -> str:
-        """Wait until the skill has truly ended, and return the traceback of what it raised at last, "" for nothing."""
+        """Wait until the skill has truly ended; return the traceback of what it raised in the end, "" for nothing."""
         if self._runner is None:
             return ""
         await asyncio.wait({self._runner})
@@ -262,9 +262,9 @@ class Execution:
             self.controls.computing = partial(self._computing, self.compute)
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
-                if self.turn is None:
+                if self.permit is None:
                     return self._begin() or await self._pipeline(self.ctx)
-                async with self.turn:
+                async with self.permit:
                     return self._begin() or await self._pipeline(self.ctx)
             return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:

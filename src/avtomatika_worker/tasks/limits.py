@@ -27,6 +27,20 @@ CapacityChecker = Callable[..., bool]
 """``checker(skill) -> bool``, or without an argument for all skills: whether one more task could start now."""
 
 
+def takes_skill(checker: CapacityChecker) -> bool:
+    """Whether a checker is called with the skill's name. Raises TypeError if it can be called neither way.
+
+    Raises ValueError for one whose arguments cannot be read, as those of some functions written in C.
+    """
+    signature = inspect.signature(checker)
+    try:
+        signature.bind("skill")
+    except TypeError:
+        signature.bind()
+        return False
+    return True
+
+
 class Line:
     """The tasks that wait for room under the same limits, those that came first before others."""
 
@@ -102,12 +116,14 @@ class Permit:
         self.end()
 
 
-class Turn:
+class Admission:
     """What a task holds of its skill's limits, from its arrival until `end`, or the end of the ``async with``."""
 
     __slots__ = ("_held", "compute")
 
-    def __init__(self, permit: Permit, compute: Callable[[Turn], AbstractAsyncContextManager[None]] | None) -> None:
+    def __init__(
+        self, permit: Permit, compute: Callable[[Admission], AbstractAsyncContextManager[None]] | None
+    ) -> None:
         """``compute``: see there."""
         self._held = permit
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
@@ -144,7 +160,7 @@ class ConcurrencyLimiter:
         self._leaving = Line(limits.places)
         self._arrivals = itertools.count()
         self._checker = checker
-        self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
+        self._checker_takes_skill = checker is not None and takes_skill(checker)
 
     @property
     def asks(self) -> bool:
@@ -172,26 +188,28 @@ class ConcurrencyLimiter:
             return self._computing.has_room(skill, asked)
         return self._places.has_room(skill, asked) and self._leaving.has_room(skill)
 
-    def turn(self, skill: str) -> Turn | None:
-        """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it.
+    def request(self, skill: str) -> Admission | None:
+        """Return the admission that a task of ``skill`` has to hold while it runs; None when nothing limits it.
 
-        Where there is room, it is taken at once.
+        Where there is room, it is granted at once.
         """
         if not self._limits:
             return None
         arrival = next(self._arrivals)
         if skill not in self._limits.ahead:
-            return Turn(Permit(self._computing, skill, arrival), None)
-        return Turn(Permit(self._places, skill, arrival), partial(self._compute, skill, arrival))
+            return Admission(Permit(self._computing, skill, arrival), None)
+        return Admission(Permit(self._places, skill, arrival), partial(self._compute, skill, arrival))
 
     @asynccontextmanager
-    async def _compute(self, skill: str, arrival: int, turn: Turn) -> AsyncGenerator[None]:
+    async def _compute(self, skill: str, arrival: int, admission: Admission) -> AsyncGenerator[None]:
         """Hold the leave to compute; behind it, the task is one of those that leave, and its place another's."""
         async with Permit(self._computing, skill, arrival):
             try:
                 yield
             finally:
-                turn.pass_on(Permit(self._leaving, skill, arrival))  # if too many leave, that stops nothing but polls
+                admission.pass_on(
+                    Permit(self._leaving, skill, arrival)
+                )  # if too many leave, that stops nothing but polls
         self.on_room()
 
     def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
