@@ -5,8 +5,8 @@
 
 The minutes are shared out among the releases; two run side by side. Each has an orchestrator in an environment of its
 own, with its default rate limits and a short timeout for tasks, a worker, and a proxy in between that breaks calls and
-writes down all that goes through it. From that, the journal of what ran, the worker's file and its log, a history is made
-and judged. Exits with 1 and what is wrong when something is; the files of that release are kept then.
+writes down all that goes through it. Of that, of the journal of what ran, the worker's file and its log, a history is
+made and judged. Exits with 1 and what is wrong when something is; that release's files are kept then.
 """
 
 from __future__ import annotations

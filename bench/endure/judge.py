@@ -14,19 +14,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from avtomatika_worker.tasks.poll_source import OVERDUE
 from avtomatika_worker.testing.history import Entry, History, Kind, Violation
 from bench.endure.client import Job
 from bench.endure.wire import Wire
 from bench.endure.workload import events_of, is_right
 from bench.soak.check import EXPECTED, ON_ITS_WAY, WRITING, Journal, bad_ends, bad_lines
 from bench.soak.jobs import EVENT, JOURNAL
-from bench.soak.processes import Life
+from bench.soak.processes import POLL_TIMEOUT, Life
 
 REGISTERS_WITHIN: Final = 10.0
 """Seconds after a disturbance for which a worker may be unknown to its orchestrator."""
 
 CANCELS_WITHIN: Final = 8.0
 """Seconds that a cancellation may take to a running skill where nothing is disturbed: it comes with a heartbeat."""
+
+_EARLIER: Final = 0.5
+"""Seconds by which the worker may take a poll for overdue before the wire does."""
 
 _RUNS_AGAIN: Final = frozenset({"TRANSIENT_ERROR"})
 _DELIVERED: Final = frozenset({200, 403})
@@ -72,7 +76,9 @@ class Judge:
         self._results = _calls(seen.entries, Kind.CALL_SENT, "result")
         self._answers = _calls(seen.entries, Kind.CALL_ANSWERED, "result")
         self._sent = {entry.task_id for entry in self._results}
-        self.history = History([*seen.entries, *self._worked(), *_of_log(seen.log), *self._ends()])
+        self.history = History(
+            [*seen.entries, *self._worked(), *_of_log(seen.log), *self._ends(), *_overdue(seen.entries)]
+        )
         self._jobs = {job.id: job for job in seen.jobs}
 
     def findings(self) -> list[Violation]:
@@ -189,7 +195,7 @@ class Judge:
         self.figures["events"] = len(of_event)
         for entry in self._answers:
             of = handed.get(entry.task_id)
-            if of is None or entry.facts["answer"] != "accepted" or entry.facts["status"] != "success":
+            if of is None or entry.facts.get("answer") != "accepted" or entry.facts["status"] != "success":
                 continue
             job = self._jobs.get(entry.job_id)
             if job is None or job.task.kind == "branches":
@@ -223,7 +229,8 @@ class Judge:
             for entry in self._answers
             if entry.facts.get("answer") == "accepted" and entry.facts["status"] == "success"
         )
-        states, last = Counter[str](), self.evidence.orchestrators[-1].name
+        states, otherwise = Counter[str](), Counter[str]()
+        last = self.evidence.orchestrators[-1].name
         for job in self.evidence.jobs:
             lost = self.evidence.orchestrators[job.orchestrator - 1].name != last
             state = job.state or ("lost with the orchestrator's memory" if lost else "open")
@@ -233,11 +240,13 @@ class Judge:
             if state == "open" or (job.state == "finished" and not job.task.ends_well and not job.task.cancel_after):
                 yield text
             elif job.state in {"failed", "quarantined"} and job.task.ends_well:
+                otherwise[f"{job.task.kind}, {job.state}"] += 1
                 if good[job.id] >= wanted:
                     yield f"{text}; its results were accepted"
                 elif self._known(job.submitted) and not self._disturbed(job.submitted - REGISTERS_WITHIN, job.ended):
                     yield text
         self.figures["jobs"] = dict(states)
+        self.figures["disturbed_jobs_that_did_not_finish"] = dict(otherwise)
         self.figures["kinds"] = dict(Counter(job.task.kind for job in self.evidence.jobs))
 
     def _cancelled(self) -> Iterator[str]:
@@ -284,6 +293,16 @@ def _calls(entries: Sequence[Entry], kind: Kind, call: str) -> list[Entry]:
 
 def _identity(entry: Entry) -> tuple[str, str, str]:
     return entry.job_id, str(entry.facts.get("skill")), str(entry.facts.get("params"))
+
+
+def _overdue(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Polls that wait for longer than they asked to no longer count: a silent orchestrator holds no slot."""
+    for entry in _calls(entries, Kind.CALL_SENT, "poll"):
+        at = entry.at + POLL_TIMEOUT + OVERDUE - _EARLIER
+        yield Entry(
+            at=at, kind=Kind.CALL_ANSWERED, orchestrator=entry.orchestrator, worker_id=entry.worker_id,
+            facts={**entry.facts, "code": -1},
+        )  # fmt: skip
 
 
 def _within(wanted: list[int], found: list[int]) -> bool:

@@ -87,10 +87,12 @@ class Wire:
     async def cut(self, seconds: float) -> None:
         """Reset every connection, and each new one, for that long."""
         began, self._cut = time.time(), True
-        await self._reset()
-        await asyncio.sleep(seconds)
-        self._cut = False
-        self.cuts.append((began, time.time()))
+        try:
+            await self._reset()
+            await asyncio.sleep(seconds)
+        finally:
+            self._cut = False
+            self.cuts.append((began, time.time()))
 
     async def _reset(self) -> None:
         connections = list(self._connections)

@@ -27,6 +27,8 @@ ENDS_WITHIN: Final = 45.0
 """Seconds that a worker may take after SIGTERM (5 of them for its tasks), on a machine that has other work, too."""
 
 ORPHANS_GONE_WITHIN: Final = 10.0
+POLL_TIMEOUT: Final = 5
+
 KINDS: Final = ("result", "event")
 """What may wait in the worker's file."""
 
@@ -183,7 +185,7 @@ def worker(
         "MAX_CONCURRENT_TASKS": "12",
         "WORKER_SKILL_PROCESSES": "3",
         "HEARTBEAT_INTERVAL": "2",
-        "TASK_POLL_TIMEOUT": "5",
+        "TASK_POLL_TIMEOUT": str(POLL_TIMEOUT),
         "WORKER_SHUTDOWN_TIMEOUT": "5",
         "RESULT_RETRY_MAX_DELAY": "5",
         "REGISTRATION_RETRY_MAX_DELAY": "5",
