@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker import __version__
-from bench.endure.course import Course, Plan
+from bench.endure.course import FINDINGS, Course, Plan
 from bench.endure.workload import SOURCE
 from bench.machine import local_facts
 from bench.soak.processes import ROOT
@@ -34,7 +34,7 @@ from cluster.system import BUCKET, put, s3_server
 RESULT: Final = ROOT / "bench" / "results" / "endurance.json"
 SIDE_BY_SIDE: Final = 2
 SHOWN: Final = 50
-"""Findings of a release that are printed and reported."""
+"""Findings of a release that the report has."""
 
 
 async def endure(plans: list[Plan], directory: Path) -> list[dict[str, Any]]:
@@ -53,6 +53,8 @@ async def endure(plans: list[Plan], directory: Path) -> list[dict[str, Any]]:
                 place.mkdir()
                 found = await Course(plan, place, s3.url).run()
                 print(_line(found), flush=True)
+                if found["findings"]:
+                    print(f"seed {plan.seed}:", (place / FINDINGS).read_text("utf-8"), sep="\n", flush=True)
                 return found
 
         return list(await asyncio.gather(*map(run, plans)))
@@ -61,13 +63,9 @@ async def endure(plans: list[Plan], directory: Path) -> list[dict[str, Any]]:
 
 
 def _line(found: dict[str, Any]) -> str:
-    findings = found["findings"]
-    text = (
-        f"{found['release']}: jobs {found['jobs']}, ends {found['ends']}, {sum(found['broken'].values())} broken calls"
-    )
-    if not findings:
-        return f"{text}: right"
-    return "\n  ".join([f"{text}: {len(findings)} findings", *findings[:SHOWN]])
+    findings = f"{len(found['findings'])} findings" if found["findings"] else "right"
+    broken = sum(found["broken"].values())
+    return f"{found['release']}: jobs {found['jobs']}, ends {found['ends']}, {broken} broken calls: {findings}"
 
 
 def read_plans(arguments: list[str] | None) -> tuple[list[Plan], argparse.Namespace]:

@@ -28,6 +28,9 @@ from cluster.releases import PROTOCOLS
 from cluster.system import BUCKET, s3_settings
 
 ORCHESTRATOR: Final = processes.ROOT / "tests" / "e2e" / "orchestrator_app.py"
+FINDINGS: Final = "findings.txt"
+"""What was wrong at a release, with the story of the tasks concerned."""
+
 STARTS_WITHIN: Final = 60.0
 LEASE: Final = 60.0
 """Seconds for which a released orchestrator knows a worker that it does not hear."""
@@ -144,7 +147,7 @@ class Course:
         if texts:
             entries = "\n".join(str(entry) for entry in judge.history.entries)
             (self._directory / "history.txt").write_text(entries + "\n", "utf-8")
-            (self._directory / "findings.txt").write_text("\n".join([*texts, "", *judge.history.story(found)]), "utf-8")
+            (self._directory / FINDINGS).write_text("\n".join([*texts, "", *judge.history.story(found)]), "utf-8")
         return {**judge.figures, "findings": texts}
 
     def _facts(self, worker: Victim, other: Victim, wire: Wire) -> dict[str, Any]:

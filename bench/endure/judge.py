@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from avtomatika_worker.tasks.poll_source import OVERDUE
 from avtomatika_worker.testing.history import Entry, History, Kind, Violation
+from avtomatika_worker.testing.history.invariants import events_before_result
 from bench.endure.client import Job
 from bench.endure.wire import Wire
 from bench.endure.workload import events_of, is_right
@@ -29,11 +30,20 @@ REGISTERS_WITHIN: Final = 10.0
 CANCELS_WITHIN: Final = 8.0
 """Seconds that a cancellation may take to a running skill where nothing is disturbed: it comes with a heartbeat."""
 
+_LOG_ROUNDS: Final = 0.001
+"""Seconds by which times in the log are rounded down, at most."""
+
+_EVENTS_FIRST: Final = 4.5
+"""Seconds for which a result waits for its events, nearly: after that it may overtake them."""
+
 _EARLIER: Final = 0.5
 """Seconds by which the worker may take a poll for overdue before the wire does."""
 
 _RUNS_AGAIN: Final = frozenset({"TRANSIENT_ERROR"})
 _DELIVERED: Final = frozenset({200, 403})
+_OVER: Final = frozenset({"job_not_found", "job_already_terminated", "job_cancelled"})
+"""Why an orchestrator itself cancels tasks: it has forgotten their job, or given it up."""
+
 _GIVEN_UP: Final = frozenset({"result_lost", "result_expired", "result_superseded"})
 
 
@@ -84,12 +94,17 @@ class Judge:
     def findings(self) -> list[Violation]:
         """Return what is wrong."""
         steps = {
-            "unanswered": self._unanswered(), "wrong_result": self._wrong_results(), "events": self._events(),
-            "stored": self._stored(), "jobs": self._ended_jobs(), "cancelled": self._cancelled(),
+            events_before_result.__name__: events_before_result(self._not_overtaken()),
+            "unanswered": self._unanswered(),
+            "wrong_result": self._wrong_results(),
+            "events": self._events(),
+            "stored": self._stored(),
+            "jobs": self._ended_jobs(),
+            "cancelled": self._cancelled(),
             "processes": bad_ends(list(self.evidence.workers.values()), self.evidence.orchestrators),
             "log": iter(self._logged),
-        }  # fmt: skip
-        found = self.history.violations()
+        }
+        found = self.history.violations(except_for={events_before_result.__name__})
         found += [Violation(name, text) for name, texts in steps.items() for text in texts]
         self.figures["log_actions"] = dict(self._actions.most_common())
         return found
@@ -119,6 +134,22 @@ class Judge:
         if self.evidence.entries:
             at = max(entry.at for entry in self.evidence.entries)
             yield Entry(at=at, kind=Kind.RESULTS_STORED, facts={"count": len(self.evidence.left)})
+
+    def _not_overtaken(self) -> list[Entry]:
+        """The history without the events that were disturbed, and whose result had waited for them long enough."""
+        first, overtaken = dict[str, float](), set[str]()
+        for entry in self._results:
+            first.setdefault(entry.task_id, entry.at)
+        for task_id, ends in self.evidence.journal.ended.items():
+            for _, at in ends:
+                late = first.get(task_id, at) - at > _EVENTS_FIRST
+                if late and self._disturbed(at - REGISTERS_WITHIN, first[task_id]):
+                    overtaken.add(task_id)
+        return [
+            entry
+            for entry in self.history.entries
+            if entry.task_id not in overtaken or entry.facts.get("call") != "event"
+        ]
 
     def _killed_at(self, name: str, at: float, within: float) -> bool:
         life = self.evidence.workers.get(name)
@@ -162,6 +193,7 @@ class Judge:
         """Every result is that of its task and its job, and has the right value."""
         handed = {entry.task_id: entry for entry in self._handed}
         statuses = Counter[str]()
+        unwanted = {entry.task_id for entry in self._answers if entry.facts.get("reason") in _OVER}
         for entry in self._results:
             of = handed.get(entry.task_id)
             error = (entry.facts.get("error") or {}).get("code")
@@ -170,13 +202,17 @@ class Judge:
                 yield f"a result of task {entry.task_id}, job {entry.job_id}: nobody has handed that out"
             elif error in _RUNS_AGAIN and self._ending(entry.at):
                 continue  # handed back as the worker shut down
-            elif entry.facts["status"] == "cancelled" and (job := self._jobs.get(entry.job_id)) and job.cancelled:
+            elif entry.facts["status"] == "cancelled" and (self._is_cancelled(entry) or entry.task_id in unwanted):
                 continue
             elif not is_right(of.facts["skill"], of.facts["params"], dict(entry.facts)):
                 text = json.dumps({name: entry.facts.get(name) for name in ("status", "error", "data")})[:300]
                 yield f"a wrong result of task {entry.task_id} ({of.facts['skill']}): {text}"
         verdicts = Counter(str(entry.facts.get("reason") or entry.facts.get("answer")) for entry in self._answers)
         self.figures["results"] = {"sent": dict(statuses), "answered": dict(verdicts)}
+
+    def _is_cancelled(self, entry: Entry) -> bool:
+        job = self._jobs.get(entry.job_id)
+        return job is not None and job.cancelled > 0
 
     def _ending(self, at: float) -> bool:
         """Whether a worker was asked to end before."""
@@ -224,11 +260,12 @@ class Judge:
 
     def _ended_jobs(self) -> Iterator[str]:
         """A job ends as its results say; without an accepted success it ends otherwise only after a disturbance."""
-        good = Counter(
-            entry.job_id
+        good = {
+            (entry.job_id, entry.task_id)
             for entry in self._answers
             if entry.facts.get("answer") == "accepted" and entry.facts["status"] == "success"
-        )
+        }
+        good_of = Counter(job_id for job_id, _ in good)
         states, otherwise = Counter[str](), Counter[str]()
         last = self.evidence.orchestrators[-1].name
         for job in self.evidence.jobs:
@@ -241,7 +278,7 @@ class Judge:
                 yield text
             elif job.state in {"failed", "quarantined"} and job.task.ends_well:
                 otherwise[f"{job.task.kind}, {job.state}"] += 1
-                if good[job.id] >= wanted:
+                if good_of[job.id] >= wanted:
                     yield f"{text}; its results were accepted"
                 elif self._known(job.submitted) and not self._disturbed(job.submitted - REGISTERS_WITHIN, job.ended):
                     yield text
@@ -322,6 +359,6 @@ def _of_log(log: Path) -> Iterator[Entry]:
         if action != "task_answered" and action not in _GIVEN_UP:
             continue
         kind = Kind.NOT_RUN if action == "task_answered" else Kind.RESULT_GIVEN_UP
-        at = datetime.fromisoformat(record["timestamp"]).timestamp()
+        at = datetime.fromisoformat(record["timestamp"]).timestamp() + _LOG_ROUNDS
         ids = {"task_id": str(record.get("task_id", "")), "job_id": str(record.get("job_id", ""))}
         yield Entry(at=at, kind=kind, **ids, facts={"reason": action})

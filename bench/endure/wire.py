@@ -129,19 +129,20 @@ class Wire:
             return False
         fault = None if self.honest or request.call == "other" else self.deck.deal()
         fields = self._sent(life, request)
-        answer = None
+        answer, known = None, False
         try:
             if fault is None or faults.processed(fault):
                 answer = await _asked(request, worker[0], upstream)
                 if answer is None:
                     return False
+                self._handed_out(fields, request, answer, fault)
+            if fault != "silence":  # what follows from an answer comes after it
+                known = True
+                self._answered(fields, request, answer or _REFUSALS.get(fault or ""), fault)
             return await self._answer(fault, answer, worker)
         finally:
-            if fault is not None:
-                self.broken.append((time.time(), request.call, fault))
-            if fault is not None and not faults.processed(fault):
-                answer = _REFUSALS.get(fault)
-            self._answered(fields, request, answer, fault)
+            if not known:
+                self._answered(fields, request, answer, fault)
 
     async def _answer(self, fault: faults.Kind | None, answer: Answer | None, worker: Streams) -> bool:
         right = answer.bytes if answer is not None else b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -169,15 +170,20 @@ class Wire:
         self, fields: dict[str, Any], request: Request, answer: Answer | None, fault: faults.Kind | None
     ) -> None:
         """Write down what the orchestrator answered, whether or not that arrives."""
+        if fault is not None:
+            self.broken.append((time.time(), request.call, fault))
         facts = {**fields["facts"], "code": answer.status if answer else 0, "fault": fault}
-        task = answer.message if answer and answer.status == 200 else {}
         if request.call in {"result", "event"}:
-            facts["answer"] = task.get("status")
-            facts["reason"] = task.get("reason")
+            message = answer.message if answer and answer.status == 200 else {}
+            facts["answer"] = message.get("status")
+            facts["reason"] = message.get("reason")
         elif request.call == "register":
             facts["slots"] = (request.message.get("resources") or {}).get("max_concurrent_tasks")
         self._add(Kind.CALL_ANSWERED, **{**fields, "facts": facts})
-        if request.call == "poll" and task.get("task_id"):
+
+    def _handed_out(self, fields: dict[str, Any], request: Request, answer: Answer, fault: faults.Kind | None) -> None:
+        task = answer.message if request.call == "poll" and answer.status == 200 else {}
+        if "task_id" in task:
             handed = {"skill": task["type"], "params": task.get("params"), "fault": fault}
             ids = {"worker_id": fields["worker_id"], "job_id": task["job_id"], "task_id": task["task_id"]}
             self._add(Kind.HANDED_OUT, **ids, facts=handed)
