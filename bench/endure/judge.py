@@ -85,6 +85,7 @@ class Judge:
         self._handed = [entry for entry in seen.entries if entry.kind is Kind.HANDED_OUT]
         self._results = _calls(seen.entries, Kind.CALL_SENT, "result")
         self._answers = _calls(seen.entries, Kind.CALL_ANSWERED, "result")
+        self._broken = list(_broken(seen.entries))
         self._sent = {entry.task_id for entry in self._results}
         self.history = History(
             [*seen.entries, *self._worked(), *_of_log(seen.log), *self._ends(), *_overdue(seen.entries)]
@@ -310,8 +311,7 @@ class Judge:
         lives = (*self.evidence.workers.values(), *self.evidence.orchestrators)
         if any(life.signalled and since <= life.signalled <= until for life in lives) or self._cut(since, until):
             return True
-        answers = (entry for entry in self.evidence.entries if entry.kind is Kind.CALL_ANSWERED)
-        return any(since <= e.at <= until and (e.facts.get("fault") or not e.facts["code"]) for e in answers)
+        return any(began <= until and since <= ended for began, ended in self._broken)
 
     def _known(self, at: float) -> bool:
         """Whether the worker has registered since it and the orchestrator last started."""
@@ -326,6 +326,14 @@ class Judge:
 
 def _calls(entries: Sequence[Entry], kind: Kind, call: str) -> list[Entry]:
     return [entry for entry in entries if entry.kind is kind and entry.facts.get("call") == call]
+
+
+def _broken(entries: Sequence[Entry]) -> Iterator[tuple[float, float]]:
+    """When calls were sent that broke, and when they ended: a silent one takes its time, and holds up what follows."""
+    sent = {entry.facts["number"]: entry.at for entry in entries if entry.kind is Kind.CALL_SENT}
+    for entry in entries:
+        if entry.kind is Kind.CALL_ANSWERED and (entry.facts.get("fault") or not entry.facts["code"]):
+            yield sent[entry.facts["number"]], entry.at
 
 
 def _identity(entry: Entry) -> tuple[str, str, str]:
