@@ -1,6 +1,7 @@
 """Limits by skill and type, the user's own checker, and tasks that come twice."""
 
 import asyncio
+import inspect
 import json
 import threading
 import time
@@ -131,6 +132,34 @@ async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator,
     async with running(worker, orchestrator):
         assert (await orchestrator.submit("echo", {}).done()).state is JobState.FINISHED
     assert len(actions(caplog, "checker_failed")) == 1
+
+
+@pytest.mark.parametrize(
+    ("checker", "problem"),
+    [
+        (max, "its arguments cannot be read: wrap it"),
+        (lambda skill, slots: True, "it must take the name of a skill, or no argument"),
+        (lambda *, slots: True, "it must take the name of a skill, or no argument"),
+    ],
+)
+def test_a_checker_that_cannot_be_called_is_an_error_that_says_what_is_right(checker, problem):
+    if checker is max and _has_signature(max):
+        pytest.skip("this Python knows its signature")
+    with pytest.raises(ConfigError, match=f"capacity_checker .*: {problem}"):
+        Worker(capacity_checker=checker)
+
+
+@pytest.mark.parametrize("checker", [{"a": True}.get, lambda: True, lambda *, slots=1: True, lambda skill="a": True])
+def test_a_checker_is_called_with_a_skill_or_with_nothing(checker):
+    assert Worker(capacity_checker=checker) is not None
+
+
+def _has_signature(function):
+    try:
+        inspect.signature(function)
+    except ValueError:
+        return False
+    return True
 
 
 async def test_wrong_limits_are_errors_that_say_what_is_right(orchestrator):

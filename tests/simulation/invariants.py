@@ -78,7 +78,7 @@ def _of_job(simulation, job, record):
         yield f"{record.job_id} has {len(done)} accepted results"
     if record.state is not JobState.FINISHED and _must_finish(simulation.scenario, job):
         yield f"{record.job_id} ({job.skill}) has ended as {record.state}: {record.error}"
-    yield from _of_events(record, record.job_id in simulation.history.adopted.values())
+    yield from _of_events(record)
 
 
 def _must_finish(scenario, job):
@@ -89,7 +89,14 @@ def _must_finish(scenario, job):
         return False
     if scenario.options.get("reassign_running") and job.work > scenario.options["task_timeout"] / 2:
         return False  # it may have been handed out too often
+    if scenario.options.get("reassign_running") and any(_is_silenced(each) for each in scenario.faults):
+        return False
     return not any(_may_end_a_job(each) for each in scenario.faults)
+
+
+def _is_silenced(fault):
+    """Whether a fault keeps results back for a minute, which is longer than such an orchestrator waits."""
+    return isinstance(fault, Answers) and fault.kind == "status" and fault.status == 429 and fault.call != "poll"
 
 
 def _may_end_a_job(fault):
@@ -98,19 +105,17 @@ def _may_end_a_job(fault):
     return refused or isinstance(fault, Redeployed)
 
 
-def _of_events(record, adopted):
-    """What was adopted meanwhile sends its events under another id from then on."""
+def _of_events(record):
+    """Each run of a skill counts its events."""
     seen, last = set(), defaultdict(lambda: -1)
     for event in record.events:
         if event["event_type"] != "step" or event["event_id"] in seen:
             continue
         seen.add(event["event_id"])
-        payload = event["payload"]
-        key = payload["life"], "" if adopted else event.get("origin_task_id") or event["target_task_id"]
-        number = payload["number"]
-        if number != last[key] + 1:
-            yield f"events of {record.job_id}: {number} follows {last[key]} (life and task {key})"
-        last[key] = max(last[key], number)
+        run, number = event["payload"]["run"], event["payload"]["number"]
+        if number != last[run] + 1:
+            yield f"events of {record.job_id}: {number} follows {last[run]} (run {run})"
+        last[run] = max(last[run], number)
 
 
 # ------------------------------------------------------------------------------------------- orchestrators
@@ -154,8 +159,12 @@ def _is_excused(scenario, problem):
         # partition has held for minutes arrives all the same, written by a worker that may be gone since.
         if any(isinstance(each, Partition) for each in scenario.faults):
             return True
+        # One that is stopped before it has registered says "offline" all the same: an earlier life of it may have.
+        early = (
+            {"register", "heartbeat"} if any(isinstance(each, Redeployed) for each in scenario.faults) else {"register"}
+        )
         jumps = [each for each in scenario.faults if isinstance(each, ClockJump)]
-        return any(each.orchestrator is not None or problem.call == "register" for each in jumps)
+        return any(each.orchestrator is not None or problem.call in early for each in jumps)
     return bool(scenario.faults) and any(known in problem.text for known in BREAKS)
 
 

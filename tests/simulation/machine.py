@@ -126,11 +126,12 @@ def make_worker(history, life):
     @worker.skill
     async def chatty(n: int, at: str, events: int, seconds: float, ctx: TaskContext) -> dict:
         with noted(ctx):
+            run = len(history.runs)
             for number in range(events):
-                await ctx.send_event("step", {"number": number, "life": life})
+                await ctx.send_event("step", {"number": number, "run": run})
                 await ctx.send_progress(number / events)
                 await asyncio.sleep(seconds)
-            await ctx.send_event("step", {"number": events, "life": life})
+            await ctx.send_event("step", {"number": events, "run": run})
             return {"n": n}
 
     @worker.skill

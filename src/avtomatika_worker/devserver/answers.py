@@ -63,6 +63,7 @@ class Answers:
         if fault.kind == "html":  # a proxy knows no version
             response = web.Response(status=fault.status, body=_PAGE % (fault.status, fault.status))
             response.content_type = "text/html"
+            response.headers["Date"] = self.headers()["Date"]  # not the one of this process, which may be simulated
         elif fault.kind == "body":
             response = web.Response(body=fault.body, content_type="application/json", headers=self.headers())
         else:

@@ -35,11 +35,11 @@ class Children:
         return task
 
     def start_alone(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Begin ``work`` that nobody but `wait` and `cancel` waits for."""
+        """Begin ``work`` that only `wait` and `cancel` wait for."""
         self.start(work, name=name).add_done_callback(_log_failure)
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all have ended, at most ``timeout`` seconds; return whether they have."""
+        """Wait until all have ended, for at most ``timeout`` seconds; return whether they have."""
         tasks = self._others()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)

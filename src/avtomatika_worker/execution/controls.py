@@ -157,6 +157,7 @@ class Controls:
         self._files: FileOperations | None = None
         self._make_desk = desk
         self._loops: Loops | None = None
+        self._ended = False
         self._resources = resources
         self._progress = 0.0
 
@@ -190,7 +191,7 @@ class Controls:
         return Sent(accepted=True)
 
     def say(self, message: str) -> None:
-        """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
+        """Send a progress message of the worker's own: the fraction stays what it was."""
         self._sink.progress(self._progress, bounded_text(message))
 
     def send_event(self, event_type: str, payload: object, facts: Callable[[], EventFacts]) -> Sent:
@@ -284,12 +285,23 @@ class Controls:
         """The task's resumable loops. Raises RuntimeError without any checkpoint."""
         return self._resuming()[1]
 
+    def end_saving(self) -> Keeper | None:
+        """Return what keeps the task's checkpoints, if anything does, once the task has ended.
+
+        A skill that was given up may still ask for one in its thread: what is made from now on saves nothing.
+        """
+        with _making_files:
+            self._ended = True
+            return self.keeper
+
     def _resuming(self) -> tuple[Checkpoint, Loops]:
         with _making_files:
             if self._loops is None:
                 if self._make_desk is None:
                     raise RuntimeError("this context was made without checkpoints")
                 desk = self._make_desk(self)
+                if self._ended and self.keeper is not None:
+                    self.keeper.close()
                 checkpoint = Checkpoint(desk)
                 self._loops = Loops(checkpoint, desk, self.ctx.raise_if_cancelled)
             return self._loops.checkpoint, self._loops
@@ -303,7 +315,7 @@ class Controls:
             raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
 
     def announce(self, name: str) -> None:
-        """Announce ``name`` as hot; what is no name is logged as an error."""
+        """Announce ``name`` as hot; anything that is not a name is logged as an error."""
         if isinstance(as_any(name), str) and bounded_text(name) == name:
             self.hot.add(name)
             return

@@ -140,7 +140,7 @@ class Pipeline:
         return from_value(value, skill.results, skill.write)
 
     async def _watched_call(self, call: SkillCall, skill: Skill, ctx: TaskContext) -> object:
-        """Call the skill, and let who looks at the call see how it ended."""
+        """Call the skill, and let those who watch the call see how it ended."""
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
         except BaseException as error:
@@ -170,12 +170,12 @@ class Execution:
         "controls",
         "ctx",
         "grace",
+        "permit",
         "started",
-        "turn",
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs.
+        """``deadline``: monotonic seconds. ``permit``, if set, is what the task has to hold while its skill runs.
 
         ``ctx`` is what the skill sees of its task.
         """
@@ -184,7 +184,7 @@ class Execution:
         self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
-        self.turn: AbstractAsyncContextManager[None] | None = None
+        self.permit: AbstractAsyncContextManager[None] | None = None
         self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
@@ -233,7 +233,7 @@ class Execution:
         return self._runner is not None and not self._runner.done()
 
     async def ended(self) -> str:
-        """Wait until the skill has truly ended, and return the traceback of what it raised at last, "" for nothing."""
+        """Wait until the skill has truly ended; return the traceback of what it raised in the end, "" for nothing."""
         if self._runner is None:
             return ""
         await asyncio.wait({self._runner})
@@ -248,9 +248,9 @@ class Execution:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
-                if self.turn is None:
+                if self.permit is None:
                     return self._begin() or await self._pipeline(self.ctx)
-                async with self.turn:
+                async with self.permit:
                     return self._begin() or await self._pipeline(self.ctx)
             return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:

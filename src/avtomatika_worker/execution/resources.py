@@ -68,7 +68,7 @@ class _Keeper:
         self._task: asyncio.Task[bool] = children.start(self._keep(), name=f"resource {name}")
 
     async def open(self) -> Any:
-        """Return what the generator yields first, `_END` when that is nothing. Raises what it raises."""
+        """Return what the generator yields first, `_END` if it yields nothing. Raises what it raises."""
         first: set[asyncio.Future[Any]] = {self._opened, self._task}
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)

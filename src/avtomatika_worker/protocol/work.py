@@ -78,4 +78,4 @@ def _digest(params: dict[str, object]) -> str:
             text = json.dumps(params, sort_keys=True).encode()
         except RecursionError:
             return ""
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return hashlib.sha256(text).hexdigest()[:32]

@@ -19,8 +19,22 @@ CapacityChecker = Callable[..., bool]
 """``checker(skill) -> bool``, or without an argument for all skills: whether one more task could start now."""
 
 
+def takes_skill(checker: CapacityChecker) -> bool:
+    """Whether a checker is called with the skill's name. Raises TypeError if it can be called neither way.
+
+    Raises ValueError for one whose arguments cannot be read, as those of some functions written in C.
+    """
+    signature = inspect.signature(checker)
+    try:
+        signature.bind("skill")
+    except TypeError:
+        signature.bind()
+        return False
+    return True
+
+
 class Permit:
-    """A task's turn among its like: held from its grant until `end`, or the end of the ``async with``."""
+    """Permission to run a task under a limit: held from its grant until `end`, or the end of the ``async with``."""
 
     __slots__ = ("_end", "_ended", "_waiter", "granted", "skill")
 
@@ -61,7 +75,7 @@ class ConcurrencyLimiter:
         self._capacity = Capacity(limits)
         self._waiting: list[Permit] = []
         self._checker = checker
-        self._checker_takes_skill = checker is not None and bool(inspect.signature(checker).parameters)
+        self._checker_takes_skill = checker is not None and takes_skill(checker)
 
     @property
     def asks(self) -> bool:
@@ -74,31 +88,31 @@ class ConcurrencyLimiter:
             skills = tuple(filter(self._capacity.has_room, skills))
         return skills if self._checker is None else tuple(self._checked(self._checker, skills))
 
-    def turn(self, skill: str) -> Permit | None:
-        """Return what a task of ``skill`` has to hold while it runs; None when nothing limits it.
+    def request(self, skill: str) -> Permit | None:
+        """Return the permit that a task of ``skill`` has to hold while it runs; None when nothing limits it.
 
-        Where there is room, it is taken at once.
+        Where there is room, it is granted at once.
         """
         if not self._limits:
             return None
-        turn = Permit(skill, self._give_back)
-        self._waiting.append(turn)
+        permit = Permit(skill, self._give_back)
+        self._waiting.append(permit)
         self._hand_out()
-        return turn
+        return permit
 
-    def _give_back(self, turn: Permit) -> None:
-        if turn.granted:
-            self._capacity.give_back(turn.skill)
+    def _give_back(self, permit: Permit) -> None:
+        if permit.granted:
+            self._capacity.give_back(permit.skill)
             self._hand_out()
         else:
-            self._waiting.remove(turn)
+            self._waiting.remove(permit)
 
     def _hand_out(self) -> None:
-        for turn in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
-            if self._capacity.has_room(turn.skill):
-                self._capacity.take(turn.skill)
-                self._waiting.remove(turn)
-                turn.grant()
+        for permit in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
+            if self._capacity.has_room(permit.skill):
+                self._capacity.take(permit.skill)
+                self._waiting.remove(permit)
+                permit.grant()
 
     def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
         if self._checker_takes_skill:

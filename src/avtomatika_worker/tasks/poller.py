@@ -151,7 +151,12 @@ class Poller:
                     self._tasks.release_slot()
 
     def _borrow(self, now: float, lenders: Sequence[PollSource]) -> bool:
-        """Free the slot of a poll that has been waiting for long; return whether there was one."""
+        """Free the slot of a poll that has been waiting for long; return whether there was one.
+
+        While more slots are taken than may be, one that is freed may not be taken again.
+        """
+        if self._tasks.slots.overbooked:
+            return False
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
         oldest = min(waiting, key=lambda poll: poll.sent, default=None)
         if oldest is None or now - oldest.sent < LEND_AFTER:

@@ -48,7 +48,7 @@ class RunningTask:
     execution: Execution
     events: TaskEvents
     has_slot: bool
-    turn: Permit | None
+    permit: Permit | None
     arrived: float
     finished: bool = False
     stale_since: float | None = None

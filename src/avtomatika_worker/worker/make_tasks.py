@@ -61,7 +61,7 @@ class Policies:
 class Workshop:
     """Where skills run, and what they need there."""
 
-    provision: ResourcePlan
+    resource_plan: ResourcePlan
     processes: Processes
     threads: Threads
     files: Files
@@ -70,31 +70,31 @@ class Workshop:
 
     def parts(self) -> list[Part]:
         """Return what is closed, the last first. `open` is for later."""
-        resources = self.provision.resources
+        resources = self.resource_plan.resources
         close = partial(side_by_side, self.processes.close, resources.close)
         return [
             Part("the tasks' files", close=partial(in_thread, self.files.close)),
             Part("checkpoints", close=self.children.cancel),
             Part("the threads of skills", close=partial(in_thread, self.threads.close)),
-            Part("the thread of resources", close=partial(in_thread, self.provision.thread.close)),
+            Part("the thread of resources", close=partial(in_thread, self.resource_plan.thread.close)),
             Part("the processes of skills", close=self.processes.kill, limit=KILL_TIMEOUT),
             Part("resources", close=close, limit=CLOSE_TIMEOUT + KILL_TIMEOUT, skipped_in_haste=True),
         ]
 
     async def open(self) -> None:
         """Make what skills need. Raises what keeps it from being made."""
-        await self.provision.resources.open()
+        await self.resource_plan.resources.open()
         await self.processes.open()
 
 
 def make_workshop(
-    settings: Settings, provision: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
+    settings: Settings, resource_plan: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
 ) -> Workshop:
     """Return where skills run; nothing is made or started yet. Raises `ConfigError`."""
     most, files, children = settings.max_concurrent_tasks, make_files(settings, telemetry, world), Children()
     return Workshop(
-        provision,
-        Processes(provision.recipe, settings.skill_processes or most, prestart=prestart),
+        resource_plan,
+        Processes(resource_plan.process_spec, settings.skill_processes or most, prestart=prestart),
         Threads(settings.skill_threads or most),
         files,
         make_checkpoints(settings, files, children.start, world),
@@ -128,7 +128,7 @@ def make_tasks(
         middlewares,
         Runners(workshop.threads, workshop.processes),
         telemetry.tracing,
-        workshop.provision.resources.values,
+        workshop.resource_plan.resources.values,
         ResultBound(settings.max_result_bytes),
         files=Offload(telemetry.tracing, untyped=settings.untyped_files),
         world=world,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avtomatika_worker.errors import ResourceError
-from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
 from avtomatika_worker.execution.resources import OneThread, Resources
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.registry import SkillRegistry
@@ -23,7 +23,7 @@ class ResourcePlan:
 
     resources: Resources
     thread: OneThread
-    recipe: ProcessSpec | None
+    process_spec: ProcessSpec | None
 
 
 def plan_resources(
@@ -51,10 +51,10 @@ def plan_resources(
     asked = {each.kind for each in resources.needed_for(for_processes | for_others)}
     here = resources.needed_for([kind for kind in resources.kinds if kind in for_others or kind not in asked], given)
     names = [skill.contract.name for skill in skills if skill.options.in_process]
-    recipe = None
+    process_spec = None
     if names:
         needed = resources.needed_for([kind for kind in resources.kinds if kind in below], given)
-        recipe = make_recipe(worker_id, map(skills.definition, names), needed, given, packages)
+        process_spec = make_process_spec(worker_id, map(skills.definition, names), needed, given, packages)
     thread = OneThread()
     wanted = {each.kind: given[each.kind] for each in here if each.kind in given}
-    return ResourcePlan(Resources(here, injectables, thread, wanted, world), thread, recipe)
+    return ResourcePlan(Resources(here, injectables, thread, wanted, world), thread, process_spec)

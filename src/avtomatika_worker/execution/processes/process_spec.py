@@ -54,14 +54,14 @@ class ProcessSpec:
         return any(b"__main__" in each for each in (*self.skills.values(), *self.resources.values(), self.given))
 
 
-def make_recipe(
+def make_process_spec(
     worker_id: str,
     skills: Iterable[SkillDefinition],
     resources: Iterable[Resource],
     given: Mapping[Any, object],
     packages: Mapping[str, Path],
 ) -> ProcessSpec:
-    """Return the recipe. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
+    """Return the spec. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
     resources = tuple(resources)
     wanted = {each.kind: given[each.kind] for each in resources if each.kind in given}
     return ProcessSpec(
