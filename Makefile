@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster simulate test coverage image check fmt bench docs fuzz dist clean
+.PHONY: help setup demo cluster simulate endure test coverage image check fmt bench docs fuzz dist clean
 # Two installations into one environment would be in each other's way.
 .NOTPARALLEL:
 
@@ -60,6 +60,9 @@ docs: $(VENV)/.extra-demo $(VENV)/.group-docs ## write the generated documents a
 
 simulate: $(VENV)/.extra-dev ## run a worker in simulated worlds (ARGS="--seeds 10000", ARGS="--first 42 --seeds 1 --story")
 	cd tests && "$(abspath $(BIN))/python" -m simulation $(ARGS)
+
+endure: $(VENV)/.extra-dev ## kills and faults at every published orchestrator (ARGS="--minutes 3 --release 1.0b30")
+	$(BIN)/python -m bench.endure $(ARGS)
 
 bench: $(VENV)/.extra-demo ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 	$(BIN)/python -m bench $(ARGS)
