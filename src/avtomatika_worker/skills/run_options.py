@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.narrowing import as_any
 
 CANCEL_GRACE: Final = 5.0
 """Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
@@ -31,6 +32,8 @@ class SkillOptions:
     max_tasks_per_child: int | None = None
     expected_seconds: float | None = None
     on_stale: str = "stop"
+    model_from: str | None = None
+    """The param that names the model which it uses."""
 
     @property
     def in_process(self) -> bool:
@@ -50,6 +53,8 @@ def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
         raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
     if options.on_stale not in _ON_STALE:
         raise SkillDefinitionError(skill, f"on_stale must be 'stop' or 'finish', not {options.on_stale!r}")
+    if options.model_from is not None and not (isinstance(as_any(options.model_from), str) and options.model_from):
+        raise SkillDefinitionError(skill, f"model_from must be the name of a param, not {options.model_from!r:.80}")
     _check_executor(skill, options, awaits=awaits)
 
 

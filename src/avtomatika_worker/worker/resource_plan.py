@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from avtomatika_worker.errors import ResourceError
+from avtomatika_worker.execution.making import OneThread
 from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
-from avtomatika_worker.execution.resources import OneThread, Resources
+from avtomatika_worker.execution.resources import Resources
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceRegistry
