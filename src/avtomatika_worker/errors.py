@@ -82,6 +82,16 @@ class ResourceError(WorkerError):
         super().__init__(f"resource {resource!r}: {problem}")
 
 
+class ModelLoadError(WorkerError):
+    """A model that cannot be loaded; ``__cause__`` is what its loader raised. The task fails with TRANSIENT_ERROR."""
+
+    def __init__(self, loader: str, model: str, problem: str) -> None:
+        self.loader = loader
+        self.model = model
+        self.problem = problem
+        super().__init__(f"model {model!r:.200} cannot be loaded by {loader}: {problem}")
+
+
 class ProcessStartError(WorkerError):
     """A process for skills that ended, or sent an unexpected message, before it was ready."""
 

@@ -55,6 +55,17 @@ class Grant:
     ticket: int
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model that takes up room, for people and metrics. ``loader``: its function's name; ``size``: in bytes."""
+
+    loader: str
+    name: str
+    phase: Phase
+    users: int
+    size: int
+
+
 Action = Load | Unload | Grant
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _PREFIXES: Final = "KMGT"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_NAME: Final = 1000
+
+_Refuse = Callable[[str], ResourceError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +40,57 @@ class ModelOptions:
         return (self.names or self.warm_up) if self.announce == PER_MODEL else ()
 
 
-def checked_options(
-    loader: str,
-    *,
-    max_loaded: object,
-    memory: object,
-    keep_alive: object,
-    unload: object,
-    warm_up: object,
-    names: object,
-    announce: object,
-) -> ModelOptions:
-    """Return the options. Raises `ResourceError` that says what is wrong and what is allowed."""
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "max_loaded": 1,
+    "memory": None,
+    "keep_alive": None,
+    "unload": None,
+    "warm_up": (),
+    "names": None,
+    "announce": None,
+}
+
+
+def options_of(loader: str, given: Mapping[str, object]) -> ModelOptions:
+    """Return the decorator's options. Raises `ResourceError` that says what is wrong and what is allowed."""
 
     def refuse(problem: str) -> ResourceError:
         return ResourceError(loader, problem)
 
-    if max_loaded is not None and (not isinstance(max_loaded, int) or isinstance(max_loaded, bool) or max_loaded < 1):
-        raise refuse(f"max_loaded must be a positive integer, or None for any number, not {max_loaded!r:.80}")
+    if unknown := [each for each in given if each not in _DEFAULTS]:
+        raise refuse(f"there is no option {unknown[0]!r} (options are: {', '.join(_DEFAULTS)})")
+    options = {**_DEFAULTS, **given}
+    most, unload, announce = options["max_loaded"], options["unload"], options["announce"]
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        raise refuse(f"max_loaded must be a positive integer, or None for any number, not {most!r:.80}")
     if unload is not None and not callable(unload):
         raise refuse(f"unload must be a function that takes the model, not {unload!r:.80}")
     if announce not in _ANNOUNCE:
         raise refuse(f"announce must be {PER_MODEL!r} or None, not {announce!r:.80}")
-    limits = PoolLimits(max_loaded, _bytes(memory, refuse), _seconds(keep_alive, refuse))
-    known = None if names is None else _names("names", names, refuse)
-    warm = _names("warm_up", warm_up, refuse)
-    if known is not None and (unknown := [each for each in warm if each not in known]):
-        raise refuse(f"warm_up: {', '.join(map(repr, unknown))} must be among the names ({', '.join(known)})")
-    if max_loaded is not None and len(warm) > max_loaded:
-        raise refuse(f"warm_up has {len(warm)} names, more than max_loaded={max_loaded}")
-    if announce == PER_MODEL and not (known or warm):
-        raise refuse(f"announce={PER_MODEL!r} needs names=[…]: a skill is announced for each of them")
-    if limits == PoolLimits() and known is None:
-        raise refuse("max_loaded=None needs memory, keep_alive or names: else all that tasks name stays loaded")
-    return ModelOptions(limits, unload, warm, known, as_any(announce))
+    limits = PoolLimits(most, _bytes(options["memory"], refuse), _seconds(options["keep_alive"], refuse))
+    known = None if options["names"] is None else _names("names", options["names"], refuse)
+    warm = _names("warm_up", options["warm_up"], refuse)
+    found = ModelOptions(limits, as_any(unload), warm, known, as_any(announce))
+    if problem := _contradiction(found):
+        raise refuse(problem)
+    return found
 
 
-def _names(option: str, given: object, refuse: Callable[[str], ResourceError]) -> tuple[str, ...]:
+def _contradiction(options: ModelOptions) -> str | None:
+    """Return what is wrong with the options together."""
+    limits, warm, names = options.limits, options.warm_up, options.names
+    if names is not None and (unknown := [each for each in warm if each not in names]):
+        return f"warm_up: {', '.join(map(repr, unknown))} must be among the names ({', '.join(names)})"
+    if limits.max_loaded is not None and len(warm) > limits.max_loaded:
+        return f"warm_up has {len(warm)} names, more than max_loaded={limits.max_loaded}"
+    if options.announce == PER_MODEL and not (names or warm):
+        return f"announce={PER_MODEL!r} needs names=[…]: a skill is announced for each of them"
+    if limits == PoolLimits() and names is None:
+        return "max_loaded=None needs memory, keep_alive or names: else all that tasks name stays loaded"
+    return None
+
+
+def _names(option: str, given: object, refuse: _Refuse) -> tuple[str, ...]:
     if isinstance(given, str) or not is_collection(given):
         raise refuse(f"{option} must be a list of names, not {given!r:.80}")
     names: list[str] = []
@@ -96,7 +112,7 @@ def _repeated(names: Iterable[str]) -> str | None:
     return None
 
 
-def _bytes(given: object, refuse: Callable[[str], ResourceError]) -> int | None:
+def _bytes(given: object, refuse: _Refuse) -> int | None:
     allowed = "memory must be a positive number of bytes, or a text such as '8GiB' or '500MB'"
     if given is None:
         return None
@@ -110,7 +126,7 @@ def _bytes(given: object, refuse: Callable[[str], ResourceError]) -> int | None:
     return given
 
 
-def _seconds(given: object, refuse: Callable[[str], ResourceError]) -> float | None:
+def _seconds(given: object, refuse: _Refuse) -> float | None:
     allowed = "keep_alive must be a number of seconds, or a text such as '10m', '30s' or '1h'"
     if given is None:
         return None
