@@ -158,9 +158,10 @@ class _Pool:
         restore_logging()
         if failed.error is not None:
             run.close()
-            self._failed(name, failed.error)
-            if is_being_cancelled():
+            if is_being_cancelled():  # the pool is being closed
+                self._policy.failed(name)
                 raise failed.error
+            self._failed(name, failed.error)
         self.act()
 
     def _failed(self, name: str, error: BaseException) -> None:
@@ -197,7 +198,8 @@ class _Pool:
             await end_within(seconds, end, partial(self._complain, name))
         del end
         run.close()
-        gc.collect()  # models are full of cycles; it holds the GIL, so that a thread would change nothing
+        if not owner.closed:
+            gc.collect()  # models are full of cycles; it holds the GIL, so that a thread would change nothing
         self._policy.unloaded(name)
         self._log_change("unloaded", name, began, max(0, -owner.ledger.end(mark, owner.read_memory())))
         self.act()

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from avtomatika_worker.errors import InvalidInputError, ResourceError, SkillDefinitionError
+from avtomatika_worker.errors import ResourceError, SkillDefinitionError
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.coerce import as_object
-from avtomatika_worker.skills.binding import BindingPlan, Injectables
+from avtomatika_worker.skills.binding import BindingPlan, Injectables, invalid_input
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.model_options import ModelOptions
 from avtomatika_worker.skills.resource import ResourceDefinition
 from avtomatika_worker.skills.type_hints import MISSING, name_of
+from avtomatika_worker.skills.validation import InvalidValue, Problem
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _LONGEST_NAME: Final = 1000
@@ -131,11 +132,7 @@ class ModelUse:
         elif known is not None and name not in known:
             problem = f"must be one of {', '.join(map(repr, known))}, not {name!r:.80}"
         if problem is not None:
-            path = f"params.{self.param}"
-            raise InvalidInputError(
-                f"invalid input: {path} {problem}",
-                {"path": path, "problem": problem, "errors": [{"path": path, "problem": problem}]},
-            )
+            raise invalid_input(InvalidValue([Problem(f"$.{self.param}", problem)]))
         assert isinstance(name, str)  # noqa: S101 - anything else is a problem
         return name
 
@@ -180,7 +177,7 @@ def schema_of_one(schema: JsonSchema, param: str, name: str) -> JsonSchema:
     changed["required"] = [each for each in top.get("required") or () if each != param]
     if not changed["required"]:
         del changed["required"]
-    return {**{key: value for key, value in schema.items() if key != "$ref"}, **changed}
+    return {**{key: value for key, value in schema.items() if key not in {"$ref", "required"}}, **changed}
 
 
 def _top(schema: JsonSchema) -> JsonSchema:

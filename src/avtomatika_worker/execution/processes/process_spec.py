@@ -6,7 +6,7 @@ import logging
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +33,9 @@ class ProcessSpec:
     worker_id: str
     skills: Mapping[str, bytes]
     resources: Mapping[str, bytes]
-    models: Mapping[str, bytes]
     given: bytes
     packages: Mapping[str, str]
+    models: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     def message(self) -> dict[str, Any]:
         """Return the process's instructions, with the current import path and logger levels."""
