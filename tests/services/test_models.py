@@ -44,13 +44,17 @@ class Gate:
 
 
 def worker_with(load, **options) -> Worker:
-    """A worker with the skill ``use``, which returns its model's name."""
+    """A worker whose skills return their model's name; ``hurry`` has little time."""
     worker = Worker(worker_type="test")
     worker.model(**options)(load)
 
     @worker.skill(model_from="name")
     async def use(name: str, model: Model) -> str:
         assert model.is_loaded
+        return model.name
+
+    @worker.skill(model_from="name", timeout=0.2)
+    async def hurry(name: str, model: Model) -> str:
         return model.name
 
     return worker
@@ -163,15 +167,14 @@ async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_load_to_the_ot
     assert loads == ["a"]
 
 
-async def test_a_loader_that_hangs_costs_a_task_no_more_than_its_deadline(caplog):
+async def test_a_loader_that_hangs_costs_a_task_no_more_than_its_time(caplog):
     async def load(name: str) -> Model:
         if name == "hangs":
             await asyncio.Event().wait()
         return Model(name)
 
     async with WorkerHarness(worker_with(load, max_loaded=2)) as h:
-        result = await h.run("use", {"name": "hangs"}, deadline_in=0.3)
-        assert not result.ok
+        assert (await h.run("hurry", {"name": "hangs"})).error.code == "TIMEOUT_ERROR"
         assert (await h.run("use", {"name": "a"})).data == {"result": "a"}
     assert actions(caplog, "model_wait_ended") == [("model_wait_ended", "hangs")]
 
@@ -203,14 +206,56 @@ async def test_a_model_in_use_stays_and_a_task_waits_until_it_is_free():
     async with WorkerHarness(worker) as h:
         holds = h.submit("hold", {"name": "a"})
         await gate.arrived.get()
-        late = await h.run("use", {"name": "b"}, deadline_in=0.3)
-        assert not late.ok, "its deadline bounds the wait for room"
+        late = await h.run("hurry", {"name": "b"})
+        assert late.error.code == "TIMEOUT_ERROR", "the task's time bounds the wait for room"
         waits = h.submit("use", {"name": "b"})
         await handed_out(h, waits)
         assert (await h.run("use", {"name": "a"})).data == {"result": "a"}
         gate.open.set()
         assert (await holds.result()).data == {"result": True}
         assert (await waits.result()).data == {"result": "b"}
+
+
+async def test_a_skill_that_was_given_up_still_uses_its_model():
+    entered, leave, seen = threading.Event(), threading.Event(), []
+    worker = worker_with(_plain, unload=forget)
+
+    @worker.skill(model_from="name", timeout=0.2, cancel_grace=0.1)
+    def stuck(name: str, model: Model) -> None:
+        entered.set()
+        leave.wait(20)
+        seen.append(model.is_loaded)
+
+    async with WorkerHarness(worker) as h:
+        given_up = await h.run("stuck", {"name": "a"})
+        assert given_up.error.code == "TIMEOUT_ERROR"
+        assert entered.is_set()
+        waits = h.submit("use", {"name": "b"})
+        await handed_out(h, waits)
+        assert h.models == ("a",)
+        leave.set()
+        assert (await waits.result()).data == {"result": "b"}
+    assert seen == [True]
+
+
+async def test_a_generator_has_its_model_until_its_last_chunk():
+    worker = worker_with(_plain, unload=forget)
+    gate = Gate()
+
+    @worker.skill(model_from="name")
+    async def stream(name: str, model: Model) -> AsyncIterator[bool]:
+        yield model.is_loaded
+        await gate.passed(name)
+        yield model.is_loaded
+
+    async with WorkerHarness(worker) as h:
+        streams = h.submit("stream", {"name": "a"})
+        await gate.arrived.get()
+        waits = h.submit("use", {"name": "b"})
+        await handed_out(h, waits)
+        gate.open.set()
+        assert (await streams.result()).data == {"result": [True, True]}
+        assert (await waits.result()).ok
 
 
 async def test_what_is_measured_to_be_over_the_memory_goes():
@@ -371,7 +416,9 @@ async def test_a_skill_is_hot_while_a_model_of_its_is_loaded():
         record = h.orchestrator.workers["test-worker"]
         assert not record.last_heartbeat.get("hot_skills")
         assert (await h.run("use", {"name": "a"})).ok
-        await h.orchestrator.wait_for(lambda: record.last_heartbeat.get("hot_skills") == ["use"], timeout=10)
+        await h.orchestrator.wait_for(
+            lambda: sorted(record.last_heartbeat.get("hot_skills") or ()) == ["hurry", "use"], timeout=10
+        )
 
 
 async def test_up_to_1_0b8_the_names_of_models_are_in_the_hot_cache():
@@ -383,7 +430,9 @@ async def test_up_to_1_0b8_the_names_of_models_are_in_the_hot_cache():
         record = h.orchestrator.workers["test-worker"]
         assert (await h.run("use", {"name": "a"})).ok
         await orchestrator.wait_for(lambda: record.last_heartbeat.get("hot_cache") == ["a"], timeout=10)
-        assert record.last_heartbeat["skill_dependencies"] == {"use--a": ["a"], "use--b": ["b"]}
+        assert record.last_heartbeat["skill_dependencies"] == {
+            f"{skill}--{name}": [name] for skill in ("hurry", "use") for name in "ab"
+        }
 
 
 async def test_a_skill_is_announced_for_each_model_and_runs_with_that_one():
@@ -393,9 +442,11 @@ async def test_a_skill_is_announced_for_each_model_and_runs_with_that_one():
     def show(ctx: TaskContext, params: dict, model: Model) -> list:
         return [ctx.skill, params, model.name]
 
-    assert worker.skills.names() == ("use", "show")
+    names = ["use", "hurry", "show"]
+    assert worker.skills.names() == tuple(names)
     async with WorkerHarness(worker) as h:
-        assert worker.skills.names() == ("use", "show", "use--org-a-v1-5", "use--b", "show--org-a-v1-5", "show--b")
+        announced = [f"{skill}--{model}" for skill in names for model in ("org-a-v1-5", "b")]
+        assert worker.skills.names() == (*names, *announced)
         schema = worker.skills.get("use--b").contract.input_schema
         assert schema["properties"] == {"name": {"type": "string", "enum": ["b"], "default": "b"}}
         assert "required" not in schema
@@ -405,7 +456,7 @@ async def test_a_skill_is_announced_for_each_model_and_runs_with_that_one():
         assert refused.error.code == "INVALID_INPUT_ERROR"
         assert "must be one of 'b'" in refused.error.message
         record = h.orchestrator.workers["test-worker"]
-        hot = ["show", "show--b", "use", "use--b"]
+        hot = ["hurry", "hurry--b", "show", "show--b", "use", "use--b"]
         await h.orchestrator.wait_for(lambda: sorted(record.last_heartbeat["hot_skills"]) == hot, timeout=10)
 
 

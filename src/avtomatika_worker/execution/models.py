@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from avtomatika_worker._boundaries import caught
-from avtomatika_worker._waiting import is_being_cancelled, side_by_side
+from avtomatika_worker._waiting import in_thread, is_being_cancelled, side_by_side
 from avtomatika_worker.errors import ModelLoadError, ResourceError, TaskError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
@@ -76,7 +76,6 @@ class _Pool:
     async def lease(self, name: str) -> AsyncGenerator[Any]:
         """Hold a model, loaded if need be. Raises `ModelLoadError`, or the `TaskError` that its loader raised."""
         ticket, place = next(self._tickets), asyncio.get_running_loop().create_future()
-        self._owner.count(self.loader.name, "warm" if self._policy.phase(name) is Phase.LOADED else "cold")
         self._places[ticket] = place
         self._policy.ask(ticket, name)
         self.act()
@@ -125,6 +124,10 @@ class _Pool:
         at = self._policy.expires_at()
         left = None if at is None else max(0.0, at - self._owner.now())
         self._timer = None if left is None else asyncio.get_running_loop().call_later(left, self.act)
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether a task could use a model at once."""
+        return self._policy.phase(name) is Phase.LOADED
 
     def facts(self) -> Iterable[ModelFacts]:
         """Yield what takes up room."""
@@ -267,7 +270,9 @@ class ModelPools:
             controls.models[kind] = self._given[kind]
             yield
             return
-        async with self._pools[kind].lease(name) as controls.models[kind]:
+        pool = self._pools[kind]
+        self.count(pool.loader.name, "warm" if pool.is_loaded(name) else "cold")
+        async with pool.lease(name) as controls.models[kind]:
             try:
                 yield
             finally:
@@ -276,6 +281,8 @@ class ModelPools:
     async def open(self) -> None:
         """Load what is to be warm from the start, side by side. Raises `ResourceError`."""
         self._context = contextvars.copy_context()  # not that of a task, whose ids would be in the log
+        if self._pools:
+            await in_thread(self.read_memory)  # the first time, it looks for GPUs
         try:
             await side_by_side(
                 *(partial(_warm, pool, name) for pool in self._pools.values() for name in pool.loader.options.warm_up)
@@ -290,6 +297,8 @@ class ModelPools:
             pool.close()
         self.closed = True
         if not await self.children.wait(CLOSE_TIMEOUT):
+            text = "models were not unloaded within %g s and are given up"
+            _log.error(text, CLOSE_TIMEOUT, extra={"action": "models_left"})
             await self.children.cancel(_CANCEL_TIMEOUT)
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._forks import in_forked_children
+from avtomatika_worker._waiting import side_by_side
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
@@ -112,8 +113,7 @@ class Child:
             # The loop runs until the next task comes, so that what a resource does beside does go on.
             while (task := runner.run(self._next_task())) is not None:
                 self._run_task(task, runner, resources)
-            runner.run(self._models.close())
-            runner.run(resources.close())
+            runner.run(side_by_side(self._models.close, resources.close))
         return 0
 
     # -------------------------------------------------------------------------------------------------- getting ready
