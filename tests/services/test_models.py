@@ -129,6 +129,18 @@ async def test_a_load_that_fails_fails_its_tasks_and_the_next_one_tries_again(ca
     assert actions(caplog, "model_load_failed") == [("model_load_failed", "a"), ("model_load_failed", "wrong")]
 
 
+async def test_an_error_that_cannot_be_read_fails_its_task_all_the_same():
+    class Unreadable(Exception):  # noqa: N818
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def load(name: str) -> Model:
+        raise Unreadable
+
+    async with WorkerHarness(worker_with(load)) as h:
+        assert (await h.run("use", {"name": "a"})).error.code == "TRANSIENT_ERROR"
+
+
 async def test_a_loader_that_runs_out_of_memory_is_reported_as_such():
     def load(name: str) -> Model:
         raise MemoryError("8 GiB for " + name)

@@ -23,6 +23,7 @@ from avtomatika_worker.errors import ModelLoadError, ResourceError, TaskError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.making import Made, OneThread, end_within, make
+from avtomatika_worker.execution.outcome import message_of
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.memory import MemoryLedger, MemoryMeter, MemoryReading
 from avtomatika_worker.policy.model_pool import Grant, Load, ModelFacts, ModelPool, Phase, Unload
@@ -154,12 +155,13 @@ class _Pool:
         mark = owner.ledger.begin(owner.read_memory())
         with caught() as failed:
             made = await make(self.loader.name, self.loader.func, (name,), {}, run, owner.children)
-            size = max(0, owner.ledger.end(mark, owner.read_memory()))
             self._loaded[name] = made, run
+        size = max(0, owner.ledger.end(mark, owner.read_memory()))
+        restore_logging()
+        if failed.error is None:
             self._policy.loaded(name, size, owner.now())
             self._log_change("loaded", name, began, size)
-        restore_logging()
-        if failed.error is not None:
+        else:
             run.close()
             if is_being_cancelled():  # the pool is being closed
                 self._policy.failed(name)
@@ -173,11 +175,13 @@ class _Pool:
         for ticket in self._policy.failed(name):
             self._settle(ticket, reason if isinstance(reason, TaskError) else self._explained(name, reason))
         text = "model %r cannot be loaded by %s: %s: %s"
-        args = name, self.loader.name, type(reason).__name__, reason
+        args = name, self.loader.name, type(reason).__name__, message_of(reason)
         _log.error(text, *args, exc_info=reason, extra={"action": "model_load_failed", **self._named(name)})
 
     def _explained(self, name: str, reason: BaseException) -> ModelLoadError:
-        problem = reason.problem if isinstance(reason, ResourceError) else f"{type(reason).__name__}: {reason}"
+        problem = (
+            reason.problem if isinstance(reason, ResourceError) else f"{type(reason).__name__}: {message_of(reason)}"
+        )
         error = ModelLoadError(self.loader.name, name, problem)
         error.__cause__ = reason
         return error
