@@ -5,6 +5,7 @@
     ├── SkillDefinitionError          a skill that cannot be registered
     ├── SkillLoadError                a module of the skills directory that cannot be imported
     ├── ResourceError                 a resource that cannot be registered, or made
+    ├── ModelLoadError                a model that cannot be loaded; its task fails
     ├── ProcessStartError             a process for skills that does not start
     ├── TaskError                     raised by a skill; the failure of a task
     │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries

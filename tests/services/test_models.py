@@ -447,6 +447,27 @@ async def test_up_to_1_0b8_the_names_of_models_are_in_the_hot_cache():
         }
 
 
+async def test_the_embedded_orchestrator_prefers_the_worker_that_has_the_model_loaded():
+    async with EmbeddedOrchestrator(max_attempts=1) as orchestrator:
+        workers = [worker_with(_plain, names=["a", "b"], announce="per_model", warm_up=[name]) for name in "ab"]
+        ids = ["has-a", "has-b"]
+        one, two = (
+            WorkerHarness(each, orchestrator=orchestrator, settings={"worker_id": worker_id})
+            for each, worker_id in zip(workers, ids, strict=True)
+        )
+        async with one, two:
+            await orchestrator.wait_for(
+                lambda: all(f"use--{each[-1]}" in orchestrator.workers[each].hot for each in ids), timeout=10
+            )
+            for name in "abbabaab":
+                # Both wait for a task, so that the orchestrator has a choice.
+                await orchestrator.wait_for(lambda: all(orchestrator.workers[each].polls for each in ids), timeout=10)
+                job = orchestrator.submit(f"use--{name}", {})
+                await job.done(timeout=10)
+                assert (job.result, job.worker_id) == ({"result": name}, f"has-{name}")
+            assert (one.models, two.models) == (("a",), ("b",))
+
+
 async def test_a_skill_is_announced_for_each_model_and_runs_with_that_one():
     worker = worker_with(_plain, max_loaded=1, names=["org/a-v1.5", "b"], announce="per_model")
 
