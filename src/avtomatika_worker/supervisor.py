@@ -46,7 +46,7 @@ FLUSH_TIMEOUT: Final = 5.0
 """Seconds for results that wait for another attempt."""
 
 DRAINING_FIRST: Final = 1.0
-"""Seconds that tasks do not know of a notice at most, while orchestrators hear of it first."""
+"""The most seconds before tasks learn of a notice: orchestrators hear of it first."""
 
 END_RESERVE: Final = 8.0
 """Seconds of a notice for what follows once the tasks' time is up, besides their own grace: results, goodbyes."""
@@ -350,7 +350,7 @@ class Supervisor:
             self._engine.tasks.running.preempt_all()
 
     def _finish_tasks_within(self, seconds: float) -> None:
-        """Leave the tasks so much time and no more; what was said before counts if it is earlier."""
+        """Limit the time that tasks have left; an earlier limit stays in force."""
         until = self._loop.time() + seconds
         if self._tasks_until is None or until < self._tasks_until:
             self._tasks_until = until

@@ -77,7 +77,7 @@ def test_what_is_not_of_the_type_says_so(value, of):
         written(value).read(of)
 
 
-@pytest.mark.parametrize("value", [object(), {"model": lambda: None}, {"x": [1, {"y": object}]}])
+@pytest.mark.parametrize("value", [object(), {"model": lambda: None}, {"x": [1, {"y": object}]}, {1: 2, "1": 3}])
 def test_what_is_neither_json_nor_bytes_is_refused_with_its_place(value):
     with pytest.raises(TypeError, match=r"must be JSON or bytes: \$"):
         written(value)
@@ -340,6 +340,29 @@ async def test_a_place_that_cannot_be_written_fails_no_task(orchestrator, worker
     assert actions(caplog, "checkpoint_failed")
 
 
+@pytest.mark.parametrize("deferred", [False, True])
+async def test_a_state_that_could_not_be_written_is_written_when_its_task_ends(orchestrator, worker, state, deferred):
+    loaded, occupied = [], state / CHECKPOINTS
+
+    @worker.skill
+    async def save(ctx: TaskContext):
+        loaded.append(await ctx.checkpoint.load())
+        if loaded[-1] is None:
+            assert not await ctx.checkpoint.save(1)
+            if deferred:
+                assert not ctx.checkpoint.save(2)
+                await until(lambda: ctx.checkpoint.due)  # the time has come, and it was tried
+            occupied.unlink()
+            raise TransientError("again")
+
+    state.mkdir()
+    occupied.write_text("a file where the directory should be")
+    async with running(worker, orchestrator, state_dir=state, checkpoint_interval=0.1):
+        job = await orchestrator.submit("save").done()
+    assert job.state is JobState.FINISHED, job.error
+    assert loaded == [None, 2 if deferred else 1]
+
+
 async def test_a_checkpoint_of_another_form_is_not_used_and_the_log_says_why(orchestrator, worker, state, caplog):
     loaded = []
 
@@ -402,13 +425,15 @@ async def test_what_cannot_be_put_back_leaves_the_version_before_it(orchestrator
     assert actions(caplog, "checkpoint_damaged")
 
 
-async def test_what_still_runs_after_its_task_has_ended_saves_nothing(orchestrator, worker, state, caplog):
+@pytest.mark.parametrize("saves", [True, False], ids=["saved before", "saves first then"])
+async def test_what_still_runs_after_its_task_has_ended_saves_nothing(orchestrator, worker, state, caplog, saves):
     contexts = []
 
     @worker.skill
     async def leaves(ctx: TaskContext):
         contexts.append(ctx)
-        await ctx.checkpoint.save("begun")
+        if saves:
+            await ctx.checkpoint.save("begun")
         return "done"
 
     async with running(worker, orchestrator, state_dir=state):
@@ -416,6 +441,7 @@ async def test_what_still_runs_after_its_task_has_ended_saves_nothing(orchestrat
         await until(lambda: not files_below(state / CHECKPOINTS))
         assert not await contexts[0].checkpoint.save("too late", now=True)
         assert not await asyncio.to_thread(lambda: bool(contexts[0].checkpoint.save("too late", now=True)))
+        assert await contexts[0].checkpoint.load() is None
     assert not files_below(state / CHECKPOINTS)
     assert len(actions(caplog, "checkpoint_failed")) == 2
 
@@ -431,7 +457,7 @@ async def test_a_task_handed_out_again_while_its_checkpoint_is_written_is_answer
         async def settle(self, *, wanted):
             running_task.task = msgspec.structs.replace(first, task_id="task-2")
 
-    running_task.controls.keeper = Writing()
+    running_task.controls.end_saving = Writing
     for outcome, checkpoint in ((Succeeded("success", {}), "key"), (from_exception(TransientError("again")), None)):
         result = build_result(first, outcome, "w1", seconds=0.0)
         settled = await with_checkpoint(running_task, result, outbox=None)

@@ -90,6 +90,16 @@ async def test_all_is_well_and_the_probe_leaves_no_worker_that_takes_tasks(docto
     assert not orchestrator.problems
 
 
+async def test_the_limit_of_polls_is_pointed_out_unless_it_is_known_to_be_off(doctor, orchestrator):
+    code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)
+    (note,) = [each for each in findings(printed) if "how many polls" in each[1]]
+    assert (code, note[0]) == (0, "note")
+    assert "less than one task a second" in note[2]
+    assert not [each for each in orchestrator.requests if each.call == "poll"]
+    _, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, ORCHESTRATOR_RATE_LIMIT="off")
+    assert "how many polls" not in printed
+
+
 async def test_a_wrong_token_is_distinguished_from_a_wrong_signature(doctor, orchestrator):
     code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, WORKER_TOKEN="wrong")
     assert code == 2

@@ -63,3 +63,15 @@ def test_links_and_pictures_lead_somewhere():
     targets = re.findall(r"\]\(([^)]+)\)", README)
     assert len(targets) == 8  # a picture and seven links
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_idle_times_are_those_of_the_benchmarks():
+    best = json.loads((RESULTS / "prefetch.json").read_text("utf-8"))["best"]
+    idle = {(each["prefetch"], each["round_trip_s"]): each["idle_percent"] for each in best}
+    page = (ROOT / "docs" / "guide" / "limits.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.MULTILINE)
+    assert rows
+    assert {
+        (int(n), trip): float(share) for n, *row in rows for trip, share in zip((0.05, 0.1), row, strict=True)
+    } == idle
+    assert idle[2, 0.05] <= 5

@@ -58,7 +58,9 @@ class Etag:
 
 @dataclass(frozen=True)
 class Stall:
-    """Never answer."""
+    """Do not pass the request on before this is set; never, if nobody sets it."""
+
+    until: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 Fault = Truncate | Reset | Answer | Etag | Stall
@@ -146,7 +148,7 @@ async def _exchange(
         return False
     body = await reader.readexactly(request.length)
     if isinstance(fault, Stall):
-        await asyncio.Event().wait()
+        await fault.until.wait()
     if isinstance(fault, Answer):
         writer.write(f"HTTP/1.1 {fault.status}\r\nContent-Length: {len(fault.body)}\r\n\r\n".encode() + fault.body)
         await writer.drain()

@@ -11,7 +11,7 @@ import pytest
 
 from avtomatika_worker.testing.history import INVARIANTS, Entry, History, Kind
 
-A, W, T, J = "http://a", "w", "t", "j"
+A, B, W, T, J = "http://a", "http://b", "w", "t", "j"
 
 
 class Story:
@@ -23,11 +23,19 @@ class Story:
         self._numbers = itertools.count(1)
 
     def add(
-        self, kind: Kind, *, worker: str = W, task: str = "", job: str = "", after: float = 0.1, **facts: Any
+        self,
+        kind: Kind,
+        *,
+        at: str = A,
+        worker: str = W,
+        task: str = "",
+        job: str = "",
+        after: float = 0.1,
+        **facts: Any,
     ) -> None:
         self.now += after
         self.entries.append(
-            Entry(at=self.now, kind=kind, orchestrator=A, worker_id=worker, task_id=task, job_id=job, facts=facts)
+            Entry(at=self.now, kind=kind, orchestrator=at, worker_id=worker, task_id=task, job_id=job, facts=facts)
         )
 
     def started(self, slots: int = 2, lease: float = 60.0) -> None:
@@ -35,12 +43,23 @@ class Story:
         self.call("register", code=200, slots=slots)
 
     def call(
-        self, name: str, *, code: int = 200, task: str = "", job: str = "", after: float = 0.1, **facts: Any
+        self,
+        name: str,
+        *,
+        at: str = A,
+        code: int = 200,
+        task: str = "",
+        job: str = "",
+        after: float = 0.1,
+        **facts: Any,
     ) -> None:
         number = next(self._numbers)
         sent = {"event_id": None, "event_type": None, "status": None, **facts} if name == "event" else facts
-        self.add(Kind.CALL_SENT, task=task, job=job, after=after, call=name, number=number, **sent)
-        self.add(Kind.CALL_ANSWERED, task=task, job=job, call=name, number=number, code=code, **sent)
+        self.add(Kind.CALL_SENT, at=at, task=task, job=job, after=after, call=name, number=number, **sent)
+        self.add(Kind.CALL_ANSWERED, at=at, task=task, job=job, call=name, number=number, code=code, **sent)
+
+    def polls(self, number: int, at: str = A, after: float = 0.1) -> None:
+        self.add(Kind.CALL_SENT, at=at, after=after, call="poll", number=number)
 
     def handed_out(self, task: str = T, job: str = J, **params: Any) -> None:
         self.call("poll")
@@ -146,6 +165,23 @@ def too_many_polls(story: Story) -> None:
     story.add(Kind.CALL_SENT, call="poll", number=102)
 
 
+def too_many_polls_at_two(story: Story) -> None:
+    story.call("register", at=B, slots=2)
+    story.polls(101)
+    story.polls(102, at=B, after=0.05)
+    story.polls(103, at=B, after=0.05)
+
+
+def too_many_polls_when_a_lent_one_is_answered(story: Story) -> None:
+    """It is answered with nothing, so that no slot is free for another."""
+    story.polls(101)
+    story.call("register", slots=2)  # the poll lends its slot
+    story.polls(102)
+    story.polls(103)
+    story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=204)
+    story.polls(104)
+
+
 def no_heartbeats(story: Story) -> None:
     story.call("heartbeat", status="idle")
     story.call("poll", after=61)
@@ -155,6 +191,12 @@ def late_by_its_own_promise(story: Story) -> None:
     story.add(Kind.HEARTBEATS_PROMISED, seconds=5.0)
     story.call("heartbeat", status="idle")
     story.call("heartbeat", status="idle", after=6)
+
+
+def later_than_its_settings_say(story: Story) -> None:
+    story.add(Kind.HEARTBEATS_CONFIGURED, seconds=22.5)
+    story.call("heartbeat", status="idle")
+    story.call("poll", after=40)
 
 
 def a_poll_after_goodbye(story: Story) -> None:
@@ -179,8 +221,11 @@ FAULTS = {
     events_swapped: "events_in_order",
     too_many_tasks: "slots_not_exceeded",
     too_many_polls: "polls_within_free_slots",
+    too_many_polls_at_two: "polls_within_free_slots",
+    too_many_polls_when_a_lent_one_is_answered: "polls_within_free_slots",
     no_heartbeats: "heartbeats_in_time",
     late_by_its_own_promise: "heartbeats_in_time",
+    later_than_its_settings_say: "heartbeats_in_time",
     a_poll_after_goodbye: "silent_after_offline",
     ran_although_refused: "refused_never_ran",
 }
@@ -230,6 +275,74 @@ def allowed_although_it_looks_like_a_fault() -> dict[str, Story]:
     stories["restart"].add(Kind.ORCHESTRATOR_STARTED, worker="", lease=60.0)
     stories["restart"].call("register", code=200, slots=1, after=100)
     return stories
+
+
+def lends_to_another(story: Story) -> None:
+    story.call("register", at=B, slots=1)
+    story.polls(101)
+    story.polls(102, at=B, after=0.6)
+
+
+def is_lent_when_contact_breaks(story: Story) -> None:
+    story.call("register", at=B, slots=1)
+    story.polls(101)
+    story.call("heartbeat", code=503, after=0.05, status="idle")
+    story.polls(102, at=B, after=0.02)
+
+
+def another_lends_for_a_task(story: Story) -> None:
+    """The first poll, which has lent its slot, brings a task: that runs in the slot of the second."""
+    story.call("register", at=B, slots=1)
+    story.polls(101)
+    story.polls(102, at=B, after=0.6)
+    story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=200, after=0.02)
+    story.add(Kind.HANDED_OUT, task=T, job=J, skill="echo", params={}, after=0.0)
+    story.worked()
+    story.result()
+    story.polls(103)
+
+
+def one_on_its_way_lends_for_a_task(story: Story) -> None:
+    """The worker has sent a second poll when the task of the first comes, which has lent its slot."""
+    story.call("register", at=B, slots=1)
+    story.polls(101)
+    story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=200, after=0.6)
+    story.add(Kind.WORK_STARTED, task=T, job=J, skill="echo", after=0.01)
+    story.polls(102, at=B, after=0.01)
+    story.add(Kind.WORK_ENDED, task=T, job=J, skill="echo", status="success")
+    story.result()
+
+
+def is_late_after_a_break(story: Story) -> None:
+    story.add(Kind.HEARTBEATS_CONFIGURED, seconds=22.5)
+    story.call("heartbeat", code=503, status="idle")
+    story.call("result", code=503, after=40)
+    story.call("register", slots=1)
+
+
+def begins_again_after_a_while(story: Story) -> None:
+    story.add(Kind.HEARTBEATS_CONFIGURED, seconds=22.5)
+    story.call("heartbeat", status="idle")
+    story.call("register", after=40, slots=1)
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        lends_to_another,
+        is_lent_when_contact_breaks,
+        another_lends_for_a_task,
+        one_on_its_way_lends_for_a_task,
+        is_late_after_a_break,
+        begins_again_after_a_while,
+    ],
+    ids=lambda life: life.__name__,
+)
+def test_a_worker_may_live_like_this(life: Any) -> None:
+    story = Story()
+    story.started(slots=1)
+    life(story)
+    assert History(story.entries).violations() == []
 
 
 @pytest.mark.parametrize("name", allowed_although_it_looks_like_a_fault())

@@ -157,10 +157,10 @@ class SlowSpawner(Executor):
 async def test_a_process_that_comes_up_after_its_worker_has_ended_is_killed_and_reaped():
     spawner = SlowSpawner()
 
-    recipe = ProcessSpec(worker_id="w", skills={}, resources={}, given=b"", packages={})
+    spec = ProcessSpec(worker_id="w", skills={}, resources={}, given=b"", packages={})
 
     async def give_up() -> None:
-        starting = asyncio.create_task(Process(lambda _: None).start(recipe, spawner))
+        starting = asyncio.create_task(Process(lambda _: None).start(spec, spawner))
         await until(lambda: spawner.calls)
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes import guard
 from avtomatika_worker.execution.processes.process import Process
 from avtomatika_worker.execution.processes.process_pool import Processes
-from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
-from avtomatika_worker.execution.processes.wire import HEAD, decode, encode, read_head
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
+from avtomatika_worker.execution.processes.wire import HEAD, MARK, decode, encode, read_head
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.testing import WorkerHarness
 from processes.conftest import until
@@ -50,8 +51,8 @@ def controls(skill: str, **params: Any) -> Controls:
     return Controls(task, "w", sink=nowhere, check_event=lambda _s, _t, _p, _f: ({}, None), hot=nowhere)
 
 
-def recipe_of(worker: Any, *names: str) -> ProcessSpec:
-    return make_recipe("w", map(worker.skills.definition, names), [], {}, {})
+def spec_of(worker: Any, *names: str) -> ProcessSpec:
+    return make_process_spec("w", map(worker.skills.definition, names), [], {}, {})
 
 
 OPEN = Path("/proc/self/fd")
@@ -67,7 +68,7 @@ def others() -> set[asyncio.Task[Any]]:
 
 @asynccontextmanager
 async def pool_of(worker: Any, *names: str, size: int = 1):
-    pool = Processes(recipe_of(worker, *names), size, prestart=False)
+    pool = Processes(spec_of(worker, *names), size, prestart=False)
     await pool.open()
     try:
         yield pool
@@ -127,16 +128,14 @@ class Broken(ProcessSpec):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "spawner"),
+    ("spec", "spawner"),
     [(ProcessSpec, Refusing), (Broken, ThreadPoolExecutor)],
     ids=["no thread", "no message"],
 )
-async def test_whatever_step_of_a_start_fails_it_is_a_failed_start_and_nothing_is_left(recipe, spawner):
+async def test_whatever_step_of_a_start_fails_it_is_a_failed_start_and_nothing_is_left(spec, spawner):
     before, children = descriptors(), set(psutil.Process().children())
     with spawner() as pool, pytest.raises(ProcessStartError, match="cannot be started"):
-        await Process(lambda _: None).start(
-            recipe(worker_id="w", skills={}, resources={}, given=b"", packages={}), pool
-        )
+        await Process(lambda _: None).start(spec(worker_id="w", skills={}, resources={}, given=b"", packages={}), pool)
     await until(lambda: set(psutil.Process().children()) <= children)
     await until(lambda: descriptors() == before)
     await until(lambda: not others())
@@ -171,9 +170,9 @@ async def test_a_cancellation_at_any_moment_ends_the_task_and_leaves_the_pool_us
         assert (await pool.run(other, controls("add_up", numbers=[1]))).data["total"] == 1
 
 
-@pytest.mark.parametrize("skill", ["polite", "polite_async"])
-def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worker, skill):
-    """Both messages are in the socket before the process looks at it: the worker may send them so."""
+@contextmanager
+def process_for(worker: Any, skill: str) -> Iterator[tuple[Any, Any, Any]]:
+    """Start a process by hand; yield it, what says something to it, and what waits for what it says."""
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
     with ours, theirs, ours.makefile("rb") as stream:
@@ -190,15 +189,31 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
                     if message[0] == "call":  # the task was taken up first: its event needs its answer
                         ours.sendall(encode("answer", message[2], True, None))
 
-            ours.sendall(encode("setup", recipe_of(worker, skill).message()))
+            ours.sendall(encode("setup", spec_of(worker, skill).message()))
             heard("ready")
-            for number in range(1, 6):
-                facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
-                ours.sendall(encode("task", number, facts) + encode("cancel", number, "requested"))
-                assert heard("cancelled", "done") == ["cancelled", number]
-            ours.sendall(encode("cancel", 3, "requested"))  # of one that has ended: it means no other
-            ours.sendall(encode("end"))
-            assert process.wait(20) == 0
+            yield process, ours.sendall, heard
+
+
+@pytest.mark.parametrize("skill", ["polite", "polite_async"])
+def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worker, skill):
+    """Both messages are in the socket before the process looks at it: the worker may send them so."""
+    with process_for(worker, skill) as (process, say, heard):
+        for number in range(1, 6):
+            facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
+            say(encode("task", number, facts) + encode("cancel", number, "requested"))
+            assert heard("cancelled", "done") == ["cancelled", number]
+        say(encode("cancel", 3, "requested"))  # of one that has ended: it means no other
+        say(encode("end"))
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("message", [encode("task", 1, {}), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"])
+def test_a_process_that_cannot_take_what_the_worker_says_ends_and_says_why(worker, message):
+    with process_for(worker, "add_up") as (process, say, heard):
+        say(message)
+        record = heard("log")[1]
+        assert record["action"] == "skill_process_fault"
+        process.wait(20)
 
 
 async def test_no_asyncio_task_outlives_a_worker_whose_processes_crashed_and_were_cancelled(worker):

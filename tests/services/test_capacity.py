@@ -1,6 +1,7 @@
 """Limits by skill and type, the user's own checker, and tasks that come twice."""
 
 import asyncio
+import inspect
 import json
 import threading
 import time
@@ -53,6 +54,27 @@ async def test_a_skill_runs_no_more_often_at_a_time_than_it_says(orchestrator, w
         await finished([orchestrator.submit(name, {}) for _ in range(12) for name in ("limited", "free")])
     assert meter.most["limited"] == 2
     assert meter.most["free"] > 2
+
+
+async def test_no_more_tasks_of_a_skill_are_taken_than_it_has_room_for(orchestrator, worker):
+    """However many polls are in flight when its tasks come: each may bring one."""
+    gate = asyncio.Event()
+
+    @worker.skill(max_concurrent=2)
+    async def limited():
+        await gate.wait()
+
+    @worker.skill
+    async def free():
+        await asyncio.sleep(0.01)
+
+    async with running(worker, orchestrator, max_concurrent_tasks=20):
+        await finished([orchestrator.submit("free", {}) for _ in range(10)])  # many polls are out now
+        held = [orchestrator.submit("limited", {}) for _ in range(5)]
+        await finished([orchestrator.submit("free", {}) for _ in range(10)])
+        assert sum(job.state is JobState.RUNNING for job in held) == 2
+        gate.set()
+        await finished(held)
 
 
 async def test_the_skills_of_a_type_share_its_limit(orchestrator, meter):
@@ -131,6 +153,34 @@ async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator,
     async with running(worker, orchestrator):
         assert (await orchestrator.submit("echo", {}).done()).state is JobState.FINISHED
     assert len(actions(caplog, "checker_failed")) == 1
+
+
+@pytest.mark.parametrize(
+    ("checker", "problem"),
+    [
+        (max, "its arguments cannot be read: wrap it"),
+        (lambda skill, slots: True, "it must take the name of a skill, or no argument"),
+        (lambda *, slots: True, "it must take the name of a skill, or no argument"),
+    ],
+)
+def test_a_checker_that_cannot_be_called_is_an_error_that_says_what_is_right(checker, problem):
+    if checker is max and _has_signature(max):
+        pytest.skip("this Python knows its signature")
+    with pytest.raises(ConfigError, match=f"capacity_checker .*: {problem}"):
+        Worker(capacity_checker=checker)
+
+
+@pytest.mark.parametrize("checker", [{"a": True}.get, lambda: True, lambda *, slots=1: True, lambda skill="a": True])
+def test_a_checker_is_called_with_a_skill_or_with_nothing(checker):
+    assert Worker(capacity_checker=checker) is not None
+
+
+def _has_signature(function):
+    try:
+        inspect.signature(function)
+    except ValueError:
+        return False
+    return True
 
 
 async def test_wrong_limits_are_errors_that_say_what_is_right(orchestrator):

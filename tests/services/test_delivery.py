@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from avtomatika_worker import ConfigError, TaskContext, Worker
+from avtomatika_worker import ConfigError, ResourceError, TaskContext, Worker
+from avtomatika_worker.delivery.sqlite_store import SqliteStore
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
 from services.assembled import make_supervisor, supervised
 from services.conftest import actions, make_settings, running
@@ -217,6 +218,35 @@ async def test_an_outage_with_hundreds_of_results_is_a_few_lines_of_log(worker, 
     loud = [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
     assert len(loud) <= 10
     assert actions(caplog, "result_retry")
+
+
+@pytest.mark.parametrize("what", ["the outbox", "what skills need"])
+async def test_the_workers_own_events_survive_a_worker_that_does_not_start(orchestrator, tmp_path, caplog, what):
+    worker = echoing(Worker())
+    environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token}
+    settings = make_settings(worker, environment, {"state_dir": str(tmp_path)})
+    owner = SqliteStore(tmp_path, "w1")
+    if what == "the outbox":
+        owner.open()
+    else:
+
+        @worker.resource
+        def broken() -> Broken:
+            raise OSError("no such device")
+
+    assert await worker.emit_event({"event_type": "noted", "payload": {"n": 1}})
+    with pytest.raises((ConfigError, ResourceError)):
+        await worker.main(settings, health_check=False)
+    if what == "the outbox":  # another process has the file
+        assert len(actions(caplog, "result_lost")) == 1
+        owner.close()
+        return
+    async with running(echoing(Worker()), orchestrator, state_dir=str(tmp_path)):
+        await orchestrator.wait_for(lambda: [call for call in orchestrator.requests if call.call == "event"])
+
+
+class Broken:
+    """What cannot be made."""
 
 
 async def test_the_workers_own_events_survive_a_shutdown_before_they_are_sent(orchestrator, tmp_path):

@@ -184,3 +184,29 @@ async def test_workers_that_notice_the_same_break_come_back_spread_over_a_while(
         await orchestrator.wait_for(lambda: len(orchestrator.workers) == workers, timeout=15)
         came = [call.time for call in list(orchestrator.requests)[before:] if call.call == "register"]
     assert max(came) - min(came) > 0.1  # eight of them within a tenth of the second would be one in 10^6 runs
+
+
+async def test_a_limit_of_polls_that_holds_back_a_worker_with_work_is_reported(worker, runs, caplog):
+    async with (
+        EmbeddedOrchestrator(rate_limits={"poll": 12}, rate_period=0.5, poll_time=0.2) as orchestrator,
+        running(worker, orchestrator, max_concurrent_tasks=20, rate_limit_wait=0.6),
+    ):
+        jobs = [orchestrator.submit("work", {"seconds": 0.0}) for _ in range(15)]
+        for job in jobs:
+            await job.done(timeout=30)
+        assert len(orchestrator.requests) > 15
+    (said,) = actions(caplog, "polls_limited")
+    assert "RATE_LIMIT_POLL_LIMIT" in said
+
+
+async def test_a_limit_of_polls_that_an_idle_worker_meets_is_not_reported(worker, runs, caplog):
+    limited = Fault(call="poll", kind="status", status=429, times=2)
+    async with (
+        EmbeddedOrchestrator(poll_time=0.01) as orchestrator,
+        running(worker, orchestrator, rate_limit_wait=0.05),
+    ):
+        for _ in range(12):  # one poll brings the task, others bring nothing
+            await orchestrator.submit("work", {"seconds": 0.05}).done(timeout=30)
+        orchestrator.inject(limited)
+        await orchestrator.wait_for(lambda: limited.used == 2)
+    assert not actions(caplog, "polls_limited")

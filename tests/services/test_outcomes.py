@@ -95,6 +95,19 @@ async def test_what_is_no_json_names_itself_and_the_remedy_and_is_permanent(func
     assert task.job.attempts == 1
 
 
+async def test_keys_that_are_the_same_in_json_are_a_contract_violation(orchestrator):
+    worker = Worker()
+
+    @worker.skill
+    async def count():
+        return {"counts": {1: "a", "1": "b"}}
+
+    async with WorkerHarness(worker, orchestrator=orchestrator) as h:
+        result = await h.run("count")
+    assert result.error.code == "CONTRACT_VIOLATION_ERROR"
+    assert all(each in result.error.message for each in ("$.counts", "keys 1 and '1'"))
+
+
 @pytest.mark.parametrize("wrapped", [lambda params: later(), functools.partial(lambda what, params: what(), later)])
 async def test_a_plain_function_around_an_async_one_is_awaited(wrapped):
     worker = Worker()

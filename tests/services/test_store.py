@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from avtomatika_worker.delivery.sqlite_store import _SCHEMA, WRITE_TIMEOUT, Kind, Message, SqliteStore
+from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Kind, Message, SqliteStore
 from avtomatika_worker.delivery.store import Store
+from avtomatika_worker.delivery.store_schema import _SCHEMA
 from avtomatika_worker.errors import StoreError
 from avtomatika_worker.protocol.messages import TaskResult
 
@@ -418,3 +419,32 @@ def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
         assert keeper.keep_at_end([message(f"t{n}") for n in range(50)], began + 0.2) == [False] * 50
         assert time.monotonic() - began < WRITE_TIMEOUT
     assert keeper.keep_at_end([message("last")], time.monotonic() + WRITE_TIMEOUT) == [True]
+
+
+class Unforeseen(bytes):
+    """Bytes that raise what no database does, when they are written."""
+
+    def __conform__(self, _protocol):
+        raise RuntimeError("unforeseen")
+
+
+def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(store, caplog):
+    with pytest.raises(StoreError, match="unforeseen"):
+        store.put(message("t1", Unforeseen(b"body"))).result(WRITE_TIMEOUT)
+    row = store.put(message("t2")).result(WRITE_TIMEOUT)
+    assert store.check()
+    assert reopened(store) == [(row, message("t2"))]
+    assert [each.action for each in caplog.records] == ["store_fault"]
+
+
+@pytest.mark.parametrize("when", ["before it is open", "after it is closed"])
+def test_a_store_that_is_not_open_refuses_at_once(tmp_path, when):
+    store = SqliteStore(tmp_path, "w1")
+    if when == "after it is closed":
+        store.open()
+        store.close()
+    with pytest.raises(StoreError, match="not open"):
+        store.put(message("t1")).result(0)
+    assert not store.check()
+    store.forget(1)
+    store.close()

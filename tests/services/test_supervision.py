@@ -306,6 +306,25 @@ async def test_what_fails_at_the_first_step_of_a_shutdown_skips_none_of_the_othe
     assert orchestrator.workers["w1"].status == "offline"
 
 
+async def test_what_fails_when_a_change_is_published_ends_the_worker_with_that_error(orchestrator, worker):
+    supervisor, engine = make_supervisor(worker, orchestrator)
+    run = asyncio.create_task(supervisor.run())
+    await orchestrator.wait_for_worker("w1")
+    failed = []
+
+    def fail_once():
+        if not failed:
+            failed.append(True)
+            raise OSError("failed")
+
+    engine.publisher.on_change(fail_once)
+    engine.publisher.changed()
+    async with asyncio.timeout(10):
+        with pytest.raises(OSError, match="failed"):
+            await run
+    assert orchestrator.workers["w1"].status == "offline"  # it shut down in order
+
+
 @pytest.mark.parametrize("how", ["returns", "is cancelled"])
 async def test_a_service_that_ends_before_the_worker_is_a_failure(orchestrator, worker, how, caplog):
     tasks = []

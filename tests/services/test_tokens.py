@@ -64,22 +64,24 @@ async def test_a_renewal_does_not_replace_what_a_registration_has_brought_meanwh
     assert (tokens.current, tokens.refresh_token) == ("of the registration", "r2")
 
 
-async def test_a_worker_whose_access_token_is_refused_renews_it_and_the_call_goes_through(worker, echo):
+@pytest.mark.parametrize("status", [401, 403])  # up to 1.0b21, and from 1.0b22 on
+async def test_a_worker_whose_access_token_is_refused_renews_it_and_the_call_goes_through(worker, echo, status):
     async with EmbeddedOrchestrator(poll_time=5.0, issue_tokens=True) as orchestrator:
         async with running(worker, orchestrator, heartbeat_interval=60.0):
             for call in ("poll", "result"):
-                orchestrator.inject(Fault(call, "status", status=401))
+                orchestrator.inject(Fault(call, "status", status=status))
                 assert await done(orchestrator) == "finished"
         assert len(calls(orchestrator, "token", path="/refresh")) >= 1
 
 
-async def test_an_orchestrator_that_forgot_a_good_access_token_is_registered_at_again(worker, echo):
+@pytest.mark.parametrize("status", [401, 403])  # up to 1.0b21, and from 1.0b22 on
+async def test_an_orchestrator_that_forgot_a_good_access_token_is_registered_at_again(worker, echo, status):
     """It was replaced, perhaps between two calls, and has lost the worker, too."""
     async with (
         EmbeddedOrchestrator(poll_time=5.0, issue_tokens=True) as orchestrator,
         running(worker, orchestrator, heartbeat_interval=0.2, registration_retry_initial_delay=0.1),
     ):
-        orchestrator.inject(Fault("heartbeat", "status", status=401))
+        orchestrator.inject(Fault("heartbeat", "status", status=status))
         await orchestrator.wait_for(lambda: len(calls(orchestrator, "register")) == 2)
         assert await done(orchestrator) == "finished"
 
@@ -131,11 +133,12 @@ async def test_messages_are_signed_with_the_configured_token_whatever_the_header
         assert calls(orchestrator, "result")[-1].status == 200  # it verifies with its own token, and wants the granted
 
 
-async def test_the_commands_websocket_renews_a_refused_token(worker, echo):
+@pytest.mark.parametrize("status", [401, 403])  # up to 1.0b21, and from 1.0b22 on
+async def test_the_commands_websocket_renews_a_refused_token(worker, echo, status):
     async with EmbeddedOrchestrator(poll_time=0.2, issue_tokens=True) as orchestrator:
-        orchestrator.inject(Fault("ws", "status", status=401))
+        orchestrator.inject(Fault("ws", "status", status=status))
         async with running(worker, orchestrator, heartbeat_interval=60.0):
-            await orchestrator.wait_for(lambda: [e.status for e in calls(orchestrator, "ws")] == [401, 101])
+            await orchestrator.wait_for(lambda: [e.status for e in calls(orchestrator, "ws")] == [status, 101])
         assert len(calls(orchestrator, "token", path="/refresh")) == 1
 
 

@@ -6,86 +6,82 @@ from avtomatika_worker.devserver import Fault
 
 
 @dataclass(frozen=True)
-class Partition:
+class AtOrchestrator:
+    """A fault at one orchestrator, or on the way there."""
+
+    at: float
+    orchestrator: int
+
+    def strike(self, world):
+        self.strike_at(world.orchestrators[self.orchestrator], world)
+
+
+@dataclass(frozen=True)
+class Partition(AtOrchestrator):
     """No byte gets through for a while; then all do."""
 
-    at: float
-    orchestrator: int
     seconds: float
 
-    def strike(self, world):
-        host = world.orchestrators[self.orchestrator].host
-        world.network.partition(host)
-        world.later(self.seconds, world.network.heal, host)
+    def strike_at(self, orchestrator, world):
+        world.network.partition(orchestrator.host)
+        world.later(self.seconds, world.network.heal, orchestrator.host)
 
 
 @dataclass(frozen=True)
-class Reset:
+class Reset(AtOrchestrator):
     """All connections break."""
 
-    at: float
-    orchestrator: int
-
-    def strike(self, world):
-        world.network.reset(world.orchestrators[self.orchestrator].host)
+    def strike_at(self, orchestrator, world):
+        world.network.reset(orchestrator.host)
 
 
 @dataclass(frozen=True)
-class LostReplies:
+class LostReplies(AtOrchestrator):
     """The next answers are lost on their way."""
 
-    at: float
-    orchestrator: int
     count: int
 
-    def strike(self, world):
-        host = world.orchestrators[self.orchestrator].host
+    def strike_at(self, orchestrator, world):
+        host = orchestrator.host
         world.network.lose_replies[host] = world.network.lose_replies.get(host, 0) + self.count
 
 
 @dataclass(frozen=True)
-class SlowBytes:
+class SlowBytes(AtOrchestrator):
     """Messages come in pieces, with pauses."""
 
-    at: float
-    orchestrator: int
     seconds: float
 
-    def strike(self, world):
-        host = world.orchestrators[self.orchestrator].host
-        world.network.slow.add(host)
-        world.later(self.seconds, world.network.slow.discard, host)
+    def strike_at(self, orchestrator, world):
+        world.network.slow.add(orchestrator.host)
+        world.later(self.seconds, world.network.slow.discard, orchestrator.host)
 
 
 @dataclass(frozen=True)
-class Restart:
+class Restart(AtOrchestrator):
     """The orchestrator's process ends, and is back after a while; it may have lost its workers."""
 
-    at: float
-    orchestrator: int
     seconds: float
     forgets: bool
 
-    def strike(self, world):
-        world.orchestrators[self.orchestrator].crash()
-        world.later(self.seconds, world.orchestrators[self.orchestrator].come_back, self.forgets)
+    def strike_at(self, orchestrator, world):
+        orchestrator.crash()
+        world.later(self.seconds, orchestrator.come_back, self.forgets)
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(AtOrchestrator):
     """The orchestrator, or a proxy before it, answers otherwise than it should."""
 
-    at: float
-    orchestrator: int
     call: str
     kind: str
     status: int
     times: int
     delay: float = 0.0
 
-    def strike(self, world):
+    def strike_at(self, orchestrator, _world):
         fault = Fault(self.call, self.kind, times=self.times, status=self.status, delay=self.delay)
-        world.orchestrators[self.orchestrator].embedded.inject(fault)
+        orchestrator.embedded.inject(fault)
 
 
 @dataclass(frozen=True)
@@ -106,23 +102,16 @@ class ClockJump:
 
 
 @dataclass(frozen=True)
-class DiskFull:
+class DiskFails:
+    """The worker's disk is ``full``, or ``hangs``."""
+
     at: float
     seconds: float
+    how: str
 
     def strike(self, world):
-        world.machine.disk.full = True
-        world.later(self.seconds, setattr, world.machine.disk, "full", False)
-
-
-@dataclass(frozen=True)
-class DiskHangs:
-    at: float
-    seconds: float
-
-    def strike(self, world):
-        world.machine.disk.hangs = True
-        world.later(self.seconds, setattr, world.machine.disk, "hangs", False)
+        setattr(world.machine.disk, self.how, True)
+        world.later(self.seconds, setattr, world.machine.disk, self.how, False)
 
 
 @dataclass(frozen=True)
@@ -242,8 +231,8 @@ def _one(random, orchestrators, span):
             answers,
             lambda: ClockJump(at, random.choice([-7200.0, -90.0, -30.0, 30.0, 90.0, 7200.0])),
             lambda: ClockJump(at, random.choice([-20.0, -5.0, 5.0, 20.0]), which),
-            lambda: DiskFull(at, seconds),
-            lambda: DiskHangs(at, seconds),
+            lambda: DiskFails(at, seconds, "full"),
+            lambda: DiskFails(at, seconds, "hangs"),
             lambda: CrashAfterASkill(at, random.randint(1, 60), seconds / 4),
             lambda: CrashAfterASkill(at, random.randint(1, 60), seconds / 4),
             lambda: Crash(at, random.randint(1, 300), seconds / 4),

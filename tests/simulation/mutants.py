@@ -65,14 +65,14 @@ MUTANTS = (
     Mutant(
         "a result is taken off the disk before it is delivered",
         "delivery/outbox.py",
-        "                delay = await attempt(delivery, self._keeper, self.works)",
-        "                self._keeper.forget(delivery.row)\n"
-        "                delay = await attempt(delivery, self._keeper, self.works)",
+        "                delay = await attempt(delivery, self._store, self.works)",
+        "                self._store.forget(delivery.row)\n"
+        "                delay = await attempt(delivery, self._store, self.works)",
     ),
     Mutant(
         "what is delivered stays on disk",
         "delivery/outbox.py",
-        "            if delivery.row is not None:\n                self._keeper.forget(delivery.row)",
+        "            if delivery.row is not None:\n                self._store.forget(delivery.row)",
         "            pass",
     ),
     Mutant(

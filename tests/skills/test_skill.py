@@ -112,6 +112,12 @@ def nested(levels: int) -> dict[str, Any]:
         ({"on_stale": "ignore"}, "on_stale must be 'stop' or 'finish'"),
         ({"max_concurrent": 0}, "max_concurrent"),
         ({"max_concurrent": 1.5}, "max_concurrent"),
+        ({"prefetch": -1}, "prefetch must be an integer of 0 or more, not -1"),
+        ({"prefetch": True}, "prefetch must be"),
+        ({"prefetch": None}, "prefetch must be"),
+        ({"prefetch": "2"}, "prefetch must be"),
+        ({"prefetch": 1, "max_concurrent": 0}, "max_concurrent"),
+        ({"pre_fetch": 1}, "did you mean 'prefetch'"),
         ({"executor": "gpu"}, "executor"),
         ({"type": "a b"}, "type"),
         ({"output_statuses": "done"}, "output_statuses"),
@@ -143,6 +149,8 @@ def test_a_schema_as_deep_as_orchestrators_take_is_accepted() -> None:
 def test_options_are_kept() -> None:
     assert compiled(resize, timeout=2, max_concurrent=3, executor="thread").options == SkillOptions(2, 3, "thread")
     assert compiled(resize).options == SkillOptions()
+    assert compiled(resize, prefetch=2).options == SkillOptions(max_concurrent=1, prefetch=2)
+    assert compiled(resize, prefetch=2, max_concurrent=3).options == SkillOptions(max_concurrent=3, prefetch=2)
     assert compiled(resize, timeout=2).contract.properties == {}
 
 

@@ -78,6 +78,7 @@ class Keeper:
         self._timer: asyncio.TimerHandle | None = None
         self._guard = threading.Lock()
         self._deferred: State | None = None
+        self._begun = 0
         self._due_at = 0.0
         self._writing = 0
         self._closed = False
@@ -122,10 +123,21 @@ class Keeper:
         with self._guard:
             self._deferred = None  # this one is newer
             self._writing += 1
+            self._begun += 1
+            number = self._begun
             self._due_at = self._monotonic() + self._interval
         writing = self._start(self._save(state, files), name="write a checkpoint")
         self._writes.add(writing)
-        writing.add_done_callback(self._written)
+
+        def written(task: asyncio.Task[bool]) -> None:
+            self._writes.discard(task)
+            with self._guard:
+                self._writing -= 1
+                is_stored = not task.cancelled() and task.exception() is None and task.result()
+                if not is_stored and not files and number == self._begun and self._deferred is None:
+                    self._deferred = state  # tried again at the next notice of preemption, or when the task ends
+
+        writing.add_done_callback(written)
         return asyncio.shield(writing)
 
     def _refused(self) -> asyncio.Future[bool]:
@@ -148,6 +160,8 @@ class Keeper:
         What is damaged is logged. Raises `TransientError` if the store does not answer: to begin again would cost more
         than another attempt.
         """
+        if self._closed:
+            return None
         try:
             async with contextlib.aclosing(self._versions.read()) as versions:
                 async for manifest in versions:
@@ -181,14 +195,19 @@ class Keeper:
             self._due_at = 0.0
         self._write_deferred()
 
+    def close(self) -> None:
+        """Save and load nothing from now on. Called in any thread."""
+        with self._guard:
+            self._closed = True
+
     async def settle(self, *, wanted: bool) -> None:
         """Take the end of the task: nothing is saved from now on.
 
         With ``wanted``, another attempt will want the newest state: it is written. Takes at most `SETTLE_TIMEOUT`.
         """
+        self.close()
         with self._guard:
-            self._closed, state = True, self._deferred
-            self._deferred = None
+            state, self._deferred = self._deferred, None
         if self._timer is not None:
             self._timer.cancel()
         if wanted and state is not None:
@@ -223,11 +242,6 @@ class Keeper:
                 )
                 return False
         return True
-
-    def _written(self, writing: asyncio.Task[bool]) -> None:
-        self._writes.discard(writing)
-        with self._guard:
-            self._writing -= 1
 
     async def _restore(self, manifest: Manifest) -> bool:
         """Put the files of a version into the task's directory; return false if one cannot be put there."""

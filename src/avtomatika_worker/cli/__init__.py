@@ -119,15 +119,7 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, port: i
     "--production-like", is_flag=True, help="Apply the default rate limits and task timeout of released orchestrators."
 )
 @_RELOAD
-def dev(
-    app: str,
-    host: str,
-    port: int,
-    protocol: str | None,
-    token: str | None,
-    production_like: bool,
-    reload: bool,
-) -> None:
+def dev(app: str, **options: Any) -> None:
     """Run a worker together with a development orchestrator.
 
     It serves a console for the browser, to try skills by hand; tasks can also be sent with curl. The orchestrator runs
@@ -144,15 +136,7 @@ def dev(
     """
     from avtomatika_worker.cli.dev import dev_command
 
-    dev_command(
-        app,
-        host=host,
-        port=port,
-        protocol=protocol,
-        token=token,
-        production_like=production_like,
-        reload=reload,
-    )
+    dev_command(app, **options)
 
 
 @main.command()

@@ -23,6 +23,7 @@ from avtomatika_worker.errors import ConfigError, MalformedMessageError, Rejecte
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.observability.host import detect_host
+from avtomatika_worker.policy.call_budget import UNLIMITED
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.codec import commands_path
 from avtomatika_worker.protocol.messages import Heartbeat, WorkerRegistration, WorkerStatus
@@ -54,7 +55,11 @@ async def examine(orchestrator: OrchestratorSettings, settings: Settings, *, own
         registration = announce(probe, SkillRegistry(Injectables()), {}, detect_host()).registration
         transport = HttpTransport(orchestrator.url, user_agent=f"avtomatika-worker/{__version__} doctor", tls=tls)
         link_settings = LinkSettings(
-            orchestrator.url, orchestrator.token, orchestrator.token_fallback, guard=guard_of(orchestrator, settings)
+            orchestrator.url,
+            orchestrator.token,
+            orchestrator.token_fallback,
+            guard=guard_of(orchestrator, settings),
+            rate_limit=orchestrator.call_limit,
         )
         link = Link(link_settings, probe.worker_id, transport)
         link.open()
@@ -108,6 +113,7 @@ class _Examination:
         else:
             self._protocol(version)
             await self._websocket()
+            self._polls()
             await self._leave()
         return tuple(self._found)
 
@@ -225,6 +231,16 @@ class _Examination:
 
         await first_of(hold, opened.wait, timeout=_TIMEOUT)
         return None if opened.is_set() else problem
+
+    def _polls(self) -> None:
+        """Point out the limit of polls. It is not tried: each would be held, and a connection to Redis with it."""
+        if self._link.settings.rate_limit != UNLIMITED:
+            text = "how many polls it takes from one worker id is not known: it reports that only by refusing one"
+            advice = (
+                "at the default, 60 until a minute passes without any, a worker id starts less than one task a second:"
+                " for more, raise RATE_LIMIT_POLL_LIMIT there, or run several (worker run --workers 4)"
+            )
+            self._found.append(note(text, advice))
 
     async def _leave(self) -> None:
         """Send "offline", so that the probe does not stay in the orchestrator's list for a minute."""

@@ -258,7 +258,7 @@ class Worker(core.Worker):
         self._policies.hot.remove(item)
 
     def get_hot_skills_state(self) -> set[str]:
-        """Return a copy of what is announced as hot."""
+        """Return a copy of the names announced as hot."""
         return set(self._policies.hot.names)
 
     # ------------------------------------------------------------------------------------------ running

@@ -29,7 +29,7 @@ ATTRIBUTES: Final = {
 
 
 def refuse_arguments(given: dict[str, Any]) -> None:
-    """Raise `ConfigError` for arguments that exist no more, TypeError for those that never did."""
+    """Raise `ConfigError` for arguments that no longer exist, TypeError for those that never did."""
     former = [name for name in given if name in ARGUMENTS]
     if former:
         raise ConfigError([f"Worker has no argument {name}: {ARGUMENTS[name]}" for name in former])

@@ -57,7 +57,7 @@ _READERS: Final[Mapping[str, Callable[[Environ], Any]]] = {
 
 
 def plain_fields(value: Any) -> Any:
-    """Return an object's fields without what is None. Raises TypeError for what has none."""
+    """Return an object's fields without what is None. Raises TypeError for an object without fields."""
     fields: Any = dict(value) if is_mapping(value) else msgspec.to_builtins(value)
     if not is_dict(fields):
         raise TypeError(f"one is of type {type(value).__name__}")

@@ -161,7 +161,7 @@ class _Run:
 
 
 def _snapshot(value: object) -> object:
-    """Return what a value is now, to notice that it was changed in place; one that is none of JSON's has no changes."""
+    """Return a copy, to notice changes in place; a value that JSON does not have counts as unchanged."""
     try:
         return to_plain(value)
     except UnsendableValueError:

@@ -57,7 +57,7 @@ _FIELDS: Final = (
 
 
 def worker_event(event: object) -> WorkerEvent:
-    """Return an event from a dict, or an object with such attributes. Raises TypeError and ValueError for another."""
+    """Return an event from a dict, or an object with such attributes. Raises TypeError and ValueError otherwise."""
     get = _reader(event)
     event_type, payload = get("event_type"), get("payload")
     if not isinstance(event_type, str) or not event_type:

@@ -144,7 +144,7 @@ class WorkerConfig:
         return found
 
     def starts(self) -> None:
-        """Take note that the worker starts: what is set from now on comes too late."""
+        """Record that the worker starts: what is set from now on comes too late."""
         for name in sorted(self._class_values - self._set.keys()):
             self._warn(name, f"{type(self).__name__}.{name} of the class has no effect: set it in __init__, on self")
         self._in_use = True

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from avtomatika_worker.config.kinds import Kind, check_token, parse_url, read_call_limit
+from avtomatika_worker.policy.call_budget import CallLimit
 from avtomatika_worker.protocol.messages import HardwareDevice, InstalledArtifact
 
 _T = TypeVar("_T")
@@ -36,6 +37,11 @@ class OrchestratorSettings:
     token_fallback: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
     rate_limit: str | None = None
+
+    @property
+    def call_limit(self) -> CallLimit | None:
+        """``rate_limit`` as it counts calls; None where nobody knows it."""
+        return None if self.rate_limit is None else read_call_limit(self.rate_limit)
 
 
 # ------------------------------------------------------------------------------------------ the objects in lists

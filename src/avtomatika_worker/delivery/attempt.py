@@ -77,7 +77,7 @@ class Delivery:
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """A description for people."""
         if isinstance(self.message, TaskResult):
             return f"result of task {self.message.task_id}"
         return f"event {self.message.event_type!r} of task {self.message.origin_task_id}"
@@ -91,7 +91,7 @@ class Delivery:
 
 
 async def keep(delivery: Delivery, store: Store) -> None:
-    """See to it that a delivery is on disk, where that is possible."""
+    """Store a delivery on disk, where that is possible."""
     if delivery.row is None and store.on:
         delivery.row = await store.keep(delivery.link.url, delivery.message, delivery.created)
 
@@ -195,7 +195,7 @@ async def _unsendable(delivery: Delivery, store: Store, works: Works, error: Uns
 
 
 async def _refused(delivery: Delivery, store: Store, works: Works, error: RejectedError) -> float | Fate:
-    """Take a refusal for good. The task must not hang over there: a failure that says why goes in its place."""
+    """Accept a final refusal. The task must not hang at the orchestrator: a failure that says why takes its place."""
     if isinstance(delivery.message, Event):
         _refused_event(delivery, str(error))
         return Fate.SETTLED

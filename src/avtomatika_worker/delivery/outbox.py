@@ -74,7 +74,7 @@ class Outbox:
 
     def __init__(self, store: Store, *, max_age: float, store_first: bool = False, world: World = REAL) -> None:
         self._world = world
-        self._keeper = store
+        self._store = store
         self._max_age = max_age
         self.store_first: Final = store_first
         self._inbox: threadsafe.Watch[int] = threadsafe.Watch(0)
@@ -139,7 +139,7 @@ class Outbox:
         """Take over deliveries left by an earlier run. Raises `ConfigError` as `Store.open` does."""
         by_url = {link.url: link for link in links}
         restored = strangers = 0
-        for row, stored in self._keeper.open(required=required):
+        for row, stored in self._store.open(required=required):
             link = by_url.get(stored.url)
             if link is None:
                 strangers += 1
@@ -164,7 +164,7 @@ class Outbox:
                 left - self.lost,
                 extra={"action": "outbox_left", "count": left - self.lost},
             )
-        self._keeper.close()
+        self._store.close()
 
     def rescue(self) -> None:
         """Write to disk what is not there yet. May be called from any thread, after the sending loops have stopped."""
@@ -179,17 +179,17 @@ class Outbox:
         with self._ending:  # both the loop and the last resort may come here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
             until = self._world.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
-            on_disk = bool(rest) and self._keeper.check()
+            on_disk = bool(rest) and self._store.check()
             for delivery in left:
                 if delivery.discarded:
-                    self._keeper.forget(delivery.row)
+                    self._store.forget(delivery.row)
             self._settled_at_end.update(rest)
             self._store_at_end([each for each in rest if each.row is None or not on_disk], until)
         return sum(not each.discarded for each in left)
 
     def _store_at_end(self, deliveries: Sequence[Delivery], until: float) -> None:
         messages = [encode(each.link.url, each.message, each.created) for each in deliveries]
-        for each, safe in zip(deliveries, self._keeper.keep_at_end(messages, until), strict=True):
+        for each, safe in zip(deliveries, self._store.keep_at_end(messages, until), strict=True):
             if not safe:
                 self.lost += 1
                 _log.error(
@@ -237,7 +237,7 @@ class Outbox:
     async def secure(self, delivery: Delivery) -> None:
         """Write a delivery to disk before its first attempt, if so configured, or if it ends a checkpoint."""
         if self.store_first or delivery.checkpoint is not None:
-            await keep(delivery, self._keeper)
+            await keep(delivery, self._store)
 
     async def deliver(self, delivery: Delivery, *, at_once: bool = True) -> None:
         """Deliver, or take over: on return it is the outbox's. Called on the main loop.
@@ -248,12 +248,12 @@ class Outbox:
             self._on_its_way.add(delivery)
         try:
             if at_once and not self._must_wait(delivery):
-                delay = await attempt(delivery, self._keeper, self.works)
+                delay = await attempt(delivery, self._store, self.works)
                 if isinstance(delay, Fate):
                     self._end(delivery, delay)
                     return
                 delivery.next_delay = delay
-            await keep(delivery, self._keeper)
+            await keep(delivery, self._store)
             self._wait_in_lane(delivery)
         except BaseException:
             self._wait_in_lane(delivery)  # cancelled at the very end: `close` stores it
@@ -285,7 +285,7 @@ class Outbox:
         if fate is Fate.SETTLED:
             self.works.leave(delivery)
             if delivery.row is not None:
-                self._keeper.forget(delivery.row)
+                self._store.forget(delivery.row)
 
     def _must_wait(self, delivery: Delivery) -> bool:
         if self._closed or delivery.budget.held_for() > 0:
@@ -363,10 +363,10 @@ class Outbox:
             # Only then the dialect is known, and the orchestrator knows the worker.
             await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
             await self._pause(delivery, delay)
-            await keep(delivery, self._keeper)
+            await keep(delivery, self._store)
             async with self._turns.setdefault(link, asyncio.Semaphore(RETRIES_IN_FLIGHT)):
                 held = delivery.budget.held_for()
-                delay = held or await attempt(delivery, self._keeper, self.works)
+                delay = held or await attempt(delivery, self._store, self.works)
             if not isinstance(delay, Fate) and delivery.age > self._max_age:
                 self._give_up(delivery)
                 break

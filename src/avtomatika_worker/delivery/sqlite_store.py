@@ -12,28 +12,20 @@ import os
 import queue
 import sqlite3
 import threading
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker.delivery.store_files import UnusableFileError, check_files, set_aside
+from avtomatika_worker.delivery.store_schema import prepare, text
 from avtomatika_worker.errors import ConfigError, StoreError
 from avtomatika_worker.files.ownership import private_directory
 
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
-_SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE waiting (
-    id INTEGER PRIMARY KEY,
-    url TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    task_id TEXT NOT NULL,
-    message BLOB NOT NULL,
-    created REAL NOT NULL
-)
-"""
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY: Final = 0xFF
 """The bits of SQLite's extended error codes that hold the primary code."""
@@ -82,15 +74,6 @@ class _Check:
 
 
 _Write = _Put | _Forget | _Check | None  # None: no more follow
-_COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, default, place in the key
-    ("id", "INTEGER", 0, None, 1),
-    ("url", "TEXT", 1, None, 0),
-    ("kind", "TEXT", 1, None, 0),
-    ("task_id", "TEXT", 1, None, 0),
-    ("message", "BLOB", 1, None, 0),
-    ("created", "REAL", 1, None, 0),
-]
-_OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _LOOK_EVERY: Final = 5.0
 """Seconds between two checks that the file still exists, while nothing is written."""
 
@@ -108,6 +91,8 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._hangs = False
+        self._lock = threading.Lock()
+        self._writable = False
 
     def open(self) -> list[tuple[int, Message]]:
         """Open and lock the file, creating it with mode 0600 if necessary, and return its messages with their rows.
@@ -123,25 +108,26 @@ class SqliteStore:
             problem = f"{self.path.parent} cannot be used for results: {(error.strerror or str(error)).lower()}"
             raise StoreError(f"{problem}; name a directory that this user may write to") from error
         self._thread.start()
+        with self._lock:
+            self._writable = True
         return self._waiting(self._connection)
 
     def put(self, message: Message) -> Future[int]:
         """Store a message. The future yields its row once it is safely stored, or raises `StoreError`."""
-        done: Future[int] = Future()
-        self._writes.put(_Put(message, done))
-        return done
+        put = _Put(message, Future())
+        if not self._ask(put):
+            self._refuse([put], "it is not open")
+        return put.done
 
     def forget(self, row: int) -> None:
         """Remove a message that no longer needs to be stored."""
-        self._writes.put(_Forget(row))
+        self._ask(_Forget(row))
 
     def check(self) -> bool:
         """Return whether everything stored is on disk. A file that has disappeared is written again if possible.
 
         If the disk does not answer within `WRITE_TIMEOUT`, what it has accepted counts as stored.
         """
-        if self._connection is None:
-            return False
         try:
             return self.probe().result(WRITE_TIMEOUT)
         except TimeoutError:
@@ -150,15 +136,24 @@ class SqliteStore:
 
     def probe(self) -> Future[bool]:
         """Return the result of `check` as a future. It is done after all earlier writes."""
-        done: Future[bool] = Future()
-        self._writes.put(_Check(done))
-        return done
+        check = _Check(Future())
+        if not self._ask(check):
+            check.done.set_result(False)
+        return check.done
+
+    def _ask(self, write: _Write) -> bool:
+        """Leave something for the thread; return false when it would never be done."""
+        with self._lock:
+            if self._writable:
+                self._writes.put(write)
+                self._writable = write is not None
+                return True
+        return False
 
     def close(self) -> None:
         """Complete pending writes and release the file."""
-        if self._connection is None:
+        if not self._ask(None) or self._connection is None:
             return
-        self._writes.put(None)
         self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)
         if self._thread.is_alive():  # the disk does not answer; nothing more can be done
             return
@@ -194,35 +189,19 @@ class SqliteStore:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self.path.chmod(0o600)  # regardless of the umask, which skills may set
         connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
-        connection.text_factory = _text
+        connection.text_factory = text
         try:
             # The lock is held until the file is closed or the process has died, for whatever reason.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN EXCLUSIVE")
-            self._prepare(connection)
+            prepare(connection, self.path)
             connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > _SCHEMA_VERSION:
-            raise StoreError(f"{self.path} was written by a newer version of this worker")
-        problem: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise _corrupt(problem)
-        objects = connection.execute(_OBJECTS).fetchall()
-        columns = [row[1:] for row in connection.execute("PRAGMA table_info(waiting)")]
-        if version == 0 and not objects:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        elif version != _SCHEMA_VERSION or objects != [("table", "waiting")] or columns != _COLUMNS:
-            holds = ", ".join(f"{kind} {name}" for kind, name in objects) or "nothing"
-            raise UnusableFileError(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
 
     def _found(self) -> tuple[int, int] | None:
         """Return the identity of the file at the store's path, or None."""
@@ -290,29 +269,46 @@ class SqliteStore:
     # ------------------------------------------------------------------------------------------------ writing
 
     def _write_all(self) -> None:
-        """Write until asked to stop. Nothing else uses the file after `open`."""
-        while True:
-            try:
-                batch = [self._writes.get(timeout=_LOOK_EVERY)]
-            except queue.Empty:
-                self._look()
-                continue
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < _BATCH:
-                    batch.append(self._writes.get_nowait())
-            # Puts that were cancelled meanwhile are skipped; the others can no longer be cancelled.
-            writes = [
-                each
-                for each in batch
-                if isinstance(each, _Forget) or (isinstance(each, _Put) and each.done.set_running_or_notify_cancel())
-            ]
-            if writes:
-                self._write(writes)
-            for each in batch:
-                if isinstance(each, _Check):
-                    each.done.set_result(self._look())
-            if None in batch:
-                return
+        """Write until asked to stop. Nothing else uses the file after `open`.
+
+        An error that nobody has foreseen refuses the writes that it hits, and no others: whoever waits is answered.
+        """
+        batch: list[_Write] = []
+        while None not in batch:
+            batch = self._next_batch()
+            with caught() as kept:
+                self._do(batch)
+            if kept.error is not None:
+                _log.critical(
+                    "the store failed, which is a fault of this worker's: %r",
+                    kept.error,
+                    exc_info=kept.error,
+                    extra={"action": "store_fault"},
+                )
+                self._refuse(batch, kept.error)
+
+    def _next_batch(self) -> list[_Write]:
+        try:
+            batch = [self._writes.get(timeout=_LOOK_EVERY)]
+        except queue.Empty:
+            return [_Check(Future())]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < _BATCH:
+                batch.append(self._writes.get_nowait())
+        return batch
+
+    def _do(self, batch: list[_Write]) -> None:
+        # Puts that were cancelled meanwhile are skipped; the others can no longer be cancelled.
+        writes = [
+            each
+            for each in batch
+            if isinstance(each, _Forget) or (isinstance(each, _Put) and each.done.set_running_or_notify_cancel())
+        ]
+        if writes:
+            self._write(writes)
+        for each in batch:
+            if isinstance(each, _Check):
+                each.done.set_result(self._look())
 
     def _look(self) -> bool:
         """Return whether the file exists, or could be written again just now."""
@@ -323,40 +319,45 @@ class SqliteStore:
         return True
 
     def _write(self, writes: list[_Put | _Forget]) -> None:
-        if self._connection is None:
-            raise RuntimeError("the store is not open")
         try:
             self._make_again()
         except (OSError, sqlite3.Error, StoreError, ConfigError) as error:
             self._refuse(writes, error)
             return
-        connection = self._connection
         stored: list[tuple[_Put, int]] = []
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for write in writes:
-                row = _apply(connection, write)
-                if isinstance(write, _Put):
-                    stored.append((write, row))
-            connection.execute("COMMIT")
+            with self._transaction() as connection:
+                for write in writes:
+                    row = _apply(connection, write)
+                    if isinstance(write, _Put):
+                        stored.append((write, row))
         except (sqlite3.Error, OverflowError) as error:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
             self._refuse(writes, error)
             return
         for put, row in stored:
             put.done.set_result(row)
 
-    def _refuse(self, writes: list[_Put | _Forget], error: Exception) -> None:
-        problem = StoreError(f"{self.path} cannot be written: {error}")
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        assert self._connection is not None  # noqa: S101 - the thread runs from `open` on
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _refuse(self, writes: Iterable[_Write], why: object) -> None:
+        """Answer those that wait for these writes, and have no answer yet."""
+        problem = StoreError(f"{self.path} cannot be written: {str(why) or type(why).__name__}")
         for write in writes:
-            if isinstance(write, _Put):
+            if isinstance(write, _Put) and not write.done.done():
                 write.done.set_exception(problem)
-
-
-def _text(written: bytes) -> str:
-    """Decode a text. Invalid bytes must not make the rest unreadable."""
-    return written.decode("utf-8", "replace")
+            elif isinstance(write, _Check) and not write.done.done():
+                write.done.set_result(False)
 
 
 def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
@@ -373,9 +374,3 @@ def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
 
 def _code_of(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY  # errors of Python's own side have none
-
-
-def _corrupt(problem: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(problem)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error

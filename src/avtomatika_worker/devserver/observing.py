@@ -18,7 +18,7 @@ class Observer(Protocol):
         """It listens."""
 
     def stopped(self, url: str) -> None:
-        """It does not listen any more."""
+        """It no longer listens."""
 
     def received(self, url: str, call: RecordedCall) -> None:
         """A worker's call has arrived."""

@@ -26,7 +26,7 @@ DIRECTORY: Final = "oversized"
 """Where a task's too large values are stored, below its other files."""
 
 _URI_SIZE: Final = 1_000
-"""Bytes that a stored value's URI takes at most: a key of S3 has up to 1,024, and ours are shorter."""
+"""The most bytes of a stored value's URI: a key of S3 has up to 1,024, and ours are shorter."""
 
 _EXAMPLE: Final = "s3://bucket/job/task/oversized/0.json"
 """Stands for the URI of a value before it is stored."""

@@ -37,13 +37,13 @@ class Children:
     def start_alone(
         self, work: Coroutine[Any, Any, None], *, name: str, context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        """Begin ``work`` that nobody but `wait` and `cancel` waits for, and return its task."""
+        """Begin ``work`` that only `wait` and `cancel` wait for, and return its task."""
         task = self.start(work, name=name, context=context)
         task.add_done_callback(_log_failure)
         return task
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all have ended, at most ``timeout`` seconds; return whether they have."""
+        """Wait until all have ended, for at most ``timeout`` seconds; return whether they have."""
         tasks = self._others()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)

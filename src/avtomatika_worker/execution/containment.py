@@ -38,7 +38,7 @@ _REFUSED: Final = (
 
 
 class ExitedError(Exception):
-    """Carries what is no ``Exception`` out of a thread: a future that raises GeneratorExit closes who awaits it."""
+    """Carries what is no ``Exception`` out of a thread: a future that raises GeneratorExit closes whoever awaits it."""
 
     def __init__(self, original: BaseException) -> None:
         super().__init__(type(original).__name__)
@@ -46,7 +46,7 @@ class ExitedError(Exception):
 
 
 class owned_by:  # noqa: N801 - reads as the function it is; a class, for every task enters one
-    """Let what is started inside of the block belong to the skill of ``owner``."""
+    """Let what is started inside the block belong to the skill of ``owner``."""
 
     __slots__ = ("_owner", "_token")
 
@@ -99,7 +99,7 @@ class OwnedTask(asyncio.Task[Any]):
 
 
 def contained_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
-    """Make an event loop which skills cannot stop, and whose tasks belong to who starts them."""
+    """Make an event loop which skills cannot stop, and whose tasks belong to whoever starts them."""
     base: Any = type(probe := make())
     probe.close()
     loop = cast("asyncio.AbstractEventLoop", _contained(base)())

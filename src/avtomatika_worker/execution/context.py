@@ -187,7 +187,7 @@ class TaskContext:
         metadata: Mapping[str, Any] | None = None,
         origin_worker_id: str | None = None,
     ) -> Sent:
-        """Send an event of the skill's own, such as ``send_event("alert", {"level": 3})``.
+        """Send a custom event, such as ``send_event("alert", {"level": 3})``.
 
         The payload (a dict, a model or a dataclass) is checked against the schema that the skill declares for it. One
         that breaks it, or that cannot be sent (NaN, an integer beyond 64 bits, more than ``MAX_RESULT_BYTES``), and an
@@ -245,7 +245,7 @@ class TaskContext:
         return self._controls.preempting.noticed
 
     def on_preemption(self, callback: Callable[[], Any]) -> None:
-        """Have ``callback`` called when this machine is about to be taken away, at once if that is so already.
+        """Have ``callback`` called when this machine is about to be taken away, at once if that is already known.
 
         A plain function or an ``async def``, without arguments. That of an ``async def`` skill runs on the event loop,
         that of a plain ``def`` in a thread of its own. What it raises is logged.

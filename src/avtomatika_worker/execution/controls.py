@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
@@ -153,6 +154,8 @@ class Controls:
         self.written: Written | None = None
         self.models: dict[Any, object] = {}
         """The model that its skill uses while it runs, by its type."""
+        self.computing: Callable[[], AbstractAsyncContextManager[None]] | None = None
+        """Makes what the task holds while its skill computes, and not while its files are moved, if there is such."""
         self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event
@@ -160,6 +163,7 @@ class Controls:
         self._files: FileOperations | None = None
         self._make_desk = desk
         self._loops: Loops | None = None
+        self._ended = False
         self._resources = resources
         self._progress = 0.0
 
@@ -193,7 +197,7 @@ class Controls:
         return Sent(accepted=True)
 
     def say(self, message: str) -> None:
-        """Send a progress message that is no progress of the skill's: the fraction stays what it was."""
+        """Send a progress message of the worker's own: the fraction stays what it was."""
         self._sink.progress(self._progress, bounded_text(message))
 
     def send_event(self, event_type: str, payload: object, facts: Callable[[], EventFacts]) -> Sent:
@@ -287,12 +291,23 @@ class Controls:
         """The task's resumable loops. Raises RuntimeError without any checkpoint."""
         return self._resuming()[1]
 
+    def end_saving(self) -> Keeper | None:
+        """Return what keeps the task's checkpoints, if anything does, once the task has ended.
+
+        A skill that was given up may still ask for one in its thread: what is made from now on saves nothing.
+        """
+        with _making_files:
+            self._ended = True
+            return self.keeper
+
     def _resuming(self) -> tuple[Checkpoint, Loops]:
         with _making_files:
             if self._loops is None:
                 if self._make_desk is None:
                     raise RuntimeError("this context was made without checkpoints")
                 desk = self._make_desk(self)
+                if self._ended and self.keeper is not None:
+                    self.keeper.close()
                 checkpoint = Checkpoint(desk)
                 self._loops = Loops(checkpoint, desk, self.ctx.raise_if_cancelled)
             return self._loops.checkpoint, self._loops
@@ -310,7 +325,7 @@ class Controls:
         return self.models[kind]
 
     def announce(self, name: str) -> None:
-        """Announce ``name`` as hot; what is no name is logged as an error."""
+        """Announce ``name`` as hot; anything that is not a name is logged as an error."""
         if isinstance(as_any(name), str) and bounded_text(name) == name:
             self.hot.add(name)
             return

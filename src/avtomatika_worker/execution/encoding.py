@@ -29,7 +29,7 @@ class EncodedOutcome:
 
     @property
     def size(self) -> int:
-        """The bytes of JSON of what grows with what a skill says; what cannot be written counts nothing."""
+        """The size in bytes of the JSON that a skill's output adds; what cannot be written counts as nothing."""
         outcome = self.outcome
         if isinstance(outcome, Cancelled):
             return 0

@@ -83,7 +83,7 @@ def _fields_of(value: object) -> Mapping[Any, object] | None:
 
 
 def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
-    """Hold an outcome that user code made against what it may be. Raises `ContractViolationError`."""
+    """Check an outcome that user code made. Raises `ContractViolationError`."""
     if isinstance(outcome, Succeeded):
         status = _text_of(outcome.status)
         if not isinstance(status, str) or status not in contract.statuses:
@@ -206,7 +206,7 @@ def _warn_of_dropped(
 
 
 def _warn_of_status(fields: Mapping[Any, object], contract: ResultContract) -> None:
-    """Say once that a dict which may be meant as a failure is data: its status is none of the skill's."""
+    """Say once that a dict which may be meant as a failure is data: its status is not one of the skill's."""
     status = _text_of(fields.get("status"))
     if isinstance(status, str) and contract.is_new(status[:_LONGEST_STATUS]):
         _log.warning(
@@ -220,7 +220,7 @@ def _warn_of_status(fields: Mapping[Any, object], contract: ResultContract) -> N
 
 
 def _unknown_status(status: object, contract: ResultContract, error: object = None) -> ContractViolationError:
-    """Return the error for a status that is none; the reason that came with it is not lost."""
+    """Return the error for an unknown status; it keeps the reason that came with it."""
     shown, allowed = bounded_text(f"{status!r:.{_LONGEST_STATUS}}"), ", ".join(contract.statuses)
     text = f"the result's status {shown} is none of {allowed} (a skill declares others with output_statuses=)"
     details: dict[str, Any] = {"status": plain_detail(status), "allowed": list(contract.statuses)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, cast
@@ -22,7 +23,7 @@ from avtomatika_worker.execution.outcome import Cancelled, CancelReason, Failed,
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, run_skill
 from avtomatika_worker.execution.task_boundary import TaskBoundary
-from avtomatika_worker.execution.watched_call import SkillCall, watched
+from avtomatika_worker.execution.watched_call import watched
 from avtomatika_worker.observability.tracing import Tracing
 from avtomatika_worker.skills.contract import CANCELLED, FAILURE, SUCCESS, ResultContract
 from avtomatika_worker.skills.jsonable import to_plain
@@ -111,11 +112,13 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
-        call = watched.get()
-        if call is None:
-            value = await run_skill(skill, ctx, self._runners, self._tracing)
+        if controls.computing is None:
+            value = await self._call(skill, ctx)
         else:
-            value = await self._watched_call(call, skill, ctx)
+            async with contextlib.AsyncExitStack() as stack:
+                with self._tracing.span("turn"):
+                    await stack.enter_async_context(controls.computing())
+                value = await self._call(skill, ctx)
         return self.read_result(value, skill, controls)
 
     def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
@@ -139,8 +142,11 @@ class Pipeline:
             return from_value(value, skill.results, partial(write_data, controls, allows=skill.allows_output))
         return from_value(value, skill.results, skill.write)
 
-    async def _watched_call(self, call: SkillCall, skill: Skill, ctx: TaskContext) -> object:
-        """Call the skill, and let who looks at the call see how it ended."""
+    async def _call(self, skill: Skill, ctx: TaskContext) -> object:
+        """Call the skill, and let those who watch the call, if any, see how it ended."""
+        call = watched.get()
+        if call is None:
+            return await run_skill(skill, ctx, self._runners, self._tracing)
         try:
             value = await run_skill(skill, ctx, self._runners, self._tracing, call.extra)
         except BaseException as error:
@@ -166,17 +172,21 @@ class Execution:
         "_over",
         "_pipeline",
         "_runner",
+        "_timeout",
         "_timers",
+        "compute",
         "controls",
         "ctx",
         "grace",
+        "permit",
         "started",
-        "turn",
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``turn``, if set, is what the task has to hold while its skill runs.
+        """``deadline``: monotonic seconds. ``permit``, if set, is what the task has to hold from its start to its end.
 
+        ``compute``, if set, makes what it has to hold while its skill itself runs, and not while files are moved.
+        Waiting for that takes none of the time that the task is given, or said to have taken; its deadline stays.
         ``ctx`` is what the skill sees of its task.
         """
         self.controls: Controls = controls
@@ -184,11 +194,13 @@ class Execution:
         self.started: float = pipeline.monotonic()
         self._pipeline = pipeline
         self._deadline = deadline
-        self.turn: AbstractAsyncContextManager[None] | None = None
+        self.permit: AbstractAsyncContextManager[None] | None = None
+        self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
         self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._timeout: asyncio.TimerHandle | None = None
 
     async def run(self) -> EncodedOutcome:
         """Run the task to its outcome. Raises nothing of the skill's.
@@ -233,7 +245,7 @@ class Execution:
         return self._runner is not None and not self._runner.done()
 
     async def ended(self) -> str:
-        """Wait until the skill has truly ended, and return the traceback of what it raised at last, "" for nothing."""
+        """Wait until the skill has truly ended; return the traceback of what it raised in the end, "" for nothing."""
         if self._runner is None:
             return ""
         await asyncio.wait({self._runner})
@@ -246,16 +258,40 @@ class Execution:
 
     async def _until_stopped(self) -> EncodedOutcome | None:
         """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
+        if self.compute is not None:
+            self.controls.computing = partial(self._computing, self.compute)
         try:
             with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
-                if self.turn is None:
+                if self.permit is None:
                     return self._begin() or await self._pipeline(self.ctx)
-                async with self.turn:
+                async with self.permit:
                     return self._begin() or await self._pipeline(self.ctx)
             return EncodedOutcome(boundary.failure)
         except asyncio.CancelledError as error:
             release_frames(error)
             return None
+        finally:
+            self.controls.computing = None  # it holds this, which holds the controls
+
+    @contextlib.asynccontextmanager
+    async def _computing(self, compute: Callable[[], AbstractAsyncContextManager[None]]) -> AsyncGenerator[None]:
+        since, left = self._pipeline.monotonic(), self._pause()
+        async with compute():
+            now = self._pipeline.monotonic()
+            self.started += now - since
+            if self._deadline is not None and self._deadline <= now:  # the loop was blocked: its timer has not run yet
+                self.controls.cancelling.ask(CancelReason.DEADLINE)
+                raise asyncio.CancelledError
+            if left is not None:
+                self._timeout = self._cancel_after(left)
+            yield
+
+    def _pause(self) -> float | None:
+        """Stop the skill's timeout, and return the seconds that were left of it, if it has one."""
+        if self._timeout is None:
+            return None
+        self._timeout.cancel()
+        return self._timeout.when() - asyncio.get_running_loop().time()
 
     def _begin(self) -> EncodedOutcome | None:
         """Begin to count the task's time; return its outcome if that is up already."""
@@ -265,12 +301,13 @@ class Execution:
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
         skill = self.controls.skill
         if skill is not None and skill.options.timeout is not None:
-            self._cancel_after(skill.options.timeout)
+            self._timeout = self._cancel_after(skill.options.timeout)
         return None
 
-    def _cancel_after(self, seconds: float) -> None:
+    def _cancel_after(self, seconds: float) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(seconds, self.cancel, CancelReason.DEADLINE))
+        return self._timers[-1]
 
     def _outcome(self, runner: asyncio.Task[EncodedOutcome | None]) -> EncodedOutcome:
         reason = self.controls.cancelling.reason

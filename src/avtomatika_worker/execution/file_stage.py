@@ -33,7 +33,7 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 
 _AT_ONCE: Final = 8
 _NAMED: Final = 5
-"""Places that a warning names at most."""
+"""The most places that a warning names."""
 
 
 class Offload:

@@ -55,7 +55,7 @@ class CancelReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The skill came to an end of its own; ``status`` is "success" or one of the skill's own statuses."""
+    """The skill ended by itself; ``status`` is "success" or one of the skill's own statuses."""
 
     data: dict[str, Any]
     status: str = SUCCESS
@@ -98,7 +98,7 @@ Outcome = Succeeded | Failed | Cancelled
 
 
 def from_exception(error: BaseException) -> Failed:
-    """Turn what a skill raised into an outcome; what is no `TaskError` is transient, named by type and message.
+    """Turn what a skill raised into an outcome; anything but a `TaskError` is transient, named by type and message.
 
     The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself; several are named. The frames that
     the exception holds are released: its traceback is in the outcome, as text.

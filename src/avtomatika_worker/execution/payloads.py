@@ -1,4 +1,4 @@
-"""What events carry: checked before one is queued, so that who sends it learns why it is not sent."""
+"""What events carry: checked before one is queued, so that the sender learns why it is not sent."""
 
 from __future__ import annotations
 

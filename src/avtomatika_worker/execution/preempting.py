@@ -45,7 +45,7 @@ class Preempting:
         self._call(*entry)
 
     def notice(self) -> None:
-        """Take note, and call everybody. More calls change nothing."""
+        """Record the notice, and make the calls. Repeated calls change nothing."""
         with self._guard:
             if self.noticed:
                 return

@@ -20,7 +20,7 @@ class SkillCall:
     ended: bool = False
 
     def end(self, value: object = None, error: BaseException | None = None) -> None:
-        """Take note of how it ended."""
+        """Record how it ended."""
         self.value, self.error, self.ended = value, error, True
 
 

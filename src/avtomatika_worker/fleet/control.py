@@ -53,11 +53,11 @@ class Control(Stoppable):
                 os._exit(EXIT_OK)
         self._thread.start()
 
-    def greet(self, hello: Ready) -> None:
+    def greet(self, ready: Ready) -> None:
         """Report to the fleet who this is, and wait for its order to begin."""
-        self._drain_limit = hello.drain_limit
+        self._drain_limit = ready.drain_limit
         with contextlib.suppress(OSError):  # the fleet is gone: the thread knows
-            self._socket.sendall(msgspec.json.encode(hello) + b"\n")
+            self._socket.sendall(msgspec.json.encode(ready) + b"\n")
         self._go.wait()
 
     async def run(self, worker: Stoppable, main: Callable[[], Awaitable[None]]) -> None:

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from avtomatika_worker.worker.program import (
     EXIT_USAGE,
     explain,
 )
+from avtomatika_worker.world import REAL, World
 
 _log: Final = logging.getLogger("avtomatika_worker.fleet")
 
@@ -60,10 +59,23 @@ class Plan:
 
 
 class Fleet:
-    """The processes of ``worker run --workers N``."""
+    """The processes of ``worker run --workers N``.
 
-    def __init__(self, plan: Plan) -> None:
+    ``start`` starts one, as `member_process.start`; ``is_ready`` asks one, in a thread.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        world: World = REAL,
+        *,
+        start: Callable[..., Awaitable[Process]] = start,
+        is_ready: Callable[[Process], bool] = is_ready,
+    ) -> None:
         self._plan = plan
+        self._world = world
+        self._start = start
+        self._is_ready = is_ready
         self._seats = [Member(number) for number in range(1, plan.workers + 1)]
         self._generation = 0
         self._directory = Path()
@@ -132,7 +144,7 @@ class Fleet:
         if seat.number > 1:
             await first_of(partial(asyncio.wait, {self._first_hello}), self._stop.wait)
         while not self._stop.is_set():
-            began = time.monotonic()
+            began = self._world.monotonic()
             code = await self._run_once(seat)
             if self._stop.is_set():
                 self._codes.add(code)
@@ -141,14 +153,14 @@ class Fleet:
             elif code == EXIT_USAGE:
                 await self._leave_empty(seat)
             else:
-                await self._wait_to_restart(seat, code, time.monotonic() - began)
+                await self._wait_to_restart(seat, code, self._world.monotonic() - began)
 
     async def _run_once(self, seat: Member) -> int:
         """Run one process to its end and return its exit code."""
         seat.starts += 1
         plan, socket_path = self._plan, self._directory / f"{seat.number}.{seat.starts}.sock"
         try:
-            process = await start(
+            process = await self._start(
                 plan.command, plan.environ, seat.number, plan.base_id, socket_path, generation=self._generation
             )
         except OSError as error:
@@ -191,7 +203,7 @@ class Fleet:
         process.order(Command.GO)
 
     async def _wait_to_restart(self, seat: Member, code: int, ran_for: float) -> None:
-        delay = seat.restarts.ended(ran_for, random.random())
+        delay = seat.restarts.ended(ran_for, self._world.random.random())
         seat.state = MemberState.WAITING
         _log.log(
             logging.ERROR if code else logging.WARNING,
@@ -291,14 +303,19 @@ class Fleet:
             await self._end(process)
 
     async def _is_back(self, seat: Member, generation: int) -> bool:
-        """Wait until the seat's new process is ready; return False if there is no point in waiting."""
-        notice, pause = time.monotonic() + ROLL_NOTICE, _FIRST_LOOK
+        """Wait until the seat's new process is ready; return False if there is no point in waiting.
+
+        One that was being started when the roll reached the seat is as old as the others, and is ended, too.
+        """
+        notice, pause = self._world.monotonic() + ROLL_NOTICE, _FIRST_LOOK
         while generation == self._generation and seat.state is not MemberState.EMPTY:
             process = seat.process
+            if process is not None and process.runs and process.generation < generation:
+                await self._renew(seat, generation)
             has_new = process is not None and process.generation >= generation and process.hello is not None
-            if process is not None and has_new and await asyncio.to_thread(is_ready, process):
+            if process is not None and has_new and await asyncio.to_thread(self._is_ready, process):
                 return True
-            if time.monotonic() > notice:
+            if self._world.monotonic() > notice:
                 notice = float("inf")
                 _log.warning(
                     "the rolling restart is waiting for %s to become ready", seat.name, extra={"action": "roll_waits"}

@@ -12,7 +12,7 @@ from avtomatika_worker.policy.restarts import Restarts
 
 
 class MemberState(enum.StrEnum):
-    """The state of a seat's process."""
+    """The state of a member's process."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -51,5 +51,5 @@ class Member:
         return time.monotonic() - process.started if process is not None and process.runs else None
 
     def taken_by(self, process: Process) -> None:
-        """Give the seat to a new process."""
+        """Run in a new process from now on."""
         self.process, self.state = process, MemberState.STARTING

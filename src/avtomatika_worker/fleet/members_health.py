@@ -21,21 +21,21 @@ Body = Mapping[str, Any]
 class FleetHealth:
     """Queries every member for each answer."""
 
-    def __init__(self, seats: Sequence[Member], stopping: Callable[[], bool]) -> None:
-        self._seats = seats
+    def __init__(self, members: Sequence[Member], stopping: Callable[[], bool]) -> None:
+        self._members = members
         self._stopping = stopping
 
     def __call__(self) -> Health:
         """Return the fleet's health: not live if any member's main loop is blocked, ready if any member is."""
         bodies = self._bodies()
         return Health(
-            not_live=next((problem for seat, body in bodies.items() if (problem := _not_live(seat, body))), None),
+            not_live=next((problem for member, body in bodies.items() if (problem := _not_live(member, body))), None),
             not_ready=self._not_ready(bodies),
             details={
                 "version": __version__,
-                "workers": len(self._seats),
-                "restarts": sum(seat.restarted for seat in self._seats),
-                "processes": [_described(seat, body) for seat, body in bodies.items()],
+                "workers": len(self._members),
+                "restarts": sum(member.restarted for member in self._members),
+                "processes": [_described(member, body) for member, body in bodies.items()],
             },
         )
 
@@ -44,15 +44,15 @@ class FleetHealth:
         from avtomatika_worker.fleet.merging import merge  # its dependencies are there only with metrics
 
         pages = {
-            seat.name: answer[1].decode()
-            for seat, answer in self._asked("/metrics").items()
+            member.name: answer[1].decode()
+            for member, answer in self._asked("/metrics").items()
             if answer is not None and answer[0] == _OK
         }
-        states = Counter(seat.state for seat in self._seats)
+        states = Counter(member.state for member in self._members)
         return merge(
             pages,
             {state.value: states[state] for state in MemberState},
-            {seat.name: seat.restarted for seat in self._seats if seat.worker_id is not None},
+            {member.name: member.restarted for member in self._members if member.worker_id is not None},
         )
 
     def _not_ready(self, bodies: Mapping[Member, Body | None]) -> str | None:
@@ -60,19 +60,23 @@ class FleetHealth:
             return "shutting down"
         if any(body is not None and body.get("ready") for body in bodies.values()):
             return None
-        reasons = (f" ({seat.name}: {body['not_ready']})" for seat, body in bodies.items() if body is not None)
+        reasons = (f" ({member.name}: {body['not_ready']})" for member, body in bodies.items() if body is not None)
         return "no process is ready" + next(reasons, "")
 
     def _bodies(self) -> dict[Member, Body | None]:
         return {
-            seat: None if answer is None else msgspec.json.decode(answer[1], type=dict[str, Any])
-            for seat, answer in self._asked("/health").items()
+            member: None if answer is None else msgspec.json.decode(answer[1], type=dict[str, Any])
+            for member, answer in self._asked("/health").items()
         }
 
     def _asked(self, path: str) -> dict[Member, tuple[int, bytes] | None]:
-        listening = {seat: seat.process.socket_path for seat in self._seats if seat.process and _listens(seat.process)}
+        listening = {
+            member: member.process.socket_path
+            for member in self._members
+            if member.process and _listens(member.process)
+        }
         answers = dict(zip(listening, ask_all(list(listening.values()), path), strict=True))
-        return {seat: answers.get(seat) for seat in self._seats}
+        return {member: answers.get(member) for member in self._members}
 
 
 def is_ready(process: Process) -> bool:
@@ -85,23 +89,23 @@ def _listens(process: Process) -> bool:
     return process.runs and process.socket_path.exists()
 
 
-def _not_live(seat: Member, body: Body | None) -> str | None:
+def _not_live(member: Member, body: Body | None) -> str | None:
     """Return what is wrong with a member that should be working; one starting or ending may be silent."""
     if body is not None:
-        return f"{seat.name}: {body['not_live']}" if body.get("not_live") else None
-    silent = seat.state is MemberState.RUNNING and seat.process is not None and _listens(seat.process)
-    return f"{seat.name} does not answer" if silent else None
+        return f"{member.name}: {body['not_live']}" if body.get("not_live") else None
+    silent = member.state is MemberState.RUNNING and member.process is not None and _listens(member.process)
+    return f"{member.name} does not answer" if silent else None
 
 
-def _described(seat: Member, body: Body | None) -> dict[str, Any]:
-    process, uptime = seat.process, seat.uptime
+def _described(member: Member, body: Body | None) -> dict[str, Any]:
+    process, uptime = member.process, member.uptime
     return {
-        "number": seat.number,
-        "worker_id": seat.worker_id,
-        "state": seat.state.value,
+        "number": member.number,
+        "worker_id": member.worker_id,
+        "state": member.state.value,
         "pid": process.pid if process is not None and uptime is not None else None,
         "uptime_seconds": None if uptime is None else round(uptime, 1),
-        "restarts": seat.restarted,
-        "last_exit": seat.last_exit,
+        "restarts": member.restarted,
+        "last_exit": member.last_exit,
         "health": body,
     }

@@ -20,6 +20,12 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
+REFUSED: Final = frozenset({401, 403})
+"""What answers a token that an orchestrator does not know: 401 from 1.0b21, 403 from 1.0b22 on (measured).
+
+403 answers a replay and a timestamp that is off, too.
+"""
+
 
 class Authenticated(Contained, Protocol):
     """A link, as far as this module needs it."""
@@ -38,22 +44,14 @@ class Authenticated(Contained, Protocol):
         ...
 
 
-async def token_renewed(link: Authenticated, used: str | None) -> bool:
-    """Get another token after ``used`` was refused; return whether the call may be retried with it.
-
-    If ``used`` should still have been valid, its orchestrator was replaced and has lost the worker, too: contact counts
-    as broken.
-    """
-    if used == link.credentials.current == link.credentials.configured:
+async def token_renewed(link: Authenticated, used: str | None, status: int | None) -> bool:
+    """Get another token if a call with ``used`` was answered that it is refused; return whether to call again."""
+    if status not in REFUSED or used == link.credentials.current == link.credentials.configured:
         return False
-    was_good = used == link.credentials.current and link.credentials.renewal_due_in() != 0
     try:
-        renewed = await renew_token(link, used)
+        return await renew_token(link, used)
     except (TransportError, MalformedMessageError):
         return False  # the call's own refusal is reported
-    if renewed and was_good:
-        link.contact_broken()
-    return renewed
 
 
 @contained

@@ -63,7 +63,10 @@ class Commands:
                 _log.debug("%s closed the WebSocket", self._link.url)
             except TransportError as error:
                 self._disconnected()
-                if error.status == 401 and await token_renewed(self._link, self._shown):
+                still_good = self._link.credentials.is_good(self._shown)
+                if await token_renewed(self._link, self._shown, error.status):
+                    if still_good:
+                        self._link.contact_broken()
                     continue
                 _log.log(
                     logging.WARNING if backoff.attempts == 0 else logging.DEBUG,

@@ -89,6 +89,10 @@ class Credentials:
         due = self._due_at
         return None if due is None else max(0.0, due - self._world.monotonic())
 
+    def is_good(self, token: str | None) -> bool:
+        """Whether an orchestrator should know a token: one that has forgotten it was replaced, and lost the worker."""
+        return token == self.current and self.renewal_due_in() != 0
+
     async def renew(self, used: str | None, exchange: Callable[[], Awaitable[TokenReply | None]]) -> bool:
         """Renew the tokens because ``used`` is refused, or soon will be; return whether others are in use now.
 

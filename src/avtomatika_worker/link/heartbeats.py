@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +29,13 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import delay_after, kind_of
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
-from avtomatika_worker.policy.heartbeat import REREGISTER_EVERY, Catalogue, HeartbeatMemory, WorkerState
+from avtomatika_worker.policy.heartbeat import (
+    REREGISTER_EVERY,
+    Catalogue,
+    HeartbeatMemory,
+    WorkerState,
+    bounded_interval,
+)
 from avtomatika_worker.protocol import dialects, replies
 from avtomatika_worker.protocol.messages import HeartbeatReply, ResourcesUsage, WorkerRegistration, WorkerStatus
 from avtomatika_worker.protocol.replies import Response
@@ -173,7 +180,12 @@ class Heartbeats:
             link.url,
             link.dialect.version,
             " again" if again else "",
-            extra={"action": "registered"},
+            extra={
+                "action": "registered",
+                "worker_id": link.worker_id,
+                "orchestrator": link.url,
+                "longest_interval": bounded_interval(self._memory.interval, math.inf),
+            },
         )
 
     async def _ask_for_registration(self, registration: WorkerRegistration) -> Response:

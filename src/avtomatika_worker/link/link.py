@@ -18,7 +18,7 @@ from avtomatika_worker.errors import (
     TransportError,
     UntrustedTaskError,
 )
-from avtomatika_worker.link.access_tokens import token_renewed
+from avtomatika_worker.link.access_tokens import REFUSED, token_renewed
 from avtomatika_worker.link.call_budgets import KindBudget
 from avtomatika_worker.link.clock import Clock
 from avtomatika_worker.link.credentials import Credentials, make_nonces
@@ -312,6 +312,7 @@ class Link:
         configured_token: bool = False,
         renew: bool = True,
     ) -> Response:
+        forgotten = False
         while True:
             codec, token = self.codec, self.credentials.configured if configured_token else self.credentials.current
             request, headers = write(codec), self._headers(codec, token)
@@ -327,9 +328,12 @@ class Link:
                 if question is not None:
                     self._silence.ended(question)
             self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
-            if response.status != 401 or not renew or not await token_renewed(self, token):
+            if forgotten and response.status not in REFUSED:  # else it was about something else than the token
+                self.contact_broken(registrations)
+            still_good = self.credentials.is_good(token)
+            if not renew or not await token_renewed(self, token, response.status):
                 return response
-            renew = False
+            renew, forgotten = False, still_good
 
     @contained
     async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:

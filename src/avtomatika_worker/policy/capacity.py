@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type."""
+    """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type.
+
+    ``ahead``: how many more tasks of a skill than may run may be here.
+    """
 
     by_skill: Mapping[str, int] = field(default_factory=dict[str, int])
     by_type: Mapping[str, int] = field(default_factory=dict[str, int])
     types: Mapping[str, str] = field(default_factory=dict[str, str])
+    ahead: Mapping[str, int] = field(default_factory=dict[str, int])
     counted_as: Mapping[str, str] = field(default_factory=dict[str, str])
     """The skills whose tasks count toward the limit of another one."""
+
+    @property
+    def places(self) -> Limits:
+        """The most tasks that may be here, of the skills some of whose tasks are here before they may run."""
+        return Limits(
+            {skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()}, counted_as=self.counted_as
+        )
+
+    def _most(self, skill: str) -> int:
+        kind = self.types.get(skill, skill)
+        bounds = [self.by_skill[skill]] if skill in self.by_skill else []
+        return min([*bounds, self.by_type[kind]] if kind in self.by_type else bounds, default=1)
 
     def __bool__(self) -> bool:
         return bool(self.by_skill or self.by_type)
@@ -31,14 +47,22 @@ class Capacity:
         self._running: Counter[str] = Counter()
         self._running_of_type: Counter[str] = Counter()
 
-    def has_room(self, skill: str) -> bool:
-        """Whether one more task of ``skill`` may run."""
+    def has_room(self, skill: str, asked: Sequence[Collection[str]] = ()) -> bool:
+        """Whether one more task of ``skill`` may run.
+
+        ``asked``: the skills of each request that is not answered yet, and may bring a task of one of them.
+        """
         limits = self._limits
         counted = limits.counted_as.get(skill, skill)
-        if counted in limits.by_skill and self._running[counted] >= limits.by_skill[counted]:
-            return False
+        if counted in limits.by_skill:
+            coming = sum(any(limits.counted_as.get(each, each) == counted for each in skills) for skills in asked)
+            if self._running[counted] + coming >= limits.by_skill[counted]:
+                return False
         kind = limits.types.get(skill, skill)
-        return kind not in limits.by_type or self._running_of_type[kind] < limits.by_type[kind]
+        if kind not in limits.by_type:
+            return True
+        coming = sum(any(limits.types.get(each, each) == kind for each in skills) for skills in asked)
+        return self._running_of_type[kind] + coming < limits.by_type[kind]
 
     def take(self, skill: str) -> None:
         """Count a starting task. Raises RuntimeError if there is no room for it."""

@@ -30,6 +30,11 @@ class Slots:
         return self.total - self.free - self.polling - self.running
 
     @property
+    def overbooked(self) -> bool:
+        """Whether more are taken than may be: they were, before some were held back."""
+        return self.polling + self.running > self.usable
+
+    @property
     def idle(self) -> bool:
         """Whether one more task could start now: what "idle" means to an orchestrator."""
         return self.running < self.usable

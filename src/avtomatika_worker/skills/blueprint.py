@@ -128,6 +128,7 @@ class SkillDecorator(ABC):
         output_statuses: Iterable[str] | None = None,
         timeout: float | None = None,
         max_concurrent: int | None = None,
+        prefetch: int = 0,
         executor: Executor | None = None,
         max_tasks_per_child: int | None = None,
         cancel_grace: float = CANCEL_GRACE,
@@ -150,11 +151,12 @@ class SkillDecorator(ABC):
         error. The function itself is returned unchanged.
 
         ``timeout`` (seconds) stops a task that runs longer; ``max_concurrent`` is how many tasks of the skill may run
-        at the same time. A cancelled skill gets ``cancel_grace`` seconds (5) to end; after that the task is reported
-        without it, and its slot is freed once it really ends. A skill whose tasks take long says so with
-        ``expected_seconds``: the worker warns where a time limit is shorter. ``on_stale="finish"`` lets a task go on
-        although the orchestrator waits for another attempt at the same work, on another worker. ``model_from`` is the
-        param that names the model which the skill takes (see `model`).
+        at the same time. With ``prefetch``, that many more may be here, and ``max_concurrent`` is 1 by default: their
+        files are fetched, and those of results stored, while others run. A cancelled skill gets ``cancel_grace``
+        seconds (5) to end; after that the task is reported without it, and its slot is freed once it really ends. A
+        skill whose tasks take long says so with ``expected_seconds``: the worker warns where a time limit is shorter.
+        ``on_stale="finish"`` lets a task go on although the orchestrator waits for another attempt at the same work, on
+        another worker. ``model_from`` is the param that names the model which the skill takes (see `model`).
 
         A plain ``def`` runs in a thread (``executor="thread"``), an ``async def`` on the worker's event loop.
         ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may

@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import Any, Final, cast
 
 import msgspec
+import orjson
 
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import UnsendableValueError
@@ -39,7 +40,8 @@ def to_plain(value: object) -> Any:
     Dataclasses, Structs and attrs objects become dicts of their fields, as does a NamedTuple at the top level
     (elsewhere it is an array, as in its schema); pydantic writes its own values; enums become their values; dates,
     UUIDs, decimals and paths become texts; bytes base64; sets lists; NumPy numbers and arrays numbers and lists. Keys
-    become texts. Raises `UnsendableValueError` with the path of any other value, or of one that contains itself.
+    become texts. Raises `UnsendableValueError` with the path of any other value, of one that contains itself, or of a
+    dict with two keys that become the same text.
     """
     if is_named_tuple(value) and not isinstance(value, type):
         value = as_any(value)._asdict()
@@ -59,9 +61,10 @@ def to_plain(value: object) -> Any:
 def _at_once(value: Any) -> Any:
     """Do the work of `_walk` in C for built-in types. Raises one of `_CANNOT` for others, or if in doubt."""
     dumped = marshal.dumps(value, _WITH_TUPLES)  # knows only built-in types, and fails at once for any other
+    orjson.dumps(value)  # fails at once for a key that is no text: two may become the same one
     if _TUPLE in dumped:  # msgspec would keep tuples; this turns them into lists
         value = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
-    return msgspec.to_builtins(value, str_keys=True)
+    return msgspec.to_builtins(value)
 
 
 class _Unsendable(Exception):  # noqa: N818 - never leaves this module
@@ -84,7 +87,7 @@ def _walk(value: object, above: set[int]) -> Any:
     above.add(number)
     try:
         if is_mapping(value):
-            return _object(((_key(key), item) for key, item in value.items()), above)
+            return _mapping(value, above)
         if isinstance(value, _ARRAYS):
             return _array(cast("Collection[Any]", value), above)
         return _other(value, above)
@@ -104,6 +107,17 @@ def _object(fields: Iterable[tuple[str, Any]], above: set[int]) -> dict[str, Any
         except _Unsendable as found:
             found.path.append(f".{name}"[:200])
             raise
+    return plain
+
+
+def _mapping(value: Mapping[Any, Any], above: set[int]) -> dict[str, Any]:
+    plain = _object(((_key(key), item) for key, item in value.items()), above)
+    if len(plain) < len(value):
+        keys: dict[str, object] = {}
+        for key in value:
+            if (text := _key(key)) in keys:
+                raise _Unsendable(f"the keys {keys[text]!r:.100} and {key!r:.100} are the same in JSON: {text!r:.100}")
+            keys[text] = key
     return plain
 
 

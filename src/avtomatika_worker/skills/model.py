@@ -12,8 +12,10 @@ from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.skills.binding import BindingPlan, Injectables, invalid_input
 from avtomatika_worker.skills.contract import JsonSchema
+from avtomatika_worker.skills.engines import TypeContract
 from avtomatika_worker.skills.model_options import ModelOptions
 from avtomatika_worker.skills.resource import ResourceDefinition
+from avtomatika_worker.skills.run_options import SkillOptions
 from avtomatika_worker.skills.type_hints import MISSING, name_of
 from avtomatika_worker.skills.validation import InvalidValue, Problem
 
@@ -138,10 +140,10 @@ class ModelUse:
 
 
 def model_use(
-    skill: str, plan: BindingPlan, known: Injectables, param: str | None, fixed: str | None
+    skill: str, plan: BindingPlan, known: Injectables, options: SkillOptions, fixed: str | None
 ) -> ModelUse | None:
     """Return the model that a skill uses, or None. Raises `SkillDefinitionError`."""
-    loaders = known.models
+    loaders, param = known.models, options.model_from
     used = [loaders[kind] for kind in plan.injects if kind in loaders]
     if not used and param is None:
         return None
@@ -156,16 +158,26 @@ def model_use(
     if param is None:
         text = f"its argument of type {kinds} needs model_from='…': the param that names the model"
         raise SkillDefinitionError(skill, text)
-    fields = fields_of(plan.input.schema) if plan.input is not None else None
+    fields = fields_of(plan.input)
     if fields is not None and param not in fields:
         raise SkillDefinitionError(skill, f"model_from={param!r}: its input has no such field ({', '.join(fields)})")
+    if options.in_process and used[0].options.announced:
+        text = "announce='per_model' is not for executor='process': its processes have models of their own"
+        raise SkillDefinitionError(skill, text)
     default = as_object((fields or {}).get(param)).get("default")
     return ModelUse(used[0], param, default, fixed)
 
 
-def fields_of(schema: JsonSchema) -> dict[str, Any] | None:
-    """Return the fields of an object's schema by name; None when it does not say which there are."""
-    properties = _top(schema).get("properties")
+def input_schema_of(plan: BindingPlan, uses: ModelUse | None) -> JsonSchema | None:
+    """Return the schema that a skill is announced with, or None if nothing is known about its input."""
+    if plan.input is None or uses is None or uses.fixed is None:
+        return None if plan.input is None else plan.input.schema
+    return schema_of_one(plan.input.schema, uses.param, uses.fixed)
+
+
+def fields_of(contract: TypeContract | None) -> dict[str, Any] | None:
+    """Return the schemas of an input's fields by name; None when nothing says which there are."""
+    properties = None if contract is None else _top(contract.schema).get("properties")
     return properties if is_dict(properties) else None
 
 

@@ -17,6 +17,7 @@ DECLARED: Final = ("type", "description", "version", "input_schema", "output_sch
 _BEHAVIOR: Final = (
     "timeout",
     "max_concurrent",
+    "prefetch",
     "executor",
     "max_tasks_per_child",
     "cancel_grace",

@@ -22,7 +22,8 @@ class SkillOptions:
 
     ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
     ``expected_seconds`` is how long a task is expected to take; ``on_stale`` what to do when the orchestrator waits for
-    another attempt at the same work: "stop" or "finish".
+    another attempt at the same work: "stop" or "finish". ``prefetch`` is how many tasks are taken, and their files
+    fetched, beyond the ``max_concurrent`` that run.
     """
 
     timeout: float | None = None
@@ -32,6 +33,7 @@ class SkillOptions:
     max_tasks_per_child: int | None = None
     expected_seconds: float | None = None
     on_stale: str = "stop"
+    prefetch: int = 0
     model_from: str | None = None
     """The param that names the model which it uses."""
 
@@ -51,6 +53,8 @@ def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
         raise SkillDefinitionError(skill, f"cancel_grace must be a number of seconds, not {options.cancel_grace!r}")
     if options.max_concurrent is not None and not _is_count(options.max_concurrent):
         raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
+    if not _is_count(options.prefetch, least=0):
+        raise SkillDefinitionError(skill, f"prefetch must be an integer of 0 or more, not {options.prefetch!r}")
     if options.on_stale not in _ON_STALE:
         raise SkillDefinitionError(skill, f"on_stale must be 'stop' or 'finish', not {options.on_stale!r}")
     if options.model_from is not None and not (isinstance(as_any(options.model_from), str) and options.model_from):
@@ -71,8 +75,8 @@ def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:
             raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value: object, *, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_seconds(value: object, *, least: float = 0.0) -> bool:

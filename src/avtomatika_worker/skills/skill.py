@@ -27,7 +27,7 @@ from avtomatika_worker.skills.binding import (
 from avtomatika_worker.skills.chunks import CHUNK_EVENT, StreamContract, output_of, stream_contract
 from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.skills.model import ModelUse, model_use, schema_of_one
+from avtomatika_worker.skills.model import ModelUse, input_schema_of, model_use
 from avtomatika_worker.skills.options import DECLARED, metadata_of
 from avtomatika_worker.skills.run_options import CANCEL_GRACE, SkillOptions, check_options
 from avtomatika_worker.skills.schema import OutputContract
@@ -81,10 +81,7 @@ class SkillDefinition:
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
         plan = compile_plan(self.name, self.func, injectables, self.localns, given)
-        uses = model_use(self.name, plan, injectables, self.options.model_from, self.model)
-        if uses is not None and uses.loader.options.announced and self.options.in_process:
-            text = "announce='per_model' is not for executor='process': its processes have models of their own"
-            raise SkillDefinitionError(self.name, text)
+        uses = model_use(self.name, plan, injectables, self.options, self.model)
         stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
         output = self._output(stream)
         events = self._events(stream)
@@ -93,7 +90,7 @@ class SkillDefinition:
             type=declarations.type or self.name,
             description=declarations.description if declarations.description is not None else _docstring(self.func),
             version=declarations.version if declarations.version is not None else _module_version(self.func),
-            input_schema=self._input_schema(plan, uses),
+            input_schema=input_schema_of(plan, uses),
             output_schema=output.schema if output is not None else None,
             events_schema=events or None,
             output_statuses=tuple(declarations.output_statuses or ()),
@@ -107,12 +104,6 @@ class SkillDefinition:
             return Skill(contract, self.func, plan, options, write, returns_data=returns_data, stream=stream, uses=uses)
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
-
-    @staticmethod
-    def _input_schema(plan: BindingPlan, uses: ModelUse | None) -> JsonSchema | None:
-        if plan.input is None or uses is None or uses.fixed is None:
-            return None if plan.input is None else plan.input.schema
-        return schema_of_one(plan.input.schema, uses.param, uses.fixed)
 
     def _output(self, stream: StreamContract | None) -> OutputContract | None:
         given = self.declaration.output_schema
@@ -294,6 +285,7 @@ def define(
     cancel_grace: float = CANCEL_GRACE,
     expected_seconds: float | None = None,
     on_stale: str = "stop",
+    prefetch: int = 0,
     model_from: str | None = None,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
@@ -309,8 +301,17 @@ def define(
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: declarations.pop(key, None) for key in DECLARED}
     _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
+    most = 1 if prefetch and max_concurrent is None else max_concurrent
     options = SkillOptions(
-        timeout, max_concurrent, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale, model_from
+        timeout,
+        most,
+        executor,
+        cancel_grace,
+        max_tasks_per_child,
+        expected_seconds,
+        on_stale,
+        prefetch,
+        model_from,
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)

@@ -12,7 +12,7 @@ from avtomatika_worker import threadsafe
 _T = TypeVar("_T")
 
 MOST_WAITING: Final = 1_000
-"""Things that wait at most."""
+"""The most things that may wait."""
 
 
 class Arrivals(Generic[_T]):

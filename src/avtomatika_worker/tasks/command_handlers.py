@@ -1,4 +1,4 @@
-"""Handlers of the program's own for commands that orchestrators send over the WebSocket. Runs on the main loop."""
+"""The program's own handlers of commands that orchestrators send over the WebSocket. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CommandHandlers:
         return True
 
     async def run(self) -> None:
-        """Call handlers until cancelled; one that fails is logged, and ends nothing."""
+        """Call handlers until cancelled; one that fails is logged, and stops nothing."""
         room = asyncio.Semaphore(_AT_ONCE)
         threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="command")
         try:

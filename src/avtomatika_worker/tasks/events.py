@@ -39,7 +39,7 @@ _QUEUE_LIMIT: Final = 1_000
 _LAST_PROGRESS_ATTEMPTS: Final = 5
 
 _LAST_SECOND: Final = 2**40
-"""Far beyond every time: what is said to be later is no time."""
+"""Far later than any real time: a larger number is not a time."""
 
 _LOOK_EVERY: Final = 0.1
 """Seconds after which a thread that waits for room looks whether its task was cancelled."""
@@ -200,7 +200,7 @@ class TaskEvents:
         )
 
     def _alert(self, *, urgent: bool) -> None:
-        """See to it that what was just put there is sent; what is ``urgent`` now. Called in any thread."""
+        """Have what was just put there sent, at once if it is ``urgent``. Called in any thread."""
         if urgent:
             self._urgent = True
         if threading.get_ident() == self._thread:

@@ -1,4 +1,4 @@
-"""What a task has to send, in order. Chunks that wait are joined: the last of the line takes in those that follow."""
+"""What a task has to send, in order. Chunks that wait are joined: the last in line takes in those that follow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.protocol.messages import Event
 from avtomatika_worker.skills.chunks import ChunkKind
 
 EVENT_BYTES: Final = 256 * 2**10
-"""Bytes of chunks that go into one event at most; a single larger one goes alone."""
+"""The most bytes of chunks that go into one event; a single larger one goes alone."""
 
 WAITING_BYTES: Final = 4 * EVENT_BYTES
 """Bytes of chunks of a task that may wait ..."""

@@ -13,7 +13,7 @@ from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.world import World
 
 MOST_SHOWN: Final = 100
-"""Tasks that are shown: those that run for longest."""
+"""The most tasks that are shown: those that have run longest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Overview:
         self._tasks.put(task.execution, task)
 
     def hide(self, execution: Execution) -> None:
-        """Show a task no more."""
+        """Stop showing a task."""
         self._tasks.remove(execution)
 
     def __call__(self) -> Sequence[dict[str, Any]]:

@@ -28,6 +28,24 @@ OVERDUE: Final = 5.0
 """Seconds beyond the requested time after which a waiting poll no longer prevents another one."""
 
 
+_MANY: Final = 10
+"""Tasks from which on a limit of polls is what holds a worker back; fewer may be chance."""
+
+
+@dataclass(slots=True)
+class Since:
+    """What polls brought since an orchestrator last refused one by its rate limit; ``began``: monotonic seconds."""
+
+    began: float
+    tasks: int = 0
+    empty: int = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether most of them brought a task."""
+        return self.tasks > self.empty and self.tasks >= _MANY
+
+
 @dataclass(slots=True, eq=False)
 class Poll:
     """A poll in flight. If it has ``lent`` its slot, it holds none. ``breaks`` is the link's when it was sent."""
@@ -56,6 +74,7 @@ class PollSource:
         "most",
         "not_before",
         "polls",
+        "since",
     )
 
     def __init__(self, link: Link, slots: int) -> None:
@@ -67,6 +86,7 @@ class PollSource:
         self.not_before: float = 0.0
         self.limited_until: float = 0.0
         self.failed_at: float = 0.0
+        self.since: Since = Since(0.0)
         self.most: int = 2 * slots + STALE
         self.polls: dict[Poll, None] = {}  # the oldest first
 
@@ -87,9 +107,18 @@ class PollSource:
         polls = [*self.polls]
         return polls[len(self.stale(now)) :] if polls and self._is_stale(polls[0], now) else polls
 
+    def got_task(self, now: float) -> None:
+        """Record a poll that brought a new task."""
+        self.demand.got_task()
+        self.empty.got_task()
+        if not self.since.tasks:
+            self.since = Since(now)
+        self.since.tasks += 1
+
     def came_empty(self, poll: Poll, now: float) -> None:
         """Record a poll that brought nothing, or nothing new."""
         self.demand.came_empty()
+        self.since.empty += 1
         pause = self.empty.came_empty(now - poll.sent, self.link.settings.poll_timeout)
         self.not_before = max(self.not_before, now + pause)
 
@@ -99,6 +128,8 @@ class PollSource:
         A poll that was sent when fewer skills had room asks for fewer of them, and does not count.
         """
         live = self.live(now)
+        if not skills:
+            return False
         if not live:
             return len(self.polls) < self.most
         if len(live) < self.demand.target and now - live[0].sent <= LEND_AFTER:

@@ -23,7 +23,7 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import kind_of
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
-from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource
+from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource, Since
 from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
@@ -80,7 +80,7 @@ class Poller:
                 self._lend_stale(now)
                 reserved = False
                 while (chosen := self._next(now, skills)) is not None:
-                    poll = Poll(now, skills, chosen.link.breaks)
+                    poll = Poll(now, self._beyond_asked(chosen, now, skills), chosen.link.breaks)
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     reserved = True
@@ -151,7 +151,12 @@ class Poller:
                     self._tasks.release_slot()
 
     def _borrow(self, now: float, lenders: Sequence[PollSource]) -> bool:
-        """Free the slot of a poll that has been waiting for long; return whether there was one."""
+        """Free the slot of a poll that has been waiting for long; return whether there was one.
+
+        While more slots are taken than may be, one that is freed may not be taken again.
+        """
+        if self._tasks.slots.overbooked:
+            return False
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
         oldest = min(waiting, key=lambda poll: poll.sent, default=None)
         if oldest is None or now - oldest.sent < LEND_AFTER:
@@ -190,8 +195,17 @@ class Poller:
             source.link.ready.is_open
             and source.not_before <= now
             and not self._outbox.is_full(source.link)
-            and source.wants(skills, now)
+            and source.wants(self._beyond_asked(source, now, skills), now)
         )
+
+    def _beyond_asked(self, source: PollSource, now: float, skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``skills`` that have room for more than the polls in flight there may bring.
+
+        Those at other orchestrators do not count: each may be the one that has tasks.
+        """
+        if not self._publisher.has_limits:
+            return skills
+        return self._publisher.startable_beyond([poll.skills for poll in source.live(now)], skills)
 
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to check again even if nothing happens."""
@@ -243,8 +257,7 @@ class Poller:
             else:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
-                    source.demand.got_task()
-                    source.empty.got_task()
+                    source.got_task(self._monotonic())
                     self._rotation.got_task(self._sources.index(source))
                 else:
                     source.came_empty(poll, self._monotonic())
@@ -290,6 +303,8 @@ class Poller:
         limited = isinstance(error, RejectedError) and error.rate_limited
         if isinstance(error, RejectedError) and not limited and _may_be_healed(error):
             source.link.contact_broken()
+        if limited:
+            self._limited(source, delay)
         source.link.faults.log(
             _log,
             logging.DEBUG if limited else logging.WARNING,
@@ -300,6 +315,18 @@ class Poller:
             action="poll_failed",
             kind=kind_of(error),
         )
+
+    def _limited(self, source: PollSource, delay: float) -> None:
+        """Warn when an orchestrator's limit of polls holds back a worker that has work; an idle one is refused, too."""
+        since, source.since = source.since, Since(0.0)
+        if since.is_busy:
+            took = self._monotonic() - since.began
+            text = (
+                "%s refuses polls, the next is in %.0f s: its rate limit holds this worker back, which started %d tasks"
+                " in %.1f s. Raise RATE_LIMIT_POLL_LIMIT there, or run more workers"
+            )
+            args = (source.link.url, delay, since.tasks, took)
+            source.link.faults.log(_log, logging.WARNING, text, *args, action="polls_limited", kind="limited")
 
 
 def _may_be_healed(error: RejectedError) -> bool:

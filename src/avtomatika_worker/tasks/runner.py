@@ -102,7 +102,7 @@ class TaskRunner:
     async def run(self, ready: asyncio.Future[None]) -> None:
         """Hold the group that every task runs in, from ``ready`` on, until cancelled."""
         async with self._group:
-            self._group.create_task(self._publisher.run(self.running.job_ids), name="presence")
+            self._group.create_task(self._publisher.run(self.running.job_ids), name="publish the state")
             self._group.create_task(self._files.clean_up(), name="clean up files")
             to_main = threadsafe.CallQueue(asyncio.get_running_loop())
             self._outbox.works.on_missed = lambda link, task: to_main.put(self._start_missed, link, task)
@@ -181,11 +181,12 @@ class TaskRunner:
         execution = Execution(self._contexts.make(link, task, work, events), self._pipeline, deadline=deadline)
         if deadline is not None:
             _compare(execution, link, deadline - self._monotonic())
-        turn = self._limiter.turn(task.type)
+        permit = self._limiter.request(task.type)
         has_slot, now = self._take_slot(reserved=reserved), self._monotonic()
-        running = RunningTask(link, [task], work, execution, events, has_slot, turn, now)
+        running = RunningTask(link, [task], work, execution, events, has_slot, permit, now)
         events.on_stale = partial(self._is_stale, ref(running))
-        execution.turn = turn if running.has_slot else self._slot_and_turn(running)
+        execution.permit = permit if running.has_slot else self._slot_and_permit(running)
+        execution.compute = None if permit is None else permit.compute
         self._expect_report()
         self.running.add(running)
         self._handlers.run(self._handle(running))
@@ -239,9 +240,9 @@ class TaskRunner:
             self._let_go(running)
 
     def _let_go(self, running: RunningTask) -> None:
-        """Give a task's turn and slot to others."""
-        if running.turn is not None:
-            running.turn.end()
+        """Give a task's permit and slot to others."""
+        if running.permit is not None:
+            running.permit.end()
         if running.has_slot:
             running.has_slot = False
             self._free()
@@ -339,12 +340,12 @@ class TaskRunner:
         )
 
     @contextlib.asynccontextmanager
-    async def _slot_and_turn(self, running: RunningTask) -> AsyncGenerator[None]:
+    async def _slot_and_permit(self, running: RunningTask) -> AsyncGenerator[None]:
         """Hold what a task needs to run whose poll had lent its slot."""
         place: asyncio.Future[None] = self._loop.create_future()
         self._in_line.append((running, place))
         await place
-        async with running.turn or contextlib.nullcontext():
+        async with running.permit or contextlib.nullcontext():
             yield
 
     def _take_slot(self, *, reserved: bool) -> bool:

@@ -17,7 +17,7 @@ from avtomatika_worker.policy.recent import Recent
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.work import WorkKey
 from avtomatika_worker.tasks.events import TaskEvents
-from avtomatika_worker.tasks.limits import Permit
+from avtomatika_worker.tasks.limits import Admission
 from avtomatika_worker.tasks.overview import Overview, ShownTask
 from avtomatika_worker.world import REAL, World
 
@@ -48,7 +48,7 @@ class RunningTask:
     execution: Execution
     events: TaskEvents
     has_slot: bool
-    turn: Permit | None
+    permit: Admission | None
     arrived: float
     finished: bool = False
     stale_since: float | None = None

@@ -18,7 +18,7 @@ async def with_checkpoint(running: RunningTask, result: TaskResult, outbox: Outb
     Its task may be handed out again meanwhile: it answers the newest id. When the worker goes down meanwhile, the
     outbox gets the result.
     """
-    keeper = running.controls.keeper
+    keeper = running.controls.end_saving()
     if keeper is None:
         return result
     wanted = is_retried(result)

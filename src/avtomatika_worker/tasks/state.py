@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -111,22 +112,25 @@ class StatePublisher:
         self._full_since: dict[str, float] = {}
         self._jobs: Callable[[], Iterable[str]] = tuple
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._publication: asyncio.TimerHandle | None = None
+        self._is_due = asyncio.Event()
         self._on_change: list[Callable[[], None]] = []
 
     async def run(self, jobs: Callable[[], Iterable[str]]) -> None:
-        """Publish until cancelled. ``jobs`` returns the ids of the jobs with running tasks."""
+        """Publish until cancelled. ``jobs`` returns the ids of the jobs with running tasks.
+
+        Raises what a callback of `on_change` raises.
+        """
         self._jobs = jobs
         self._loop = asyncio.get_running_loop()
-        self._publish()
         try:
             while True:
-                await asyncio.sleep(ASK_AGAIN if self._limiter.asks else 3600.0)
-                self.changed()
+                self._publish()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ASK_AGAIN if self._limiter.asks else None):
+                        await self._is_due.wait()
+                await asyncio.sleep(PUBLISH_AFTER)
         finally:
             self._loop = None  # changes from here on are not published
-            if self._publication is not None:
-                self._publication.cancel()
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every publication."""
@@ -139,8 +143,7 @@ class StatePublisher:
 
     def changed(self) -> None:
         """Publish soon, together with other changes until then."""
-        if self._publication is None and self._loop is not None:
-            self._publication = self._loop.call_later(PUBLISH_AFTER, self._publish)
+        self._is_due.set()
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -151,6 +154,18 @@ class StatePublisher:
     def startable_skills(self) -> tuple[str, ...]:
         """The skills of which another task could start now."""
         return self._limiter.available(self._catalogued.skills)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether there are limits for some of the skills."""
+        return self._limiter.has_limits
+
+    def startable_beyond(self, asked: Sequence[Collection[str]], skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of ``skills`` of which another task could start besides those that may come for what is asked.
+
+        ``asked`` has the skills of each poll.
+        """
+        return self._limiter.beyond(asked, skills)
 
     @property
     def published(self) -> WorkerState:
@@ -213,9 +228,7 @@ class StatePublisher:
             threadsafe.CallQueue(loop).put(self.changed)
 
     def _publish(self) -> None:
-        if self._publication is not None:
-            self._publication.cancel()
-            self._publication = None
+        self._is_due.clear()
         self._state_watch.publish(self.state())
         for callback in self._on_change:
             callback()

@@ -1,4 +1,4 @@
-"""Events of the worker's own, which belong to no task. Sent from the main loop, in order, as those of tasks are."""
+"""The worker's own events, which belong to no task. Sent from the main loop, in order, as those of tasks are."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class WorkerEvents:
     async def run(self, links: Sequence[Link], outbox: Outbox, max_bytes: int | None) -> None:
         """Send events until cancelled: to each orchestrator that is registered at, or to the first once it is.
 
-        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error. What waits
-        at the end is the outbox's.
+        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error.
         """
-        try:
-            async with aclosing(self._arrivals.take()) as events:
-                async for event in events:
-                    await _send_to_all(event, _receivers(links), outbox, max_bytes)
-        finally:
-            for event in self._arrivals.take_all():
-                _set_aside(event, _receivers(links), outbox)
+        async with aclosing(self._arrivals.take()) as events:
+            async for event in events:
+                await _send_to_all(event, _receivers(links), outbox, max_bytes)
+
+    def set_aside(self, links: Sequence[Link], outbox: Outbox) -> None:
+        """Leave what waits to the outbox, which stores it: the worker ends, perhaps before anything has run."""
+        for event in self._arrivals.take_all():
+            _set_aside(event, _receivers(links), outbox)
 
 
 def _receivers(links: Sequence[Link]) -> deque[Link]:

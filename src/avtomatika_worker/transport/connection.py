@@ -21,7 +21,7 @@ IDLE_TIMEOUT: Final = 50.0
 """Seconds that an idle connection is kept: common servers and proxies keep theirs for a minute or more."""
 
 _FRESH: Final = 1 / 50
-"""Share of the idle timeout for which a connection that has rested may be used without a second look."""
+"""Share of the idle timeout for which an idle connection may be used without a second look."""
 
 
 class Connection(asyncio.Protocol):
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         return since is not None and self._loop.time() - since >= _FRESH * self._idle_timeout
 
     def discard(self) -> None:
-        """End it at once, whether or not the event loop says so."""
+        """End it at once, whether or not the event loop reports it."""
         self.abort()
         self.connection_lost(None)
 
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
     # -------------------------------------------------------------------------------------------- for asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin. Over TLS through a proxy, called by who has made it."""
+        """Begin. Over TLS through a proxy, called by whoever made it."""
         if self.closed.is_set():  # discarded meanwhile
             transport.close()
             return
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
             self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on. What comes unasked for, or makes no sense, ends the connection."""
+        """Read on. Bytes that nobody asked for, or that make no sense, end the connection."""
         if self._waiter is None:
             self.abort()
             return
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
             self._settle(False)
 
     def eof_received(self) -> None:
-        """Take note of the other side's end: of the answer too, where nothing else says where that is."""
+        """Handle the end of what the other side sends; it ends the answer too, where nothing else marks its end."""
         if self._waiter is not None and self.answer.end():
             self._settle(True)
 

@@ -100,7 +100,7 @@ class HttpTransport:
             except ConnectionFailedError:
                 connection.abort()
                 # What is signed may be processed once, and is refused then (RXON.md, "Signing"): whoever wrote it has
-                # to know that it may have arrived. And every end but that of a connection which had rested is a break:
+                # to know that it may have arrived. And every end but that of an idle connection is a break:
                 # the orchestrator may have lost the worker (Behaviour 4).
                 if request.method not in _REPEATABLE or not connection.was_stale():
                     raise

@@ -41,7 +41,7 @@ class AnswerParser:
         self.expect()
 
     def expect(self, *, head: bool = False) -> None:
-        """Get ready for the next answer; to a HEAD request, when ``head``: such a one has no body."""
+        """Get ready for the next answer; with ``head``, to a HEAD request: that has no body."""
         self.complete: bool = False
         self.reusable: bool = False
         self.touched: bool = False
@@ -64,7 +64,7 @@ class AnswerParser:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self.complete:  # it is what comes after it that makes no sense
+            if self.complete:  # what follows it makes no sense
                 self.reusable = False
                 return True
             raise self._problem or _not_http(str(error)) from None
@@ -73,7 +73,7 @@ class AnswerParser:
         return self.complete
 
     def end(self) -> bool:
-        """Take note that nothing more comes; return whether that is where the answer ends."""
+        """Handle the end of the connection; return whether it ends the answer."""
         self.complete = self.complete or self._until_end
         return self.complete
 

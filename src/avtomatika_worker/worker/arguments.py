@@ -10,6 +10,7 @@ from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.middleware import Middleware, name_of
 from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.skill import is_async
+from avtomatika_worker.tasks.limits import CapacityChecker, takes_skill
 
 F = TypeVar("F")
 
@@ -47,6 +48,21 @@ def checked_function(name: str, function: F) -> F:
     if inspect.iscoroutinefunction(function):
         raise ConfigError([f"{name} must be a plain def: it is called, not awaited"])
     return function
+
+
+def checked_capacity_checker(checker: CapacityChecker | None) -> CapacityChecker | None:
+    """Return a capacity checker, or None. Raises `ConfigError` as `checked_function`, and for other arguments."""
+    if checked_function("capacity_checker", checker) is None:
+        return None
+    try:
+        takes_skill(as_any(checker))
+    except TypeError:
+        problem = "it must take the name of a skill, or no argument"
+    except ValueError:
+        problem = "its arguments cannot be read: wrap it, as in `lambda skill: checker(skill)`"
+    else:
+        return checker
+    raise ConfigError([f"capacity_checker {checker!r:.80}: {problem}"])
 
 
 def checked_middleware(middleware: Middleware) -> Middleware:

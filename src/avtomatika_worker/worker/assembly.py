@@ -23,6 +23,7 @@ from avtomatika_worker.policy.rotation import Rotation
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
 from avtomatika_worker.tasks.poller import Poller
+from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox
 from avtomatika_worker.worker.make_links import make_links
@@ -42,7 +43,7 @@ def assemble(
     registry: SkillRegistry,
     middlewares: Sequence[Middleware],
     policies: Policies,
-    provision: ResourcePlan,
+    resource_plan: ResourcePlan,
     *,
     health_check: bool,
     prestart: bool = True,
@@ -52,7 +53,7 @@ def assemble(
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker, world)
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
-    workshop = make_workshop(settings, provision, telemetry, world, prestart=prestart)
+    workshop = make_workshop(settings, resource_plan, telemetry, world, prestart=prestart)
     outbox = make_outbox(settings, workshop.checkpoints, world)
     tasks, publisher = make_tasks(
         settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world
@@ -82,7 +83,7 @@ def assemble(
             Part("telemetry", close=partial(in_thread, telemetry.close)),
             *workshop.parts(),
             *monitoring.parts(),
-            _outbox(outbox, links.links, required=settings.state_dir is not None),
+            _outbox(outbox, links.links, policies.events, required=settings.state_dir is not None),
             *(Part(f"the link to {each.label}", each.open, each.close) for each in links.links),
             Part("what skills need", workshop.open),  # last: what else is wrong is known by then
         ],
@@ -103,14 +104,14 @@ def _runs(*optional: HeartbeatProcess | Notices | None) -> list[Service]:
     return [each.run for each in optional if each is not None]
 
 
-def _outbox(outbox: Outbox, links: Sequence[Link], *, required: bool) -> Part:
-    """Return the outbox as a part. It closes after the links, which may add to it until then."""
-    return Part(
-        "the outbox",
-        partial(outbox.open, links, required=required),
-        partial(in_thread, outbox.close),
-        limit=_STORE_TIMEOUT,
-    )
+def _outbox(outbox: Outbox, links: Sequence[Link], events: WorkerEvents, *, required: bool) -> Part:
+    """Return the outbox as a part. It closes after the links, which may add to it until then, and takes the rest."""
+
+    async def close() -> None:
+        events.set_aside(links, outbox)
+        await in_thread(outbox.close)
+
+    return Part("the outbox", partial(outbox.open, links, required=required), close, _STORE_TIMEOUT)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -11,7 +11,6 @@ from typing import Final
 from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
 from avtomatika_worker.config import OrchestratorSettings, Settings
-from avtomatika_worker.config.kinds import read_call_limit
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.link.cancellations import CancellationQueue
@@ -105,7 +104,7 @@ def _link(
         ),
         guard=guard_of(orchestrator, settings),
         event_rate=settings.max_event_rate,
-        rate_limit=None if orchestrator.rate_limit is None else read_call_limit(orchestrator.rate_limit),
+        rate_limit=orchestrator.call_limit,
     )
     transport = HttpTransport(
         orchestrator.url,

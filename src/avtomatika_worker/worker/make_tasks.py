@@ -62,7 +62,7 @@ class Policies:
 class Workshop:
     """Where skills run, and what they need there."""
 
-    provision: ResourcePlan
+    resource_plan: ResourcePlan
     processes: Processes
     threads: Threads
     files: Files
@@ -71,32 +71,32 @@ class Workshop:
 
     def parts(self) -> list[Part]:
         """Return what is closed, the last first. `open` is for later."""
-        provision = self.provision
-        close = partial(side_by_side, self.processes.close, provision.resources.close, provision.models.close)
+        plan = self.resource_plan
+        close = partial(side_by_side, self.processes.close, plan.resources.close, plan.models.close)
         return [
             Part("the tasks' files", close=partial(in_thread, self.files.close)),
             Part("checkpoints", close=self.children.cancel),
             Part("the threads of skills", close=partial(in_thread, self.threads.close)),
-            Part("the thread of resources", close=partial(in_thread, self.provision.thread.close)),
+            Part("the thread of resources", close=partial(in_thread, self.resource_plan.thread.close)),
             Part("the processes of skills", close=self.processes.kill, limit=KILL_TIMEOUT),
             Part("resources", close=close, limit=CLOSE_TIMEOUT + KILL_TIMEOUT, skipped_in_haste=True),
         ]
 
     async def open(self) -> None:
         """Make what skills need. Raises what keeps it from being made."""
-        await self.provision.resources.open()
-        await self.provision.models.open()
+        await self.resource_plan.resources.open()
+        await self.resource_plan.models.open()
         await self.processes.open()
 
 
 def make_workshop(
-    settings: Settings, provision: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
+    settings: Settings, resource_plan: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
 ) -> Workshop:
     """Return where skills run; nothing is made or started yet. Raises `ConfigError`."""
     most, files, children = settings.max_concurrent_tasks, make_files(settings, telemetry, world), Children()
     return Workshop(
-        provision,
-        Processes(provision.recipe, settings.skill_processes or most, prestart=prestart),
+        resource_plan,
+        Processes(resource_plan.process_spec, settings.skill_processes or most, prestart=prestart),
         Threads(settings.skill_threads or most),
         files,
         make_checkpoints(settings, files, children.start, world),
@@ -117,8 +117,10 @@ def make_tasks(
 ) -> tuple[TaskRunner, StatePublisher]:
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
     slots = Slots(settings.max_concurrent_tasks)
-    limiter = ConcurrencyLimiter(_limits(registry, policies.skill_type_limits), policies.capacity_checker, world)
-    catalogued, models = _catalogued(registry, policies), workshop.provision.models
+    limits = _limits(registry, policies.skill_type_limits)
+    _compare(limits, slots)
+    limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
+    catalogued, models = _catalogued(registry, policies), workshop.resource_plan.models
     publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
     models.publish = publisher.hot.show_models
     models.count = partial(telemetry.metrics.count, metrics.MODEL_USES)
@@ -132,7 +134,7 @@ def make_tasks(
         middlewares,
         Runners(workshop.threads, workshop.processes, models),
         telemetry.tracing,
-        workshop.provision.resources.values,
+        workshop.resource_plan.resources.values,
         ResultBound(settings.max_result_bytes),
         files=Offload(telemetry.tracing, untyped=settings.untyped_files),
         world=world,
@@ -159,6 +161,7 @@ def make_tasks(
         world,
         contexts=contexts,
     )
+    limiter.on_room = tasks.slots_freed
     state_watch.publish(publisher.state())
     return tasks, publisher
 
@@ -194,5 +197,24 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
             extra={"action": "limit_unused"},
         )
     by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
+    prefetch = {skill.contract.name: skill.options.prefetch for skill in registry}
+    beside = {types[name] for name, number in prefetch.items() if number} & by_type.keys()
+    # Tasks of the other skills of such a type have to be here as well when it is their turn, or they would have none.
+    ahead = {name: number for name, number in prefetch.items() if number or types[name] in beside}
     counted = {name: of for name in types if (of := registry.definition(name).variant_of) is not None}
-    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, counted)
+    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead, counted)
+
+
+def _compare(limits: Limits, slots: Slots) -> None:
+    """Warn of skills that are to have more tasks here, those fetched ahead included, than the worker has slots for."""
+    for skill, wanted in limits.places.by_skill.items():
+        if limits.ahead[skill] and wanted > slots.total:
+            _log.warning(
+                "skill %s: with its prefetch it has up to %d tasks here, and the worker has slots for %d: set"
+                " MAX_CONCURRENT_TASKS to %d or more",
+                skill,
+                wanted,
+                slots.total,
+                wanted,
+                extra={"action": "prefetch_unused"},
+            )

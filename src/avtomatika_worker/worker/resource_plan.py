@@ -10,7 +10,7 @@ from typing import Any
 from avtomatika_worker.errors import ResourceError
 from avtomatika_worker.execution.making import OneThread
 from avtomatika_worker.execution.models import ModelPools
-from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_recipe
+from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
 from avtomatika_worker.execution.resources import Resources
 from avtomatika_worker.skills.binding import Injectables
 from avtomatika_worker.skills.model import ModelRegistry
@@ -27,7 +27,7 @@ class ResourcePlan:
     resources: Resources
     models: ModelPools
     thread: OneThread
-    recipe: ProcessSpec | None
+    process_spec: ProcessSpec | None
 
 
 def plan_resources(
@@ -53,16 +53,16 @@ def plan_resources(
     asked = {each.kind for each in resources.needed_for(for_processes | for_others)}
     here = resources.needed_for([kind for kind in resources.kinds if kind in for_others or kind not in asked], given)
     names = [skill.contract.name for skill in skills if skill.options.in_process]
-    recipe = None
+    process_spec = None
     if names:
         needed = resources.needed_for([kind for kind in resources.kinds if kind in below], given)
         loaders = [each for each in models.loaders if each.kind in for_processes]
-        recipe = make_recipe(worker_id, map(skills.definition, names), needed, given, packages, loaders)
+        process_spec = make_process_spec(worker_id, map(skills.definition, names), needed, given, packages, loaders)
     thread = OneThread()
     wanted = {each.kind: given[each.kind] for each in here if each.kind in given}
     loaders = [each for each in models.loaders if each.kind in for_others or each.kind not in for_processes]
     pools = ModelPools(loaders, given, world=world)
-    return ResourcePlan(Resources(here, injectables, thread, wanted, world), pools, thread, recipe)
+    return ResourcePlan(Resources(here, injectables, thread, wanted, world), pools, thread, process_spec)
 
 
 def _check_given(given: Mapping[Any, object], kinds: Sequence[Any]) -> None:

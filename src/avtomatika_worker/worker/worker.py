@@ -34,6 +34,7 @@ from avtomatika_worker.skills.time_limits import too_short
 from avtomatika_worker.supervisor import Ending, Supervisor
 from avtomatika_worker.tasks.limits import CapacityChecker
 from avtomatika_worker.worker.arguments import (
+    checked_capacity_checker,
     checked_dependencies,
     checked_function,
     checked_limits,
@@ -95,7 +96,7 @@ class Worker(SkillDecorator):
         self._policies = Policies(
             skill_dependencies=checked_dependencies(skill_dependencies or {}),
             skill_type_limits=checked_limits(skill_type_limits or {}),
-            capacity_checker=checked_function("capacity_checker", capacity_checker),
+            capacity_checker=checked_capacity_checker(capacity_checker),
         )
         self._injectables = injectables()
         self._registry = SkillRegistry(self._injectables)
@@ -236,7 +237,7 @@ class Worker(SkillDecorator):
         restore_logging()
         self._check_twin()
         with log_context(worker_id=settings.worker_id), self._running(settings):
-            provision = self._provide(settings.worker_id, resources or {})
+            resource_plan = self._provide(settings.worker_id, resources or {})
             self._shutdown_limit = longest_shutdown(self._registry, settings)
             self._shutdown_preempts = SIGTERM in settings.preemption
             self._supervisor = assemble(
@@ -244,7 +245,7 @@ class Worker(SkillDecorator):
                 self._registry,
                 self._middlewares,
                 self._policies,
-                provision,
+                resource_plan,
                 health_check=health_check,
                 prestart=prestart,
             )

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, Final
 
 from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._boundaries import caught
 from avtomatika_worker._forks import in_forked_children
 from avtomatika_worker._waiting import side_by_side
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
@@ -59,7 +60,7 @@ _STARTUP_ERRORS: Final = (SkillDefinitionError, ResourceError, ProcessStartError
 
 
 def main() -> None:
-    """Run until the worker says that it is enough, or is gone."""
+    """Run until the worker asks for the end, or is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all; the worker decides
@@ -247,9 +248,20 @@ class Child:
     # -------------------------------------------------------------------------------------------------- the worker
 
     def listen(self) -> None:
-        """Take what the worker says, in a thread of its own. The process ends when the worker does."""
-        while (message := self._connection.receive()) is not None:
-            self._take(message)
+        """Take what the worker says, in a thread of its own. The process ends when the worker does.
+
+        It ends, too, when this thread fails: nobody else would hear of the next task, or of a cancellation.
+        """
+        with caught() as kept:
+            while (message := self._connection.receive()) is not None:
+                self._take(message)
+        if kept.error is not None:
+            _log.critical(
+                "a process for skills ends, which is a fault of this worker's: it cannot take what the worker says: %r",
+                kept.error,
+                exc_info=kept.error,
+                extra={"action": "skill_process_fault"},
+            )
         os.killpg(0, signal.SIGKILL)  # with everything that skills have started
 
     def _take(self, message: Message) -> None:

@@ -76,7 +76,7 @@ def _kill_all(process: int) -> None:
 
 
 def _children() -> list[int]:
-    """Return who is a child of this process (on Linux)."""
+    """Return the ids of this process's children (on Linux)."""
     if not _LINUX:
         return []
     us, found = str(os.getpid()), list[int]()

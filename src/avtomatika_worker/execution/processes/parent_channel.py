@@ -13,7 +13,7 @@ from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, re
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 STALLED_AFTER: Final = 10.0
-"""Seconds in which more must come of a message that has begun: it is written in one go, unless it is none."""
+"""Seconds in which more must come of a message that has begun: a real one is written in one go."""
 
 
 class ParentChannel(asyncio.Protocol):
@@ -46,7 +46,7 @@ class ParentChannel(asyncio.Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be said any more."""
+        """Whether nothing more can be sent."""
         return self._lost.done() or self._transport is None or self._transport.is_closing()
 
     def send(self, message: bytes) -> None:
@@ -60,7 +60,7 @@ class ParentChannel(asyncio.Protocol):
             self._transport.abort()
 
     async def wait_closed(self, timeout: float) -> None:
-        """Wait until the other side has said its last, for at most so many seconds."""
+        """Wait until the other side has closed, for at most ``timeout`` seconds."""
         await asyncio.wait({self._lost}, timeout=timeout)
 
     # -------------------------------------------------------------------------------------------------- asyncio's
@@ -101,7 +101,7 @@ class ParentChannel(asyncio.Protocol):
             self._on_garbled(problem)
 
     def _watch_rest(self) -> None:
-        """See to it that a message which has begun comes to its end, or that its process does."""
+        """Watch that a message which has begun is completed; otherwise its process is ended."""
         if self._stalling is not None:
             self._stalling.cancel()
             self._stalling = None
@@ -126,7 +126,7 @@ class ParentChannel(asyncio.Protocol):
             self._on_stranger(pid)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note of the end."""
+        """Handle the end."""
         del exc
         self._take_back()
         if self._stalling is not None:

@@ -69,7 +69,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its id; its guard's as long as it has said nothing."""
+        """Its id; its guard's until it has sent something."""
         if self._channel is not None and self._channel.pid:
             return self._channel.pid
         return self._popen.pid if self._popen is not None else 0
@@ -83,14 +83,14 @@ class Process:
 
     # -------------------------------------------------------------------------------------------------- life
 
-    async def start(self, recipe: ProcessSpec, spawner: Executor) -> None:
+    async def start(self, spec: ProcessSpec, spawner: Executor) -> None:
         """Start it, and wait until it is ready. It is gone when this raises.
 
         ``spawner`` runs in a thread that lives as long as the process: the system kills the process when that thread
         ends. Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
         try:
-            await self._come_up(recipe, spawner)
+            await self._come_up(spec, spawner)
         except BaseException as error:
             await self.put_down()
             if isinstance(error, WorkerError) or not isinstance(error, Exception):
@@ -98,7 +98,7 @@ class Process:
             text = f"a process for skills cannot be started: {type(error).__name__}: {error}"
             raise ProcessStartError(text) from error
 
-    async def _come_up(self, recipe: ProcessSpec, spawner: Executor) -> None:
+    async def _come_up(self, spec: ProcessSpec, spawner: Executor) -> None:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
@@ -111,7 +111,7 @@ class Process:
         except BaseException:
             ours.close()  # nobody else would, unless it is the channel's: that closes it twice, which does nothing
             raise
-        channel.send(encode("setup", recipe.message()))
+        channel.send(encode("setup", spec.message()))
         await self._up
 
     async def _spawned(self, theirs: socket.socket, spawner: Executor) -> None:
@@ -142,7 +142,7 @@ class Process:
             self.kill()
 
     async def end(self, timeout: float) -> None:
-        """Let it close its resources and exit; kill it when it has not after so many seconds."""
+        """Let it close its resources and exit; kill it if that takes longer than ``timeout`` seconds."""
         if self._channel is not None and not self._channel.closed:
             self._channel.send(encode("end"))
             await asyncio.wait({self._exited}, timeout=timeout)
@@ -234,7 +234,7 @@ class Process:
     # -------------------------------------------------------------------------------------------------- what it says
 
     def _take(self, message: Message) -> None:
-        """Do what a message says. Raises ValueError or TypeError when it says nothing that is known."""
+        """Do what a message asks for. Raises ValueError or TypeError for an unknown one."""
         verb, *arguments = message
         handle = self._verbs.get(verb)
         if handle is None:
@@ -273,7 +273,7 @@ class Process:
         self._settle(decode_outcome(kind, parts), task)
 
     def _garbled(self, problem: str) -> None:
-        """Fail the task: nobody could say where the next message begins."""
+        """Fail the task: nobody can know where the next message begins."""
         self.spent = True
         if self._done is not None and not self._done.done():
             self._done.set_exception(

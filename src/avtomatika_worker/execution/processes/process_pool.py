@@ -23,13 +23,13 @@ _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 
 class Processes:
-    """At most ``size`` processes, each with one task at a time. Without a recipe no skill needs any.
+    """At most ``size`` processes, each with one task at a time. Without a spec no skill needs any.
 
     With ``prestart`` the first one is started by `open`, else by the first task that needs it.
     """
 
-    def __init__(self, recipe: ProcessSpec | None, size: int, *, prestart: bool = True) -> None:
-        self._recipe = recipe
+    def __init__(self, spec: ProcessSpec | None, size: int, *, prestart: bool = True) -> None:
+        self._spec = spec
         self._prestart = prestart
         self._size = size
         self._spawner: ThreadPoolExecutor | None = None
@@ -46,7 +46,7 @@ class Processes:
 
         Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
-        if self._recipe is None:
+        if self._spec is None:
             return
         if sys.platform == "win32":
             raise ProcessStartError("skills with executor='process' need a Unix system")
@@ -87,7 +87,7 @@ class Processes:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill what is left, and wait until it is gone, and with it whatever was begun for it."""
+        """Kill what is left, and wait until it is gone, along with whatever was started for it."""
         self._closed = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._starting.cancel(KILL_TIMEOUT))
@@ -123,7 +123,7 @@ class Processes:
             raise (ResourceExhaustedError if short else InternalError)(f"no process for the skill: {error}") from error
 
     def _offer(self, process: Process) -> None:
-        """Give a process to who waits longest, or keep it."""
+        """Give a process to whoever has waited longest, or keep it."""
         if not process.alive or self._closed:
             return
         while self._waiting:
@@ -164,10 +164,10 @@ class Processes:
                 return
 
     async def _start(self) -> Process:
-        assert self._recipe is not None  # noqa: S101
+        assert self._spec is not None  # noqa: S101
         assert self._spawner is not None  # noqa: S101
         process = Process(self._ended, self._children)
-        await process.start(self._recipe, self._spawner)
+        await process.start(self._spec, self._spawner)
         if not process.alive:
             raise ProcessStartError("a process for skills ended right after its start")
         self._all.add(process)

@@ -58,7 +58,7 @@ class ProcessSpec:
         return any(b"__main__" in each for each in pickled)
 
 
-def make_recipe(
+def make_process_spec(
     worker_id: str,
     skills: Iterable[SkillDefinition],
     resources: Iterable[Resource],
@@ -66,7 +66,7 @@ def make_recipe(
     packages: Mapping[str, Path],
     loaders: Iterable[ModelLoader] = (),
 ) -> ProcessSpec:
-    """Return the recipe. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
+    """Return the spec. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
     resources = tuple(resources)
     loaders = tuple(loaders)
     kinds = [*(each.kind for each in resources), *(each.kind for each in loaders)]

@@ -4,7 +4,7 @@ The head identifies the writer of the message: a child forked by a skill has the
 
 To the process:
 
-    setup  recipe                       once, first
+    setup  spec                         once, first
     task   number, facts                run it; the next comes only after its end
     cancel task, reason                 whether that task has begun or not
     preempt task                        this machine is about to be taken away
@@ -48,7 +48,7 @@ from avtomatika_worker.protocol.dialects import NEUTRAL
 Message = list[Any]
 
 HEAD: Final = struct.Struct("!4sII")
-"""What stands before each message: `MARK`, the process id of who has written it, and the number of its bytes."""
+"""What stands before each message: `MARK`, the process id of its writer, and the number of its bytes."""
 
 MARK: Final = b"\x93AW\x01"
 """Shows at once that something else was written to the socket, which would otherwise be taken for a long message."""
@@ -81,7 +81,7 @@ def encode(*message: object) -> bytes:
 
 
 def read_head(buffer: bytes | bytearray, at: int = 0) -> tuple[int, int]:
-    """Return who has written the message whose head is there, and its length. Raises ValueError for what is no head."""
+    """Return the writer and the length of the message whose head is there. Raises ValueError for anything else."""
     mark, pid, size = HEAD.unpack_from(buffer, at)
     if mark != MARK:
         raise ValueError(f"no message begins with {bytes(buffer[at : at + HEAD.size])!r}")
@@ -89,7 +89,7 @@ def read_head(buffer: bytes | bytearray, at: int = 0) -> tuple[int, int]:
 
 
 def decode(body: bytes | bytearray | memoryview) -> Message:
-    """Return the message in ``body``. Raises ValueError for what is none."""
+    """Return the message in ``body``. Raises ValueError for anything else."""
     message = _decoder.decode(body)
     if not message:
         raise ValueError("an empty message")

@@ -16,6 +16,8 @@ class Kind(enum.StrEnum):
     ORCHESTRATOR_STOPPED = "orchestrator stopped"
     HEARTBEATS_PROMISED = "heartbeats promised"
     """``seconds``: the longest time between two heartbeats of the worker."""
+    HEARTBEATS_CONFIGURED = "heartbeats configured"
+    """A worker has registered. ``seconds``: the longest time between two heartbeats, while all are answered well."""
     CALL_SENT = "call sent"
     """A worker's call arrived. ``call``, and a ``number`` that its answer has too.
 

@@ -5,6 +5,7 @@ Each is a function of the entries that yields what contradicts it. They are pure
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ _REFUSED_FOR_GOOD: Final = frozenset({400, 413})
 _GIVEN_UP_RIGHTLY: Final = frozenset({"result_expired", "result_superseded"})
 
 _LIMITED: Final = 429
+_TASK: Final = 200
+_REFUSED: Final = 400
+
+_LENDS_AFTER: Final = 0.25
+"""Seconds after which a poll at one of several orchestrators may have lent its slot, on its way included."""
+
+_BUSY: Final = 10.0
+"""Seconds by which a heartbeat may be later than the worker's settings say: the machine may have much to do."""
 
 
 def one_accepted_result(entries: Sequence[Entry]) -> Iterator[str]:
@@ -117,24 +126,42 @@ def polls_within_free_slots(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def heartbeats_in_time(entries: Sequence[Entry]) -> Iterator[str]:
-    """The heartbeats of a worker are never further apart than it promises, or than its orchestrator's lease."""
+    """A worker's heartbeats are never further apart than it promises, or its settings and the lease say."""
     promised = {
         entry.worker_id: float(entry.facts["seconds"]) for entry in entries if entry.kind is Kind.HEARTBEATS_PROMISED
     }
     leases: dict[str, float] = {}
     alive: dict[tuple[str, str], float] = {}
+    configured: dict[tuple[str, str], float] = {}
+    broken: set[tuple[str, str]] = set()
     for entry in entries:
         link = (entry.orchestrator, entry.worker_id)
         if entry.kind is Kind.ORCHESTRATOR_STARTED:
             leases[entry.orchestrator] = entry.facts["lease"]
         elif entry.kind is Kind.ORCHESTRATOR_STOPPED:
             alive = {key: at for key, at in alive.items() if key[0] != entry.orchestrator}
+        elif entry.kind is Kind.HEARTBEATS_CONFIGURED:
+            configured[link] = float(entry.facts["seconds"]) + _BUSY
         elif entry.kind is Kind.CALL_SENT and link in alive:
-            gap, most = entry.at - alive[link], promised.get(entry.worker_id, leases.get(entry.orchestrator, 60.0))
+            gap, lease = entry.at - alive[link], leases.get(entry.orchestrator, 60.0)
+            # A worker that has lost contact pauses before it registers, and one that starts has not lived before.
+            interval = lease if link in broken or entry.facts["call"] == "register" else configured.get(link, lease)
+            most = promised.get(entry.worker_id, min(lease, interval))
             if gap > most:
                 yield f"worker {entry.worker_id} has sent no heartbeat for {gap:.1f} s, {most:.1f} are allowed"
                 del alive[link]
+        _note_contact(entry, broken)
         _note_life(entry, alive)
+
+
+def _note_contact(entry: Entry, broken: set[tuple[str, str]]) -> None:
+    """Keep the links at which contact may be broken."""
+    if entry.kind is Kind.CALL_ANSWERED:
+        link = (entry.orchestrator, entry.worker_id)
+        if _is_bad(entry):
+            broken.add(link)
+        elif entry.facts["call"] in {"register", "heartbeat"}:
+            broken.discard(link)
 
 
 def _note_life(entry: Entry, alive: dict[tuple[str, str], float]) -> None:
@@ -265,41 +292,78 @@ def _over_slots(entries: Sequence[Entry], *, polls: bool) -> Iterator[str]:
     for entry in entries:
         use = workers[entry.worker_id]
         use.note(entry)
-        taken = use.running + (len(use.polling) - use.lent if polls else 0)
-        takes_one = use.has_polled(entry) if polls else entry.kind is Kind.WORK_STARTED
+        taken = use.running + (use.polling_at(entry.at) if polls else 0)
+        takes_one = _is_poll_sent(entry) if polls else entry.kind is Kind.WORK_STARTED
         if use.slots and taken > use.slots and takes_one:
             what = "tasks running or polled for" if polls else "tasks running"
             yield f"worker {entry.worker_id} has {use.slots} slots and {taken} {what}"
 
 
+def _is_poll_sent(entry: Entry) -> bool:
+    return entry.kind is Kind.CALL_SENT and entry.facts["call"] == "poll"
+
+
+@dataclass(slots=True)
+class _PollInFlight:
+    orchestrator: str
+    sent: float
+    lent: bool = False
+
+
 class _SlotUse:
     """A worker's slots, and what takes them.
 
-    A poll that is in flight when its worker registers again may never be answered, and lends its slot; if it does bring
-    a task, another poll lends its own. Polls of a worker with several orchestrators share its slots: they are not
-    checked.
+    A poll that is in flight when its worker registers again may never be answered, and lends its slot. With several
+    orchestrators it does so, too, when contact there breaks, or after having waited for a while. If such a poll does
+    bring a task, another one lends its own, which may be on its way still.
     """
 
     def __init__(self) -> None:
         self.slots = 0
         self.running = 0
-        self.polling: set[int] = set()
-        self.lent = 0
+        self._polls: dict[int, _PollInFlight] = {}
         self._orchestrators: set[str] = set()
+        self._taken_at = -math.inf
+        """When a task came for which no poll was seen that could have lent its slot."""
 
     def note(self, entry: Entry) -> None:
         call = entry.facts.get("call")
         if call == "register":
             self._orchestrators.add(entry.orchestrator)
             self.slots = int(entry.facts.get("slots") or self.slots)
-            self.lent += len(self.polling)
-            self.polling.clear()
-        elif call == "poll" and entry.kind is Kind.CALL_SENT:
-            self.polling.add(entry.facts["number"])
-        elif call == "poll":
-            self.polling.discard(entry.facts["number"])
+            self._lend_all(entry.orchestrator)
+        elif _is_poll_sent(entry):
+            lent = entry.at - self._taken_at < _ON_ITS_WAY
+            self._polls[entry.facts["number"]] = _PollInFlight(entry.orchestrator, entry.at, lent)
+            self._taken_at = -math.inf
+        elif entry.kind is Kind.CALL_ANSWERED:
+            self._note_answer(entry)
         self.running += (entry.kind is Kind.WORK_STARTED) - (entry.kind is Kind.WORK_ENDED)
 
-    def has_polled(self, entry: Entry) -> bool:
-        alone = len(self._orchestrators) == 1
-        return alone and entry.kind is Kind.CALL_SENT and entry.facts["call"] == "poll"
+    def polling_at(self, now: float) -> int:
+        """Return how many polls hold a slot."""
+        return sum(not self._may_lend(poll, now) for poll in self._polls.values())
+
+    def _note_answer(self, entry: Entry) -> None:
+        poll = self._polls.pop(entry.facts["number"], None) if entry.facts["call"] == "poll" else None
+        if poll is not None and entry.facts["code"] == _TASK and self._may_lend(poll, entry.at):
+            waiting = [each for each in self._polls.values() if not self._may_lend(each, entry.at)]
+            if waiting:
+                min(waiting, key=lambda each: each.sent).lent = True
+            else:
+                self._taken_at = entry.at
+        if len(self._orchestrators) > 1 and _is_bad(entry):
+            self._lend_all(entry.orchestrator)
+
+    def _may_lend(self, poll: _PollInFlight, now: float) -> bool:
+        return poll.lent or (len(self._orchestrators) > 1 and now - poll.sent >= _LENDS_AFTER)
+
+    def _lend_all(self, orchestrator: str) -> None:
+        for poll in self._polls.values():
+            poll.lent = poll.lent or poll.orchestrator == orchestrator
+
+
+def _is_bad(entry: Entry) -> bool:
+    """Whether an answer, or the lack of one, may have broken contact."""
+    code: int = entry.facts["code"]
+    return code == 0 or code >= _REFUSED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Collection, Generator, Mapping
@@ -18,7 +19,7 @@ from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.testing.history.entries import Entry, Kind
 from avtomatika_worker.testing.history.invariants import INVARIANTS
 
-_LOGGERS: Final = ("task", "outbox", "poller", "supervisor", "program")
+_LOGGERS: Final = ("task", "outbox", "poller", "supervisor", "program", "link")
 _ENDS: Final = frozenset({"task_finished", "task_failed"})
 _GIVEN_UP: Final = frozenset({"result_lost", "result_expired", "result_superseded"})
 _STORY: Final = 40
@@ -216,10 +217,19 @@ class _LogTap(logging.Filter):
             self._add(Kind.RESULTS_STORED, facts={"count": getattr(record, "count", 0)})
         elif action == "crashed":
             self._add(Kind.CRASHED)
+        elif action == "registered":
+            self._registered(record)
         logger = logging.getLogger(record.name)
         own = self._levels.get(record.name, logging.NOTSET)
         level = own or (logger.parent or logger).getEffectiveLevel()
         return record.levelno >= level
+
+    def _registered(self, record: logging.LogRecord) -> None:
+        """Add how often this worker means to send heartbeats."""
+        worker_id, url = str(getattr(record, "worker_id", "")), str(getattr(record, "orchestrator", ""))
+        facts = {"seconds": getattr(record, "longest_interval", math.inf)}
+        kind, now = Kind.HEARTBEATS_CONFIGURED, time.monotonic()
+        self._history.add(Entry(at=now, kind=kind, orchestrator=url, worker_id=worker_id, facts=facts))
 
     def _work_ended(self, record: logging.LogRecord) -> None:
         seconds, skill = float(getattr(record, "seconds", 0.0)), getattr(record, "skill", "")
