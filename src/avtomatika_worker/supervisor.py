@@ -26,6 +26,7 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
 from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.monitoring.notices import Notices
+from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work, cut
 from avtomatika_worker.tasks.poller import Poller
@@ -148,6 +149,11 @@ class Supervisor:
     def links(self) -> Sequence[Link]:
         """The links to orchestrators, by priority."""
         return self._engine.links
+
+    @property
+    def models(self) -> tuple[ModelFacts, ...]:
+        """The models of this process. May be read from any thread."""
+        return self._engine.publisher.hot.models
 
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""

@@ -41,13 +41,26 @@ print(json.dumps(msgspec.to_builtins([detect_host().devices, UsageMeter().measur
 """
 
 
-def reported(tmp_path, nvml):
+MEMORY = """
+import json
+from avtomatika_worker.observability.memory import MemoryMeter
+reading = MemoryMeter()()
+print(json.dumps([reading.host > 2**20, reading.device]))
+"""
+
+
+def reported(tmp_path, nvml, program=REPORT):
     """Return what a process reports that has this for NVML's module."""
     (tmp_path / "pynvml.py").write_text(nvml)
     done = subprocess.run(
-        [sys.executable, "-c", REPORT], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
+
+
+def test_the_memory_in_use_on_all_gpus_is_read(tmp_path):
+    assert reported(tmp_path, NVML.replace("{broken}", "False"), MEMORY) == [True, 2 * 6 * 2**30]
+    assert reported(tmp_path, NVML.replace("{broken}", "True"), MEMORY) == [True, 0]
 
 
 def test_gpus_are_announced_and_their_load_is_reported(tmp_path):

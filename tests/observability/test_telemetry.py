@@ -43,6 +43,15 @@ async def broken():
 async def slow():
     await asyncio.sleep(60)
 
+class Model: ...
+
+@worker.model(warm_up=["tiny"])
+def load(name: str) -> Model:
+    return Model()
+
+@worker.skill(model_from="name")
+def use(name: str, model: Model) -> None: ...
+
 @worker.skill
 async def again(observability: ObservabilityManager, carrier: dict | None = None):
     with observability.start_task_span("inner", "t-1", "j-1", step=2) as span:
@@ -120,8 +129,10 @@ async def test_a_scrape_reports_what_happened(tmp_path, orchestrator):
 
 async def test_every_metric_of_the_table_has_its_instrument_and_every_label_its_name(tmp_path, orchestrator):
     async with observed(tmp_path, orchestrator, APP) as worker:
-        await orchestrator.submit("work", {"n": 2}).done(timeout=20)
+        for skill, params in (("work", {"n": 2}), ("use", {"name": "tiny"}), ("use", {"name": "other"})):
+            await orchestrator.submit(skill, params).done(timeout=20)
         text, samples = await worker.scrape_until(lambda samples: value(samples, "worker_host_cpu_load_percent"))
+        models = (await worker.health())["models"]
         await worker.end()
     documented = {prometheus_name(each): each for each in METRICS}
     for sample in samples:
@@ -134,6 +145,12 @@ async def test_every_metric_of_the_table_has_its_instrument_and_every_label_its_
     }
     for gauge in seen_at_once:
         assert prometheus_name(gauge) in text, gauge.name
+    assert value(samples, "worker_models", model_loader="load", state="loaded") == 1
+    assert value(samples, "worker_models_uses_total", model_loader="load", state="warm") == 1
+    assert value(samples, "worker_models_uses_total", model_loader="load", state="cold") == 1
+    (model,) = models
+    assert model.pop("bytes") >= 0
+    assert model == {"name": "other", "loader": "load", "state": "loaded", "tasks": 0}
 
 
 async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events(tmp_path, orchestrator):

@@ -377,3 +377,40 @@ def hold_on() -> Iterator[Stubborn]:
 @never_closed.skill(executor="process")
 def uses_stubborn(stubborn: Stubborn) -> None:
     """Need it."""
+
+
+class Voice:
+    """A model that knows which process it was loaded in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pid = os.getpid()
+
+
+voices_unloaded: list[str] = []
+
+
+def unload_voice(voice: Voice) -> None:
+    """Note it."""
+    voices_unloaded.append(voice.name)
+
+
+@skills.model(unload=unload_voice, warm_up=["warm"])
+def load_voice(name: str) -> Voice:
+    """Load, or fail."""
+    if name == "broken":
+        raise OSError("no such voice")
+    return Voice(name)
+
+
+@skills.skill(executor="process", model_from="voice")
+def sing(text: str, voice: str, model: Voice) -> dict[str, Any]:
+    """Say who sings, where, and who has left."""
+    return {"by": model.name, "same": model.pid == os.getpid(), "unloaded": list(voices_unloaded), "asked": voice}
+
+
+@skills.skill(executor="process", model_from="voice")
+async def hum(voice: str, model: Voice) -> AsyncIterator[str]:
+    """Stream."""
+    for part in model.name:
+        yield part

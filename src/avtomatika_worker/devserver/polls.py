@@ -73,15 +73,22 @@ class Polls:
             self._serving = self._serve_again = False
 
     def _serve_each(self, turn: Sequence[str]) -> None:
+        for candidate in turn:  # orchestrators prefer workers that have what a task needs loaded (observed)
+            if hot := self._orchestrator.hot_skills(candidate):
+                self._serve_worker(candidate, hot)
         for candidate in turn:
             self._serve_worker(candidate)
 
-    def _serve_worker(self, worker_id: str) -> None:
+    def _serve_worker(self, worker_id: str, only: frozenset[str] | None = None) -> None:
+        """Answer a worker's polls with jobs for its skills, or ``only`` for some of them."""
         polls = self._waiting.get(worker_id)
         while polls:
             poll = polls[0]
             if not poll.future.done():
-                job = self._orchestrator.take(worker_id, poll.skills)
+                skills = (
+                    poll.skills if only is None else only.intersection(only if poll.skills is None else poll.skills)
+                )
+                job = self._orchestrator.take(worker_id, skills)
                 if job is None:
                     return
                 poll.future.set_result(job)

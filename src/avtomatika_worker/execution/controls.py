@@ -131,9 +131,10 @@ class Controls:
         dialect: Dialect = NEWEST,
     ) -> None:
         """``skill`` is None where there is none of the task's type; ``dialect`` is what its result is written in."""
+        params = task.params or {}
         self.task: Task = msgspec.structs.replace(  # middlewares may write to what is in it
             task,
-            params=task.params or {},
+            params=skill.uses.with_name(params) if skill is not None and skill.uses is not None else params,
             params_metadata=task.params_metadata or {},
             metadata=task.metadata or {},
             security=task.security or {},
@@ -151,6 +152,8 @@ class Controls:
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
+        self.models: dict[Any, object] = {}
+        """The model that its skill uses while it runs, by its type."""
         self.computing: Callable[[], AbstractAsyncContextManager[None]] | None = None
         """Makes what the task holds while its skill computes, and not while its files are moved, if there is such."""
         self._ctx: Callable[[], TaskContext | None] = lambda: None
@@ -316,6 +319,10 @@ class Controls:
         except KeyError:
             known = ", ".join(map(name_of, self._resources)) or "none"
             raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
+
+    def model(self, kind: Any) -> object:
+        """Return the model of a type that was lent to the task."""
+        return self.models[kind]
 
     def announce(self, name: str) -> None:
         """Announce ``name`` as hot; anything that is not a name is logged as an error."""

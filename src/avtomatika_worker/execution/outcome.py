@@ -123,13 +123,13 @@ def _failure_of(whole: BaseException) -> Failed:
     error = errors[0] if len(errors) == 1 else whole
     if isinstance(error, TaskError):
         return _expected(error)
-    name, text = type(error).__name__, _message_of(error)
+    name, text = type(error).__name__, message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
     exhausted = next((each for each in _causes(whole) if _is_exhausted(each)), None)
     if exhausted is not None:
         code, message = ResourceExhaustedError.code, _shortage(exhausted)
     elif len(errors) > 1:
-        message += ": " + "; ".join(f"{type(each).__name__}: {_message_of(each)}" for each in errors[:_MOST_NAMED])
+        message += ": " + "; ".join(f"{type(each).__name__}: {message_of(each)}" for each in errors[:_MOST_NAMED])
     details: dict[str, Any] = {"exception": name}
     return Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
 
@@ -145,14 +145,15 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 
 def _expected(error: TaskError) -> Failed:
     """Return the failure of an error of ours, or of a class of the user's that may have skipped our ``__init__``."""
-    message, details = getattr(error, "message", None) or _message_of(error), getattr(error, "details", None)
+    message, details = getattr(error, "message", None) or message_of(error), getattr(error, "details", None)
     if not is_mapping(details):
         details = {} if details is None else {"details": details}
-    text = message if isinstance(message, str) else _message_of(message)
+    text = message if isinstance(message, str) else message_of(message)
     return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(details))
 
 
-def _message_of(error: object) -> str:
+def message_of(error: object) -> str:
+    """Return the text of an error, whatever it is."""
     # The user's own __str__ may raise anything.
     return attempted(lambda: str(error), lambda problem: f"(its text cannot be read: {type(problem).__name__})")
 
@@ -165,7 +166,7 @@ def _is_exhausted(error: BaseException) -> bool:
 
 
 def _shortage(error: BaseException) -> str:
-    text = _message_of(error)
+    text = message_of(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
     return text

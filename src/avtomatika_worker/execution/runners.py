@@ -7,13 +7,14 @@ import contextvars
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
+from avtomatika_worker.execution.models import ModelPools
 from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.execution.streams import StreamRun
 from avtomatika_worker.narrowing import is_async_iterator, is_iterator
@@ -68,6 +69,7 @@ class Runners:
 
     threads: Threads
     processes: Processes
+    models: ModelPools = field(default_factory=ModelPools)
 
 
 async def run_skill(
@@ -75,8 +77,8 @@ async def run_skill(
 ) -> Any:
     """Bind the skill's arguments and run it where it belongs; ``extra`` are keyword arguments besides.
 
-    Raises `InvalidInputError` for params that do not fit, ``CancelledError`` when the task was cancelled, and whatever
-    the skill raises.
+    One that uses a model is lent it first. Raises `InvalidInputError` for params that do not fit, `ModelLoadError` for
+    a model that cannot be loaded, ``CancelledError`` when the task was cancelled, and whatever the skill raises.
     """
     if skill.options.in_process:  # which also binds its arguments
         if extra:
@@ -84,8 +86,19 @@ async def run_skill(
         with tracing.span("skill"):
             return await runners.processes.run(skill, controls_of(ctx))
     with tracing.span("validate"):
-        args, kwargs = skill.bind(controls_of(ctx))
-        kwargs.update(extra)
+        converted = skill.convert(controls_of(ctx))
+    if skill.uses is None:
+        return await _run_here(skill, ctx, runners, tracing, converted, extra)
+    async with runners.models.lend(skill.uses, controls_of(ctx)):
+        return await _run_here(skill, ctx, runners, tracing, converted, extra)
+
+
+async def _run_here(
+    skill: Skill, ctx: TaskContext, runners: Runners, tracing: Tracing, converted: Any, extra: Mapping[str, Any]
+) -> Any:
+    """Run a skill in the worker's process."""
+    args, kwargs = skill.fill(controls_of(ctx), converted)
+    kwargs.update(extra)
     try:
         with tracing.span("skill"):
             if skill.stream is not None:

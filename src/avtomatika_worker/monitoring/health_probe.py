@@ -52,6 +52,16 @@ class HealthProbe:
                 {"name": name, "available": name in state.available_skills, "hot": name in state.hot_skills}
                 for name in self.tasks.skills
             ],
+            "models": [
+                {
+                    "name": each.name,
+                    "loader": each.loader,
+                    "state": each.phase.value,
+                    "tasks": each.users,
+                    "bytes": each.size,
+                }
+                for each in state.models
+            ],
             "tasks": self.tasks.running.overview(),
             "adopted": self.tasks.adoption.total,
             "links": [

@@ -27,6 +27,16 @@ class Gpus:
         """Return the load of each GPU in percent, and its used memory in GiB."""
         return tuple(each for unit, handle in self._found().items() if (each := self._usage(unit, handle)))
 
+    def memory_used(self) -> int:
+        """Return the bytes in use on all GPUs together, by whatever process."""
+        return sum(self._memory_used(handle) for handle in self._found().values())
+
+    def _memory_used(self, handle: Any) -> int:
+        try:
+            return int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used)
+        except self._nvml.NVMLError:  # a GPU that fell off the bus holds nothing
+            return 0
+
     def _found(self) -> dict[str, Any]:
         if self._handles is None:
             self._handles = self._find()

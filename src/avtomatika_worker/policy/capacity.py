@@ -18,11 +18,15 @@ class Limits:
     by_type: Mapping[str, int] = field(default_factory=dict[str, int])
     types: Mapping[str, str] = field(default_factory=dict[str, str])
     ahead: Mapping[str, int] = field(default_factory=dict[str, int])
+    counted_as: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The skills whose tasks count toward the limit of another one."""
 
     @property
     def places(self) -> Limits:
         """The most tasks that may be here, of the skills some of whose tasks are here before they may run."""
-        return Limits({skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()})
+        return Limits(
+            {skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()}, counted_as=self.counted_as
+        )
 
     def _most(self, skill: str) -> int:
         kind = self.types.get(skill, skill)
@@ -49,9 +53,10 @@ class Capacity:
         ``asked``: the skills of each request that is not answered yet, and may bring a task of one of them.
         """
         limits = self._limits
-        if skill in limits.by_skill:
-            coming = sum(skill in each for each in asked)
-            if self._running[skill] + coming >= limits.by_skill[skill]:
+        counted = limits.counted_as.get(skill, skill)
+        if counted in limits.by_skill:
+            coming = sum(any(limits.counted_as.get(each, each) == counted for each in skills) for skills in asked)
+            if self._running[counted] + coming >= limits.by_skill[counted]:
                 return False
         kind = limits.types.get(skill, skill)
         if kind not in limits.by_type:
@@ -63,12 +68,13 @@ class Capacity:
         """Count a starting task. Raises RuntimeError if there is no room for it."""
         if not self.has_room(skill):
             raise RuntimeError(f"no room for another task of skill {skill!r}")
-        self._running[skill] += 1
+        self._running[self._limits.counted_as.get(skill, skill)] += 1
         self._running_of_type[self._limits.types.get(skill, skill)] += 1
 
     def give_back(self, skill: str) -> None:
         """Count an ended task. Raises RuntimeError if none is running."""
-        if self._running[skill] < 1:
+        counted = self._limits.counted_as.get(skill, skill)
+        if self._running[counted] < 1:
             raise RuntimeError(f"no task of skill {skill!r} is running")
-        self._running[skill] -= 1
+        self._running[counted] -= 1
         self._running_of_type[self._limits.types.get(skill, skill)] -= 1

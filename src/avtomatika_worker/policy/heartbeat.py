@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import Heartbeat, ResourcesUsage, SkillInfo, WorkerStatus
 
@@ -43,6 +44,8 @@ class WorkerState:
     slots_usable: int = 0
     slots_running: int = 0
     slots_polling: int = 0
+    models: tuple[ModelFacts, ...] = ()
+    """The models of the worker's own process: for people and metrics."""
 
     def reports_the_same_as(self, other: WorkerState) -> bool:
         """Whether an orchestrator would dispatch the same way for both (the list of tasks can wait)."""

@@ -7,7 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast, get_args, get_origin
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.narrowing import as_any
@@ -18,6 +18,9 @@ from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, name_of
 from avtomatika_worker.skills.uri_params import mentions
 from avtomatika_worker.skills.validation import InvalidValue, describe
+
+if TYPE_CHECKING:
+    from avtomatika_worker.skills.model import ModelLoader
 
 _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -48,10 +51,14 @@ class Injectables:
 
     def __init__(self) -> None:
         self._providers: dict[Any, Provider] = {}
+        self.models: dict[Any, ModelLoader] = {}
+        """The loaders of those types that are models, loaded by name."""
 
-    def register(self, tp: Any, provider: Provider) -> None:
-        """Fill arguments annotated with ``tp`` with the result of ``provider``."""
+    def register(self, tp: Any, provider: Provider, *, model: ModelLoader | None = None) -> None:
+        """Fill arguments annotated with ``tp`` with the result of ``provider``; ``model``: its loader, if it is one."""
         self._providers[tp] = provider
+        if model is not None:
+            self.models[tp] = model
 
     def key_for(self, annotation: Any) -> Any:
         """Return the type requested by an annotation: itself, ``Annotated[type, …]`` or ``type | None``; or None."""
@@ -73,6 +80,7 @@ class Injectables:
         """Return a separate registry with the same providers."""
         copied = Injectables()
         copied._providers.update(self._providers)
+        copied.models.update(self.models)
         return copied
 
     @property
@@ -107,12 +115,15 @@ class BindingPlan:
         schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
         return tuple(each for each in schemas if each is not None and mentions(each, formats))
 
-    def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments. Raises `InvalidInputError` that names every invalid field."""
+    def convert(self, source: BindingSource) -> Any:
+        """Return the params as the skill takes them. Raises `InvalidInputError` that names every invalid field."""
         try:
-            converted = self.input.convert(source.params) if self.input is not None else source.params
+            return self.input.convert(source.params) if self.input is not None else source.params
         except InvalidValue as error:
             raise invalid_input(error) from None
+
+    def fill(self, source: BindingSource, converted: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments; ``converted`` are the params that `convert` returned."""
         kwargs = {name: provide(source) for name, provide in self.keywords}
         if self.spread:
             kwargs.update(converted)

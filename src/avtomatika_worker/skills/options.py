@@ -23,6 +23,7 @@ _BEHAVIOR: Final = (
     "cancel_grace",
     "expected_seconds",
     "on_stale",
+    "model_from",
 )
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.narrowing import as_any
 
 CANCEL_GRACE: Final = 5.0
 """Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
@@ -33,6 +34,8 @@ class SkillOptions:
     expected_seconds: float | None = None
     on_stale: str = "stop"
     prefetch: int = 0
+    model_from: str | None = None
+    """The param that names the model which it uses."""
 
     @property
     def in_process(self) -> bool:
@@ -54,6 +57,8 @@ def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
         raise SkillDefinitionError(skill, f"prefetch must be an integer of 0 or more, not {options.prefetch!r}")
     if options.on_stale not in _ON_STALE:
         raise SkillDefinitionError(skill, f"on_stale must be 'stop' or 'finish', not {options.on_stale!r}")
+    if options.model_from is not None and not (isinstance(as_any(options.model_from), str) and options.model_from):
+        raise SkillDefinitionError(skill, f"model_from must be the name of a param, not {options.model_from!r:.80}")
     _check_executor(skill, options, awaits=awaits)
 
 

@@ -27,6 +27,7 @@ from avtomatika_worker.skills.binding import (
 from avtomatika_worker.skills.chunks import CHUNK_EVENT, StreamContract, output_of, stream_contract
 from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
 from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.model import ModelUse, input_schema_of, model_use
 from avtomatika_worker.skills.options import DECLARED, metadata_of
 from avtomatika_worker.skills.run_options import CANCEL_GRACE, SkillOptions, check_options
 from avtomatika_worker.skills.schema import OutputContract
@@ -64,6 +65,10 @@ class SkillDefinition:
     declaration: Declaration
     options: SkillOptions
     localns: dict[str, Any] = field(repr=False)
+    model: str | None = None
+    """The only model that it runs with, if it is announced for one ..."""
+    variant_of: str | None = None
+    """... and the skill that takes any."""
 
     @property
     def place(self) -> str:
@@ -76,6 +81,7 @@ class SkillDefinition:
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
         plan = compile_plan(self.name, self.func, injectables, self.localns, given)
+        uses = model_use(self.name, plan, injectables, self.options, self.model)
         stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
         output = self._output(stream)
         events = self._events(stream)
@@ -84,7 +90,7 @@ class SkillDefinition:
             type=declarations.type or self.name,
             description=declarations.description if declarations.description is not None else _docstring(self.func),
             version=declarations.version if declarations.version is not None else _module_version(self.func),
-            input_schema=plan.input.schema if plan.input is not None else None,
+            input_schema=input_schema_of(plan, uses),
             output_schema=output.schema if output is not None else None,
             events_schema=events or None,
             output_statuses=tuple(declarations.output_statuses or ()),
@@ -94,7 +100,8 @@ class SkillDefinition:
         try:
             write = output.write if output is not None else to_plain
             returns_data = self._returns_data(stream)
-            return Skill(contract, self.func, plan, self.options, write, returns_data=returns_data, stream=stream)
+            options = self.options
+            return Skill(contract, self.func, plan, options, write, returns_data=returns_data, stream=stream, uses=uses)
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
@@ -152,6 +159,7 @@ class Skill:
         "options",
         "results",
         "stream",
+        "uses",
         "write",
     )
 
@@ -165,10 +173,11 @@ class Skill:
         *,
         returns_data: bool = False,
         stream: StreamContract | None = None,
+        uses: ModelUse | None = None,
     ) -> None:
         """``write`` turns the data that ``func`` returns into JSON. It raises `UnsendableValueError`.
 
-        ``stream``: what ``func`` yields, if it does.
+        ``stream``: what ``func`` yields, if it does. ``uses``: the model that it takes, if it does.
         """
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
@@ -177,6 +186,7 @@ class Skill:
         self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
         self.write: Callable[[object], Any] = write
         self.stream: StreamContract | None = stream
+        self.uses: ModelUse | None = uses
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)
@@ -194,7 +204,15 @@ class Skill:
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task. Raises `InvalidInputError`."""
-        return self._plan.bind(source)
+        return self._plan.fill(source, self._plan.convert(source))
+
+    def convert(self, source: BindingSource) -> Any:
+        """Return the params as the skill takes them. Raises `InvalidInputError`."""
+        return self._plan.convert(source)
+
+    def fill(self, source: BindingSource, converted: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments for a task, given what `convert` returned."""
+        return self._plan.fill(source, converted)
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, not the file."""
@@ -268,6 +286,7 @@ def define(
     expected_seconds: float | None = None,
     on_stale: str = "stop",
     prefetch: int = 0,
+    model_from: str | None = None,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -284,7 +303,15 @@ def define(
     _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
     most = 1 if prefetch and max_concurrent is None else max_concurrent
     options = SkillOptions(
-        timeout, most, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale, prefetch
+        timeout,
+        most,
+        executor,
+        cancel_grace,
+        max_tasks_per_child,
+        expected_seconds,
+        on_stale,
+        prefetch,
+        model_from,
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)

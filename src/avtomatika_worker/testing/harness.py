@@ -61,8 +61,9 @@ class WorkerHarness:
     own: then an ``async def`` skill that blocks does not block the orchestrator.
 
     ``resources`` replace the worker's resources by type, as in ``{Model: FakeModel()}``: the originals are then not
-    created. For skills with ``executor="process"`` they are pickled. The process for such skills starts when the first
-    of them is run: if it cannot start, `run` raises the reason before the task begins.
+    created. In place of a type of models, the value is the model of every name. For skills with ``executor="process"``
+    they are pickled. The process for such skills starts when the first of them is run: if it cannot start, `run` raises
+    the reason before the task begins.
 
     Pass a file to a task as a `Path` in its params, or as the URI that `store` returns; files come back in the result's
     ``files``. A temporary directory serves as the object store (this needs the extra ``[s3]``, but no server). It
@@ -174,6 +175,11 @@ class WorkerHarness:
             await self._shelf.close()
         if self._owned:
             await self.orchestrator.stop()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that are loaded in the worker's own process."""
+        return self.worker.loaded_models
 
     # ------------------------------------------------------------------------------------------- tasks
 

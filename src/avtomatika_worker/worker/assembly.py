@@ -29,7 +29,7 @@ from avtomatika_worker.worker.make_delivery import make_outbox
 from avtomatika_worker.worker.make_links import make_links
 from avtomatika_worker.worker.make_monitoring import make_monitoring, make_telemetry
 from avtomatika_worker.worker.make_notices import make_notices
-from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
+from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop, needed_when_hot
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.worker.standby import make_standby
 from avtomatika_worker.world import REAL, World
@@ -58,7 +58,7 @@ def assemble(
     tasks, publisher = make_tasks(
         settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world
     )
-    announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
+    announcement = announce(settings, registry, needed_when_hot(registry, policies), detect_host())
     links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers, world)
     poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox, world)
     monitoring = make_monitoring(

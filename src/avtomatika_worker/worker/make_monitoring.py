@@ -16,7 +16,7 @@ from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import Service
-from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_slots
+from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_models, watch_slots
 from avtomatika_worker.monitoring.health import HealthServer
 from avtomatika_worker.monitoring.health_probe import HealthProbe
 from avtomatika_worker.monitoring.slot_tuning import tune_slots
@@ -94,6 +94,7 @@ def make_monitoring(
     limit, skills = settings.loop_blocked_limit, tasks.running.skills
     watchdog = Watchdog(pulse, pulse.poll_is_due, skills, blocked_limit=limit, clock=world.monotonic)
     watch_slots(telemetry.metrics, state_watch, poller)
+    watch_models(telemetry.metrics, state_watch)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]

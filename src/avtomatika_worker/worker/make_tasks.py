@@ -24,6 +24,7 @@ from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, Threads
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.monitoring.usage import UsageChecker
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import WorkerState
@@ -70,8 +71,8 @@ class Workshop:
 
     def parts(self) -> list[Part]:
         """Return what is closed, the last first. `open` is for later."""
-        resources = self.resource_plan.resources
-        close = partial(side_by_side, self.processes.close, resources.close)
+        plan = self.resource_plan
+        close = partial(side_by_side, self.processes.close, plan.resources.close, plan.models.close)
         return [
             Part("the tasks' files", close=partial(in_thread, self.files.close)),
             Part("checkpoints", close=self.children.cancel),
@@ -84,6 +85,7 @@ class Workshop:
     async def open(self) -> None:
         """Make what skills need. Raises what keeps it from being made."""
         await self.resource_plan.resources.open()
+        await self.resource_plan.models.open()
         await self.processes.open()
 
 
@@ -118,8 +120,10 @@ def make_tasks(
     limits = _limits(registry, policies.skill_type_limits)
     _compare(limits, slots)
     limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
-    catalogued = Catalogued(registry.names(), policies.skill_dependencies)
+    catalogued, models = _catalogued(registry, policies), workshop.resource_plan.models
     publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
+    models.publish = publisher.hot.show_models
+    models.count = partial(telemetry.metrics.count, metrics.MODEL_USES)
     task_settings = TaskSettings(
         worker_id=settings.worker_id,
         progress_interval=settings.progress_interval,
@@ -128,7 +132,7 @@ def make_tasks(
     pipeline = Pipeline(
         registry,
         middlewares,
-        Runners(workshop.threads, workshop.processes),
+        Runners(workshop.threads, workshop.processes, models),
         telemetry.tracing,
         workshop.resource_plan.resources.values,
         ResultBound(settings.max_result_bytes),
@@ -162,6 +166,25 @@ def make_tasks(
     return tasks, publisher
 
 
+def needed_when_hot(registry: SkillRegistry, policies: Policies) -> dict[str, tuple[str, ...]]:
+    """Return what is to be in the hot cache for a skill to be hot, for orchestrators of protocol 1.0b7."""
+    fixed = {
+        skill.contract.name: (skill.uses.fixed,)
+        for skill in registry
+        if skill.uses is not None and skill.uses.fixed is not None
+    }
+    return {**fixed, **policies.skill_dependencies}
+
+
+def _catalogued(registry: SkillRegistry, policies: Policies) -> Catalogued:
+    models = {
+        skill.contract.name: (skill.uses.loader.name, skill.uses.fixed)
+        for skill in registry
+        if skill.uses is not None and not skill.options.in_process
+    }
+    return Catalogued(registry.names(), policies.skill_dependencies, models)
+
+
 def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
     """Return the limits. One for a type that no skill has is named in the log: programs share them between workers."""
     types = {contract.name: contract.type for contract in registry.contracts()}
@@ -178,7 +201,8 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
     beside = {types[name] for name, number in prefetch.items() if number} & by_type.keys()
     # Tasks of the other skills of such a type have to be here as well when it is their turn, or they would have none.
     ahead = {name: number for name, number in prefetch.items() if number or types[name] in beside}
-    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead)
+    counted = {name: of for name in types if (of := registry.definition(name).variant_of) is not None}
+    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead, counted)
 
 
 def _compare(limits: Limits, slots: Slots) -> None:

@@ -164,3 +164,27 @@ def predicts(text: str, model: Model, ctx: TaskContext) -> dict[str, str]:
 
 assert_type(load_model(Pool()), Model)
 assert_type(open_pool(), AsyncIterator[Pool])
+
+
+class Weights:
+    """A model."""
+
+
+@worker.model
+def load_weights(name: str) -> Weights:
+    return Weights()
+
+
+@blueprint.model(max_loaded=2, memory="8GiB", keep_alive="10m", warm_up=["a"], names=["a", "b"], announce="per_model")
+async def load_more(name: str) -> AsyncIterator[Weights]:
+    yield Weights()
+
+
+@worker.skill(model_from="checkpoint")
+def weigh(checkpoint: str, model: Weights) -> float:
+    return 1.0
+
+
+assert_type(load_weights("a"), Weights)
+assert_type(load_more("a"), AsyncIterator[Weights])
+assert_type(weigh("a", Weights()), float)

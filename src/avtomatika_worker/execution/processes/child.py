@@ -20,13 +20,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from types import FrameType
 from typing import Any, Final
 
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker._forks import in_forked_children
+from avtomatika_worker._waiting import side_by_side
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
@@ -35,6 +36,7 @@ from avtomatika_worker.execution.controls import Cancelling, Controls
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
+from avtomatika_worker.execution.models import InPlace, ModelPools
 from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
 from avtomatika_worker.execution.preempting import Preempting
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
@@ -47,6 +49,7 @@ from avtomatika_worker.execution.streams import StreamRun
 from avtomatika_worker.narrowing import is_async_iterator, is_iterator
 from avtomatika_worker.observability.log_context import bind_log_context, log_context
 from avtomatika_worker.observability.logging import restore_logging
+from avtomatika_worker.skills.model import ModelDefinition, ModelRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
 from avtomatika_worker.skills.strays import paths_in
@@ -90,6 +93,7 @@ class Child:
         self._inbox: asyncio.Queue[_Job | None] = asyncio.Queue()
         self._injectables = injectables()
         self._skills: dict[str, Skill] = {}
+        self._models = ModelPools()
         self._newest: _Job | None = None
         """Only the thread that listens has it: the worker sends a task when the one before has ended."""
 
@@ -102,6 +106,7 @@ class Child:
                 resources = self._prepare()
                 restore_logging()
                 runner.run(resources.open())
+                runner.run(self._models.open())
             except _STARTUP_ERRORS as error:
                 self._complain(error)
                 return 1
@@ -109,7 +114,7 @@ class Child:
             # The loop runs until the next task comes, so that what a resource does beside does go on.
             while (task := runner.run(self._next_task())) is not None:
                 self._run_task(task, runner, resources)
-            runner.run(resources.close())
+            runner.run(side_by_side(self._models.close, resources.close))
         return 0
 
     # -------------------------------------------------------------------------------------------------- getting ready
@@ -127,18 +132,24 @@ class Child:
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             _log.exception("the program cannot be imported", extra={"action": "skill_process_import_failed"})
             raise ProcessStartError(f"importing the program failed: {type(error).__name__}: {error}") from error
-        registry = ResourceRegistry(self._injectables)
+        registry, models = ResourceRegistry(self._injectables), ModelRegistry(self._injectables)
         for name, pickled in setup["resources"].items():
             definition = self._unpickled("resource", name, pickled)
             assert isinstance(definition, ResourceDefinition)  # noqa: S101
             registry.add(definition)
+        for name, pickled in setup["models"].items():
+            model = self._unpickled("model", name, pickled)
+            assert isinstance(model, ModelDefinition)  # noqa: S101
+            models.add(model)
         given = self._unpickled("resource", "given by the test", setup["given"])
         for kind in given:
-            self._injectables.register(kind, provider(kind))
+            if kind not in models.kinds:
+                self._injectables.register(kind, provider(kind))
         for name, pickled in setup["skills"].items():
             definition = self._unpickled("skill", name, pickled)
             assert isinstance(definition, SkillDefinition)  # noqa: S101
             self._skills[name] = definition.compile(self._injectables)
+        self._models = ModelPools(models.loaders, given, make_runner=InPlace)
         return Resources(registry.needed_for(registry.kinds, given), self._injectables, given=given)
 
     def _unpickled(self, kind: str, name: str, pickled: bytes) -> Any:
@@ -187,9 +198,10 @@ class Child:
     ) -> tuple[Outcome | None, bool]:
         """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
         try:
-            args, kwargs = skill.bind(controls)
-            controls.ctx.raise_if_cancelled()
-            with ends_if_forked(), owned_by(controls):
+            converted = skill.convert(controls)
+            with ends_if_forked(), owned_by(controls), self._model_of(job, skill, controls):
+                args, kwargs = skill.fill(controls, converted)
+                controls.ctx.raise_if_cancelled()
                 value = self._called(job, skill, controls, runner, skill.func(*args, **kwargs))
             if paths := list(map(str, paths_in(value))):
                 self._remote.notify(job.number, "returned", paths)
@@ -201,6 +213,20 @@ class Child:
             return from_exception(error), isinstance(error, MemoryError)
         finally:
             restore_logging()
+
+    @contextlib.contextmanager
+    def _model_of(self, job: _Job, skill: Skill, controls: Controls) -> Generator[None]:
+        """Let a task have its model, if it uses one."""
+        if skill.uses is None:
+            yield
+            return
+        stack = contextlib.AsyncExitStack()
+        entering = job.run(stack.enter_async_context(self._models.lend(skill.uses, controls)))
+        run_to_end(self._loop, entering, contextvars.copy_context())
+        try:
+            yield
+        finally:
+            run_to_end(self._loop, stack.aclose(), contextvars.copy_context())
 
     @staticmethod
     def _called(job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner, value: Any) -> Any:
