@@ -40,6 +40,9 @@ STARTING_LIMIT: Final = 10.0
 FORCED_LIMIT: Final = 10.0
 """Seconds that a shortened shutdown may take before the process is killed."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds for reading what an ended member has reported, should a process that it has forked hold its connection."""
+
 ROLL_NOTICE: Final = 30.0
 """Seconds after which the log says that a rolling restart is still waiting for a member to become ready."""
 
@@ -148,6 +151,9 @@ class Fleet:
             code = await self._run_once(seat)
             if self._stop.is_set():
                 self._codes.add(code)
+            elif seat.process is not None and seat.process.preempted:
+                self._leave(seat, code)
+                return
             elif seat.replacing:
                 seat.replacing = False
             elif code == EXIT_USAGE:
@@ -171,6 +177,7 @@ class Fleet:
         aside = [asyncio.create_task(each) for each in works]  # noqa: TID251 - waited for below, whatever they raise
         try:
             code = await process.ended()
+            await asyncio.wait(aside[:1], timeout=LAST_WORDS)
         finally:
             for task in aside:
                 task.cancel()
@@ -199,8 +206,9 @@ class Fleet:
             process.pid,
             extra={"action": "process_started", "worker_id": seat.name, "pid": process.pid},
         )
-        await self._may_begin.wait()
+        await first_of(self._may_begin.wait, process.gone.wait)
         process.order(Command.GO)
+        await process.hear()
 
     async def _wait_to_restart(self, seat: Member, code: int, ran_for: float) -> None:
         delay = seat.restarts.ended(ran_for, self._world.random.random())
@@ -220,7 +228,7 @@ class Fleet:
     async def _leave_empty(self, seat: Member) -> None:
         """Leave empty a seat whose process finds its configuration wrong: a restart would not change that."""
         seat.state = MemberState.EMPTY
-        if seat.starts == 1 or all(each.state is MemberState.EMPTY for each in self._seats):
+        if seat.starts == 1 or self._all_are(MemberState.LEFT, MemberState.EMPTY):
             self._give_up(EXIT_USAGE)
             return
         _log.critical(
@@ -230,6 +238,22 @@ class Fleet:
             extra={"action": "process_misconfigured", "worker_id": seat.name},
         )
         await self._pause(seat, None)
+
+    def _leave(self, seat: Member, code: int) -> None:
+        """Do not restart a process that has left: the machine is taken away. The last one to leave ends the fleet."""
+        seat.state = MemberState.LEFT
+        self._codes.add(code)
+        _log.warning(
+            "%s has left, as this machine is taken away, %s: it is not restarted",
+            seat.name,
+            _reported(code),
+            extra={"action": "process_left", "worker_id": seat.name, "exit_code": code},
+        )
+        if self._all_are(MemberState.LEFT, MemberState.EMPTY):
+            self._stop.set()
+
+    def _all_are(self, *states: MemberState) -> bool:
+        return all(each.state in states for each in self._seats)
 
     async def _pause(self, seat: Member, seconds: float | None) -> None:
         """Wait this many seconds, or until a rolling restart reaches the seat or the fleet stops."""
@@ -284,6 +308,8 @@ class Fleet:
     async def _roll_once(self, generation: int) -> None:
         _log.info("rolling restart of %d worker processes", len(self._seats), extra={"action": "roll_started"})
         for seat in self._seats:
+            if seat.state is MemberState.LEFT:
+                continue
             await self._renew(seat, generation)
             if not await self._is_back(seat, generation):
                 if seat.state is MemberState.EMPTY:
@@ -308,7 +334,7 @@ class Fleet:
         One that was being started when the roll reached the seat is as old as the others, and is ended, too.
         """
         notice, pause = self._world.monotonic() + ROLL_NOTICE, _FIRST_LOOK
-        while generation == self._generation and seat.state is not MemberState.EMPTY:
+        while generation == self._generation and seat.state not in {MemberState.EMPTY, MemberState.LEFT}:
             process = seat.process
             if process is not None and process.runs and process.generation < generation:
                 await self._renew(seat, generation)

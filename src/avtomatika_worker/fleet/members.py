@@ -19,6 +19,8 @@ class MemberState(enum.StrEnum):
     ENDING = "ending"
     WAITING = "waiting"
     """It ended by itself and will be restarted shortly."""
+    LEFT = "left"
+    """It has left because the machine is taken away, and is not restarted."""
     EMPTY = "empty"
     """None was started yet, or its configuration is wrong; in that case the next rolling restart tries again."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -21,6 +21,10 @@ class Command(enum.Enum):
 
     FORCE = b"force\n"
     """Cut the shutdown short."""
+
+
+PREEMPTED: Final = b"preempted\n"
+"""A member's report that it leaves because of a notice that the machine is taken away: it is not restarted."""
 
 
 class Ready(msgspec.Struct, frozen=True):
