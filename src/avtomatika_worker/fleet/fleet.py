@@ -17,7 +17,7 @@ from typing import Final
 from avtomatika_worker._waiting import first_of
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.fleet.member_process import Process, start
-from avtomatika_worker.fleet.members import Member, MemberState
+from avtomatika_worker.fleet.members import Member, MemberState, Place
 from avtomatika_worker.fleet.members_health import FleetHealth, is_ready
 from avtomatika_worker.fleet.membership import Command, Ready
 from avtomatika_worker.monitoring.health import HealthServer
@@ -52,11 +52,14 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. ``command`` starts a member, ``base_id`` is the id before the number unless a setting names one."""
+    """What to run, in each place one. ``command`` starts a member.
+
+    ``base_id`` is the id before a place's suffix unless a setting names one.
+    """
 
     command: tuple[str, ...]
     environ: Mapping[str, str]
-    workers: int
+    places: tuple[Place, ...]
     base_id: str
     health_check: bool = True
 
@@ -79,7 +82,7 @@ class Fleet:
         self._world = world
         self._start = start
         self._is_ready = is_ready
-        self._seats = [Member(number) for number in range(1, plan.workers + 1)]
+        self._seats = [Member(number, place) for number, place in enumerate(plan.places, 1)]
         self._generation = 0
         self._directory = Path()
         self._first_hello: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
@@ -165,9 +168,10 @@ class Fleet:
         """Run one process to its end and return its exit code."""
         seat.starts += 1
         plan, socket_path = self._plan, self._directory / f"{seat.number}.{seat.starts}.sock"
+        environ, suffix = {**plan.environ, **seat.place.environ}, seat.place.suffix
         try:
             process = await self._start(
-                plan.command, plan.environ, seat.number, plan.base_id, socket_path, generation=self._generation
+                plan.command, environ, suffix, plan.base_id, socket_path, generation=self._generation
             )
         except OSError as error:
             _log.error("%s cannot be started: %s", seat.name, error, extra={"action": "process_failed"})
@@ -198,7 +202,7 @@ class Fleet:
             seat.state = MemberState.RUNNING
         if not self._first_hello.done():
             configure_logging(hello.log_format, hello.log_level, background=True)
-            _log.info("keeping %d worker processes", self._plan.workers, extra={"action": "fleet_started"})
+            _log.info("keeping %d worker processes", len(self._seats), extra={"action": "fleet_started"})
             self._first_hello.set_result(hello)
         _log.info(
             "%s runs as process %d",

@@ -88,12 +88,12 @@ class Process:
 
 
 async def start(
-    command: Sequence[str], environ: Mapping[str, str], number: int, base_id: str, socket_path: Path, generation: int
+    command: Sequence[str], environ: Mapping[str, str], suffix: str, base_id: str, socket_path: Path, generation: int
 ) -> Process:
     """Start a member in its own session, so that the terminal's Ctrl+C reaches only the fleet. Raises OSError."""
     ours, theirs = socket.socketpair()
     try:
-        membership = Membership(number, theirs.fileno(), base_id, socket_path)
+        membership = Membership(suffix, theirs.fileno(), base_id, socket_path)
         process = await asyncio.create_subprocess_exec(
             *command,
             "--member",

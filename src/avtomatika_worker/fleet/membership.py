@@ -45,19 +45,19 @@ class Ready(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A member's start argument. ``base_id`` is the id before the number, unless a setting names one."""
+    """A member's start argument. ``base_id`` is the id before the suffix, unless a setting names one."""
 
-    number: int
+    suffix: str
     control: int
     base_id: str
     socket: Path
 
     def to_argument(self) -> str:
         """Return the membership as one command-line argument."""
-        return f"{self.number},{self.control},{self.base_id},{self.socket}"
+        return f"{self.suffix},{self.control},{self.base_id},{self.socket}"
 
     @classmethod
     def parse(cls, argument: str) -> Self:
         """Read a membership from its argument. Raises ValueError for any other text."""
-        number, control, base_id, socket = argument.split(",", 3)
-        return cls(int(number), int(control), base_id, Path(socket))
+        suffix, control, base_id, socket = argument.split(",", 3)
+        return cls(suffix, int(control), base_id, Path(socket))

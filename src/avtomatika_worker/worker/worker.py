@@ -179,7 +179,7 @@ class Worker(SkillDecorator):
         except ConfigError as error:
             explain(error)
             sys.exit(EXIT_USAGE)
-        if settings.processes > 1:
+        if settings.processes != 1:
             print("worker: WORKER_PROCESSES is for `worker run`; this program runs one process", file=sys.stderr)
         self.run_with(settings)
 
