@@ -37,6 +37,7 @@ from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
 from avtomatika_worker.execution.preempting import Preempting
+from avtomatika_worker.execution.processes.broken_device import breaks_device
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
 from avtomatika_worker.execution.processes.log_forwarding import forward_logs
@@ -185,7 +186,7 @@ class Child:
     def _outcome(
         self, job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner
     ) -> tuple[Outcome | None, bool]:
-        """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
+        """Run a skill; None when it ended because it was cancelled. Without memory, or its device, it is spent."""
         try:
             args, kwargs = skill.bind(controls)
             controls.ctx.raise_if_cancelled()
@@ -198,7 +199,7 @@ class Child:
             release_frames(error)
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return from_exception(error), isinstance(error, MemoryError)
+            return _ended_by(error)
         finally:
             restore_logging()
 
@@ -297,6 +298,16 @@ class _Job:
             return await work
         finally:
             self._running = None
+
+
+def _ended_by(error: BaseException) -> tuple[Outcome, bool]:
+    """Return what an exception comes to, and whether the process is of no more use."""
+    broken = breaks_device(error)
+    if broken:
+        _log.error(
+            "a skill has left this process without its device: it is replaced", extra={"action": "device_broken"}
+        )
+    return from_exception(error), broken or isinstance(error, MemoryError)
 
 
 def _hear_signals() -> None:
