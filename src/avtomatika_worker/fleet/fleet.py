@@ -167,6 +167,7 @@ class Fleet:
     async def _run_once(self, seat: Member) -> int:
         """Run one process to its end and return its exit code."""
         seat.starts += 1
+        seat.state = MemberState.STARTING
         plan, socket_path = self._plan, self._directory / f"{seat.number}.{seat.starts}.sock"
         environ, suffix = {**plan.environ, **seat.place.environ}, seat.place.suffix
         try:
@@ -232,7 +233,7 @@ class Fleet:
     async def _leave_empty(self, seat: Member) -> None:
         """Leave empty a seat whose process finds its configuration wrong: a restart would not change that."""
         seat.state = MemberState.EMPTY
-        if seat.starts == 1 or self._all_are(MemberState.LEFT, MemberState.EMPTY):
+        if seat.starts == 1 or self._nobody_comes():
             self._give_up(EXIT_USAGE)
             return
         _log.critical(
@@ -253,11 +254,12 @@ class Fleet:
             _reported(code),
             extra={"action": "process_left", "worker_id": seat.name, "exit_code": code},
         )
-        if self._all_are(MemberState.LEFT, MemberState.EMPTY):
+        if self._nobody_comes():
             self._stop.set()
 
-    def _all_are(self, *states: MemberState) -> bool:
-        return all(each.state in states for each in self._seats)
+    def _nobody_comes(self) -> bool:
+        """Whether every process has left, or does not start with this configuration."""
+        return all(each.state in {MemberState.LEFT, MemberState.EMPTY} and each.starts for each in self._seats)
 
     async def _pause(self, seat: Member, seconds: float | None) -> None:
         """Wait this many seconds, or until a rolling restart reaches the seat or the fleet stops."""
