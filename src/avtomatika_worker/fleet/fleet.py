@@ -52,10 +52,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run, in each place one. ``command`` starts a member.
-
-    ``base_id`` is the id before a place's suffix unless a setting names one.
-    """
+    """What to run in each place. ``base_id`` is the id before a place's suffix unless a setting names one."""
 
     command: tuple[str, ...]
     environ: Mapping[str, str]
