@@ -100,10 +100,14 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good."""
+    """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good.
+
+    ``preempted``: because of a notice that its machine is taken away.
+    """
 
     forced: bool = False
     lost: int = 0
+    preempted: bool = False
 
 
 class Supervisor:
@@ -139,11 +143,12 @@ class Supervisor:
         self._interrupted: RuntimeError | None = None
         self._asked = False
         self._preempted = False
+        self._noticed = False
         self._tasks_until: float | None = None
         self._less_time = asyncio.Event()
         self._taking_down = False
         if engine.notices is not None:
-            engine.notices.on_notice = lambda seconds: CallQueue(self._loop).put(self.preempt, seconds)
+            engine.notices.on_notice = self._take_notice
 
     @property
     def links(self) -> Sequence[Link]:
@@ -167,7 +172,21 @@ class Supervisor:
             settle(self._force)
         self.shutdown()
 
+    def announce_draining(self) -> None:
+        """Announce "draining", ahead of a shutdown. May be called from any thread, while the main loop is blocked."""
+        self._engine.publisher.announce_draining()
+
+    def _take_notice(self, seconds: float | None) -> None:
+        """Take a notice. Called on the link thread."""
+        self.announce_draining()
+        CallQueue(self._loop).put(self.preempt, seconds)
+
     def preempt(self, seconds: float | None) -> None:
+        """Leave a machine that is taken away in ``seconds``: as `drain_for_preemption`, and the ending says so."""
+        self._noticed = True
+        self.drain_for_preemption(seconds)
+
+    def drain_for_preemption(self, seconds: float | None) -> None:
         """Let the tasks know that this machine is about to be taken away, and shut down by then.
 
         ``seconds``: until then; None to leave the tasks the time that they have in any shutdown. Called on the main
@@ -223,7 +242,7 @@ class Supervisor:
     @property
     def ending(self) -> Ending:
         """How it ended."""
-        return Ending(forced=self._force.done(), lost=self._engine.outbox.lost)
+        return Ending(forced=self._force.done(), lost=self._engine.outbox.lost, preempted=self._noticed)
 
     def rescue(self) -> None:
         """Write to disk what is not there yet. May be called from any thread, after the loops have stopped."""

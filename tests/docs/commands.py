@@ -45,6 +45,7 @@ ELSEWHERE = frozenset(
         "openssl",
         "source",
         "systemctl",
+        "touch",
     ]
 )
 """Commands that need not be there where the tests run."""

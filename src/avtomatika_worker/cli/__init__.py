@@ -21,6 +21,17 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON for mac
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
 
 
+def _processes(_context: click.Context, _option: click.Parameter, value: str | None) -> object:
+    if value is None:
+        return None
+    from avtomatika_worker.config.kinds import processes
+
+    try:
+        return processes().read(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "Begin": ("demo", "init"),
     "Develop": ("dev", "call", "skills"),
@@ -77,13 +88,13 @@ def main() -> None:
 @_RELOAD
 @click.option(
     "--workers",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="Keep N processes running, with ids WORKER_ID-1 to -N (WORKER_PROCESSES, else 1).",
+    metavar="N|gpu|gpu:N",
+    callback=_processes,
+    help="Keep N processes running, with ids WORKER_ID-1 to -N, or one or N on each GPU (WORKER_PROCESSES, else 1).",
 )
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port of the health server (WORKER_PORT).")
 @click.option("--member", hidden=True)
-def run(app: str, health_check: bool, reload: bool, workers: int | None, port: int | None, member: str | None) -> None:
+def run(app: str, health_check: bool, reload: bool, workers: Any, port: int | None, member: str | None) -> None:
     """Run a worker until SIGINT, SIGTERM or SIGHUP.
 
     The first signal lets running tasks finish, for at most WORKER_SHUTDOWN_TIMEOUT seconds; a second one cuts that

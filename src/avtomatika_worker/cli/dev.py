@@ -127,6 +127,10 @@ class _Session:
     def rescue(self) -> None:
         """Do nothing: the orchestrator forgets everything too."""
 
+    def announce_draining(self) -> None:
+        """Announce that the worker is about to shut down."""
+        self._worker.announce_draining()
+
     def request_shutdown(self) -> None:
         """Ask the worker to shut down; the orchestrator follows it."""
         self._stopping = True  # for a worker that has not been created yet

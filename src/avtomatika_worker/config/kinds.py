@@ -119,6 +119,32 @@ def integer(*, least: int, most: int | None = None) -> Kind:
     return Kind(parse, (int,), check)
 
 
+@dataclass(frozen=True, slots=True)
+class PerDevice:
+    """As many processes on each device."""
+
+    each: int
+
+
+def processes() -> Kind:
+    """A number of processes, or of processes on each GPU."""
+    number = integer(least=1, most=1000)
+
+    def parse(value: str) -> int | PerDevice:
+        name, colon, each = value.partition(":")
+        on_devices = name == "gpu"
+        try:
+            count: int = number.read((each if colon else "1") if on_devices else value)
+        except ValueError:
+            raise ValueError("must be a whole number of at least 1 and at most 1000, gpu, or gpu:N") from None
+        return PerDevice(count) if on_devices else count
+
+    def check(value: int | PerDevice) -> None:
+        number.check(value.each if isinstance(value, PerDevice) else value)
+
+    return Kind(parse, (int, PerDevice), check)
+
+
 def port() -> Kind:
     """A TCP port; 0 lets the system choose."""
     number = integer(least=0, most=65535)

@@ -330,6 +330,7 @@ class Orchestrator:
 
     def _progressed(self, job: JobRecord, payload: Mapping[str, Any], now: float) -> None:
         job.progress = Progress(as_number(payload.get("progress")) or 0.0, as_text(payload.get("message")) or "")
+        job.progress_at = now
         self.book.changed(job, "progress", now)
 
     # ------------------------------------------------------------------------------------------- time

@@ -80,6 +80,7 @@ class JobRecord:
     handed_out_at: float | None = None
     finished_at: float | None = None
     progress: Progress = field(default_factory=Progress)
+    progress_at: float | None = None
     result: dict[str, Any] | None = None
     result_status: str | None = None
     result_metadata: dict[str, Any] | None = None

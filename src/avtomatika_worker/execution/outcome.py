@@ -125,7 +125,7 @@ def _failure_of(whole: BaseException) -> Failed:
         return _expected(error)
     name, text = type(error).__name__, message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
-    exhausted = next((each for each in _causes(whole) if _is_exhausted(each)), None)
+    exhausted = next((each for each in causes(whole) if _is_exhausted(each)), None)
     if exhausted is not None:
         code, message = ResourceExhaustedError.code, _shortage(exhausted)
     elif len(errors) > 1:
@@ -172,7 +172,7 @@ def _shortage(error: BaseException) -> str:
     return text
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, what it was raised from or while handling, and what is in groups; each once, and not too many."""
     waiting, seen = deque([error]), set[int]()
     while waiting and len(seen) < _MOST_CAUSES:

@@ -80,6 +80,7 @@ class HeartbeatMemory:
     held_until: float = 0.0
     """Until then the orchestrator takes no heartbeats: it registers the worker again each time that one is due."""
     _limited: bool = False
+    _leaving: bool = False
     _not_before: float = 0.0
     _credit: float = field(default=BURST)
     _credit_at: float = 0.0
@@ -91,13 +92,16 @@ class HeartbeatMemory:
                 self.changed_at = now
         else:
             self.changed_at = None
+        reported = self.last_state is not None and self.last_state.status is WorkerStatus.DRAINING
+        self._leaving = state.status is WorkerStatus.DRAINING and not reported
 
     def due_at(self, now: float) -> float:
         """Return when the next heartbeat is due."""
         if self.changed_at is None or now < self.held_until:  # registrations are limited, too
             return max(self._not_before, self.next_regular)
         credit = self._credit_now(now)
-        earliest = self.changed_at + COALESCE if credit >= 1 else now + (1 - credit) / REFILL
+        in_credit = credit >= 1 or self._leaving  # once in a life: orchestrators would send what is refused here
+        earliest = self.changed_at + COALESCE if in_credit else now + (1 - credit) / REFILL
         return max(self._not_before, min(self.next_regular, earliest))
 
     def compose(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from avtomatika_worker import threadsafe
@@ -108,6 +108,7 @@ class StatePublisher:
         self._catalogued = catalogued
         self._limiter = limiter
         self._state_watch = state_watch
+        self._lock = threading.Lock()
         self._draining = False
         self._full_since: dict[str, float] = {}
         self._jobs: Callable[[], Iterable[str]] = tuple
@@ -138,8 +139,16 @@ class StatePublisher:
 
     def drain(self) -> None:
         """Publish the status "draining" from now on."""
-        self._draining = True
+        self.announce_draining()
         self._publish()
+
+    def announce_draining(self) -> None:
+        """Publish the status "draining" from now on. May be called from any thread, while the main loop is blocked."""
+        with self._lock:
+            self._draining = True
+            self._state_watch.publish(
+                replace(self._state_watch.value, status=WorkerStatus.DRAINING, available_skills=())
+            )
 
     def changed(self) -> None:
         """Publish soon, together with other changes until then."""
@@ -229,6 +238,7 @@ class StatePublisher:
 
     def _publish(self) -> None:
         self._is_due.clear()
-        self._state_watch.publish(self.state())
+        with self._lock:  # or a state from before could come after that of `announce_draining`
+            self._state_watch.publish(self.state())
         for callback in self._on_change:
             callback()

@@ -73,6 +73,10 @@ class Stoppable(Protocol):
         """Begin to shut down; asked a second time, cut it short."""
         ...
 
+    def announce_draining(self) -> None:
+        """Announce the shutdown that follows. May be called from any thread."""
+        ...
+
     @property
     def ending(self) -> Ending:
         """How the last run ended."""
@@ -172,6 +176,7 @@ class _Stopping:
         if times > _PATIENCE:
             self._give_up()
         self._asked = times
+        self._worker.announce_draining()  # from here, as a skill may block the main loop
         with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
         limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit

@@ -192,7 +192,7 @@ class Worker(SkillDecorator):
         except ConfigError as error:
             explain(error)
             sys.exit(EXIT_USAGE)
-        if settings.processes > 1:
+        if settings.processes != 1:
             print("worker: WORKER_PROCESSES is for `worker run`; this program runs one process", file=sys.stderr)
         self.run_with(settings)
 
@@ -285,8 +285,18 @@ class Worker(SkillDecorator):
         """Begin to shut down; on the second call, cut that short. Called on the main loop, by signal handlers."""
         if self._supervisor is not None:
             if self._shutdown_preempts:
-                self._supervisor.preempt(None)
+                self._supervisor.drain_for_preemption(None)
             self._supervisor.request_shutdown()
+
+    def announce_draining(self) -> None:
+        """Announce to orchestrators that this worker is about to shut down, ahead of `request_shutdown`.
+
+        May be called from any thread: it works while a skill blocks the main loop. Does nothing if the worker is not
+        running.
+        """
+        supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.announce_draining()
 
     def preempt(self, seconds: float | None = None) -> None:
         """Shut down because this machine is taken away in ``seconds``, as on a notice of ``WORKER_PREEMPTION``.

@@ -39,6 +39,7 @@ from avtomatika_worker.execution.injection import injectables
 from avtomatika_worker.execution.models import InPlace, ModelPools
 from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
 from avtomatika_worker.execution.preempting import Preempting
+from avtomatika_worker.execution.processes.broken_device import breaks_device
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
 from avtomatika_worker.execution.processes.log_forwarding import forward_logs
@@ -196,7 +197,7 @@ class Child:
     def _outcome(
         self, job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner
     ) -> tuple[Outcome | None, bool]:
-        """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
+        """Run a skill; None when it ended because it was cancelled. Without memory, or its device, it is spent."""
         try:
             converted = skill.convert(controls)
             with ends_if_forked(), owned_by(controls), self._model_of(job, skill, controls):
@@ -210,7 +211,7 @@ class Child:
             release_frames(error)
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return from_exception(error), isinstance(error, MemoryError)
+            return _ended_by(error)
         finally:
             restore_logging()
 
@@ -323,6 +324,16 @@ class _Job:
             return await work
         finally:
             self._running = None
+
+
+def _ended_by(error: BaseException) -> tuple[Outcome, bool]:
+    """Return what an exception comes to, and whether the process is of no more use."""
+    broken = breaks_device(error)
+    if broken:
+        _log.error(
+            "a skill has left this process without its device: it is replaced", extra={"action": "device_broken"}
+        )
+    return from_exception(error), broken or isinstance(error, MemoryError)
 
 
 def _hear_signals() -> None:
