@@ -129,6 +129,8 @@ class Works:
 
     def addressed(self, delivery: Delivery, result: TaskResult) -> TaskResult:
         """Return the result under the newest id that was not refused."""
+        if result.work is None:  # its task keeps its id
+            return result
         with self._lock:
             under_way = self._entry(delivery, result)
             task_id = under_way.ids[-1] if under_way is not None else result.task_id
@@ -163,6 +165,8 @@ class Works:
         A job may go on to a step with the same skill and params, which no number shows from a retry before 1.0b28; it
         may come before the answer to the result that led to it.
         """
+        if result.work is None:
+            return
         with self._lock:
             under_way = self._entry(delivery, result)
             ids = () if under_way is None else under_way.ids

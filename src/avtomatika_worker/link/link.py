@@ -258,20 +258,21 @@ class Link:
             outcome = "limited" if error.rate_limited else "refused"
             raise
         finally:
-            self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
-            self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
+            if self.telemetry is not OFF:
+                self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
+                self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
         return task
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        with self.results.call():
+        with self.results:
             return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed afresh. Raises as `send_result` does."""
-        with self.events.call():
+        with self.events:
             return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
     @contained

@@ -38,8 +38,7 @@ class Silence:
 
     def answered(self) -> None:
         """Record an answer to any call."""
-        with self._lock:
-            self.answered_at = self._clock()
+        self.answered_at = self._clock()
 
     @property
     def lasts(self) -> bool:

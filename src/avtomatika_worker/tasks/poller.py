@@ -267,12 +267,12 @@ class Poller:
             self._failed(source, poll, error)
         finally:
             source.polls.pop(poll, None)
-            if taken:
-                self._wake_soon()
-            else:
+            if not taken:
                 if not poll.lent:
                     self._tasks.release_slot()
                 self._wake.set()
+            elif self._tasks.slots.free > 0 or len(self._sources) > 1:  # else nothing can go out before a slot is free
+                self._wake_soon()
 
     def _refuse(self, source: PollSource, poll: Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
         """Answer a task that cannot or must not run, if its ids are known; return whether that took the slot."""
