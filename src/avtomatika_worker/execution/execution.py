@@ -160,14 +160,6 @@ class Pipeline:
         return value
 
 
-def _grace(skill: Skill | None) -> float:
-    """Return how long a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
-    if skill is None:
-        return 0.0
-    options = skill.options
-    return options.cancel_grace + (KILL_TIMEOUT if options.in_process else 0.0)
-
-
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
@@ -181,7 +173,6 @@ class Execution:
         "compute",
         "controls",
         "ctx",
-        "grace",
         "permit",
         "started",
     )
@@ -200,7 +191,6 @@ class Execution:
         self._deadline = deadline
         self.permit: AbstractAsyncContextManager[None] | None = None
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
-        self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -242,6 +232,14 @@ class Execution:
             self._runner.cancel()
             self._runner.add_done_callback(self._wait_no_longer)  # it may not even have begun
             self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
+        skill = self.controls.skill
+        if skill is None:
+            return 0.0
+        return skill.options.cancel_grace + (KILL_TIMEOUT if skill.options.in_process else 0.0)
 
     @property
     def lingers(self) -> bool:

@@ -38,7 +38,8 @@ class Silence:
 
     def answered(self) -> None:
         """Record an answer to any call."""
-        self.answered_at = self._clock()
+        with self._lock:
+            self.answered_at = self._clock()
 
     @property
     def lasts(self) -> bool:

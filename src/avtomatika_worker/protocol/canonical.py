@@ -188,7 +188,7 @@ def _clean_object(value: dict[str, Any], dialect: Dialect, depth: int) -> dict[s
             result[key] = item
             continue
         try:
-            result[key] = _clean(item, dialect, inner)
+            result[key] = _float(item, dialect) if shallow and type(item) is float else _clean(item, dialect, inner)
         except _Unsendable as found:
             found.path.append(key)
             raise

@@ -42,6 +42,10 @@ class Overview:
         """Stop showing a task."""
         self._tasks.remove(execution)
 
+    def skills(self) -> list[str]:
+        """Return the names of their skills, each once."""
+        return list({each.skill for each in self._tasks.values()})
+
     def __call__(self) -> Sequence[dict[str, Any]]:
         """Return the tasks that run, those that came first before others, as plain values."""
         now = self._monotonic()

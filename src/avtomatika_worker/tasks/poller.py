@@ -258,7 +258,8 @@ class Poller:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
                     source.got_task(self._monotonic())
-                    self._rotation.got_task(self._sources.index(source))
+                    if len(self._sources) > 1:
+                        self._rotation.got_task(self._sources.index(source))
                 else:
                     source.came_empty(poll, self._monotonic())
         except (MalformedMessageError, UntrustedTaskError) as error:

@@ -107,7 +107,8 @@ class Connection(asyncio.Protocol):
         """Return whether an idle connection, which is about to be used, looks as if the other side still had it."""
         if self._transport is None or self._transport.is_closing():
             return False
-        self._had_rested = self._rests(since=self._idle_since)
+        since = self._idle_since
+        self._had_rested = since is not None and self._has_rested(since)
         if not self._had_rested:
             return True
         # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
@@ -118,10 +119,10 @@ class Connection(asyncio.Protocol):
 
         It may have been doing so while the request was on its way. A call that ends later ends for another reason.
         """
-        return self._had_rested and not self.answer.touched and not self._rests(since=self._asked_at)
+        return self._had_rested and not self.answer.touched and not self._has_rested(self._asked_at)
 
-    def _rests(self, *, since: float | None) -> bool:
-        return since is not None and self._loop.time() - since >= _FRESH * self._idle_timeout
+    def _has_rested(self, since: float) -> bool:
+        return self._loop.time() - since >= _FRESH * self._idle_timeout
 
     def discard(self) -> None:
         """End it at once, whether or not the event loop reports it."""
