@@ -145,7 +145,7 @@ class Poller:
     def _lend_stale(self, now: float) -> None:
         """Free the slots of polls that are no longer counted on."""
         for source in self._sources:
-            for poll in source.stale(now):
+            for poll in source.stale(now) if source.polls else ():
                 if not poll.lent:
                     poll.lent = True
                     self._tasks.release_slot()
@@ -209,10 +209,13 @@ class Poller:
 
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to check again even if nothing happens."""
-        waits = [source.not_before - now for source in self._sources if source.not_before > now]
-        if len(self._sources) > 1 or any(self._outbox.is_full(source.link) for source in self._sources):
-            waits.append(LOOK_AGAIN)
-        return min(waits, default=None)
+        pause = LOOK_AGAIN if len(self._sources) > 1 else None
+        for source in self._sources:
+            if self._outbox.is_full(source.link):
+                pause = LOOK_AGAIN
+            if source.not_before > now and (pause is None or source.not_before - now < pause):
+                pause = source.not_before - now
+        return pause
 
     def _wake_soon(self) -> None:
         """Check for another poll in a moment. A slot that is freed meanwhile is used immediately."""
