@@ -318,8 +318,7 @@ class Link:
             codec, token = self.codec, self.credentials.configured if configured_token else self.credentials.current
             request, headers = write(codec), self._headers(codec, token)
             registrations, asked = self._registrations, self.world.steady()
-            # A poll is held for as long as the orchestrator likes.
-            question = self._silence.began() if timeout <= CALL_TIMEOUT else None
+            question = self._silence.began() if timeout <= CALL_TIMEOUT else None  # a poll may be held for long
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
@@ -329,8 +328,10 @@ class Link:
                 if question is not None:
                     self._silence.ended(question)
             self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
-            if forgotten and response.status not in REFUSED:  # else it was about something else than the token
-                self.contact_broken(registrations)
+            if response.status not in REFUSED:
+                if forgotten:  # else it was about something else than the token
+                    self.contact_broken(registrations)
+                return response
             still_good = self.credentials.is_good(token)
             if not renew or not await token_renewed(self, token, response.status):
                 return response
