@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import itertools
 import re
 import sys
@@ -217,7 +216,7 @@ one those of the last, with a warning in the log. `worker doctor` shows which ve
 
 def dialects() -> str:
     """Return the table of protocol versions, and what their facts mean."""
-    facts = [each.name for each in dataclasses.fields(Dialect) if each.name != "version"]
+    facts = [name for name in Dialect.__struct_fields__ if name != "version"]
     rows = [(f"`{d.version}`", *(_fact(getattr(d, name)) for name in facts)) for d in DIALECTS]
     meanings = [(_code(name), doc) for name, doc in _field_docs("protocol/dialects.py", "Dialect") if name in facts]
     turned = [(_code(name), *cells) for name, *cells in zip(facts, *(row[1:] for row in rows), strict=True)]

@@ -11,9 +11,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from avtomatika_worker._boundaries import Caught, caught
 from avtomatika_worker._waiting import at_once, first_of, settle, side_by_side, wait_through
@@ -24,7 +25,6 @@ from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.link.heartbeats import Heartbeats
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
-from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.monitoring.notices import Notices
 from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.messages import WorkerStatus
@@ -33,6 +33,9 @@ from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
 from avtomatika_worker.threadsafe import CallQueue
+
+if TYPE_CHECKING:
+    from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
@@ -59,8 +62,7 @@ async def nothing() -> None:
     """Close what needs no such thing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """What is opened before the worker registers anywhere, and closed after its services have ended.
 
     ``open`` raises what keeps the worker from starting; only what is awaited can be interrupted. ``close`` is called
@@ -75,16 +77,14 @@ class Part:
     skipped_in_haste: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MainService:
+class MainService(msgspec.Struct, frozen=True):
     """What runs on the main loop from the start to the end, besides the tasks."""
 
     name: str
     run: Work
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(msgspec.Struct, frozen=True):
     """What brings tasks in and results out: the shutdown goes through it in a written order."""
 
     links: Sequence[Link]
@@ -98,8 +98,7 @@ class Engine:
     notices: Notices | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good.
 
     ``preempted``: because of a notice that its machine is taken away.

@@ -11,10 +11,11 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from avtomatika_worker.policy.call_budget import MARGIN, UNLIMITED, CallLimit
 from avtomatika_worker.protocol.uris import S3Uri
@@ -37,8 +38,7 @@ def _accept(_value: Any) -> None:
     """Allow every value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """How the values of a setting are parsed and checked.
 
     A value given by a program may be an instance of ``types``; texts are parsed unless ``str`` is one of them.
@@ -119,8 +119,7 @@ def integer(*, least: int, most: int | None = None) -> Kind:
     return Kind(parse, (int,), check)
 
 
-@dataclass(frozen=True, slots=True)
-class PerDevice:
+class PerDevice(msgspec.Struct, frozen=True):
     """As many processes on each device."""
 
     each: int

@@ -75,6 +75,10 @@ class Pipeline:
         """Return the skill called ``name``."""
         return self._registry.get(name)
 
+    def shows_context(self, skill: Skill | None) -> bool:
+        """Whether anybody gets to see the context of a task of ``skill``: a middleware, or the skill itself."""
+        return self._watched or (skill is not None and TaskContext in skill.injects)
+
     def label(self, name: str, status: str | None = None) -> tuple[str, ...]:
         """Return what names a task in metrics: its skill and status as far as they are declared, so that both are few.
 
@@ -156,14 +160,6 @@ class Pipeline:
         return value
 
 
-def _grace(skill: Skill | None) -> float:
-    """Return how long a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
-    if skill is None:
-        return 0.0
-    options = skill.options
-    return options.cancel_grace + (KILL_TIMEOUT if options.in_process else 0.0)
-
-
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
@@ -177,7 +173,6 @@ class Execution:
         "compute",
         "controls",
         "ctx",
-        "grace",
         "permit",
         "started",
     )
@@ -196,7 +191,6 @@ class Execution:
         self._deadline = deadline
         self.permit: AbstractAsyncContextManager[None] | None = None
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
-        self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -216,7 +210,6 @@ class Execution:
         name, context = f"skill {task.type}, task {task.task_id}", context_owned_by(task)
         self._runner = self._pipeline.skills.start(self._until_stopped(), name=name, context=context)
         self._over = self._runner.get_loop().create_future()
-        self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - self._pipeline.monotonic())
         try:
@@ -237,7 +230,16 @@ class Execution:
         self.controls.cancelling.ask(reason)
         if self._runner is not None:
             self._runner.cancel()
+            self._runner.add_done_callback(self._wait_no_longer)  # it may not even have begun
             self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
+        skill = self.controls.skill
+        if skill is None:
+            return 0.0
+        return skill.options.cancel_grace + (KILL_TIMEOUT if skill.options.in_process else 0.0)
 
     @property
     def lingers(self) -> bool:
@@ -272,6 +274,7 @@ class Execution:
             return None
         finally:
             self.controls.computing = None  # it holds this, which holds the controls
+            self._wait_no_longer()
 
     @contextlib.asynccontextmanager
     async def _computing(self, compute: Callable[[], AbstractAsyncContextManager[None]]) -> AsyncGenerator[None]:

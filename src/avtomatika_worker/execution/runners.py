@@ -7,9 +7,10 @@ import contextvars
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
+
+import msgspec
 
 from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
@@ -63,13 +64,12 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
             raise ExitedError(error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Runners:
+class Runners(msgspec.Struct, frozen=True):
     """Where skills run that do not run on the main loop."""
 
     threads: Threads
     processes: Processes
-    models: ModelPools = field(default_factory=ModelPools)
+    models: ModelPools = msgspec.field(default_factory=ModelPools)
 
 
 async def run_skill(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 
 class Kind(enum.StrEnum):
@@ -20,8 +21,7 @@ class Kind(enum.StrEnum):
     GAUGE = "gauge"
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """One metric; ``buckets`` are a histogram's bounds, in its unit."""
 
     name: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import Heartbeat, ResourcesUsage, SkillInfo, WorkerStatus
@@ -31,8 +33,7 @@ REREGISTER_EVERY: Final = 300.0
 """Seconds after which a worker registers again anyway: an orchestrator that lost it does not say so."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerState(msgspec.Struct, frozen=True):
     """The state that the main loop publishes and the link thread reports: an immutable snapshot."""
 
     status: WorkerStatus = WorkerStatus.IDLE
@@ -53,8 +54,7 @@ class WorkerState:
         return mine == (other.status, other.available_skills, other.hot_skills, other.hot_cache)
 
 
-@dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalogue(msgspec.Struct, frozen=True):
     """The facts that do not change while a worker runs."""
 
     worker_id: str

@@ -10,8 +10,9 @@ indefinitely.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MEMORY_TARGET: Final = 80.0
 """Percentage of the memory in use above which fewer slots are used."""
@@ -44,8 +45,7 @@ SMOOTHING: Final = 5.0
 """Seconds over which the CPU load is averaged: its peaks are not a shortage. Memory is not averaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """Shares of the machine, or of the container, in use, in percent.
 
     ``device``: of the memory of the device where it is highest; 0 without one.
@@ -56,8 +56,7 @@ class Load:
     device: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class TunerPolicy:
+class TunerPolicy(msgspec.Struct, frozen=True):
     """The limits on slots, and the loads not to exceed (percent)."""
 
     least: int

@@ -6,8 +6,9 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast, get_args, get_origin
+
+import msgspec
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.narrowing import as_any
@@ -92,8 +93,7 @@ class Injectables:
         return len(self._providers)
 
 
-@dataclass(frozen=True, slots=True)
-class BindingPlan:
+class BindingPlan(msgspec.Struct, frozen=True):
     """Fills the arguments of one skill."""
 
     positional: tuple[tuple[str, Provider | None, Any], ...]

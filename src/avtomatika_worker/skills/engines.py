@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,8 +39,7 @@ from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, s
 _PATH_SCHEMA: Final = {"type": "string", "format": "path"}
 
 
-@dataclass(frozen=True, slots=True)
-class TypeContract:
+class TypeContract(msgspec.Struct, frozen=True):
     """A type as a JSON Schema and a converter. ``convert`` raises `InvalidValue`."""
 
     schema: JsonSchema

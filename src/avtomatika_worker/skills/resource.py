@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, get_args, get_origin
 
+import msgspec
+
 from avtomatika_worker.errors import ResourceError, SkillDefinitionError
 from avtomatika_worker.skills.binding import Injectables, Provider, type_hints, underlying
 from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of, says_nothing
@@ -89,8 +91,7 @@ class ResourceDefinition:
         raise ResourceError(self.name, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True):
     """A compiled resource. ``needs`` maps its arguments to the types of other resources."""
 
     definition: ResourceDefinition

@@ -6,8 +6,10 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
 from avtomatika_worker.narrowing import is_collection
@@ -192,7 +194,7 @@ class Skill:
         self._with_paths = plan.schemas_with(PATHS)
         if plan.input is not None and self._with_paths:
             checked = refusing_strays(plan.input.convert, self._with_paths)
-            self._plan = replace(plan, input=replace(plan.input, convert=checked))
+            self._plan = msgspec.structs.replace(plan, input=msgspec.structs.replace(plan.input, convert=checked))
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         events = contract.events_schema or {}
         self._events = {name: Schema(json) for name, json in events.items() if stream is None or name != CHUNK_EVENT}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
@@ -34,8 +35,7 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
 
-@dataclass(frozen=True, slots=True)
-class Monitoring:
+class Monitoring(msgspec.Struct, frozen=True):
     """The main loop's sign of life, what watches from the link thread, and what answers for the worker's health."""
 
     pulse: Pulse

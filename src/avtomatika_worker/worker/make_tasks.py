@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread, side_by_side
 from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
@@ -58,8 +60,7 @@ class Policies:
     hot: HotCache = field(default_factory=HotCache)
 
 
-@dataclass(frozen=True, slots=True)
-class Workshop:
+class Workshop(msgspec.Struct, frozen=True):
     """Where skills run, and what they need there."""
 
     resource_plan: ResourcePlan

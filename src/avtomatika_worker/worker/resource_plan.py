@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from avtomatika_worker.errors import ResourceError
 from avtomatika_worker.execution.making import OneThread
@@ -20,8 +21,7 @@ from avtomatika_worker.skills.type_hints import name_of
 from avtomatika_worker.world import REAL, World
 
 
-@dataclass(frozen=True, slots=True)
-class ResourcePlan:
+class ResourcePlan(msgspec.Struct, frozen=True):
     """The needs of a worker's skills: resources here, and a process spec if any skill runs in one."""
 
     resources: Resources

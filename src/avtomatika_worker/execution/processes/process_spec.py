@@ -6,9 +6,11 @@ import logging
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from avtomatika_worker.errors import ResourceError, SkillDefinitionError
 from avtomatika_worker.execution.processes.imports import shadowed_modules
@@ -21,8 +23,7 @@ from avtomatika_worker.skills.type_hints import name_of
 _CANNOT_PICKLE: Final = (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError, ImportError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to make a process for skills of.
 
     ``skills``, ``resources`` and ``models`` are pickled definitions by name: their functions are named, module and
@@ -35,7 +36,7 @@ class ProcessSpec:
     resources: Mapping[str, bytes]
     given: bytes
     packages: Mapping[str, str]
-    models: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    models: Mapping[str, bytes] = msgspec.field(default_factory=dict[str, bytes])
 
     def message(self) -> dict[str, Any]:
         """Return the process's instructions, with the current import path and logger levels."""
