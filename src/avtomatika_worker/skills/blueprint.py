@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
+from avtomatika_worker.skills.batch import Batch
 from avtomatika_worker.skills.binding import local_names
 from avtomatika_worker.skills.resource import ResourceDefinition
 from avtomatika_worker.skills.run_options import CANCEL_GRACE
@@ -79,6 +80,7 @@ class SkillDecorator(ABC):
         cancel_grace: float = CANCEL_GRACE,
         expected_seconds: float | None = None,
         on_stale: OnStale = "stop",
+        batch: Batch | None = None,
         metadata: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
         **marketplace: Any,
@@ -106,6 +108,9 @@ class SkillDecorator(ABC):
         ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may
         crash. There, a skill that outlives its ``cancel_grace`` is killed. The function must be importable by name; its
         process is replaced after ``max_tasks_per_child`` tasks of the skill.
+
+        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, and
+        returns a list.
 
         Raises `SkillDefinitionError`.
         """

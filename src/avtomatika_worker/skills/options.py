@@ -23,6 +23,7 @@ _BEHAVIOR: Final = (
     "cancel_grace",
     "expected_seconds",
     "on_stale",
+    "batch",
 )
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"

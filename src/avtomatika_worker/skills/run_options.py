@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.skills.batch import Batch, check_batch
 
 CANCEL_GRACE: Final = 5.0
 """Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
@@ -22,7 +23,8 @@ class SkillOptions:
     ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
     ``expected_seconds`` is how long a task is expected to take; ``on_stale`` what to do when the orchestrator waits for
     another attempt at the same work: "stop" or "finish". ``prefetch`` is how many tasks are taken, and their files
-    fetched, beyond the ``max_concurrent`` that run.
+    fetched, beyond the ``max_concurrent`` that run. ``batch``: the skill works on
+    several tasks at once.
     """
 
     timeout: float | None = None
@@ -33,6 +35,14 @@ class SkillOptions:
     expected_seconds: float | None = None
     on_stale: str = "stop"
     prefetch: int = 0
+    batch: Batch | None = None
+
+    @property
+    def most_tasks(self) -> int | None:
+        """How many tasks of it may be here at the same time; None for as many as there are slots."""
+        if self.batch is not None and self.max_concurrent is None:
+            return self.batch.slots
+        return self.max_concurrent
 
     @property
     def in_process(self) -> bool:
@@ -55,6 +65,8 @@ def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
     if options.on_stale not in _ON_STALE:
         raise SkillDefinitionError(skill, f"on_stale must be 'stop' or 'finish', not {options.on_stale!r}")
     _check_executor(skill, options, awaits=awaits)
+    if options.batch is not None:
+        check_batch(skill, options.batch, options.max_concurrent)
 
 
 def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:

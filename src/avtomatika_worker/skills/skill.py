@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -14,6 +14,7 @@ from avtomatika_worker.narrowing import is_collection
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.batch import Batch, hints_of_one, merged
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -75,9 +76,11 @@ class SkillDefinition:
         """Infer, check and compile everything. Raises `SkillDefinitionError`."""
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
-        plan = compile_plan(self.name, self.func, injectables, self.localns, given)
         stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
-        output = self._output(stream)
+        hints = self._hints(injectables, stream)
+        plan = compile_plan(self.name, self.func, injectables, hints, given)
+        returned = hints.get("return", MISSING)
+        output = self._output(stream, returned)
         events = self._events(stream)
         contract = SkillContract(
             name=self.name,
@@ -93,18 +96,27 @@ class SkillDefinition:
         _check_sendable(contract)
         try:
             write = output.write if output is not None else to_plain
-            returns_data = self._returns_data(stream)
+            returns_data = self._returns_data(stream, returned)
             return Skill(contract, self.func, plan, self.options, write, returns_data=returns_data, stream=stream)
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _output(self, stream: StreamContract | None) -> OutputContract | None:
+    def _hints(self, injectables: Injectables, stream: StreamContract | None) -> dict[str, Any]:
+        """Return its type hints; those of a batched function as for one task."""
+        hints = type_hints(self.name, self.func, self.localns)
+        if self.options.batch is None:
+            return hints
+        if stream is not None:
+            text = "a batched skill cannot yield: it returns a list, with an item for each task"
+            raise SkillDefinitionError(self.name, text)
+        return hints_of_one(self.name, self.func, hints, injectables)
+
+    def _output(self, stream: StreamContract | None, hint: Any) -> OutputContract | None:
         given = self.declaration.output_schema
         if given is not None:
             return self._read(schema.explicit_output, given, "the schema of its output")
         if stream is not None:
             return self._read(output_of, stream, "its result")
-        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
 
     def _events(self, stream: StreamContract | None) -> dict[str, JsonSchema]:
@@ -120,10 +132,9 @@ class SkillDefinition:
             raise SkillDefinitionError(self.name, text)
         return {**events, CHUNK_EVENT: stream.schema}
 
-    def _returns_data(self, stream: StreamContract | None) -> bool:
+    def _returns_data(self, stream: StreamContract | None, hint: Any) -> bool:
         """Whether a returned dict is always data: a TypedDict may have a field called status."""
         given = self.declaration.output_schema
-        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         if stream is not None:
             hint = stream.result
         return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
@@ -195,6 +206,18 @@ class Skill:
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task. Raises `InvalidInputError`."""
         return self._plan.bind(source)
+
+    def convert(self, params: dict[str, Any]) -> Any:
+        """Return a task's params as the skill gets them. Raises `InvalidInputError`."""
+        return self._plan.convert(params)
+
+    def arguments(self, source: BindingSource, converted: Any) -> dict[str, Any]:
+        """Return the arguments of a batched skill for one task, from its params as `convert` returned them."""
+        return self._plan.arguments(source, converted)[1]
+
+    def merged(self, arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the arguments of a call for several tasks."""
+        return merged(arguments, self._plan.shared)
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, not the file."""
@@ -268,6 +291,7 @@ def define(
     expected_seconds: float | None = None,
     on_stale: str = "stop",
     prefetch: int = 0,
+    batch: Batch | None = None,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -284,7 +308,7 @@ def define(
     _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
     most = 1 if prefetch and max_concurrent is None else max_concurrent
     options = SkillOptions(
-        timeout, most, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale, prefetch
+        timeout, most, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale, prefetch, batch
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)

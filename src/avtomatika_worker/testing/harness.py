@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -209,6 +209,19 @@ class WorkerHarness:
         except BaseException:
             task.cancel()
             raise
+
+    async def run_many(
+        self, skill: str, params: Iterable[object], *, timeout: float | None = RUN_TIMEOUT
+    ) -> list[SkillResult]:
+        """Run a task for each of these params at the same time, and return their results in order.
+
+        For batched skills, above all. ``params`` and what is raised are as in `run`; the first that raises cancels the
+        others.
+        """
+        each_params = list(params)
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(self.run(skill, each, timeout=timeout)) for each in each_params]
+        return [each.result() for each in running]
 
     async def stream(
         self, skill: str, params: object = None, *, timeout: float | None = RUN_TIMEOUT
