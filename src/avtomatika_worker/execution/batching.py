@@ -19,7 +19,7 @@ from typing import Any, Final
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution.children import Children
-from avtomatika_worker.execution.containment import context_owned_by, ends_if_forked
+from avtomatika_worker.execution.containment import ExitedError, context_owned_by, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.frames import release_frames
@@ -297,11 +297,12 @@ class _Queue:
         if size == 1:
             members[0].settle(Item(error.outcome) if isinstance(error, CallFailedError) else Item(error=error))
             return []
-        cancelled = isinstance(error, asyncio.CancelledError | TaskCancelledError)
+        raised = error.original if isinstance(error, ExitedError) else error
+        cancelled = isinstance(raised, asyncio.CancelledError | TaskCancelledError)
         if cancelled and any(each.item.done() for each in members):  # it ended for one that was cancelled
             return [members]
         part = min(self._batcher.size_limit(run.key), size - 1) if short else (size + 1) // 2
-        what = "ran out of memory" if short else f"failed ({_kind_of(error)})"
+        what = "ran out of memory" if short else f"failed ({_kind_of(raised)})"
         release_frames(error)  # and with them what they hold: the parts need the memory
         action = "batch_shrunk" if short else "batch_split"
         text = "a batch of %d tasks of skill %s %s; it is run again in parts of %d"

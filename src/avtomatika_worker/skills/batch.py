@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, get_args, get_origin
@@ -59,10 +58,13 @@ class Batch:
         return replace(self, key=None, cost=None, max_cost=None)
 
 
-def check_batch(skill: str, batch: Batch, max_concurrent: int | None) -> None:
+def check_batch(skill: str, batch: Batch, max_concurrent: int | None, *, prefetch: int = 0) -> None:
     """Raise `SkillDefinitionError` for a batch that cannot be."""
     if problem := _problem_of(batch):
         raise SkillDefinitionError(skill, problem)
+    if prefetch:
+        text = "a batched skill has the tasks of its next batch here, and their files, as it is: leave prefetch out"
+        raise SkillDefinitionError(skill, text)
     if max_concurrent is not None and max_concurrent < batch.max_size:
         text = f"max_concurrent={max_concurrent} would never let its batch of max_size={batch.max_size} be full"
         raise SkillDefinitionError(skill, text)
@@ -71,7 +73,7 @@ def check_batch(skill: str, batch: Batch, max_concurrent: int | None) -> None:
 def _problem_of(batch: Batch) -> str | None:
     if not isinstance(as_any(batch), Batch):
         return f"batch must be a Batch, such as Batch(max_size=16), not {batch!r:.80}"
-    if not _is_number(batch.max_size) or batch.max_size not in range(1, sys.maxsize):
+    if not is_count(batch.max_size):
         return f"the max_size of its batch must be a positive integer, not {batch.max_size!r}"
     if not _is_number(batch.max_wait) or batch.max_wait < 0:
         return f"the max_wait of its batch must be a number of seconds, not {batch.max_wait!r}"
@@ -169,6 +171,11 @@ def items_of(skill: str, value: object, count: int) -> list[Any]:
         text = f"the batched skill {skill} returned {len(items)} items for a batch of {count} tasks"
         raise WrongItemsError(text, {"batch": count, "items": len(items)})
     return items
+
+
+def is_count(value: object, *, least: int = 1) -> bool:
+    """Whether a value is an integer of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_number(value: object) -> bool:
