@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -315,6 +317,45 @@ async def test_a_call_that_no_task_waits_for_any_more_is_cancelled():
         await entered.wait()
         again.cancel()
         await again.result()
+
+
+async def test_a_shutdown_ends_the_call_and_reports_all_of_its_tasks():
+    worker, ended = Worker(worker_type="test"), []
+
+    @worker.skill(batch=Batch(max_size=3))
+    async def forever(n: list[int]) -> list[int]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(len(n))
+        return n
+
+    async with WorkerHarness(worker) as h:
+        tasks = [h.submit("forever", {"n": n}) for n in range(6)]
+        await h.orchestrator.wait_for(lambda: all(each.job.worker_id for each in tasks))
+    assert all(each.job.state.final for each in tasks)
+    assert {each.job.error["code"] for each in tasks} == {"TRANSIENT_ERROR"}
+    assert len(ended) == 1
+
+
+async def test_ended_tasks_leave_nothing_for_the_garbage_collector():
+    worker = Worker(worker_type="test")
+    contexts = []
+
+    @worker.skill(batch=Batch(max_size=4))
+    async def noted(n: list[int], ctxs: list[TaskContext]) -> list[int]:
+        contexts.extend(map(weakref.ref, ctxs))
+        return n
+
+    async with WorkerHarness(worker) as h:
+        gc.collect()
+        gc.disable()
+        try:
+            assert all(each.ok for each in await h.run_many("noted", [{"n": n} for n in range(12)]))
+            await h.run("noted", {"n": 12})  # what the loop had still to do for the others is done
+            assert [each() for each in contexts[:12]] == [None] * 12
+        finally:
+            gc.enable()
 
 
 async def test_a_deadline_takes_a_task_out_of_the_line():

@@ -77,7 +77,10 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
         default=MultiOrchestratorMode.WATERFALL,
     )
     max_concurrent_tasks: int = _setting(
-        "MAX_CONCURRENT_TASKS", kinds.integer(least=1), "Number of tasks that may run at the same time.", default=10
+        "MAX_CONCURRENT_TASKS",
+        kinds.integer(least=1),
+        "Number of tasks that may run at the same time, besides those of batched skills.",
+        default=10,
     )
     skill_threads: int | None = _setting(
         "WORKER_SKILL_THREADS",

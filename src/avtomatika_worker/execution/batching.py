@@ -256,6 +256,7 @@ class _Queue:
         finally:
             for member in run.members:  # of a call that was cancelled
                 member.item.cancel()
+            run.members, run.task = [], None  # which hold it
             self._running = None
             self._look_soon()
 

@@ -104,7 +104,7 @@ def make_workshop(
     return Workshop(
         resource_plan,
         Processes(resource_plan.process_spec, settings.skill_processes or most, prestart=prestart),
-        Threads((settings.skill_threads or most) + batched),
+        Threads(settings.skill_threads or most + batched),
         files,
         make_checkpoints(settings, files, children.start, world),
         children,
