@@ -303,11 +303,13 @@ class _Queue:
         if cancelled and any(each.item.done() for each in members):  # it ended for one that was cancelled
             return [members]
         part = min(self._batcher.size_limit(run.key), size - 1) if short else (size + 1) // 2
-        what = "ran out of memory" if short else f"failed ({_kind_of(raised)})"
         release_frames(error)  # and with them what they hold: the parts need the memory
-        action = "batch_shrunk" if short else "batch_split"
-        text = "a batch of %d tasks of skill %s %s; it is run again in parts of %d"
-        _log.warning(text, size, self._name, what, part, extra={"action": action, "skill": self._name, "size": part})
+        if short:
+            text = "a batch of %d tasks of skill %s ran out of memory; it is run again in parts of %d"
+            _log.warning(text, size, self._name, part, extra={"action": "batch_shrunk", "skill": self._name})
+        else:
+            text, kind = "a batch of %d tasks of skill %s failed (%s); it is run again in parts of %d", _kind_of(raised)
+            _log.warning(text, size, self._name, kind, part, extra={"action": "batch_split", "skill": self._name})
         return _cut(members, part)
 
 
