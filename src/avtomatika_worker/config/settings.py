@@ -87,7 +87,7 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
         kinds.integer(least=1),
         "Threads for plain `def` skills.",
         default=None,
-        unset="as many as `MAX_CONCURRENT_TASKS`",
+        unset="as many as `MAX_CONCURRENT_TASKS`, and one for each batched skill",
     )
     skill_processes: int | None = _setting(
         "WORKER_SKILL_PROCESSES",
