@@ -25,6 +25,7 @@ class CallFailedError(Exception):
 
 
 def crash(code: int, *, killed: bool) -> ResourceExhaustedError | TransientError:
+    """Return the error of the tasks whose process ended with an exit code; ``killed``: by the worker."""
     details = {"signal": _signal_name(-code)} if code < 0 else {"exit_code": code}
     if code == -signal.SIGKILL and not killed:  # what the kernel does when memory runs out
         problem = f"the process of the skill was killed ({_signal_name(-code)}); most likely memory ran out"
@@ -33,6 +34,7 @@ def crash(code: int, *, killed: bool) -> ResourceExhaustedError | TransientError
 
 
 def ending(code: int) -> str:
+    """Return in words how a process ended."""
     return f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
 
@@ -44,6 +46,7 @@ def _signal_name(number: int) -> str:
 
 
 def start_error(kind: str, name: str, problem: str) -> WorkerError:
+    """Return the error that a process has reported in place of being ready."""
     if kind == "skill":
         return SkillDefinitionError(name, problem)
     return ResourceError(name, problem) if kind == "resource" else ProcessStartError(problem)

@@ -29,10 +29,12 @@ def start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
 
 
 def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def kill_group(pid: int) -> None:
+    """Kill a process and what it has started, as far as it is still there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS: only zombies are)
         os.killpg(pid, signal.SIGKILL)
