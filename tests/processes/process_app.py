@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 from avtomatika_worker import Batch, InvalidInputError, PermanentError, SkillBlueprint, TaskContext, TaskFiles
 
 skills = SkillBlueprint("processes")
+batched = SkillBlueprint("batches")
 log = logging.getLogger("tests.app")
 
 
@@ -379,7 +380,7 @@ def uses_stubborn(stubborn: Stubborn) -> None:
     """Need it."""
 
 
-@skills.skill(executor="process", batch=Batch(max_size=8, key=lambda params: params.numbers[0] < 0))
+@batched.skill(executor="process", batch=Batch(max_size=8, key=lambda params: params.numbers[0] < 0))
 def add_up_many(params: list[Numbers], ctxs: list[TaskContext]) -> list[Sum | Exception]:
     """Add up for several tasks. Special numbers: 13 is a bad task, 666 kills the process, 32 together do not fit."""
     for each, ctx in zip(params, ctxs, strict=True):
@@ -397,7 +398,7 @@ def add_up_many(params: list[Numbers], ctxs: list[TaskContext]) -> list[Sum | Ex
     return [PermanentError("seven") if each == 7 else Sum(each, os.getpid()) for each in first]
 
 
-@skills.skill(executor="process", batch=Batch(max_size=4))
+@batched.skill(executor="process", batch=Batch(max_size=4))
 async def miscount(params: list[Numbers]) -> list[int]:
     """Return an item too many."""
     return [len(each.numbers) for each in params] + [0]

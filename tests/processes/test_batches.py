@@ -9,10 +9,10 @@ from avtomatika_worker.testing import WorkerHarness
 @pytest.fixture
 async def h(app, tmp_path):
     worker = Worker(worker_type="test")
-    worker.include_blueprint(app.skills)
+    worker.include_blueprint(app.batched)
     settings = {"skill_processes": 1, "file_store_root": str(tmp_path / "store"), "state_dir": str(tmp_path / "state")}
     async with WorkerHarness(worker, settings=settings) as started:
-        await started.run("add_up", {"numbers": [1]})  # its process is there
+        await started.run("add_up_many", {"numbers": [1]})  # its process is there
         yield started
 
 
