@@ -7,7 +7,7 @@ from avtomatika_worker import CancelReason, SyncTaskFiles, TaskContext, TaskFile
 from avtomatika_worker.testing import WorkerHarness
 
 EXPORTED = """
-CancelReason Cancelled Checkpoint ConfigError ContractViolationError DependencyError DependencyMissingError
+Batch CancelReason Cancelled Checkpoint ConfigError ContractViolationError DependencyError DependencyMissingError
 DeviceUsage Failed FileMetadata FilePath Final Handler IntegrityMismatchError InternalError InvalidInputError
 Middleware ObservabilityManager OrchestratorClient Outcome PermanentError ProcessStartError ResourceError
 ResourceExhaustedError ResourcesUsage Resumable S3Uri Saved SecurityError Sent SkillBlueprint SkillDefinitionError

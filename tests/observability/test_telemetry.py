@@ -194,6 +194,36 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
     assert {"worker.tasks.total", "worker.slots"} <= collector.metrics  # sent at the end at the latest
 
 
+BATCHED = """
+from avtomatika_worker import Batch, Worker
+
+worker = Worker(worker_type="observed", worker_id="w1")
+
+@worker.skill(batch=Batch(max_size=2))
+async def pair(n: list[int]) -> list[int]:
+    return n
+"""
+
+
+async def test_a_batch_has_a_trace_of_its_own_that_links_those_of_its_tasks(tmp_path, orchestrator):
+    async with collecting() as collector:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        async with observed(tmp_path, orchestrator, BATCHED, **environ) as worker:
+            for job in [orchestrator.submit("pair", {"n": n}, tracing_context=CARRIER) for n in range(3)]:
+                await job.done(timeout=20)
+            _, samples = await worker.scrape_until(
+                lambda samples: value(samples, "worker_batch_size_sum", task_type="pair") == 3
+            )
+            await collector.wait_for(lambda: len(collector.named("task.pair")) == 3, timeout=20)
+            await worker.end()
+    batches, tasks = collector.named("batch.pair"), {each.span_id for each in collector.named("task.pair")}
+    skills = {(each.trace_id, each.span_id) for each in collector.named("skill") if each.parent_id in tasks}
+    assert len(skills) == 3
+    assert {link for each in batches for link in each.links} == skills
+    assert all(each.parent_id == "" and each.trace_id != TRACE for each in batches)
+    assert value(samples, "worker_batch_size_count", task_type="pair") == len(batches)
+
+
 async def test_the_managers_methods_make_spans_and_count(tmp_path, orchestrator):
     async with collecting() as collector:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}

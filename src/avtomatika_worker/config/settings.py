@@ -77,14 +77,17 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
         default=MultiOrchestratorMode.WATERFALL,
     )
     max_concurrent_tasks: int = _setting(
-        "MAX_CONCURRENT_TASKS", kinds.integer(least=1), "Number of tasks that may run at the same time.", default=10
+        "MAX_CONCURRENT_TASKS",
+        kinds.integer(least=1),
+        "Number of tasks that may run at the same time, besides those of batched skills.",
+        default=10,
     )
     skill_threads: int | None = _setting(
         "WORKER_SKILL_THREADS",
         kinds.integer(least=1),
         "Threads for plain `def` skills.",
         default=None,
-        unset="as many as `MAX_CONCURRENT_TASKS`",
+        unset="as many as `MAX_CONCURRENT_TASKS`, and one for each batched skill",
     )
     skill_processes: int | None = _setting(
         "WORKER_SKILL_PROCESSES",

@@ -91,15 +91,24 @@ EventCheck = Callable[[str, str, object, EventFacts], tuple[dict[str, Any] | Non
 class Cancelling:
     """Whether a task should stop, and why. Whoever runs the task asks; its skill looks, from any thread."""
 
-    __slots__ = ("reason",)
+    __slots__ = ("_forward", "reason")
 
     def __init__(self) -> None:
         self.reason: CancelReason | None = None
+        self._forward: Callable[[CancelReason], object] | None = None
 
     def ask(self, reason: CancelReason) -> None:
         """Ask the task to stop; the first reason stays."""
         if self.reason is None:
             self.reason = reason
+            if self._forward is not None:
+                self._forward(reason)
+
+    def forward(self, to: Callable[[CancelReason], object] | None) -> None:
+        """Say it to the process that runs the skill, too, at once if the task was asked already. On the main loop."""
+        self._forward = to
+        if to is not None and self.reason is not None:
+            to(self.reason)
 
 
 class Written(NamedTuple):
@@ -156,6 +165,8 @@ class Controls:
         """The model that its skill uses while it runs, by its type."""
         self.computing: Callable[[], AbstractAsyncContextManager[None]] | None = None
         """Makes what the task holds while its skill computes, and not while its files are moved, if there is such."""
+        self.ends_at: float | None = None
+        """When it is stopped at the latest, by its deadline or its skill's timeout: monotonic seconds."""
         self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event

@@ -302,9 +302,12 @@ class Execution:
         if self._deadline is not None and self._deadline <= self.started:
             # It waited for its turn, or the loop was blocked: the timer has not run yet.
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
-        skill = self.controls.skill
+        skill, ends = self.controls.skill, self._deadline
         if skill is not None and skill.options.timeout is not None:
             self._timeout = self._cancel_after(skill.options.timeout)
+            timeout = self.started + skill.options.timeout
+            ends = timeout if ends is None else min(ends, timeout)
+        self.controls.ends_at = ends
         return None
 
     def _cancel_after(self, seconds: float) -> asyncio.TimerHandle:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker.errors import PermanentError
+from avtomatika_worker.execution.batching import Batches
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
 from avtomatika_worker.execution.models import ModelPools
@@ -21,6 +22,7 @@ from avtomatika_worker.execution.streams import StreamRun
 from avtomatika_worker.narrowing import is_async_iterator, is_iterator
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.skills.batch import Batch
 from avtomatika_worker.skills.skill import Skill
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -69,6 +71,7 @@ class Runners(msgspec.Struct, frozen=True):
 
     threads: Threads
     processes: Processes
+    batches: Batches
     models: ModelPools = msgspec.field(default_factory=ModelPools)
 
 
@@ -80,13 +83,17 @@ async def run_skill(
     One that uses a model is lent it first. Raises `InvalidInputError` for params that do not fit, `ModelLoadError` for
     a model that cannot be loaded, ``CancelledError`` when the task was cancelled, and whatever the skill raises.
     """
-    if skill.options.in_process:  # which also binds its arguments
-        if extra:
-            raise PermanentError(f"a middleware gives {', '.join(extra)} to a skill that runs in another process")
+    batch, in_process = skill.options.batch, skill.options.in_process
+    if extra and (batch is not None or in_process):
+        where = "gets lists" if batch is not None else "runs in another process"
+        raise PermanentError(f"a middleware gives {', '.join(extra)} to a skill that {where}")
+    if batch is not None:
+        return await _run_batched(runners.batches, skill, batch, ctx)
+    if in_process:  # which also binds its arguments
         with tracing.span("skill"):
             return await runners.processes.run(skill, controls_of(ctx))
     with tracing.span("validate"):
-        converted = skill.convert(controls_of(ctx))
+        converted = skill.convert(controls_of(ctx).params)
     if skill.uses is None:
         return await _run_here(skill, ctx, runners, tracing, converted, extra)
     async with runners.models.lend(skill.uses, controls_of(ctx)):
@@ -115,6 +122,13 @@ async def _run_here(
         raise asyncio.CancelledError(*error.args) from None
     finally:
         restore_logging()
+
+
+async def _run_batched(batches: Batches, skill: Skill, batch: Batch, ctx: TaskContext) -> Any:
+    try:
+        return await batches.run(skill, batch, ctx)
+    except TaskCancelledError as error:
+        raise asyncio.CancelledError(*error.args) from None
 
 
 async def _run_stream(skill: Skill, run: StreamRun, threads: Threads, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -98,6 +98,13 @@ CHUNKS_PER_EVENT: Final = _histogram(
 FIRST_CHUNK: Final = _histogram(
     "stream.first_chunk", _CALL_BUCKETS, "Time from a task's arrival until its first chunk was delivered.", _SKILL
 )
+BATCH_SIZE: Final = _histogram(
+    "batch.size",
+    (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    "Tasks in one call of a batched skill.",
+    _SKILL,
+    unit="{task}",
+)
 HEARTBEATS: Final = _counter("heartbeats.total", "{heartbeat}", "Heartbeats: ok or failed.", _AT, "outcome")
 HEARTBEAT_DURATION: Final = _histogram(
     "heartbeats.duration", _CALL_BUCKETS, "Time until a heartbeat was answered.", _AT

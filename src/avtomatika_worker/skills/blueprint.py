@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
+from avtomatika_worker.skills.batch import Batch
 from avtomatika_worker.skills.binding import local_names
 from avtomatika_worker.skills.model import ModelDefinition
 from avtomatika_worker.skills.model_options import options_of
@@ -135,6 +136,7 @@ class SkillDecorator(ABC):
         expected_seconds: float | None = None,
         on_stale: OnStale = "stop",
         model_from: str | None = None,
+        batch: Batch | None = None,
         metadata: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
         **marketplace: Any,
@@ -162,6 +164,9 @@ class SkillDecorator(ABC):
         ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may
         crash. There, a skill that outlives its ``cancel_grace`` is killed. The function must be importable by name; its
         process is replaced after ``max_tasks_per_child`` tasks of the skill.
+
+        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, and
+        returns a list.
 
         Raises `SkillDefinitionError`.
         """

@@ -23,6 +23,7 @@ _BEHAVIOR: Final = (
     "expected_seconds",
     "on_stale",
     "model_from",
+    "batch",
 )
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"

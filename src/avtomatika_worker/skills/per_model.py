@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.skills.declaration import IDENTIFIER
 from avtomatika_worker.skills.model import ModelUse
-from avtomatika_worker.skills.skill import IDENTIFIER, SkillDefinition
+from avtomatika_worker.skills.skill import SkillDefinition
 
 _NOT_ALLOWED: Final = re.compile(r"[^A-Za-z0-9_-]+")
 

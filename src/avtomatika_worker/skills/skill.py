@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
-from avtomatika_worker.narrowing import is_collection
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.batch import Batch, hints_of_one, merged
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -28,6 +27,7 @@ from avtomatika_worker.skills.binding import (
 )
 from avtomatika_worker.skills.chunks import CHUNK_EVENT, StreamContract, output_of, stream_contract
 from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
+from avtomatika_worker.skills.declaration import Declaration, check_declaration
 from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.model import ModelUse, input_schema_of, model_use
 from avtomatika_worker.skills.options import DECLARED, metadata_of
@@ -40,22 +40,7 @@ from avtomatika_worker.skills.validation import Schema, describe, without_nulls
 
 T = TypeVar("T")
 
-IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """The decorator's arguments."""
-
-    type: str | None = None
-    description: str | None = None
-    version: str | None = None
-    input_schema: Any = None
-    output_schema: Any = None
-    events: Mapping[str, Any] | None = None
-    output_statuses: Iterable[str] | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +67,12 @@ class SkillDefinition:
         """Infer, check and compile everything. Raises `SkillDefinitionError`."""
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
-        plan = compile_plan(self.name, self.func, injectables, self.localns, given)
-        uses = model_use(self.name, plan, injectables, self.options, self.model)
         stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
-        output = self._output(stream)
+        hints = self._hints(injectables, stream)
+        plan = compile_plan(self.name, self.func, injectables, hints, given)
+        uses = model_use(self.name, plan, injectables, self.options, self.model)
+        returned = hints.get("return", MISSING)
+        output = self._output(stream, returned)
         events = self._events(stream)
         contract = SkillContract(
             name=self.name,
@@ -101,19 +88,28 @@ class SkillDefinition:
         _check_sendable(contract)
         try:
             write = output.write if output is not None else to_plain
-            returns_data = self._returns_data(stream)
+            returns_data = self._returns_data(stream, returned)
             options = self.options
             return Skill(contract, self.func, plan, options, write, returns_data=returns_data, stream=stream, uses=uses)
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _output(self, stream: StreamContract | None) -> OutputContract | None:
+    def _hints(self, injectables: Injectables, stream: StreamContract | None) -> dict[str, Any]:
+        """Return its type hints; those of a batched function as for one task."""
+        hints = type_hints(self.name, self.func, self.localns)
+        if self.options.batch is None:
+            return hints
+        if stream is not None:
+            text = "a batched skill cannot yield: it returns a list, with an item for each task"
+            raise SkillDefinitionError(self.name, text)
+        return hints_of_one(self.name, self.func, hints, injectables)
+
+    def _output(self, stream: StreamContract | None, hint: Any) -> OutputContract | None:
         given = self.declaration.output_schema
         if given is not None:
             return self._read(schema.explicit_output, given, "the schema of its output")
         if stream is not None:
             return self._read(output_of, stream, "its result")
-        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
 
     def _events(self, stream: StreamContract | None) -> dict[str, JsonSchema]:
@@ -129,10 +125,9 @@ class SkillDefinition:
             raise SkillDefinitionError(self.name, text)
         return {**events, CHUNK_EVENT: stream.schema}
 
-    def _returns_data(self, stream: StreamContract | None) -> bool:
+    def _returns_data(self, stream: StreamContract | None, hint: Any) -> bool:
         """Whether a returned dict is always data: a TypedDict may have a field called status."""
         given = self.declaration.output_schema
-        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         if stream is not None:
             hint = stream.result
         return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
@@ -206,15 +201,23 @@ class Skill:
 
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task. Raises `InvalidInputError`."""
-        return self._plan.fill(source, self._plan.convert(source))
+        return self._plan.bind(source)
 
-    def convert(self, source: BindingSource) -> Any:
-        """Return the params as the skill takes them. Raises `InvalidInputError`."""
-        return self._plan.convert(source)
+    def convert(self, params: dict[str, Any]) -> Any:
+        """Return a task's params as the skill takes them. Raises `InvalidInputError`."""
+        return self._plan.convert(params)
 
     def fill(self, source: BindingSource, converted: Any) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task, given what `convert` returned."""
         return self._plan.fill(source, converted)
+
+    def arguments(self, source: BindingSource, converted: Any) -> dict[str, Any]:
+        """Return the arguments of a batched skill for one task, from its params as `convert` returned them."""
+        return self._plan.fill(source, converted)[1]
+
+    def merged(self, arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the arguments of a call for several tasks."""
+        return merged(arguments, self._plan.shared)
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, not the file."""
@@ -289,6 +292,7 @@ def define(
     on_stale: str = "stop",
     prefetch: int = 0,
     model_from: str | None = None,
+    batch: Batch | None = None,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -302,7 +306,7 @@ def define(
     inner = underlying(func)
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: declarations.pop(key, None) for key in DECLARED}
-    _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
+    check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
     most = 1 if prefetch and max_concurrent is None else max_concurrent
     options = SkillOptions(
         timeout,
@@ -314,6 +318,7 @@ def define(
         on_stale,
         prefetch,
         model_from,
+        batch,
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)
@@ -327,35 +332,6 @@ def is_async(func: Callable[..., Any]) -> bool:
         inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
         for each in (func, getattr(func, "__call__", None))  # noqa: B004
     )
-
-
-def _check_declaration(skill: Any, declarations: Mapping[str, Any]) -> None:
-    if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:
-        raise SkillDefinitionError(str(skill), "a skill's name must match [A-Za-z0-9_-], 1 to 128 characters")
-    kind = declarations["type"]
-    if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
-        raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
-    _check_events(skill, declarations)
-    for name in ("description", "version"):
-        if not isinstance(declarations[name], str | None):
-            raise SkillDefinitionError(skill, f"{name} must be a string, not {declarations[name]!r:.80}")
-    statuses = declarations["output_statuses"]
-    if statuses is not None and (
-        isinstance(statuses, str)
-        or not is_collection(statuses)
-        or not all(isinstance(each, str) and each for each in statuses)
-    ):
-        raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
-
-
-def _check_events(skill: str, declarations: Mapping[str, Any]) -> None:
-    if declarations["events"] is not None and declarations["events_schema"] is not None:
-        raise SkillDefinitionError(skill, "events and events_schema are the same: give only one")
-    for name in ("events", "events_schema"):
-        if declarations[name] is not None and not isinstance(declarations[name], Mapping):
-            raise SkillDefinitionError(
-                skill, f"{name} must map names of events to their schemas, as {{'alert': Alert}}"
-            )
 
 
 def _check_numbers(data: dict[str, Any]) -> None:

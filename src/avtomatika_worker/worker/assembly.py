@@ -55,12 +55,12 @@ def assemble(
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker, world)
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
-    workshop = make_workshop(settings, resource_plan, telemetry, world, prestart=prestart)
+    workshop = make_workshop(settings, resource_plan, telemetry, world, prestart=prestart, skills=registry)
     outbox = make_outbox(settings, workshop.checkpoints, world)
     tasks, publisher = make_tasks(
         settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world
     )
-    announcement = announce(settings, registry, needed_when_hot(registry, policies), detect_host())
+    announcement = announce(settings, registry, needed_when_hot(registry, policies), detect_host(), tasks.slots.total)
     links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers, world)
     poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox, world)
     monitoring = make_monitoring(

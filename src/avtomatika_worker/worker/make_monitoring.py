@@ -99,7 +99,7 @@ def make_monitoring(
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        policy = TunerPolicy(LEAST_SLOTS, settings.max_concurrent_tasks)
+        policy = TunerPolicy(LEAST_SLOTS, tasks.slots.total)
         shares = UsageMeter(clock=world.monotonic).shares
         services.append(tune_slots(policy, shares, state_watch, to_main, tasks, world).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -15,6 +15,7 @@ from avtomatika_worker._waiting import in_thread, side_by_side
 from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
 from avtomatika_worker.config import Settings
 from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.execution.batching import Batches
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.execution import Pipeline
@@ -32,6 +33,7 @@ from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.context_factory import ContextFactory
@@ -91,14 +93,21 @@ class Workshop(msgspec.Struct, frozen=True):
 
 
 def make_workshop(
-    settings: Settings, resource_plan: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
+    settings: Settings,
+    resource_plan: ResourcePlan,
+    telemetry: Telemetry,
+    world: World = REAL,
+    *,
+    prestart: bool,
+    skills: Iterable[Skill] = (),
 ) -> Workshop:
     """Return where skills run; nothing is made or started yet. Raises `ConfigError`."""
+    batched = sum(skill.options.batch is not None for skill in skills)  # no batch waits for a thread of others
     most, files, children = settings.max_concurrent_tasks, make_files(settings, telemetry, world), Children()
     return Workshop(
         resource_plan,
         Processes(resource_plan.process_spec, settings.skill_processes or most, prestart=prestart),
-        Threads(settings.skill_threads or most),
+        Threads(settings.skill_threads or most + batched),
         files,
         make_checkpoints(settings, files, children.start, world),
         children,
@@ -117,23 +126,19 @@ def make_tasks(
     world: World = REAL,
 ) -> tuple[TaskRunner, StatePublisher]:
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
-    slots = Slots(settings.max_concurrent_tasks)
-    limits = _limits(registry, policies.skill_type_limits)
+    most = settings.max_concurrent_tasks
+    slots, limits = Slots(_slots(most, registry)), _limits(registry, policies.skill_type_limits, most)
     _compare(limits, slots)
     limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
-    catalogued, models = _catalogued(registry, policies), workshop.resource_plan.models
-    publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
+    publisher = StatePublisher(slots, _catalogued(registry, policies), limiter, state_watch, policies.hot, world)
+    models = workshop.resource_plan.models
     models.publish = publisher.hot.show_models
     models.count = partial(telemetry.metrics.count, metrics.MODEL_USES)
-    task_settings = TaskSettings(
-        worker_id=settings.worker_id,
-        progress_interval=settings.progress_interval,
-        max_event_bytes=settings.max_result_bytes,
-    )
+    batches = Batches(workshop.threads.run, workshop.processes.run_batch, telemetry, world)
     pipeline = Pipeline(
         registry,
         middlewares,
-        Runners(workshop.threads, workshop.processes, models),
+        Runners(workshop.threads, workshop.processes, batches, models),
         telemetry.tracing,
         workshop.resource_plan.resources.values,
         ResultBound(settings.max_result_bytes),
@@ -151,7 +156,7 @@ def make_tasks(
         start=workshop.children.start,
     )
     tasks = TaskRunner(
-        task_settings,
+        TaskSettings(settings.worker_id, settings.progress_interval, settings.max_result_bytes),
         slots,
         pipeline,
         outbox,
@@ -165,6 +170,12 @@ def make_tasks(
     limiter.on_room = tasks.slots_freed
     state_watch.publish(publisher.state())
     return tasks, publisher
+
+
+def _slots(most: int, registry: SkillRegistry) -> int:
+    """Return how many tasks the worker holds. Batched skills bring slots of their own, for a batch and the next."""
+    batched = [skill.options.most_tasks or 0 for skill in registry if skill.options.batch is not None]
+    return sum(batched) + (0 if batched and len(batched) == len(registry) else most)
 
 
 def needed_when_hot(registry: SkillRegistry, policies: Policies) -> dict[str, tuple[str, ...]]:
@@ -186,7 +197,7 @@ def _catalogued(registry: SkillRegistry, policies: Policies) -> Catalogued:
     return Catalogued(registry.names(), policies.skill_dependencies, models)
 
 
-def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
+def _limits(registry: SkillRegistry, by_type: Mapping[str, int], most: int) -> Limits:
     """Return the limits. One for a type that no skill has is named in the log: programs share them between workers."""
     types = {contract.name: contract.type for contract in registry.contracts()}
     unknown = [kind for kind in by_type if kind not in types.values()]
@@ -197,13 +208,14 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
             ", ".join(sorted(set(types.values()))) or "none",
             extra={"action": "limit_unused"},
         )
-    by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
+    by_skill = {skill.contract.name: limit for skill in registry if (limit := skill.options.most_tasks) is not None}
+    batched = frozenset(skill.contract.name for skill in registry if skill.options.batch is not None)
     prefetch = {skill.contract.name: skill.options.prefetch for skill in registry}
     beside = {types[name] for name, number in prefetch.items() if number} & by_type.keys()
     # Tasks of the other skills of such a type have to be here as well when it is their turn, or they would have none.
     ahead = {name: number for name, number in prefetch.items() if number or types[name] in beside}
     counted = {name: of for name in types if (of := registry.definition(name).variant_of) is not None}
-    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead, counted)
+    return Limits(by_skill, by_type, types, ahead, counted, batched, most if batched else None)
 
 
 def _compare(limits: Limits, slots: Slots) -> None:

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from avtomatika_worker import (
+    Batch,
     CancelReason,
     InvalidInputError,
     PermanentError,
@@ -154,6 +155,11 @@ async def open_pool() -> AsyncIterator[Pool]:
 @blueprint.resource
 def borrowed() -> Iterator[Pool]:
     yield Pool()
+
+
+@worker.skill(batch=Batch(max_size=8, key=lambda params: params.width, cost=lambda params: params.width, max_cost=100))
+def many(params: list[Size], model: Model, ctxs: list[TaskContext]) -> list[int | Exception]:
+    return [each.width for each in params]
 
 
 @worker.skill(executor="process", max_tasks_per_child=100)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from avtomatika_worker.execution.outcome import causes
+from avtomatika_worker.execution.shortage import causes
 
 _STICKY: Final = frozenset({214, 220, 700, 702, 709, 710, *range(714, 720), 999})
 """Codes of CUDA after which "the process must be terminated", as its manual says: illegal addresses and instructions,

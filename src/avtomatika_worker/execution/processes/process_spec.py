@@ -86,9 +86,11 @@ def _pickled_skill(definition: SkillDefinition) -> bytes:
     if problem := not_importable(definition.func):
         raise SkillDefinitionError(definition.name, f"executor='process' needs a function to import: {problem}")
     # Events are checked by the worker, and what is local to the function's surroundings is not there.
-    reported = replace(definition.declaration, events=None, properties={})
+    reported, options = replace(definition.declaration, events=None, properties={}), definition.options
+    if options.batch is not None:  # the worker makes the batches
+        options = replace(options, batch=options.batch.without_functions())
     try:
-        return pickle.dumps(replace(definition, declaration=reported, localns={}))
+        return pickle.dumps(replace(definition, declaration=reported, options=options, localns={}))
     except _CANNOT_PICKLE as error:
         problem = f"executor='process': the skill cannot be sent to a process: {error}"
         raise SkillDefinitionError(definition.name, problem) from error
