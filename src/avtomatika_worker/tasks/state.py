@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.execution.outcome import bounded_text
@@ -147,7 +149,7 @@ class StatePublisher:
         with self._lock:
             self._draining = True
             self._state_watch.publish(
-                replace(self._state_watch.value, status=WorkerStatus.DRAINING, available_skills=())
+                msgspec.structs.replace(self._state_watch.value, status=WorkerStatus.DRAINING, available_skills=())
             )
 
     def changed(self) -> None:
