@@ -167,6 +167,9 @@ CLI_HEAD: Final = """\
 `python -m avtomatika_worker.cli` is the same command. Settings come from environment variables and from a `.env` file
 in the working directory: [configuration.md](configuration.md).
 
+- **The Worker** is the one that `--app module:attribute` names, else `WORKER_APP`, else `app` under
+  `[tool.avtomatika-worker]` in pyproject.toml. If nothing names it, it is `app.main:worker`, `main:worker` or
+  `worker:worker` in the working directory: the first that is there.
 - **Errors** are one line on standard error with what to do about it, and exit code 2.
 - **Colors** are written to a terminal only; `NO_COLOR=1` turns them off there too.
 - **Machines** use `--json`, in `call`, `skills`, `doctor` and `version`. Standard output is then one JSON value and

@@ -373,6 +373,7 @@ def typed(directory: Path, port: int) -> list[Typed]:
         Typed("run --app app:worker", {**tls, "TLS_CERT_PATH": cert, "TLS_KEY_PATH": key.replace("key", "other-key")}),
         Typed(f"dev --app app:worker --port {port}"),
         Typed("dev --app app:worker --port 0 --protocol 2.0"),
+        Typed("run"),
         Typed("call --app app:worker pin"),
         Typed("call --app app:worker ping {a:1}"),
         Typed("call --app app:worker ping [1]"),

@@ -13,9 +13,9 @@ from avtomatika_worker._version import __version__
 
 _APP = click.option(
     "--app",
-    required=True,
+    default=None,
     metavar="MODULE:ATTRIBUTE",
-    help="Where to find the Worker, such as app.main:worker; a function that returns one works too.",
+    help="The Worker, or a function that returns one; by default, it is found as `worker --help` says.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON for machines.")
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
@@ -71,10 +71,13 @@ def main() -> None:
     \b
     Try it:            worker demo
     Begin a project:   worker init my-worker
-    While developing:  worker dev --app app.main:worker --reload
-    Run one skill:     worker call --app app.main:worker resize '{"width": 100}'
-    Before deploying:  worker doctor --app app.main:worker
-    In production:     worker run --app app.main:worker
+    While developing:  worker dev --reload
+    Run one skill:     worker call resize '{"width": 100}'
+    Before deploying:  worker doctor
+    In production:     worker run
+
+    The Worker is the one that --app module:attribute names, else WORKER_APP, else app under [tool.avtomatika-worker] in
+    pyproject.toml. If nothing names it, it is app.main:worker, main:worker or worker:worker in this directory.
 
     Several commands accept --json for machines. Colors are used on a terminal only; NO_COLOR turns them off.
     """
@@ -94,7 +97,7 @@ def main() -> None:
 )
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port of the health server (WORKER_PORT).")
 @click.option("--member", hidden=True)
-def run(app: str, health_check: bool, reload: bool, workers: Any, port: int | None, member: str | None) -> None:
+def run(app: str | None, health_check: bool, reload: bool, workers: Any, port: int | None, member: str | None) -> None:
     """Run a worker until SIGINT, SIGTERM or SIGHUP.
 
     The first signal lets running tasks finish, for at most WORKER_SHUTDOWN_TIMEOUT seconds; a second one cuts that
@@ -130,7 +133,7 @@ def run(app: str, health_check: bool, reload: bool, workers: Any, port: int | No
     "--production-like", is_flag=True, help="Apply the default rate limits and task timeout of released orchestrators."
 )
 @_RELOAD
-def dev(app: str, **options: Any) -> None:
+def dev(app: str | None, **options: Any) -> None:
     """Run a worker together with a development orchestrator.
 
     It serves a console for the browser, to try skills by hand; tasks can also be sent with curl. The orchestrator runs
@@ -184,7 +187,7 @@ def demo(output: str) -> None:
 @click.option("--metadata", metavar="JSON", help="Metadata of the task.")
 @click.option("--deadline", type=click.FloatRange(0), metavar="SECONDS", help="Deadline of the task, from now.")
 @_JSON
-def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -> None:
+def call(app: str | None, skill: str, params: str | None, as_json: bool, **rest: Any) -> None:
     """Run one skill once, through the whole pipeline.
 
     The worker runs with an embedded orchestrator, as in `worker dev`: the task is validated and passes through the
@@ -194,10 +197,10 @@ def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -
     everything else goes there too: standard output is one JSON value, even after a failure or a usage error.
 
     \b
-    worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
-    worker call --app app.main:worker resize -p width=100 -p url=cat.jpg
-    worker call --app app.main:worker resize -f params.json -p width=50
-    worker call --app app.main:worker resize -f - --json < params.json | jq .data
+    worker call resize '{"width": 100, "url": "cat.jpg"}'
+    worker call resize -p width=100 -p url=cat.jpg
+    worker call resize -f params.json -p width=50
+    worker call resize -f - --json < params.json | jq .data
 
     \b
     Exit codes:
@@ -232,13 +235,13 @@ def init(name: str) -> None:
 @_APP
 @_JSON
 @click.option("--markdown", is_flag=True, help="Write Markdown for a README or a website.")
-def skills(app: str, as_json: bool, markdown: bool) -> None:
+def skills(app: str | None, as_json: bool, markdown: bool) -> None:
     """List the skills that a worker announces.
 
     \b
-    worker skills --app app.main:worker
-    worker skills --app app.main:worker --markdown > docs/skills.md
-    worker skills --app app.main:worker --json | jq '.skills[].name'
+    worker skills
+    worker skills --markdown > docs/skills.md
+    worker skills --json | jq '.skills[].name'
     """
     from avtomatika_worker.cli.skills import skills_command
 
@@ -246,7 +249,7 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
 
 
 @main.command()
-@click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where to find the Worker, to check its skills.")
+@_APP
 @click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a separate probe.")
 @click.option(
     "--migrate",
@@ -265,8 +268,7 @@ def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) ->
 
     \b
     worker doctor
-    worker doctor --app app.main:worker
-    worker doctor --app app.main:worker --json
+    worker doctor --json
     worker doctor --migrate .
 
     \b

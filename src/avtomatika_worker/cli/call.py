@@ -53,7 +53,7 @@ class Call:
     as_json: bool
 
 
-def call_command(app: str, call: Call) -> None:
+def call_command(app: str | None, call: Call) -> None:
     """Run one task; exits with code 0 if the skill finished by itself, 1 if it failed or was cancelled."""
     params = read_params(call.params, call.file, call.fields)
     metadata = _object(call.metadata, "--metadata") if call.metadata is not None else None

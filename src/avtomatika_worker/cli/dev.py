@@ -40,7 +40,7 @@ _NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE"
 
 
 def dev_command(
-    app: str,
+    app: str | None,
     *,
     host: str,
     port: int,

@@ -14,9 +14,9 @@ from avtomatika_worker.errors import ConfigError
 
 
 def run_command(
-    app: str, *, health_check: bool, reload: bool, workers: int | PerDevice | None, member: str | None
+    app: str | None, *, health_check: bool, reload: bool, workers: int | PerDevice | None, member: str | None
 ) -> NoReturn:
-    """Run the worker that ``app`` names, or several processes of it."""
+    """Run the worker that ``app`` names, or is found without it, or several processes of it."""
     hear_signals(end_well)
     if member is not None:
         from avtomatika_worker.cli.workers import run_member

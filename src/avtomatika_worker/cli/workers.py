@@ -30,12 +30,12 @@ _log: Final = logging.getLogger("avtomatika_worker.fleet")
 _LONGEST_DRAIN: Final = 86_400.0
 
 
-def run_workers(app: str, count: int | PerDevice, environ: Mapping[str, str], *, health_check: bool) -> NoReturn:
+def run_workers(app: str | None, count: int | PerDevice, environ: Mapping[str, str], *, health_check: bool) -> NoReturn:
     """Keep ``count`` processes running, each started with ``environ``, until a signal stops them."""
     if sys.platform == "win32":
         raise UsageProblem("--workers needs signals and sockets of POSIX; start several workers instead")
     _log_like_the_members()
-    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", "--app", app)
+    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", *(("--app", app) if app is not None else ()))
     plan = Plan(command, environ, _places(count), base_id=str(uuid.uuid4()), health_check=health_check)
     code = attempted(lambda: asyncio.run(run_fleet(plan)), _crashed)  # the last boundary: the exit code says so, too
     ignore_signals()
@@ -59,7 +59,7 @@ def _crashed(error: Exception) -> int:
     return EXIT_CRASHED
 
 
-def run_member(app: str, member: str) -> NoReturn:
+def run_member(app: str | None, member: str) -> NoReturn:
     """Run one of the processes; ``member`` is the value its fleet passed."""
     try:
         membership = Membership.parse(member)

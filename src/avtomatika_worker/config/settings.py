@@ -41,6 +41,13 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
     worker_type: str = _setting(
         "WORKER_TYPE", kinds.text(), "Type under which the worker registers.", default="generic-worker"
     )
+    app: str | None = _setting(
+        "WORKER_APP",
+        kinds.text(),
+        "Where the command `worker` finds the Worker without `--app`, as `module:attribute`.",
+        default=None,
+        unset="`app.main:worker`, `main:worker` or `worker:worker`",
+    )
     token: str | None = _setting(
         "WORKER_TOKEN",
         kinds.token(),
