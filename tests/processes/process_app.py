@@ -47,6 +47,12 @@ def add_up(params: Numbers) -> Sum:
     return Sum(sum(params.numbers), os.getpid())
 
 
+@skills.skill(executor="process")
+def handed_on(ctx: TaskContext):
+    """Return what a middleware has left."""
+    return {"state": repr(ctx.state), "metadata": ctx.metadata}
+
+
 async def _later() -> dict[str, Any]:
     return {"late": True}
 

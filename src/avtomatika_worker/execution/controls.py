@@ -17,7 +17,7 @@ from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.checkpoints.checkpoint import Checkpoint, Desk
 from avtomatika_worker.checkpoints.keeper import Keeper
 from avtomatika_worker.checkpoints.resumable import Loops
-from avtomatika_worker.execution.context import Sent, TaskContext
+from avtomatika_worker.execution.context import Sent, TaskContext, TaskState
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
 from avtomatika_worker.execution.preempting import Preempting
@@ -39,7 +39,7 @@ _COSTS_LIMIT: Final = 2**63
 """What no sum of costs reaches: orchestrators read integers of 64 bits."""
 
 _making_files: Final = threading.Lock()
-"""One for all tasks: it is held for microseconds, and most tasks have no files."""
+"""One for all tasks: it is held for microseconds, and most tasks have neither files nor state."""
 
 _INJECTED: Final = {"add_to_hot_skills": "add_to_hot_cache", "remove_from_hot_skills": "remove_from_hot_cache"}
 
@@ -175,6 +175,7 @@ class Controls:
         self._make_desk = desk
         self._loops: Loops | None = None
         self._ended = False
+        self._state: TaskState | None = None
         self._resources = resources
         self._progress = 0.0
 
@@ -195,6 +196,14 @@ class Controls:
         """What the skill's arguments are made of."""
         params = self.task.params
         return {} if params is None else params
+
+    @property
+    def state(self) -> TaskState:
+        """What middlewares and the skill leave for each other; most tasks leave nothing."""
+        if self._state is None:
+            with _making_files:
+                self._state = self._state or TaskState()
+        return self._state
 
     # ------------------------------------------------------------------------------------------ progress and events
 
