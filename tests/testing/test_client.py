@@ -36,7 +36,7 @@ def test_a_task_runs_and_its_result_comes_back(worker):
         assert c.run("double", {"number": "many"}).error.code == "INVALID_INPUT_ERROR"
         with pytest.raises(ValueError, match="did you mean 'double'"):
             c.run("duoble")
-    assert not [each for each in threading.enumerate() if each.name == "worker-client"]
+    assert not [each for each in threading.enumerate() if each.name.startswith("worker-client")]
     with WorkerClient(worker, settings={"max_concurrent_tasks": 1}) as c:
         assert c.run("double", {"number": 1}).ok
 

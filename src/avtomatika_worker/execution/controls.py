@@ -200,10 +200,10 @@ class Controls:
     @property
     def state(self) -> TaskState:
         """What middlewares and the skill leave for each other; most tasks leave nothing."""
-        if self._state is None:
-            with _making_files:
-                self._state = self._state or TaskState()
-        return self._state
+        with _making_files:
+            if self._state is None:
+                self._state = TaskState()
+            return self._state
 
     # ------------------------------------------------------------------------------------------ progress and events
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -31,6 +32,8 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.strays import paths_in
 from avtomatika_worker.world import REAL, World
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
@@ -116,6 +119,8 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
+        for name, hint in skill.unknown_params.new_in(controls.params):
+            _log.warning("skill %s has no param %r; %s", ctx.skill, name, hint, extra={"action": "unknown_param"})
         if controls.computing is None:
             value = await self._call(skill, ctx)
         else:

@@ -132,6 +132,12 @@ class BindingPlan(msgspec.Struct, frozen=True):
         schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
         return tuple(each for each in schemas if each is not None and mentions(each, formats))
 
+    def closed_schemas(self) -> tuple[JsonSchema, ...]:
+        """Return the input's schemas if what they do not list is ignored; none if it may be read."""
+        if self.untyped or self.input is None or self.input.reads_more:
+            return ()
+        return tuple(each for each in (self.input.schema, self.input.inferred) if each is not None)
+
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments. Raises `InvalidInputError` that names every invalid field."""
         return self.fill(source, self.convert(source.params))
@@ -352,7 +358,12 @@ def _combined(inferred: TypeContract | None, given: TypeContract) -> TypeContrac
         check(value)
         return convert(value) if convert is not None else value  # untyped params stay as sent
 
-    return TypeContract(given.schema, check_and_convert, inferred.schema if inferred is not None else None)
+    return TypeContract(
+        given.schema,
+        check_and_convert,
+        inferred.schema if inferred is not None else None,
+        reads_more=inferred is None or inferred.reads_more,
+    )
 
 
 def _nobody_fills(name: str, injectables: Injectables, *, takes_params: bool) -> str:

@@ -48,6 +48,8 @@ class TypeContract(msgspec.Struct, frozen=True):
     """The schema of the type hints, if the user wrote another one."""
     write: Callable[[object], Any] | None = None
     """Writes the type's values as JSON, if not `to_plain`. Raises `UnsendableValueError`."""
+    reads_more: bool = False
+    """Whether ``convert`` may read fields that the schema does not list, under other names or in a user's function."""
 
 
 def written_schema(schema: Mapping[str, Any]) -> Schema:
@@ -186,7 +188,8 @@ def with_pydantic(
             raise NameError(error.message.partition(";")[0]) from None
         raise UnsupportedTypeError(f"no schema can be made for {name_of(annotation)}: {error.message}") from error
     schema, nullable = announceable(schema)
-    return TypeContract(schema, known.reader(nullable), write=known.write)
+    reads_more = defaults is None and known.reads_more
+    return TypeContract(schema, known.reader(nullable), write=known.write, reads_more=reads_more)
 
 
 def _problem_of(error: msgspec.ValidationError) -> Problem:

@@ -35,6 +35,7 @@ from avtomatika_worker.skills.run_options import CANCEL_GRACE, SkillOptions, che
 from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.strays import refusing_strays
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, says_nothing
+from avtomatika_worker.skills.unknown_params import UnknownParams
 from avtomatika_worker.skills.uri_params import PATHS, URIS, Place, mentions, places
 from avtomatika_worker.skills.validation import Schema, describe, without_nulls
 
@@ -157,6 +158,7 @@ class Skill:
         "results",
         "stream",
         "uses",
+        "unknown_params",
         "write",
     )
 
@@ -184,6 +186,7 @@ class Skill:
         self.write: Callable[[object], Any] = write
         self.stream: StreamContract | None = stream
         self.uses: ModelUse | None = uses
+        self.unknown_params: UnknownParams = UnknownParams(plan.closed_schemas())
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)

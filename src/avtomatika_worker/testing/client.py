@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -52,7 +51,7 @@ class WorkerClient:
         self._settings = settings
         self._environ = environ
         self._resources = resources
-        self._thread: threading.Thread | None = None
+        self._thread: ThreadPoolExecutor | None = None
         self._running: _Running | None = None
         self._ended: Future[None] = Future()
 
@@ -63,16 +62,19 @@ class WorkerClient:
         if self._thread is not None:
             raise RuntimeError("it is already running")
         started: Future[_Running] = Future()
-        self._ended = ended = Future[None]()
-        self._thread = threading.Thread(target=self._run, args=(started, ended), name="worker-client")
-        self._thread.start()
+        self._thread = thread = ThreadPoolExecutor(1, thread_name_prefix="worker-client")
+        self._ended = thread.submit(lambda: asyncio.run(self._serve(started)))
         try:
+            first: tuple[Future[Any], ...] = (started, self._ended)
+            wait(first, return_when=FIRST_COMPLETED)
+            if not started.done():
+                self._ended.result()  # raises why
             self._running = started.result()
         except BaseException:
-            if not started.cancel() and started.exception() is None:  # interrupted when it had just started
-                self._running = started.result()
-                self._running.loop.call_soon_threadsafe(self._running.stop)
-            self._thread = self._running = None
+            if not started.cancel() and started.done():  # interrupted when it had just started
+                _stop(started.result())
+            self._thread = None
+            thread.shutdown(wait=False)
             raise
         return self
 
@@ -82,22 +84,12 @@ class WorkerClient:
         running, thread, self._running, self._thread = self._running, self._thread, None, None
         if running is None or thread is None:
             raise RuntimeError("it is not running")
-        running.loop.call_soon_threadsafe(running.stop)
-        thread.join()
+        _stop(running)
+        thread.shutdown()
         self._ended.result()
 
-    def _run(self, started: Future[_Running], ended: Future[None]) -> None:
-        """Run the harness on this thread until it is stopped."""
-        try:
-            asyncio.run(self._serve(started))
-        except BaseException as error:  # noqa: BLE001 - it is passed to whoever waits
-            if not started.done() and started.set_running_or_notify_cancel():
-                started.set_exception(error)
-            ended.set_exception(error)
-        else:
-            ended.set_result(None)
-
     async def _serve(self, started: Future[_Running]) -> None:
+        """Run the harness until it is stopped."""
         harness = WorkerHarness(self.worker, settings=self._settings, environ=self._environ, resources=self._resources)
         async with harness:
             stopped = asyncio.Event()
@@ -171,6 +163,10 @@ class WorkerClient:
         if self._running is None:
             raise RuntimeError("the worker is not running: use `with WorkerClient(worker) as c`")
         return self._running
+
+
+def _stop(running: _Running) -> None:
+    running.loop.call_soon_threadsafe(running.stop)
 
 
 def _refuse_in_a_loop() -> None:
