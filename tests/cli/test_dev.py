@@ -114,12 +114,12 @@ def fails(written, message="it broke", job=JOB):
 def test_the_end_of_a_task_is_a_short_line(written):
     ends = {"action": "task_finished", "skill": "resize", "status": "success", "seconds": 0.3123, "job_id": JOB}
     assert written("…", **ends) in {"a3f1 resize ✓ 0.31 s", "a3f1 resize ok 0.31 s"}
-    assert written("…", **{**ends, "status": "needs_review"}).endswith(" 0.31 s needs_review")
+    assert written("…", **{**ends, "status": "needs_review"}).endswith(" 0.31 s  needs_review")
 
 
 def test_a_failure_is_written_once_and_its_repetition_is_a_line(written):
     first, second, third = (fails(written) for _ in range(3))
-    assert first.endswith(" 0.01 s SOME_ERROR: it broke\n    Traceback\n    Line")
+    assert first.endswith(" 0.01 s  SOME_ERROR: it broke\n    Traceback\n    Line")
     assert second.endswith("the same failure again (attempt 2)")
     assert third.endswith("the same failure again (attempt 3)")
     assert "Traceback" in fails(written, "something else")

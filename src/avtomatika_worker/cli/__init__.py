@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from avtomatika_worker._version import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _APP = click.option(
     "--app",
@@ -30,6 +33,19 @@ def _processes(_context: click.Context, _option: click.Parameter, value: str | N
         return processes().read(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _skill_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a skill of the Worker."""
+    from click.shell_completion import CompletionItem
+
+    from avtomatika_worker.cli.completing import skills_of
+
+    return [
+        CompletionItem(name, help=text)
+        for name, text in skills_of(ctx.params.get("app"))
+        if name.startswith(incomplete)
+    ]
 
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -178,11 +194,16 @@ def demo(output: str) -> None:
 
 @main.command()
 @_APP
-@click.argument("skill")
+@click.argument("skill", shell_complete=_skill_names)
 @click.argument("params", required=False, metavar="[JSON]")
 @click.option("-f", "--file", metavar="PATH", help="Read the params from a JSON file, or from standard input with -.")
 @click.option(
-    "-p", "--param", "fields", multiple=True, metavar="NAME=VALUE", help="One param; parsed as JSON if possible."
+    "-p",
+    "--param",
+    "fields",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="One param; read as the type that the skill wants.",
 )
 @click.option("--metadata", metavar="JSON", help="Metadata of the task.")
 @click.option("--deadline", type=click.FloatRange(0), metavar="SECONDS", help="Deadline of the task, from now.")
@@ -191,7 +212,8 @@ def call(app: str | None, skill: str, params: str | None, as_json: bool, **rest:
     """Run one skill once, through the whole pipeline.
 
     The worker runs with an embedded orchestrator, as in `worker dev`: the task is validated and passes through the
-    middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
+    middlewares, and its result is checked and sent. Events are printed as they come; on a terminal, a line below shows
+    the progress. Ctrl+C cancels the
     task as an orchestrator would; a second Ctrl+C ends the program at once. Files in the result are kept in a temporary
     directory unless a store is configured. Logs go to standard error; LOG_LEVEL defaults to WARNING here. With --json,
     everything else goes there too: standard output is one JSON value, even after a failure or a usage error.

@@ -63,14 +63,14 @@ class DevLogFormatter(TextLogFormatter):
         line = f"{head} {printable(str(facts.get('skill')))} {mark} {seconds}"
         if not failed:
             self._failures.pop(job_id, None)
-            line += "" if status == "success" else f" {printable(status)}"
+            line += "" if status == "success" else f"  {printable(status)}"
             return INDENT.join([line, *self._traceback(record)])
         said = record.args[-1] if isinstance(record.args, tuple) and record.args else ""
         problem, trace = f"{facts['code']}: {said}", self._traceback(record)
         if times := self._times(job_id, "\n".join([problem, *trace])):
-            return f"{line} the same failure again (attempt {times + 1})"
+            return f"{line}  the same failure again (attempt {times + 1})"
         first, *rest = printable(problem).split("\n")
-        return INDENT.join([f"{line} {first}", *rest, *trace])
+        return INDENT.join([f"{line}  {first}", *rest, *trace])
 
     def _times(self, job_id: str, failure: str) -> int:
         """Return how often the job has failed in just this way before, in a row."""

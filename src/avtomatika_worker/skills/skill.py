@@ -186,7 +186,7 @@ class Skill:
         self.write: Callable[[object], Any] = write
         self.stream: StreamContract | None = stream
         self.uses: ModelUse | None = uses
-        self.unknown_params: UnknownParams = UnknownParams(plan.closed_schemas())
+        self.unknown_params: UnknownParams = UnknownParams(plan.closed_schemas(), [uses.param] if uses else [])
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)

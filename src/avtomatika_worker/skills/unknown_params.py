@@ -31,15 +31,18 @@ class UnknownParam(NamedTuple):
 
 
 class UnknownParams:
-    """Finds the params that a skill does not have, each name once. ``schemas``: all those of its input."""
+    """Finds the params that a skill does not have, each name once.
+
+    ``schemas``: all those of its input; ``others``: names of further params that are read.
+    """
 
     __slots__ = ("_known", "_noted")
 
-    def __init__(self, schemas: Iterable[JsonSchema]) -> None:
+    def __init__(self, schemas: Iterable[JsonSchema], others: Iterable[str] = ()) -> None:
         listed = list(schemas)
         clear = bool(listed) and all("properties" in each and _READ_ELSEWHERE.isdisjoint(each) for each in listed)
         names = {name for each in listed for name in as_object(each.get("properties"))}
-        self._known = frozenset(names) if clear else None
+        self._known = names.union(others) if clear else None
         self._noted: set[str] = set()
 
     def new_in(self, params: Mapping[str, Any]) -> Iterator[UnknownParam]:
