@@ -157,8 +157,8 @@ class Skill:
         "options",
         "results",
         "stream",
-        "uses",
         "unknown_params",
+        "uses",
         "write",
     )
 
