@@ -40,7 +40,9 @@ def valid_example(schema: JsonSchema | None) -> dict[str, Any] | None:
     """Return params that satisfy a skill's schema, with the required fields only; None if none were found."""
     whole = schema or {}
     checker = Schema(whole)
-    found: Iterator[Any] = islice(_values(whole, whole, 0), _MOST) if whole else iter([{}])
+    if not whole:
+        return {}
+    found = islice(_values(whole, whole, 0), _MOST)
     return next((value for value in found if is_dict(value) and not checker.problems(value)), None)
 
 

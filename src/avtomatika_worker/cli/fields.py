@@ -52,7 +52,7 @@ def typed_fields(fields: Sequence[Named], schema: JsonSchema | None) -> dict[str
 
 
 def _read(field: Named, types: frozenset[str]) -> Any:
-    if types == {"string"}:
+    if types == frozenset({"string"}):
         return field.text
     try:
         value = json.loads(field.text)
@@ -96,7 +96,7 @@ def _types_of_value(value: object) -> frozenset[str]:
 def _types_of_field(name: str, whole: JsonSchema) -> frozenset[str]:
     """Return the types that a field of the params may have; every one if the schema does not list it."""
     found = [each for each in _properties(whole, whole, 0) if name in each]
-    return frozenset().union(*(_types(each[name], whole, 0) for each in found)) if found else _EVERY
+    return frozenset[str]().union(*(_types(each[name], whole, 0) for each in found)) if found else _EVERY
 
 
 def _properties(schema: JsonSchema, whole: JsonSchema, depth: int) -> Iterator[dict[str, Any]]:
@@ -125,12 +125,12 @@ def _types(schema: Any, whole: JsonSchema, depth: int) -> frozenset[str]:
         types |= frozenset({"integer"} if "number" in types else ())
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
-        types &= frozenset().union(*map(_types_of_value, values))
+        types &= frozenset[str]().union(*map(_types_of_value, values))
     if isinstance(reference := schema.get("$ref"), str):
         types &= _types(_target(reference, whole), whole, depth + 1)
     for each in schema.get("allOf") or ():
         types &= _types(each, whole, depth + 1)
     for key in ("anyOf", "oneOf"):
         if options := schema.get(key):
-            types &= frozenset().union(*(_types(each, whole, depth + 1) for each in options))
+            types &= frozenset[str]().union(*(_types(each, whole, depth + 1) for each in options))
     return types

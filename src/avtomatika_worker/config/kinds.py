@@ -261,6 +261,25 @@ def object_uris() -> Kind:
     return Kind(parse, (tuple,), check)
 
 
+def hosts() -> Kind:
+    """Hosts, each with a port or without, separated by spaces or commas."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        return tuple(value.replace(",", " ").split())
+
+    def check(value: tuple[str, ...]) -> None:
+        for each in value:
+            try:
+                parts = urlsplit(f"//{each}")
+                valid = parts.netloc == each and bool(parts.hostname) and parts.port != 0 and "@" not in each
+            except ValueError:
+                valid = False
+            if not valid or "*" in each or not each.isascii():
+                raise ValueError(f"{each!r:.200} must be a host such as files.example.com or files.example.com:8443")
+
+    return Kind(parse, (tuple,), check)
+
+
 def readable_file() -> Kind:
     """The path of a file that can be read now."""
 

@@ -65,8 +65,8 @@ class WorkerClient:
         self._thread = thread = ThreadPoolExecutor(1, thread_name_prefix="worker-client")
         self._ended = thread.submit(lambda: asyncio.run(self._serve(started)))
         try:
-            first: tuple[Future[Any], ...] = (started, self._ended)
-            wait(first, return_when=FIRST_COMPLETED)
+            waited: list[Future[Any]] = [started, self._ended]
+            wait(waited, return_when=FIRST_COMPLETED)
             if not started.done():
                 self._ended.result()  # raises why
             self._running = started.result()
