@@ -58,6 +58,11 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
     return _CELL_CODE.sub(lambda match: match[0].replace("_", "_<wbr>"), content)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the theme's search dialog for those who hear the page."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
+
+
 def _drawn(match: re.Match[str]) -> str:
     """Return a diagram as scripts/render_diagrams.py has drawn it."""
     name = hashlib.sha256(match["text"].strip().encode()).hexdigest()[:12]
