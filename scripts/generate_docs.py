@@ -62,7 +62,7 @@ repetitions in between are at DEBUG.
 
 GROUPS: Final = {
     "Identity and trust": r"WORKER_(ID|TYPE|.*TOKEN.*)|ORCHESTRATOR_SECRET_KEY|REQUIRE_.*|TLS_.*",
-    "Orchestrators": r"ORCHESTRATOR.*|MULTI_.*|HEARTBEAT_.*|TASK_POLL_.*|REGISTRATION_.*|RATE_LIMIT_.*|.*WEBSOCKETS|.*LEASE.*",
+    "Orchestrators": r"ORCHESTRATOR.*|MULTI_.*|HEARTBEAT_.*|TASK_POLL_.*|REGISTRATION_.*|RATE_.*|.*SOCKETS|.*LEASE.*",
     "Results and checkpoints": r"RESULT_.*|WORKER_(STATE_DIR|RESULT_.*)|CHECKPOINT_.*",
     "Files": r"S3_.*|.*_FILES?_.*|.*BLOB.*",
     "Health, logs, and metrics": r"LOG_.*|WORKER_(PORT|HEALTH_.*|ENABLE_METRICS)",

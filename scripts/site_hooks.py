@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: pages from the top of the repository, links that lead out of docs/, diagrams, anchors of rows."""
+"""Hooks of mkdocs.yml: pages of the repository, links that lead out of docs/, diagrams, anchors of rows."""
 
 from __future__ import annotations
 

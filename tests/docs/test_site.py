@@ -44,7 +44,8 @@ CONTENT = {"exclude": [[".md-header"], [".md-tabs"], [".md-sidebar"], [".md-foot
 
 FINDINGS = """
 async ([context, only]) => {
-    const found = await axe.run({include: ["html"], ...context}, {resultTypes: ["violations"], ...(only ? {runOnly: only} : {})});
+    const options = {resultTypes: ["violations"], ...(only ? {runOnly: only} : {})};
+    const found = await axe.run({include: ["html"], ...context}, options);
     return found.violations.flatMap(
         each => each.nodes.map(node => `${each.id}: ${node.html.slice(0, 150)} (${node.failureSummary})`));
 }
