@@ -59,8 +59,12 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Name the theme's search dialog for those who hear the page."""
-    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
+    """Name what has no name for those who hear the page: the search, checkboxes, corners of tables."""
+    output = output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
+    output = re.sub(
+        r'<input type="checkbox" disabled ?/?>', '<input type="checkbox" disabled aria-label="Done">', output
+    )
+    return re.sub(r"<th( [^>]*)?></th>", "<td></td>", output)
 
 
 def _drawn(match: re.Match[str]) -> str:
