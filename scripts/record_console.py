@@ -1,4 +1,4 @@
-"""Record the moving picture of the console that README.md shows: a picture is uploaded, a skill runs, its result appears.
+"""Record the moving picture of the console in README.md: a picture is uploaded, a skill runs, its result appears.
 
     python scripts/record_console.py [FILE]
 
@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from playwright.async_api import Page
-from take_console_picture import ROOT, make_thumbnail, opened, served
-
 from PIL import Image
+from playwright.async_api import Page
+
+from take_console_picture import ROOT, make_thumbnail, opened, served
 
 TARGET: Final = ROOT / "docs" / "images" / "console.webp"
 WIDTH: Final = 900
@@ -29,14 +29,14 @@ LAST: Final = 3_000
 
 async def record(url: str, file: Path) -> None:
     """Record the console at ``url`` while a thumbnail is made."""
+    shots: list[bytes] = []
     async with opened(url) as page:
-        made = asyncio.create_task(make_thumbnail(page))
-        shots: list[bytes] = []
-        while not made.done():
-            shots.append(await page.screenshot())
-            await asyncio.wait({made}, timeout=FRAME)
-        await made
-        shots += [await settled(page)]
+        async with asyncio.TaskGroup() as group:
+            made = group.create_task(make_thumbnail(page))
+            while not made.done():
+                shots.append(await page.screenshot())
+                await asyncio.wait({made}, timeout=FRAME)
+        shots.append(await settled(page))
     write(shots, file)
 
 
