@@ -128,13 +128,11 @@ async def test_dark_pages_have_enough_contrast(site):
 async def test_search_finds_what_people_look_for(site):
     async with browser() as chromium:
         page = await chromium.new_page()
-        await page.goto(f"{site.url}/")
         for word, wanted in SEARCHED.items():
-            if not (site.directory / wanted).exists():
-                continue  # the page comes with the feature
+            await page.goto(f"{site.url}/")
             await page.get_by_role("textbox", name="Search").fill(word)
             results = page.locator(".md-search-result__item > .md-search-result__link")
-            await page.locator(f".md-search-result__item a[href*='h={word}']").first.wait_for(state="attached")
+            await results.first.wait_for(state="attached")
             links = [await each.get_attribute("href") for each in await results.all()]
             assert any(wanted in str(link) for link in links[:FIRST_RESULTS]), f"{word}: {links}"
 
