@@ -48,6 +48,7 @@ check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layer
 	$(BIN)/python scripts/check_structure.py
 	$(BIN)/python scripts/check_words.py
 	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/render_diagrams.py --check
 
 fmt: $(VENV)/.group-check ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix-only .

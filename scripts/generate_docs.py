@@ -60,10 +60,30 @@ repetitions in between are at DEBUG.
 """
 
 
+GROUPS: Final = {
+    "Identity and trust": r"WORKER_(ID|TYPE|.*TOKEN.*)|ORCHESTRATOR_SECRET_KEY|REQUIRE_.*|TLS_.*",
+    "Orchestrators": r"ORCHESTRATOR.*|MULTI_.*|HEARTBEAT_.*|TASK_POLL_.*|REGISTRATION_.*|RATE_.*|.*SOCKETS|.*LEASE.*",
+    "Results and checkpoints": r"RESULT_.*|WORKER_(STATE_DIR|RESULT_.*)|CHECKPOINT_.*",
+    "Files": r"S3_.*|.*_FILES?_.*|.*BLOB.*",
+    "Health, logs, and metrics": r"LOG_.*|WORKER_(PORT|HEALTH_.*|ENABLE_METRICS)",
+    "What is announced": r"WORKER_(SKILLS_.*|DEVICES|EXTRA_.*)|COST_.*|INSTALLED_.*|CPU_.*|RAM_.*|GPU_.*",
+    "Bounds of messages": r"MAX_(?!CONCURRENT).*|STRICT_.*|WORKER_PROGRESS_INTERVAL|WORKER_UNTYPED_FILES",
+    "Running tasks": r".*",
+}
+"""Headings of the configuration's page, and what stands below each: a setting belongs to the first that it fits."""
+
+
 def configuration() -> str:
-    """Return the table of settings."""
-    rows = [(f"`{r.variable}`", r.description, r.default if r.in_words else _code(r.default)) for r in describe()]
-    return CONFIGURATION + GENERATED + _table(("Variable", "Description", "Default"), rows)
+    """Return the tables of settings."""
+    grouped: dict[str, list[tuple[str, ...]]] = {group: [] for group in GROUPS}
+    for each in describe():
+        group = next(group for group, pattern in GROUPS.items() if re.fullmatch(pattern, each.variable))
+        default = each.default if each.in_words else _code(each.default)
+        grouped[group].append((f"`{each.variable}`", each.description, default))
+    tables = [
+        f"\n## {group}\n\n" + _table(("Variable", "Description", "Default"), rows) for group, rows in grouped.items()
+    ]
+    return CONFIGURATION + GENERATED.rstrip("\n") + "\n" + "".join(tables)
 
 
 def metrics() -> str:

@@ -61,7 +61,7 @@ def test_there_are_six_reasons():
 
 def test_links_and_pictures_lead_somewhere():
     targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(targets) == 9  # a picture and eight links
+    assert len(targets) == 14  # a logo, a picture and twelve links
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
