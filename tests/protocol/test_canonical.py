@@ -238,8 +238,8 @@ def test_data_to_embed_is_the_object_that_the_message_would_have():
     assert caught.value.path == "$.data.x[0]"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
 @pytest.mark.parametrize("needs_a_walk", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
 def test_a_message_may_be_as_deep_as_its_orchestrator_accepts_and_no_deeper(dialect, needs_a_walk):
     value = None if needs_a_walk else 1
     for _ in range(dialect.max_nesting - 1):
