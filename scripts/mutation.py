@@ -42,8 +42,6 @@ def main() -> int:
     if not options.report:
         names = [each.replace("/", ".") for each in options.modules]
         drawn = [f"avtomatika_worker.{name}.*__mutmut_*{digit}" for name in names for digit in digits]
-        # Where it finds this file, mutmut 3.8 collects the tests twice in one process, and loses some by that.
-        (MUTANTS.parent.parent / "mutmut-stats.json").unlink(missing_ok=True)
         subprocess.run([MUTMUT, "run", "--max-children", "1", *drawn], cwd=ROOT, check=True)
     rows, unexplained = report(options.modules, digits)
     if options.record:

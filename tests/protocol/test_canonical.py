@@ -204,7 +204,6 @@ def test_everyday_values_are_written_at_once(value):
         (b"bytes", "$.data.x", "bytes is not a JSON value"),
         ({1, 2}, "$.data.x", "set is not a JSON value"),
     ],
-    ids=lambda value: ascii(value)[:30],
 )
 def test_what_cannot_be_sent_is_named_with_what_is_wrong_with_it(value, path, problem):
     with pytest.raises(UnsendableValueError) as caught:

@@ -175,7 +175,6 @@ def test_what_a_heartbeats_answer_lacks_or_has_of_another_type_asks_for_nothing(
         (replies.decode_token, b"{", "not a token: "),
         (replies.decode_token, {"access_token": ""}, "not a token: an access token must have 1 to 8192 printable"),
     ],
-    ids=str,
 )
 def test_an_answer_that_is_none_says_what_it_should_have_been_and_why_it_is_not(decode, body, problem):
     with pytest.raises(MalformedMessageError) as caught:
@@ -295,7 +294,7 @@ def test_an_id_is_salvaged_if_it_can_be_one(id_, kept):
     assert replies.salvage_ids(json.dumps({"job_id": "j", "task_id": id_}).encode()) == ("j", expected)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"], ids=lambda body: repr(body[:9]))
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
 def test_where_no_ids_are_there_are_none_to_salvage(body):
     assert replies.salvage_ids(body) == (None, None)
 
@@ -311,7 +310,6 @@ def test_where_no_ids_are_there_are_none_to_salvage(body):
         (b" <html>", "an HTML page (is there a proxy in between?)"),
         (b"", ""),
     ],
-    ids=lambda value: repr(value[:12]),
 )
 def test_the_words_of_a_refusal_are_short(body, detail):
     with pytest.raises(RejectedError) as caught:
