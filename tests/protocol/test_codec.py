@@ -112,8 +112,8 @@ def test_every_request_has_its_method_and_path():
 
 @EVERY
 def test_a_poll_carries_the_skills_where_they_are_read(dialect):
-    request = writer().poll(12.5, ("one", "two"), ("two",), dialect)
-    query = "?timeout=12.5&available_skills=one,two&hot_skills=two" if dialect is not OLDEST else ""
+    request = writer().poll(12.5, ("one", "two"), ("two", "one"), dialect)
+    query = "?timeout=12.5&available_skills=one,two&hot_skills=two,one" if dialect is not OLDEST else ""
     assert (request.method, request.path, request.body) == ("GET", "/_worker/workers/w1/tasks/next" + query, None)
 
 
