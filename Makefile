@@ -12,14 +12,14 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster simulate endure test coverage image check fmt bench docs fuzz dist clean
+.PHONY: help setup demo cluster simulate endure test coverage image check fmt bench docs fuzz mutation dist clean
 # Two installations into one environment would be in each other's way.
 .NOTPARALLEL:
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(addprefix $(VENV)/.,extra-dev group-check group-coverage group-dist group-docs group-examples) ## make .venv and install all that the verbs need, except for fuzz
+setup: $(addprefix $(VENV)/.,extra-dev group-check group-coverage group-dist group-docs group-examples group-mutation) ## make .venv and install all that the verbs need, except for fuzz
 
 demo: $(VENV)/.extra-demo ## run the example worker with an embedded orchestrator
 	$(BIN)/worker demo
@@ -71,6 +71,9 @@ bench: $(VENV)/.extra-demo ## run the benchmarks (ARGS="--quick", ARGS="slots-50
 fuzz: $(VENV)/.extra-demo $(VENV)/.group-fuzz ## fuzz what reads bytes from outside (ARGS="task uris --seconds 300")
 	$(BIN)/python -m fuzz $(ARGS)
 
+mutation: $(VENV)/.extra-dev $(VENV)/.group-mutation ## change the code, see whether tests notice (ARGS="protocol/replies --share 0.3")
+	$(BIN)/python scripts/mutation.py $(ARGS)
+
 # The same commit gives the same bytes: times in the archives are the commit's.
 dist: $(VENV)/.group-dist ## build the wheel, the sdist and their list of parts (SBOM) into dist/
 	rm -rf dist
@@ -80,7 +83,7 @@ dist: $(VENV)/.group-dist ## build the wheel, the sdist and their list of parts 
 	@cd dist && sha256sum *
 
 clean: ## remove the environments, caches and build results
-	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* build dist demo-output
+	rm -rf .venv .venv-* .cache .hypothesis mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* build dist demo-output
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------- what verbs need
