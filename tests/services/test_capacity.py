@@ -11,6 +11,13 @@ import pytest
 
 from avtomatika_worker import ConfigError, SkillDefinitionError, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.policy.capacity import Limits
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.messages import WorkerStatus
+from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.tasks.state import Catalogued, StatePublisher
+from avtomatika_worker.threadsafe import Watch
 from services.conftest import actions, beats, running
 
 
@@ -138,6 +145,26 @@ async def test_a_checker_decides_when_there_is_room(orchestrator, takes_skill):
         assert job.state is JobState.QUEUED
         room["picky"] = True
         assert (await job.done()).state is JobState.FINISHED
+
+
+async def test_a_checker_that_blocks_keeps_no_signal_from_being_heard():
+    """The threads that hear signals and notices announce the end, whatever blocks the main loop."""
+    announced = []
+
+    def slow(skill):
+        announcing = threading.Thread(target=publisher.announce_draining, daemon=True)
+        announcing.start()
+        announcing.join(5)
+        announced.append(not announcing.is_alive())
+        return True
+
+    watch = Watch(WorkerState())
+    publisher = StatePublisher(Slots(1), Catalogued(("echo",)), ConcurrencyLimiter(Limits(), slow), watch)
+    publishing = asyncio.create_task(publisher.run(tuple))
+    await watch.changed(watch.version, timeout=10)
+    publishing.cancel()
+    assert announced == [True]
+    assert (watch.value.status, watch.value.available_skills) == (WorkerStatus.DRAINING, ())
 
 
 async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator, caplog):
