@@ -41,6 +41,8 @@ def found(environ, kfd):
         ({"CUDA_VISIBLE_DEVICES": "GPU-x, MIG-y,GPU-x"}, [("gpu0", "GPU-x"), ("gpu1", "MIG-y")]),
         ({"HIP_VISIBLE_DEVICES": "0,1", "ROCR_VISIBLE_DEVICES": "4,5"}, [("gpu0", "0"), ("gpu1", "1")]),
         ({"ROCR_VISIBLE_DEVICES": "4,5"}, [("gpu4", "4"), ("gpu5", "5")]),
+        ({"CUDA_VISIBLE_DEVICES": "1,GPU-x"}, [("gpu0", "1"), ("gpu1", "GPU-x")]),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-x,0"}, [("gpu0", "GPU-x"), ("gpu1", "0")]),
         ({"ZE_AFFINITY_MASK": "0.0,0.1"}, [("gpu0-0", "0.0"), ("gpu0-1", "0.1")]),
     ],
 )
@@ -84,6 +86,7 @@ def test_the_error_says_where_devices_were_looked_for(tmp_path):
         ({}, [["gpu0-mig1", "MIG-c"], ["gpu1", "GPU-b"]]),
         ({"CUDA_VISIBLE_DEVICES": "GPU-b"}, [["gpu1", "GPU-b"]]),
         ({"CUDA_VISIBLE_DEVICES": "1"}, [["gpu1", "1"]]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b,1,MIG-c"}, [["gpu1", "GPU-b"], ["gpu0-mig1", "MIG-c"]]),
     ],
 )
 def test_nvml_s_ids_are_given_out_and_number_the_devices(tmp_path, environ, expected):

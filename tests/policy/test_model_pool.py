@@ -138,6 +138,18 @@ def test_a_model_that_nobody_uses_is_unloaded_after_its_time():
     assert step(pool, 15.0) == [Unload("a")]
 
 
+def test_what_is_in_use_when_the_pool_is_closed_stays():
+    pool = ModelPool(PoolLimits(max_loaded=2))
+    for ticket, name in enumerate("ab"):
+        pool.ask(ticket, name)
+    step(pool)
+    pool.give_back(1, 1.0)
+    assert pool.unload_all() == [Unload("b")]
+    pool.unloaded("b")
+    pool.give_back(0, 2.0)
+    assert [(each.name, each.idle) for each in pool.entries] == [("a", True)]
+
+
 class Pool(RuleBasedStateMachine):
     """Any sequence of what can happen to a pool."""
 

@@ -149,12 +149,34 @@ async def test_a_loader_that_runs_out_of_memory_is_reported_as_such():
         assert (await h.run("use", {"name": "a"})).error.code == "RESOURCE_EXHAUSTED_ERROR"
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()], ids=["exit", "cancelled"])
-async def test_a_loader_that_raises_what_ends_programs_fails_its_tasks_only(error):
+def _raising_plain(error):
+    def load(name: str) -> Model:
+        raise error
+
+    return load
+
+
+def _raising_async(error):
     async def load(name: str) -> Model:
         raise error
 
-    async with WorkerHarness(worker_with(load)) as h:
+    return load
+
+
+def _raising_async_generator(error):
+    async def load(name: str) -> AsyncIterator[Model]:
+        raise error
+        yield
+
+    return load
+
+
+@pytest.mark.parametrize("make", [_raising_plain, _raising_async, _raising_async_generator])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()], ids=lambda it: repr(it)
+)
+async def test_a_loader_that_raises_what_ends_programs_or_loops_fails_its_tasks_only(make, error):
+    async with WorkerHarness(worker_with(make(error))) as h:
         for _ in range(2):
             assert (await h.run("use", {"name": "a"})).error.code == "TRANSIENT_ERROR"
 
@@ -248,6 +270,26 @@ async def test_a_skill_that_was_given_up_still_uses_its_model():
         leave.set()
         assert (await waits.result()).data == {"result": "b"}
     assert seen == [True]
+
+
+async def test_a_skill_that_is_still_running_when_the_worker_ends_keeps_its_model(caplog):
+    entered, leave, ended, seen = threading.Event(), threading.Event(), threading.Event(), []
+    worker = worker_with(_plain, unload=forget)
+
+    @worker.skill(model_from="name", cancel_grace=0.1)
+    def stuck(name: str, model: Model) -> None:
+        entered.set()
+        leave.wait(20)
+        seen.append(model.is_loaded)
+        ended.set()
+
+    async with WorkerHarness(worker) as h:
+        h.submit("stuck", {"name": "a"})
+        await asyncio.to_thread(entered.wait, 10)
+    leave.set()
+    await asyncio.to_thread(ended.wait, 10)
+    assert seen == [True]
+    assert actions(caplog, "model_left", "model_unloaded") == [("model_left", "a")]
 
 
 async def test_a_generator_has_its_model_until_its_last_chunk():
@@ -350,6 +392,17 @@ async def test_a_hook_may_be_async_and_one_that_fails_is_logged_and_frees_the_ro
         assert said == ["a"]
     failed = [each for each in caplog.records if getattr(each, "action", "") == "model_unload_failed"]
     assert [(each.model, each.exc_info[0]) for each in failed] == [("a", OSError), ("b", OSError)]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()], ids=lambda it: repr(it))
+async def test_a_hook_that_raises_what_ends_programs_or_loops_is_logged_and_frees_the_room(error, caplog):
+    def unload(model: Model) -> None:
+        raise error
+
+    async with WorkerHarness(worker_with(_plain, unload=unload)) as h:
+        for name in "ab":
+            assert (await h.run("use", {"name": name})).data == {"result": name}
+    assert actions(caplog, "model_unload_failed") == [("model_unload_failed", "a"), ("model_unload_failed", "b")]
 
 
 # ---------------------------------------------------------------------------------------------- the start, the harness

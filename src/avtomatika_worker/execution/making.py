@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
+from avtomatika_worker._waiting import in_pool
 from avtomatika_worker.errors import ResourceError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.skills.binding import underlying
@@ -45,7 +46,7 @@ class OneThread:
 
     async def __call__(self, func: Callable[[], Any]) -> Any:
         """Run ``func`` and return what it returns. Cancelled, this does not wait for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, func)
+        return await in_pool(self._pool, func)
 
     def close(self) -> None:
         """Let the thread end when its work is done."""
@@ -103,8 +104,8 @@ class _Keeper:
             await self._generator.aclose()
         except StopAsyncIteration:
             return True
-        except SystemExit as error:  # out of a task it would end the event loop
-            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
+        except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+            raise contained(error) from error
         return ended
 
     def _note_early_end(self, task: asyncio.Task[bool]) -> None:
@@ -168,9 +169,15 @@ async def _end(steps: Generator[Any, Any, Any], run: RunPlain) -> bool:
     try:
         ended = await run(lambda: next(steps, _END) is _END)
         await run(steps.close)
-    except SystemExit as error:  # out of a task it would end the event loop
-        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
+    except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+        raise contained(error) from error
     return cast("bool", ended)
+
+
+def contained(error: SystemExit | KeyboardInterrupt) -> RuntimeError:
+    """Return what to raise in place of what would end the event loop."""
+    called = f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "it raised KeyboardInterrupt"
+    return RuntimeError(called)
 
 
 async def _give_up(task: asyncio.Task[bool]) -> None:

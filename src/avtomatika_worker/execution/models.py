@@ -22,7 +22,7 @@ from avtomatika_worker._waiting import in_thread, is_being_cancelled, side_by_si
 from avtomatika_worker.errors import ModelLoadError, ResourceError, TaskError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
-from avtomatika_worker.execution.making import Made, OneThread, end_within, make
+from avtomatika_worker.execution.making import Made, OneThread, contained, end_within, make
 from avtomatika_worker.execution.outcome import message_of
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.memory import MemoryLedger, MemoryMeter, MemoryReading
@@ -234,8 +234,8 @@ async def _call_hook(hook: Callable[[Any], Any], value: Any, run: OneThread | In
         returned = await run(partial(hook, value))
         if inspect.isawaitable(returned):  # made in the thread, awaited on the loop
             await returned
-    except SystemExit as error:  # out of a task it would end the event loop
-        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
+    except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+        raise contained(error) from error
     return True
 
 

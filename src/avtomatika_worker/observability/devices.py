@@ -7,7 +7,7 @@ kept: only what it names is given to anyone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,7 +50,7 @@ def accelerators(environ: Mapping[str, str], kfd: Path = _KFD) -> tuple[Accelera
     for variable in _LISTS:
         if variable in environ:
             if names := entries(environ[variable]):
-                return tuple(_listed(variable, name, position, gpus) for position, name in enumerate(names))
+                return _listed(variable, names, gpus)
             hidden.append(variable)
     if selected := _SELECTED.fullmatch(environ.get(_SELECTOR, "")):
         backend, numbers = selected["backend"], dict.fromkeys(selected["numbers"].split(","))
@@ -62,13 +62,23 @@ def accelerators(environ: Mapping[str, str], kfd: Path = _KFD) -> tuple[Accelera
     raise NoDeviceError(_looked_for(gpus, hidden, kfd))
 
 
-def _listed(variable: str, name: str, position: int, gpus: Gpus) -> Accelerator:
-    """Return a device that a variable names: by its number, or by an id, whose number NVML may know."""
+def _listed(variable: str, names: Sequence[str], gpus: Gpus) -> tuple[Accelerator, ...]:
+    """Return the devices that a variable names; one that it names twice, by its number and its id, counts once."""
+    labels = [_label(variable, name, gpus) for name in names]
+    found: dict[str, Accelerator] = {}
+    for position, (name, label) in enumerate(zip(names, labels, strict=True)):
+        # Beside an id that nobody knows the number of, no number is used: the position could be another one's number.
+        unique = f"gpu{position}" if label is None or None in labels else label
+        found.setdefault(unique, Accelerator(unique, {variable: name}))
+    return tuple(found.values())
+
+
+def _label(variable: str, name: str, gpus: Gpus) -> str | None:
+    """Return the label of a device that is named by its number, or by an id whose number NVML knows; else None."""
     known = gpus.named(name) if variable == CUDA else None
     if known is not None:
-        return Accelerator(known.label, {variable: name})
-    label = name.replace(".", "-") if re.fullmatch(r"\d+(\.\d+)?", name) else str(position)
-    return Accelerator(f"gpu{label}", {variable: name})
+        return known.label
+    return f"gpu{name.replace('.', '-')}" if re.fullmatch(r"\d+(\.\d+)?", name) else None
 
 
 def _count_amd(kfd: Path) -> int:

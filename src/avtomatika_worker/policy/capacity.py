@@ -31,6 +31,11 @@ class Limits:
             {skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()}, counted_as=self.counted_as
         )
 
+    @property
+    def here(self) -> Limits:
+        """The most tasks that may be here, whether they run or not: those of batched skills have slots of their own."""
+        return Limits(batched=self.batched, others=self.others)
+
     def _most(self, skill: str) -> int:
         kind = self.types.get(skill, skill)
         bounds = [self.by_skill[skill]] if skill in self.by_skill else []

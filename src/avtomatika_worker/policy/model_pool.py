@@ -177,8 +177,8 @@ class ModelPool:
         return actions
 
     def unload_all(self) -> list[Unload]:
-        """Return the models to unload when the pool is closed, those in use too."""
-        return [self._unload(entry) for entry in list(self._entries.values()) if entry.phase is Phase.LOADED]
+        """Return the models to unload when the pool is closed: those that no task uses."""
+        return [self._unload(entry) for entry in list(self._entries.values()) if entry.idle]
 
     def expires_at(self) -> float | None:
         """Return when the next idle model is to be unloaded, or None."""

@@ -148,9 +148,7 @@ class StatePublisher:
         """Publish the status "draining" from now on. May be called from any thread, while the main loop is blocked."""
         with self._lock:
             self._draining = True
-            self._state_watch.publish(
-                msgspec.structs.replace(self._state_watch.value, status=WorkerStatus.DRAINING, available_skills=())
-            )
+            self._state_watch.publish(_draining(self._state_watch.value))
 
     def changed(self) -> None:
         """Publish soon, together with other changes until then."""
@@ -240,7 +238,12 @@ class StatePublisher:
 
     def _publish(self) -> None:
         self._is_due.clear()
+        state = self.state()  # not under the lock: it asks the user's checker, and `announce_draining` must not wait
         with self._lock:  # or a state from before could come after that of `announce_draining`
-            self._state_watch.publish(self.state())
+            self._state_watch.publish(_draining(state) if self._draining else state)
         for callback in self._on_change:
             callback()
+
+
+def _draining(state: WorkerState) -> WorkerState:
+    return msgspec.structs.replace(state, status=WorkerStatus.DRAINING, available_skills=())

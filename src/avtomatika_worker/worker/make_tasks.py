@@ -220,14 +220,15 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int], most: int) -> L
 
 def _compare(limits: Limits, slots: Slots) -> None:
     """Warn of skills that are to have more tasks here, those fetched ahead included, than the worker has slots for."""
+    total = slots.total if limits.others is None else limits.others
     for skill, wanted in limits.places.by_skill.items():
-        if limits.ahead[skill] and wanted > slots.total:
+        if limits.ahead[skill] and wanted > total:
             _log.warning(
                 "skill %s: with its prefetch it has up to %d tasks here, and the worker has slots for %d: set"
                 " MAX_CONCURRENT_TASKS to %d or more",
                 skill,
                 wanted,
-                slots.total,
+                total,
                 wanted,
                 extra={"action": "prefetch_unused"},
             )

@@ -63,7 +63,7 @@ _GC_THRESHOLD: Final = 5_000
 """New objects after which the youngest generation is collected; Python's default of 700 is a few tasks."""
 
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError, ResourceError, ProcessStartError)
-_USER_THREADS: Final = ("skill", "asyncio", "usage", "resource")
+_USER_THREADS: Final = ("skill", "asyncio", "usage", "resource", "model")
 
 
 class Stoppable(Protocol):
