@@ -110,7 +110,8 @@ class Control(Stoppable):
     # ------------------------------------------------------------------------------------------ in its thread
 
     def _listen(self) -> None:
-        with self._socket.makefile("rb") as orders:
+        # One that dies with a report unread resets the connection.
+        with contextlib.suppress(OSError), self._socket.makefile("rb") as orders:
             for line in orders:
                 if line == Command.GO.value:
                     self._go.set()
