@@ -177,9 +177,9 @@ def too_many_polls_when_a_lent_one_is_answered(story: Story) -> None:
     story.polls(101)
     story.call("register", slots=2)  # the poll lends its slot
     story.polls(102)
-    story.polls(103)
+    story.polls(103, after=0.05)
     story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=204)
-    story.polls(104)
+    story.polls(104, after=0.05)
 
 
 def no_heartbeats(story: Story) -> None:

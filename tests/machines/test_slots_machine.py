@@ -5,6 +5,8 @@ The poller, the runner of tasks and the links are the worker's own; the machine 
 
 import asyncio
 import json
+from collections import Counter
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import strategies as st
@@ -30,8 +32,11 @@ from simulation.machine import NoFiles
 
 ANSWERED_IN = 0.01
 POLL_TIME = 30.0
-TURNS = 3 * (LEND_AFTER + LOOK_AGAIN) + 0.1
-"""Seconds after which a slot has been lent to each of three orchestrators in turn."""
+TURNS = 2 * 3 * (LEND_AFTER + LOOK_AGAIN) + 0.1
+"""Seconds after which a slot has been lent to each of three orchestrators in turn, twice: room is lent as well."""
+
+LIMITS = {"paint": 1, "render": 2, "gpu": 2}
+"""Of two skills, and of both together. Another one has none."""
 
 
 class SlotsMachine(RuleBasedStateMachine):
@@ -41,7 +46,7 @@ class SlotsMachine(RuleBasedStateMachine):
     def begin(self, seed, slots, count, mode):
         self.stage = stage = Stage(seed)
         self.mode, self.total = mode, slots
-        self.handed_out, self.working, self.runs, self.results = {}, {}, {}, {}
+        self.handed_out, self.working, self.runs, self.results, self.skills = {}, {}, {}, {}, {}
         self.results_hang = self.healing = False
         self.quiet_since = 0.0
         self.wires = [Wire(stage, self.on_call) for _ in range(count)]
@@ -60,11 +65,20 @@ class SlotsMachine(RuleBasedStateMachine):
         return Link(settings, "w1", wire, world=self.stage.world)
 
     def assemble(self):
-        world, worker = self.stage.world, Worker(worker_type="test")
+        world = self.stage.world
+        worker = Worker(worker_type="test", skill_type_limits={"gpu": LIMITS["gpu"]})
 
         @worker.skill
         async def work(n: int) -> dict:
-            return await self.do_work(n)
+            return await self.do_work(n, "work")
+
+        @worker.skill(type="gpu", max_concurrent=LIMITS["paint"])
+        async def paint(n: int) -> dict:
+            return await self.do_work(n, "paint")
+
+        @worker.skill(type="gpu", max_concurrent=LIMITS["render"])
+        async def render(n: int) -> dict:
+            return await self.do_work(n, "render")
 
         environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": "http://o0.test", "WORKER_TOKEN": "t"}
         settings = load_settings(environment, max_concurrent_tasks=self.total)
@@ -93,10 +107,14 @@ class SlotsMachine(RuleBasedStateMachine):
             await ready
             group.create_task(self.poller.run())
 
-    async def do_work(self, n):
+    async def do_work(self, n, skill):
         self.runs[n] = self.runs.get(n, 0) + 1
         self.working[n] = asyncio.get_running_loop().create_future()
+        self.skills[n] = skill
         with self.stage.noting():
+            by_skill = Counter(self.skills[each] for each in self.working)
+            by_skill["gpu"] = by_skill["paint"] + by_skill["render"]
+            assert all(by_skill[name] <= most for name, most in LIMITS.items())
             assert len(self.working) <= self.total, f"{len(self.working)} tasks run in {self.total} slots"
         if self.healing:
             self.working[n].set_result(None)
@@ -120,8 +138,12 @@ class SlotsMachine(RuleBasedStateMachine):
     def polls(self, number):
         return [call for call in self.wires[number].in_flight if call.kind == "poll"]
 
-    def hand_out(self, call, number, n):
-        task = {"job_id": f"j{n}", "task_id": f"t{n}", "type": "work", "params": {"n": n}}
+    def asked(self, call):
+        return parse_qs(urlsplit(call.path).query)["available_skills"][0].split(",")
+
+    def hand_out(self, call, number, n, skill="work"):
+        self.skills.setdefault(n, skill)
+        task = {"job_id": f"j{n}", "task_id": f"t{n}", "type": self.skills[n], "params": {"n": n}}
         self.handed_out[n] = number
         call.answer(200, json.loads(encode(task)))
 
@@ -141,7 +163,7 @@ class SlotsMachine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.polls(number)))
         mine = [n for n, where in self.handed_out.items() if where == number]
         if how == "task" or (how == "again" and not mine):
-            self.hand_out(call, number, len(self.handed_out))
+            self.hand_out(call, number, len(self.handed_out), data.draw(st.sampled_from(self.asked(call))))
         elif how == "again":
             self.hand_out(call, number, data.draw(st.sampled_from(mine)))
         elif how == "nothing":
@@ -218,7 +240,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @invariant()
     def everybody_is_asked(self):
-        """With a slot that runs no task, no orchestrator that may have tasks is left without a poll."""
+        """With a slot that runs no task, each orchestrator that may have tasks is asked for all that have room."""
         now, slots = self.stage.time(), self.tasks.slots
         if now < self.quiet_since + TURNS or slots.running >= slots.usable or self.tasks._in_line:
             return
@@ -229,9 +251,8 @@ class SlotsMachine(RuleBasedStateMachine):
         for source in sources:
             paused = source.not_before > now - TURNS or len(source.polls) >= source.most
             if source.link.state is LinkState.REGISTERED and not paused:
-                assert source.live(now - TURNS), (
-                    f"{source.link.url} is not asked although {slots.usable} slots are usable"
-                )
+                unasked = source.unasked(self.publisher.startable_skills, now - TURNS)
+                assert not unasked, f"{source.link.url} is not asked for {unasked}: {slots.usable} slots are usable"
 
     def teardown(self):
         if not hasattr(self, "stage"):

@@ -6,12 +6,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import aiohttp
 import pytest
 
 from avtomatika_worker import Worker
-from avtomatika_worker.devserver import PRODUCTION_LIKE, EmbeddedOrchestrator
+from avtomatika_worker.devserver import PRODUCTION_LIKE, EmbeddedOrchestrator, Fault
 
 FAST = {
     "registration_retry_initial_delay": 0.02,
@@ -47,6 +48,18 @@ async def running(worker, orchestrator, *, up_within=10.0, health_check=False, *
             await worker.shutdown()
         if not main.cancelled():
             await main
+
+
+def asked_for(orchestrator):
+    """Return the list of the skills that each poll from now on asks for, while they come."""
+    asked = []
+
+    def look(call):
+        asked.append(set(parse_qs(call.query)["available_skills"][0].split(",")))
+        return False
+
+    orchestrator.inject(Fault("poll", "delay", times=None, when=look))
+    return asked
 
 
 class Health:

@@ -18,7 +18,7 @@ from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
 from avtomatika_worker.tasks.state import Catalogued, StatePublisher
 from avtomatika_worker.threadsafe import Watch
-from services.conftest import actions, beats, running
+from services.conftest import actions, asked_for, beats, running
 
 
 class Meter:
@@ -82,6 +82,35 @@ async def test_no_more_tasks_of_a_skill_are_taken_than_it_has_room_for(orchestra
         assert sum(job.state is JobState.RUNNING for job in held) == 2
         gate.set()
         await finished(held)
+
+
+async def test_a_poll_for_other_skills_keeps_no_slot_from_one_that_no_poll_asks_for(worker):
+    """While the slots are taken by one task and by a poll that can bring none of the tasks that wait."""
+    gates = {name: asyncio.Event() for name in ("one", "two", "three")}
+
+    def declare(name):
+        @worker.skill(name, max_concurrent=1)
+        async def held():
+            await gates[name].wait()
+
+    for name in gates:
+        declare(name)
+    async with EmbeddedOrchestrator(poll_time=30.0) as orchestrator:
+        asked = asked_for(orchestrator)
+        async with running(worker, orchestrator, max_concurrent_tasks=2):
+            await orchestrator.wait_for(lambda: asked[-1:] == [{"one", "two", "three"}])
+            one = orchestrator.submit("one", {})
+            await orchestrator.wait_for(lambda: asked[-1] == {"two", "three"})
+            gates["one"].set()
+            await finished([one])
+            await orchestrator.wait_for(lambda: asked[-1] == {"one"})
+            three = orchestrator.submit("three", {})
+            await orchestrator.wait_for(lambda: three.state is JobState.RUNNING)
+            gates["two"].set()
+            await finished([orchestrator.submit("two", {})])
+            assert three.state is JobState.RUNNING
+            gates["three"].set()
+            await finished([three])
 
 
 async def test_the_skills_of_a_type_share_its_limit(orchestrator, meter):

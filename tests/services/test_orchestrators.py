@@ -12,7 +12,7 @@ from avtomatika_worker.config import MultiOrchestratorMode, OrchestratorSettings
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
 from avtomatika_worker.worker.make_links import FAILOVER_HEARTBEAT
 from services.assembled import make_supervisor
-from services.conftest import make_settings
+from services.conftest import asked_for, make_settings
 
 
 @contextlib.asynccontextmanager
@@ -69,6 +69,36 @@ def submit(orchestrator, name, count=1, **params):
 async def finished(jobs, timeout=20):
     for job in jobs:
         assert (await job.done(timeout=timeout)).state is JobState.FINISHED
+
+
+async def test_a_waiting_poll_keeps_no_room_from_a_skill_that_none_asks_for():
+    """Skills share room, and the poll in flight was sent when one of them had none of its own."""
+    worker = Worker(skill_type_limits={"gpu": 2})
+    gates, rendering = {"paint": asyncio.Event(), "render": asyncio.Event()}, asyncio.Event()
+
+    @worker.skill(type="gpu", max_concurrent=1)
+    async def paint():
+        await gates["paint"].wait()
+
+    @worker.skill(type="gpu")
+    async def render():
+        rendering.set()
+        await gates["render"].wait()
+
+    async with orchestrators(2) as (a, b):
+        asked = asked_for(a)
+        async with at(worker, [a, b], "ROUND_ROBIN", max_concurrent_tasks=8):
+            await a.wait_for(lambda: asked)
+            painted = a.submit("paint", {})
+            await a.wait_for(lambda: asked[-1] == {"render"})
+            rendered = b.submit("render", {})
+            await rendering.wait()
+            gates["paint"].set()
+            await finished([painted])
+            await finished([a.submit("paint", {})], timeout=10)
+            assert rendered.state is JobState.RUNNING
+            gates["render"].set()
+            await finished([rendered])
 
 
 @pytest.mark.parametrize("mode", ["WATERFALL", "ROUND_ROBIN"])

@@ -80,20 +80,23 @@ class Polls:
             self._serve_worker(candidate)
 
     def _serve_worker(self, worker_id: str, only: frozenset[str] | None = None) -> None:
-        """Answer a worker's polls with jobs for its skills, or ``only`` for some of them."""
-        vain: list[Collection[str] | None] = []
+        """Answer a worker's polls with jobs for its skills, or ``only`` for some of them.
+
+        Polls may ask for different skills: one that there is no job for stops none of those behind it.
+        """
+        in_vain: list[Collection[str] | None] = []
         for poll in tuple(self._waiting.get(worker_id, ())):
-            skills = poll.skills if only is None else only.intersection(only if poll.skills is None else poll.skills)
-            if poll.future.done() or skills in vain:
+            if poll.future.done() or poll.skills in in_vain:
                 continue
+            skills = poll.skills if only is None else only.intersection(only if poll.skills is None else poll.skills)
             job = self._orchestrator.take(worker_id, skills)
             if job is None:
-                vain.append(skills)  # another poll may ask for other skills
+                in_vain.append(poll.skills)
                 continue
             poll.future.set_result(job)
-            polls = self._waiting.pop(worker_id)
-            polls.remove(poll)
-            self._waiting[worker_id] = polls  # the next job is another worker's turn
+            self._waiting[worker_id].remove(poll)
+            # The next job is another worker's turn.
+            self._waiting[worker_id] = self._waiting.pop(worker_id)
 
     def _dropped(self, worker_id: str, poll: _Poll) -> None:
         job = poll.future.result() if poll.future.done() and not poll.future.cancelled() else None

@@ -16,8 +16,9 @@ from avtomatika_worker.policy.empty_polls import EmptyPolls
 LEND_AFTER: Final = 0.5
 """Seconds after which a waiting poll lends its slot.
 
-It lends the slot to another orchestrator that has no poll in flight or, if its own has more polls waiting, to any that
-may have tasks: one that leaves a poll waiting has none. If a lent poll brings a task nevertheless, that takes the slot
+It lends the slot to another poll for skills that none in flight at an orchestrator asks for, as all are where there is
+none, or, if its own orchestrator has more polls waiting, to any that may have tasks: one that leaves a poll waiting has
+none. If a lent poll brings a task nevertheless, that takes the slot
 of another poll, or is first in line if all slots run tasks.
 """
 
@@ -58,6 +59,10 @@ class Poll:
     def asks_for(self, skills: tuple[str, ...]) -> bool:
         """Return whether it may bring a task for each of ``skills``."""
         return self.skills is skills or set(self.skills).issuperset(skills)
+
+    def is_waiting(self, now: float) -> bool:
+        """Return whether it has waited for so long that there are no tasks for what it asks for."""
+        return now - self.sent >= LEND_AFTER
 
 
 class PollSource:
@@ -107,6 +112,14 @@ class PollSource:
         polls = [*self.polls]
         return polls[len(self.stale(now)) :] if polls and self._is_stale(polls[0], now) else polls
 
+    def unasked(self, skills: tuple[str, ...], now: float) -> tuple[str, ...]:
+        """Return those of ``skills`` that no poll asks for."""
+        live = self.live(now)
+        if any(poll.skills is skills for poll in live):
+            return ()
+        asked = {skill for poll in live for skill in poll.skills}
+        return tuple(skill for skill in skills if skill not in asked)
+
     def got_task(self, now: float) -> None:
         """Record a poll that brought a new task."""
         self.demand.got_task()
@@ -132,14 +145,13 @@ class PollSource:
             return False
         if not live:
             return len(self.polls) < self.most
-        if len(live) < self.demand.target and now - live[0].sent <= LEND_AFTER:
+        if len(live) < self.demand.target and not live[0].is_waiting(now):
             return len(self.polls) < self.most  # whatever they ask for
-        by_name = self.link.dialect.skill_names
         asking = 0
         for poll in live:
-            if not by_name or poll.asks_for(skills):
-                if now - poll.sent > LEND_AFTER:
-                    return False  # a waiting poll shows that there are no tasks
+            if poll.asks_for(skills):
+                if poll.is_waiting(now):
+                    return False
                 asking += 1
         return asking < self.demand.target and len(self.polls) < self.most
 

@@ -23,7 +23,7 @@ from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.retry import kind_of
 from avtomatika_worker.policy.rotation import Candidate, Rotation
 from avtomatika_worker.protocol.messages import Task
-from avtomatika_worker.tasks.poll_source import LEND_AFTER, OVERDUE, Poll, PollSource, Since
+from avtomatika_worker.tasks.poll_source import OVERDUE, Poll, PollSource, Since
 from avtomatika_worker.tasks.reused import ReusedTasks
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
@@ -80,7 +80,7 @@ class Poller:
                 self._lend_stale(now)
                 reserved = False
                 while (chosen := self._next(now, skills)) is not None:
-                    poll = Poll(now, self._beyond_asked(chosen, now, skills), chosen.link.breaks)
+                    poll = Poll(now, self._named(chosen, now, skills), chosen.link.breaks)
                     chosen.polls[poll] = None
                     self._tasks.slots.reserve()
                     reserved = True
@@ -88,7 +88,7 @@ class Poller:
                 if reserved:
                     self._publisher.changed()
                 self._look_when_overdue(now)
-                pause = self._pause(now)
+                pause = self._pause(now, skills)
                 if pause is None:
                     await self._wake.wait()
                     continue
@@ -122,9 +122,12 @@ class Poller:
         """Return the orchestrator to poll now for these skills, if a slot is free."""
         if self._stopped or not skills:
             return None
-        if len(self._sources) == 1:  # nothing to choose, nobody to borrow from
+        if len(self._sources) == 1:  # nothing to choose
             only = self._sources[0]
-            return only if self._tasks.slots.free > 0 and self._wants(only, now, skills) else None
+            if self._tasks.slots.free > 0:
+                return only if self._wants(only, now, skills) else None
+            unasked = only.polls and only.unasked(skills, now) and self._wants(only, now, skills)
+            return only if unasked and self._borrow(now, self._sources) else None
         return self._next_of_many(now, skills)
 
     def _next_of_many(self, now: float, skills: tuple[str, ...]) -> PollSource | None:
@@ -133,9 +136,12 @@ class Poller:
         if self._tasks.slots.free > 0:
             chosen = self._rotation.next(candidates)
             return None if chosen is None else self._sources[chosen]
-        unasked = [Candidate(each.wants and not each.in_flight, each.reachable) for each in candidates]
+        unasked = [
+            Candidate(each.wants and bool(source.unasked(skills, now)), each.reachable)
+            for source, each in zip(self._sources, candidates, strict=True)
+        ]
         chosen = self._rotation.next(unasked)
-        if chosen is not None and self._borrow(now, [*self._sources]):
+        if chosen is not None and self._borrow(now, self._sources):
             return self._sources[chosen]
         chosen = self._rotation.next(candidates)
         if chosen is not None and self._borrow(now, [each for each in self._sources if len(each.polls) > 1]):
@@ -159,7 +165,7 @@ class Poller:
             return False
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
         oldest = min(waiting, key=lambda poll: poll.sent, default=None)
-        if oldest is None or now - oldest.sent < LEND_AFTER:
+        if oldest is None or not oldest.is_waiting(now):
             return False
         oldest.lent = True
         self._tasks.slots.release()  # not for those in line: they would have it already
@@ -195,23 +201,34 @@ class Poller:
             source.link.ready.is_open
             and source.not_before <= now
             and not self._outbox.is_full(source.link)
-            and source.wants(self._beyond_asked(source, now, skills), now)
+            and source.wants(self._askable(source, now, skills), now)
         )
 
-    def _beyond_asked(self, source: PollSource, now: float, skills: tuple[str, ...]) -> tuple[str, ...]:
+    def _named(self, source: PollSource, now: float, skills: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the skills that a poll there asks for: all, where polls cannot name any."""
+        return self._askable(source, now, skills) if source.link.dialect.skill_names else self._tasks.skills
+
+    def _askable(self, source: PollSource, now: float, skills: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of ``skills`` that have room for more than the polls in flight there may bring.
 
-        Those at other orchestrators do not count: each may be the one that has tasks.
+        A skill that none of them asks for may have the room of one that is waiting, as it may have its slot. Polls at
+        other orchestrators do not count: each may be the one that has tasks.
         """
         if not self._publisher.has_limits:
             return skills
-        return self._publisher.startable_beyond([poll.skills for poll in source.live(now)], skills)
+        live = source.live(now)
+        beyond = self._publisher.startable_beyond([poll.skills for poll in live], skills)
+        if not (unasked := source.unasked(skills, now)):
+            return beyond
+        expected = [poll.skills for poll in live if not poll.is_waiting(now)]
+        lent = self._publisher.startable_beyond(expected, unasked)
+        return tuple(skill for skill in skills if skill in beyond or skill in lent)
 
-    def _pause(self, now: float) -> float | None:
+    def _pause(self, now: float, skills: tuple[str, ...]) -> float | None:
         """Return the seconds after which to check again even if nothing happens."""
         pause = LOOK_AGAIN if len(self._sources) > 1 else None
         for source in self._sources:
-            if self._outbox.is_full(source.link):
+            if self._outbox.is_full(source.link) or (source.polls and source.unasked(skills, now)):
                 pause = LOOK_AGAIN
             if source.not_before > now and (pause is None or source.not_before - now < pause):
                 pause = source.not_before - now

@@ -121,7 +121,7 @@ def slots_not_exceeded(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def polls_within_free_slots(entries: Sequence[Entry]) -> Iterator[str]:
-    """A worker never has more polls in flight at an orchestrator than it has free slots."""
+    """A worker never has more polls in flight at an orchestrator than free slots, but for those that lend theirs."""
     yield from _over_slots(entries, polls=True)
 
 
@@ -313,8 +313,8 @@ class _PollInFlight:
 class _SlotUse:
     """A worker's slots, and what takes them.
 
-    A poll that is in flight when its worker registers again may never be answered, and lends its slot. With several
-    orchestrators it does so, too, when contact there breaks, or after having waited for a while. If such a poll does
+    A poll that is in flight when its worker registers again may never be answered, and lends its slot, as one does that
+    has waited for a while. With several orchestrators it does so, too, when contact there breaks. If such a poll does
     bring a task, another one lends its own, which may be on its way still.
     """
 
@@ -356,7 +356,7 @@ class _SlotUse:
             self._lend_all(entry.orchestrator)
 
     def _may_lend(self, poll: _PollInFlight, now: float) -> bool:
-        return poll.lent or (len(self._orchestrators) > 1 and now - poll.sent >= _LENDS_AFTER)
+        return poll.lent or now - poll.sent >= _LENDS_AFTER
 
     def _lend_all(self, orchestrator: str) -> None:
         for poll in self._polls.values():
