@@ -138,8 +138,6 @@ def _of_restarts(simulation, number, orchestrator):
     faults = simulation.scenario.faults
     restarts = [each for each in faults if isinstance(each, Restart) and each.orchestrator == number]
     others = [each for each in faults if isinstance(each, Crash | CrashAfterASkill | Redeployed | Blocked)]
-    if simulation.scenario.settings.get("multi_orchestrator_mode") == "FAILOVER" and number:
-        return  # with no poll waiting there, a restart between two heartbeats goes unnoticed for minutes
     if len(restarts) != 1 or others or any(_touches(each, number) for each in faults if each not in restarts):
         return
     back = restarts[0].at + restarts[0].seconds
