@@ -12,14 +12,14 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster simulate test coverage image check fmt bench docs fuzz dist clean
+.PHONY: help setup demo cluster simulate endure test coverage image check fmt bench docs fuzz mutation dist clean
 # Two installations into one environment would be in each other's way.
 .NOTPARALLEL:
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(addprefix $(VENV)/.,extra-dev group-check group-coverage group-dist group-docs group-examples) ## make .venv and install all that the verbs need, except for fuzz
+setup: $(addprefix $(VENV)/.,extra-dev group-check group-coverage group-dist group-docs group-examples group-mutation) ## make .venv and install all that the verbs need, except for fuzz
 
 demo: $(VENV)/.extra-demo ## run the example worker with an embedded orchestrator
 	$(BIN)/worker demo
@@ -48,6 +48,7 @@ check: $(VENV)/.extra-dev $(VENV)/.group-check ## formatting, lint, types, layer
 	$(BIN)/python scripts/check_structure.py
 	$(BIN)/python scripts/check_words.py
 	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/render_diagrams.py --check
 
 fmt: $(VENV)/.group-check ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix-only .
@@ -61,11 +62,17 @@ docs: $(VENV)/.extra-demo $(VENV)/.group-docs ## write the generated documents a
 simulate: $(VENV)/.extra-dev ## run a worker in simulated worlds (ARGS="--seeds 10000", ARGS="--first 42 --seeds 1 --story")
 	cd tests && "$(abspath $(BIN))/python" -m simulation $(ARGS)
 
+endure: $(VENV)/.extra-dev ## kills and faults at every published orchestrator (ARGS="--minutes 3 --release 1.0b30")
+	$(BIN)/python -m bench.endure $(ARGS)
+
 bench: $(VENV)/.extra-demo ## run the benchmarks (ARGS="--quick", ARGS="slots-50 idle")
 	$(BIN)/python -m bench $(ARGS)
 
 fuzz: $(VENV)/.extra-demo $(VENV)/.group-fuzz ## fuzz what reads bytes from outside (ARGS="task uris --seconds 300")
 	$(BIN)/python -m fuzz $(ARGS)
+
+mutation: $(VENV)/.extra-dev $(VENV)/.group-mutation ## change the code, see whether tests notice (ARGS="protocol/replies --share 0.3")
+	$(BIN)/python scripts/mutation.py $(ARGS)
 
 # The same commit gives the same bytes: times in the archives are the commit's.
 dist: $(VENV)/.group-dist ## build the wheel, the sdist and their list of parts (SBOM) into dist/
@@ -76,7 +83,7 @@ dist: $(VENV)/.group-dist ## build the wheel, the sdist and their list of parts 
 	@cd dist && sha256sum *
 
 clean: ## remove the environments, caches and build results
-	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* build dist demo-output
+	rm -rf .venv .venv-* .cache .hypothesis mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage* build dist demo-output
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------- what verbs need

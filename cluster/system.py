@@ -106,7 +106,7 @@ class Cluster:
     ) -> None:
         self.directory = directory
         self.redis = _redis(directory)
-        self.s3 = _s3(directory)
+        self.s3 = s3_server(directory)
         self.engines = [
             _engine(directory, f"engine-{number}", self.redis, engine_env or {}) for number in range(1, engines + 1)
         ]
@@ -128,7 +128,7 @@ class Cluster:
                 member.start()
             for member in group:
                 member.wait()
-        _make_bucket(self.s3.url)
+        put(self.s3.url, BUCKET)
         self._keeper.start()
 
     def stop(self) -> None:
@@ -182,7 +182,8 @@ def _redis(directory: Path) -> Member:
     return Member("redis", f"redis://127.0.0.1:{port}", command, {}, home, READY)
 
 
-def _s3(directory: Path) -> Member:
+def s3_server(directory: Path) -> Member:
+    """Return an S3 server that keeps its objects in memory."""
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     return Member("s3", f"http://127.0.0.1:{port}", command, {}, directory / "s3", "Running on")
@@ -220,23 +221,31 @@ def _worker(directory: Path, name: str, engines: list[Member], s3: Member) -> Me
         "WORKER_HEALTH_HOST": "127.0.0.1",
         "TASK_FILES_DIR": str(home / "files"),
         "WORKER_STATE_DIR": str(home / "state"),
-        "S3_ENDPOINT_URL": s3.url,
-        "S3_ACCESS_KEY": "access-key",
-        "S3_SECRET_KEY": "secret-key",
-        "S3_DEFAULT_BUCKET": BUCKET,
+        **s3_settings(s3.url),
         **WORKER_SETTINGS,
     }
     command = [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "app:worker"]
     return Member(name, f"http://127.0.0.1:{port}", command, env, home, '"registered"')
 
 
-def _make_bucket(url: str) -> None:
+def s3_settings(url: str) -> dict[str, str]:
+    """Return a worker's settings for the S3 server at ``url``."""
+    return {
+        "S3_ENDPOINT_URL": url,
+        "S3_ACCESS_KEY": "access-key",
+        "S3_SECRET_KEY": "secret-key",
+        "S3_DEFAULT_BUCKET": BUCKET,
+    }
+
+
+def put(url: str, path: str, body: bytes = b"") -> None:
+    """Make a bucket, or an object in one, at the S3 server. Raises `ClusterError` when it does not take it."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
     try:
         signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=access-key/20260101/us-east-1/s3/aws4_request"}
-        connection.request("PUT", f"/{BUCKET}", headers=signed)
+        connection.request("PUT", f"/{path}", body, signed)
         answer = connection.getresponse()
         if answer.status >= 300:
-            raise ClusterError(f"the bucket {BUCKET} could not be made at {url}: HTTP {answer.status}")
+            raise ClusterError(f"{path} could not be made at {url}: HTTP {answer.status}")
     finally:
         connection.close()

@@ -47,10 +47,11 @@ def foreign(site: Path) -> list[str]:
 
 def main() -> int:
     """Print them; 1 when there are any, or no site."""
-    pages = len(list(SITE.rglob("*.html")))
-    lines = foreign(SITE)
+    site = Path(sys.argv[1]) if len(sys.argv) > 1 else SITE
+    pages = len(list(site.rglob("*.html")))
+    lines = foreign(site)
     print(
-        "\n".join(lines) or f"{pages} pages in {SITE}, no request leaves them", file=sys.stderr if lines else sys.stdout
+        "\n".join(lines) or f"{pages} pages in {site}, no request leaves them", file=sys.stderr if lines else sys.stdout
     )
     return 1 if lines or not pages else 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import itertools
 import re
 import sys
@@ -61,10 +60,30 @@ repetitions in between are at DEBUG.
 """
 
 
+GROUPS: Final = {
+    "Identity and trust": r"WORKER_(ID|TYPE|.*TOKEN.*)|ORCHESTRATOR_SECRET_KEY|REQUIRE_.*|TLS_.*",
+    "Orchestrators": r"ORCHESTRATOR.*|MULTI_.*|HEARTBEAT_.*|TASK_POLL_.*|REGISTRATION_.*|RATE_.*|.*SOCKETS|.*LEASE.*",
+    "Results and checkpoints": r"RESULT_.*|WORKER_(STATE_DIR|RESULT_.*)|CHECKPOINT_.*",
+    "Files": r"S3_.*|.*_FILES?_.*|.*BLOB.*",
+    "Health, logs, and metrics": r"LOG_.*|WORKER_(PORT|HEALTH_.*|ENABLE_METRICS)",
+    "What is announced": r"WORKER_(SKILLS_.*|DEVICES|EXTRA_.*)|COST_.*|INSTALLED_.*|CPU_.*|RAM_.*|GPU_.*",
+    "Bounds of messages": r"MAX_(?!CONCURRENT).*|STRICT_.*|WORKER_PROGRESS_INTERVAL|WORKER_UNTYPED_FILES",
+    "Running tasks": r".*",
+}
+"""Headings of the configuration's page, and what stands below each: a setting belongs to the first that it fits."""
+
+
 def configuration() -> str:
-    """Return the table of settings."""
-    rows = [(f"`{r.variable}`", r.description, r.default if r.in_words else _code(r.default)) for r in describe()]
-    return CONFIGURATION + GENERATED + _table(("Variable", "Description", "Default"), rows)
+    """Return the tables of settings."""
+    grouped: dict[str, list[tuple[str, ...]]] = {group: [] for group in GROUPS}
+    for each in describe():
+        group = next(group for group, pattern in GROUPS.items() if re.fullmatch(pattern, each.variable))
+        default = each.default if each.in_words else _code(each.default)
+        grouped[group].append((f"`{each.variable}`", each.description, default))
+    tables = [
+        f"\n## {group}\n\n" + _table(("Variable", "Description", "Default"), rows) for group, rows in grouped.items()
+    ]
+    return CONFIGURATION + GENERATED.rstrip("\n") + "\n" + "".join(tables)
 
 
 def metrics() -> str:
@@ -168,6 +187,9 @@ CLI_HEAD: Final = """\
 `python -m avtomatika_worker.cli` is the same command. Settings come from environment variables and from a `.env` file
 in the working directory: [configuration.md](configuration.md).
 
+- **The Worker** is the one that `--app module:attribute` names, else `WORKER_APP`, else `app` under
+  `[tool.avtomatika-worker]` in pyproject.toml. If nothing names it, it is `app.main:worker`, `main:worker` or
+  `worker:worker` in the working directory: the first that is there.
 - **Errors** are one line on standard error with what to do about it, and exit code 2.
 - **Colors** are written to a terminal only; `NO_COLOR=1` turns them off there too.
 - **Machines** use `--json`, in `call`, `skills`, `doctor` and `version`. Standard output is then one JSON value and
@@ -217,7 +239,7 @@ one those of the last, with a warning in the log. `worker doctor` shows which ve
 
 def dialects() -> str:
     """Return the table of protocol versions, and what their facts mean."""
-    facts = [each.name for each in dataclasses.fields(Dialect) if each.name != "version"]
+    facts = [name for name in Dialect.__struct_fields__ if name != "version"]
     rows = [(f"`{d.version}`", *(_fact(getattr(d, name)) for name in facts)) for d in DIALECTS]
     meanings = [(_code(name), doc) for name, doc in _field_docs("protocol/dialects.py", "Dialect") if name in facts]
     turned = [(_code(name), *cells) for name, *cells in zip(facts, *(row[1:] for row in rows), strict=True)]

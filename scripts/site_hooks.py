@@ -1,13 +1,16 @@
-"""Hooks of mkdocs.yml: pages that lie at the top of the repository, and links that lead out of docs/."""
+"""Hooks of mkdocs.yml: pages of the repository, links that lead out of docs/, diagrams, anchors of rows."""
 
 from __future__ import annotations
 
+import hashlib
+import html
 import posixpath
 import re
 from pathlib import Path
 from typing import Any, Final
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -21,6 +24,11 @@ AT_THE_TOP: Final = {
 }
 """Files of the repository → pages of the site. They stay where people look for them in a repository."""
 
+PAGES_OF_ROWS: Final = frozenset({"configuration.md", "errors.md", "log-actions.md", "metrics.md"})
+"""Pages whose rows are looked up: each row has an anchor, and a link to it."""
+
+_FENCE: Final = re.compile(r"^(?P<indent> *)```mermaid\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_ROW: Final = re.compile(r"<tr>\s*<td><code>(?P<code>.*?)</code>", re.DOTALL)
 _CELL_CODE: Final = re.compile(r"(?<=<td><code>)[A-Za-z0-9_<>]+(?=</code></td>)")
 _LINK: Final = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>[^)\s]+)\)")
 
@@ -36,15 +44,52 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links that leave docs/ at the pages made above; one to anything else becomes its text."""
+    markdown = _FENCE.sub(_drawn, markdown)
     source = page.file.src_uri
     if source in AT_THE_TOP.values() and source != "index.md":
         return markdown
     return _relinked(markdown, posixpath.join("docs", posixpath.dirname(source)), source)
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """Let long names in tables break behind their underscores, on narrow screens."""
-    return _CELL_CODE.sub(lambda match: match[0].replace("_", "_<wbr>"), html)
+def on_page_content(content: str, page: Any, **_: Any) -> str:
+    """Give rows their anchors; let long names in tables break behind their underscores, on narrow screens."""
+    if page.file.src_uri in PAGES_OF_ROWS:
+        content = _with_anchors(content)
+    return _CELL_CODE.sub(lambda match: match[0].replace("_", "_<wbr>"), content)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name what has no name for those who hear the page: the search, checkboxes, corners of tables."""
+    output = output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
+    output = re.sub(
+        r'<input type="checkbox" disabled ?/?>', '<input type="checkbox" disabled aria-label="Done">', output
+    )
+    return re.sub(r"<th( [^>]*)?></th>", "<td></td>", output)
+
+
+def _drawn(match: re.Match[str]) -> str:
+    """Return a diagram as scripts/render_diagrams.py has drawn it."""
+    name = hashlib.sha256(match["text"].strip().encode()).hexdigest()[:12]
+    path = ROOT / "docs" / "images" / "diagrams" / f"{name}.svg"
+    if not path.exists():
+        raise PluginError(f"a diagram is not drawn yet: run scripts/render_diagrams.py ({path.name} is missing)")
+    drawing = path.read_text("utf-8").strip()
+    return f'{match["indent"]}<div class="diagram" markdown="0" tabindex="0">{drawing}</div>'
+
+
+def _with_anchors(page: str) -> str:
+    """Return a page with an anchor for each row that begins with code: made of its words, and unique."""
+    seen: dict[str, int] = {}
+
+    def anchored(match: re.Match[str]) -> str:
+        text = html.unescape(re.sub(r"<[^>]+>", "", match["code"]))
+        name = "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:60].strip("-") or "row"
+        seen[name] = seen.get(name, 0) + 1
+        name = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        link = f'<a class="headerlink" href="#{name}" title="Permanent link" aria-label="Permanent link">&para;</a>'
+        return f'<tr id="{name}"><td><code>{match["code"]}</code>{link}'
+
+    return _ROW.sub(anchored, page)
 
 
 def _relinked(text: str, directory: str, page: str) -> str:

@@ -13,6 +13,8 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ from playwright.async_api import Page, async_playwright
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = ROOT / "docs" / "images" / "console.png"
-UPLOADED: Final = ROOT / "src" / "avtomatika_worker" / "cli" / "demo_app" / "data" / "dusk.jpg"
+UPLOADED: Final = ROOT / "src" / "avtomatika_worker" / "demo_app" / "data" / "dusk.jpg"
 SIZE: Final = {"width": 1360, "height": 800}
 TASKS: Final = (
     {"skill": "word_stats", "params": {"text": "To be, or not to be.", "top": 5}},
@@ -30,7 +32,15 @@ TASKS: Final = (
 
 
 async def take(url: str, file: Path) -> None:
-    """Open the console at ``url``, run some tasks, and write its picture to ``file``."""
+    """Write a picture of the console at ``url`` to ``file``, with some tasks."""
+    async with opened(url) as page:
+        await make_thumbnail(page)
+        await page.screenshot(path=file)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Page]:
+    """Run some tasks, and open the console at ``url``."""
     async with aiohttp.ClientSession() as session:
         for task in TASKS:
             async with session.post(f"{url}/api/jobs", json=task, raise_for_status=True):
@@ -40,8 +50,7 @@ async def take(url: str, file: Path) -> None:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = await browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
         await page.goto(f"{url}/console/")
-        await make_thumbnail(page)
-        await page.screenshot(path=file)
+        yield page
         await browser.close()
 
 
@@ -57,8 +66,8 @@ async def make_thumbnail(page: Page) -> None:
     await page.get_by_text(re.compile("primes so far")).wait_for()
 
 
-async def main(file: Path) -> None:
-    """Serve the demo's skills with `worker dev` for as long as it takes."""
+async def served(use: Callable[[str], Awaitable[None]]) -> None:
+    """Serve the demo's skills with `worker dev` for as long as ``use`` takes; it gets the address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "avtomatika_worker.cli", "dev", "--port", "0"),
         *("--app", "avtomatika_worker.demo_app.app:worker"),
@@ -69,7 +78,7 @@ async def main(file: Path) -> None:
     try:
         async for line in process.stdout:
             if found := re.search(rb"Console: (\S+)/console/", line):
-                await take(found[1].decode(), file)
+                await use(found[1].decode())
                 break
     finally:
         process.send_signal(signal.SIGINT)
@@ -79,4 +88,5 @@ async def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET))
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
+    asyncio.run(served(lambda url: take(url, target)))

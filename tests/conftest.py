@@ -9,11 +9,19 @@ import signal
 import threading
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from avtomatika_worker.observability import logging as worker_logging
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# For `make mutation`: a mutant is found by the same examples each time, and nobody reads the smallest.
+settings.register_profile(
+    "mutation",
+    settings.get_profile("untimed"),
+    derandomize=True,
+    max_examples=20,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile("untimed")
 
 for _number, _usual in (

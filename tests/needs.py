@@ -28,9 +28,11 @@ PROGRAMS: Final[Mapping[str, str | None]] = {
 """Programs, each with the package of Debian that has it; that of kubectl is too old."""
 
 GROUPS: Final[Mapping[str, str]] = {
+    "axe_playwright_python": "docs",
     "check_jsonschema": "check",
     "hadolint": "check",
     "kubernetes_validate": "check",
+    "mkdocs": "docs",
     "mypy": "check",
     "pyright": "check",
     "sklearn": "examples",

@@ -7,7 +7,7 @@ from avtomatika_worker import CancelReason, SyncTaskFiles, TaskContext, TaskFile
 from avtomatika_worker.testing import WorkerHarness
 
 EXPORTED = """
-CancelReason Cancelled Checkpoint ConfigError ContractViolationError DependencyError DependencyMissingError
+Batch CancelReason Cancelled Checkpoint ConfigError ContractViolationError DependencyError DependencyMissingError
 DeviceUsage Failed FileMetadata FilePath Final Handler IntegrityMismatchError InternalError InvalidInputError
 Middleware ObservabilityManager OrchestratorClient Outcome PermanentError ProcessStartError ResourceError
 ResourceExhaustedError ResourcesUsage Resumable S3Uri Saved SecurityError Sent SkillBlueprint SkillDefinitionError
@@ -20,7 +20,7 @@ is_valid_identifier setup_logging validate_identifier
 TASK_CONTEXT = """
 add_cost add_to_hot_cache cancel_reason cancelled checkpoint costs deadline files job_id metadata observability
 on_preemption params params_metadata preempted priority raise_if_cancelled remove_from_hot_cache
-resource resumable security send_event send_progress skill task_id tracing_context worker_id
+resource resumable security send_event send_progress skill state task_id tracing_context worker_id
 """
 TASK_FILES = """
 download_file exists get_root get_root_sync list open path_to path_to_sync read read_json sync upload_dir

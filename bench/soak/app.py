@@ -26,9 +26,13 @@ worker = Worker(worker_type=WORKER_TYPE)
 
 
 async def journal(ctx: TaskContext, call_next: Handler) -> Outcome:
-    """Write down that a task began and that it ended."""
+    """Write down that a task began, and that it ended or was broken off."""
     note(ctx.task_id, "began")
-    outcome = await call_next(ctx)
+    try:
+        outcome = await call_next(ctx)
+    except asyncio.CancelledError:
+        note(ctx.task_id, "broke_off")
+        raise
     note(ctx.task_id, "ended")
     return outcome
 

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,7 +32,7 @@ LONGEST_PAUSE: Final = 60.0
 MEMORY_LIMIT: Final = 300.0
 """MiB of the worker's own process."""
 
-_EXPECTED: Final = frozenset({"loop_blocked", "task_malformed"})
+EXPECTED: Final = frozenset({"loop_blocked", "task_malformed"})
 """Errors that a worker is right to log: the machine gives it no time, and a portal's page is no task."""
 
 
@@ -52,6 +52,7 @@ class Journal:
 
     began: dict[str, list[tuple[str, float]]] = field(default_factory=lambda: defaultdict(list))
     ended: dict[str, list[tuple[str, float]]] = field(default_factory=lambda: defaultdict(list))
+    broke_off: dict[str, list[tuple[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     def read(cls, path: Path) -> Journal:
@@ -198,14 +199,7 @@ class Check:
 
     def _processes(self) -> Iterator[str]:
         """No life ended by itself, an orderly end has the right code, memory is bounded."""
-        for life in (*self._workers.values(), *self._others):
-            if life.signal is None:
-                yield f"{life.name} ended by itself with {life.code}"
-        for life in self._workers.values():
-            if life.signal == "SIGTERM" and life.code != 0:
-                yield f"{life.name} did not end in order after SIGTERM: exit code {life.code}"
-            if life.rss > MEMORY_LIMIT:
-                yield f"{life.name} took {life.rss:.0f} MiB"
+        yield from bad_ends(self._workers.values(), self._others)
         rss = [life.rss for life in self._workers.values()]
         half = len(rss) // 2
         self._findings.figures["rss_mib"] = {
@@ -237,19 +231,36 @@ class Check:
     def _logged(self) -> Iterator[str]:
         """The worker's log has no errors but those of a machine that is busy, and no traceback."""
         actions = Counter[str]()
-        for line in self._log.read_text("utf-8", "replace").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                yield f"printed by the worker: {line[:300]}"
-                continue
-            actions[record.get("action", "none")] += 1
-            if record["level"] in {"ERROR", "CRITICAL"} and record.get("action") not in _EXPECTED:
-                yield f"logged by the worker: {line[:600]}"
+        yield from bad_lines(self._log, actions)
         self._findings.figures["log_actions"] = dict(actions.most_common())
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def bad_ends(workers: Collection[Life], others: Iterable[Life]) -> Iterator[str]:
+    """Name the lives that ended by themselves, not in order after SIGTERM, or took too much memory."""
+    for life in (*workers, *others):
+        if life.signal is None:
+            yield f"{life.name} ended by itself with {life.code}"
+    for life in workers:
+        if life.signal == "SIGTERM" and life.code != 0:
+            yield f"{life.name} did not end in order after SIGTERM: exit code {life.code}"
+        if life.rss > MEMORY_LIMIT:
+            yield f"{life.name} took {life.rss:.0f} MiB"
+
+
+def bad_lines(log: Path, actions: Counter[str], expected: frozenset[str] = EXPECTED) -> Iterator[str]:
+    """Name the lines of a worker's log that are errors or no records; count the others by their action."""
+    for line in log.read_text("utf-8", "replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            yield f"printed by the worker: {line[:300]}"
+            continue
+        actions[record.get("action", "none")] += 1
+        if record["level"] in {"ERROR", "CRITICAL"} and record.get("action") not in expected:
+            yield f"logged by the worker: {line[:600]}"
 
 
 def counts(directory: Path) -> dict[str, Any]:

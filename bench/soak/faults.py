@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import Final, Literal
 
+from avtomatika_worker.protocol.dialects import NEWEST
+
 Kind = Literal[
     "reset_before",
     "reset_after",
@@ -34,13 +36,14 @@ KINDS: Final[dict[Kind, str]] = {
     "limited_429": "the orchestrator limits the rate, and says when to come again",
     "portal_page": "a captive portal answers 200 with a page",
 }
+_VERSION: Final = b"VERSION"
 _PAGE: Final = b"<!doctype html><title>Welcome</title><p>Please accept our terms.</p>" * 20
 _UNPROCESSED: Final[dict[Kind, bytes]] = {
     "reset_before": b"",
     "redirect_302": b"HTTP/1.1 302 Found\r\nLocation: https://portal.invalid/login\r\nContent-Length: 0\r\n\r\n",
-    "error_500": b"HTTP/1.1 500 Internal Server Error\r\nX-RXON-Version: 1.0b17\r\nContent-Length: 0\r\n\r\n",
+    "error_500": b"HTTP/1.1 500 Internal Server Error\r\nX-RXON-Version: VERSION\r\nContent-Length: 0\r\n\r\n",
     "unavailable_503": b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
-    "limited_429": b"HTTP/1.1 429 Too Many Requests\r\nX-RXON-Version: 1.0b17\r\n"
+    "limited_429": b"HTTP/1.1 429 Too Many Requests\r\nX-RXON-Version: VERSION\r\n"
     b"Retry-After: 1\r\nContent-Length: 0\r\n\r\n",
     "portal_page": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (len(_PAGE), _PAGE),
 }
@@ -78,17 +81,23 @@ class Deck:
 
 
 async def answer_broken(
-    kind: Kind, answer: bytes, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], hold: float, noise: bytes
+    kind: Kind,
+    answer: bytes,
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    hold: float,
+    noise: bytes,
+    version: str = NEWEST.version,
 ) -> bool:
     """Answer in that way, where ``answer`` is the right one; return whether the connection can go on.
 
     ``hold``: seconds for which a silent orchestrator keeps the connection open, unless the client closes it.
+    ``version`` is what the orchestrator's own refusals announce.
     """
     reader, writer = streams
     if kind == "silence":
         await closed_by_client(reader, hold)
     else:
-        writer.write(_broken(kind, answer, noise))
+        writer.write(_broken(kind, answer, noise, version))
         await writer.drain()
     if kind in _KEEPS_CONNECTION:
         return True
@@ -97,9 +106,9 @@ async def answer_broken(
     return False
 
 
-def _broken(kind: Kind, answer: bytes, noise: bytes) -> bytes:
+def _broken(kind: Kind, answer: bytes, noise: bytes, version: str) -> bytes:
     if kind in _UNPROCESSED:
-        return _UNPROCESSED[kind]
+        return _UNPROCESSED[kind].replace(_VERSION, version.encode())
     head_ends = answer.index(b"\r\n\r\n") + 4
     body = len(answer) - head_ends
     match kind:

@@ -58,6 +58,7 @@ class Request:
 
     call: str
     body: bytes
+    head: bytes = b""
 
     @property
     def message(self) -> dict[str, Any]:
@@ -267,7 +268,7 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             length = int(line.partition(b":")[2])
-    return Request(_call(method, path), await reader.readexactly(length))
+    return Request(_call(method, path), await reader.readexactly(length), head)
 
 
 def _call(method: str, path: str) -> str:

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,8 @@ ENDS_WITHIN: Final = 45.0
 """Seconds that a worker may take after SIGTERM (5 of them for its tasks), on a machine that has other work, too."""
 
 ORPHANS_GONE_WITHIN: Final = 10.0
+POLL_TIMEOUT: Final = 5
+
 KINDS: Final = ("result", "event")
 """What may wait in the worker's file."""
 
@@ -54,8 +56,8 @@ class Victim:
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str], directory: Path) -> None:
         self._name = name
-        self._command = command
-        self._environment = environment
+        self.command = command
+        self.environment = environment
         self._directory = directory
         self._process: asyncio.subprocess.Process | None = None
         self.lives: list[Life] = []
@@ -65,10 +67,10 @@ class Victim:
     async def start(self) -> None:
         """Begin a life; what it prints is appended to a file."""
         life = Life(f"{self._directory.name}/{self._name}-{len(self.lives) + 1}", time.time())
-        environment = {**self._environment, LIFE_VARIABLE: life.name}
+        environment = {**self.environment, LIFE_VARIABLE: life.name}
         with (self._directory / f"{self._name}.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=environment, cwd=self._directory, stdout=log, stderr=log
+                *self.command, env=environment, cwd=self._directory, stdout=log, stderr=log
             )
         self.lives.append(life)
         self._watch(self._sample(life, self._process))
@@ -167,8 +169,10 @@ def base_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
 
 
-def worker(port: int, directory: Path) -> Victim:
-    """Return the worker, which stores each result before it is sent."""
+def worker(
+    port: int, directory: Path, app: str = "bench.soak.app:worker", settings: Mapping[str, str] | None = None
+) -> Victim:
+    """Return a worker, which stores each result before it is sent; ``settings`` come after those of the soak."""
     environment = {
         **base_environment(),
         JOURNAL_VARIABLE: str(directory / JOURNAL),
@@ -181,14 +185,15 @@ def worker(port: int, directory: Path) -> Victim:
         "MAX_CONCURRENT_TASKS": "12",
         "WORKER_SKILL_PROCESSES": "3",
         "HEARTBEAT_INTERVAL": "2",
-        "TASK_POLL_TIMEOUT": "5",
+        "TASK_POLL_TIMEOUT": str(POLL_TIMEOUT),
         "WORKER_SHUTDOWN_TIMEOUT": "5",
         "RESULT_RETRY_MAX_DELAY": "5",
         "REGISTRATION_RETRY_MAX_DELAY": "5",
         "LOG_LEVEL": "WARNING",
         "LOG_FORMAT": "json",
+        **(settings or {}),
     }
-    command = [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "bench.soak.app:worker"]
+    command = [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", app]
     return Victim("worker", [*command, "--no-health-check"], environment, directory)
 
 

@@ -42,9 +42,11 @@ from avtomatika_worker.observability.log_context import TaskContextFilter
 from avtomatika_worker.observability.telemetry import ObservabilityManager
 from avtomatika_worker.protocol.messages import FileMetadata
 from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.skills.batch import Batch
 from avtomatika_worker.skills.chunks import Final
 
 __all__ = [
+    "Batch",
     "CancelReason",
     "Cancelled",
     "Checkpoint",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
 
 from avtomatika_worker._boundaries import caught
+
+_T = TypeVar("_T")
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]], timeout: float | None = None) -> None:
@@ -78,6 +80,22 @@ async def in_thread(work: Callable[[], object]) -> None:
 
     threading.Thread(target=run, name="closing", daemon=True).start()
     await asyncio.wrap_future(done)
+
+
+async def in_pool(pool: Executor, func: Callable[..., _T], *args: object) -> _T:
+    """Return what ``func``, a user's function, returns in a thread of ``pool``. Cancelled, this does not wait for it.
+
+    Raises what it raises; RuntimeError for StopIteration, which Python 3.11 cannot get through a future: whoever
+    awaits that would wait indefinitely.
+    """
+
+    def call() -> _T:
+        try:
+            return func(*args)
+        except StopIteration as error:
+            raise RuntimeError("it raised StopIteration") from error
+
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
 async def at_once(work: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@
     ├── SkillDefinitionError          a skill that cannot be registered
     ├── SkillLoadError                a module of the skills directory that cannot be imported
     ├── ResourceError                 a resource that cannot be registered, or made
+    ├── ModelLoadError                a model that cannot be loaded; its task fails
     ├── ProcessStartError             a process for skills that does not start
     ├── TaskError                     raised by a skill; the failure of a task
     │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries
@@ -80,6 +81,16 @@ class ResourceError(WorkerError):
         self.resource = resource
         self.problem = problem
         super().__init__(f"resource {resource!r}: {problem}")
+
+
+class ModelLoadError(WorkerError):
+    """A model that cannot be loaded; ``__cause__`` is what its loader raised. The task fails with TRANSIENT_ERROR."""
+
+    def __init__(self, loader: str, model: str, problem: str) -> None:
+        self.loader = loader
+        self.model = model
+        self.problem = problem
+        super().__init__(f"model {model!r:.200} cannot be loaded by {loader}: {problem}")
 
 
 class ProcessStartError(WorkerError):

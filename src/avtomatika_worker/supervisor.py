@@ -11,9 +11,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from avtomatika_worker._boundaries import Caught, caught
 from avtomatika_worker._waiting import at_once, first_of, settle, side_by_side, wait_through
@@ -24,14 +25,17 @@ from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.link.heartbeats import Heartbeats
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
-from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.monitoring.notices import Notices
+from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work, cut
 from avtomatika_worker.tasks.poller import Poller
 from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.state import StatePublisher
 from avtomatika_worker.threadsafe import CallQueue
+
+if TYPE_CHECKING:
+    from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 
 _log: Final = logging.getLogger("avtomatika_worker.supervisor")
 
@@ -58,8 +62,7 @@ async def nothing() -> None:
     """Close what needs no such thing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """What is opened before the worker registers anywhere, and closed after its services have ended.
 
     ``open`` raises what keeps the worker from starting; only what is awaited can be interrupted. ``close`` is called
@@ -74,16 +77,14 @@ class Part:
     skipped_in_haste: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MainService:
+class MainService(msgspec.Struct, frozen=True):
     """What runs on the main loop from the start to the end, besides the tasks."""
 
     name: str
     run: Work
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(msgspec.Struct, frozen=True):
     """What brings tasks in and results out: the shutdown goes through it in a written order."""
 
     links: Sequence[Link]
@@ -97,12 +98,15 @@ class Engine:
     notices: Notices | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good."""
+class Ending(msgspec.Struct, frozen=True):
+    """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good.
+
+    ``preempted``: because of a notice that its machine is taken away.
+    """
 
     forced: bool = False
     lost: int = 0
+    preempted: bool = False
 
 
 class Supervisor:
@@ -138,16 +142,22 @@ class Supervisor:
         self._interrupted: RuntimeError | None = None
         self._asked = False
         self._preempted = False
+        self._noticed = False
         self._tasks_until: float | None = None
         self._less_time = asyncio.Event()
         self._taking_down = False
         if engine.notices is not None:
-            engine.notices.on_notice = lambda seconds: CallQueue(self._loop).put(self.preempt, seconds)
+            engine.notices.on_notice = self._take_notice
 
     @property
     def links(self) -> Sequence[Link]:
         """The links to orchestrators, by priority."""
         return self._engine.links
+
+    @property
+    def models(self) -> tuple[ModelFacts, ...]:
+        """The models of this process. May be read from any thread."""
+        return self._engine.publisher.hot.models
 
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""
@@ -161,7 +171,21 @@ class Supervisor:
             settle(self._force)
         self.shutdown()
 
+    def announce_draining(self) -> None:
+        """Announce "draining", ahead of a shutdown. May be called from any thread, while the main loop is blocked."""
+        self._engine.publisher.announce_draining()
+
+    def _take_notice(self, seconds: float | None) -> None:
+        """Take a notice. Called on the link thread."""
+        self.announce_draining()
+        CallQueue(self._loop).put(self.preempt, seconds)
+
     def preempt(self, seconds: float | None) -> None:
+        """Leave a machine that is taken away in ``seconds``: as `drain_for_preemption`, and the ending says so."""
+        self._noticed = True
+        self.drain_for_preemption(seconds)
+
+    def drain_for_preemption(self, seconds: float | None) -> None:
         """Let the tasks know that this machine is about to be taken away, and shut down by then.
 
         ``seconds``: until then; None to leave the tasks the time that they have in any shutdown. Called on the main
@@ -217,7 +241,7 @@ class Supervisor:
     @property
     def ending(self) -> Ending:
         """How it ended."""
-        return Ending(forced=self._force.done(), lost=self._engine.outbox.lost)
+        return Ending(forced=self._force.done(), lost=self._engine.outbox.lost, preempted=self._noticed)
 
     def rescue(self) -> None:
         """Write to disk what is not there yet. May be called from any thread, after the loops have stopped."""

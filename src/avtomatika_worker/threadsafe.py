@@ -1,8 +1,7 @@
 """The only objects made for sharing between threads.
 
-`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Multiset` for counts, `Table` for what there
-is now. The rule: the main loop publishes frozen snapshots that other threads read, and other threads send it commands
-through one queue.
+`Watch` is for snapshots, `Event` for switches, `CallQueue` for commands, `Table` for what there is now. The rule: the
+main loop publishes frozen snapshots that other threads read, and other threads send it commands through one queue.
 docs/explanation/threads.md lists everything that several threads use; a test compares the two.
 """
 
@@ -11,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar, TypeVarTuple
 
 _T = TypeVar("_T")
-_H = TypeVar("_H", bound=Hashable)
 _K = TypeVar("_K", bound=Hashable)
 _Ts = TypeVarTuple("_Ts")
 
@@ -133,31 +130,6 @@ class CallQueue:
         """Have the loop call ``call(*args)``. Never blocks; once the loop is closed, the call is dropped."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
-
-
-class Multiset(Generic[_H]):
-    """Counts values. Any thread may change and read it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[_H] = Counter()
-
-    def add(self, value: _H) -> None:
-        """Count one more of ``value``."""
-        with self._lock:
-            self._counts[value] += 1
-
-    def remove(self, value: _H) -> None:
-        """Count one less of ``value``, and forget it at zero."""
-        with self._lock:
-            self._counts[value] -= 1
-            if not self._counts[value]:
-                del self._counts[value]
-
-    def distinct(self) -> list[_H]:
-        """Return each counted value once."""
-        with self._lock:
-            return list(self._counts)
 
 
 class Table(Generic[_K, _T]):

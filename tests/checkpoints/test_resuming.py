@@ -1,11 +1,15 @@
 """A task that fails in a way that is retried goes on where it was, in every executor, at whatever worker."""
 
 import asyncio
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avtomatika_worker import TaskContext, TransientError, Worker
+from avtomatika_worker.devserver import JobState
 from checkpoints import apps
 from services.conftest import running
 
@@ -30,7 +34,8 @@ async def until(condition):
 
 
 def files_below(directory):
-    return [each for each in directory.rglob("*") if each.is_file()]
+    """Return the files; a directory that is removed meanwhile has none (`rglob` would raise)."""
+    return [Path(parent) / name for parent, _, names in os.walk(directory) for name in names]
 
 
 @pytest.mark.parametrize("interval", [0.0, 3600.0])
@@ -162,3 +167,34 @@ async def test_mistakes_say_what_is_wrong(orchestrator, worker, tmp_path, mistak
 
     job = await outcome_of(orchestrator, worker, tmp_path, "wrong")
     assert MISTAKES[mistake] in job.error["message"]
+
+
+@pytest.mark.parametrize("by", ["skill", "middleware"])
+async def test_work_is_known_again_whatever_was_done_to_its_params(orchestrator, worker, tmp_path, by):
+    found = []
+
+    async def begin(ctx: TaskContext):
+        ctx.params["seen"] = len(found)
+        found.append(await ctx.checkpoint.load())
+        await ctx.checkpoint.save(f"attempt {len(found)}")
+        if len(found) < 3:
+            raise TransientError("again")
+
+    @worker.skill("skill")
+    async def changes_its_params(params: dict[str, Any], ctx: TaskContext):
+        await begin(ctx)
+
+    @worker.skill("middleware")
+    async def sees_no_context(params: dict[str, Any]):
+        """Leave it all to the middleware."""
+
+    async def around(ctx, call_next):
+        await begin(ctx)
+        return await call_next(ctx)
+
+    if by == "middleware":
+        worker.add_middleware(around)
+    async with running(worker, orchestrator, state_dir=tmp_path):
+        job = await orchestrator.submit(by, {"text": "x"}).done()
+    assert job.state is JobState.FINISHED
+    assert found == [None, "attempt 1", "attempt 2"]

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 
+import msgspec
 import pytest
 
 from avtomatika_worker.checkpoints.blobs import BlobGoneError, DirectoryBlobs
@@ -213,7 +213,7 @@ async def test_a_kill_at_any_moment_of_a_write_leaves_the_old_or_the_new_version
 async def test_what_is_too_large_is_not_stored(make_shelf, tmp_path, size, count):
     shelf = make_shelf(most_bytes=1024)
     if count > 1:
-        shelf.place = dataclasses.replace(shelf.place, most_bytes=10**9)
+        shelf.place = msgspec.structs.replace(shelf.place, most_bytes=10**9)
     path = tmp_path / "large"
     path.write_bytes(bytes(size))
     with pytest.raises(TooLargeError):

@@ -1,10 +1,13 @@
 """``worker call``, ``worker skills`` and ``worker version`` as processes: what is typed, and what happens."""
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,7 @@ def points(count: int) -> Iterator[dict[str, int]]:
 @worker.skill
 async def wait(ctx: TaskContext):
     ctx.send_progress(0.1, "begun")
+    await ctx.send_event("begun")
     await asyncio.sleep(100)
 '''
 
@@ -80,16 +84,38 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_call_prints_events_progress_and_the_result_as_they_come(command):
+def test_call_prints_events_and_the_result_as_they_come_and_no_progress_into_a_pipe(command):
     done = command("call", "--app", "app:worker", "resize", '{"width": 10, "url": "é.jpg"}')
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert "   50%  half [of it]" in lines
-    assert ' event  alert  {"url": "é.jpg"}' in lines
-    assert re.fullmatch(r"success in \d+\.\d\d s", lines[2])
-    assert json.loads("\n".join(lines[3:])) == {"pixels": 20}
+    assert lines[0] == ' event  alert  {"url": "é.jpg"}'
+    assert re.fullmatch(r"success in \d+\.\d\d s", lines[1])
+    assert json.loads("\n".join(lines[2:])) == {"pixels": 20}
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_on_a_terminal_progress_is_one_line_that_is_gone_at_the_end(project):
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    arguments = ("call", "--app", "app:worker", "resize", "-p", "width=10", "-p", "url=a")
+    environment = {"PATH": "", "PYTHONUTF8": "1", "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "avtomatika_worker.cli", *arguments], cwd=project, env=environment, stdout=theirs
+    ) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 4096):
+                written += piece
+    os.close(ours)
+    assert process.returncode == 0
+    plain = re.sub(r"\x1b\[[\d;]*m", "", written.decode())  # without styles
+    before, _, rest = plain.partition(" 50% half [of it]")
+    assert before.rstrip().endswith("━"), plain
+    assert "\x1b[2K" in rest[: rest.index("success in")]  # its line is cleared before the result
+    assert "50%" not in rest[rest.index("success in") :]
 
 
 def test_call_prints_a_stream_as_it_comes_and_not_again_as_the_result(command):
@@ -125,7 +151,7 @@ def test_a_failure_is_exit_code_1_with_its_code_and_details(command):
     assert done.returncode == 1
     assert "PERMANENT_ERROR: no [b]licence" in done.stdout
     assert '"a": 1' in done.stdout
-    invalid = command("call", "--app", "app:worker", "resize", "-p", "width=wide", "--json")
+    invalid = command("call", "--app", "app:worker", "resize", "-p", "width=-1", "--json")
     assert invalid.returncode == 1
     assert json.loads(invalid.stdout)["error"]["code"] == "INVALID_INPUT_ERROR"
 
@@ -169,6 +195,7 @@ def test_ctrl_c_cancels_the_task(project):
         (("resize", "{width: 1}"), "quote it for the shell"),
         (("resize", "[1]"), "it should be an object"),
         (("resize", "-p", "width"), "write it as name=value"),
+        (("resize", "-p", "width=wide"), "--param width='wide': it should be an integer"),
         (("resize", "-f", "nowhere.json"), "nowhere.json: it cannot be read: No such file"),
         (("resize", '{"url": "\\ud800"}'), "the task: it cannot be sent to a worker"),
         (("resize", '{"url": "x", "sizes": [NaN]}'), "it cannot be sent to a worker: $.params.sizes[0]: nan does not"),
@@ -185,7 +212,7 @@ def test_what_was_typed_wrong_is_one_line_and_exit_code_2(command, arguments, me
 
 
 def test_the_environment_takes_part_but_points_to_no_other_orchestrator(command):
-    done = command("call", "--app", "app:worker", "resize", "-p", "width=many", ORCHESTRATOR_URL="http://192.0.2.1")
+    done = command("call", "--app", "app:worker", "resize", "-p", "width=0", ORCHESTRATOR_URL="http://192.0.2.1")
     assert done.returncode == 1
     wrong = command("call", "--app", "app:worker", "resize", MAX_CONCURRENT_TASKS="many")
     assert wrong.returncode == 2

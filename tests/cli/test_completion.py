@@ -21,9 +21,10 @@ def line_for(shell):
     return line
 
 
-def run(*command, **environment):
+def run(*command, cwd=None, **environment):
     done = subprocess.run(
         command,
+        cwd=cwd,
         env={"PATH": PATH, "HOME": os.environ.get("HOME", "/"), "PYTHONUTF8": "1", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -64,3 +65,42 @@ def test_what_is_offered_needs_no_shell_to_be_seen(shell):
     for option in ("--app", "--param", "--file", "--deadline", "--json"):
         assert option in re.split(r"[,\t\n]", offered)
     assert run("worker", _WORKER_COMPLETE=f"{shell}_source").count("_WORKER_COMPLETE") == 1
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_names_of_skills_are_offered_and_nothing_that_the_app_writes(shell, tmp_path):
+    app = """
+import os
+from avtomatika_worker import Worker
+worker = Worker(worker_type="test")
+print("noise"), os.write(1, b"noise\\n"), os.write(2, b"noise\\n")
+
+@worker.skill
+def resize():
+    \"\"\"Resize: a picture.\"\"\"
+
+@worker.skill
+def refuse(): ...
+"""
+    (tmp_path / "main.py").write_text(app, "utf-8")
+    (tmp_path / "broken.py").write_text("print('noise')\n1 / 0\n", "utf-8")
+
+    def offered(*typed):
+        words = {"COMP_WORDS": " ".join(["worker", "call", *typed]), "COMP_CWORD": str(len(typed) + 1)}
+        if shell == "fish":
+            words["COMP_CWORD"] = typed[-1]
+        return run("worker", _WORKER_COMPLETE=f"{shell}_complete", cwd=tmp_path, **words)
+
+    assert "resize" in offered("re")
+    assert "refuse" in offered("re")
+    assert "refuse" not in offered("res")
+    assert "resize" in offered("--app", "main:worker", "re")
+    assert "noise" not in offered("re")
+    assert offered("--app", "broken:worker", "re").strip() in {"", "_"}
+
+
+def test_bash_completes_the_name_of_a_skill(tmp_path):
+    app = "from avtomatika_worker import Worker\nworker = Worker()\n@worker.skill\ndef resize(): ...\n"
+    (tmp_path / "main.py").write_text(app, "utf-8")
+    press = "COMP_WORDS=(worker call re); COMP_CWORD=2; _worker_completion worker; echo ${COMPREPLY[@]}"
+    assert run("bash", "--norc", "-c", f"{line_for('bash')}\n{press}", cwd=tmp_path).strip() == "resize"

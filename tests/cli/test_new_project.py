@@ -176,10 +176,10 @@ async def test_its_dockerfile_installs_what_it_copies_and_nothing_else_of_that_n
         elif name == "RUN" and rest.startswith("pip "):
             installed.append(await environment.run(rest, PIP_FIND_LINKS=str(index)))
         elif name == "CMD":
-            assert rest == '["worker", "run", "--app", "app.main:worker"]'
+            assert rest == '["worker", "run"]'
     assert len(installed) == 1
     assert (await environment.run(WHERE)).startswith(f"{image}/.venv/")
-    assert "Hello, Ada!" in await environment.run("worker call --app app.main:worker greet -p name=Ada")
+    assert "Hello, Ada!" in await environment.run("worker call greet -p name=Ada")
 
 
 async def test_sources_that_are_not_installed_make_no_project_without_its_wheel(environment, tmp_path):

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -100,7 +99,7 @@ def edit(project, old, new):
 @asynccontextmanager
 async def reloaded(project, verb, *, url="", prefix=(), stdin=asyncio.subprocess.DEVNULL) -> AsyncIterator[Reloaded]:
     """Start ``worker run``, for the orchestrator at ``url``, or ``worker dev`` with one of its own."""
-    options = ["--no-health-check"] if verb == "run" else ["--port", str(free_port())]
+    options = ["--no-health-check"] if verb == "run" else ["--port", "0"]
     process = await asyncio.create_subprocess_exec(
         *(*prefix, sys.executable, "-u", "-m", "avtomatika_worker.cli"),
         *(verb, "--app", "my_app:worker", "--reload", *options),
@@ -117,11 +116,6 @@ async def reloaded(project, verb, *, url="", prefix=(), stdin=asyncio.subprocess
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture
@@ -166,10 +160,11 @@ async def test_dev_serves_the_next_task_with_the_edited_code(project):
         for version in (2, 3):
             edit(project, f'"version": {version - 1}', f'"version": {version}')
             await worker.wait_for("my_app.py changed: restarting")
-            await worker.ready()
-            assert await run_task() == version
+            await worker.wait_for("  Skills: version")
+            assert await run_task() == version  # at the same address
         worker.process.send_signal(signal.SIGINT)
         assert await worker.end() == 0
+        assert worker.output.count("Orchestrator for development at") == 1
 
 
 async def test_a_syntax_error_is_reported_and_fixing_it_brings_the_worker_back(project, orchestrator):

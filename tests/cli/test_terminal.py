@@ -33,6 +33,7 @@ def test_help_fits_and_no_summary_is_cut_off(tmp_path, command):
 def test_the_demo_reports_each_task_on_a_separate_line(tmp_path):
     written = lines("demo", cwd=tmp_path)
     assert [line for line in written if len(line) > COLUMNS] == []
+    assert written[-1].startswith("Next: worker init")
     outcomes = written[written.index("Results") :]
     done = [line for line in outcomes if re.search(r"\d\.\d\d s  (finished|failed, as it should)$", line)]
     assert len(done) == 8, "\n".join(written)

@@ -65,15 +65,22 @@ def test_what_a_command_came_without_is_none_and_a_default_counts() -> None:
         command["parameters"]
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()], ids=["exit", "cancelled"])
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), asyncio.CancelledError(), StopIteration()], ids=["exit", "cancelled", "stop"]
+)
 async def test_a_handler_that_fails_is_logged_and_ends_nothing(
-    caplog: pytest.LogCaptureFixture, error: BaseException
+    caplog: pytest.LogCaptureFixture, error: BaseException, is_async: bool
 ) -> None:
     worker, came = Worker(), asyncio.Event()
 
-    @worker.on_command("bad")
     async def bad(command: WorkerCommand) -> None:
         raise error
+
+    def bad_in_thread(command: WorkerCommand) -> None:
+        raise error
+
+    worker.on_command("bad")(bad if is_async else bad_in_thread)
 
     @worker.on_command("good")
     async def good(command: WorkerCommand) -> None:

@@ -118,6 +118,23 @@ async def test_waiting_for_the_end_of_a_job(start: Start) -> None:
     assert (await call(worker, "GET", f"/api/jobs/{job.job_id}?wait=soon"))[0] == 400
 
 
+async def test_a_submission_may_wait_for_its_job(start: Start) -> None:
+    orchestrator, worker = await start()
+    status, job = await call(worker, "POST", "/api/jobs?wait=0.01", {"skill": "echo"})
+    assert (status, job["state"]) == (202, "queued")
+    assert orchestrator.cancel(job["job_id"])
+    waiting = asyncio.create_task(call(worker, "POST", "/api/jobs?wait=20", {"skill": "echo"}))
+    await worker.result(await worker.task(), data={"y": 2})
+    status, job = await waiting
+    assert (status, job["state"], job["result"]) == (200, "finished", {"y": 2})
+    assert job["events"] == []
+    jobs = len(orchestrator.jobs)
+    for wrong in ("soon", "-1", "nan", "inf"):
+        status, reply = await call(worker, "POST", f"/api/jobs?wait={wrong}", {"skill": "echo"})
+        assert (status, reply) == (400, {"error": "wait should be a non-negative number"})
+    assert len(orchestrator.jobs) == jobs  # none was submitted
+
+
 async def test_cancelling(start: Start) -> None:
     orchestrator, worker = await start()
     job = orchestrator.submit("echo")

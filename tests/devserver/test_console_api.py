@@ -220,6 +220,7 @@ async def test_the_stream_reports_what_happens_to_a_task(start: Start, follow: G
     assert busy["now"] > 0
     await worker.event(task, "progress", {"progress": 0.5, "message": "half"})
     await worker.event(task, "alert", {"level": 1})
+    await stream.until(lambda _, news: any(row["progress"]["progress"] for row in news.get("jobs", [])))
     await worker.result(task, data={"y": 2})
     await stream.until(lambda _, news: any(row["state"] == "finished" for row in news.get("jobs", [])))
     events = [event for _, news in stream.seen for event in news.get("events", [])]
@@ -227,6 +228,11 @@ async def test_the_stream_reports_what_happens_to_a_task(start: Start, follow: G
     assert [event["event"]["payload"] for event in events] == [{"level": 1}]
     rows = [row for _, news in stream.seen for row in news.get("jobs", [])]
     assert {row["progress"]["progress"] for row in rows} >= {0.5}
+    began, reported = job.handed_out_at, job.progress_at
+    ends = [row["ends_at"] for row in rows if row["state"] == "running" and row["progress"]["progress"]]
+    assert ends
+    assert ends == [pytest.approx(began + 2 * (reported - began))] * len(ends)  # half of the work was done by then
+    assert {row["ends_at"] for row in rows if row["state"] == "finished"} == {None}
 
 
 async def test_many_changes_become_few_messages(start: Start, follow: Get) -> None:

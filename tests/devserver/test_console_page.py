@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import struct
 import threading
 import zlib
@@ -112,6 +113,13 @@ def make_worker(gates: Gates) -> Worker:
         await ctx.send_progress(0.5, "half of the way")
         await gates.passed(gate)
         return {"through": gate}
+
+    @worker.skill()
+    async def render(gate: str, ctx: TaskContext) -> None:
+        """Report little progress after a moment, then wait."""
+        await asyncio.sleep(0.1)  # the moment
+        await ctx.send_progress(0.001, "the first of a thousand frames")
+        await gates.passed(gate)
 
     @worker.skill()
     async def speak(gate: str) -> AsyncIterator[str]:
@@ -455,6 +463,20 @@ async def test_a_running_task_shows_progress_events_and_logs_as_they_come(page: 
     await expect(details.locator(".outcome")).to_contain_text("through")
     await expect(details.locator("[data-fact=duration]")).to_contain_text("s")
     await expect(row).to_contain_text("done")
+
+
+async def test_a_running_task_shows_about_how_long_it_still_takes(page: Page, bench: Bench) -> None:
+    await open_skill(page, "render")
+    await at(page, "$.gate").locator("textarea").fill("frames")
+    await run(page)
+    left = page.locator(".details [data-fact=left]")
+    row = page.locator(".task[aria-current] .time")
+    await expect(left).to_have_text(re.compile(r"^about (\d+ s|\d+ min \d+ s)$"))
+    await expect(row).to_have_text(re.compile(r" s · about .* left$"))
+    bench.gates.open("frames")
+    await ran(page)
+    await expect(left).to_have_count(0)
+    await expect(row).not_to_contain_text("left")
 
 
 async def test_a_stream_is_shown_joined_as_it_grows_with_its_pace_and_its_chunks_folded(

@@ -65,6 +65,18 @@ async def test_a_waiting_poll_is_answered_at_once(start: Start) -> None:
     assert orchestrator.workers["w1"].polls == 0
 
 
+async def test_a_poll_is_answered_although_an_older_one_asks_for_other_skills(start: Start) -> None:
+    orchestrator, worker = await start(skills=(ECHO, PICKY), poll_time=30)
+    older = asyncio.create_task(worker.poll("picky"))
+    await orchestrator.wait_for(lambda: orchestrator.workers["w1"].polls == 1)
+    newer = asyncio.create_task(worker.poll("echo"))
+    await orchestrator.wait_for(lambda: orchestrator.workers["w1"].polls == 2)
+    echo = orchestrator.submit("echo")
+    assert (await asyncio.wait_for(newer, 10)).json["job_id"] == echo.job_id
+    picky = orchestrator.submit("picky")
+    assert (await older).json["job_id"] == picky.job_id
+
+
 async def test_waiting_workers_take_turns(start: Start, session: Any) -> None:
     orchestrator, worker = await start(poll_time=30)
     second = WorkerClient(orchestrator, session, worker_id="w2")

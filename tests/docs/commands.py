@@ -35,6 +35,7 @@ ELSEWHERE = frozenset(
         "export",
         "git",
         "grep",
+        "journalctl",
         "jq",
         "kill",
         "kubectl",
@@ -43,8 +44,10 @@ ELSEWHERE = frozenset(
         "mv",
         "nginx",
         "openssl",
+        "py-spy",
         "source",
         "systemctl",
+        "touch",
     ]
 )
 """Commands that need not be there where the tests run."""

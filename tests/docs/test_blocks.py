@@ -27,6 +27,7 @@ import pytest
 import yaml
 
 from avtomatika_worker import SkillBlueprint, Worker
+from avtomatika_worker.cli.worker_app import USUAL
 from avtomatika_worker.config import read_env_file, unknown_variables
 from docs.blocks import ROOT, blocks_of, pages
 from docs.commands import check_variables, check_words, commands_of, simple_commands
@@ -192,7 +193,10 @@ def test_commands_do_what_the_page_shows(project):
     for block in blocks_of(project.page):
         for command in commands_of(block) if block.language in SHELLS and not block.not_run else ():
             app = re.search(r"--app (\w+(?:\.\w+)*):", command.text)
-            there = app is None or (project.directory / (app[1].replace(".", "/") + ".py")).exists()
+            modules = [app[1]] if app else [usual.partition(":")[0] for usual in USUAL]
+            there = re.match(r"worker (version|init)", command.text) or any(
+                (project.directory / (each.replace(".", "/") + ".py")).exists() for each in modules
+            )
             if not RUN_FOR_REAL.match(command.text) or not there:
                 continue
             line = command.text.replace("worker ", f"{sys.executable} -m avtomatika_worker.cli ", 1)

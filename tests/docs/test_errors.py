@@ -216,6 +216,77 @@ async def test_what_is_wrong_with_resources_is_listed(resources):
     assert listed(str(caught.value)), str(caught.value)
 
 
+def loads(name: str) -> Model:
+    raise OSError(name)
+
+
+def loads_another(name: str) -> Opaque:
+    return Opaque()
+
+
+def loads_by_number(name: int) -> Model:
+    return Model()
+
+
+def takes_a_model_by_name(name: str, model: Model): ...
+
+
+def takes_two_models(name: str, model: Model, other: Opaque): ...
+
+
+@pytest.mark.parametrize(
+    ("load", "options"),
+    [
+        (makes_a_model, {}),
+        (loads_by_number, {}),
+        (loads, {"max_loaded": 0}),
+        (loads, {"max_loaded": None}),
+        (loads, {"warm_up": ["a"]}),
+    ],
+)
+async def test_what_is_wrong_with_loaders_of_models_is_listed(load, options):
+    with pytest.raises(ResourceError) as caught:
+        await worker_runs(lambda worker: worker.model(**options)(load))
+    assert listed(str(caught.value)), str(caught.value)
+
+
+async def worker_runs(register: Callable[[Worker], object]) -> None:
+    worker = Worker()
+    register(worker)
+    async with WorkerHarness(worker):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("skill", "options"),
+    [
+        (takes_a_model_by_name, {}),
+        (lambda name: name, {"model_from": "name"}),
+        (takes_a_model_by_name, {"model_from": "nome"}),
+        (takes_two_models, {"model_from": "name"}),
+        (takes_a_model_by_name, {"model_from": "name", "executor": "process"}),
+    ],
+)
+async def test_what_is_wrong_with_skills_that_take_models_is_listed(skill, options):
+    def register(worker: Worker) -> None:
+        worker.model(names=["a"], announce="per_model")(loads)
+        worker.model(loads_another)
+        worker.skill("skill", **options)(skill)
+
+    with pytest.raises(SkillDefinitionError) as caught:
+        await worker_runs(register)
+    assert listed(str(caught.value)), str(caught.value)
+
+
+async def test_a_model_that_cannot_be_loaded_is_listed():
+    worker = Worker()
+    worker.model(loads)
+    worker.skill("skill", model_from="name")(takes_a_model_by_name)
+    async with WorkerHarness(worker) as h:
+        error = (await h.run("skill", {"name": "a"})).error
+    assert listed(error.message), error.message
+
+
 @pytest.mark.parametrize("executor", ["process", "gpu"])
 async def test_what_cannot_run_in_a_process_is_listed(executor):
     with pytest.raises(SkillDefinitionError) as caught:
@@ -302,6 +373,7 @@ def typed(directory: Path, port: int) -> list[Typed]:
         Typed("run --app app:worker", {**tls, "TLS_CERT_PATH": cert, "TLS_KEY_PATH": key.replace("key", "other-key")}),
         Typed(f"dev --app app:worker --port {port}"),
         Typed("dev --app app:worker --port 0 --protocol 2.0"),
+        Typed("run"),
         Typed("call --app app:worker pin"),
         Typed("call --app app:worker ping {a:1}"),
         Typed("call --app app:worker ping [1]"),

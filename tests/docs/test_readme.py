@@ -61,7 +61,7 @@ def test_there_are_six_reasons():
 
 def test_links_and_pictures_lead_somewhere():
     targets = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(targets) == 8  # a picture and seven links
+    assert len(targets) == 14  # a logo, a picture and twelve links
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
@@ -75,3 +75,15 @@ def test_idle_times_are_those_of_the_benchmarks():
         (int(n), trip): float(share) for n, *row in rows for trip, share in zip((0.05, 0.1), row, strict=True)
     } == idle
     assert idle[2, 0.05] <= 5
+
+
+def test_what_batches_bring_is_what_the_benchmark_found():
+    found = json.loads((RESULTS / "batching.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "guide" / "batching.md").read_text("utf-8")
+    factors = [float(each) for each in re.findall(r"\| x ([\d.]+) \|$", page, re.MULTILINE)]
+    names = ("queries_cpu", "queries_tasks_per_s", "sentences_cpu", "sentences_tasks_per_s")
+    ratios = found["ratios"]
+    assert factors[:4] == [round(ratios[name], 1) for name in names]
+    assert factors[4:] == [ratios["low_load_p50_ms"], ratios["low_load_p95_ms"]]
+    assert ratios["queries_tasks_per_s"] >= 3
+    assert ratios["low_load_p95_ms"] <= 1.1

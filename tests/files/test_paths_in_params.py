@@ -29,7 +29,7 @@ MACHINES = [
     "a\\..\\..\\secret",
     "file:/etc/passwd",
     "FILE:///etc/passwd",
-    "https://example.com/a",
+    "http://example.com/a",
     "S3://bucket/a",
     "/proc/self/environ",
     "a\0b",

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import sys
@@ -16,6 +17,16 @@ from fleet.support import APP, fleet
 
 TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 """Makes standard input the terminal of this process, as a shell has it, and becomes the command."""
+
+MEMBER = """
+import sys, pathlib
+from avtomatika_worker.fleet.control import Control
+from avtomatika_worker.fleet.membership import Membership, Ready
+control = Control(Membership("-1", int(sys.argv[1]), "w", pathlib.Path("socket")))
+control.start()
+control.greet(Ready("w-1", "127.0.0.1", 8080, False, "json", "INFO", 5.0))
+"""
+"""A member that reports to its fleet, and waits for its order to begin."""
 
 
 async def napping(orchestrator, skill="nap", seconds=0.7):
@@ -52,6 +63,18 @@ async def test_a_closed_terminal_ends_it_as_a_signal_does(orchestrator, tmp_path
         await workers.up(2)
         os.close(theirs)
         assert await workers.end() == 0
+
+
+async def test_no_member_outlives_a_fleet_that_did_not_read_its_report():
+    ours, theirs = socket.socketpair()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MEMBER, str(theirs.fileno()), pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+    await asyncio.to_thread(select.select, [ours], [], [], 30)
+    ours.close()  # which resets the connection, as something is unread
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
 
 
 async def test_a_second_signal_cuts_the_shutdown_short_and_a_third_kills(orchestrator, tmp_path):

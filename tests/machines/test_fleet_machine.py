@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from avtomatika_worker.fleet.fleet import FORCED_LIMIT, STARTING_LIMIT, Fleet, Plan
-from avtomatika_worker.fleet.members import MemberState
+from avtomatika_worker.fleet.members import MemberState, Place
 from avtomatika_worker.fleet.membership import Command, Ready
 from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_LOST, EXIT_OK, EXIT_USAGE
 from machines.stage import Stage, run_machine
@@ -31,7 +31,7 @@ class FakeProcess:
         self.number, self.generation, self.started = number, generation, now
         self.pid = number
         self.hello = None
-        self.killed = self.ready = self.was_ready = False
+        self.killed = self.ready = self.was_ready = self.preempted = False
         self.orders = []
         self.ordered_at = {}
         self.now = loop.time
@@ -45,6 +45,9 @@ class FakeProcess:
     async def greeted(self):
         self.hello = await self._greeting
         return self.hello
+
+    async def hear(self):
+        await self.gone.wait()
 
     def order(self, order):
         if self.runs:
@@ -97,14 +100,16 @@ class FleetMachine(RuleBasedStateMachine):
         self.gave_up = self.obliging = False
         self.vacant_from = None
         self.vacant_since = dict.fromkeys(range(1, workers + 1), 0.0)
-        plan = Plan(("worker",), {}, workers, "w", health_check=False)
+        places = tuple(Place(str(number)) for number in range(1, workers + 1))
+        plan = Plan(("worker",), {}, places, "w", health_check=False)
         self.fleet = stage.call(
             stage.main, lambda: Fleet(plan, stage.world, start=self.start, is_ready=lambda process: process.ready)
         )
         self.run = stage.begin(stage.main, self.fleet.run())
         stage.settle(0.1)
 
-    async def start(self, command, environ, number, base_id, socket_path, *, generation):
+    async def start(self, command, environ, suffix, base_id, socket_path, *, generation):
+        number = int(suffix)
         with self.stage.noting():
             assert not self.fleet._stop.is_set(), f"process {number} is started after the end began"
             assert not self.alive(number), f"seat {number} has two processes"
@@ -133,7 +138,9 @@ class FleetMachine(RuleBasedStateMachine):
         """Whether a configuration that is wrong ends the fleet: its first process's, or that of all seats."""
         seat = self.fleet._seats[process.number - 1]
         others = [each for each in self.fleet._seats if each is not seat]
-        return seat.starts == 1 or all(each.state is MemberState.EMPTY for each in others)
+        return seat.starts == 1 or all(
+            each.state in {MemberState.EMPTY, MemberState.LEFT} and each.starts for each in others
+        )
 
     # ------------------------------------------------------------------------------------------- what happens
 
@@ -168,6 +175,13 @@ class FleetMachine(RuleBasedStateMachine):
     )
     def a_member_ends(self, data, code):
         process = data.draw(st.sampled_from(self.alive()))
+        self.stage.call(self.stage.main, self.end, process, code)
+
+    @precondition(lambda self: [each for each in self.alive() if Command.GO in each.orders])
+    @rule(data=st.data(), code=st.sampled_from([EXIT_OK, EXIT_LOST]))
+    def a_member_leaves_on_a_notice(self, data, code):
+        process = data.draw(st.sampled_from([each for each in self.alive() if Command.GO in each.orders]))
+        process.preempted = True
         self.stage.call(self.stage.main, self.end, process, code)
 
     @precondition(lambda self: [each for each in self.alive() if Command.DRAIN in each.orders])
@@ -217,6 +231,8 @@ class FleetMachine(RuleBasedStateMachine):
             earlier = range(1, each.number)
             target = each.generation + 1
             for number in earlier:
+                if self.fleet._seats[number - 1].state is MemberState.LEFT:
+                    continue
                 new = [x for x in self.processes if x.number == number and x.generation >= target]
                 assert any(x.was_ready for x in new), f"seat {each.number} is ended before {number} was ready again"
 
@@ -241,9 +257,21 @@ class FleetMachine(RuleBasedStateMachine):
             return
         for seat in self.fleet._seats:
             since = self.vacant_since[seat.number]
-            if since is not None and seat.state is not MemberState.EMPTY:
+            if since is not None and seat.state not in {MemberState.EMPTY, MemberState.LEFT}:
                 vacant = self.stage.time() - max(since, self.vacant_from)
                 assert vacant <= LONGEST_RESTART + SLACK, f"seat {seat.number} is vacant for {vacant} s"
+
+    @invariant()
+    def who_has_left_on_a_notice_is_not_replaced(self):
+        for number in range(1, self.workers + 1):
+            own = [each for each in self.processes if each.number == number]
+            assert not any(each.preempted for each in own[:-1])
+
+    @invariant()
+    def it_ends_when_all_have_left(self):
+        seats = self.fleet._seats
+        if all(each.state is MemberState.LEFT for each in seats):
+            assert self.fleet._stop.is_set()
 
     @invariant()
     def it_ends_when_all_have_ended(self):
@@ -287,7 +315,8 @@ class FleetMachine(RuleBasedStateMachine):
         self.a_rolling_restart_is_asked_for()
         self.stage.settle(DRAIN_LIMIT + FORCED_LIMIT + self.workers * (LONGEST_RESTART + SLACK))
         generations = {each.number: each.generation for each in self.alive() if each.ready}
-        assert generations == dict.fromkeys(range(1, self.workers + 1), self.rolls)
+        kept = [seat.number for seat in self.fleet._seats if seat.state is not MemberState.LEFT]
+        assert generations == dict.fromkeys(kept, self.rolls)
 
     def all_end(self):
         for _ in itertools.repeat(None, 3 - self.stops):

@@ -4,11 +4,10 @@ The model knows when the orchestrator last accepted a sign of life, since when i
 was reported last.
 """
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.link.heartbeats import Announcement, Heartbeats

@@ -5,11 +5,11 @@ The poller, the runner of tasks and the links are the worker's own; the machine 
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from avtomatika_worker import Worker, threadsafe
 from avtomatika_worker.config import load_settings

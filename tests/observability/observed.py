@@ -42,6 +42,13 @@ class Observed:
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return text, samples
 
+    async def health(self):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}/health") as response,
+        ):
+            return await response.json()
+
     async def scrape_until(self, predicate):
         """Scrape until the samples are as wanted: what the orchestrator saw, the worker may count a moment later."""
         async with asyncio.timeout(20):

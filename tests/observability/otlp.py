@@ -20,6 +20,7 @@ class Span:
         self.failed = sent.status.code == 2
         self.status = sent.status.message
         self.attributes = {each.key: each.value.string_value for each in sent.attributes}
+        self.links = [(each.trace_id.hex(), each.span_id.hex()) for each in sent.links]
         self.service = {each.key: each.value.string_value for each in resource.attributes}.get("service.name")
 
     def __repr__(self):

@@ -43,6 +43,15 @@ async def broken():
 async def slow():
     await asyncio.sleep(60)
 
+class Model: ...
+
+@worker.model(warm_up=["tiny"])
+def load(name: str) -> Model:
+    return Model()
+
+@worker.skill(model_from="name")
+def use(name: str, model: Model) -> None: ...
+
 @worker.skill
 async def again(observability: ObservabilityManager, carrier: dict | None = None):
     with observability.start_task_span("inner", "t-1", "j-1", step=2) as span:
@@ -120,8 +129,10 @@ async def test_a_scrape_reports_what_happened(tmp_path, orchestrator):
 
 async def test_every_metric_of_the_table_has_its_instrument_and_every_label_its_name(tmp_path, orchestrator):
     async with observed(tmp_path, orchestrator, APP) as worker:
-        await orchestrator.submit("work", {"n": 2}).done(timeout=20)
+        for skill, params in (("work", {"n": 2}), ("use", {"name": "tiny"}), ("use", {"name": "other"})):
+            await orchestrator.submit(skill, params).done(timeout=20)
         text, samples = await worker.scrape_until(lambda samples: value(samples, "worker_host_cpu_load_percent"))
+        models = (await worker.health())["models"]
         await worker.end()
     documented = {prometheus_name(each): each for each in METRICS}
     for sample in samples:
@@ -134,6 +145,12 @@ async def test_every_metric_of_the_table_has_its_instrument_and_every_label_its_
     }
     for gauge in seen_at_once:
         assert prometheus_name(gauge) in text, gauge.name
+    assert value(samples, "worker_models", model_loader="load", state="loaded") == 1
+    assert value(samples, "worker_models_uses_total", model_loader="load", state="warm") == 1
+    assert value(samples, "worker_models_uses_total", model_loader="load", state="cold") == 1
+    (model,) = models
+    assert model.pop("bytes") >= 0
+    assert model == {"name": "other", "loader": "load", "state": "loaded", "tasks": 0}
 
 
 async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events(tmp_path, orchestrator):
@@ -175,6 +192,36 @@ async def test_a_trace_goes_from_the_orchestrator_through_the_task_to_its_events
     (cancelled,) = collector.named("task.slow")
     assert (cancelled.failed, cancelled.status) == (True, "cancelled: requested")
     assert {"worker.tasks.total", "worker.slots"} <= collector.metrics  # sent at the end at the latest
+
+
+BATCHED = """
+from avtomatika_worker import Batch, Worker
+
+worker = Worker(worker_type="observed", worker_id="w1")
+
+@worker.skill(batch=Batch(max_size=2))
+async def pair(n: list[int]) -> list[int]:
+    return n
+"""
+
+
+async def test_a_batch_has_a_trace_of_its_own_that_links_those_of_its_tasks(tmp_path, orchestrator):
+    async with collecting() as collector:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        async with observed(tmp_path, orchestrator, BATCHED, **environ) as worker:
+            for job in [orchestrator.submit("pair", {"n": n}, tracing_context=CARRIER) for n in range(3)]:
+                await job.done(timeout=20)
+            _, samples = await worker.scrape_until(
+                lambda samples: value(samples, "worker_batch_size_sum", task_type="pair") == 3
+            )
+            await collector.wait_for(lambda: len(collector.named("task.pair")) == 3, timeout=20)
+            await worker.end()
+    batches, tasks = collector.named("batch.pair"), {each.span_id for each in collector.named("task.pair")}
+    skills = {(each.trace_id, each.span_id) for each in collector.named("skill") if each.parent_id in tasks}
+    assert len(skills) == 3
+    assert {link for each in batches for link in each.links} == skills
+    assert all(each.parent_id == "" and each.trace_id != TRACE for each in batches)
+    assert value(samples, "worker_batch_size_count", task_type="pair") == len(batches)
 
 
 async def test_the_managers_methods_make_spans_and_count(tmp_path, orchestrator):

@@ -44,3 +44,13 @@ def test_pauses_only_grow_up_to_the_longest_and_a_task_ends_them(count):
 def test_a_short_wish_is_held_after_half_of_it():
     polls = EmptyPolls()
     assert [polls.came_empty(0.06, 0.1) for _ in range(50)] == [0.0] * 50
+
+
+def test_pauses_begin_with_the_sixth_empty_answer_and_double_up_to_a_second():
+    polls = EmptyPolls()
+    pauses = [polls.came_empty(0.0, 30.0) for _ in range(20)]
+    assert pauses == [0.0] * 5 + [0.02, 0.04, 0.08, 0.16, 0.32, 0.64] + [1.0] * 9
+    assert polls.came_empty(0.5, 30.0) == 0.0, "it was held"
+    assert [polls.came_empty(0.49, 30.0) for _ in range(6)] == [0.0] * 5 + [0.02]
+    polls.got_task()
+    assert polls.came_empty(0.0, 30.0) == 0.0

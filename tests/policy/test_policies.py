@@ -147,6 +147,23 @@ def test_flapping_is_paced_below_the_orchestrators_limit():
     assert sent < 100
 
 
+def test_draining_is_due_at_once_however_often_the_state_has_changed_before():
+    memory, now, room, none = HeartbeatMemory(15), 0.0, STATE, WorkerState(available_skills=())
+    for _ in range(100):
+        room, none = none, room
+        memory.noticed(room, now)
+        if memory.due_at(now) > now + 0.2:
+            break
+        memory.sent(room, CATALOGUE, now, jitter=0, full_sync=False)
+    else:
+        pytest.fail("changes are never held back")
+    memory.noticed(WorkerState(status=WorkerStatus.DRAINING), now)
+    assert memory.due_at(now) <= now + 0.1
+    memory.sent(WorkerState(status=WorkerStatus.DRAINING), CATALOGUE, now, jitter=0, full_sync=False)
+    memory.noticed(WorkerState(status=WorkerStatus.DRAINING, running_jobs=("j",)), now)
+    assert memory.due_at(now) > now + 0.2
+
+
 def test_after_a_failure_nothing_goes_out_before_its_delay():
     memory = HeartbeatMemory(15)
     memory.noticed(STATE, 10.0)

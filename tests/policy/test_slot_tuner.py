@@ -52,6 +52,15 @@ def test_under_a_steady_load_the_slots_go_one_way_only(bounds, memory, cpu, runn
     assert found == sorted(found) or found == sorted(found, reverse=True)
 
 
+def test_a_device_whose_memory_is_short_takes_slots_too_and_gives_them_back():
+    tuner = SlotTuner(TunerPolicy(1, 8))
+    short = Load(memory=10, cpu=10, device=97)
+    assert sizes(tuner, short, 20)[-1] == 1
+    assert tuner.short_of(short) == "a GPU's memory is at 97 % (target 95 %)"
+    assert sizes(tuner, Load(memory=10, cpu=10, device=93), 100, start=100)[-1] == 1  # neither short nor well below
+    assert sizes(tuner, Load(memory=10, cpu=10, device=60), 600, start=1000)[-1] == 8
+
+
 @given(BOUNDS, st.floats(80.5, 100), st.integers(0, 200))
 def test_pressure_takes_the_slots_down_to_the_least(bounds, memory, running):
     least, most = bounds

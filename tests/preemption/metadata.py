@@ -27,7 +27,7 @@ class Aws:
         if not 0 < int(request.headers["X-aws-ec2-metadata-token-ttl-seconds"]) <= 21600:
             raise web.HTTPBadRequest
         self.given += 1
-        self.tokens = {f"token-{self.given}"}
+        self.tokens.add(f"token-{self.given}")
         return web.Response(text=f"token-{self.given}")
 
     async def action(self, request):

@@ -14,7 +14,7 @@ from avtomatika_worker.monitoring.clouds import AwsNotices, AzureNotices, GcpNot
 from avtomatika_worker.monitoring.notices import Notices
 from cluster.processes import ManagedProcess
 from preemption.metadata import Aws, Azure, Gcp, serving
-from services.conftest import actions, running
+from services.conftest import actions, in_thread, running
 
 
 @pytest.fixture
@@ -168,6 +168,28 @@ async def test_a_task_that_comes_after_the_notice_knows_of_it(orchestrator, tmp_
         await main
     if short.attempts:
         assert seen.preempted == [True]
+
+
+async def test_orchestrators_hear_of_a_notice_while_a_skill_blocks_the_main_loop(orchestrator, tmp_path):
+    worker, notice, through = Worker(worker_type="test"), tmp_path / "drain", threading.Event()
+
+    @worker.skill
+    async def block():
+        return {"let go": through.wait(20)}
+
+    settings = {"preemption": f"file:{notice}", "heartbeat_interval": 60.0}
+    async with in_thread(worker, orchestrator, **settings):
+        job = orchestrator.submit("block")
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        began = asyncio.get_running_loop().time()
+        notice.write_text("15")
+        await orchestrator.wait_for(lambda: orchestrator.workers["w1"].status == "draining")
+        draining = asyncio.get_running_loop().time() - began
+        assert not job.state.final
+        through.set()
+        await job.done()
+    assert draining < 2.0  # a second, on a machine with time for it
+    assert job.result == {"let go": True}
 
 
 APP = """

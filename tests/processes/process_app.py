@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from avtomatika_worker import InvalidInputError, PermanentError, SkillBlueprint, TaskContext, TaskFiles
+from avtomatika_worker import Batch, InvalidInputError, PermanentError, SkillBlueprint, TaskContext, TaskFiles
 
 skills = SkillBlueprint("processes")
+batched = SkillBlueprint("batches")
 log = logging.getLogger("tests.app")
 
 
@@ -44,6 +45,12 @@ class Sum:
 def add_up(params: Numbers) -> Sum:
     """Add up."""
     return Sum(sum(params.numbers), os.getpid())
+
+
+@skills.skill(executor="process")
+def handed_on(ctx: TaskContext):
+    """Return what a middleware has left."""
+    return {"state": repr(ctx.state), "metadata": ctx.metadata}
 
 
 async def _later() -> dict[str, Any]:
@@ -377,3 +384,64 @@ def hold_on() -> Iterator[Stubborn]:
 @never_closed.skill(executor="process")
 def uses_stubborn(stubborn: Stubborn) -> None:
     """Need it."""
+
+
+class Voice:
+    """A model that knows which process it was loaded in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pid = os.getpid()
+
+
+voices_unloaded: list[str] = []
+
+
+def unload_voice(voice: Voice) -> None:
+    """Note it."""
+    voices_unloaded.append(voice.name)
+
+
+@skills.model(unload=unload_voice, warm_up=["warm"])
+def load_voice(name: str) -> Voice:
+    """Load, or fail."""
+    if name == "broken":
+        raise OSError("no such voice")
+    return Voice(name)
+
+
+@skills.skill(executor="process", model_from="voice")
+def sing(text: str, voice: str, model: Voice) -> dict[str, Any]:
+    """Say who sings, where, and who has left."""
+    return {"by": model.name, "same": model.pid == os.getpid(), "unloaded": list(voices_unloaded), "asked": voice}
+
+
+@skills.skill(executor="process", model_from="voice")
+async def hum(voice: str, model: Voice) -> AsyncIterator[str]:
+    """Stream."""
+    for part in model.name:
+        yield part
+
+
+@batched.skill(executor="process", batch=Batch(max_size=8, key=lambda params: params.numbers[0] < 0))
+def add_up_many(params: list[Numbers], ctxs: list[TaskContext]) -> list[Sum | Exception]:
+    """Add up for several tasks. Special numbers: 13 is a bad task, 666 kills the process, 32 together do not fit."""
+    for each, ctx in zip(params, ctxs, strict=True):
+        ctx.send_event("size", {"batch": len(params)})
+        ctx.add_cost("numbers", len(each.numbers))
+    first = [each.numbers[0] for each in params]
+    while -1 in first and not any(ctx.cancelled for ctx in ctxs):
+        time.sleep(0.005)
+    if 13 in first:
+        raise InvalidInputError("thirteen")
+    if 666 in first:
+        os.kill(os.getpid(), signal.SIGABRT)
+    if sum(first) >= 32 and len(first) > 1:
+        raise MemoryError
+    return [PermanentError("seven") if each == 7 else Sum(each, os.getpid()) for each in first]
+
+
+@batched.skill(executor="process", batch=Batch(max_size=4))
+async def miscount(params: list[Numbers]) -> list[int]:
+    """Return an item too many."""
+    return [len(each.numbers) for each in params] + [0]

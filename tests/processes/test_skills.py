@@ -192,3 +192,17 @@ async def test_middlewares_stay_in_the_worker_and_may_change_params(app):
     assert result.error.code == "INTERNAL_ERROR"
     assert "did a middleware change it?" in result.error.message
     assert seen[0] == (os.getpid(), "Succeeded")
+
+
+async def test_state_stays_in_the_worker_and_metadata_does_not(app):
+    worker = Worker(worker_type="test")
+    worker.include_blueprint(app.skills)
+
+    @worker.add_middleware
+    async def hands_on(ctx, call_next):
+        ctx.state.user = "Ada"
+        ctx.metadata["user"] = "Ada"
+        return await call_next(ctx)
+
+    async with WorkerHarness(worker) as h:
+        assert (await h.run("handed_on")).data == {"state": "TaskState()", "metadata": {"user": "Ada"}}

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker.errors import UnsendableValueError
-from avtomatika_worker.protocol.canonical import canonical_at_once, canonical_bytes
-from avtomatika_worker.protocol.dialects import DIALECTS, choose
+from avtomatika_worker.protocol.canonical import canonical_at_once, canonical_bytes, canonical_data
+from avtomatika_worker.protocol.dialects import DIALECTS, NEWEST, choose
 from avtomatika_worker.protocol.signing import Signer, signed_bytes, verify_message
 from avtomatika_worker.skills.jsonable import to_plain
 
@@ -69,7 +69,7 @@ def test_the_canonical_form_and_signature_are_the_orchestrators(case, expected, 
         ([1, {"deep": float("nan")}], "$.data.x[1].deep"),
         (..., "$.data.x"),
     ],
-    ids=str,
+    ids=["NaN", "infinity", "too large", "too small", "1e20", "surrogate", "nested", "ellipsis"],
 )
 def test_a_value_that_cannot_be_sent_is_named_by_its_path(version, value, path):
     with pytest.raises(UnsendableValueError) as caught:
@@ -186,3 +186,90 @@ def test_what_is_written_at_once_can_be_sent(value, levels, dialect):
 @pytest.mark.parametrize("value", [1, -5, 2**63, 0.5, 1e9, "text \u20ac \u02ff", [[{"a": "b"}]], {}, True])
 def test_everyday_values_are_written_at_once(value):
     assert canonical_at_once({"x": value}, DIALECTS[-1], 1) is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "problem"),
+    [
+        (float("nan"), "$.data.x", "nan does not exist in JSON"),
+        (float("-inf"), "$.data.x", "-inf does not exist in JSON"),
+        (2**64, "$.data.x", "the integer 18446744073709551616 does not fit in 64 bits"),
+        (2**255, "$.data.x", f"the integer {2**255} does not fit in 64 bits"),
+        (2**256, "$.data.x", "the integer of 257 bits does not fit in 64 bits"),
+        (1e20, "$.data.x", "the number 1e+20 has no fraction and does not fit in 64 bits"),
+        ("\ud800", "$.data.x", "the text is not valid Unicode (a lone surrogate)"),
+        ([[0, "\ud800"]], "$.data.x[0][1]", "the text is not valid Unicode (a lone surrogate)"),
+        ({"a": {1: 2}}, "$.data.x.a", "the key 1 is not a string"),
+        ({"a": {"\ud800": 2}}, "$.data.x.a", "the key '\\ud800' is not valid Unicode (a lone surrogate)"),
+        (b"bytes", "$.data.x", "bytes is not a JSON value"),
+        ({1, 2}, "$.data.x", "set is not a JSON value"),
+    ],
+)
+def test_what_cannot_be_sent_is_named_with_what_is_wrong_with_it(value, path, problem):
+    with pytest.raises(UnsendableValueError) as caught:
+        canonical_bytes({"data": {"x": value}}, NEWEST)
+    assert (caught.value.path, caught.value.problem) == (path, problem)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
+@pytest.mark.parametrize("needs_a_walk", [False, True])
+def test_the_least_and_the_largest_integer_are_sent_as_they_are(dialect, needs_a_walk):
+    numbers = [-(2**63), 2**64 - 1]
+    message = {"a": numbers, "b": numbers[0], "c": numbers[1]} | ({"none": None} if needs_a_walk else {})
+    assert json.loads(canonical_bytes(message, dialect)) == {"a": numbers, "b": numbers[0], "c": numbers[1]}
+
+
+@pytest.mark.parametrize(("value", "written"), [(1e16, b"10000000000000000"), (2.0**63, b"9223372036854775808")])
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
+def test_a_large_number_without_a_fraction_is_written_as_an_integer(dialect, value, written):
+    assert canonical_bytes({"x": [value, -1e16]}, dialect) == b'{"x":[%s,-10000000000000000]}' % written
+
+
+def test_data_to_embed_is_the_object_that_the_message_would_have():
+    for dialect in DIALECTS:
+        data = {"b": None, "a": [None, 1.0, 0.5]}
+        embedded = canonical_data(data, dialect)
+        assert b'{"data":%s}' % embedded == canonical_bytes({"data": data}, dialect)
+        message = {"x": 1, "data": orjson.Fragment(embedded)}
+        assert canonical_bytes(message, dialect) == b'{"data":%s,"x":1}' % embedded
+    with pytest.raises(UnsendableValueError) as caught:
+        canonical_data({"x": [..., 1]}, NEWEST)
+    assert caught.value.path == "$.data.x[0]"
+
+
+@pytest.mark.parametrize("needs_a_walk", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
+def test_a_message_may_be_as_deep_as_its_orchestrator_accepts_and_no_deeper(dialect, needs_a_walk):
+    value = None if needs_a_walk else 1
+    for _ in range(dialect.max_nesting - 1):
+        value = [value]
+    assert canonical_bytes({"x": value}, dialect)
+    limit = f"nested too deeply: orchestrators of version {dialect.version} accept {dialect.max_nesting} levels"
+    with pytest.raises(UnsendableValueError) as caught:
+        canonical_bytes({"x": [[value]]}, dialect)
+    assert caught.value.problem == limit
+
+
+def test_a_signature_is_no_other_text_and_no_other_type():
+    signer = Signer("key")
+    right = signer.sign(b"data")
+    assert signer.verify(b"data", right)
+    for wrong in (right.upper(), right[:-1], right + "0", "\u0435" + right[1:], right.encode(), None, 5):
+        assert not signer.verify(b"data", wrong)
+
+
+@pytest.mark.parametrize("security", [None, [], "x", {}, {"signature": None}], ids=str)
+def test_a_message_without_a_signature_has_no_right_one(security):
+    assert not verify_message({"a": 1, "security": security}, Signer("key"), NEWEST)
+
+
+def test_fields_that_are_ignored_are_not_signed():
+    signer, message = Signer("key"), {"a": 1, "chain": [1]}
+    signature = signer.sign(b'{"a":1}')
+    sealed = {**message, "security": {"signature": signature, "signer_id": "o"}}
+    assert verify_message(sealed, signer, NEWEST, frozenset({"chain"}))
+    assert not verify_message(sealed, signer, NEWEST)
+
+
+def test_a_signer_shows_nothing_of_its_key():
+    assert repr(Signer("the key")) == "Signer(***)"

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.monitoring.usage import UsageMonitor

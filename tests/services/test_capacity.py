@@ -9,8 +9,15 @@ from collections import Counter
 
 import pytest
 
-from avtomatika_worker import ConfigError, SkillDefinitionError, Worker
+from avtomatika_worker import Batch, ConfigError, SkillDefinitionError, Worker
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
+from avtomatika_worker.policy.capacity import Limits
+from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.slots import Slots
+from avtomatika_worker.protocol.messages import WorkerStatus
+from avtomatika_worker.tasks.limits import ConcurrencyLimiter
+from avtomatika_worker.tasks.state import Catalogued, StatePublisher
+from avtomatika_worker.threadsafe import Watch
 from services.conftest import actions, beats, running
 
 
@@ -138,6 +145,48 @@ async def test_a_checker_decides_when_there_is_room(orchestrator, takes_skill):
         assert job.state is JobState.QUEUED
         room["picky"] = True
         assert (await job.done()).state is JobState.FINISHED
+
+
+async def test_tasks_that_are_here_ahead_take_no_slots_of_batched_skills(orchestrator, caplog):
+    worker, done = Worker(), asyncio.Event()
+
+    @worker.skill(max_concurrent=1, prefetch=4)
+    async def ahead():
+        await done.wait()
+
+    @worker.skill(batch=Batch(max_size=4))
+    async def batched(n: list[int]) -> list[int]:
+        return n
+
+    async with running(worker, orchestrator, max_concurrent_tasks=2):
+        jobs = [orchestrator.submit("ahead", {}) for _ in range(6)]
+        await orchestrator.wait_for(lambda: sum(job.state is JobState.RUNNING for job in jobs) == 2)
+        for n in range(6):  # polls go out for each
+            await finished([orchestrator.submit("batched", {"n": n})])
+        assert sum(job.state is JobState.RUNNING for job in jobs) == 2
+        done.set()
+        await finished(jobs)
+    assert "and the worker has slots for 2: set MAX_CONCURRENT_TASKS to 5" in caplog.text
+
+
+async def test_a_checker_that_blocks_keeps_no_signal_from_being_heard():
+    """The threads that hear signals and notices announce the end, whatever blocks the main loop."""
+    announced = []
+
+    def slow(skill):
+        announcing = threading.Thread(target=publisher.announce_draining, daemon=True)
+        announcing.start()
+        announcing.join(5)
+        announced.append(not announcing.is_alive())
+        return True
+
+    watch = Watch(WorkerState())
+    publisher = StatePublisher(Slots(1), Catalogued(("echo",)), ConcurrencyLimiter(Limits(), slow), watch)
+    publishing = asyncio.create_task(publisher.run(tuple))
+    await watch.changed(watch.version, timeout=10)
+    publishing.cancel()
+    assert announced == [True]
+    assert (watch.value.status, watch.value.available_skills) == (WorkerStatus.DRAINING, ())
 
 
 async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator, caplog):

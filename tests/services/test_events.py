@@ -1,6 +1,9 @@
 """Events from threads, more of them than go out; events and progress with values that cannot be sent."""
 
 import asyncio
+import contextlib
+import sqlite3
+import threading
 import time
 from decimal import Decimal
 from fractions import Fraction
@@ -191,3 +194,29 @@ async def test_a_name_that_cannot_be_announced_as_hot_is_logged_and_the_worker_s
             lambda: any(c.call == "heartbeat" and c.json["hot_cache"] == ["good"] for c in orchestrator.requests), 10
         )
     assert len(actions(caplog, "hot_name_refused")) == 3
+
+
+async def test_with_always_no_event_from_a_thread_is_left_on_disk_once_it_is_delivered(worker, tmp_path):
+    orchestrator = EmbeddedOrchestrator()
+
+    def arrived():
+        return sum(call.call == "event" for call in orchestrator.requests)
+
+    @worker.skill
+    async def steady(ctx: TaskContext):
+        for number in range(60):
+            async with asyncio.timeout(5):
+                while arrived() < number:  # noqa: ASYNC110 - the very moment counts
+                    await asyncio.sleep(0)
+            for _ in range(number % 30):  # some come in the very moment in which the one before is answered
+                await asyncio.sleep(0)
+            thread = threading.Thread(target=ctx.send_event, args=("tick", {"number": number}))
+            thread.start()
+            thread.join()
+
+    settings = {"result_durability": "always", "state_dir": str(tmp_path), "max_event_rate": 100_000.0}
+    async with orchestrator, running(worker, orchestrator, **settings):
+        await orchestrator.submit("steady", {}).done(timeout=30)
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox-w1.sqlite3")) as connection:
+        left = connection.execute("SELECT count(*) FROM waiting").fetchone()[0]
+    assert left == 0

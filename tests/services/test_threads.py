@@ -177,6 +177,7 @@ async def run_busily(recording, directory, seed, orchestrator, **more):
         up = asyncio.create_task(orchestrator.wait_for_worker("w1", timeout=20))
         await asyncio.wait({up, main}, return_when=asyncio.FIRST_COMPLETED)
         await keep_busy(orchestrator, random.Random(seed), functools.partial(probe, directory / "health"))
+        await asyncio.to_thread(worker.announce_draining)  # as the link thread does on a notice, and that of signals
         worker.request_shutdown()
         await main
 

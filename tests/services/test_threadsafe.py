@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator
-from avtomatika_worker.threadsafe import CallQueue, Multiset, Watch
+from avtomatika_worker.threadsafe import CallQueue, Table, Watch
 from services.assembled import make_supervisor
 
 
@@ -36,14 +36,13 @@ def test_a_loop_that_is_closed_is_left_no_calls_and_nobody_hears_of_it():
     CallQueue(loop).put(print, "never")
 
 
-def test_what_is_counted_by_many_threads_is_there_until_all_have_taken_it_back():
-    counts: Multiset[str] = Multiset()
-    in_threads(8, lambda number: [counts.add(each) for each in ("all", f"by {number}") * 100])
-    assert sorted(counts.distinct()) == ["all", *(f"by {number}" for number in range(8))]
-    in_threads(7, lambda number: [counts.remove(each) for each in ("all", f"by {number}") * 100])
-    assert sorted(counts.distinct()) == ["all", "by 7"]
-    in_threads(1, lambda number: [counts.remove(each) for each in ("all", "by 7") * 100])
-    assert counts.distinct() == []
+def test_what_many_threads_enter_is_there_until_they_take_it_out():
+    table: Table[str, int] = Table()
+    in_threads(8, lambda number: [table.put(f"{number} {each}", number) for each in range(100)])
+    assert sorted(table.values()) == sorted([*range(8)] * 100)
+    in_threads(7, lambda number: [table.remove(f"{number} {each}") for each in range(100)])
+    assert table.values() == [7] * 100
+    table.remove("nobody's")
 
 
 def test_a_touch_takes_back_no_value_that_another_thread_publishes(switching_often):

@@ -36,7 +36,7 @@ def test_the_examples_pass():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "15 passed" in done.stdout
+    assert "16 passed" in done.stdout
 
 
 def test_the_page_shows_every_example():

@@ -13,7 +13,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 def read(*pieces, head=False, end=False):
     """Feed the pieces; return the parser, or what it raised."""
-    parser = AnswerParser(LIMIT)
+    return fed(AnswerParser(LIMIT), *pieces, head=head, end=end)
+
+
+def fed(parser, *pieces, head=False, end=False):
     parser.expect(head=head)
     try:
         for piece in pieces:
@@ -222,3 +225,45 @@ def test_a_body_that_grows_too_long_is_refused():
     chunk = b"64\r\n" + b"x" * 100 + b"\r\n"
     assert flood(OK + b"Transfer-Encoding: chunked\r\n\r\n", of=chunk) <= LIMIT + 2 * len(chunk)
     assert flood(OK + b"\r\n", of=b"x" * 100) <= LIMIT + 100
+
+
+ENCODED = OK + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
+REUSING = [
+    ANSWERS["plain"],
+    OK + b"Content-Length: 5\r\nDate: tomorrow\r\n\r\nhallo",
+    OK + b"Content-Length: 0\r\n\r\n",
+    b"HTTP/1.1 404 Not Found\r\nDate: today\r\nContent-Length: 5\r\n\r\nnobod",
+    ANSWERS["chunked"],
+    ANSWERS["no content"],
+    ANSWERS["interim"],
+    ENCODED,
+]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(REUSING), st.integers(0, 3)), max_size=40),
+    st.sampled_from([*ANSWERS.values(), ENCODED]),
+)
+def test_what_came_before_on_a_connection_makes_no_difference(before, last):
+    parser = AnswerParser(LIMIT)
+    for answer, cut in before:
+        parser.expect()
+        pieces = [answer[: -cut or None], answer[len(answer) - cut :]]
+        for piece in filter(None, pieces):
+            parser.feed(piece)
+        assert seen(parser) == seen(read(answer))
+        assert parser.reusable
+        assert parser.size == len(parser.body())
+    assert seen(fed(parser, last)) == seen(read(last))
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"hello", b"hell", b"hello!", b""]), st.booleans()), max_size=20))
+def test_a_head_that_is_known_does_not_say_how_much_has_come(bodies):
+    head = OK + b"Content-Length: 5\r\nDate: today\r\n\r\n"
+    parser = AnswerParser(LIMIT)
+    for body, to_head in bodies:
+        parser.expect(head=to_head)
+        parser.feed(head + body)
+        assert seen(parser) == seen(read(head + body, head=to_head))
+        if not parser.reusable:
+            return

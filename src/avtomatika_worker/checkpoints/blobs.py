@@ -8,9 +8,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
+
+import msgspec
 
 from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.ownership import make_directories, private_directory
@@ -24,8 +25,7 @@ class BlobGoneError(Exception):
     """There is no such blob."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True):
     """A blob's size in bytes, and when it was written, in Unix seconds."""
 
     size: int

@@ -7,9 +7,10 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
 
 from avtomatika_worker.checkpoints.manifest import Manifest
 from avtomatika_worker.checkpoints.saved_state import State
@@ -34,8 +35,7 @@ class StartTask(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A checkpoint that was loaded: its state, and the names of its files, which are in the task's directory."""
 
     state: State

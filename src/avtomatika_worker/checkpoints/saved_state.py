@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import as_any
@@ -31,8 +32,7 @@ class Kind(enum.StrEnum):
     BYTES = "bytes"
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """A written state."""
 
     kind: Kind

@@ -14,9 +14,10 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker.checkpoints.blobs import Blob, BlobGoneError, Blobs
 from avtomatika_worker.checkpoints.manifest import MOST_FILES, MOST_HEAD, Manifest, StoredFile, decode, encode
@@ -39,8 +40,7 @@ class TooLargeError(Exception):
     """More than checkpoints may have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where and how all checkpoints of a worker are kept. ``most_bytes`` is for each, ``max_age`` in seconds."""
 
     blobs: Blobs
@@ -55,8 +55,7 @@ class Place:
         return f"{self.world.random.getrandbits(32):08x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """Whose checkpoint it is, for people."""
 
     worker_id: str

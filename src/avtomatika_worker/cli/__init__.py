@@ -5,20 +5,47 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from avtomatika_worker._version import __version__
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _APP = click.option(
     "--app",
-    required=True,
+    default=None,
     metavar="MODULE:ATTRIBUTE",
-    help="Where to find the Worker, such as app.main:worker; a function that returns one works too.",
+    help="The Worker, or a function that returns one; by default, it is found as `worker --help` says.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON for machines.")
 _RELOAD = click.option("--reload", is_flag=True, help="Restart when Python files in this directory change.")
+
+
+def _processes(_context: click.Context, _option: click.Parameter, value: str | None) -> object:
+    if value is None:
+        return None
+    from avtomatika_worker.config.kinds import processes
+
+    try:
+        return processes().read(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _skill_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a skill of the Worker."""
+    from click.shell_completion import CompletionItem
+
+    from avtomatika_worker.cli.completing import skills_of
+
+    return [
+        CompletionItem(name, help=text)
+        for name, text in skills_of(ctx.params.get("app"))
+        if name.startswith(incomplete)
+    ]
 
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -60,10 +87,13 @@ def main() -> None:
     \b
     Try it:            worker demo
     Begin a project:   worker init my-worker
-    While developing:  worker dev --app app.main:worker --reload
-    Run one skill:     worker call --app app.main:worker resize '{"width": 100}'
-    Before deploying:  worker doctor --app app.main:worker
-    In production:     worker run --app app.main:worker
+    While developing:  worker dev --reload
+    Run one skill:     worker call resize '{"width": 100}'
+    Before deploying:  worker doctor
+    In production:     worker run
+
+    The Worker is the one that --app module:attribute names, else WORKER_APP, else app under [tool.avtomatika-worker] in
+    pyproject.toml. If nothing names it, it is app.main:worker, main:worker or worker:worker in this directory.
 
     Several commands accept --json for machines. Colors are used on a terminal only; NO_COLOR turns them off.
     """
@@ -77,13 +107,13 @@ def main() -> None:
 @_RELOAD
 @click.option(
     "--workers",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="Keep N processes running, with ids WORKER_ID-1 to -N (WORKER_PROCESSES, else 1).",
+    metavar="N|gpu|gpu:N",
+    callback=_processes,
+    help="Keep N processes running, with ids WORKER_ID-1 to -N, or one or N on each GPU (WORKER_PROCESSES, else 1).",
 )
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port of the health server (WORKER_PORT).")
 @click.option("--member", hidden=True)
-def run(app: str, health_check: bool, reload: bool, workers: int | None, port: int | None, member: str | None) -> None:
+def run(app: str | None, health_check: bool, reload: bool, workers: Any, port: int | None, member: str | None) -> None:
     """Run a worker until SIGINT, SIGTERM or SIGHUP.
 
     The first signal lets running tasks finish, for at most WORKER_SHUTDOWN_TIMEOUT seconds; a second one cuts that
@@ -119,7 +149,7 @@ def run(app: str, health_check: bool, reload: bool, workers: int | None, port: i
     "--production-like", is_flag=True, help="Apply the default rate limits and task timeout of released orchestrators."
 )
 @_RELOAD
-def dev(app: str, **options: Any) -> None:
+def dev(app: str | None, **options: Any) -> None:
     """Run a worker together with a development orchestrator.
 
     It serves a console for the browser, to try skills by hand; tasks can also be sent with curl. The orchestrator runs
@@ -164,29 +194,35 @@ def demo(output: str) -> None:
 
 @main.command()
 @_APP
-@click.argument("skill")
+@click.argument("skill", shell_complete=_skill_names)
 @click.argument("params", required=False, metavar="[JSON]")
 @click.option("-f", "--file", metavar="PATH", help="Read the params from a JSON file, or from standard input with -.")
 @click.option(
-    "-p", "--param", "fields", multiple=True, metavar="NAME=VALUE", help="One param; parsed as JSON if possible."
+    "-p",
+    "--param",
+    "fields",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="One param; read as the type that the skill wants.",
 )
 @click.option("--metadata", metavar="JSON", help="Metadata of the task.")
 @click.option("--deadline", type=click.FloatRange(0), metavar="SECONDS", help="Deadline of the task, from now.")
 @_JSON
-def call(app: str, skill: str, params: str | None, as_json: bool, **rest: Any) -> None:
+def call(app: str | None, skill: str, params: str | None, as_json: bool, **rest: Any) -> None:
     """Run one skill once, through the whole pipeline.
 
     The worker runs with an embedded orchestrator, as in `worker dev`: the task is validated and passes through the
-    middlewares, and its result is checked and sent. Events and progress are printed as they come. Ctrl+C cancels the
+    middlewares, and its result is checked and sent. Events are printed as they come; on a terminal, a line below shows
+    the progress. Ctrl+C cancels the
     task as an orchestrator would; a second Ctrl+C ends the program at once. Files in the result are kept in a temporary
     directory unless a store is configured. Logs go to standard error; LOG_LEVEL defaults to WARNING here. With --json,
     everything else goes there too: standard output is one JSON value, even after a failure or a usage error.
 
     \b
-    worker call --app app.main:worker resize '{"width": 100, "url": "cat.jpg"}'
-    worker call --app app.main:worker resize -p width=100 -p url=cat.jpg
-    worker call --app app.main:worker resize -f params.json -p width=50
-    worker call --app app.main:worker resize -f - --json < params.json | jq .data
+    worker call resize '{"width": 100, "url": "cat.jpg"}'
+    worker call resize -p width=100 -p url=cat.jpg
+    worker call resize -f params.json -p width=50
+    worker call resize -f - --json < params.json | jq .data
 
     \b
     Exit codes:
@@ -221,13 +257,13 @@ def init(name: str) -> None:
 @_APP
 @_JSON
 @click.option("--markdown", is_flag=True, help="Write Markdown for a README or a website.")
-def skills(app: str, as_json: bool, markdown: bool) -> None:
+def skills(app: str | None, as_json: bool, markdown: bool) -> None:
     """List the skills that a worker announces.
 
     \b
-    worker skills --app app.main:worker
-    worker skills --app app.main:worker --markdown > docs/skills.md
-    worker skills --app app.main:worker --json | jq '.skills[].name'
+    worker skills
+    worker skills --markdown > docs/skills.md
+    worker skills --json | jq '.skills[].name'
     """
     from avtomatika_worker.cli.skills import skills_command
 
@@ -235,7 +271,7 @@ def skills(app: str, as_json: bool, markdown: bool) -> None:
 
 
 @main.command()
-@click.option("--app", default=None, metavar="MODULE:ATTRIBUTE", help="Where to find the Worker, to check its skills.")
+@_APP
 @click.option("--own-id", is_flag=True, help="Register as WORKER_ID itself, not as a separate probe.")
 @click.option(
     "--migrate",
@@ -254,8 +290,7 @@ def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) ->
 
     \b
     worker doctor
-    worker doctor --app app.main:worker
-    worker doctor --app app.main:worker --json
+    worker doctor --json
     worker doctor --migrate .
 
     \b

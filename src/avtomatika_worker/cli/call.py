@@ -21,20 +21,23 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.dev import local_environment
+from avtomatika_worker.cli.fields import split_fields, typed_fields
 from avtomatika_worker.cli.machines import write_json
+from avtomatika_worker.cli.progress_line import ProgressLine
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.devserver import Change, Subscription
 from avtomatika_worker.files.offload import Place, replaced, texts
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.coerce import as_object
+from avtomatika_worker.protocol.messages import PROGRESS_EVENT
 from avtomatika_worker.protocol.uris import is_object_uri
+from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.testing import RunningTask, SeenError, SkillResult, WorkerHarness
 from avtomatika_worker.testing.streamed import ChunkReader
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_OK, leave
 
-_PROGRESS_STEP: Final = 0.01
 _TRIED_AGAIN: Final = frozenset(
     {"TRANSIENT_ERROR", "RESOURCE_EXHAUSTED_ERROR", "INTERNAL_ERROR", "DEPENDENCY_MISSING_ERROR"}
 )
@@ -53,36 +56,34 @@ class Call:
     as_json: bool
 
 
-def call_command(app: str, call: Call) -> None:
+def call_command(app: str | None, call: Call) -> None:
     """Run one task; exits with code 0 if the skill finished by itself, 1 if it failed or was cancelled."""
-    params = read_params(call.params, call.file, call.fields)
+    params = read_params(call.params, call.file)
+    named = split_fields(call.fields)
     metadata = _object(call.metadata, "--metadata") if call.metadata is not None else None
     worker = load_app(app)
     settings = load_settings(worker, **local_environment("http://127.0.0.1:1", "not-used"))
     load_skills(worker, settings)
-    _check_skill(worker, call.skill)
+    params |= typed_fields(named, _schema_of(worker, call.skill))
     level = settings.log_level.value if os.environ.get("LOG_LEVEL") else "WARNING"
-    configure_logging(settings.log_format.value, level, worker_id=settings.worker_id)
+    line = ProgressLine(terminal.console(highlight=False, soft_wrap=True, quiet=call.as_json))
+    handler = configure_logging(settings.log_format.value, level, worker_id=settings.worker_id)
+    handler.addFilter(line.gives_way)
     overrides: dict[str, Any] = {}
     if settings.file_store_root is None:  # files of the result stay there: made when there is the first
         overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
     with usage_errors():
-        result = asyncio.run(_run(worker, call, params, metadata, overrides))
+        result = asyncio.run(_run(worker, call, params, metadata, overrides, line))
     leave(EXIT_OK if result.ok else EXIT_CRASHED)
 
 
-def read_params(text: str | None, file: str | None, fields: Sequence[str]) -> dict[str, Any]:
-    """Merge the params from a file, the JSON and single fields; later ones win."""
+def read_params(text: str | None, file: str | None) -> dict[str, Any]:
+    """Merge the params from a file and the JSON; the latter win."""
     params: dict[str, Any] = {}
     if file is not None:
         params |= _object(_read(file), f"--file {file}")
     if text is not None:
         params |= _object(text, "the params")
-    for each in fields:
-        name, equals, value = each.partition("=")
-        if not (name and equals):
-            raise UsageProblem(f"--param {each!r}: write it as name=value, such as --param width=100")
-        params[name] = _loose(value)
     return params
 
 
@@ -105,19 +106,15 @@ def _object(text: str, what: str) -> dict[str, Any]:
     return value
 
 
-def _loose(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _check_skill(worker: Worker, skill: str) -> None:
+def _schema_of(worker: Worker, skill: str) -> JsonSchema | None:
+    """Return the schema of a skill's params. Exits with code 2 if there is no such skill."""
     names = worker.skills.names()
     if skill not in names:
         near = difflib.get_close_matches(skill, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"its skills: {', '.join(names) or 'none'}"
         raise UsageProblem(f"there is no skill {skill!r}; {hint}")
+    found = worker.skills.get(skill)
+    return found.contract.input_schema if found is not None else None
 
 
 async def _run(
@@ -126,6 +123,7 @@ async def _run(
     params: Mapping[str, Any],
     metadata: Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
+    line: ProgressLine,
 ) -> SkillResult:
     environ = {"WORKER_ID": "local", **os.environ}
     # A separate thread: progress is shown and Ctrl+C works even while a skill blocks its loop.
@@ -136,18 +134,18 @@ async def _run(
         except (ValueError, OSError) as error:
             raise UsageProblem(f"the task: {error}") from error
         changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
-        console = terminal.console(highlight=False, soft_wrap=True, quiet=call.as_json)
-        stream = _Stream(ChunkReader(worker.skills, call.skill), console)
-        watching = asyncio.create_task(_watch(changes, console, stream))  # noqa: TID251 - waited for below
+        stream = _Stream(ChunkReader(worker.skills, call.skill), line)
+        watching = asyncio.create_task(_watch(changes, stream, line))  # noqa: TID251 - waited for below
         _cancel_on_interrupt(task)
         result = await task.result(timeout=None)
         changes.close()
         await watching
+        line.hide()
         stream.end()
     if call.as_json:
         write_json(result.to_json())
     else:
-        _print(result, console, stream)
+        _print(result, line.console, stream)
     return result
 
 
@@ -178,9 +176,10 @@ def _cancel_on_interrupt(task: RunningTask) -> None:
 class _Stream:
     """What the skill yields, printed as it comes: texts joined, anything else a line each."""
 
-    def __init__(self, reader: ChunkReader, console: Console) -> None:
+    def __init__(self, reader: ChunkReader, line: ProgressLine) -> None:
         self._reader = reader
-        self._console = console
+        self._line = line
+        self._console = line.console
         self._open_line = False
         self._shown: list[str] = []
 
@@ -189,6 +188,7 @@ class _Stream:
         if not self._reader.is_chunk(event):
             return False
         for chunk in self._reader.read(event):
+            self._line.hide()
             if isinstance(chunk, str):
                 self._shown.append(chunk)
                 self._console.print(Text(chunk), end="")
@@ -210,21 +210,17 @@ class _Stream:
         return bool(self._shown) and data == {"result": "".join(self._shown)}
 
 
-async def _watch(changes: Subscription, console: Console, stream: _Stream) -> None:
-    """Print chunks, events and progress as they come."""
-    reported = -1.0
+async def _watch(changes: Subscription, stream: _Stream, line: ProgressLine) -> None:
+    """Print chunks and events as they come, and show progress."""
     async for change in changes:
         if change.kind == "event" and stream.take(change.data):
             continue
         stream.end()
-        if change.kind == "event":
-            _print_event(change, console)
+        if change.kind == "event" and change.data.get("event_type") != PROGRESS_EVENT:  # which comes late
+            _print_event(change, line.console)
         elif change.kind == "progress":
             progress = as_object(change.data.get("progress"))
-            fraction, message = float(progress.get("progress") or 0.0), str(progress.get("message") or "")
-            if message or abs(fraction - reported) >= _PROGRESS_STEP:
-                console.print(Text.assemble((f"{fraction:6.0%}  ", "cyan"), message))
-                reported = fraction
+            line.show(float(progress.get("progress") or 0.0), str(progress.get("message") or ""))
 
 
 def _print_event(change: Change, console: Console) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
@@ -89,7 +90,8 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
         thread = WorkerThread(worker, settings)
         thread.start()
         record = await orchestrator.wait_for_worker(timeout=30)
-        console.print(f"Orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n")
+        greeting = f"Orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n"
+        console.print(greeting, highlight=False)
         jobs = [(job, orchestrator.submit(job.skill, job.params)) for job in demo_jobs(output, pictures)]
         await _watch(orchestrator, jobs, console)
         thread.request_shutdown()
@@ -97,6 +99,7 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
     _print_outcomes(jobs, console)
     where = output if pictures is None else f"the bucket {settings.s3_default_bucket}"
     console.print(f"Thumbnails are in [bold]{where}[/]", highlight=False)
+    console.print("\nNext: [bold]worker init my-worker[/] makes a project with a worker of your own.", highlight=False)
     return EXIT_OK if all(_as_expected(job, record) for job, record in jobs) else EXIT_CRASHED
 
 
@@ -123,10 +126,11 @@ async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, J
     """Show progress until every job has ended."""
     # The note gets the remaining width, so that its length does not move the other columns.
     note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(_BAR), TimeElapsedColumn(), note)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), _Bar(_BAR), TimeElapsedColumn(), note)
     with Progress(*columns, console=console, expand=True) as bars:
         rows: dict[str, TaskID] = {
-            record.job_id: bars.add_task(job.title, total=1.0, note=record.state.value) for job, record in jobs
+            record.job_id: bars.add_task(job.title, total=1.0, note=record.state.value, failed=False)
+            for job, record in jobs
         }
         async with asyncio.timeout(_TIMEOUT):
             changes = orchestrator.subscribe()
@@ -141,7 +145,19 @@ def _show(bars: Progress, rows: dict[str, TaskID], jobs: list[tuple[DemoJob, Job
     for _, record in jobs:
         done = 1.0 if record.state.final else record.progress.fraction
         note = record.progress.message if record.state is JobState.RUNNING else record.state.value
-        bars.update(rows[record.job_id], completed=done, note=note or record.state.value)
+        failed = record.state.final and record.state is not JobState.FINISHED
+        bars.update(rows[record.job_id], completed=done, note=note or record.state.value, failed=failed)
+
+
+class _Bar(BarColumn):
+    """A bar that is red where its job failed."""
+
+    def render(self, task: Task) -> ProgressBar:
+        """Return the bar of a job."""
+        bar = super().render(task)
+        if task.fields["failed"]:
+            bar.complete_style = bar.finished_style = "red"
+        return bar
 
 
 def _print_outcomes(jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:

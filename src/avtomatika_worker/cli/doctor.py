@@ -32,7 +32,7 @@ from avtomatika_worker.cli.findings import (
     warning,
     worst,
 )
-from avtomatika_worker.cli.worker_app import UsageProblem, load_app, read_dotenv
+from avtomatika_worker.cli.worker_app import AppNotFoundError, UsageProblem, load_app, read_dotenv
 from avtomatika_worker.compat.former_environment import hints
 from avtomatika_worker.config import ResultDurability, Settings, unknown_variables
 from avtomatika_worker.errors import ConfigError
@@ -80,10 +80,10 @@ def _sections(app: str | None, *, own_id: bool) -> Iterator[Section]:
 
 
 def _find_worker(app: str | None) -> tuple[Worker | None, tuple[Finding, ...]]:
-    if app is None:
-        return None, (note("not checked", "give --app module:attribute to have the worker and its skills checked"),)
     try:
         return load_app(app), ()
+    except AppNotFoundError as problem:
+        return None, (note(f"not checked: {problem.message}"),)
     except UsageProblem as problem:
         return None, (error(problem.message, "fix it; a traceback, if there is one, is above"),)
 

@@ -86,8 +86,8 @@ def _show(target: Path, written: Iterable[Path], console: Console) -> None:
         (f"cd {shlex.quote(str(target))}", ""),
         ("pip install -r requirements-dev.txt", ""),
         ("pytest", "its tests pass"),
-        ("worker call --app app.main:worker greet -p name=Ada", ""),
-        ("worker dev --app app.main:worker --reload", ""),
+        ("worker call greet -p name=Ada", ""),
+        ("worker dev --reload", ""),
     ]
     console.print("\nNext:")
     for command, remark in steps[target == Path() :]:

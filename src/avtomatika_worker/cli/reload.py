@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import ignore_signals
+from avtomatika_worker.cli.kept import kept_for_processes
 from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.cli.watching import changes
 from avtomatika_worker.cli.worker_app import UsageProblem
@@ -40,7 +41,9 @@ def reload_command() -> NoReturn:
     if importlib.util.find_spec("watchfiles") is None:
         raise UsageProblem(f"--reload needs watchfiles; {install_hint('reload')}")
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-    sys.exit(Reloader(arguments, Path.cwd()).run())
+    with kept_for_processes() as environ:
+        code = Reloader(arguments, Path.cwd(), environ).run()
+    sys.exit(code)
 
 
 def reloaded() -> None:
@@ -75,8 +78,9 @@ def _end_with(descriptor: int) -> None:
 class Reloader:
     """Keeps a command running while the Python files below a directory change."""
 
-    def __init__(self, arguments: Sequence[str], directory: Path) -> None:
+    def __init__(self, arguments: Sequence[str], directory: Path, environ: Mapping[str, str]) -> None:
         self._arguments = tuple(arguments)
+        self._environ = environ
         self._directory = directory
         self._life: tuple[int, int] | None = None
         self._stop = threading.Event()
@@ -121,7 +125,7 @@ class Reloader:
         # -B: the byte code of a file edited twice within a second would be taken for that of the newer text.
         options = (sys.executable, "-B", "-P", "-c", _CHILD, str(reading), str(os.getpid()))
         self._process = process = subprocess.Popen(  # noqa: S603 - our own command line
-            (*options, *self._arguments), pass_fds=(reading,) if reading >= 0 else ()
+            (*options, *self._arguments), env=self._environ, pass_fds=(reading,) if reading >= 0 else ()
         )
         if self._stop.is_set():  # a signal arrived before there was a process to forward it to
             process.terminate()

@@ -24,7 +24,7 @@ _LONGEST_DEFAULT: Final = 30
 _DEEPEST: Final = 4
 
 
-def skills_command(app: str, *, as_json: bool, markdown: bool) -> None:
+def skills_command(app: str | None, *, as_json: bool, markdown: bool) -> None:
     """List the skills."""
     if as_json and markdown:
         raise UsageProblem("--json and --markdown exclude each other: give only one")

@@ -8,6 +8,7 @@ import importlib.machinery
 import inspect
 import os
 import sys
+import tomllib
 import traceback
 from collections.abc import Generator
 from pathlib import Path
@@ -17,11 +18,16 @@ from typing import Any, Final, NoReturn
 import click
 
 from avtomatika_worker.cli.terminal import echo
-from avtomatika_worker.config import Settings, read_env_file, unknown_variables
+from avtomatika_worker.config import Settings, read_env_file, read_setting, unknown_variables
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.processes.imports import modules_in
+from avtomatika_worker.narrowing import is_dict
+from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.program import EXIT_USAGE, USAGE_ERRORS, explain
+
+USUAL: Final = ("app.main:worker", "main:worker", "worker:worker")
+"""Where the Worker is if nothing names it: the first of these in the working directory."""
 
 _LOADED_LATE: Final = (
     "aiohttp",
@@ -68,21 +74,83 @@ def usage_errors() -> Generator[None]:
         raise _Explained(error) from error
 
 
-def load_app(path: str) -> Worker:
-    """Import the worker that ``path`` (``module:attribute``) names, after reading the .env file."""
+class AppNotFoundError(UsageProblem):
+    """Nothing names a Worker, and there is none under the usual names."""
+
+
+def load_app(path: str | None) -> Worker:
+    """Import the worker that ``path`` (``module:attribute``) names, after reading the .env file.
+
+    Without a path, ``WORKER_APP`` names it, then ``app`` under ``[tool.avtomatika-worker]`` in pyproject.toml; else
+    it is the first Worker of `USUAL`.
+    """
     read_dotenv()
+    if path is not None:
+        return _load("--app", path)
+    if (named := read_setting(os.environ, "app")) is not None:
+        return _load("WORKER_APP", named)
+    if (named := app_in_pyproject(Path("pyproject.toml"))) is not None:
+        return _load("pyproject.toml, app", named)
+    return _first_of_usual()
+
+
+def app_in_pyproject(file: Path) -> str | None:
+    """Return ``app`` under ``[tool.avtomatika-worker]``, or None. Exits with code 2 if it cannot be read."""
+    try:
+        whole = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageProblem(f"{file}: it cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageProblem(f"{file}: it is not valid TOML: {error}") from error
+    table = as_object(whole.get("tool")).get("avtomatika-worker", {})
+    if not is_dict(table):
+        raise UsageProblem(f"{file}: [tool.avtomatika-worker]: it should be a table with one key, app")
+    if unknown := sorted(table.keys() - {"app"}):
+        raise UsageProblem(f"{file}: [tool.avtomatika-worker]: unknown key {unknown[0]!r}; it may have one key, app")
+    app = table.get("app")
+    if not isinstance(app, str | None):
+        raise UsageProblem(f"{file}: [tool.avtomatika-worker]: app should be a string such as 'app.main:worker'")
+    return app
+
+
+def _first_of_usual() -> Worker:
+    """Return the first worker under a usual name. A file of such a name is imported; if that fails, it is reported."""
+    tried: list[str] = []
+    for path in USUAL:
+        module_name, _, attribute = path.partition(":")
+        file = Path(*module_name.split("."))
+        places = (file.with_suffix(".py"), file / "__init__.py")
+        if not any(each.is_file() for each in places):
+            tried.append(f"{path} (there is no {places[0]})")
+            continue
+        module = _import(module_name, "without --app")
+        found = getattr(module, attribute, None)
+        if isinstance(found, Worker):
+            return found
+        tried.append(f"{path} ({_no_worker(module_name, attribute, module)})")
+    raise AppNotFoundError(
+        "there is no --app, no WORKER_APP, and no app under [tool.avtomatika-worker] in pyproject.toml; tried "
+        f"{', '.join(tried)}; give --app module:attribute, or run this from the project's directory"
+    )
+
+
+def _load(source: str, path: str) -> Worker:
+    """Import the worker that ``path`` names; messages begin with ``source``, where the path comes from."""
     module_name, colon, attribute = path.partition(":")
+    where = f"{source} {path!r}"
     if not (module_name and colon and attribute):
-        raise UsageProblem(f"--app {path!r}: write it as module:attribute, such as app.main:worker")
-    found: Any = _import(module_name)
+        raise UsageProblem(f"{where}: write it as module:attribute, such as app.main:worker")
+    found: Any = _import(module_name, source)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise UsageProblem(_no_attribute(path, module_name, part, found))
+            raise UsageProblem(f"{where}: {_no_worker(module_name, part, found)}")
         found = getattr(found, part)
     if not isinstance(found, Worker) and callable(found):
-        found = _call(path, found)
+        found = _call(where, found)
     if not isinstance(found, Worker):
-        raise UsageProblem(f"--app {path!r}: {attribute} is of type {type(found).__name__}, not a Worker")
+        raise UsageProblem(f"{where}: {attribute} is of type {type(found).__name__}, not a Worker")
     return found
 
 
@@ -120,7 +188,7 @@ def _exit(error: Exception) -> NoReturn:
     raise _Explained(error) from error
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, source: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
         _load_our_own(here)
@@ -129,17 +197,17 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise _broken(name, error) from error
+            raise _broken(source, name, error) from error
         if (Path.cwd() / name).is_file():
             module = name.removesuffix(".py").replace("/", ".")
-            raise UsageProblem(f"--app: {name!r} is a file; write the module's name: {module}") from error
+            raise UsageProblem(f"{source}: {name!r} is a file; write the module's name: {module}") from error
         hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
-        raise UsageProblem(f"--app: there is no module {error.name!r} in {here} ({hint})") from error
+        raise UsageProblem(f"{source}: there is no module {error.name!r} in {here} ({hint})") from error
     except SystemExit as error:
         hint = 'put calls such as worker.run() under: if __name__ == "__main__"'
-        raise UsageProblem(f"--app: importing {name} ended the process, exit code {error.code} ({hint})") from error
+        raise UsageProblem(f"{source}: importing {name} ended the process, exit code {error.code} ({hint})") from error
     except Exception as error:
-        raise _broken(name, error) from error
+        raise _broken(source, name, error) from error
 
 
 def _load_our_own(directory: str) -> None:
@@ -161,10 +229,10 @@ def _belongs_to_a_library(name: str, file: str) -> bool:
     return spec is not None and spec.origin is not None and os.path.realpath(spec.origin) != os.path.realpath(file)
 
 
-def _broken(name: str, error: Exception) -> UsageProblem:
+def _broken(source: str, name: str, error: Exception) -> UsageProblem:
     """Report where the user's module fails, with the frames of the traceback that are its own."""
     if isinstance(error, USAGE_ERRORS):
-        return UsageProblem(f"--app: {name}: {error}")
+        return UsageProblem(f"{source}: {name}: {error}")
     theirs = error.__traceback__
     while theirs is not None and _is_ours(theirs.tb_frame.f_code.co_filename):
         theirs = theirs.tb_next
@@ -173,25 +241,27 @@ def _broken(name: str, error: Exception) -> UsageProblem:
     # The last frame in the user's directory: a mistake that a library notices was made there.
     own = [frame for frame in own if Path(frame.filename).is_relative_to(Path.cwd())] or own
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return UsageProblem(f"--app: importing {name} failed: {type(error).__name__}: {error}{where}")
+    return UsageProblem(f"{source}: importing {name} failed: {type(error).__name__}: {error}{where}")
 
 
 def _is_ours(file: str) -> bool:
     return file in {__file__, importlib.__file__} or file.startswith("<frozen importlib")
 
 
-def _no_attribute(path: str, module: str, attribute: str, found: Any) -> str:
+def _no_worker(module: str, attribute: str, found: Any) -> str:
+    if hasattr(found, attribute):
+        return f"{attribute} is of type {type(getattr(found, attribute)).__name__}, not a Worker"
     members: dict[str, object] = getattr(found, "__dict__", {})
     workers = [name for name, value in members.items() if isinstance(value, Worker)]
     hint = f"; it has a Worker called {' and '.join(workers)}" if workers else "; it has no Worker at its top level"
-    return f"--app {path!r}: {module} has no attribute {attribute!r}{hint}"
+    return f"{module} has no attribute {attribute!r}{hint}"
 
 
-def _call(path: str, factory: Any) -> Any:
+def _call(where: str, factory: Any) -> Any:
     if inspect.iscoroutinefunction(factory):
-        raise UsageProblem(f"--app {path!r}: this is an async def function; use a plain def that returns a Worker")
+        raise UsageProblem(f"{where}: this is an async def function; use a plain def that returns a Worker")
     try:
         return factory()
     except Exception as error:
         traceback.print_exception(error)
-        raise UsageProblem(f"--app {path!r}: calling it failed: {type(error).__name__}: {error}") from error
+        raise UsageProblem(f"{where}: calling it failed: {type(error).__name__}: {error}") from error

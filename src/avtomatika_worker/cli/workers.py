@@ -14,11 +14,13 @@ from typing import Final, NoReturn
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import ignore_signals
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
-from avtomatika_worker.config import Settings, with_number
+from avtomatika_worker.config import Settings, with_suffix
 from avtomatika_worker.config import load_settings as load_from
+from avtomatika_worker.config.kinds import PerDevice
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.fleet import Control, Membership, Plan, Ready, run_fleet
+from avtomatika_worker.fleet import Control, Membership, Place, Plan, Ready, run_fleet
 from avtomatika_worker.monitoring.health import UNIX_PREFIX
+from avtomatika_worker.observability.devices import NoDeviceError, accelerators
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.program import EXIT_CRASHED, longest_shutdown, run_process
@@ -28,16 +30,28 @@ _log: Final = logging.getLogger("avtomatika_worker.fleet")
 _LONGEST_DRAIN: Final = 86_400.0
 
 
-def run_workers(app: str, count: int, environ: Mapping[str, str], *, health_check: bool) -> NoReturn:
+def run_workers(app: str | None, count: int | PerDevice, environ: Mapping[str, str], *, health_check: bool) -> NoReturn:
     """Keep ``count`` processes running, each started with ``environ``, until a signal stops them."""
     if sys.platform == "win32":
         raise UsageProblem("--workers needs signals and sockets of POSIX; start several workers instead")
     _log_like_the_members()
-    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", "--app", app)
-    plan = Plan(command, environ, count, base_id=str(uuid.uuid4()), health_check=health_check)
+    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", *(("--app", app) if app is not None else ()))
+    plan = Plan(command, environ, _places(count), base_id=str(uuid.uuid4()), health_check=health_check)
     code = attempted(lambda: asyncio.run(run_fleet(plan)), _crashed)  # the last boundary: the exit code says so, too
     ignore_signals()
     sys.exit(code)
+
+
+def _places(count: int | PerDevice) -> tuple[Place, ...]:
+    """Return the processes' places. Exits with code 2 if they are to be on devices, and there is none."""
+    if isinstance(count, int):
+        return tuple(Place(str(number)) for number in range(1, count + 1))
+    try:
+        devices = accelerators(os.environ)
+    except NoDeviceError as error:
+        raise UsageProblem(f"there is no GPU for a process (--workers gpu). {error}") from error
+    turns = [""] if count.each == 1 else [f"-{number}" for number in range(1, count.each + 1)]
+    return tuple(Place(f"{each.label}{turn}", each.environ) for each in devices for turn in turns)
 
 
 def _crashed(error: Exception) -> int:
@@ -45,7 +59,7 @@ def _crashed(error: Exception) -> int:
     return EXIT_CRASHED
 
 
-def run_member(app: str, member: str) -> NoReturn:
+def run_member(app: str | None, member: str) -> NoReturn:
     """Run one of the processes; ``member`` is the value its fleet passed."""
     try:
         membership = Membership.parse(member)
@@ -71,7 +85,7 @@ def run_member(app: str, member: str) -> NoReturn:
 def _settings(worker: Worker, membership: Membership) -> Settings:
     """Return the worker's settings with its number in the id. Exits with code 2 if one is wrong."""
     try:
-        return with_number(load_settings(worker), membership.number, membership.base_id)
+        return with_suffix(load_settings(worker), membership.suffix, membership.base_id)
     except ConfigError as error:
         raise UsageProblem(str(error)) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avtomatika_worker.narrowing import as_any
-from avtomatika_worker.skills.skill import IDENTIFIER
+from avtomatika_worker.skills.declaration import IDENTIFIER
 
 
 def is_valid_identifier(value: str) -> bool:

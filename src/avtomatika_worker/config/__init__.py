@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from avtomatika_worker.config.choices import LogFormat, LogLevel, ResultDurability, SkillsOnError, SlotTunerKind
 from avtomatika_worker.config.env_file import read_env_file
-from avtomatika_worker.config.environment import load_settings, read_setting, unknown_variables, with_number
+from avtomatika_worker.config.environment import load_settings, read_setting, unknown_variables, with_suffix
 from avtomatika_worker.config.reference import SettingDoc, describe
 from avtomatika_worker.config.settings import Settings
 from avtomatika_worker.config.structured import OrchestratorSettings
@@ -31,7 +31,7 @@ __all__ = [
     "read_env_file",
     "read_setting",
     "unknown_variables",
-    "with_number",
+    "with_suffix",
 ]
 
 

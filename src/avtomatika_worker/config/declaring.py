@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, field
 from types import MappingProxyType
 from typing import Any, Final
+
+import msgspec
 
 from avtomatika_worker.config.kinds import Kind
 
@@ -13,8 +15,7 @@ SPEC: Final = "avtomatika_worker.setting"
 """The key of a field's metadata."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """The facts about a setting besides its value.
 
     ``unset`` says in words what an unset variable means, if the default value itself does not show it.

@@ -95,12 +95,12 @@ def read_setting(environ: Mapping[str, str], name: str) -> Any:
     return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
-def with_number(settings: Settings, number: int, base_id: str) -> Settings:
-    """Return the settings of one of several processes: its id ends in its number.
+def with_suffix(settings: Settings, suffix: str, base_id: str) -> Settings:
+    """Return the settings of one of several processes: its id ends in its suffix, such as its number.
 
-    ``base_id`` precedes the number if the settings name no id. Raises ConfigError for an id that becomes too long.
+    ``base_id`` precedes the suffix if the settings name no id. Raises ConfigError for an id that becomes too long.
     """
-    worker_id = f"{base_id if settings.worker_id_is_random else settings.worker_id}-{number}"
+    worker_id = f"{base_id if settings.worker_id_is_random else settings.worker_id}-{suffix}"
     try:
         setting_fields()["worker_id"][1].kind.take(worker_id)
     except ValueError as error:

@@ -11,10 +11,11 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from avtomatika_worker.policy.call_budget import MARGIN, UNLIMITED, CallLimit
 from avtomatika_worker.protocol.uris import S3Uri
@@ -37,8 +38,7 @@ def _accept(_value: Any) -> None:
     """Allow every value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """How the values of a setting are parsed and checked.
 
     A value given by a program may be an instance of ``types``; texts are parsed unless ``str`` is one of them.
@@ -117,6 +117,31 @@ def integer(*, least: int, most: int | None = None) -> Kind:
             raise ValueError(allowed)
 
     return Kind(parse, (int,), check)
+
+
+class PerDevice(msgspec.Struct, frozen=True):
+    """As many processes on each device."""
+
+    each: int
+
+
+def processes() -> Kind:
+    """A number of processes, or of processes on each GPU."""
+    number = integer(least=1, most=1000)
+
+    def parse(value: str) -> int | PerDevice:
+        name, colon, each = value.partition(":")
+        on_devices = name == "gpu"
+        try:
+            count: int = number.read((each if colon else "1") if on_devices else value)
+        except ValueError:
+            raise ValueError("must be a whole number of at least 1 and at most 1000, gpu, or gpu:N") from None
+        return PerDevice(count) if on_devices else count
+
+    def check(value: int | PerDevice) -> None:
+        number.check(value.each if isinstance(value, PerDevice) else value)
+
+    return Kind(parse, (int, PerDevice), check)
 
 
 def port() -> Kind:
@@ -232,6 +257,25 @@ def object_uris() -> Kind:
             parts = uri.key.removesuffix("/").split("/")
             if uri.key and any(unquote(part) in {"", ".", ".."} for part in parts):
                 raise ValueError(f"{each!r:.200} must have no segment that is empty, '.' or '..'")
+
+    return Kind(parse, (tuple,), check)
+
+
+def hosts() -> Kind:
+    """Hosts, each with a port or without, separated by spaces or commas."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        return tuple(value.replace(",", " ").split())
+
+    def check(value: tuple[str, ...]) -> None:
+        for each in value:
+            try:
+                parts = urlsplit(f"//{each}")
+                valid = parts.netloc == each and bool(parts.hostname) and parts.port != 0 and "@" not in each
+            except ValueError:
+                valid = False
+            if not valid or "*" in each or not each.isascii():
+                raise ValueError(f"{each!r:.200} must be a host such as files.example.com or files.example.com:8443")
 
     return Kind(parse, (tuple,), check)
 

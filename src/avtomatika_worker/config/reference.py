@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, dataclass
+from dataclasses import MISSING, Field
 from typing import Any
+
+import msgspec
 
 from avtomatika_worker.config.declaring import Setting
 from avtomatika_worker.config.settings import EXTRA_PREFIX, setting_fields
 
 
-@dataclass(frozen=True, slots=True)
-class SettingDoc:
+class SettingDoc(msgspec.Struct, frozen=True):
     """One row of the table of variables. ``in_words``: ``default`` is a description, not the value."""
 
     variable: str

@@ -24,6 +24,21 @@ def _key() -> Kind:
     return Kind(str, (str,), check)
 
 
+def _host() -> Kind:
+    """A host, perhaps with a port."""
+
+    def parse(value: str) -> str:
+        try:
+            plain = kinds.parse_url(f"http://{value}") == f"http://{value}" and "/" not in value
+        except ValueError:
+            plain = False
+        if not plain:
+            raise ValueError("must be HOST or HOST:PORT")
+        return value
+
+    return Kind(parse, (str,))
+
+
 def _notices() -> Kind:
     """Sources of notices, separated by commas."""
 
@@ -80,4 +95,17 @@ class ResumptionSettings:
         " that can finish in time do, the others go on elsewhere.",
         default=(),
         unset="nothing does",
+    )
+    aws_metadata_url: str = setting(
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        kinds.url(),
+        "Metadata service of `WORKER_PREEMPTION=aws`, read as by AWS's own SDKs: another one to rehearse an"
+        " interruption with, or the one at IPv6's address.",
+        default="http://169.254.169.254",
+    )
+    gcp_metadata_host: str = setting(
+        "GCE_METADATA_HOST",
+        _host(),
+        "Metadata server of `WORKER_PREEMPTION=gcp`, `HOST` or `HOST:PORT`, read as by Google's own libraries.",
+        default="metadata.google.internal",
     )

@@ -15,11 +15,12 @@ from avtomatika_worker.config.declaring import setting
 class ScalingSettings:
     """The processes, how many slots of each are used, and how long tasks may take."""
 
-    processes: int = setting(
+    processes: int | kinds.PerDevice = setting(
         "WORKER_PROCESSES",
-        kinds.integer(least=1, most=1000),
+        kinds.processes(),
         "Number of worker processes that `worker run` keeps running; with 2 or more, their ids are `WORKER_ID-1`,"
-        " `-2`, … and each has `MAX_CONCURRENT_TASKS` slots. Same as `--workers`.",
+        " `-2`, … and each has `MAX_CONCURRENT_TASKS` slots. `gpu`: one on each GPU, `WORKER_ID-gpu0`, …; `gpu:2`: two."
+        " Same as `--workers`.",
         default=1,
     )
     heartbeat_process: bool = setting(
@@ -32,8 +33,8 @@ class ScalingSettings:
     slot_tuner: SlotTunerKind = setting(
         "WORKER_SLOT_TUNER",
         kinds.choice(SlotTunerKind),
-        "Whether to use fewer slots while more than 80 % of the memory or 90 % of the CPUs are in use: `resource` or"
-        " `off`.",
+        "Whether to use fewer slots while more than 80 % of the memory, 90 % of the CPUs or 95 % of a GPU's memory are"
+        " in use: `resource` or `off`.",
         default=SlotTunerKind.OFF,
     )
     orchestrator_task_limit: float = setting(

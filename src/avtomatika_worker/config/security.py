@@ -87,6 +87,20 @@ class SecuritySettings:
         default=None,
         unset="the location of results, but neither its root nor the results of other jobs",
     )
+    file_hosts: tuple[str, ...] = _setting(
+        "WORKER_FILE_HOSTS",
+        kinds.hosts(),
+        "Web hosts that tasks may fetch files from over HTTPS, as `host` or `host:port`, separated by spaces. Only at"
+        " public addresses.",
+        default=(),
+        unset="tasks fetch nothing from the web",
+    )
+    file_private_hosts: tuple[str, ...] = _setting(
+        "WORKER_FILE_PRIVATE_HOSTS",
+        kinds.hosts(),
+        "Such hosts that may be at private addresses, too; they need not be in `WORKER_FILE_HOSTS`.",
+        default=(),
+    )
     untyped_files: bool = _setting(
         "WORKER_UNTYPED_FILES",
         kinds.boolean(),

@@ -41,6 +41,13 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
     worker_type: str = _setting(
         "WORKER_TYPE", kinds.text(), "Type under which the worker registers.", default="generic-worker"
     )
+    app: str | None = _setting(
+        "WORKER_APP",
+        kinds.text(),
+        "Where the command `worker` finds the Worker without `--app`, as `module:attribute`.",
+        default=None,
+        unset="`app.main:worker`, `main:worker` or `worker:worker`",
+    )
     token: str | None = _setting(
         "WORKER_TOKEN",
         kinds.token(),
@@ -77,14 +84,17 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
         default=MultiOrchestratorMode.WATERFALL,
     )
     max_concurrent_tasks: int = _setting(
-        "MAX_CONCURRENT_TASKS", kinds.integer(least=1), "Number of tasks that may run at the same time.", default=10
+        "MAX_CONCURRENT_TASKS",
+        kinds.integer(least=1),
+        "Number of tasks that may run at the same time, besides those of batched skills.",
+        default=10,
     )
     skill_threads: int | None = _setting(
         "WORKER_SKILL_THREADS",
         kinds.integer(least=1),
         "Threads for plain `def` skills.",
         default=None,
-        unset="as many as `MAX_CONCURRENT_TASKS`",
+        unset="as many as `MAX_CONCURRENT_TASKS`, and one for each batched skill",
     )
     skill_processes: int | None = _setting(
         "WORKER_SKILL_PROCESSES",

@@ -11,8 +11,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery, attempt, delivery_of, events_lane, keep, result_lane
@@ -46,16 +47,14 @@ _NONCE_LIFE: Final = 70.0
 """Seconds for which an orchestrator remembers an event it has seen (65), and a little more."""
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingResult:
+class WaitingResult(msgspec.Struct, frozen=True):
     """A waiting result; ``restored``: left behind by an earlier run of the worker."""
 
     result: TaskResult
     restored: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(msgspec.Struct, frozen=True):
     """What waits for an orchestrator: how many deliveries, and their bytes."""
 
     count: int = 0

@@ -14,9 +14,10 @@ import sqlite3
 import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker.delivery.store_files import UnusableFileError, check_files, set_aside
@@ -42,8 +43,7 @@ class Kind(enum.StrEnum):
     EVENT = "event"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A message for an orchestrator. ``body`` is its encoded form, ``created`` is in Unix seconds."""
 
     url: str
@@ -53,14 +53,12 @@ class Message:
     created: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Put:
+class _Put(msgspec.Struct, frozen=True):
     message: Message
     done: Future[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Forget:
+class _Forget(msgspec.Struct, frozen=True):
     row: int
 
 
@@ -68,8 +66,7 @@ WRITE_TIMEOUT: Final = 5.0
 """Seconds for the last writes of a worker."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Check:
+class _Check(msgspec.Struct, frozen=True):
     done: Future[bool]
 
 

@@ -11,7 +11,6 @@ import enum
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -47,8 +46,7 @@ class Fate(enum.Enum):
     """It has arrived, or nobody wants it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _UnderWay:
+class _UnderWay(msgspec.Struct, frozen=True):
     """A result that is being delivered, and the ids that it may be wanted under, the newest last.
 
     ``hand_outs`` are those that came since it is on its way.
@@ -59,8 +57,7 @@ class _UnderWay:
     hand_outs: tuple[Task, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stale:
+class _Stale(msgspec.Struct, frozen=True):
     """A result that was not wanted, ``at`` a time of the orchestrator's in Unix seconds."""
 
     delivery: Delivery
@@ -129,6 +126,8 @@ class Works:
 
     def addressed(self, delivery: Delivery, result: TaskResult) -> TaskResult:
         """Return the result under the newest id that was not refused."""
+        if result.work is None:  # its task keeps its id
+            return result
         with self._lock:
             under_way = self._entry(delivery, result)
             task_id = under_way.ids[-1] if under_way is not None else result.task_id
@@ -145,7 +144,7 @@ class Works:
                 return Fate.SETTLED
             key, ids = _key_of(result), tuple(each for each in under_way.ids if each != result.task_id)
             if result.work is not None and ids:
-                self._under_way[result.work] = replace(under_way, ids=ids)
+                self._under_way[result.work] = msgspec.structs.replace(under_way, ids=ids)
                 return Fate.TRY_NEXT
             if key is None or delivery.age > self._max_age:
                 return Fate.SETTLED
@@ -163,6 +162,8 @@ class Works:
         A job may go on to a step with the same skill and params, which no number shows from a retry before 1.0b28; it
         may come before the answer to the result that led to it.
         """
+        if result.work is None:
+            return
         with self._lock:
             under_way = self._entry(delivery, result)
             ids = () if under_way is None else under_way.ids
@@ -195,4 +196,6 @@ class Works:
 
 def _key_of(result: TaskResult) -> WorkKey | None:
     """Return the work of a result that may be wanted under another id."""
-    return None if result.status == CANCELLED or is_retried(result) else result.work
+    if result.work is None or result.status == CANCELLED or is_retried(result):
+        return None
+    return result.work

@@ -4,7 +4,7 @@
 |---|---|
 | `GET /` | what this is, and the calls |
 | `GET /openapi.json` | the same for machines |
-| `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong and lists the known skills; with `?validate=1` params that violate the skill's input schema give 422 (listed in `problems`; by default they go to the worker, as with any orchestrator) |
+| `POST /api/jobs` `{"skill", "params"?, "priority"?, "deadline"?, "metadata"?}` | 202 `{"job_id"}`; 400 says what is wrong and lists the known skills; with `?validate=1` params that violate the skill's input schema give 422 (listed in `problems`; by default they go to the worker, as with any orchestrator); with `?wait=SECONDS` (at most 600) the job as `GET` gives it: 200 once it has ended, however it ended, or 202 if the time is up first |
 | `GET /api/jobs` | the latest jobs, newest first; `?state=`, `?skill=`, `?limit=` (100) |
 | `GET /api/jobs/{id}` | the job with its events; `?wait=SECONDS` first waits for its end (at most 600) |
 | `POST /api/jobs/{id}/cancel` | 202 `{"job_id", "state"}`; 409 if it has ended |
@@ -112,6 +112,7 @@ class ClientApi:
         return json_answer(description(self._version))
 
     async def _submit(self, request: web.Request) -> web.Response:
+        wait = _seconds(request.query.get("wait"), "wait")
         new = self._new_job(await request.read())
         skill = self._orchestrator.skill(new.skill)
         if skill is None:
@@ -126,7 +127,11 @@ class ClientApi:
             job = self._orchestrator.submit(new)
         except ValueError as error:
             raise ClientError(400, str(error)) from None
-        answer = json_answer({"job_id": job.job_id}, 202)
+        if wait is None:
+            answer = json_answer({"job_id": job.job_id}, 202)
+        else:
+            await self._wait_for_end(job, wait)
+            answer = _whole(job, 200 if job.state.final else 202)
         answer.headers["Location"] = f"/api/jobs/{job.job_id}"
         return answer
 
@@ -178,14 +183,15 @@ class ClientApi:
     async def _job(self, request: web.Request) -> web.Response:
         job = self._find(request)
         wait = _seconds(request.query.get("wait"), "wait")
-        if wait is not None and not job.state.final:
-            await self._wait_for_end(job, min(wait, _LONGEST_WAIT))
-        return json_answer({**job.to_json(), "events": job.events})
+        if wait is not None:
+            await self._wait_for_end(job, wait)
+        return _whole(job)
 
     async def _wait_for_end(self, job: JobRecord, seconds: float) -> None:
         """Return when the job has ended, the time is up or the orchestrator stops."""
-        async with self._hub.subscribe(lambda change: change.job is job and job.state.final) as changes:
-            await changes.next_within(seconds)
+        if not job.state.final:
+            async with self._hub.subscribe(lambda change: change.job is job and job.state.final) as changes:
+                await changes.next_within(min(seconds, _LONGEST_WAIT))
 
     async def _cancel(self, request: web.Request) -> web.Response:
         job = self._find(request)
@@ -227,6 +233,10 @@ async def _forward(changes: Subscription, stream: EventStream, until_end_of: Job
         await stream.send(change.kind, _shown(change), change.number)
         if until_end_of is not None and until_end_of.state.final and not changes.pending:
             return
+
+
+def _whole(job: JobRecord, status: int = 200) -> web.Response:
+    return json_answer({**job.to_json(), "events": job.events}, status)
 
 
 def _shown(change: Change) -> dict[str, Any]:

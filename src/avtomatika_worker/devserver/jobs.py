@@ -120,7 +120,7 @@ class JobBook:
     def put_back(self, job: JobRecord, now: float, delay: float = 0.0) -> None:
         """Queue a job again, after ``delay`` seconds."""
         self._withdraw(job)
-        job.state, job.progress = JobState.QUEUED, Progress()
+        job.state, job.progress, job.progress_at = JobState.QUEUED, Progress(), None
         self.changed(job, "retrying", now)
         if delay > 0:
             self.look_at(job, now + delay)

@@ -9,6 +9,7 @@ _Json = dict[str, Any]
 _JOB_ID: Final[_Json] = {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _TEXT: Final[_Json] = {"type": "string"}
 _OBJECT: Final[_Json] = {"type": "object"}
+_SECONDS: Final[_Json] = {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9}
 
 
 def description(version: str) -> _Json:
@@ -87,13 +88,23 @@ def _query(name: str, schema: _Json, text: str) -> _Json:
 
 
 def _submit() -> _Json:
+    location = {"Location": {"schema": _TEXT}}
     accepted = {"type": "object", "properties": {"job_id": _TEXT}, "required": ["job_id"]}
     return {
         "summary": "Submit a job.",
-        "parameters": [_query("validate", _TEXT, "1: check the params against the skill's schema first.")],
+        "parameters": [
+            _query("validate", _TEXT, "1: check the params against the skill's schema first."),
+            _query(
+                "wait", _SECONDS, "Wait for the end of the job for this many seconds, at most 600; answer with the job."
+            ),
+        ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("NewJob")}}},
         "responses": {
-            "202": {**_answer("It is queued.", accepted), "headers": {"Location": {"schema": _TEXT}}},
+            "200": {**_answer("With `wait`: it has ended, as `state` says.", _ref("Job")), "headers": location},
+            "202": {
+                **_answer("It is queued; with `wait`, the whole job.", {"anyOf": [accepted, _ref("Job")]}),
+                "headers": location,
+            },
             **_errors(
                 s400="The body is wrong, or there is no such skill; the text lists the known ones.",
                 s413="The body is too large.",
@@ -119,10 +130,12 @@ def _list_jobs() -> _Json:
 
 
 def _get_job() -> _Json:
-    wait = {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9}
     return {
         "summary": "A job with its events.",
-        "parameters": [_JOB_ID, _query("wait", wait, "First wait for its end, for this many seconds, at most 600.")],
+        "parameters": [
+            _JOB_ID,
+            _query("wait", _SECONDS, "First wait for its end, for this many seconds, at most 600."),
+        ],
         "responses": {
             "200": _answer("The job.", _ref("Job")),
             **_errors(s400="The time is not a number.", s404="There is no such job."),

@@ -123,6 +123,8 @@ class Orchestrator:
         worker.heartbeats.append(message)
         worker.heartbeats_received += 1
         before, worker.status = worker.status, message["status"]
+        if (hot := message.get("hot_skills")) is not None:  # names; whole skills up to 1.0b8
+            worker.hot = frozenset(each if isinstance(each, str) else each["name"] for each in hot)
         websockets = as_object(message.get("capabilities")).get("websockets")
         if websockets is not None:
             worker.websockets = websockets is True
@@ -196,6 +198,11 @@ class Orchestrator:
             if self._settings.reassign_running:
                 self.book.look_at(job, now + self._settings.task_timeout)
         return job
+
+    def hot_skills(self, worker_id: str) -> frozenset[str]:
+        """Return the skills that a worker announces as hot."""
+        worker = self.workers.get(worker_id)
+        return frozenset() if worker is None else worker.hot
 
     def cancel(self, job_id: str) -> JobRecord | None:
         """Cancel a job that has not ended; return None if there is no such job."""
@@ -323,6 +330,7 @@ class Orchestrator:
 
     def _progressed(self, job: JobRecord, payload: Mapping[str, Any], now: float) -> None:
         job.progress = Progress(as_number(payload.get("progress")) or 0.0, as_text(payload.get("message")) or "")
+        job.progress_at = now
         self.book.changed(job, "progress", now)
 
     # ------------------------------------------------------------------------------------------- time

@@ -73,21 +73,27 @@ class Polls:
             self._serving = self._serve_again = False
 
     def _serve_each(self, turn: Sequence[str]) -> None:
+        for candidate in turn:  # orchestrators prefer workers that have what a task needs loaded (observed)
+            if hot := self._orchestrator.hot_skills(candidate):
+                self._serve_worker(candidate, hot)
         for candidate in turn:
             self._serve_worker(candidate)
 
-    def _serve_worker(self, worker_id: str) -> None:
-        polls = self._waiting.get(worker_id)
-        while polls:
-            poll = polls[0]
-            if not poll.future.done():
-                job = self._orchestrator.take(worker_id, poll.skills)
-                if job is None:
-                    return
-                poll.future.set_result(job)
-                # The next job is another worker's turn.
-                self._waiting[worker_id] = self._waiting.pop(worker_id)
-            polls.popleft()
+    def _serve_worker(self, worker_id: str, only: frozenset[str] | None = None) -> None:
+        """Answer a worker's polls with jobs for its skills, or ``only`` for some of them."""
+        vain: list[Collection[str] | None] = []
+        for poll in tuple(self._waiting.get(worker_id, ())):
+            skills = poll.skills if only is None else only.intersection(only if poll.skills is None else poll.skills)
+            if poll.future.done() or skills in vain:
+                continue
+            job = self._orchestrator.take(worker_id, skills)
+            if job is None:
+                vain.append(skills)  # another poll may ask for other skills
+                continue
+            poll.future.set_result(job)
+            polls = self._waiting.pop(worker_id)
+            polls.remove(poll)
+            self._waiting[worker_id] = polls  # the next job is another worker's turn
 
     def _dropped(self, worker_id: str, poll: _Poll) -> None:
         job = poll.future.result() if poll.future.done() and not poll.future.cancelled() else None

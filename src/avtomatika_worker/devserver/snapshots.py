@@ -80,6 +80,7 @@ class JobRecord:
     handed_out_at: float | None = None
     finished_at: float | None = None
     progress: Progress = field(default_factory=Progress)
+    progress_at: float | None = None
     result: dict[str, Any] | None = None
     result_status: str | None = None
     result_metadata: dict[str, Any] | None = None
@@ -159,9 +160,9 @@ class JobRecord:
 class WorkerRecord:
     """A registered worker, as described by its registration and its heartbeats.
 
-    ``skills`` is its catalog by name, ``available`` the names it can start now, ``websockets`` whether a heartbeat
-    turned on real-time commands, ``connected`` whether a WebSocket is open, ``polls`` the number of waiting polls,
-    ``full_sync`` whether the next heartbeat is asked for the catalog.
+    ``skills`` is its catalog by name, ``available`` the names it can start now, ``hot`` those it has loaded,
+    ``websockets`` whether a heartbeat turned on real-time commands, ``connected`` whether a WebSocket is open,
+    ``polls`` the number of waiting polls, ``full_sync`` whether the next heartbeat is asked for the catalog.
     """
 
     worker_id: str
@@ -172,6 +173,7 @@ class WorkerRecord:
     status: str = "idle"
     skills: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     available: frozenset[str] = frozenset()
+    hot: frozenset[str] = frozenset()
     skills_hash: str | None = None
     full_sync: bool = False
     last_heartbeat: dict[str, Any] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -34,8 +34,7 @@ _EXAMPLE: Final = "s3://bucket/job/task/oversized/0.json"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
-class ResultBound:
+class ResultBound(msgspec.Struct, frozen=True):
     """Keeps an outcome within ``limit`` bytes of JSON; None for no limit."""
 
     limit: int | None = None

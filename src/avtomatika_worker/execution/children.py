@@ -34,9 +34,13 @@ class Children:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def start_alone(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Begin ``work`` that only `wait` and `cancel` wait for."""
-        self.start(work, name=name).add_done_callback(_log_failure)
+    def start_alone(
+        self, work: Coroutine[Any, Any, None], *, name: str, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
+        """Begin ``work`` that only `wait` and `cancel` wait for, and return its task."""
+        task = self.start(work, name=name, context=context)
+        task.add_done_callback(_log_failure)
+        return task
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until all have ended, for at most ``timeout`` seconds; return whether they have."""

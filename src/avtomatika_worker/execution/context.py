@@ -78,6 +78,24 @@ class Sent(Coroutine[Any, Any, bool]):
         return f"Sent({self._accepted})"
 
 
+class TaskState:
+    """Attributes that middlewares and the skill leave for each other, of any name and type; its repr has no values."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute. Raises AttributeError for one that nothing has set in this process."""
+        raise AttributeError(
+            f"ctx.state has no {name!r}: a middleware sets it before call_next; it does not reach a skill with "
+            'executor="process" (write to ctx.metadata instead)'
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute."""
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"TaskState({', '.join(vars(self))})"
+
+
 class TaskContext:
     """Everything about the task that runs: annotate an argument with this class to get it.
 
@@ -159,6 +177,14 @@ class TaskContext:
     def costs(self) -> dict[str, float]:
         """What `add_cost` added."""
         return self._controls.costs
+
+    @property
+    def state(self) -> TaskState:
+        """A namespace of this attempt, empty at first, for what middlewares hand on: ``ctx.state.user = user``.
+
+        It stays in the worker's process: a skill with ``executor="process"`` has an empty one of its own.
+        """
+        return self._controls.state
 
     # ------------------------------------------------------------------------------------------ progress and events
 

@@ -17,7 +17,7 @@ from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.checkpoints.checkpoint import Checkpoint, Desk
 from avtomatika_worker.checkpoints.keeper import Keeper
 from avtomatika_worker.checkpoints.resumable import Loops
-from avtomatika_worker.execution.context import Sent, TaskContext
+from avtomatika_worker.execution.context import Sent, TaskContext, TaskState
 from avtomatika_worker.execution.outcome import CancelReason, bounded_text
 from avtomatika_worker.execution.payloads import NO_FACTS, EventFacts
 from avtomatika_worker.execution.preempting import Preempting
@@ -39,7 +39,7 @@ _COSTS_LIMIT: Final = 2**63
 """What no sum of costs reaches: orchestrators read integers of 64 bits."""
 
 _making_files: Final = threading.Lock()
-"""One for all tasks: it is held for microseconds, and most tasks have no files."""
+"""One for all tasks: it is held for microseconds, and most tasks have neither files nor state."""
 
 _INJECTED: Final = {"add_to_hot_skills": "add_to_hot_cache", "remove_from_hot_skills": "remove_from_hot_cache"}
 
@@ -91,15 +91,24 @@ EventCheck = Callable[[str, str, object, EventFacts], tuple[dict[str, Any] | Non
 class Cancelling:
     """Whether a task should stop, and why. Whoever runs the task asks; its skill looks, from any thread."""
 
-    __slots__ = ("reason",)
+    __slots__ = ("_forward", "reason")
 
     def __init__(self) -> None:
         self.reason: CancelReason | None = None
+        self._forward: Callable[[CancelReason], object] | None = None
 
     def ask(self, reason: CancelReason) -> None:
         """Ask the task to stop; the first reason stays."""
         if self.reason is None:
             self.reason = reason
+            if self._forward is not None:
+                self._forward(reason)
+
+    def forward(self, to: Callable[[CancelReason], object] | None) -> None:
+        """Say it to the process that runs the skill, too, at once if the task was asked already. On the main loop."""
+        self._forward = to
+        if to is not None and self.reason is not None:
+            to(self.reason)
 
 
 class Written(NamedTuple):
@@ -131,9 +140,10 @@ class Controls:
         dialect: Dialect = NEWEST,
     ) -> None:
         """``skill`` is None where there is none of the task's type; ``dialect`` is what its result is written in."""
+        params = task.params or {}
         self.task: Task = msgspec.structs.replace(  # middlewares may write to what is in it
             task,
-            params=task.params or {},
+            params=skill.uses.with_name(params) if skill is not None and skill.uses is not None else params,
             params_metadata=task.params_metadata or {},
             metadata=task.metadata or {},
             security=task.security or {},
@@ -151,8 +161,12 @@ class Controls:
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
+        self.models: dict[Any, object] = {}
+        """The model that its skill uses while it runs, by its type."""
         self.computing: Callable[[], AbstractAsyncContextManager[None]] | None = None
         """Makes what the task holds while its skill computes, and not while its files are moved, if there is such."""
+        self.ends_at: float | None = None
+        """When it is stopped at the latest, by its deadline or its skill's timeout: monotonic seconds."""
         self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event
@@ -161,6 +175,7 @@ class Controls:
         self._make_desk = desk
         self._loops: Loops | None = None
         self._ended = False
+        self._state: TaskState | None = None
         self._resources = resources
         self._progress = 0.0
 
@@ -181,6 +196,14 @@ class Controls:
         """What the skill's arguments are made of."""
         params = self.task.params
         return {} if params is None else params
+
+    @property
+    def state(self) -> TaskState:
+        """What middlewares and the skill leave for each other; most tasks leave nothing."""
+        with _making_files:
+            if self._state is None:
+                self._state = TaskState()
+            return self._state
 
     # ------------------------------------------------------------------------------------------ progress and events
 
@@ -316,6 +339,10 @@ class Controls:
         except KeyError:
             known = ", ".join(map(name_of, self._resources)) or "none"
             raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
+
+    def model(self, kind: Any) -> object:
+        """Return the model of a type that was lent to the task."""
+        return self.models[kind]
 
     def announce(self, name: str) -> None:
         """Announce ``name`` as hot; anything that is not a name is logged as an error."""

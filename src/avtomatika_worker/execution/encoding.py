@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +20,7 @@ from avtomatika_worker.skills.jsonable import to_plain
 _CANNOT_ENCODE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedOutcome:
+class EncodedOutcome(msgspec.Struct, frozen=True):
     """An outcome, and its data as they are sent; None where it has none."""
 
     outcome: Outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -31,6 +32,8 @@ from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.strays import paths_in
 from avtomatika_worker.world import REAL, World
+
+_log: Final = logging.getLogger("avtomatika_worker.task")
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
 """Statuses that need not be declared."""
@@ -75,6 +78,10 @@ class Pipeline:
         """Return the skill called ``name``."""
         return self._registry.get(name)
 
+    def shows_context(self, skill: Skill | None) -> bool:
+        """Whether anybody gets to see the context of a task of ``skill``: a middleware, or the skill itself."""
+        return self._watched or (skill is not None and TaskContext in skill.injects)
+
     def label(self, name: str, status: str | None = None) -> tuple[str, ...]:
         """Return what names a task in metrics: its skill and status as far as they are declared, so that both are few.
 
@@ -112,6 +119,8 @@ class Pipeline:
             return from_exception(
                 DependencyMissingError(f"no skill {ctx.skill!r} here (registered: {known})", {"skill": ctx.skill})
             )
+        for name, hint in skill.unknown_params.new_in(controls.params):
+            _log.warning("skill %s has no param %r; %s", ctx.skill, name, hint, extra={"action": "unknown_param"})
         if controls.computing is None:
             value = await self._call(skill, ctx)
         else:
@@ -156,14 +165,6 @@ class Pipeline:
         return value
 
 
-def _grace(skill: Skill | None) -> float:
-    """Return how long a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
-    if skill is None:
-        return 0.0
-    options = skill.options
-    return options.cancel_grace + (KILL_TIMEOUT if options.in_process else 0.0)
-
-
 class Execution:
     """A running task. Made and awaited in the main loop; `cancel` is called there too."""
 
@@ -177,7 +178,6 @@ class Execution:
         "compute",
         "controls",
         "ctx",
-        "grace",
         "permit",
         "started",
     )
@@ -196,7 +196,6 @@ class Execution:
         self._deadline = deadline
         self.permit: AbstractAsyncContextManager[None] | None = None
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
-        self.grace: float = _grace(controls.skill)
         self._runner: asyncio.Task[EncodedOutcome | None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -216,7 +215,6 @@ class Execution:
         name, context = f"skill {task.type}, task {task.task_id}", context_owned_by(task)
         self._runner = self._pipeline.skills.start(self._until_stopped(), name=name, context=context)
         self._over = self._runner.get_loop().create_future()
-        self._runner.add_done_callback(self._wait_no_longer)
         if self._deadline is not None:
             self._cancel_after(self._deadline - self._pipeline.monotonic())
         try:
@@ -237,7 +235,16 @@ class Execution:
         self.controls.cancelling.ask(reason)
         if self._runner is not None:
             self._runner.cancel()
+            self._runner.add_done_callback(self._wait_no_longer)  # it may not even have begun
             self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
+        skill = self.controls.skill
+        if skill is None:
+            return 0.0
+        return skill.options.cancel_grace + (KILL_TIMEOUT if skill.options.in_process else 0.0)
 
     @property
     def lingers(self) -> bool:
@@ -277,6 +284,7 @@ class Execution:
             return None
         finally:
             self.controls.computing = None  # it holds this, which holds the controls
+            self._wait_no_longer()
 
     @contextlib.asynccontextmanager
     async def _computing(self, compute: Callable[[], AbstractAsyncContextManager[None]]) -> AsyncGenerator[None]:
@@ -304,9 +312,12 @@ class Execution:
         if self._deadline is not None and self._deadline <= self.started:
             # It waited for its turn, or the loop was blocked: the timer has not run yet.
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
-        skill = self.controls.skill
+        skill, ends = self.controls.skill, self._deadline
         if skill is not None and skill.options.timeout is not None:
             self._timeout = self._cancel_after(skill.options.timeout)
+            timeout = self.started + skill.options.timeout
+            ends = timeout if ends is None else min(ends, timeout)
+        self.controls.ends_at = ends
         return None
 
     def _cancel_after(self, seconds: float) -> asyncio.TimerHandle:

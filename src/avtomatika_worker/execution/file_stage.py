@@ -25,7 +25,7 @@ from avtomatika_worker.files.offload import (
 )
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability.tracing import Tracing
-from avtomatika_worker.protocol.uris import is_object_uri
+from avtomatika_worker.protocol.uris import is_object_uri, is_web_url
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.uri_params import KEY
 
@@ -75,9 +75,8 @@ class Offload:
         everywhere = self._untyped and skill.untyped
         if not (everywhere or named) or not may_name_objects(ctx.params):
             return {}
-        found = (
-            uris_in(ctx.params) if everywhere else {place: uri for place, uri in named.items() if is_object_uri(uri)}
-        )
+        found = uris_in(ctx.params) if everywhere else {}
+        found |= {place: uri for place, uri in named.items() if _is_elsewhere(uri)}
         bare = skill.bare_places(ctx.params) if found else frozenset[Place]()
         return {place: uri for place, uri in found.items() if place not in bare}
 
@@ -94,7 +93,7 @@ class Offload:
             except SourceRefusedError as error:
                 raise _refused(first[uri], error) from None
             except UnsafeNameError as error:
-                raise _no_file(first[uri], uri, error) from None
+                raise _no_file(first[uri], error.name, error) from None
             except TaskError as error:
                 error.details.setdefault("param", name_of(first[uri]))
                 raise
@@ -144,13 +143,18 @@ async def _settled(ctx: TaskContext, named: dict[Place, str]) -> dict[Place, str
             raise InvalidInputError(
                 f"params: a file is named more than {DEEPEST} levels deep", {"param": str(place[0])}
             )
-        if is_object_uri(text):
+        if _is_elsewhere(text):
             continue
         try:
             settled[place] = str(await controls_of(ctx).files.settle(text))
         except UnsafeNameError as error:
             raise _no_file(place, text, error) from None
     return settled
+
+
+def _is_elsewhere(text: str) -> bool:
+    """Whether a text names what can be fetched. Web URLs count only where the skill's types ask for a file."""
+    return is_object_uri(text) or is_web_url(text)
 
 
 def _no_file(place: Place, text: str, error: UnsafeNameError) -> InvalidInputError:

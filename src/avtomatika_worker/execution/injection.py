@@ -14,9 +14,9 @@ from avtomatika_worker.skills.binding import Injectables
 def injectables() -> Injectables:
     """Return a registry that fills arguments from a task's controls."""
     found = Injectables()
-    found.register(TaskContext, lambda source: _controls(source).ctx)
+    found.register(TaskContext, lambda source: _controls(source).ctx, of_task=True)
     found.register(ObservabilityManager, lambda source: _controls(source).observability)
-    found.register(TaskFiles, lambda source: _controls(source).files.files)
+    found.register(TaskFiles, lambda source: _controls(source).files.files, of_task=True)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -17,8 +16,8 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.execution.containment import ExitedError
 from avtomatika_worker.execution.frames import release_frames
+from avtomatika_worker.execution.shortage import causes, is_out_of_memory, is_shortage
 from avtomatika_worker.execution.tracebacks import folded_traceback
-from avtomatika_worker.files.disk import is_exhausted
 from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
@@ -29,9 +28,6 @@ from avtomatika_worker.skills.jsonable import to_plain
 _MESSAGE_LIMIT: Final = 2_000
 _MOST_NAMED: Final = 5
 """Errors of a group that its message names."""
-_MOST_CAUSES: Final = 100
-_SQLITE_EXHAUSTED: Final = frozenset({7, 13})
-"""SQLITE_NOMEM and SQLITE_FULL: a skill's own database on a full disk."""
 
 
 class CancelReason(enum.StrEnum):
@@ -123,13 +119,13 @@ def _failure_of(whole: BaseException) -> Failed:
     error = errors[0] if len(errors) == 1 else whole
     if isinstance(error, TaskError):
         return _expected(error)
-    name, text = type(error).__name__, _message_of(error)
+    name, text = type(error).__name__, message_of(error)
     code, message = TransientError.code, f"{name}: {text}"
-    exhausted = next((each for each in _causes(whole) if _is_exhausted(each)), None)
+    exhausted = next((each for each in causes(whole) if is_shortage(each)), None)
     if exhausted is not None:
         code, message = ResourceExhaustedError.code, _shortage(exhausted)
     elif len(errors) > 1:
-        message += ": " + "; ".join(f"{type(each).__name__}: {_message_of(each)}" for each in errors[:_MOST_NAMED])
+        message += ": " + "; ".join(f"{type(each).__name__}: {message_of(each)}" for each in errors[:_MOST_NAMED])
     details: dict[str, Any] = {"exception": name}
     return Failed(code, bounded_text(message), details, expected=False, traceback=folded_traceback(whole))
 
@@ -145,45 +141,24 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 
 def _expected(error: TaskError) -> Failed:
     """Return the failure of an error of ours, or of a class of the user's that may have skipped our ``__init__``."""
-    message, details = getattr(error, "message", None) or _message_of(error), getattr(error, "details", None)
+    message, details = getattr(error, "message", None) or message_of(error), getattr(error, "details", None)
     if not is_mapping(details):
         details = {} if details is None else {"details": details}
-    text = message if isinstance(message, str) else _message_of(message)
+    text = message if isinstance(message, str) else message_of(message)
     return Failed(error.code, bounded_text(text or type(error).__name__), plain_details(details))
 
 
-def _message_of(error: object) -> str:
+def message_of(error: object) -> str:
+    """Return the text of an error, whatever it is."""
     # The user's own __str__ may raise anything.
     return attempted(lambda: str(error), lambda problem: f"(its text cannot be read: {type(problem).__name__})")
 
 
-def _is_exhausted(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return is_exhausted(error)
-    code: object = getattr(error, "sqlite_errorcode", None)  # not imported for this
-    return isinstance(error, MemoryError) or (isinstance(code, int) and code & 0xFF in _SQLITE_EXHAUSTED)
-
-
 def _shortage(error: BaseException) -> str:
-    text = _message_of(error)
-    if isinstance(error, MemoryError):
+    text = message_of(error)
+    if is_out_of_memory(error):
         return f"out of memory: {text}" if text else "out of memory"
     return text
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from or while handling, and what is in groups; each once, and not too many."""
-    waiting, seen = deque([error]), set[int]()
-    while waiting and len(seen) < _MOST_CAUSES:
-        each = waiting.popleft()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        context = None if each.__suppress_context__ else each.__context__
-        is_group = issubclass(type(each), BaseExceptionGroup)
-        inner: tuple[BaseException, ...] = getattr(each, "exceptions", ()) if is_group else ()
-        waiting.extend(cause for cause in (each.__cause__, context, *inner) if cause is not None)
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import as_any, is_dict, is_list, is_mapping, is_tuple
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import Dialect
+from avtomatika_worker.skills.declaration import IDENTIFIER
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.skills.skill import IDENTIFIER
 
 
 def plain_payload(payload: object) -> tuple[dict[str, Any] | None, str | None]:

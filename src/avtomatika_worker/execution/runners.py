@@ -7,18 +7,22 @@ import contextvars
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
+
 from avtomatika_worker.errors import PermanentError
+from avtomatika_worker.execution.batching import Batches
 from avtomatika_worker.execution.containment import ExitedError, ends_if_forked
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
+from avtomatika_worker.execution.models import ModelPools
 from avtomatika_worker.execution.processes.process_pool import Processes
 from avtomatika_worker.execution.streams import StreamRun
 from avtomatika_worker.narrowing import is_async_iterator, is_iterator
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.tracing import Tracing
+from avtomatika_worker.skills.batch import Batch
 from avtomatika_worker.skills.skill import Skill
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -62,12 +66,13 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
             raise ExitedError(error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Runners:
+class Runners(msgspec.Struct, frozen=True):
     """Where skills run that do not run on the main loop."""
 
     threads: Threads
     processes: Processes
+    batches: Batches
+    models: ModelPools = msgspec.field(default_factory=ModelPools)
 
 
 async def run_skill(
@@ -75,17 +80,32 @@ async def run_skill(
 ) -> Any:
     """Bind the skill's arguments and run it where it belongs; ``extra`` are keyword arguments besides.
 
-    Raises `InvalidInputError` for params that do not fit, ``CancelledError`` when the task was cancelled, and whatever
-    the skill raises.
+    One that uses a model is lent it first. Raises `InvalidInputError` for params that do not fit, `ModelLoadError` for
+    a model that cannot be loaded, ``CancelledError`` when the task was cancelled, and whatever the skill raises.
     """
-    if skill.options.in_process:  # which also binds its arguments
-        if extra:
-            raise PermanentError(f"a middleware gives {', '.join(extra)} to a skill that runs in another process")
+    batch, in_process = skill.options.batch, skill.options.in_process
+    if extra and (batch is not None or in_process):
+        where = "gets lists" if batch is not None else "runs in another process"
+        raise PermanentError(f"a middleware gives {', '.join(extra)} to a skill that {where}")
+    if batch is not None:
+        return await _run_batched(runners.batches, skill, batch, ctx)
+    if in_process:  # which also binds its arguments
         with tracing.span("skill"):
             return await runners.processes.run(skill, controls_of(ctx))
     with tracing.span("validate"):
-        args, kwargs = skill.bind(controls_of(ctx))
-        kwargs.update(extra)
+        converted = skill.convert(controls_of(ctx).params)
+    if skill.uses is None:
+        return await _run_here(skill, ctx, runners, tracing, converted, extra)
+    async with runners.models.lend(skill.uses, controls_of(ctx)):
+        return await _run_here(skill, ctx, runners, tracing, converted, extra)
+
+
+async def _run_here(
+    skill: Skill, ctx: TaskContext, runners: Runners, tracing: Tracing, converted: Any, extra: Mapping[str, Any]
+) -> Any:
+    """Run a skill in the worker's process."""
+    args, kwargs = skill.fill(controls_of(ctx), converted)
+    kwargs.update(extra)
     try:
         with tracing.span("skill"):
             if skill.stream is not None:
@@ -102,6 +122,13 @@ async def run_skill(
         raise asyncio.CancelledError(*error.args) from None
     finally:
         restore_logging()
+
+
+async def _run_batched(batches: Batches, skill: Skill, batch: Batch, ctx: TaskContext) -> Any:
+    try:
+        return await batches.run(skill, batch, ctx)
+    except TaskCancelledError as error:
+        raise asyncio.CancelledError(*error.args) from None
 
 
 async def _run_stream(skill: Skill, run: StreamRun, threads: Threads, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -19,10 +19,11 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError
 from avtomatika_worker.files.disk import Disk
@@ -143,8 +144,7 @@ class BlobCache:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     path: Path
     size: int
     used: float

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
+
+import msgspec
 
 from avtomatika_worker._atexit import give_native_threads_time
 from avtomatika_worker._extras import install_hint
@@ -36,8 +37,7 @@ _ENDPOINTS: Final = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 """obstore's names for a store's address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """An obstore client for one bucket, and its route to the network."""
 
     store: ObjectStore

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 _IDLE_BYTES: Final = 64 * 1024
 """Bytes that tunnels may deliver unrequested, such as the end of a TLS connection."""
 _STORES_OWN: Final = frozenset({"x-amz-content-sha256", "x-amz-date", "x-ms-version", "range", "if-match"})
@@ -22,8 +24,7 @@ Authority = tuple[str, int]
 """A host, in lower case and without brackets, and a port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """What a route leads to: the store, and hosts that give credentials.
 
     ``store`` is what obstore asks for, in plain HTTP; it is at ``place``, over ``tls`` if there is a context.
@@ -35,8 +36,7 @@ class Allowed:
     credentials: frozenset[Authority] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """An error that obstore cannot see when the proxy closes the connection. ``passing``: whether it may pass."""
 
     text: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from avtomatika_worker.files.egress_route import Authority
 
@@ -17,8 +18,7 @@ _BODILESS: Final = frozenset({204, 304})
 _HOP: Final = frozenset({"proxy-authorization", "proxy-connection"})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """The head of a request, as received by a proxy."""
 
     method: str
@@ -72,8 +72,7 @@ def parse_request(head: bytes) -> Request:
     return Request(method, target, tuple((name.strip(), value.strip()) for name, _, value in headers))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The head of an answer. ``length``: the body's size in bytes, None if only the connection's end shows it."""
 
     status: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError, InvalidInputError, UnsafeNameError
 from avtomatika_worker.files.names import check_key
@@ -15,8 +16,7 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 FILE: Final = "file"
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """An object, or everything under a prefix. ``key`` has no outer slashes; for ``file``, relative to the root."""
 
     uri: str
@@ -34,7 +34,9 @@ class Location:
         """Return the object with this name under the prefix. Raises `UnsafeNameError`."""
         uri = self.uri + relative
         check_key(relative, uri)
-        return replace(self, uri=uri, key=f"{self.key}/{relative}" if self.key else relative, is_prefix=False)
+        return msgspec.structs.replace(
+            self, uri=uri, key=f"{self.key}/{relative}" if self.key else relative, is_prefix=False
+        )
 
 
 def locate(uri: str, file_root: Path | None) -> Location:

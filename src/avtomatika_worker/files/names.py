@@ -47,7 +47,7 @@ def check_given(text: str) -> None:
     """
     windows = PureWindowsPath(text)
     if "://" in text or text.lower().startswith("file:"):
-        raise UnsafeNameError(text, "it is a URI of an unsupported kind (use s3://, gs://, az:// or file://)")
+        raise UnsafeNameError(text, "it is a URI of an unsupported kind (use s3://, gs://, az://, file:// or https://)")
     if text.startswith("/") or windows.drive or windows.root:
         raise UnsafeNameError(text, "it is a path on a machine")
     if text.startswith("~"):

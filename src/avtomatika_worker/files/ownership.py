@@ -6,9 +6,10 @@ import contextlib
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
+
+import msgspec
 
 _DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -60,8 +61,7 @@ def safe_directory(path: Path) -> Path:
     return directory.path
 
 
-@dataclass(frozen=True, slots=True)
-class OpenDirectory:
+class OpenDirectory(msgspec.Struct, frozen=True):
     """A directory used through its descriptor, which no renaming along its path can change.
 
     ``descriptor`` is None on Windows, which has none; there the path is used.

@@ -8,9 +8,10 @@ the job named by its first segment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
+
+import msgspec
 
 from avtomatika_worker.errors import SourceRefusedError
 from avtomatika_worker.files.location import Location
@@ -25,8 +26,7 @@ _ORCHESTRATORS: Final = "jobs"
 """Where an orchestrator keeps a job's objects: ``jobs/<job_id>/`` (RXON.md, Behaviour 16)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True):
     """``listed``: what may be read, None for the default. ``results``: where results go, or None."""
 
     listed: Sequence[Location] | None

@@ -30,7 +30,8 @@ _RETRY_TIMEOUT: Final = timedelta(minutes=3)
 class StoreSettings:
     """How stores are reached. Without keys, the store's own credential chain is used (environment, web identity, role).
 
-    ``sources``: what tasks may read, None for the default (see `Sources`). ``proxy_for``: the proxy of the environment.
+    ``sources``: what tasks may read, None for the default (see `Sources`). ``hosts``, ``private_hosts``: see
+    `WebHosts`. ``proxy_for``: the proxy of the environment.
     No setting changes ``part_size``, ``concurrency``, ``attempts`` and ``backoff``; tests do.
     """
 
@@ -41,6 +42,8 @@ class StoreSettings:
     default_bucket: str | None = None
     file_root: Path | None = None
     sources: tuple[str, ...] | None = None
+    hosts: tuple[str, ...] = ()
+    private_hosts: tuple[str, ...] = ()
     ca_path: Path | None = None
     proxy_for: ProxyFor = no_proxy
     part_size: int = PART_SIZE

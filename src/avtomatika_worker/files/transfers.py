@@ -27,8 +27,10 @@ from avtomatika_worker.files.ownership import make_directories
 from avtomatika_worker.files.permit import Permit
 from avtomatika_worker.files.progress import NOTICE_AFTER, Notify, Progress
 from avtomatika_worker.files.stores import Stores
+from avtomatika_worker.files.web import Web, WebHosts
 from avtomatika_worker.policy.backoff import Backoff
 from avtomatika_worker.protocol.messages import FileMetadata
+from avtomatika_worker.protocol.uris import is_web_url
 
 _T = TypeVar("_T")
 _log: Final = logging.getLogger("avtomatika_worker.files")
@@ -67,6 +69,8 @@ class Transfers:
         self._observer = observer
         self._disk = disk
         self._cache = cache
+        settings = stores.settings
+        self._web = Web(WebHosts(settings.hosts, settings.private_hosts), disk, settings.ca_path)
         self._notice_after = notice_after
         self._part_size = stores.settings.part_size
         most = stores.settings.concurrency
@@ -98,6 +102,8 @@ class Transfers:
 
         It is named ``name``, or after the object. Raises a `TaskError`, in which case nothing of an object is left.
         """
+        if is_web_url(uri):
+            return await self._fetch_web(uri, directory, name, permit, expect)
         location = await self._stores.locate(uri)
         await self._disk.run(self._stores.check_source, location, permit.job_id)
         name = name or location.name or location.bucket or "files"
@@ -114,6 +120,23 @@ class Transfers:
         ):
             await self._disk.run(make_directories, path.parent)
             await self._fetch_object(location, info, path, progress)
+        return path
+
+    async def _fetch_web(self, url: str, directory: Path, name: str | None, permit: Permit, expect: Expect) -> Path:
+        """Fetch a file from a web host. It is not retried: the orchestrator retries the task."""
+        address = self._web.check(url)
+        path = directory / check_part(name or address.name, address.shown)
+        temporary = path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+        await self._disk.run(make_directories, path.parent)
+        with self._observer.transfer():
+            async with self._parts:
+                try:
+                    with await self._disk.run(temporary.open, "xb") as file:
+                        self._observer.moved("get", await self._web.fetch(address, file, permit, expect))
+                    await self._disk.run(os.replace, temporary, path)
+                except BaseException:
+                    await self._disk.run(temporary.unlink, missing_ok=True)
+                    raise
         return path
 
     async def _fetch_tree(self, location: Location, path: Path, notify: Notify, permit: Permit) -> None:

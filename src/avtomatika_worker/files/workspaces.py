@@ -15,9 +15,10 @@ import secrets
 import stat
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
+
+import msgspec
 
 from avtomatika_worker.errors import InternalError, UnsafeNameError
 from avtomatika_worker.files.names import check_key
@@ -43,8 +44,7 @@ def try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(msgspec.Struct, frozen=True):
     """The directory of this process's tasks, its parent, and its lock."""
 
     base: OpenDirectory

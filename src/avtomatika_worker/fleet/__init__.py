@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from avtomatika_worker.fleet.control import Control
 from avtomatika_worker.fleet.fleet import Plan, run_fleet
+from avtomatika_worker.fleet.members import Place
 from avtomatika_worker.fleet.membership import Membership, Ready
 
-__all__ = ["Control", "Membership", "Plan", "Ready", "run_fleet"]
+__all__ = ["Control", "Membership", "Place", "Plan", "Ready", "run_fleet"]

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from avtomatika_worker._atexit import exit_at_once
-from avtomatika_worker.fleet.membership import Command, Membership, Ready
+from avtomatika_worker.fleet.membership import PREEMPTED, Command, Membership, Ready
 from avtomatika_worker.supervisor import Ending
 from avtomatika_worker.worker.program import EXIT_FORCED, EXIT_OK, Stoppable
 
@@ -69,6 +69,9 @@ class Control(Stoppable):
         try:
             await main()
         finally:
+            if worker.ending.preempted:
+                with contextlib.suppress(OSError):
+                    self._socket.sendall(PREEMPTED)
             if self._orphaned:  # no one else cleans up
                 with contextlib.suppress(OSError):
                     self._membership.socket.parent.rmdir()
@@ -77,6 +80,11 @@ class Control(Stoppable):
         """Handle a signal: the first drains, the second cuts that short. Called on the main loop."""
         self._signals += 1
         self._ask(self._signals)
+
+    def announce_draining(self) -> None:
+        """Announce that the worker is about to shut down."""
+        if self._worker is not None:
+            self._worker.announce_draining()
 
     @property
     def ending(self) -> Ending:
@@ -102,7 +110,8 @@ class Control(Stoppable):
     # ------------------------------------------------------------------------------------------ in its thread
 
     def _listen(self) -> None:
-        with self._socket.makefile("rb") as orders:
+        # One that dies with a report unread resets the connection.
+        with contextlib.suppress(OSError), self._socket.makefile("rb") as orders:
             for line in orders:
                 if line == Command.GO.value:
                     self._go.set()
@@ -118,6 +127,7 @@ class Control(Stoppable):
             loop = self._loop
             if loop is None:
                 os._exit(EXIT_OK)  # nothing has begun
+        self.announce_draining()
         with contextlib.suppress(RuntimeError):  # the worker has ended, its loop is closed
             loop.call_soon_threadsafe(self._ask, times)
 

@@ -17,7 +17,7 @@ from typing import Final
 from avtomatika_worker._waiting import first_of
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.fleet.member_process import Process, start
-from avtomatika_worker.fleet.members import Member, MemberState
+from avtomatika_worker.fleet.members import Member, MemberState, Place
 from avtomatika_worker.fleet.members_health import FleetHealth, is_ready
 from avtomatika_worker.fleet.membership import Command, Ready
 from avtomatika_worker.monitoring.health import HealthServer
@@ -40,6 +40,9 @@ STARTING_LIMIT: Final = 10.0
 FORCED_LIMIT: Final = 10.0
 """Seconds that a shortened shutdown may take before the process is killed."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds for reading what an ended member has reported, should a process that it has forked hold its connection."""
+
 ROLL_NOTICE: Final = 30.0
 """Seconds after which the log says that a rolling restart is still waiting for a member to become ready."""
 
@@ -49,11 +52,11 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. ``command`` starts a member, ``base_id`` is the id before the number unless a setting names one."""
+    """What to run in each place. ``base_id`` is the id before a place's suffix unless a setting names one."""
 
     command: tuple[str, ...]
     environ: Mapping[str, str]
-    workers: int
+    places: tuple[Place, ...]
     base_id: str
     health_check: bool = True
 
@@ -76,7 +79,7 @@ class Fleet:
         self._world = world
         self._start = start
         self._is_ready = is_ready
-        self._seats = [Member(number) for number in range(1, plan.workers + 1)]
+        self._seats = [Member(number, place) for number, place in enumerate(plan.places, 1)]
         self._generation = 0
         self._directory = Path()
         self._first_hello: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
@@ -148,6 +151,9 @@ class Fleet:
             code = await self._run_once(seat)
             if self._stop.is_set():
                 self._codes.add(code)
+            elif seat.process is not None and seat.process.preempted:
+                self._leave(seat, code)
+                return
             elif seat.replacing:
                 seat.replacing = False
             elif code == EXIT_USAGE:
@@ -158,10 +164,12 @@ class Fleet:
     async def _run_once(self, seat: Member) -> int:
         """Run one process to its end and return its exit code."""
         seat.starts += 1
+        seat.state = MemberState.STARTING
         plan, socket_path = self._plan, self._directory / f"{seat.number}.{seat.starts}.sock"
+        environ, suffix = {**plan.environ, **seat.place.environ}, seat.place.suffix
         try:
             process = await self._start(
-                plan.command, plan.environ, seat.number, plan.base_id, socket_path, generation=self._generation
+                plan.command, environ, suffix, plan.base_id, socket_path, generation=self._generation
             )
         except OSError as error:
             _log.error("%s cannot be started: %s", seat.name, error, extra={"action": "process_failed"})
@@ -171,6 +179,7 @@ class Fleet:
         aside = [asyncio.create_task(each) for each in works]  # noqa: TID251 - waited for below, whatever they raise
         try:
             code = await process.ended()
+            await asyncio.wait(aside[:1], timeout=LAST_WORDS)
         finally:
             for task in aside:
                 task.cancel()
@@ -191,7 +200,7 @@ class Fleet:
             seat.state = MemberState.RUNNING
         if not self._first_hello.done():
             configure_logging(hello.log_format, hello.log_level, background=True)
-            _log.info("keeping %d worker processes", self._plan.workers, extra={"action": "fleet_started"})
+            _log.info("keeping %d worker processes", len(self._seats), extra={"action": "fleet_started"})
             self._first_hello.set_result(hello)
         _log.info(
             "%s runs as process %d",
@@ -199,8 +208,9 @@ class Fleet:
             process.pid,
             extra={"action": "process_started", "worker_id": seat.name, "pid": process.pid},
         )
-        await self._may_begin.wait()
+        await first_of(self._may_begin.wait, process.gone.wait)
         process.order(Command.GO)
+        await process.hear()
 
     async def _wait_to_restart(self, seat: Member, code: int, ran_for: float) -> None:
         delay = seat.restarts.ended(ran_for, self._world.random.random())
@@ -220,7 +230,7 @@ class Fleet:
     async def _leave_empty(self, seat: Member) -> None:
         """Leave empty a seat whose process finds its configuration wrong: a restart would not change that."""
         seat.state = MemberState.EMPTY
-        if seat.starts == 1 or all(each.state is MemberState.EMPTY for each in self._seats):
+        if seat.starts == 1 or self._nobody_comes():
             self._give_up(EXIT_USAGE)
             return
         _log.critical(
@@ -230,6 +240,23 @@ class Fleet:
             extra={"action": "process_misconfigured", "worker_id": seat.name},
         )
         await self._pause(seat, None)
+
+    def _leave(self, seat: Member, code: int) -> None:
+        """Do not restart a process that has left: the machine is taken away. The last one to leave ends the fleet."""
+        seat.state = MemberState.LEFT
+        self._codes.add(code)
+        _log.warning(
+            "%s has left, as this machine is taken away, %s: it is not restarted",
+            seat.name,
+            _reported(code),
+            extra={"action": "process_left", "worker_id": seat.name, "exit_code": code},
+        )
+        if self._nobody_comes():
+            self._stop.set()
+
+    def _nobody_comes(self) -> bool:
+        """Whether every process has left, or does not start with this configuration."""
+        return all(each.state in {MemberState.LEFT, MemberState.EMPTY} and each.starts for each in self._seats)
 
     async def _pause(self, seat: Member, seconds: float | None) -> None:
         """Wait this many seconds, or until a rolling restart reaches the seat or the fleet stops."""
@@ -284,6 +311,8 @@ class Fleet:
     async def _roll_once(self, generation: int) -> None:
         _log.info("rolling restart of %d worker processes", len(self._seats), extra={"action": "roll_started"})
         for seat in self._seats:
+            if seat.state is MemberState.LEFT:
+                continue
             await self._renew(seat, generation)
             if not await self._is_back(seat, generation):
                 if seat.state is MemberState.EMPTY:
@@ -308,7 +337,7 @@ class Fleet:
         One that was being started when the roll reached the seat is as old as the others, and is ended, too.
         """
         notice, pause = self._world.monotonic() + ROLL_NOTICE, _FIRST_LOOK
-        while generation == self._generation and seat.state is not MemberState.EMPTY:
+        while generation == self._generation and seat.state not in {MemberState.EMPTY, MemberState.LEFT}:
             process = seat.process
             if process is not None and process.runs and process.generation < generation:
                 await self._renew(seat, generation)

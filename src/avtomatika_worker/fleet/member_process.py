@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from avtomatika_worker.fleet.membership import Command, Membership, Ready
+from avtomatika_worker.fleet.membership import PREEMPTED, Command, Membership, Ready
 
 _HELLO_LIMIT: Final = 2**16
 """The largest hello, in bytes."""
@@ -37,6 +37,7 @@ class Process:
         self.started: float = time.monotonic()
         self.hello: Ready | None = None
         self.killed: bool = False
+        self.preempted: bool = False
         self.gone: asyncio.Event = asyncio.Event()
 
     @property
@@ -56,6 +57,12 @@ class Process:
         except (msgspec.DecodeError, OSError, ValueError):
             return None
         return self.hello
+
+    async def hear(self) -> None:
+        """Hear what it reports after its hello, to its end."""
+        with contextlib.suppress(OSError, ValueError):
+            while line := await self._reader.readline():
+                self.preempted = self.preempted or line == PREEMPTED
 
     def order(self, order: Command) -> None:
         """Send it a command; does nothing if it has ended."""
@@ -81,12 +88,12 @@ class Process:
 
 
 async def start(
-    command: Sequence[str], environ: Mapping[str, str], number: int, base_id: str, socket_path: Path, generation: int
+    command: Sequence[str], environ: Mapping[str, str], suffix: str, base_id: str, socket_path: Path, generation: int
 ) -> Process:
     """Start a member in its own session, so that the terminal's Ctrl+C reaches only the fleet. Raises OSError."""
     ours, theirs = socket.socketpair()
     try:
-        membership = Membership(number, theirs.fileno(), base_id, socket_path)
+        membership = Membership(suffix, theirs.fileno(), base_id, socket_path)
         process = await asyncio.create_subprocess_exec(
             *command,
             "--member",

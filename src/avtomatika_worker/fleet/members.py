@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from avtomatika_worker.fleet.member_process import Process
@@ -19,8 +20,18 @@ class MemberState(enum.StrEnum):
     ENDING = "ending"
     WAITING = "waiting"
     """It ended by itself and will be restarted shortly."""
+    LEFT = "left"
+    """It has left because the machine is taken away, and is not restarted."""
     EMPTY = "empty"
     """None was started yet, or its configuration is wrong; in that case the next rolling restart tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What distinguishes a member's process: the end of its worker id, and variables of its own."""
+
+    suffix: str
+    environ: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +39,7 @@ class Member:
     """Written only on the fleet's loop; read by the threads of its health server."""
 
     number: int
+    place: Place
     state: MemberState = MemberState.EMPTY
     process: Process | None = None
     worker_id: str | None = None
@@ -42,7 +54,7 @@ class Member:
     @property
     def name(self) -> str:
         """The name shown to people."""
-        return self.worker_id or f"process {self.number}"
+        return self.worker_id or f"process {self.place.suffix}"
 
     @property
     def uptime(self) -> float | None:

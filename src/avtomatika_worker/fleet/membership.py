@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -21,6 +21,10 @@ class Command(enum.Enum):
 
     FORCE = b"force\n"
     """Cut the shutdown short."""
+
+
+PREEMPTED: Final = b"preempted\n"
+"""A member's report that it leaves because of a notice that the machine is taken away: it is not restarted."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -41,19 +45,19 @@ class Ready(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A member's start argument. ``base_id`` is the id before the number, unless a setting names one."""
+    """A member's start argument. ``base_id`` is the id before the suffix, unless a setting names one."""
 
-    number: int
+    suffix: str
     control: int
     base_id: str
     socket: Path
 
     def to_argument(self) -> str:
         """Return the membership as one command-line argument."""
-        return f"{self.number},{self.control},{self.base_id},{self.socket}"
+        return f"{self.suffix},{self.control},{self.base_id},{self.socket}"
 
     @classmethod
     def parse(cls, argument: str) -> Self:
         """Read a membership from its argument. Raises ValueError for any other text."""
-        number, control, base_id, socket = argument.split(",", 3)
-        return cls(int(number), int(control), base_id, Path(socket))
+        suffix, control, base_id, socket = argument.split(",", 3)
+        return cls(suffix, int(control), base_id, Path(socket))

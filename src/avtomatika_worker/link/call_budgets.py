@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from types import TracebackType
 from typing import Final
 
 from avtomatika_worker.errors import RejectedError
@@ -17,7 +17,7 @@ CHECK_AGAIN: Final = 1.0
 
 
 class KindBudget(CallBudget):
-    """The budget of one kind of call, shared by all tasks of a link.
+    """The budget of one kind of call, shared by all tasks of a link: each call is made in a ``with`` block of it.
 
     ``streams`` are those that combine what they send, and share what is left.
     """
@@ -61,19 +61,21 @@ class KindBudget(CallBudget):
         with self._lock:
             self._streams -= 1
 
-    @contextlib.contextmanager
-    def call(self) -> Generator[None]:
-        """Count the call that is made inside of the block, and learn from a refusal."""
+    def __enter__(self) -> None:
+        """Count the call that is made inside of the block."""
         now = self._clock()
         with self._lock:
             self.spend(now)
-        try:
-            yield
-        except RejectedError as error:
-            if error.rate_limited:
-                asked, now = error.retry_after, self._clock()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Learn from how the call ended: from a refusal above all."""
+        if error is None:
+            if not self.known:  # else nothing can be learned from it
                 with self._lock:
-                    self.refused(now, asked if (asked or math.inf) <= LONGEST_WAIT else None)
-            raise
-        with self._lock:
-            self.taken()
+                    self.taken()
+        elif isinstance(error, RejectedError) and error.rate_limited:
+            asked, now = error.retry_after, self._clock()
+            with self._lock:
+                self.refused(now, asked if (asked or math.inf) <= LONGEST_WAIT else None)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -56,8 +55,7 @@ _FLICKER: Final = 15.0
 _NOT_AUTHENTIC: Final = frozenset({401, 403})
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(msgspec.Struct, frozen=True):
     """What a worker says of itself when it registers; the availability is filled in from its state."""
 
     registration: WorkerRegistration
@@ -366,7 +364,7 @@ def _announce(registration: WorkerRegistration, state: WorkerState) -> WorkerReg
 
 
 def _with_status(state: WorkerState, status: WorkerStatus) -> WorkerState:
-    return replace(state, status=status)
+    return msgspec.structs.replace(state, status=status)
 
 
 def _hint(error: WorkerError, url: str) -> str:

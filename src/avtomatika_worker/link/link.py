@@ -258,20 +258,21 @@ class Link:
             outcome = "limited" if error.rate_limited else "refused"
             raise
         finally:
-            self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
-            self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
+            if self.telemetry is not OFF:
+                self.telemetry.metrics.count(metrics.POLLS, self.label, outcome)
+                self.telemetry.metrics.time(metrics.POLL_DURATION, self.world.monotonic() - began, self.label)
         return task
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
         """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
-        with self.results.call():
+        with self.results:
             return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
         """Deliver an event, signed afresh. Raises as `send_result` does."""
-        with self.events.call():
+        with self.events:
             return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
     @contained
@@ -317,8 +318,7 @@ class Link:
             codec, token = self.codec, self.credentials.configured if configured_token else self.credentials.current
             request, headers = write(codec), self._headers(codec, token)
             registrations, asked = self._registrations, self.world.steady()
-            # A poll is held for as long as the orchestrator likes.
-            question = self._silence.began() if timeout <= CALL_TIMEOUT else None
+            question = self._silence.began() if timeout <= CALL_TIMEOUT else None  # a poll may be held for long
             try:
                 response = await self._transport.send(request, headers, timeout)
             except TransportError:
@@ -328,8 +328,10 @@ class Link:
                 if question is not None:
                     self._silence.ended(question)
             self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
-            if forgotten and response.status not in REFUSED:  # else it was about something else than the token
-                self.contact_broken(registrations)
+            if response.status not in REFUSED:
+                if forgotten:  # else it was about something else than the token
+                    self.contact_broken(registrations)
+                return response
             still_good = self.credentials.is_good(token)
             if not renew or not await token_renewed(self, token, response.status):
                 return response

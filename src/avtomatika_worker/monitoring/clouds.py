@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from avtomatika_worker.monitoring.notices import LOOK_EVERY, Notice, NoticeUnavailableError
 from avtomatika_worker.narrowing import is_list
@@ -46,8 +46,7 @@ _AZURE_NOTICE: Final = 30.0
 """Seconds that Azure leaves at least, should its answer not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     """What a service said. Header names are as in ``aiohttp``: any case."""
 
     status: int
@@ -214,6 +213,8 @@ class AzureNotices:
 
 def _time(text: str | None) -> float | None:
     """Return a time in Unix seconds: ISO 8601, as AWS writes it, or that of HTTP, as Azure does."""
+    from email.utils import parsedate_to_datetime  # only where a cloud is asked
+
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             found = read(text or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -38,6 +39,23 @@ def watch_slots(recorder: Recorder, state_watch: threadsafe.Watch[WorkerState], 
 
     recorder.watch(metrics.SLOTS, slots)
     recorder.watch(metrics.POLLS_IN_FLIGHT, lambda: [(polls, (link.label,)) for link, polls in poller.in_flight])
+
+
+def watch_models(recorder: Recorder, state_watch: threadsafe.Watch[WorkerState]) -> None:
+    """Let ``recorder`` read the models of the worker's own process."""
+
+    def models() -> Iterable[Reading]:
+        states = Counter((each.loader, each.phase.value) for each in state_watch.value.models)
+        return [(number, labels) for labels, number in states.items()]
+
+    def memory() -> Iterable[Reading]:
+        sizes = Counter[str]()
+        for each in state_watch.value.models:
+            sizes[each.loader] += each.size
+        return [(size, (loader,)) for loader, size in sizes.items()]
+
+    recorder.watch(metrics.MODELS, models)
+    recorder.watch(metrics.MODEL_MEMORY, memory)
 
 
 def watch_links(recorder: Recorder, links: Sequence[Link], outbox: Outbox) -> None:

@@ -12,7 +12,6 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -29,8 +28,7 @@ UNIX_PREFIX: Final = "unix:"
 """The prefix of a host that is the path of a Unix socket."""
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """The worker's own view of its health. A reason is None if all is well."""
 
     not_live: str | None

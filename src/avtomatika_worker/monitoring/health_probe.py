@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.outbox import Outbox
@@ -16,8 +17,7 @@ from avtomatika_worker.policy.link_state import LinkState
 from avtomatika_worker.tasks.runner import TaskRunner
 
 
-@dataclass(frozen=True, slots=True)
-class HealthProbe:
+class HealthProbe(msgspec.Struct, frozen=True):
     """Checks everything relevant; ``facts`` are passed on unchanged."""
 
     links: Sequence[Link]
@@ -51,6 +51,16 @@ class HealthProbe:
             "skills": [
                 {"name": name, "available": name in state.available_skills, "hot": name in state.hot_skills}
                 for name in self.tasks.skills
+            ],
+            "models": [
+                {
+                    "name": each.name,
+                    "loader": each.loader,
+                    "state": each.phase.value,
+                    "tasks": each.users,
+                    "bytes": each.size,
+                }
+                for each in state.models
             ],
             "tasks": self.tasks.running.overview(),
             "adopted": self.tasks.adoption.total,

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from avtomatika_worker.policy.backoff import Backoff, BackoffPolicy
 from avtomatika_worker.world import REAL, World
@@ -27,8 +28,7 @@ class NoticeUnavailableError(Exception):
     """A source that cannot be asked now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """This machine is taken away in ``seconds``; None if nobody says when. ``what`` is for people."""
 
     seconds: float | None

@@ -25,14 +25,14 @@ LOOK_EVERY: Final = 1.0
 class SlotTuning:
     """Measures the load, applies the policy, and limits the slots through ``apply``.
 
-    ``measure`` returns the percentages of memory and CPU in use; it is called in its own thread.
+    ``measure`` is called in its own thread.
     """
 
     def __init__(
         self,
         tuner: SlotTuner,
         state_watch: threadsafe.Watch[WorkerState],
-        measure: Callable[[], tuple[float, float]],
+        measure: Callable[[], Load],
         apply: Callable[[int], object],
         world: World = REAL,
     ) -> None:
@@ -82,8 +82,7 @@ class SlotTuning:
             )
 
     def _load(self) -> Load | None:
-        measured = attempted(self._measure, self._without)  # a restricted /proc: the slots stay as they are
-        return None if measured is None else Load(memory=measured[0], cpu=measured[1])
+        return attempted(self._measure, self._without)  # a restricted /proc: the slots stay as they are
 
     def _without(self, error: Exception) -> None:
         text = "the load cannot be measured: %s: %s"
@@ -92,7 +91,7 @@ class SlotTuning:
 
 def tune_slots(
     policy: TunerPolicy,
-    measure: Callable[[], tuple[float, float]],
+    measure: Callable[[], Load],
     state_watch: threadsafe.Watch[WorkerState],
     to_main: threadsafe.CallQueue,
     tasks: TaskRunner,

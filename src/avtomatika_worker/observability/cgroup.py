@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 _ROOT: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
@@ -13,8 +14,7 @@ _UNLIMITED: Final = 2**60
 """Bytes from which a version 1 limit means none: it uses the largest number of pages instead of a word."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
+class _Limit(msgspec.Struct, frozen=True):
     """A limit, and the directory of the group it applies to: everything in there shares it."""
 
     value: float

@@ -7,9 +7,9 @@ import math
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import msgspec
 import psutil
 
 from avtomatika_worker._boundaries import attempted
@@ -27,8 +27,7 @@ _COMMAND_LIMIT: Final = 200
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The facts a worker announces about its machine, or container. ``ram_gb`` is in GiB; 0 if unknown."""
 
     hostname: str

@@ -63,9 +63,9 @@ def _iso_utc(created: float) -> str:
 
 _LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _COLORS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
-_DIM: Final = "\x1b[2m"
+DIM: Final = "\x1b[2m"
 _PLAIN: Final = "\x1b[0m"
-_INDENT: Final = "\n    "
+INDENT: Final = "\n    "
 _TASK_LABELS: Final = (("task", "task_id"), ("job", "job_id"))
 _ALL_LABELS: Final = (("worker", "worker_id"), *_TASK_LABELS)
 
@@ -89,11 +89,11 @@ class TextLogFormatter(logging.Formatter):
         """Return the lines of the record, without a final line break."""
         first, newline, rest = printable(record.getMessage()).partition("\n")
         context = _text_context(record, self._labels)
-        line = f"{self._time(record)} {self._level(record.levelname)} {_shown_name(record.name)}  {first}"
+        line = f"{self._time(record)} {self._level(record.levelname)} {shown_name(record.name)}  {first}"
         if context:
-            line += "  " + self._painted(_DIM, context)
+            line += "  " + self._painted(DIM, context)
         more = [*(rest.split("\n") if newline else ()), *self._traceback(record)]
-        return _INDENT.join([line, *more]) if more else line
+        return INDENT.join([line, *more])
 
     def _level(self, name: str) -> str:
         """Return a level's name, padded and in its color."""
@@ -131,7 +131,7 @@ def _text_context(record: logging.LogRecord, labels: tuple[tuple[str, str], ...]
 
 
 @functools.lru_cache(maxsize=256)
-def _shown_name(name: str) -> str:
+def shown_name(name: str) -> str:
     return _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
 
 

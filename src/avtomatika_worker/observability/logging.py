@@ -173,12 +173,13 @@ def configure_logging(
     worker_id: str | None = None,
     show_worker: bool = False,
     background: bool = False,
+    text: type[TextLogFormatter] = TextLogFormatter,
 ) -> logging.Handler:
     """Log as ``text`` or ``json`` to ``stream`` (standard error) through the root logger and return the handler.
 
     ``worker_id`` is for records made outside any context; text shows it if ``show_worker`` says that other workers
     write there too. With ``background``, a thread writes: a full pipe never blocks a caller, and lines without room are
-    dropped, counted and reported. Another call replaces the earlier setup.
+    dropped, counted and reported. ``text`` formats the records as text. Another call replaces the earlier setup.
 
     If the program has set up a handler that writes to the console, no record is written twice: ``text`` leaves the
     console to that handler, which is returned; ``json``, which must have been requested, replaces it. Other handlers
@@ -186,7 +187,7 @@ def configure_logging(
     repeats all this. Raises ValueError for an unknown format or level.
     """
     target = sys.stderr if stream is None else stream
-    formatter = _formatter(format, target, show_worker=show_worker)
+    formatter = _formatter(format, target, text, show_worker=show_worker)
     logging.Handler().setLevel(level)  # raises ValueError before anything has changed
 
     def set_up() -> logging.Handler:
@@ -257,11 +258,13 @@ def _has_descriptor(stream: TextIO) -> bool:
         return False
 
 
-def _formatter(format_name: str, stream: TextIO, *, show_worker: bool) -> logging.Formatter:
+def _formatter(
+    format_name: str, stream: TextIO, text: type[TextLogFormatter], *, show_worker: bool
+) -> logging.Formatter:
     if format_name == "json":
         return JsonLogFormatter()
     if format_name == "text":
-        return TextLogFormatter(color=_wants_color(stream), show_worker=show_worker)
+        return text(color=_wants_color(stream), show_worker=show_worker)
     raise ValueError(f"log format must be text or json, not {format_name!r}")
 
 

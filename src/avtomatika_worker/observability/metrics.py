@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 
 class Kind(enum.StrEnum):
@@ -20,8 +21,7 @@ class Kind(enum.StrEnum):
     GAUGE = "gauge"
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """One metric; ``buckets`` are a histogram's bounds, in its unit."""
 
     name: str
@@ -36,6 +36,7 @@ _TASK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 _CALL_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SKILL: Final = "task.type"
 _AT: Final = "orchestrator"
+_LOADER: Final = "model.loader"
 
 
 def _counter(name: str, unit: str, doc: str, *labels: str) -> Metric:
@@ -97,6 +98,13 @@ CHUNKS_PER_EVENT: Final = _histogram(
 FIRST_CHUNK: Final = _histogram(
     "stream.first_chunk", _CALL_BUCKETS, "Time from a task's arrival until its first chunk was delivered.", _SKILL
 )
+BATCH_SIZE: Final = _histogram(
+    "batch.size",
+    (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    "Tasks in one call of a batched skill.",
+    _SKILL,
+    unit="{task}",
+)
 HEARTBEATS: Final = _counter("heartbeats.total", "{heartbeat}", "Heartbeats: ok or failed.", _AT, "outcome")
 HEARTBEAT_DURATION: Final = _histogram(
     "heartbeats.duration", _CALL_BUCKETS, "Time until a heartbeat was answered.", _AT
@@ -109,12 +117,21 @@ S3_DURATION: Final = _histogram(
     "s3.operations.duration", _TASK_BUCKETS, "Duration of object store operations.", "operation"
 )
 S3_BYTES: Final = _counter("s3.transferred", "By", "Bytes transferred from and to object stores.", "operation")
+MODEL_USES: Final = _counter(
+    "models.uses.total",
+    "{task}",
+    "Tasks that asked for a model: warm if it was loaded, otherwise cold.",
+    _LOADER,
+    "state",
+)
 
 SLOTS: Final = _gauge(
     "slots", "{slot}", "Slots: free, polling, running, or held back while memory or CPU is short.", "state"
 )
 POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls waiting for an answer.", _AT)
 LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, otherwise 0.", _AT)
+MODELS: Final = _gauge("models", "{model}", "Models: loading, loaded or unloading.", _LOADER, "state")
+MODEL_MEMORY: Final = _gauge("models.memory", "By", "Memory that they take up, as measured.", _LOADER)
 OUTBOX_DEPTH: Final = _gauge("outbox.depth", "{message}", "Results and events waiting for another attempt.", _AT)
 OUTBOX_AGE: Final = _gauge("outbox.oldest.age", "s", "Age of the oldest of them.")
 LOOP_LAG: Final = _gauge("loop.lag", "s", "Time for which the main loop has been blocked.")

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -211,6 +212,18 @@ class OtelTracing(Tracing):
     def span(self, name: str, attributes: Mapping[str, Any] = {}) -> AbstractContextManager[object]:
         """Make a child of the current span."""
         return self._tracer.start_as_current_span(name, attributes=dict(attributes))
+
+    def linked(
+        self, name: str, spans: Sequence[object], attributes: Mapping[str, Any] = {}
+    ) -> AbstractContextManager[object]:
+        """Make a root span with links."""
+        links = [trace.Link(each.get_span_context()) for each in spans if isinstance(each, trace.Span)]
+        return self._tracer.start_as_current_span(name, Context(), links=links, attributes=dict(attributes))
+
+    def current(self) -> object:
+        """Return the current span, if there is one."""
+        span = trace.get_current_span()
+        return span if span.get_span_context().is_valid else None
 
     def failed(self, why: str, span: Any = None) -> None:
         """Set a span's status to error."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -22,6 +22,16 @@ class Tracing:
     def span(self, name: str, attributes: Mapping[str, Any] = _EMPTY) -> AbstractContextManager[object]:
         """Make a child of the current span; an exception that leaves the block is its error."""
         return _NOTHING
+
+    def linked(
+        self, name: str, spans: Sequence[object], attributes: Mapping[str, Any] = _EMPTY
+    ) -> AbstractContextManager[object]:
+        """Make a span of a trace of its own, with links to ``spans``."""
+        return _NOTHING
+
+    def current(self) -> object:
+        """Return the current span, for a link to it; None without one."""
+        return None
 
     def failed(self, why: str, span: Any = None) -> None:
         """Set the status of ``span``, or of the current one, to error."""

@@ -10,6 +10,7 @@ import psutil
 
 from avtomatika_worker.observability.cgroup import ControlGroup
 from avtomatika_worker.observability.gpu import Gpus
+from avtomatika_worker.policy.slot_tuner import Load
 from avtomatika_worker.protocol.messages import ResourcesUsage
 
 GIB: Final = 2**30
@@ -38,11 +39,11 @@ class UsageMeter:
             devices_usage=self._gpus.usage() or None,
         )
 
-    def shares(self) -> tuple[float, float]:
-        """Return the percentages of memory and CPU in use. Raises whatever psutil raises for a broken ``/proc``."""
+    def shares(self) -> Load:
+        """Return the percentages that are in use. Raises whatever psutil raises for a broken ``/proc``."""
         used, limit = self._group.memory_used(), self._group.memory()
         memory = 100 * used / limit if used is not None and limit else psutil.virtual_memory().percent
-        return float(memory), self._cpu_load()
+        return Load(memory=float(memory), cpu=self._cpu_load(), device=self._gpus.memory_share())
 
     def _cpu_load(self) -> float:
         host: Any = psutil.cpu_percent(interval=None)  # called every time: it measures since the previous call

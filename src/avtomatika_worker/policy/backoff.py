@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 LONGEST_WAIT: Final = 300.0
 """The longest requested wait that is honored, in seconds. A longer one would silence the worker."""
@@ -11,8 +12,7 @@ LONGEST_WAIT: Final = 300.0
 _MAX_DOUBLINGS: Final = 60  # the ceiling is reached long before this; keeps 2**n small
 
 
-@dataclass(frozen=True, slots=True)
-class BackoffPolicy:
+class BackoffPolicy(msgspec.Struct, frozen=True):
     """Exponential backoff with full jitter. Times are in seconds.
 
     ``initial`` is the ceiling of the first delay; the ceiling doubles up to ``maximum``. ``rate_limit_floor`` is the

@@ -8,8 +8,9 @@ until the next silence, however slowly they are made; it is no rate. Orchestrato
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 SHARE: Final = 0.95
 """Of the calls, what is used: an answer can be lost after the call was counted."""
@@ -27,8 +28,7 @@ LEAST: Final = 5.0
 """Calls that are assumed at least."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallLimit:
+class CallLimit(msgspec.Struct, frozen=True):
     """``calls`` of a kind until there was none for ``silence`` seconds."""
 
     calls: float

@@ -12,17 +12,29 @@ class Limits:
     """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type.
 
     ``ahead``: how many more tasks of a skill than may run may be here.
+    ``others`` is how many there may be of skills that are not ``batched``, together.
     """
 
     by_skill: Mapping[str, int] = field(default_factory=dict[str, int])
     by_type: Mapping[str, int] = field(default_factory=dict[str, int])
     types: Mapping[str, str] = field(default_factory=dict[str, str])
     ahead: Mapping[str, int] = field(default_factory=dict[str, int])
+    counted_as: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The skills whose tasks count toward the limit of another one."""
+    batched: frozenset[str] = frozenset()
+    others: int | None = None
 
     @property
     def places(self) -> Limits:
         """The most tasks that may be here, of the skills some of whose tasks are here before they may run."""
-        return Limits({skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()})
+        return Limits(
+            {skill: self._most(skill) + ahead for skill, ahead in self.ahead.items()}, counted_as=self.counted_as
+        )
+
+    @property
+    def here(self) -> Limits:
+        """The most tasks that may be here, whether they run or not: those of batched skills have slots of their own."""
+        return Limits(batched=self.batched, others=self.others)
 
     def _most(self, skill: str) -> int:
         kind = self.types.get(skill, skill)
@@ -30,16 +42,17 @@ class Limits:
         return min([*bounds, self.by_type[kind]] if kind in self.by_type else bounds, default=1)
 
     def __bool__(self) -> bool:
-        return bool(self.by_skill or self.by_type)
+        return bool(self.by_skill or self.by_type or self.others is not None)
 
 
 class Capacity:
     """Counts running tasks against their limits."""
 
-    __slots__ = ("_limits", "_running", "_running_of_type")
+    __slots__ = ("_limits", "_others", "_running", "_running_of_type")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._others = 0
         self._running: Counter[str] = Counter()
         self._running_of_type: Counter[str] = Counter()
 
@@ -49,9 +62,14 @@ class Capacity:
         ``asked``: the skills of each request that is not answered yet, and may bring a task of one of them.
         """
         limits = self._limits
-        if skill in limits.by_skill:
-            coming = sum(skill in each for each in asked)
-            if self._running[skill] + coming >= limits.by_skill[skill]:
+        counted = limits.counted_as.get(skill, skill)
+        if counted in limits.by_skill:
+            coming = sum(any(limits.counted_as.get(each, each) == counted for each in skills) for skills in asked)
+            if self._running[counted] + coming >= limits.by_skill[counted]:
+                return False
+        if limits.others is not None and skill not in limits.batched:
+            coming = sum(any(each not in limits.batched for each in skills) for skills in asked)
+            if self._others + coming >= limits.others:
                 return False
         kind = limits.types.get(skill, skill)
         if kind not in limits.by_type:
@@ -63,12 +81,15 @@ class Capacity:
         """Count a starting task. Raises RuntimeError if there is no room for it."""
         if not self.has_room(skill):
             raise RuntimeError(f"no room for another task of skill {skill!r}")
-        self._running[skill] += 1
+        self._running[self._limits.counted_as.get(skill, skill)] += 1
+        self._others += skill not in self._limits.batched
         self._running_of_type[self._limits.types.get(skill, skill)] += 1
 
     def give_back(self, skill: str) -> None:
         """Count an ended task. Raises RuntimeError if none is running."""
-        if self._running[skill] < 1:
+        counted = self._limits.counted_as.get(skill, skill)
+        if self._running[counted] < 1:
             raise RuntimeError(f"no task of skill {skill!r} is running")
-        self._running[skill] -= 1
+        self._running[counted] -= 1
+        self._others -= skill not in self._limits.batched
         self._running_of_type[self._limits.types.get(skill, skill)] -= 1

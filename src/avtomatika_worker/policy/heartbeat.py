@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
+from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.dialects import Dialect
 from avtomatika_worker.protocol.messages import Heartbeat, ResourcesUsage, SkillInfo, WorkerStatus
 
@@ -30,8 +33,7 @@ REREGISTER_EVERY: Final = 300.0
 """Seconds after which a worker registers again anyway: an orchestrator that lost it does not say so."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerState(msgspec.Struct, frozen=True):
     """The state that the main loop publishes and the link thread reports: an immutable snapshot."""
 
     status: WorkerStatus = WorkerStatus.IDLE
@@ -43,6 +45,8 @@ class WorkerState:
     slots_usable: int = 0
     slots_running: int = 0
     slots_polling: int = 0
+    models: tuple[ModelFacts, ...] = ()
+    """The models of the worker's own process: for people and metrics."""
 
     def reports_the_same_as(self, other: WorkerState) -> bool:
         """Whether an orchestrator would dispatch the same way for both (the list of tasks can wait)."""
@@ -50,8 +54,7 @@ class WorkerState:
         return mine == (other.status, other.available_skills, other.hot_skills, other.hot_cache)
 
 
-@dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalogue(msgspec.Struct, frozen=True):
     """The facts that do not change while a worker runs."""
 
     worker_id: str
@@ -77,6 +80,7 @@ class HeartbeatMemory:
     held_until: float = 0.0
     """Until then the orchestrator takes no heartbeats: it registers the worker again each time that one is due."""
     _limited: bool = False
+    _leaving: bool = False
     _not_before: float = 0.0
     _credit: float = field(default=BURST)
     _credit_at: float = 0.0
@@ -88,13 +92,16 @@ class HeartbeatMemory:
                 self.changed_at = now
         else:
             self.changed_at = None
+        reported = self.last_state is not None and self.last_state.status is WorkerStatus.DRAINING
+        self._leaving = state.status is WorkerStatus.DRAINING and not reported
 
     def due_at(self, now: float) -> float:
         """Return when the next heartbeat is due."""
         if self.changed_at is None or now < self.held_until:  # registrations are limited, too
             return max(self._not_before, self.next_regular)
         credit = self._credit_now(now)
-        earliest = self.changed_at + COALESCE if credit >= 1 else now + (1 - credit) / REFILL
+        in_credit = credit >= 1 or self._leaving  # once in a life: orchestrators would send what is refused here
+        earliest = self.changed_at + COALESCE if in_credit else now + (1 - credit) / REFILL
         return max(self._not_before, min(self.next_regular, earliest))
 
     def compose(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
 class Mode(enum.StrEnum):
@@ -20,8 +21,7 @@ class Mode(enum.StrEnum):
     """By priority: a later one is polled only while all earlier ones are unreachable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An orchestrator at one moment. ``wants``: another poll there makes sense now."""
 
     wants: bool

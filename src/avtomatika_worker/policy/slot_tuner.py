@@ -1,7 +1,7 @@
-"""Decides how many slots may be used while memory or CPU is short: fewer at once, more again gradually.
+"""Decides how many slots may be used while memory, CPU or device memory is short: fewer at once, more again gradually.
 
 While a load is above its target, the number is lowered every few seconds, toward the number of running tasks and
-further as they end; it is at most halved per step. While both loads are well below their targets, it grows by a tenth
+further as they end; it is at most halved per step. While all loads are well below their targets, it grows by a tenth
 at a time. A number that was too high is not tried again for a minute, then for two, and so on up to a quarter of an
 hour: otherwise a worker whose tasks each use more than the gap between growing and shrinking would oscillate
 indefinitely.
@@ -10,14 +10,18 @@ indefinitely.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MEMORY_TARGET: Final = 80.0
 """Percentage of the memory in use above which fewer slots are used."""
 
 CPU_TARGET: Final = 90.0
 """Percentage of the CPUs in use above which fewer slots are used."""
+
+DEVICE_TARGET: Final = 95.0
+"""Percentage of a device's memory in use above which fewer slots are used: libraries hold on to most of it."""
 
 LEAST_SLOTS: Final = 1
 """Slots that may always be used."""
@@ -41,22 +45,25 @@ SMOOTHING: Final = 5.0
 """Seconds over which the CPU load is averaged: its peaks are not a shortage. Memory is not averaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Shares of the machine, or of the container, in use, in percent."""
+class Load(msgspec.Struct, frozen=True):
+    """Shares of the machine, or of the container, in use, in percent.
+
+    ``device``: of the memory of the device where it is highest; 0 without one.
+    """
 
     memory: float
     cpu: float
+    device: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class TunerPolicy:
+class TunerPolicy(msgspec.Struct, frozen=True):
     """The limits on slots, and the loads not to exceed (percent)."""
 
     least: int
     most: int
     memory_target: float = MEMORY_TARGET
     cpu_target: float = CPU_TARGET
+    device_target: float = DEVICE_TARGET
 
 
 class SlotTuner:
@@ -91,8 +98,9 @@ class SlotTuner:
         """Record the load with ``running`` tasks, and return how many slots may be used from now on."""
         policy, cpu = self._policy, self._smoothed(load.cpu, now)
         since = now - self._changed_at
-        is_short = load.memory > policy.memory_target or cpu > policy.cpu_target
-        has_room = load.memory <= policy.memory_target - HEADROOM and cpu <= policy.cpu_target - HEADROOM
+        loads = ((load.memory, policy.memory_target), (cpu, policy.cpu_target), (load.device, policy.device_target))
+        is_short = any(share > target for share, target in loads)
+        has_room = all(share <= target - HEADROOM for share, target in loads)
         if is_short and self.usable > policy.least and since >= SHRINK_EVERY:
             self._shrink(running, now)
         elif has_room and self.usable < policy.most and since >= GROW_EVERY:
@@ -104,6 +112,8 @@ class SlotTuner:
         policy, cpu = self._policy, load.cpu if self._cpu is None else self._cpu
         if load.memory > policy.memory_target:
             return f"memory is at {load.memory:.0f} % (target {policy.memory_target:g} %)"
+        if load.device > policy.device_target:
+            return f"a GPU's memory is at {load.device:.0f} % (target {policy.device_target:g} %)"
         return f"the CPU is at {cpu:.0f} % (target {policy.cpu_target:g} %)" if cpu > policy.cpu_target else None
 
     def _smoothed(self, cpu: float, now: float) -> float:

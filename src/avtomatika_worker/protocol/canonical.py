@@ -27,6 +27,7 @@ _LARGE_FLOAT: Final = 1e16  # from here on, orjson releases differ: 1e16 or 1e+1
 _AS_THEY_ARE: Final = frozenset({str, bool, orjson.Fragment})  # fragments: `canonical_data` has written them
 _TEXT_OR_BOOL: Final = (str, bool)  # inline, ``str | bool`` would be created again for every value
 _ARRAYS: Final = (list, tuple)
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _EMBEDDED: Final = b'{"data":'
 DATA_DEPTH: Final = 1
 """The depth of a result's data below the root."""
@@ -114,8 +115,15 @@ def _shallow(value: object, room: int) -> bytes:
     """Return the JSON of a value with at most ``room`` nested containers. Raises one of `_CANNOT` for others.
 
     orjson has its own, much higher limit: the value is written deeper by the difference, into the innermost of so many
-    lists, whose brackets are then cut off. They are kept: to make 224 of them takes 9 µs, as long as to write 5 kB.
+    lists, whose brackets are then cut off. They are kept: to make 224 of them takes 9 µs, as long as to write 5 kB, and
+    to write them 2 µs, which a dict without any container is spared.
     """
+    if (
+        room > 0
+        and type(as_any(value)) is dict
+        and _SCALARS.issuperset(map(type, cast("dict[str, Any]", value).values()))
+    ):
+        return orjson.dumps(value, option=_STRICT)
     more = _orjson_depth() - room
     outer, inner = _nest(more)
     inner[0] = value
@@ -180,7 +188,7 @@ def _clean_object(value: dict[str, Any], dialect: Dialect, depth: int) -> dict[s
             result[key] = item
             continue
         try:
-            result[key] = _clean(item, dialect, inner)
+            result[key] = _float(item, dialect) if shallow and type(item) is float else _clean(item, dialect, inner)
         except _Unsendable as found:
             found.path.append(key)
             raise

@@ -6,14 +6,14 @@ A `Dialect` is a row of facts. Code checks the facts (``dialect.draining_status`
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 _VERSION = re.compile(r"1\.0b([0-9]{1,4})")
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(msgspec.Struct, frozen=True):
     """The facts of one protocol version."""
 
     version: str
@@ -55,15 +55,17 @@ class Dialect:
 
 # Nesting is unlimited up to 1.0b9; the limit is what recursion here can bear.
 _B7 = Dialect("1.0b7", integral_floats=False, max_nesting=200)
-_B9 = replace(_B7, version="1.0b9", skill_names=True)
-_B10 = replace(_B9, version="1.0b10", integral_floats=True, max_nesting=100, draining_status=True, origin_task_id=True)
-_B11 = replace(_B10, version="1.0b11")
-_B12 = replace(_B11, version="1.0b12", array_nulls_kept=True)
-_B13 = replace(_B12, version="1.0b13", refresh_tokens=True)
-_B14 = replace(_B13, version="1.0b14")
-_B15 = replace(_B14, version="1.0b15", costs=True)
-_B16 = replace(_B15, version="1.0b16", replay_nonces=True, signature_key_dropped=True)
-_B17 = replace(_B16, version="1.0b17", max_nesting=30, signed_tasks=True)
+_B9 = msgspec.structs.replace(_B7, version="1.0b9", skill_names=True)
+_B10 = msgspec.structs.replace(
+    _B9, version="1.0b10", integral_floats=True, max_nesting=100, draining_status=True, origin_task_id=True
+)
+_B11 = msgspec.structs.replace(_B10, version="1.0b11")
+_B12 = msgspec.structs.replace(_B11, version="1.0b12", array_nulls_kept=True)
+_B13 = msgspec.structs.replace(_B12, version="1.0b13", refresh_tokens=True)
+_B14 = msgspec.structs.replace(_B13, version="1.0b14")
+_B15 = msgspec.structs.replace(_B14, version="1.0b15", costs=True)
+_B16 = msgspec.structs.replace(_B15, version="1.0b16", replay_nonces=True, signature_key_dropped=True)
+_B17 = msgspec.structs.replace(_B16, version="1.0b17", max_nesting=30, signed_tasks=True)
 
 DIALECTS: Final = (_B7, _B9, _B10, _B11, _B12, _B13, _B14, _B15, _B16, _B17)
 """Every known dialect, oldest first. 1.0b7 and 1.0b8 are the same."""
@@ -73,15 +75,14 @@ OLDEST: Final = _B7
 
 NEWEST: Final = _B17
 
-NEUTRAL: Final = replace(_B17, array_nulls_kept=False)
+NEUTRAL: Final = msgspec.structs.replace(_B17, array_nulls_kept=False)
 """The form of the first registration, before the version is known: every release accepts it.
 
 No nulls anywhere, no floats without a fraction, the strictest nesting. It announces the newest version.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """A dialect and how it was found: ``exact`` is false for a version newer than all known ones, or unreadable."""
 
     dialect: Dialect
@@ -102,7 +103,7 @@ def choose(version: str) -> Choice:
     base = older[-1] if older else DIALECTS[0]
     if base is NEWEST and number != _number(NEWEST):
         return Choice(NEWEST, exact=False)
-    return Choice(base if base.version == version else replace(base, version=version), exact=True)
+    return Choice(base if base.version == version else msgspec.structs.replace(base, version=version), exact=True)
 
 
 def _number(dialect: Dialect) -> int:

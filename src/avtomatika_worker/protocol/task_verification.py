@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -59,14 +59,15 @@ class TaskGuard:
         the link's; an answer that announces another version is checked in that version's, and refused if that has no
         signatures.
         """
-        raise_for_status(response)
         if self._signer is not None and response.status != 204:
+            raise_for_status(response)
             response = Response(response.status, response.headers, self._trusted(response, self._signer, dialect))
         task = decode_task(response)
         if task is None:
             return None
         self._check_nesting(task, response.body)
-        _check_policy(task)
+        if task.policy:
+            _check_policy(task, task.policy)
         return task
 
     def _trusted(self, response: Response, signer: Signer, link_dialect: Dialect) -> bytes:
@@ -101,9 +102,9 @@ class TaskGuard:
             raise MalformedMessageError(text, job_id=task.job_id, task_id=task.task_id)
 
 
-def _check_policy(task: Task) -> None:
+def _check_policy(task: Task, policy: Mapping[str, Any]) -> None:
     """Check the task against its own policy, which may list the allowed skills."""
-    allowed: object = (task.policy or {}).get("allowed_skills")
+    allowed: object = policy.get("allowed_skills")
     if allowed is None:
         return
     names = allowed if is_list(allowed) else []

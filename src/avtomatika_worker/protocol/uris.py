@@ -66,3 +66,8 @@ JSON_SCHEMA: Final = {"type": "string", "format": FORMAT}
 def is_object_uri(value: object) -> bool:
     """Whether ``value`` is a text that names an object, or everything under a prefix."""
     return isinstance(value, str) and _URI.fullmatch(value) is not None
+
+
+def is_web_url(value: object) -> bool:
+    """Whether ``value`` is a text that names a file on the web: ``https://…``."""
+    return isinstance(value, str) and value[:8].lower() == "https://"

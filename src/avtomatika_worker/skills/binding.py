@@ -6,8 +6,9 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Protocol, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, cast, get_args, get_origin
+
+import msgspec
 
 from avtomatika_worker.errors import InvalidInputError, SkillDefinitionError
 from avtomatika_worker.narrowing import as_any
@@ -18,6 +19,9 @@ from avtomatika_worker.skills.reserved import INJECTED_NAMES, contradiction
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, name_of
 from avtomatika_worker.skills.uri_params import mentions
 from avtomatika_worker.skills.validation import InvalidValue, describe
+
+if TYPE_CHECKING:
+    from avtomatika_worker.skills.model import ModelLoader
 
 _KEYWORD_KINDS: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -48,10 +52,28 @@ class Injectables:
 
     def __init__(self) -> None:
         self._providers: dict[Any, Provider] = {}
+        self.models: dict[Any, ModelLoader] = {}
+        """The loaders of those types that are models, loaded by name."""
+        self._of_task: set[Any] = set()
 
-    def register(self, tp: Any, provider: Provider) -> None:
-        """Fill arguments annotated with ``tp`` with the result of ``provider``."""
+    def register(self, tp: Any, provider: Provider, *, of_task: bool = False, model: ModelLoader | None = None) -> None:
+        """Fill arguments annotated with ``tp`` with the result of ``provider``.
+
+        ``of_task``: each task has its own. ``model``: its loader, if it is a model.
+        """
         self._providers[tp] = provider
+        if of_task:
+            self._of_task.add(tp)
+        if model is not None:
+            self.models[tp] = model
+
+    def is_of_task(self, annotation: Any) -> bool:
+        """Whether what an annotation asks for is another one for each task."""
+        return self.key_for(annotation) in self._of_task
+
+    def is_shared(self, annotation: Any) -> bool:
+        """Whether what an annotation asks for is the same for all tasks, as a resource is."""
+        return self.provider_for(annotation) is not None and not self.is_of_task(annotation)
 
     def key_for(self, annotation: Any) -> Any:
         """Return the type requested by an annotation: itself, ``Annotated[type, …]`` or ``type | None``; or None."""
@@ -73,6 +95,8 @@ class Injectables:
         """Return a separate registry with the same providers."""
         copied = Injectables()
         copied._providers.update(self._providers)
+        copied.models.update(self.models)
+        copied._of_task.update(self._of_task)
         return copied
 
     @property
@@ -84,8 +108,7 @@ class Injectables:
         return len(self._providers)
 
 
-@dataclass(frozen=True, slots=True)
-class BindingPlan:
+class BindingPlan(msgspec.Struct, frozen=True):
     """Fills the arguments of one skill."""
 
     positional: tuple[tuple[str, Provider | None, Any], ...]
@@ -101,18 +124,36 @@ class BindingPlan:
     spread: bool
     """Whether the input's fields are separate arguments."""
     takes_params: bool
+    shared: frozenset[str] = frozenset()
+    """The arguments that are the same for all tasks."""
 
     def schemas_with(self, formats: frozenset[str]) -> tuple[JsonSchema, ...]:
         """Return the input's schemas for texts of one of these formats."""
         schemas = (self.input.schema, self.input.inferred) if self.input is not None else ()
         return tuple(each for each in schemas if each is not None and mentions(each, formats))
 
+    def closed_schemas(self) -> tuple[JsonSchema, ...]:
+        """Return the input's schemas if what they do not list is ignored; none if it may be read."""
+        if self.untyped or self.input is None or self.input.reads_more:
+            return ()
+        return tuple(each for each in (self.input.schema, self.input.inferred) if each is not None)
+
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments. Raises `InvalidInputError` that names every invalid field."""
+        return self.fill(source, self.convert(source.params))
+
+    def convert(self, params: dict[str, Any]) -> Any:
+        """Return the params as the skill gets them, those of one with separate arguments as a dict.
+
+        Raises `InvalidInputError` that names every invalid field.
+        """
         try:
-            converted = self.input.convert(source.params) if self.input is not None else source.params
+            return self.input.convert(params) if self.input is not None else params
         except InvalidValue as error:
             raise invalid_input(error) from None
+
+    def fill(self, source: BindingSource, converted: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments; ``converted`` are the params that `convert` returned."""
         kwargs = {name: provide(source) for name, provide in self.keywords}
         if self.spread:
             kwargs.update(converted)
@@ -138,16 +179,15 @@ def invalid_input(error: InvalidValue) -> InvalidInputError:
 
 
 def compile_plan(
-    skill: str, func: Callable[..., Any], injectables: Injectables, localns: dict[str, Any], given: TypeContract | None
+    skill: str, func: Callable[..., Any], injectables: Injectables, hints: dict[str, Any], given: TypeContract | None
 ) -> BindingPlan:
-    """Compile the plan for ``func``; ``given`` is the input's contract if the user wrote a schema.
+    """Compile the plan for ``func`` with these hints; ``given`` is the contract of its input if the user wrote one.
 
     Raises `SkillDefinitionError` that names an argument that cannot be filled, or `UnresolvedReferenceError` for hints
     that cannot be resolved yet.
     """
-    bound_before = _bound_names(func)
+    bound_before = bound_names(func)
     parameters = {name: each for name, each in _parameters(skill, func).items() if name not in bound_before}
-    hints = type_hints(skill, func, localns)
     annotations = {name: hints.get(name, MISSING) for name in parameters}
     arguments = _Arguments(skill, injectables, takes_params="params" in parameters)
     for name, parameter in parameters.items():
@@ -164,6 +204,7 @@ def compile_plan(
         untyped=contract is None or (contract is not inferred and contract.inferred is None),
         spread=bool(arguments.own),
         takes_params=arguments.takes_params,
+        shared=frozenset(name for name, hint in annotations.items() if injectables.is_shared(hint)),
     )
 
 
@@ -264,7 +305,7 @@ def wrapped(func: Any) -> Iterator[Any]:
             func = inspect.getattr_static(cast("Any", type(func)), "__call__", None)
 
 
-def _bound_names(func: Callable[..., Any]) -> frozenset[str]:
+def bound_names(func: Callable[..., Any]) -> frozenset[str]:
     """Return the arguments that partials have bound by keyword: nothing else may fill or see them."""
     names: set[str] = set()
     for each in wrapped(func):
@@ -317,7 +358,12 @@ def _combined(inferred: TypeContract | None, given: TypeContract) -> TypeContrac
         check(value)
         return convert(value) if convert is not None else value  # untyped params stay as sent
 
-    return TypeContract(given.schema, check_and_convert, inferred.schema if inferred is not None else None)
+    return TypeContract(
+        given.schema,
+        check_and_convert,
+        inferred.schema if inferred is not None else None,
+        reads_more=inferred is None or inferred.reads_more,
+    )
 
 
 def _nobody_fills(name: str, injectables: Injectables, *, takes_params: bool) -> str:

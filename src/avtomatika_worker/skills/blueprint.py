@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
+from avtomatika_worker.skills.batch import Batch
 from avtomatika_worker.skills.binding import local_names
+from avtomatika_worker.skills.model import ModelDefinition
+from avtomatika_worker.skills.model_options import options_of
 from avtomatika_worker.skills.resource import ResourceDefinition
 from avtomatika_worker.skills.run_options import CANCEL_GRACE
 from avtomatika_worker.skills.skill import SkillDefinition, define
@@ -17,7 +21,7 @@ OnStale = Literal["stop", "finish"]
 
 
 class SkillDecorator(ABC):
-    """The decorators ``skill`` and ``resource``, shared by `Worker` and `SkillBlueprint`."""
+    """The decorators ``skill``, ``resource`` and ``model``, shared by `Worker` and `SkillBlueprint`."""
 
     @abstractmethod
     def add_skill(self, definition: SkillDefinition) -> None:
@@ -26,6 +30,10 @@ class SkillDecorator(ABC):
     @abstractmethod
     def add_resource(self, definition: ResourceDefinition) -> None:
         """Add a resource."""
+
+    @abstractmethod
+    def add_model(self, definition: ModelDefinition) -> None:
+        """Add a loader of models."""
 
     @overload
     def resource(self, func: F, /) -> F: ...
@@ -55,6 +63,54 @@ class SkillDecorator(ABC):
         return func
 
     @overload
+    def model(self, func: F, /) -> F: ...
+
+    @overload
+    def model(
+        self,
+        func: None = None,
+        /,
+        *,
+        max_loaded: int | None = 1,
+        memory: str | int | None = None,
+        keep_alive: str | float | None = None,
+        unload: Callable[[Any], object] | None = None,
+        warm_up: Iterable[str] = (),
+        names: Iterable[str] | None = None,
+        announce: Literal["per_model"] | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def model(self, func: Any = None, /, **options: Any) -> Any:
+        """Register a function that loads a model by its name, for skills that say which one by a param.
+
+            @worker.model(max_loaded=2, keep_alive="10m")
+            def load(name: str) -> Model:
+                return Model.from_file(f"{name}.pt")
+
+            @worker.skill(model_from="checkpoint")
+            def caption(url: str, checkpoint: str, model: Model) -> str: ...
+
+        A model is loaded when the first task asks for it, and shared by those that follow. ``max_loaded`` is how many
+        may be loaded at the same time (None: any number), ``memory`` how many bytes they may take up together, measured
+        (an integer, or a text such as "8GiB"); ``keep_alive`` is how long one stays that no task uses (seconds, or a
+        text such as "10m"). Those least recently used make room for others; none is unloaded while a task uses it. A
+        generator yields the model, and is resumed to unload it; otherwise ``unload`` is called with it, if given.
+
+        ``warm_up`` names models that are loaded before the worker registers. ``names`` are all that there are: tasks
+        that name another fail. With ``announce="per_model"``, a skill of its own is announced for each of them, such as
+        ``caption--vit-large``. Plain functions run in a thread; each process for skills with ``executor="process"`` has
+        models of its own. The function itself is returned. Raises `ResourceError`.
+        """
+        if func is None:
+            return partial(self._model, options)
+        return self._model(options, func)
+
+    def _model(self, options: dict[str, Any], func: F) -> F:
+        made = ResourceDefinition(func, local_names(func))
+        self.add_model(ModelDefinition(made, options_of(made.name, options)))
+        return func
+
+    @overload
     def skill(self, name: F, /) -> F: ...
 
     @overload
@@ -79,6 +135,8 @@ class SkillDecorator(ABC):
         cancel_grace: float = CANCEL_GRACE,
         expected_seconds: float | None = None,
         on_stale: OnStale = "stop",
+        model_from: str | None = None,
+        batch: Batch | None = None,
         metadata: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
         **marketplace: Any,
@@ -100,12 +158,15 @@ class SkillDecorator(ABC):
         seconds (5) to end; after that the task is reported without it, and its slot is freed once it really ends. A
         skill whose tasks take long says so with ``expected_seconds``: the worker warns where a time limit is shorter.
         ``on_stale="finish"`` lets a task go on although the orchestrator waits for another attempt at the same work, on
-        another worker.
+        another worker. ``model_from`` is the param that names the model which the skill takes (see `model`).
 
         A plain ``def`` runs in a thread (``executor="thread"``), an ``async def`` on the worker's event loop.
         ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may
         crash. There, a skill that outlives its ``cancel_grace`` is killed. The function must be importable by name; its
         process is replaced after ``max_tasks_per_child`` tasks of the skill.
+
+        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, and
+        returns a list.
 
         Raises `SkillDefinitionError`.
         """
@@ -129,6 +190,7 @@ class SkillBlueprint(SkillDecorator):
         self.name = name
         self._definitions: list[SkillDefinition] = []
         self._resources: list[ResourceDefinition] = []
+        self._models: list[ModelDefinition] = []
 
     def add_skill(self, definition: SkillDefinition) -> None:
         """Add a skill."""
@@ -137,6 +199,10 @@ class SkillBlueprint(SkillDecorator):
     def add_resource(self, definition: ResourceDefinition) -> None:
         """Add a resource."""
         self._resources.append(definition)
+
+    def add_model(self, definition: ModelDefinition) -> None:
+        """Add a loader of models."""
+        self._models.append(definition)
 
     @property
     def definitions(self) -> tuple[SkillDefinition, ...]:
@@ -147,6 +213,11 @@ class SkillBlueprint(SkillDecorator):
     def resources(self) -> tuple[ResourceDefinition, ...]:
         """The resources collected so far."""
         return tuple(self._resources)
+
+    @property
+    def models(self) -> tuple[ModelDefinition, ...]:
+        """The loaders of models collected so far."""
+        return tuple(self._models)
 
     def __repr__(self) -> str:
         return f"SkillBlueprint({self.name!r}, skills={[d.name for d in self._definitions]})"

@@ -7,9 +7,11 @@ import enum
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
+
+import msgspec
 
 from avtomatika_worker.errors import ContractViolationError, UnsendableValueError
 from avtomatika_worker.skills.announced import announceable
@@ -78,8 +80,7 @@ _DATA_OF: typing.Final[dict[ChunkKind | None, JsonSchema]] = {
 _RESULT_OF: typing.Final[dict[ChunkKind | None, Any]] = {ChunkKind.TEXT: str, ChunkKind.BYTES: Path}
 
 
-@dataclass(frozen=True, slots=True)
-class StreamContract:
+class StreamContract(msgspec.Struct, frozen=True):
     """What a skill yields. ``kind`` is None where the first value decides; ``result`` is the type of its result."""
 
     kind: ChunkKind | None
@@ -154,7 +155,7 @@ def _event(data: JsonSchema) -> JsonSchema:
 def output_of(stream: StreamContract) -> OutputContract | None:
     """Return the contract of a stream's result. Raises `UnsupportedTypeError`."""
     output = None if says_nothing(stream.result) else infer_output(stream.result)
-    return replace(output, write=to_plain) if output is not None and stream.collected else output
+    return msgspec.structs.replace(output, write=to_plain) if output is not None and stream.collected else output
 
 
 def _kind_of(yields: Any) -> ChunkKind | None:

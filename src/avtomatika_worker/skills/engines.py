@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,8 +39,7 @@ from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, s
 _PATH_SCHEMA: Final = {"type": "string", "format": "path"}
 
 
-@dataclass(frozen=True, slots=True)
-class TypeContract:
+class TypeContract(msgspec.Struct, frozen=True):
     """A type as a JSON Schema and a converter. ``convert`` raises `InvalidValue`."""
 
     schema: JsonSchema
@@ -50,6 +48,8 @@ class TypeContract:
     """The schema of the type hints, if the user wrote another one."""
     write: Callable[[object], Any] | None = None
     """Writes the type's values as JSON, if not `to_plain`. Raises `UnsendableValueError`."""
+    reads_more: bool = False
+    """Whether ``convert`` may read fields that the schema does not list, under other names or in a user's function."""
 
 
 def written_schema(schema: Mapping[str, Any]) -> Schema:
@@ -188,7 +188,8 @@ def with_pydantic(
             raise NameError(error.message.partition(";")[0]) from None
         raise UnsupportedTypeError(f"no schema can be made for {name_of(annotation)}: {error.message}") from error
     schema, nullable = announceable(schema)
-    return TypeContract(schema, known.reader(nullable), write=known.write)
+    reads_more = defaults is None and known.reads_more
+    return TypeContract(schema, known.reader(nullable), write=known.write, reads_more=reads_more)
 
 
 def _problem_of(error: msgspec.ValidationError) -> Problem:

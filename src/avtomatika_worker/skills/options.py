@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +22,8 @@ _BEHAVIOR: Final = (
     "cancel_grace",
     "expected_seconds",
     "on_stale",
+    "model_from",
+    "batch",
 )
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"
@@ -84,6 +85,8 @@ def _nearest(name: str) -> str | None:
     for option in _OPTIONS:
         if sorted(_letters(option)) == sorted(letters):
             return option
+    import difflib  # for a mistake that hardly anybody makes
+
     options = {_letters(option): option for option in _OPTIONS}
     close = difflib.get_close_matches(letters, options, n=1, cutoff=_NEAR)
     return options[close[0]] if close else None

@@ -35,6 +35,8 @@ class PydanticType:
 
     def __init__(self, annotation: Any) -> None:
         self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
+        self.reads_more: bool = _reads_more(annotation)
+        """Whether fields that its schema does not list may be read."""
 
     def schema(self, *, output: bool) -> JsonSchema:
         """Return the JSON Schema for reading or for writing."""
@@ -51,6 +53,19 @@ class PydanticType:
     def write(self, value: object) -> Any:
         """Return ``value`` as JSON. Raises `UnsendableValueError`."""
         return written(self._adapter.serializer, value)
+
+
+def _reads_more(annotation: Any) -> bool:
+    """Whether a type may read other fields than those of its schema: only plain models are known not to."""
+    if not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)):
+        return True
+    if any(annotation.model_config.get(each) for each in ("populate_by_name", "validate_by_name")):
+        return True
+    validators = annotation.__pydantic_decorators__.model_validators.values()
+    aliases = (each.validation_alias for each in annotation.model_fields.values())
+    return any(each.info.mode != "after" for each in validators) or not all(
+        isinstance(each, str | None) for each in aliases
+    )
 
 
 class _Schemas(pydantic.json_schema.GenerateJsonSchema):

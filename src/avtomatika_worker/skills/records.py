@@ -21,8 +21,7 @@ from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, c
 _EMPTY_FACTORIES: tuple[Any, ...] = (list, dict, set, frozenset, tuple)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """A field: ``name`` in Python, ``written`` in JSON. ``default`` is `MISSING` without one, or with a factory."""
 
     name: str

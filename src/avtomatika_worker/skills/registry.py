@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from avtomatika_worker.errors import SkillDefinitionError
 from avtomatika_worker.skills.binding import Injectables, UnresolvedReferenceError
 from avtomatika_worker.skills.contract import SkillContract
+from avtomatika_worker.skills.model import ModelUse
+from avtomatika_worker.skills.per_model import variants
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
 
 
@@ -36,9 +38,27 @@ class SkillRegistry:
     def freeze(self) -> None:
         """Compile the skills that could not be compiled earlier. Raises `SkillDefinitionError`."""
         self._forget_if_outdated()
-        for name, definition in self._definitions.items():
-            if name not in self._skills:
-                self._skills[name] = definition.compile(self._injectables)
+        for definition in list(self._definitions.values()):
+            skill = self._compiled(definition)
+            if definition.variant_of is None and skill.uses is not None:
+                self._add_variants(definition, skill.uses)
+
+    def _compiled(self, definition: SkillDefinition) -> Skill:
+        skill = self._skills.get(definition.name)
+        if skill is None:
+            skill = self._skills[definition.name] = definition.compile(self._injectables)
+        return skill
+
+    def _add_variants(self, definition: SkillDefinition, uses: ModelUse) -> None:
+        """Register a skill of its own for each model that is announced."""
+        for variant in variants(definition, uses):
+            taken = self._definitions.get(variant.name)
+            if taken is not None and taken.variant_of != definition.name:
+                raise SkillDefinitionError(
+                    variant.name, f"the name is taken: skill {definition.name!r} is announced so for {variant.model!r}"
+                )
+            self._definitions[variant.name] = variant
+            self._compiled(variant)
 
     def _forget_if_outdated(self) -> None:
         """Recompile the skills compiled before the registration of a resource that they may request."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import typing
-from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -14,8 +13,7 @@ from avtomatika_worker.narrowing import is_list
 from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of
 
 
-@dataclass(frozen=True, slots=True)
-class _Filling:
+class _Filling(msgspec.Struct, frozen=True):
     """An argument's value: in words, and as examples of every type that a hint may name."""
 
     what: str

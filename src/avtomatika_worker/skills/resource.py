@@ -8,12 +8,24 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, get_args, get_origin
 
+import msgspec
+
 from avtomatika_worker.errors import ResourceError, SkillDefinitionError
 from avtomatika_worker.skills.binding import Injectables, Provider, type_hints, underlying
 from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of, says_nothing
 
 _NO_NEEDS: Final[Mapping[str, Any]] = MappingProxyType({})
 _ITERATORS: Final = frozenset({Iterator, Iterable, Generator, AsyncIterator, AsyncGenerator})
+
+
+@dataclass(frozen=True, slots=True)
+class MakerFacts:
+    """What the annotations of a function that makes something say. ``kind`` is the type of what it makes."""
+
+    kind: Any
+    hints: Mapping[str, Any]
+    parameters: Mapping[str, inspect.Parameter]
+    yields: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,7 @@ class ResourceDefinition:
         func = underlying(self.func)
         return f"{getattr(func, '__module__', '?')}:{getattr(func, '__qualname__', type(func).__qualname__)}"
 
-    def compile(self) -> Resource:
+    def read(self) -> MakerFacts:
         """Read the annotations. Raises `ResourceError`."""
         try:
             hints = type_hints(self.name, self.func, self.localns)
@@ -43,27 +55,31 @@ class ResourceDefinition:
             raise ResourceError(self.name, error.problem) from error
         except (TypeError, ValueError) as error:
             raise ResourceError(self.name, f"its arguments cannot be read: {error}") from error
-        kind = self._kind(hints.get("return", MISSING))
+        func = underlying(self.func)
+        yields = inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func)
+        return MakerFacts(self._kind(hints.get("return", MISSING), yields=yields), hints, parameters, yields)
+
+    def compile(self) -> Resource:
+        """Read what it needs. Raises `ResourceError`."""
+        facts = self.read()
         needs: dict[str, Any] = {}
-        for name, parameter in parameters.items():
+        for name, parameter in facts.parameters.items():
             if parameter.default is parameter.empty:
                 if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
                     self._refuse(f"the argument {parameter} cannot be filled: arguments are given by name")
-                if name not in hints:
+                if name not in facts.hints:
                     self._refuse(f"the argument {name!r} needs a type hint: the type of another resource")
-                needs[name] = hints[name]
-        return Resource(self, kind, needs)
+                needs[name] = facts.hints[name]
+        return Resource(self, facts.kind, needs)
 
-    def _kind(self, returned: Any) -> Any:
+    def _kind(self, returned: Any, *, yields: bool) -> Any:
         """Return the type by which the resource is requested."""
-        func = underlying(self.func)
         if returned is MISSING:
             self._refuse("it needs a return annotation: skills request it by that type")
         makes = get_args(returned)[0] if get_origin(returned) in _ITERATORS else returned
-        generates = inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func)
-        if generates and makes is returned:
+        if yields and makes is returned:
             self._refuse(f"it yields, so it returns an Iterator (AsyncIterator for async def), not {name_of(returned)}")
-        if not generates and makes is not returned:
+        if not yields and makes is not returned:
             self._refuse("it returns an iterator: make it yield the resource itself, without contextmanager")
         foreign = get_origin(makes) or makes
         common = says_nothing(makes) or len(members_of(makes)) > 1 or getattr(foreign, "__module__", "") == "builtins"
@@ -75,8 +91,7 @@ class ResourceDefinition:
         raise ResourceError(self.name, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True):
     """A compiled resource. ``needs`` maps its arguments to the types of other resources."""
 
     definition: ResourceDefinition

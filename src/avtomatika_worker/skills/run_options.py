@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.skills.batch import Batch, check_batch, is_count
 
 CANCEL_GRACE: Final = 5.0
 """Default time for a cancelled skill to end, in seconds; after that, its result no longer waits for it."""
@@ -22,7 +23,7 @@ class SkillOptions:
     ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
     ``expected_seconds`` is how long a task is expected to take; ``on_stale`` what to do when the orchestrator waits for
     another attempt at the same work: "stop" or "finish". ``prefetch`` is how many tasks are taken, and their files
-    fetched, beyond the ``max_concurrent`` that run.
+    fetched, beyond the ``max_concurrent`` that run. ``batch``: the skill works on several tasks at once.
     """
 
     timeout: float | None = None
@@ -33,6 +34,16 @@ class SkillOptions:
     expected_seconds: float | None = None
     on_stale: str = "stop"
     prefetch: int = 0
+    model_from: str | None = None
+    """The param that names the model which it uses."""
+    batch: Batch | None = None
+
+    @property
+    def most_tasks(self) -> int | None:
+        """How many tasks of it may be here at the same time; None for as many as there are slots."""
+        if self.batch is not None and self.max_concurrent is None:
+            return self.batch.slots
+        return self.max_concurrent
 
     @property
     def in_process(self) -> bool:
@@ -48,13 +59,21 @@ def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
             raise SkillDefinitionError(skill, f"{name} must be a positive number of seconds, not {value!r}")
     if not _is_seconds(options.cancel_grace):
         raise SkillDefinitionError(skill, f"cancel_grace must be a number of seconds, not {options.cancel_grace!r}")
-    if options.max_concurrent is not None and not _is_count(options.max_concurrent):
+    if options.max_concurrent is not None and not is_count(options.max_concurrent):
         raise SkillDefinitionError(skill, f"max_concurrent must be a positive integer, not {options.max_concurrent!r}")
-    if not _is_count(options.prefetch, least=0):
+    if not is_count(options.prefetch, least=0):
         raise SkillDefinitionError(skill, f"prefetch must be an integer of 0 or more, not {options.prefetch!r}")
     if options.on_stale not in _ON_STALE:
         raise SkillDefinitionError(skill, f"on_stale must be 'stop' or 'finish', not {options.on_stale!r}")
+    _check_model(skill, options.model_from)
     _check_executor(skill, options, awaits=awaits)
+    if options.batch is not None:
+        check_batch(skill, options.batch, options.max_concurrent, options.model_from, prefetch=options.prefetch)
+
+
+def _check_model(skill: str, model_from: object) -> None:
+    if model_from is not None and not (isinstance(model_from, str) and model_from):
+        raise SkillDefinitionError(skill, f"model_from must be the name of a param, not {model_from!r:.80}")
 
 
 def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:
@@ -63,15 +82,11 @@ def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:
     if options.executor == "thread" and awaits:
         raise SkillDefinitionError(skill, "executor='thread' is for plain def functions")
     if options.max_tasks_per_child is not None:
-        if not _is_count(options.max_tasks_per_child):
+        if not is_count(options.max_tasks_per_child):
             most = options.max_tasks_per_child
             raise SkillDefinitionError(skill, f"max_tasks_per_child must be a positive integer, not {most!r}")
         if not options.in_process:
             raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
-
-
-def _is_count(value: object, *, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_seconds(value: object, *, least: float = 0.0) -> bool:

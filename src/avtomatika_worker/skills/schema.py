@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Final, NotRequired, Required, get_args, get_origin
 
 import msgspec
@@ -45,8 +45,7 @@ Fields = Mapping[str, tuple[Any, Any]]
 _JSON_TYPES: Final = frozenset({str, int, float, bool, list, dict})
 
 
-@dataclass(frozen=True, slots=True)
-class OutputContract:
+class OutputContract(msgspec.Struct, frozen=True):
     """The data a function returns: its schema and its writer. ``write`` raises `UnsendableValueError`."""
 
     schema: JsonSchema
@@ -259,5 +258,5 @@ def _fields_of_named_tuple(annotation: Any, *, output: bool = False) -> TypeCont
         def convert(value: object) -> Any:
             return record.make(**contract.convert(value))
 
-        return replace(contract, convert=convert)
+        return msgspec.structs.replace(contract, convert=convert)
     return with_msgspec(replace(record, array=False, closed=False), output=output)

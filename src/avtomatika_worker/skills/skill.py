@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError, UnsendableValueError
-from avtomatika_worker.narrowing import is_collection
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
+from avtomatika_worker.skills.batch import Batch, hints_of_one, merged
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -26,33 +27,21 @@ from avtomatika_worker.skills.binding import (
 )
 from avtomatika_worker.skills.chunks import CHUNK_EVENT, StreamContract, output_of, stream_contract
 from avtomatika_worker.skills.contract import JsonSchema, ResultContract, SkillContract
+from avtomatika_worker.skills.declaration import Declaration, check_declaration
 from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.model import ModelUse, input_schema_of, model_use
 from avtomatika_worker.skills.options import DECLARED, metadata_of
 from avtomatika_worker.skills.run_options import CANCEL_GRACE, SkillOptions, check_options
 from avtomatika_worker.skills.schema import OutputContract
 from avtomatika_worker.skills.strays import refusing_strays
 from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, says_nothing
+from avtomatika_worker.skills.unknown_params import UnknownParams
 from avtomatika_worker.skills.uri_params import PATHS, URIS, Place, mentions, places
 from avtomatika_worker.skills.validation import Schema, describe, without_nulls
 
 T = TypeVar("T")
 
-IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SYSTEM_EVENT: Final = "progress"
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """The decorator's arguments."""
-
-    type: str | None = None
-    description: str | None = None
-    version: str | None = None
-    input_schema: Any = None
-    output_schema: Any = None
-    events: Mapping[str, Any] | None = None
-    output_statuses: Iterable[str] | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +53,10 @@ class SkillDefinition:
     declaration: Declaration
     options: SkillOptions
     localns: dict[str, Any] = field(repr=False)
+    model: str | None = None
+    """The only model that it runs with, if it is announced for one ..."""
+    variant_of: str | None = None
+    """... and the skill that takes any."""
 
     @property
     def place(self) -> str:
@@ -75,16 +68,19 @@ class SkillDefinition:
         """Infer, check and compile everything. Raises `SkillDefinitionError`."""
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
-        plan = compile_plan(self.name, self.func, injectables, self.localns, given)
         stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
-        output = self._output(stream)
+        hints = self._hints(injectables, stream)
+        plan = compile_plan(self.name, self.func, injectables, hints, given)
+        uses = model_use(self.name, plan, injectables, self.options, self.model)
+        returned = hints.get("return", MISSING)
+        output = self._output(stream, returned)
         events = self._events(stream)
         contract = SkillContract(
             name=self.name,
             type=declarations.type or self.name,
             description=declarations.description if declarations.description is not None else _docstring(self.func),
             version=declarations.version if declarations.version is not None else _module_version(self.func),
-            input_schema=plan.input.schema if plan.input is not None else None,
+            input_schema=input_schema_of(plan, uses),
             output_schema=output.schema if output is not None else None,
             events_schema=events or None,
             output_statuses=tuple(declarations.output_statuses or ()),
@@ -93,18 +89,28 @@ class SkillDefinition:
         _check_sendable(contract)
         try:
             write = output.write if output is not None else to_plain
-            returns_data = self._returns_data(stream)
-            return Skill(contract, self.func, plan, self.options, write, returns_data=returns_data, stream=stream)
+            returns_data = self._returns_data(stream, returned)
+            options = self.options
+            return Skill(contract, self.func, plan, options, write, returns_data=returns_data, stream=stream, uses=uses)
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _output(self, stream: StreamContract | None) -> OutputContract | None:
+    def _hints(self, injectables: Injectables, stream: StreamContract | None) -> dict[str, Any]:
+        """Return its type hints; those of a batched function as for one task."""
+        hints = type_hints(self.name, self.func, self.localns)
+        if self.options.batch is None:
+            return hints
+        if stream is not None:
+            text = "a batched skill cannot yield: it returns a list, with an item for each task"
+            raise SkillDefinitionError(self.name, text)
+        return hints_of_one(self.name, self.func, hints, injectables)
+
+    def _output(self, stream: StreamContract | None, hint: Any) -> OutputContract | None:
         given = self.declaration.output_schema
         if given is not None:
             return self._read(schema.explicit_output, given, "the schema of its output")
         if stream is not None:
             return self._read(output_of, stream, "its result")
-        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         return None if says_nothing(hint) else self._read(schema.infer_output, hint, "its result")
 
     def _events(self, stream: StreamContract | None) -> dict[str, JsonSchema]:
@@ -120,10 +126,9 @@ class SkillDefinition:
             raise SkillDefinitionError(self.name, text)
         return {**events, CHUNK_EVENT: stream.schema}
 
-    def _returns_data(self, stream: StreamContract | None) -> bool:
+    def _returns_data(self, stream: StreamContract | None, hint: Any) -> bool:
         """Whether a returned dict is always data: a TypedDict may have a field called status."""
         given = self.declaration.output_schema
-        hint = type_hints(self.name, self.func, self.localns).get("return", MISSING)
         if stream is not None:
             hint = stream.result
         return schema.is_data_type(hint) or (not isinstance(given, Mapping) and schema.is_data_type(given))
@@ -152,6 +157,8 @@ class Skill:
         "options",
         "results",
         "stream",
+        "unknown_params",
+        "uses",
         "write",
     )
 
@@ -165,10 +172,11 @@ class Skill:
         *,
         returns_data: bool = False,
         stream: StreamContract | None = None,
+        uses: ModelUse | None = None,
     ) -> None:
         """``write`` turns the data that ``func`` returns into JSON. It raises `UnsendableValueError`.
 
-        ``stream``: what ``func`` yields, if it does.
+        ``stream``: what ``func`` yields, if it does. ``uses``: the model that it takes, if it does.
         """
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
@@ -177,12 +185,14 @@ class Skill:
         self.results: ResultContract = ResultContract(contract.name, contract.output_statuses, returns_data)
         self.write: Callable[[object], Any] = write
         self.stream: StreamContract | None = stream
+        self.uses: ModelUse | None = uses
+        self.unknown_params: UnknownParams = UnknownParams(plan.closed_schemas(), [uses.param] if uses else [])
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)
         if plan.input is not None and self._with_paths:
             checked = refusing_strays(plan.input.convert, self._with_paths)
-            self._plan = replace(plan, input=replace(plan.input, convert=checked))
+            self._plan = msgspec.structs.replace(plan, input=msgspec.structs.replace(plan.input, convert=checked))
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         events = contract.events_schema or {}
         self._events = {name: Schema(json) for name, json in events.items() if stream is None or name != CHUNK_EVENT}
@@ -195,6 +205,22 @@ class Skill:
     def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for a task. Raises `InvalidInputError`."""
         return self._plan.bind(source)
+
+    def convert(self, params: dict[str, Any]) -> Any:
+        """Return a task's params as the skill takes them. Raises `InvalidInputError`."""
+        return self._plan.convert(params)
+
+    def fill(self, source: BindingSource, converted: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments for a task, given what `convert` returned."""
+        return self._plan.fill(source, converted)
+
+    def arguments(self, source: BindingSource, converted: Any) -> dict[str, Any]:
+        """Return the arguments of a batched skill for one task, from its params as `convert` returned them."""
+        return self._plan.fill(source, converted)[1]
+
+    def merged(self, arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the arguments of a call for several tasks."""
+        return merged(arguments, self._plan.shared)
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, not the file."""
@@ -268,6 +294,8 @@ def define(
     expected_seconds: float | None = None,
     on_stale: str = "stop",
     prefetch: int = 0,
+    model_from: str | None = None,
+    batch: Batch | None = None,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -281,10 +309,19 @@ def define(
     inner = underlying(func)
     skill = name if name is not None else getattr(inner, "__name__", type(inner).__name__)
     known = {key: declarations.pop(key, None) for key in DECLARED}
-    _check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
+    check_declaration(skill, {**known, "events": events, "events_schema": events_schema})
     most = 1 if prefetch and max_concurrent is None else max_concurrent
     options = SkillOptions(
-        timeout, most, executor, cancel_grace, max_tasks_per_child, expected_seconds, on_stale, prefetch
+        timeout,
+        most,
+        executor,
+        cancel_grace,
+        max_tasks_per_child,
+        expected_seconds,
+        on_stale,
+        prefetch,
+        model_from,
+        batch,
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)
@@ -298,35 +335,6 @@ def is_async(func: Callable[..., Any]) -> bool:
         inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
         for each in (func, getattr(func, "__call__", None))  # noqa: B004
     )
-
-
-def _check_declaration(skill: Any, declarations: Mapping[str, Any]) -> None:
-    if not isinstance(skill, str) or IDENTIFIER.fullmatch(skill) is None:
-        raise SkillDefinitionError(str(skill), "a skill's name must match [A-Za-z0-9_-], 1 to 128 characters")
-    kind = declarations["type"]
-    if kind is not None and (not isinstance(kind, str) or IDENTIFIER.fullmatch(kind) is None):
-        raise SkillDefinitionError(skill, f"type {kind!r} must match [A-Za-z0-9_-], 1 to 128 characters")
-    _check_events(skill, declarations)
-    for name in ("description", "version"):
-        if not isinstance(declarations[name], str | None):
-            raise SkillDefinitionError(skill, f"{name} must be a string, not {declarations[name]!r:.80}")
-    statuses = declarations["output_statuses"]
-    if statuses is not None and (
-        isinstance(statuses, str)
-        or not is_collection(statuses)
-        or not all(isinstance(each, str) and each for each in statuses)
-    ):
-        raise SkillDefinitionError(skill, f"output_statuses must be a list of strings, not {statuses!r:.80}")
-
-
-def _check_events(skill: str, declarations: Mapping[str, Any]) -> None:
-    if declarations["events"] is not None and declarations["events_schema"] is not None:
-        raise SkillDefinitionError(skill, "events and events_schema are the same: give only one")
-    for name in ("events", "events_schema"):
-        if declarations[name] is not None and not isinstance(declarations[name], Mapping):
-            raise SkillDefinitionError(
-                skill, f"{name} must map names of events to their schemas, as {{'alert': Alert}}"
-            )
 
 
 def _check_numbers(data: dict[str, Any]) -> None:

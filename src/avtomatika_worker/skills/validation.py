@@ -6,9 +6,10 @@ The validator is loaded with the first schema: it takes 4 MiB, and a skill that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import msgspec
 
 from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.skills.contract import JsonSchema
@@ -20,8 +21,7 @@ _MOST: Final = 20
 _LONGEST: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """A problem with a value, and its location: ``path`` is a JSON path such as ``$.sizes[2].width``."""
 
     path: str

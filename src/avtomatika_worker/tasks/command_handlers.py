@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from avtomatika_worker._waiting import is_being_cancelled
+from avtomatika_worker._waiting import in_pool, is_being_cancelled
 from avtomatika_worker.protocol.messages import Command
 from avtomatika_worker.tasks.arrivals import Arrivals
 
@@ -58,7 +58,7 @@ class CommandHandlers:
             if inspect.iscoroutinefunction(handler):
                 await handler(command)
             else:
-                returned = await asyncio.get_running_loop().run_in_executor(threads, handler, command)
+                returned = await in_pool(threads, handler, command)
                 if inspect.isawaitable(returned):
                     await returned
         except BaseException as error:  # user code: whatever it raises, the worker goes on

@@ -54,6 +54,8 @@ class ContextFactory:
         Its events go to ``events``. ``work`` names what it does, None if that is not known yet.
         """
         skill = self._pipeline.skill(task.type)
+        if work is None and self._pipeline.shows_context(skill):
+            work = work_key(link.url, task)  # of the params as they came: middlewares and skills may change them
         return Controls(
             task,
             self._worker_id,
@@ -66,15 +68,15 @@ class ContextFactory:
             dialect=link.dialect,
             files=self._files_of,
             preempting=Preempting(self._loop if skill is not None and skill.is_async else None, self._start),
-            # Its work is named as it came: middlewares may change the params.
-            desk=partial(self._keeper_of, work or work_key(link.url, task)),
+            desk=partial(self._keeper_of, link, work),
         )
 
     def _files_of(self, controls: Controls) -> FileOperations:
         task = controls.task
         return self._files.for_task(task.job_id, task.task_id, controls.say, self._loop)
 
-    def _keeper_of(self, work: WorkKey, controls: Controls) -> Keeper:
+    def _keeper_of(self, link: Link, work: WorkKey | None, controls: Controls) -> Keeper:
+        work = work or work_key(link.url, controls.task)
         version = controls.skill.contract.version if controls.skill is not None else None
         controls.keeper = self._checkpoints.keeper(work, version, controls.task.task_id, lambda: controls.files)
         return controls.keeper

@@ -211,10 +211,7 @@ class TaskEvents:
 
     def _arrived(self) -> None:
         self._alerted = False
-        while self._unsecured:  # it may wait for long behind one that is not answered
-            event = self._unsecured.popleft()
-            delivery = self._delivery(event)
-            self._stored[event.event_id] = (delivery, self._begin(self._outbox.secure(delivery), "storing"))
+        self._secure()
         if not self._shares and not self._closed and (self._progress or self._outgoing.has_chunks):
             self._shares = True
             self._link.events.join()
@@ -224,6 +221,13 @@ class TaskEvents:
         if self._sender is None or self._sender.done():
             self._sender = self._begin(self._send_all(), "sending")
 
+    def _secure(self) -> None:
+        """Begin to write down events that came: one may wait for long behind another that is not answered."""
+        while self._unsecured:
+            event = self._unsecured.popleft()
+            delivery = self._delivery(event)
+            self._stored[event.event_id] = (delivery, self._begin(self._outbox.secure(delivery), "storing"))
+
     def _begin(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         with owned_by(None):  # the worker's, although a skill's call has led here
             return self._group.create_task(work, name=f"{what} events of {self._task.task_id}")
@@ -232,6 +236,7 @@ class TaskEvents:
         try:
             await self._send_rest()
         except asyncio.CancelledError:
+            self._unsecured.clear()  # each would be stored a second time, by nobody who removes it again
             while (each := self._outgoing.take()) is not None:
                 self._outbox.set_aside(self._delivery_of(each)[0])
             raise
@@ -271,6 +276,7 @@ class TaskEvents:
         if taken is None:
             return
         self._room.set()
+        self._secure()  # a thread may have put it there just now: it has one delivery, and is on disk once
         delivery, stored = self._delivery_of(taken)
         if isinstance(taken, Chunks):
             self._chunks_at = self._world.monotonic()

@@ -119,12 +119,13 @@ class Permit:
 class Admission:
     """What a task holds of its skill's limits, from its arrival until `end`, or the end of the ``async with``."""
 
-    __slots__ = ("_held", "compute")
+    __slots__ = ("_held", "_here", "compute")
 
     def __init__(
-        self, permit: Permit, compute: Callable[[Admission], AbstractAsyncContextManager[None]] | None
+        self, here: Permit, permit: Permit, compute: Callable[[Admission], AbstractAsyncContextManager[None]] | None
     ) -> None:
-        """``compute``: see there."""
+        """``here`` is held until the end, whatever is passed on meanwhile. ``compute``: see there."""
+        self._here = here
         self._held = permit
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
         """Makes what the task also has to hold while its skill computes; None where that is not asked for."""
@@ -139,6 +140,7 @@ class Admission:
     def end(self) -> None:
         """Let others go on. Called again, it does nothing."""
         self._held.end()
+        self._here.end()
 
     async def __aenter__(self) -> None:
         await self._held.__aenter__()
@@ -155,6 +157,7 @@ class ConcurrencyLimiter:
         """Called when a task has made room for another before it ended."""
         self._faults = LogThrottle(world.monotonic)
         self._limits = limits
+        self._here = Line(limits.here)
         self._computing = Line(limits)
         self._places = Line(limits.places)
         self._leaving = Line(limits.places)
@@ -184,6 +187,8 @@ class ConcurrencyLimiter:
         return tuple(each for each in skills if self._has_room(each, asked))
 
     def _has_room(self, skill: str, asked: Sequence[Collection[str]]) -> bool:
+        if not self._here.has_room(skill, asked):
+            return False
         if skill not in self._limits.ahead:
             return self._computing.has_room(skill, asked)
         return self._places.has_room(skill, asked) and self._leaving.has_room(skill)
@@ -196,9 +201,10 @@ class ConcurrencyLimiter:
         if not self._limits:
             return None
         arrival = next(self._arrivals)
+        here = Permit(self._here, skill, arrival)  # without room, that stops nothing but polls
         if skill not in self._limits.ahead:
-            return Admission(Permit(self._computing, skill, arrival), None)
-        return Admission(Permit(self._places, skill, arrival), partial(self._compute, skill, arrival))
+            return Admission(here, Permit(self._computing, skill, arrival), None)
+        return Admission(here, Permit(self._places, skill, arrival), partial(self._compute, skill, arrival))
 
     @asynccontextmanager
     async def _compute(self, skill: str, arrival: int, admission: Admission) -> AsyncGenerator[None]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.execution.execution import Execution
@@ -16,8 +15,7 @@ MOST_SHOWN: Final = 100
 """The most tasks that are shown: those that have run longest."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ShownTask:
+class ShownTask(NamedTuple):
     """A task that runs. Its messages are not shown: who may see the health port need not see users' texts."""
 
     task_id: str
@@ -43,6 +41,10 @@ class Overview:
     def hide(self, execution: Execution) -> None:
         """Stop showing a task."""
         self._tasks.remove(execution)
+
+    def skills(self) -> list[str]:
+        """Return the names of their skills, each once."""
+        return list({each.skill for each in self._tasks.values()})
 
     def __call__(self) -> Sequence[dict[str, Any]]:
         """Return the tasks that run, those that came first before others, as plain values."""

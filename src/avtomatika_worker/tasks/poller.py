@@ -145,7 +145,7 @@ class Poller:
     def _lend_stale(self, now: float) -> None:
         """Free the slots of polls that are no longer counted on."""
         for source in self._sources:
-            for poll in source.stale(now):
+            for poll in source.stale(now) if source.polls else ():
                 if not poll.lent:
                     poll.lent = True
                     self._tasks.release_slot()
@@ -209,10 +209,13 @@ class Poller:
 
     def _pause(self, now: float) -> float | None:
         """Return the seconds after which to check again even if nothing happens."""
-        waits = [source.not_before - now for source in self._sources if source.not_before > now]
-        if len(self._sources) > 1 or any(self._outbox.is_full(source.link) for source in self._sources):
-            waits.append(LOOK_AGAIN)
-        return min(waits, default=None)
+        pause = LOOK_AGAIN if len(self._sources) > 1 else None
+        for source in self._sources:
+            if self._outbox.is_full(source.link):
+                pause = LOOK_AGAIN
+            if source.not_before > now and (pause is None or source.not_before - now < pause):
+                pause = source.not_before - now
+        return pause
 
     def _wake_soon(self) -> None:
         """Check for another poll in a moment. A slot that is freed meanwhile is used immediately."""
@@ -258,7 +261,8 @@ class Poller:
                 taken = True
                 if self._tasks.start(link, task, reserved=not poll.lent or self._take_over(poll)):
                     source.got_task(self._monotonic())
-                    self._rotation.got_task(self._sources.index(source))
+                    if len(self._sources) > 1:
+                        self._rotation.got_task(self._sources.index(source))
                 else:
                     source.came_empty(poll, self._monotonic())
         except (MalformedMessageError, UntrustedTaskError) as error:
@@ -267,12 +271,12 @@ class Poller:
             self._failed(source, poll, error)
         finally:
             source.polls.pop(poll, None)
-            if taken:
-                self._wake_soon()
-            else:
+            if not taken:
                 if not poll.lent:
                     self._tasks.release_slot()
                 self._wake.set()
+            elif self._tasks.slots.free > 0 or len(self._sources) > 1:  # else nothing can go out before a slot is free
+                self._wake_soon()
 
     def _refuse(self, source: PollSource, poll: Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
         """Answer a task that cannot or must not run, if its ids are known; return whether that took the slot."""

@@ -8,10 +8,11 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 from weakref import ReferenceType, ref
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker.delivery.attempt import Delivery
@@ -48,8 +49,7 @@ _traced: Final = TracebackLogger(_log)
 _NO_SPAN: Final = contextlib.nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSettings:
+class TaskSettings(msgspec.Struct, frozen=True):
     """What running tasks is configured with. Times are in seconds."""
 
     worker_id: str
@@ -183,7 +183,7 @@ class TaskRunner:
             _compare(execution, link, deadline - self._monotonic())
         permit = self._limiter.request(task.type)
         has_slot, now = self._take_slot(reserved=reserved), self._monotonic()
-        running = RunningTask(link, [task], work, execution, events, has_slot, permit, now)
+        running = RunningTask(link, task, [task], work, execution, events, has_slot, permit, now)
         events.on_stale = partial(self._is_stale, ref(running))
         execution.permit = permit if running.has_slot else self._slot_and_permit(running)
         execution.compute = None if permit is None else permit.compute

@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from avtomatika_worker import threadsafe
 from avtomatika_worker.execution.context import TaskContext
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.execution import Execution
@@ -39,12 +38,14 @@ EARLY_CANCELS: Final = 10_000
 class RunningTask:
     """A task whose result is not delivered yet, and where it came from.
 
-    ``hand_outs`` is the same task as it came each time, the newest last: the execution has the ids of the first.
+    ``task`` is as it came last: its result is wanted under that id. ``hand_outs`` is the same task as it came each
+    time, the newest last: the execution has the ids of the first.
     ``work`` is None for one that keeps its id. ``stale_since``: when it was learned, in monotonic seconds, that the
     orchestrator waits for another attempt.
     """
 
     link: Link
+    task: Task
     hand_outs: list[Task]
     work: WorkKey | None
     execution: Execution
@@ -54,11 +55,6 @@ class RunningTask:
     arrived: float
     finished: bool = False
     stale_since: float | None = None
-
-    @property
-    def task(self) -> Task:
-        """The task as it came last: its result is wanted under that id."""
-        return self.hand_outs[-1]
 
     @property
     def ids(self) -> set[str]:
@@ -84,7 +80,6 @@ class RunningTasks:
         self._tasks: dict[RunningTask, None] = {}
         self._by_id: dict[tuple[Link, str], RunningTask] = {}
         self._by_work: dict[WorkKey, list[RunningTask]] = {}  # the newest last
-        self._skills: threadsafe.Multiset[str] = threadsafe.Multiset()
         self.overview: Overview = Overview(world)
         self._preempted = False
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
@@ -105,7 +100,6 @@ class RunningTasks:
             if earlier:
                 running.execution.permit = _behind(earlier, running.task, running.execution.permit)
             same.append(running)
-        self._skills.add(running.task.type)
         if self._preempted:
             _preempt(running.controls)
         self._name(running, running.task)
@@ -117,6 +111,7 @@ class RunningTasks:
             return
         running.hand_outs.insert(len(running.hand_outs) if newest else 0, task)
         if newest:
+            running.task = task
             running.events.rename(task)
         self._name(running, task)
         if len(running.hand_outs) > MOST_HAND_OUTS:
@@ -139,7 +134,6 @@ class RunningTasks:
 
     def remove(self, running: RunningTask) -> None:
         """Leave a task out, unless another one has come under its id since."""
-        self._skills.remove(running.task.type)
         self._tasks.pop(running, None)
         self.overview.hide(running.execution)
         for task in running.hand_outs:
@@ -169,7 +163,7 @@ class RunningTasks:
 
     def skills(self) -> list[str]:
         """Return the names of their skills. May be asked from any thread, while the main loop is blocked too."""
-        return self._skills.distinct()
+        return self.overview.skills()
 
     def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
         """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.

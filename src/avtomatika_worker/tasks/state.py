@@ -9,8 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from avtomatika_worker import threadsafe
+from avtomatika_worker.execution.outcome import bounded_text
 from avtomatika_worker.policy.heartbeat import WorkerState
+from avtomatika_worker.policy.model_pool import ModelFacts, Phase
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.tasks.limits import ConcurrencyLimiter
@@ -36,11 +40,33 @@ class HotCache:
         self.changed: Callable[[], None] = changed
         self._lock = threading.Lock()
         self._names: frozenset[str] = frozenset()
+        self._models: tuple[ModelFacts, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
-        """The names that are announced."""
+        """The names that are announced: those that skills gave, and the models that are loaded."""
+        return self._names.union(each.name for each in self.loaded) if self._models else self._names
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names that skills gave."""
         return self._names
+
+    @property
+    def models(self) -> tuple[ModelFacts, ...]:
+        """The models that take up room in this process."""
+        return self._models
+
+    @property
+    def loaded(self) -> Iterable[ModelFacts]:
+        """Those that tasks could use at once, and whose names can be announced."""
+        return (each for each in self._models if each.phase is Phase.LOADED and bounded_text(each.name) == each.name)
+
+    def show_models(self, models: tuple[ModelFacts, ...]) -> None:
+        """Announce the models that are loaded."""
+        if models != self._models:
+            self._models = models
+            self.changed()
 
     def add(self, name: str) -> None:
         """Announce ``name`` as hot."""
@@ -61,6 +87,8 @@ class Catalogued:
 
     skills: tuple[str, ...]
     dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    models: Mapping[str, tuple[str, str | None]] = field(default_factory=dict[str, tuple[str, str | None]])
+    """The loaders whose models skills use in this process, and the only model that one runs with, if there is such."""
 
 
 class StatePublisher:
@@ -82,6 +110,7 @@ class StatePublisher:
         self._catalogued = catalogued
         self._limiter = limiter
         self._state_watch = state_watch
+        self._lock = threading.Lock()
         self._draining = False
         self._full_since: dict[str, float] = {}
         self._jobs: Callable[[], Iterable[str]] = tuple
@@ -112,8 +141,14 @@ class StatePublisher:
 
     def drain(self) -> None:
         """Publish the status "draining" from now on."""
-        self._draining = True
+        self.announce_draining()
         self._publish()
+
+    def announce_draining(self) -> None:
+        """Publish the status "draining" from now on. May be called from any thread, while the main loop is blocked."""
+        with self._lock:
+            self._draining = True
+            self._state_watch.publish(_draining(self._state_watch.value))
 
     def changed(self) -> None:
         """Publish soon, together with other changes until then."""
@@ -148,12 +183,20 @@ class StatePublisher:
 
     @property
     def hot_skills(self) -> tuple[str, ...]:
-        """The skills that are in the hot cache themselves, or whose dependencies all are."""
-        needs, hot = self._catalogued.dependencies, self.hot.names
+        """The skills that are in the hot cache themselves, or whose dependencies all are, or whose model is loaded.
+
+        One that runs with any model is hot while there is one: an orchestrator knows skills, not their params.
+        """
+        given, hot = self.hot.given, self.hot.names
         if not hot:  # as for most workers: this is looked at for each poll
             return ()
+        loaded = {(each.loader, name) for each in self.hot.loaded for name in (each.name, None)}
+        needs, models = self._catalogued.dependencies, self._catalogued.models
         return tuple(
-            name for name in self._catalogued.skills if name in hot or (needs.get(name) and hot.issuperset(needs[name]))
+            name
+            for name in self._catalogued.skills
+            if name in given
+            or (hot.issuperset(needs[name]) if needs.get(name) else name in models and models[name] in loaded)
         )
 
     def state(self) -> WorkerState:
@@ -172,6 +215,7 @@ class StatePublisher:
             slots_usable=self._slots.usable,
             slots_running=self._slots.running,
             slots_polling=self._slots.polling,
+            models=self.hot.models,
         )
 
     def _announced_skills(self) -> tuple[str, ...]:
@@ -194,6 +238,12 @@ class StatePublisher:
 
     def _publish(self) -> None:
         self._is_due.clear()
-        self._state_watch.publish(self.state())
+        state = self.state()  # not under the lock: it asks the user's checker, and `announce_draining` must not wait
+        with self._lock:  # or a state from before could come after that of `announce_draining`
+            self._state_watch.publish(_draining(state) if self._draining else state)
         for callback in self._on_change:
             callback()
+
+
+def _draining(state: WorkerState) -> WorkerState:
+    return msgspec.structs.replace(state, status=WorkerStatus.DRAINING, available_skills=())

@@ -5,9 +5,9 @@
             result = await h.run("resize", {"width": 100})
         assert result.data == {"width": 100}
 
-`EmbeddedOrchestrator` and `Fault` are for tests of network and orchestrator failures, `PRODUCTION_LIKE` for those of
-an orchestrator's rate limits and task timeout; `assert_contract` holds a worker
-to its published contract. docs/testing.md has examples.
+`WorkerClient` does the same without ``async``. `EmbeddedOrchestrator` and `Fault` are for tests of network and
+orchestrator failures, `PRODUCTION_LIKE` for those of an orchestrator's rate limits and task timeout;
+`assert_contract` holds a worker to its published contract. docs/testing.md has examples.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from avtomatika_worker.devserver import (
     Progress,
 )
 from avtomatika_worker.testing.checkpoint_shelf import SeenCheckpoint
+from avtomatika_worker.testing.client import WorkerClient
 from avtomatika_worker.testing.contract_check import assert_contract
 from avtomatika_worker.testing.harness import StartHarness, WorkerHarness
 from avtomatika_worker.testing.result import SeenError, SeenEvent, SkillResult
@@ -41,6 +42,7 @@ __all__ = [
     "SeenEvent",
     "SkillResult",
     "StartHarness",
+    "WorkerClient",
     "WorkerHarness",
     "assert_contract",
 ]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -61,8 +61,9 @@ class WorkerHarness:
     own: then an ``async def`` skill that blocks does not block the orchestrator.
 
     ``resources`` replace the worker's resources by type, as in ``{Model: FakeModel()}``: the originals are then not
-    created. For skills with ``executor="process"`` they are pickled. The process for such skills starts when the first
-    of them is run: if it cannot start, `run` raises the reason before the task begins.
+    created. In place of a type of models, the value is the model of every name. For skills with ``executor="process"``
+    they are pickled. The process for such skills starts when the first of them is run: if it cannot start, `run` raises
+    the reason before the task begins.
 
     Pass a file to a task as a `Path` in its params, or as the URI that `store` returns; files come back in the result's
     ``files``. A temporary directory serves as the object store (this needs the extra ``[s3]``, but no server). It
@@ -175,6 +176,11 @@ class WorkerHarness:
         if self._owned:
             await self.orchestrator.stop()
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that are loaded in the worker's own process."""
+        return self.worker.loaded_models
+
     # ------------------------------------------------------------------------------------------- tasks
 
     async def run(
@@ -198,8 +204,7 @@ class WorkerHarness:
         the worker's own exception if it crashes. Cancelling the call cancels the task.
         """
         self._check_loop()
-        if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
-            await self._unless_ended(self._prestart())  # this does not count toward the task's time
+        await self._prepare(skill)
         plain, job_id = self._params(skill, params), None
         if checkpoint is not None:
             job_id = await self._shelf_of_worker().put(skill, plain, checkpoint)
@@ -209,6 +214,30 @@ class WorkerHarness:
         except BaseException:
             task.cancel()
             raise
+
+    async def run_many(
+        self, skill: str, params: Iterable[object], *, timeout: float = RUN_TIMEOUT
+    ) -> list[SkillResult]:
+        """Run a task for each of these params at the same time, and return their results in order.
+
+        For batched skills, above all. The params, and what is raised, are as in `run`; all tasks together have
+        ``timeout`` seconds. Whatever is raised cancels those that have not ended.
+        """
+        self._check_loop()
+        await self._prepare(skill)
+        tasks, loop = [self.submit(skill, each) for each in params], asyncio.get_running_loop()
+        until = loop.time() + timeout
+        try:  # one after the other: each wait looks at every change
+            return [await task.result(max(0.0, until - loop.time())) for task in tasks]
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+
+    async def _prepare(self, skill: str) -> None:
+        """Start a skill's process: this does not count toward the time of its tasks."""
+        if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
+            await self._unless_ended(self._prestart())
 
     async def stream(
         self, skill: str, params: object = None, *, timeout: float | None = RUN_TIMEOUT
@@ -220,8 +249,7 @@ class WorkerHarness:
         the task: use ``contextlib.aclosing``.
         """
         self._check_loop()
-        if (known := self.worker.skills.get(skill)) is not None and known.options.in_process:
-            await self._unless_ended(self._prestart())
+        await self._prepare(skill)
         task = self.submit(skill, params)
         try:
             async with contextlib.aclosing(task.stream(timeout)) as chunks:

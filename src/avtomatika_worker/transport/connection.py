@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import select
 from collections.abc import Callable
 from typing import Final
@@ -49,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at = math.inf
         self._until = 0.0
         self._idle_timeout = idle_timeout
         self._idle_since: float | None = None
@@ -88,7 +89,9 @@ class Connection(asyncio.Protocol):
 
     def _outcome(self, until: float) -> asyncio.Future[bool]:
         waiter = self._waiter = self._loop.create_future()
-        self._wake_at(until)
+        self._until = until
+        if until < self._timer_at:
+            self._set_timer()
         return waiter
 
     def rest(self) -> bool:
@@ -96,15 +99,18 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if not self.answer.reusable or transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        self._idle_since = self._loop.time()
-        self._wake_at(self._idle_since + self._idle_timeout)
+        self._idle_since = now = self._loop.time()
+        self._until = now + self._idle_timeout
+        if self._until < self._timer_at:
+            self._set_timer()
         return True
 
     def is_alive(self) -> bool:
         """Return whether an idle connection, which is about to be used, looks as if the other side still had it."""
         if self._transport is None or self._transport.is_closing():
             return False
-        self._had_rested = self._rests(since=self._idle_since)
+        since = self._idle_since
+        self._had_rested = since is not None and self._has_rested(since)
         if not self._had_rested:
             return True
         # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
@@ -118,10 +124,10 @@ class Connection(asyncio.Protocol):
 
         It may have been doing so while the request was on its way. A call that ends later ends for another reason.
         """
-        return self._had_rested and not self.answer.touched and not self._rests(since=self._asked_at)
+        return self._had_rested and not self.answer.touched and not self._has_rested(self._asked_at)
 
-    def _rests(self, *, since: float | None) -> bool:
-        return since is not None and self._loop.time() - since >= _FRESH * self._idle_timeout
+    def _has_rested(self, since: float) -> bool:
+        return self._loop.time() - since >= _FRESH * self._idle_timeout
 
     def discard(self) -> None:
         """End it at once, whether or not the event loop reports it."""
@@ -203,18 +209,17 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(error)
         self.abort()
 
-    def _wake_at(self, until: float) -> None:
-        """Look at the time at ``until``, or before: a timer is set when there is none that soon, not for each call."""
-        self._until = until
-        if self._timer is None or until < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer, self._timer_at = self._loop.call_at(until, self._on_time, context=self._context), until
+    def _set_timer(self) -> None:
+        """Look at the time at ``_until``. Not called for each call: only while there is no timer that soon."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._until
+        self._timer = self._loop.call_at(self._until, self._on_time, context=self._context)
 
     def _on_time(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         if self._loop.time() < self._until:
-            self._wake_at(self._until)
+            self._set_timer()
         elif self._waiter is not None:
             self._fail(CallTimedOutError(f"no answer within {self._timeout:g} s"))
         elif self._idle_since is not None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+import msgspec
+
 from avtomatika_worker.errors import ConfigError, ConnectionFailedError
 from avtomatika_worker.protocol.codec import Request
 from avtomatika_worker.transport.decoding import ACCEPTED
@@ -24,8 +26,7 @@ _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 _JOINED: Final = 64 * 2**10
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True):
     """A server on the way. ``tls``: speak TLS with it."""
 
     host: str

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+
+class TlsFiles(msgspec.Struct, frozen=True):
     """Paths of PEM files. ``ca`` is trusted besides the system's; ``cert`` and ``key`` identify the worker (mTLS)."""
 
     ca: Path | None = None

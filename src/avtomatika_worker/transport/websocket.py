@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from avtomatika_worker.errors import ConnectionFailedError, RejectedError, TransportError
 from avtomatika_worker.transport.proxies import proxy_for
@@ -81,8 +82,7 @@ async def listen(
         await connector.wait_closed()
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(msgspec.Struct, frozen=True):
     """Where to connect to, and how. With TLS, the proxy gets headers of its own."""
 
     url: str

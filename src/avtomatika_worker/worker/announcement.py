@@ -28,9 +28,16 @@ of this one, unless the blueprint names another (observed)."""
 
 
 def announce(
-    settings: Settings, registry: SkillRegistry, skill_dependencies: Mapping[str, tuple[str, ...]], host: HostFacts
+    settings: Settings,
+    registry: SkillRegistry,
+    skill_dependencies: Mapping[str, tuple[str, ...]],
+    host: HostFacts,
+    slots: int | None = None,
 ) -> Announcement:
-    """Return the worker's registration. Raises `ConfigError` if no orchestrator could digest it."""
+    """Return the worker's registration. Raises `ConfigError` if no orchestrator could digest it.
+
+    ``slots`` is how many tasks it takes, by default ``MAX_CONCURRENT_TASKS``.
+    """
     skills = tuple(_skill_info(contract) for contract in registry.contracts())
     if len(skills) > settings.max_skills:
         raise ConfigError([f"the worker has {len(skills)} skills, and may have {settings.max_skills} (MAX_SKILLS)"])
@@ -48,7 +55,7 @@ def announce(
         supported_skills=skills,
         available_skills=tuple(registry.names()),
         resources=Resources(
-            max_concurrent_tasks=settings.max_concurrent_tasks,
+            max_concurrent_tasks=slots or settings.max_concurrent_tasks,
             cpu_cores=settings.cpu_cores or host.cpu_cores,
             ram_gb=settings.ram_gb or host.ram_gb,
             devices=settings.devices or host.devices,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread
@@ -14,7 +14,6 @@ from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import Service
-from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 from avtomatika_worker.monitoring.notices import Notices
 from avtomatika_worker.monitoring.usage import UsageMonitor
 from avtomatika_worker.observability.host import detect_host
@@ -23,16 +22,19 @@ from avtomatika_worker.policy.rotation import Rotation
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.supervisor import Engine, MainService, Part, Supervisor
 from avtomatika_worker.tasks.poller import Poller
+from avtomatika_worker.tasks.runner import TaskRunner
 from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.announcement import announce
 from avtomatika_worker.worker.make_delivery import make_outbox
-from avtomatika_worker.worker.make_links import make_links
-from avtomatika_worker.worker.make_monitoring import make_monitoring, make_telemetry
+from avtomatika_worker.worker.make_links import Links, make_links
+from avtomatika_worker.worker.make_monitoring import Monitoring, make_monitoring, make_telemetry
 from avtomatika_worker.worker.make_notices import make_notices
-from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop
+from avtomatika_worker.worker.make_tasks import Policies, make_tasks, make_workshop, needed_when_hot
 from avtomatika_worker.worker.resource_plan import ResourcePlan
-from avtomatika_worker.worker.standby import make_standby
 from avtomatika_worker.world import REAL, World
+
+if TYPE_CHECKING:
+    from avtomatika_worker.monitoring.heartbeat_process import HeartbeatProcess
 
 _STORE_TIMEOUT: Final = 10.0
 """Seconds for writing undelivered results to disk."""
@@ -53,12 +55,12 @@ def assemble(
     state_watch, usage = threadsafe.Watch(WorkerState()), UsageMonitor(policies.usage_checker, world)
     to_main = threadsafe.CallQueue(asyncio.get_running_loop())
     telemetry = make_telemetry(settings)
-    workshop = make_workshop(settings, resource_plan, telemetry, world, prestart=prestart)
+    workshop = make_workshop(settings, resource_plan, telemetry, world, prestart=prestart, skills=registry)
     outbox = make_outbox(settings, workshop.checkpoints, world)
     tasks, publisher = make_tasks(
         settings, registry, middlewares, policies, workshop, outbox, state_watch, telemetry, world
     )
-    announcement = announce(settings, registry, policies.skill_dependencies, detect_host())
+    announcement = announce(settings, registry, needed_when_hot(registry, policies), detect_host(), tasks.slots.total)
     links = make_links(settings, announcement, state_watch, to_main, tasks, usage, telemetry, policies.handlers, world)
     poller = Poller(links.links, _rotation(settings), tasks, publisher, outbox, world)
     monitoring = make_monitoring(
@@ -74,7 +76,7 @@ def assemble(
         world,
         health_check=health_check,
     )
-    standby = make_standby(settings, links, monitoring, tasks.running.skills) if settings.heartbeat_process else None
+    standby = _make_standby(settings, links, monitoring, tasks) if settings.heartbeat_process else None
     notices, processes = make_notices(settings, world), workshop.processes
     own_events = partial(policies.events.run, links.links, outbox, settings.max_result_bytes)
     return Supervisor(
@@ -98,6 +100,12 @@ def assemble(
         shutdown_timeout=settings.shutdown_timeout,
         loop_factory=loop_factory(),
     )
+
+
+def _make_standby(settings: Settings, links: Links, monitoring: Monitoring, tasks: TaskRunner) -> HeartbeatProcess:
+    from avtomatika_worker.worker.standby import make_standby  # with an HTTP client of its own, for few workers
+
+    return make_standby(settings, links, monitoring, tasks.running.skills)
 
 
 def _runs(*optional: HeartbeatProcess | Notices | None) -> list[Service]:

@@ -29,6 +29,8 @@ def store_settings(settings: Settings) -> StoreSettings:
         default_bucket=settings.s3_default_bucket,
         file_root=settings.file_store_root,
         sources=settings.file_sources,
+        hosts=settings.file_hosts,
+        private_hosts=settings.file_private_hosts,
         ca_path=settings.tls_ca_path,
         proxy_for=proxy_for,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
@@ -41,8 +42,7 @@ FAILOVER_HEARTBEAT: Final = 2.0
 """Seconds between heartbeats to an orchestrator that another one stands in for: its silence is to be noticed soon."""
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(msgspec.Struct, frozen=True):
     """The links, in the order of their priority, the heartbeats of each, and what else runs for them."""
 
     links: Sequence[Link]

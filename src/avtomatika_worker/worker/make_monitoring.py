@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._version import __version__
@@ -16,7 +17,7 @@ from avtomatika_worker.delivery.outbox import Outbox
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import Service
-from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_slots
+from avtomatika_worker.monitoring.gauges import watch_links, watch_machine, watch_models, watch_slots
 from avtomatika_worker.monitoring.health import HealthServer
 from avtomatika_worker.monitoring.health_probe import HealthProbe
 from avtomatika_worker.monitoring.slot_tuning import tune_slots
@@ -34,8 +35,7 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.health")
 
 
-@dataclass(frozen=True, slots=True)
-class Monitoring:
+class Monitoring(msgspec.Struct, frozen=True):
     """The main loop's sign of life, what watches from the link thread, and what answers for the worker's health."""
 
     pulse: Pulse
@@ -94,11 +94,12 @@ def make_monitoring(
     limit, skills = settings.loop_blocked_limit, tasks.running.skills
     watchdog = Watchdog(pulse, pulse.poll_is_due, skills, blocked_limit=limit, clock=world.monotonic)
     watch_slots(telemetry.metrics, state_watch, poller)
+    watch_models(telemetry.metrics, state_watch)
     watch_links(telemetry.metrics, links, outbox)
     watch_machine(telemetry.metrics, usage, pulse)
     services: list[Service] = [watchdog.run, usage.run]
     if settings.slot_tuner is SlotTunerKind.RESOURCE:
-        policy = TunerPolicy(LEAST_SLOTS, settings.max_concurrent_tasks)
+        policy = TunerPolicy(LEAST_SLOTS, tasks.slots.total)
         shares = UsageMeter(clock=world.monotonic).shares
         services.append(tune_slots(policy, shares, state_watch, to_main, tasks, world).run)
     facts = {"version": __version__, "worker_id": settings.worker_id, "worker_type": settings.worker_type}

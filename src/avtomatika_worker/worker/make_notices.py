@@ -19,15 +19,15 @@ def make_notices(settings: Settings, world: World = REAL) -> Notices | None:
 
 def sources_of(settings: Settings, world: World = REAL) -> list[NoticeSource]:
     """Return the sources that are to be watched. SIGTERM is none: it comes by itself."""
-    return [_source(each, world) for each in settings.preemption if each != SIGTERM]
+    return [_source(each, settings, world) for each in settings.preemption if each != SIGTERM]
 
 
-def _source(name: str, world: World) -> NoticeSource:
+def _source(name: str, settings: Settings, world: World) -> NoticeSource:
     match name:
         case "aws":
-            return AwsNotices(world)
+            return AwsNotices(world, base=settings.aws_metadata_url)
         case "gcp":
-            return GcpNotices()
+            return GcpNotices(base=f"http://{settings.gcp_metadata_host}")
         case "azure":
             return AzureNotices(world)
         case _:

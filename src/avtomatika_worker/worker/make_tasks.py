@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from avtomatika_worker import threadsafe
 from avtomatika_worker._waiting import in_thread, side_by_side
 from avtomatika_worker.checkpoints.checkpoint_service import Checkpoints
 from avtomatika_worker.config import Settings
 from avtomatika_worker.delivery.outbox import Outbox
+from avtomatika_worker.execution.batching import Batches
 from avtomatika_worker.execution.bounds import ResultBound
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.execution import Pipeline
@@ -24,11 +27,13 @@ from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, Threads
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.monitoring.usage import UsageChecker
+from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.capacity import Limits
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.skills.registry import SkillRegistry
+from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.supervisor import Part
 from avtomatika_worker.tasks.command_handlers import CommandHandlers
 from avtomatika_worker.tasks.context_factory import ContextFactory
@@ -57,8 +62,7 @@ class Policies:
     hot: HotCache = field(default_factory=HotCache)
 
 
-@dataclass(frozen=True, slots=True)
-class Workshop:
+class Workshop(msgspec.Struct, frozen=True):
     """Where skills run, and what they need there."""
 
     resource_plan: ResourcePlan
@@ -70,8 +74,8 @@ class Workshop:
 
     def parts(self) -> list[Part]:
         """Return what is closed, the last first. `open` is for later."""
-        resources = self.resource_plan.resources
-        close = partial(side_by_side, self.processes.close, resources.close)
+        plan = self.resource_plan
+        close = partial(side_by_side, self.processes.close, plan.resources.close, plan.models.close)
         return [
             Part("the tasks' files", close=partial(in_thread, self.files.close)),
             Part("checkpoints", close=self.children.cancel),
@@ -84,18 +88,26 @@ class Workshop:
     async def open(self) -> None:
         """Make what skills need. Raises what keeps it from being made."""
         await self.resource_plan.resources.open()
+        await self.resource_plan.models.open()
         await self.processes.open()
 
 
 def make_workshop(
-    settings: Settings, resource_plan: ResourcePlan, telemetry: Telemetry, world: World = REAL, *, prestart: bool
+    settings: Settings,
+    resource_plan: ResourcePlan,
+    telemetry: Telemetry,
+    world: World = REAL,
+    *,
+    prestart: bool,
+    skills: Iterable[Skill] = (),
 ) -> Workshop:
     """Return where skills run; nothing is made or started yet. Raises `ConfigError`."""
+    batched = sum(skill.options.batch is not None for skill in skills)  # no batch waits for a thread of others
     most, files, children = settings.max_concurrent_tasks, make_files(settings, telemetry, world), Children()
     return Workshop(
         resource_plan,
         Processes(resource_plan.process_spec, settings.skill_processes or most, prestart=prestart),
-        Threads(settings.skill_threads or most),
+        Threads(settings.skill_threads or most + batched),
         files,
         make_checkpoints(settings, files, children.start, world),
         children,
@@ -114,21 +126,19 @@ def make_tasks(
     world: World = REAL,
 ) -> tuple[TaskRunner, StatePublisher]:
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
-    slots = Slots(settings.max_concurrent_tasks)
-    limits = _limits(registry, policies.skill_type_limits)
+    most = settings.max_concurrent_tasks
+    slots, limits = Slots(_slots(most, registry)), _limits(registry, policies.skill_type_limits, most)
     _compare(limits, slots)
     limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
-    catalogued = Catalogued(registry.names(), policies.skill_dependencies)
-    publisher = StatePublisher(slots, catalogued, limiter, state_watch, policies.hot, world)
-    task_settings = TaskSettings(
-        worker_id=settings.worker_id,
-        progress_interval=settings.progress_interval,
-        max_event_bytes=settings.max_result_bytes,
-    )
+    publisher = StatePublisher(slots, _catalogued(registry, policies), limiter, state_watch, policies.hot, world)
+    models = workshop.resource_plan.models
+    models.publish = publisher.hot.show_models
+    models.count = partial(telemetry.metrics.count, metrics.MODEL_USES)
+    batches = Batches(workshop.threads.run, workshop.processes.run_batch, telemetry, world)
     pipeline = Pipeline(
         registry,
         middlewares,
-        Runners(workshop.threads, workshop.processes),
+        Runners(workshop.threads, workshop.processes, batches, models),
         telemetry.tracing,
         workshop.resource_plan.resources.values,
         ResultBound(settings.max_result_bytes),
@@ -146,7 +156,7 @@ def make_tasks(
         start=workshop.children.start,
     )
     tasks = TaskRunner(
-        task_settings,
+        TaskSettings(settings.worker_id, settings.progress_interval, settings.max_result_bytes),
         slots,
         pipeline,
         outbox,
@@ -162,7 +172,32 @@ def make_tasks(
     return tasks, publisher
 
 
-def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
+def _slots(most: int, registry: SkillRegistry) -> int:
+    """Return how many tasks the worker holds. Batched skills bring slots of their own, for a batch and the next."""
+    batched = [skill.options.most_tasks or 0 for skill in registry if skill.options.batch is not None]
+    return sum(batched) + (0 if batched and len(batched) == len(registry) else most)
+
+
+def needed_when_hot(registry: SkillRegistry, policies: Policies) -> dict[str, tuple[str, ...]]:
+    """Return what is to be in the hot cache for a skill to be hot, for orchestrators of protocol 1.0b7."""
+    fixed = {
+        skill.contract.name: (skill.uses.fixed,)
+        for skill in registry
+        if skill.uses is not None and skill.uses.fixed is not None
+    }
+    return {**fixed, **policies.skill_dependencies}
+
+
+def _catalogued(registry: SkillRegistry, policies: Policies) -> Catalogued:
+    models = {
+        skill.contract.name: (skill.uses.loader.name, skill.uses.fixed)
+        for skill in registry
+        if skill.uses is not None and not skill.options.in_process
+    }
+    return Catalogued(registry.names(), policies.skill_dependencies, models)
+
+
+def _limits(registry: SkillRegistry, by_type: Mapping[str, int], most: int) -> Limits:
     """Return the limits. One for a type that no skill has is named in the log: programs share them between workers."""
     types = {contract.name: contract.type for contract in registry.contracts()}
     unknown = [kind for kind in by_type if kind not in types.values()]
@@ -173,24 +208,27 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int]) -> Limits:
             ", ".join(sorted(set(types.values()))) or "none",
             extra={"action": "limit_unused"},
         )
-    by_skill = {skill.contract.name: skill.options.max_concurrent for skill in registry}
+    by_skill = {skill.contract.name: limit for skill in registry if (limit := skill.options.most_tasks) is not None}
+    batched = frozenset(skill.contract.name for skill in registry if skill.options.batch is not None)
     prefetch = {skill.contract.name: skill.options.prefetch for skill in registry}
     beside = {types[name] for name, number in prefetch.items() if number} & by_type.keys()
     # Tasks of the other skills of such a type have to be here as well when it is their turn, or they would have none.
     ahead = {name: number for name, number in prefetch.items() if number or types[name] in beside}
-    return Limits({name: most for name, most in by_skill.items() if most is not None}, by_type, types, ahead)
+    counted = {name: of for name in types if (of := registry.definition(name).variant_of) is not None}
+    return Limits(by_skill, by_type, types, ahead, counted, batched, most if batched else None)
 
 
 def _compare(limits: Limits, slots: Slots) -> None:
     """Warn of skills that are to have more tasks here, those fetched ahead included, than the worker has slots for."""
+    total = slots.total if limits.others is None else limits.others
     for skill, wanted in limits.places.by_skill.items():
-        if limits.ahead[skill] and wanted > slots.total:
+        if limits.ahead[skill] and wanted > total:
             _log.warning(
                 "skill %s: with its prefetch it has up to %d tasks here, and the worker has slots for %d: set"
                 " MAX_CONCURRENT_TASKS to %d or more",
                 skill,
                 wanted,
-                slots.total,
+                total,
                 wanted,
                 extra={"action": "prefetch_unused"},
             )

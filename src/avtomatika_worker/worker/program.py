@@ -63,7 +63,7 @@ _GC_THRESHOLD: Final = 5_000
 """New objects after which the youngest generation is collected; Python's default of 700 is a few tasks."""
 
 USAGE_ERRORS: Final = (ConfigError, SkillDefinitionError, SkillLoadError, ResourceError, ProcessStartError)
-_USER_THREADS: Final = ("skill", "asyncio", "usage", "resource")
+_USER_THREADS: Final = ("skill", "asyncio", "usage", "resource", "model")
 
 
 class Stoppable(Protocol):
@@ -71,6 +71,10 @@ class Stoppable(Protocol):
 
     def request_shutdown(self) -> None:
         """Begin to shut down; asked a second time, cut it short."""
+        ...
+
+    def announce_draining(self) -> None:
+        """Announce the shutdown that follows. May be called from any thread."""
         ...
 
     @property
@@ -172,6 +176,7 @@ class _Stopping:
         if times > _PATIENCE:
             self._give_up()
         self._asked = times
+        self._worker.announce_draining()  # from here, as a skill may block the main loop
         with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
         limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit

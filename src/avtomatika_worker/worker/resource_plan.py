@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from avtomatika_worker.errors import ResourceError
+from avtomatika_worker.execution.making import OneThread
+from avtomatika_worker.execution.models import ModelPools
 from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
-from avtomatika_worker.execution.resources import OneThread, Resources
+from avtomatika_worker.execution.resources import Resources
 from avtomatika_worker.skills.binding import Injectables
+from avtomatika_worker.skills.model import ModelRegistry
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceRegistry
 from avtomatika_worker.skills.type_hints import name_of
 from avtomatika_worker.world import REAL, World
 
 
-@dataclass(frozen=True, slots=True)
-class ResourcePlan:
+class ResourcePlan(msgspec.Struct, frozen=True):
     """The needs of a worker's skills: resources here, and a process spec if any skill runs in one."""
 
     resources: Resources
+    models: ModelPools
     thread: OneThread
     process_spec: ProcessSpec | None
 
@@ -30,6 +34,7 @@ def plan_resources(
     worker_id: str,
     skills: SkillRegistry,
     resources: ResourceRegistry,
+    models: ModelRegistry,
     injectables: Injectables,
     packages: Mapping[str, Path],
     given: Mapping[Any, object],
@@ -40,10 +45,7 @@ def plan_resources(
     Raises `SkillDefinitionError` and `ResourceError` for what a process could not import, or nobody could make.
     """
     resources.check()
-    for kind in given:
-        if kind not in resources.kinds:
-            known = ", ".join(map(name_of, resources.kinds)) or "none"
-            raise ResourceError(name_of(kind), f"there is no such resource to replace (resources are: {known})")
+    _check_given(given, (*resources.kinds, *models.kinds))
     for_processes = {kind for skill in skills if skill.options.in_process for kind in skill.injects}
     for_others = {kind for skill in skills if not skill.options.in_process for kind in skill.injects}
     below = {each.kind for each in resources.needed_for(for_processes, given)}
@@ -54,7 +56,17 @@ def plan_resources(
     process_spec = None
     if names:
         needed = resources.needed_for([kind for kind in resources.kinds if kind in below], given)
-        process_spec = make_process_spec(worker_id, map(skills.definition, names), needed, given, packages)
+        loaders = [each for each in models.loaders if each.kind in for_processes]
+        process_spec = make_process_spec(worker_id, map(skills.definition, names), needed, given, packages, loaders)
     thread = OneThread()
     wanted = {each.kind: given[each.kind] for each in here if each.kind in given}
-    return ResourcePlan(Resources(here, injectables, thread, wanted, world), thread, process_spec)
+    loaders = [each for each in models.loaders if each.kind in for_others or each.kind not in for_processes]
+    pools = ModelPools(loaders, given, world=world)
+    return ResourcePlan(Resources(here, injectables, thread, wanted, world), pools, thread, process_spec)
+
+
+def _check_given(given: Mapping[Any, object], kinds: Sequence[Any]) -> None:
+    for kind in given:
+        if kind not in kinds:
+            known = ", ".join(map(name_of, kinds)) or "none"
+            raise ResourceError(name_of(kind), f"there is no such resource to replace (resources are: {known})")

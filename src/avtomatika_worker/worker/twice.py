@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Twin:
+
+class Twin(msgspec.Struct, frozen=True):
     """Another object of the same file. ``module`` is that in which the first one is, ``other`` that of this one."""
 
     file: str

@@ -23,8 +23,10 @@ from avtomatika_worker.monitoring.usage import UsageChecker
 from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.observability.log_context import log_context
 from avtomatika_worker.observability.logging import configure_logging, restore_logging
+from avtomatika_worker.policy.model_pool import Phase
 from avtomatika_worker.skills.blueprint import SkillBlueprint, SkillDecorator
 from avtomatika_worker.skills.loading import load_directory
+from avtomatika_worker.skills.model import ModelDefinition, ModelRegistry
 from avtomatika_worker.skills.registry import SkillRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry
 from avtomatika_worker.skills.skill import SkillDefinition
@@ -99,6 +101,7 @@ class Worker(SkillDecorator):
         self._injectables = injectables()
         self._registry = SkillRegistry(self._injectables)
         self._resources = ResourceRegistry(self._injectables)
+        self._models = ModelRegistry(self._injectables)
         self._packages: dict[str, Path] = {}
         self._middlewares: list[Middleware] = []
         self._supervisor: Supervisor | None = None
@@ -122,14 +125,24 @@ class Worker(SkillDecorator):
         """Register a resource. Raises `ResourceError` if it is invalid or its type is taken."""
         self._resources.add(definition)
 
+    def add_model(self, definition: ModelDefinition) -> None:
+        """Register a loader of models. Raises `ResourceError` if it is invalid or its type is taken."""
+        self._models.add(definition)
+
     def include_blueprint(self, blueprint: SkillBlueprint) -> None:
-        """Register every resource and skill of a blueprint. Raises `ResourceError` and `SkillDefinitionError`."""
+        """Register all that is in a blueprint. Raises `ResourceError` and `SkillDefinitionError`."""
         if not isinstance(as_any(blueprint), SkillBlueprint):
             raise TypeError(f"include_blueprint takes a SkillBlueprint, not {type(blueprint).__name__}")
-        for resource in blueprint.resources:
-            self._resources.add(resource)
+        self._add_needs(blueprint)
         for definition in blueprint.definitions:
             self._registry.add(definition)
+
+    def _add_needs(self, blueprint: SkillBlueprint) -> None:
+        """Register what a blueprint's skills ask for by annotation."""
+        for resource in blueprint.resources:
+            self._resources.add(resource)
+        for model in blueprint.models:
+            self._models.add(model)
 
     def add_middleware(self, middleware: Middleware) -> None:
         """Wrap every task in a middleware, ``async (ctx, call_next) -> outcome``; the first one added is outermost."""
@@ -179,7 +192,7 @@ class Worker(SkillDecorator):
         except ConfigError as error:
             explain(error)
             sys.exit(EXIT_USAGE)
-        if settings.processes > 1:
+        if settings.processes != 1:
             print("worker: WORKER_PROCESSES is for `worker run`; this program runs one process", file=sys.stderr)
         self.run_with(settings)
 
@@ -252,6 +265,13 @@ class Worker(SkillDecorator):
             self._supervisor.shutdown()
             await self._supervisor.stopped()
 
+    @property
+    def loaded_models(self) -> tuple[str, ...]:
+        """The names of the models that are loaded in this process while it runs. May be read from any thread."""
+        supervisor = self._supervisor
+        facts = () if supervisor is None else supervisor.models
+        return tuple(each.name for each in facts if each.phase is Phase.LOADED)
+
     async def prestart(self) -> None:
         """Start the first process for skills, if some run in one and there is none. Called on the main loop.
 
@@ -265,8 +285,18 @@ class Worker(SkillDecorator):
         """Begin to shut down; on the second call, cut that short. Called on the main loop, by signal handlers."""
         if self._supervisor is not None:
             if self._shutdown_preempts:
-                self._supervisor.preempt(None)
+                self._supervisor.drain_for_preemption(None)
             self._supervisor.request_shutdown()
+
+    def announce_draining(self) -> None:
+        """Announce to orchestrators that this worker is about to shut down, ahead of `request_shutdown`.
+
+        May be called from any thread: it works while a skill blocks the main loop. Does nothing if the worker is not
+        running.
+        """
+        supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.announce_draining()
 
     def preempt(self, seconds: float | None = None) -> None:
         """Shut down because this machine is taken away in ``seconds``, as on a notice of ``WORKER_PREEMPTION``.
@@ -317,6 +347,7 @@ class Worker(SkillDecorator):
         skills = [name for name in other.skills.names() if name not in self.skills.names()]
         lacks = [", ".join(skills)] if skills else []
         lacks += ["resources"] if set(other._resources.kinds) - set(self._resources.kinds) else []
+        lacks += ["models"] if set(other._models.kinds) - set(self._models.kinds) else []
         lacks += ["middlewares"] if len(other._middlewares) > len(self._middlewares) else []
         if not lacks:
             _log.warning("%s", twin.explain("has all that the other has"), extra={"action": "imported_twice"})
@@ -325,8 +356,8 @@ class Worker(SkillDecorator):
         raise ConfigError([twin.explain(f"{has} the other's {' and '.join(lacks)}")])
 
     def _provide(self, worker_id: str, given: Mapping[Any, object], world: World = REAL) -> ResourcePlan:
-        skills, resources, known = self._registry, self._resources, self._injectables
-        return plan_resources(worker_id, skills, resources, known, self._packages, given, world)
+        skills, resources, models, known = self._registry, self._resources, self._models, self._injectables
+        return plan_resources(worker_id, skills, resources, models, known, self._packages, given, world)
 
     def _load_directory(self, settings: Settings) -> None:
         path = Path(settings.skills_dir)
@@ -340,8 +371,7 @@ class Worker(SkillDecorator):
         if loaded.made is not None:
             self._packages[loaded.made] = path.resolve()
         for blueprint in loaded.blueprints:  # any of them may ask for the resources of any other
-            for resource in blueprint.resources:
-                self._resources.add(resource)
+            self._add_needs(blueprint)
         for blueprint in loaded.blueprints:
             for definition in blueprint.definitions:
                 self._registry.add(definition)

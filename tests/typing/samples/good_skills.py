@@ -9,6 +9,7 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from avtomatika_worker import (
+    Batch,
     CancelReason,
     InvalidInputError,
     PermanentError,
@@ -156,6 +157,11 @@ def borrowed() -> Iterator[Pool]:
     yield Pool()
 
 
+@worker.skill(batch=Batch(max_size=8, key=lambda params: params.width, cost=lambda params: params.width, max_cost=100))
+def many(params: list[Size], model: Model, ctxs: list[TaskContext]) -> list[int | Exception]:
+    return [each.width for each in params]
+
+
 @worker.skill(executor="process", max_tasks_per_child=100)
 def predicts(text: str, model: Model, ctx: TaskContext) -> dict[str, str]:
     assert_type(ctx.resource(Model), Model)
@@ -164,3 +170,27 @@ def predicts(text: str, model: Model, ctx: TaskContext) -> dict[str, str]:
 
 assert_type(load_model(Pool()), Model)
 assert_type(open_pool(), AsyncIterator[Pool])
+
+
+class Weights:
+    """A model."""
+
+
+@worker.model
+def load_weights(name: str) -> Weights:
+    return Weights()
+
+
+@blueprint.model(max_loaded=2, memory="8GiB", keep_alive="10m", warm_up=["a"], names=["a", "b"], announce="per_model")
+async def load_more(name: str) -> AsyncIterator[Weights]:
+    yield Weights()
+
+
+@worker.skill(model_from="checkpoint")
+def weigh(checkpoint: str, model: Weights) -> float:
+    return 1.0
+
+
+assert_type(load_weights("a"), Weights)
+assert_type(load_more("a"), AsyncIterator[Weights])
+assert_type(weigh("a", Weights()), float)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.faults import Fault
-from avtomatika_worker.devserver.snapshots import JobRecord, Problem, RecordedCall, WorkerRecord
+from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Problem, RecordedCall, WorkerRecord
+from avtomatika_worker.policy.estimate import seconds_left
 from avtomatika_worker.protocol.coerce import as_object
 
 _HEAVY: Final = ("params", "result", "metadata", "data_metadata", "costs")
@@ -18,7 +19,16 @@ _HINT: Final = 40
 def job_row(job: JobRecord, shown: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a job for the list of tasks; ``shown`` is its `JobRecord.to_json` if already computed."""
     row = {name: value for name, value in (shown or job.to_json()).items() if name not in _HEAVY}
-    return {**row, "number": job.number, "hint": _hint(job.params)}
+    return {**row, "number": job.number, "hint": _hint(job.params), "ends_at": _ends_at(job)}
+
+
+def _ends_at(job: JobRecord) -> float | None:
+    """Return when a running job will have ended, in Unix seconds, by the progress it has reported; None if unknown."""
+    began, reported = job.handed_out_at, job.progress_at
+    if job.state is not JobState.RUNNING or began is None or reported is None:
+        return None
+    whole = seconds_left(0.0, progress=job.progress.fraction, reported_at=reported - began, expected=None)
+    return None if whole is None or job.progress.fraction >= 1 else began + whole
 
 
 def _hint(params: dict[str, Any]) -> str:

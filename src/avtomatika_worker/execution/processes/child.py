@@ -20,33 +20,39 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from types import FrameType
 from typing import Any, Final
 
 from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker._forks import in_forked_children
+from avtomatika_worker._waiting import side_by_side
 from avtomatika_worker.errors import ProcessStartError, ResourceError, SkillDefinitionError, WorkerError
-from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.containment import contained_loop, ends_if_forked, owned_by, run_to_end
 from avtomatika_worker.execution.context import TaskCancelledError
-from avtomatika_worker.execution.controls import Cancelling, Controls
+from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.envelope import from_value
 from avtomatika_worker.execution.frames import release_frames
 from avtomatika_worker.execution.injection import injectables
-from avtomatika_worker.execution.outcome import CancelReason, Outcome, from_exception
-from avtomatika_worker.execution.preempting import Preempting
+from avtomatika_worker.execution.models import InPlace, ModelPools
+from avtomatika_worker.execution.outcome import CancelReason, Failed, Outcome, from_exception
+from avtomatika_worker.execution.processes.broken_device import breaks_device
 from avtomatika_worker.execution.processes.child_connection import ChildConnection
 from avtomatika_worker.execution.processes.imports import import_package, prepare_imports
+from avtomatika_worker.execution.processes.job import Job
 from avtomatika_worker.execution.processes.log_forwarding import forward_logs
-from avtomatika_worker.execution.processes.wire import Message, encode_outcome
+from avtomatika_worker.execution.processes.wire import Message, encode_failure, encode_outcome
 from avtomatika_worker.execution.processes.worker_proxy import WorkerProxy
 from avtomatika_worker.execution.resources import Resources
+from avtomatika_worker.execution.shortage import wants_smaller_batches
 from avtomatika_worker.execution.streams import StreamRun
+from avtomatika_worker.execution.task_boundary import TaskBoundary
 from avtomatika_worker.narrowing import is_async_iterator, is_iterator
 from avtomatika_worker.observability.log_context import bind_log_context, log_context
 from avtomatika_worker.observability.logging import restore_logging
+from avtomatika_worker.skills.batch import WrongItemsError, items_of
+from avtomatika_worker.skills.model import ModelDefinition, ModelRegistry
 from avtomatika_worker.skills.resource import ResourceDefinition, ResourceRegistry, provider
 from avtomatika_worker.skills.skill import Skill, SkillDefinition
 from avtomatika_worker.skills.strays import paths_in
@@ -87,10 +93,11 @@ class Child:
         self._remote = WorkerProxy(connection)
         self._runner = asyncio.Runner(loop_factory=functools.partial(contained_loop, asyncio.new_event_loop))
         self._loop = self._runner.get_loop()
-        self._inbox: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Job | None] = asyncio.Queue()
         self._injectables = injectables()
         self._skills: dict[str, Skill] = {}
-        self._newest: _Job | None = None
+        self._models = ModelPools()
+        self._newest: Job | None = None
         """Only the thread that listens has it: the worker sends a task when the one before has ended."""
 
     def run(self) -> int:
@@ -102,19 +109,23 @@ class Child:
                 resources = self._prepare()
                 restore_logging()
                 runner.run(resources.open())
+                runner.run(self._models.open())
             except _STARTUP_ERRORS as error:
                 self._complain(error)
                 return 1
             self._connection.send("ready")
             # The loop runs until the next task comes, so that what a resource does beside does go on.
-            while (task := runner.run(self._next_task())) is not None:
-                self._run_task(task, runner, resources)
-            runner.run(resources.close())
+            while (job := runner.run(self._next_task())) is not None:
+                if self._skills[job.skill].options.batch is None:
+                    self._run_task(job, runner, resources)
+                else:
+                    self._run_batch(job, runner, resources)
+            runner.run(side_by_side(self._models.close, resources.close))
         return 0
 
     # -------------------------------------------------------------------------------------------------- getting ready
 
-    async def _next_task(self) -> _Job | None:
+    async def _next_task(self) -> Job | None:
         return await self._inbox.get()
 
     def _prepare(self) -> Resources:
@@ -127,18 +138,24 @@ class Child:
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             _log.exception("the program cannot be imported", extra={"action": "skill_process_import_failed"})
             raise ProcessStartError(f"importing the program failed: {type(error).__name__}: {error}") from error
-        registry = ResourceRegistry(self._injectables)
+        registry, models = ResourceRegistry(self._injectables), ModelRegistry(self._injectables)
         for name, pickled in setup["resources"].items():
             definition = self._unpickled("resource", name, pickled)
             assert isinstance(definition, ResourceDefinition)  # noqa: S101
             registry.add(definition)
+        for name, pickled in setup["models"].items():
+            model = self._unpickled("model", name, pickled)
+            assert isinstance(model, ModelDefinition)  # noqa: S101
+            models.add(model)
         given = self._unpickled("resource", "given by the test", setup["given"])
         for kind in given:
-            self._injectables.register(kind, provider(kind))
+            if kind not in models.kinds:
+                self._injectables.register(kind, provider(kind))
         for name, pickled in setup["skills"].items():
             definition = self._unpickled("skill", name, pickled)
             assert isinstance(definition, SkillDefinition)  # noqa: S101
             self._skills[name] = definition.compile(self._injectables)
+        self._models = ModelPools(models.loaders, given, make_runner=InPlace)
         return Resources(registry.needed_for(registry.kinds, given), self._injectables, given=given)
 
     def _unpickled(self, kind: str, name: str, pickled: bytes) -> Any:
@@ -169,41 +186,108 @@ class Child:
 
     # -------------------------------------------------------------------------------------------------- tasks
 
-    def _run_task(self, job: _Job, runner: asyncio.Runner, resources: Resources) -> None:
-        worker_id = self._setup["worker_id"]
-        skill = self._skills[job.facts["task"]["type"]]
-        preempting = job.preempting(self._loop if skill.is_async else None)
-        controls = self._remote.controls(job.number, job.facts, worker_id, resources.values, job.cancelling, preempting)
+    def _run_task(self, job: Job, runner: asyncio.Runner, resources: Resources) -> None:
+        skill = self._skills[job.skill]
+        ((number, controls),) = self._controls(job, skill, resources).items()
         task = controls.task
         with log_context(task_id=task.task_id, job_id=task.job_id):
             outcome, spent = self._outcome(job, skill, controls, runner)
-            if outcome is None:
-                self._connection.send("cancelled", job.number)
-            else:
-                self._connection.write(encode_outcome(job.number, outcome, spent=spent))
+            self._answer(number, outcome, spent=spent)
+
+    def _controls(self, job: Job, skill: Skill, resources: Resources) -> dict[int, Controls]:
+        worker_id, loop = self._setup["worker_id"], self._loop if skill.is_async else None
+        return {
+            number: self._remote.controls(
+                number, each.facts, worker_id, resources.values, each.cancelling, each.preempting(loop)
+            )
+            for number, each in job.tasks.items()
+        }
+
+    def _answer(self, number: int, outcome: Outcome | None, *, spent: bool = False) -> None:
+        if outcome is None:
+            self._connection.send("cancelled", number)
+        else:
+            self._connection.write(encode_outcome(number, outcome, spent=spent))
+
+    def _run_batch(self, job: Job, runner: asyncio.Runner, resources: Resources) -> None:
+        """Run a batch: each of its tasks gets an outcome, or the worker hears that the call failed."""
+        skill = self._skills[job.skill]
+        batch = self._controls(job, skill, resources)
+        items: dict[int, Outcome | None] = dict.fromkeys(batch)
+        with caught() as failed, ends_if_forked(), owned_by(job):  # whatever a skill raises ends this batch only
+            items = self._items(job, skill, batch, runner)
+        restore_logging()
+        error = failed.error
+        if isinstance(error, WrongItemsError):
+            items = dict.fromkeys(batch, from_exception(error))
+        elif error is not None and not isinstance(error, asyncio.CancelledError | TaskCancelledError):
+            failure, spent = _ended_by(error)
+            short = wants_smaller_batches(error)
+            self._connection.write(encode_failure(min(batch), failure, short=short, spent=spent))
+            return
+        elif error is not None:
+            release_frames(error)
+        for number, outcome in items.items():
+            self._answer(number, outcome)
+
+    def _items(
+        self, job: Job, skill: Skill, batch: dict[int, Controls], runner: asyncio.Runner
+    ) -> dict[int, Outcome | None]:
+        """Call a skill for a batch, and return the outcome of each task."""
+        bound = [skill.arguments(each, skill.convert(each.params)) for each in batch.values()]
+        first = next(iter(batch.values()))
+        value = self._called(job, skill, first, runner, skill.func(**skill.merged(bound)))
+        found: dict[int, Outcome | None] = {}
+        for number, item in zip(batch, items_of(skill.contract.name, value, len(batch)), strict=True):
+            with TaskBoundary() as boundary:
+                found[number] = self._read(number, skill, item)
+            if number not in found:
+                found[number] = boundary.failure
+        return found
+
+    def _read(self, number: int, skill: Skill, value: object) -> Outcome:
+        """Return what a skill returned for a task as its outcome. Raises `ContractViolationError`."""
+        if isinstance(value, BaseException):
+            return from_exception(value)
+        if paths := list(map(str, paths_in(value))):
+            self._remote.notify(number, "returned", paths)
+        return from_value(value, skill.results, skill.write)
 
     def _outcome(
-        self, job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner
+        self, job: Job, skill: Skill, controls: Controls, runner: asyncio.Runner
     ) -> tuple[Outcome | None, bool]:
-        """Run a skill; None when it ended because it was cancelled. What ran out of memory is spent."""
+        """Run a skill; None when it ended because it was cancelled. Without memory, or its device, it is spent."""
         try:
-            args, kwargs = skill.bind(controls)
-            controls.ctx.raise_if_cancelled()
-            with ends_if_forked(), owned_by(controls):
+            converted = skill.convert(controls.params)
+            with ends_if_forked(), owned_by(controls), self._model_of(job, skill, controls):
+                args, kwargs = skill.fill(controls, converted)
+                controls.ctx.raise_if_cancelled()
                 value = self._called(job, skill, controls, runner, skill.func(*args, **kwargs))
-            if paths := list(map(str, paths_in(value))):
-                self._remote.notify(job.number, "returned", paths)
-            return from_value(value, skill.results, skill.write), False
+            return self._read(min(job.tasks), skill, value), False
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)
             return None, False
         except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
-            return from_exception(error), isinstance(error, MemoryError)
+            return _ended_by(error)
         finally:
             restore_logging()
 
+    @contextlib.contextmanager
+    def _model_of(self, job: Job, skill: Skill, controls: Controls) -> Generator[None]:
+        """Let a task have its model, if it uses one."""
+        if skill.uses is None:
+            yield
+            return
+        stack = contextlib.AsyncExitStack()
+        entering = job.run(stack.enter_async_context(self._models.lend(skill.uses, controls)))
+        run_to_end(self._loop, entering, contextvars.copy_context())
+        try:
+            yield
+        finally:
+            run_to_end(self._loop, stack.aclose(), contextvars.copy_context())
+
     @staticmethod
-    def _called(job: _Job, skill: Skill, controls: Controls, runner: asyncio.Runner, value: Any) -> Any:
+    def _called(job: Job, skill: Skill, controls: Controls, runner: asyncio.Runner, value: Any) -> Any:
         """Return what a call comes to, which may have made a coroutine, a generator, or a coroutine that makes one."""
 
         def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -241,62 +325,31 @@ class Child:
     def _take(self, message: Message) -> None:
         verb, *arguments = message
         if verb == "task":
-            self._newest = _Job(arguments[0], arguments[1])
+            self._newest = Job(arguments[0], arguments[1])
             self._put(self._newest)
         elif verb == "cancel":
-            if self._newest is not None and self._newest.number == arguments[0]:
-                self._newest.cancel(CancelReason(arguments[1]))
+            if self._newest is not None and arguments[0] in self._newest.tasks:
+                self._newest.cancel(arguments[0], CancelReason(arguments[1]))
         elif verb == "preempt":
-            if self._newest is not None and self._newest.number == arguments[0]:
-                self._newest.preempt()
+            if self._newest is not None and arguments[0] in self._newest.tasks:
+                self._newest.tasks[arguments[0]].preempt()
         elif verb == "answer":
             self._remote.answered(arguments[0], arguments[2], good=arguments[1])
         else:
             self._put(None)
 
-    def _put(self, job: _Job | None) -> None:
+    def _put(self, job: Job | None) -> None:
         self._loop.call_soon_threadsafe(self._inbox.put_nowait, job)
 
 
-class _Job:
-    """A task as it came. It can be cancelled from that moment on, by the thread that listens."""
-
-    def __init__(self, number: int, facts: dict[str, Any]) -> None:
-        self.number: int = number
-        self.facts: dict[str, Any] = facts
-        self.cancelling: Cancelling = Cancelling()
-        self._running: asyncio.Task[Any] | None = None
-        self._preempted: bool = facts["preempted"]
-        self._preempting: Preempting | None = None
-
-    def preempting(self, loop: asyncio.AbstractEventLoop | None) -> Preempting:
-        """Return what the task knows of the end of its machine; ``loop`` is the one that its skill runs on."""
-        self._preempting = Preempting(loop, Children().start)
-        if self._preempted:  # read after the line above: `preempt` looks the other way round
-            self._preempting.notice()
-        return self._preempting
-
-    def preempt(self) -> None:
-        self._preempted = True
-        if self._preempting is not None:
-            self._preempting.notice()
-
-    def cancel(self, reason: CancelReason) -> None:
-        self.cancelling.ask(reason)
-        running = self._running  # read after the line above: `run` looks the other way round
-        if running is not None:
-            with contextlib.suppress(RuntimeError):  # its loop was closed in this moment
-                running.get_loop().call_soon_threadsafe(running.cancel)
-
-    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        self._running = asyncio.current_task()
-        try:
-            if self.cancelling.reason is not None:  # it came before there was something to cancel
-                work.close()
-                raise asyncio.CancelledError
-            return await work
-        finally:
-            self._running = None
+def _ended_by(error: BaseException) -> tuple[Failed, bool]:
+    """Return what an exception comes to, and whether the process is of no more use."""
+    broken = breaks_device(error)
+    if broken:
+        _log.error(
+            "a skill has left this process without its device: it is replaced", extra={"action": "device_broken"}
+        )
+    return from_exception(error), broken or isinstance(error, MemoryError)
 
 
 def _hear_signals() -> None:

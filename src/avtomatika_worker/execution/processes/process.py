@@ -5,39 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Final
 
 from avtomatika_worker.errors import (
     InternalError,
     ProcessStartError,
-    ResourceError,
-    ResourceExhaustedError,
-    SkillDefinitionError,
     TransientError,
     WorkerError,
 )
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
-from avtomatika_worker.execution.outcome import Outcome
+from avtomatika_worker.execution.outcome import CancelReason, Failed, Outcome
 from avtomatika_worker.execution.processes.calls import answer, notify
+from avtomatika_worker.execution.processes.endings import CallFailedError, crash, ending, start_error
+from avtomatika_worker.execution.processes.interpreter import kill_group, send_signal, start_interpreter
 from avtomatika_worker.execution.processes.parent_channel import ParentChannel
 from avtomatika_worker.execution.processes.process_spec import ProcessSpec
 from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, Message, decode_outcome, encode, error_parts
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
-
-_PROGRAM: Final = str(Path(__file__).with_name("guard.py"))
 
 KILL_TIMEOUT: Final = 1.0
 """Seconds in which a process that was killed is expected to be gone."""
@@ -60,9 +54,10 @@ class Process:
         self._channel: ParentChannel | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._exited: asyncio.Future[int] = self._loop.create_future()
-        self._done: asyncio.Future[Outcome | None] | None = None
-        self._controls: Controls | None = None
-        self._number = 0
+        self._done: asyncio.Future[None] | None = None
+        self._tasks: dict[int, Controls] = {}
+        self._outcomes: dict[int, Outcome | None] = {}
+        self._last = 0
         self._killed = False
         self._answers = Children()
         self._children = children or Children()
@@ -130,7 +125,7 @@ class Process:
 
     def _spawn(self, theirs: socket.socket) -> None:
         """Start it, in a thread that the loop may not outlive: whoever starts a process sees to its end."""
-        popen = _start_interpreter(theirs)
+        popen = start_interpreter(theirs)
         try:
             threading.Thread(target=self._reap, args=(popen,), name=f"reap {popen.pid}", daemon=True).start()
         except BaseException:  # there are no more threads: nobody else would wait for its end
@@ -159,7 +154,7 @@ class Process:
         """Kill it, and what it has started."""
         if self._popen is not None and not self._exited.done():
             self._killed = True
-            _signal(self._popen.pid, signal.SIGTERM)  # its guard kills it, and all that it has started
+            send_signal(self._popen.pid, signal.SIGTERM)  # its guard kills it, and all that it has started
 
     async def put_down(self) -> None:
         """Kill it, and wait until it is gone."""
@@ -167,7 +162,7 @@ class Process:
         if self._popen is not None:
             await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
             if not self._exited.done():
-                _signal(self._popen.pid, signal.SIGKILL)
+                send_signal(self._popen.pid, signal.SIGKILL)
         await self._answers.cancel(KILL_TIMEOUT)
         if self._channel is not None:
             self._channel.close()
@@ -181,55 +176,69 @@ class Process:
 
         Raises a `TaskError` when the process ends, and ``CancelledError``. On return it is free, or dead.
         """
+        (outcome,) = await self.run_all([controls], grace)
+        if outcome is None:
+            raise asyncio.CancelledError("the skill ended because it was cancelled")
+        return outcome
+
+    async def run_all(self, batch: Sequence[Controls], grace: float) -> list[Outcome | None]:
+        """Run a task, or a batch, to its outcomes: None for a task that ended because it was cancelled.
+
+        As `run`, and raises `CallFailedError` when the call for a batch fails.
+        """
         assert self._channel is not None  # noqa: S101 - it was started
-        try:
-            facts = {"task": controls.task, "costs": controls.costs, "preempted": controls.preempting.noticed}
-            task = encode("task", self._number + 1, facts)
-        except CANNOT_ENCODE as error:
-            raise InternalError(
-                f"the task cannot be sent to a process (did a middleware change it?): {error}"
-            ) from None
-        self._controls, self._done = controls, self._loop.create_future()
-        self._number += 1
-        self.counts[controls.task.type] += 1
+        first = self._last + 1
+        task = _encoded(first, batch)
+        self._tasks, self._outcomes, self._done = dict(enumerate(batch, first)), {}, self._loop.create_future()
+        self._last += len(batch)
+        self.counts.update(each.task.type for each in batch)
         try:
             self._channel.send(task)
-            controls.preempting.forward = partial(self._channel.send, encode("preempt", self._number))
-            outcome = await self._outcome(self._done, controls, grace)
+            for number, controls in self._tasks.items():
+                controls.preempting.forward = partial(self._channel.send, encode("preempt", number))
+                controls.cancelling.forward(partial(self._cancel, number))
+            await self._ended(self._done, grace)
+            return [self._outcomes[number] for number in self._tasks]
         finally:
-            controls.preempting.forward = None
-            done, self._controls, self._done = self._done, None, None
+            for controls in batch:
+                controls.preempting.forward = None
+                controls.cancelling.forward(None)
+            done, self._tasks, self._done = self._done, {}, None
             if not done.done():
                 self.kill()
                 await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
             elif not done.cancelled():
                 done.exception()  # of a crash that came together with a cancellation
             await self._answers.cancel(KILL_TIMEOUT)
-        if outcome is None:
-            raise asyncio.CancelledError("the skill ended because it was cancelled")
-        return outcome
 
-    async def _outcome(self, done: asyncio.Future[Outcome | None], controls: Controls, grace: float) -> Outcome | None:
+    def _cancel(self, number: int, reason: CancelReason) -> None:
+        if self._channel is not None:
+            self._channel.send(encode("cancel", number, reason.value))
+
+    async def _ended(self, done: asyncio.Future[None], grace: float) -> None:
         try:
             await asyncio.wait({done})
         except asyncio.CancelledError:
-            reason = controls.cancelling.reason
-            if reason is None or self._channel is None:
+            if any(each.cancelling.reason is None for each in self._tasks.values()):
                 raise
-            self._channel.send(encode("cancel", self._number, reason.value))
             await asyncio.wait({done}, timeout=grace)
             if not done.done():
-                _log.warning(
-                    "skill %s did not stop within %g s (task %s: %s); its process %d is killed",
-                    controls.task.type,
-                    grace,
-                    controls.task.task_id,
-                    reason,
-                    self.pid,
-                    extra={"action": "skill_process_killed", "skill": controls.task.type, "pid": self.pid},
-                )
+                self._log_kill(grace)
                 raise
-        return done.result()
+        done.result()
+
+    def _log_kill(self, grace: float) -> None:
+        for controls in self._tasks.values():
+            task, reason = controls.task, controls.cancelling.reason
+            _log.warning(
+                "skill %s did not stop within %g s (task %s: %s); its process %d is killed",
+                task.type,
+                grace,
+                task.task_id,
+                reason,
+                self.pid,
+                extra={"action": "skill_process_killed", "skill": task.type, "pid": self.pid},
+            )
 
     # -------------------------------------------------------------------------------------------------- what it says
 
@@ -249,6 +258,7 @@ class Process:
             "call": self._called,
             "done": self._finished,
             "cancelled": partial(self._settle, None),
+            "broke": self._broke,
             "ready": self._ready,
             "failed": self._failed,
         }
@@ -258,19 +268,26 @@ class Process:
             self._up.set_result(None)
 
     def _failed(self, kind: str, name: str, problem: str) -> None:
-        self._refuse(_start_error(kind, name, problem))
+        self._refuse(start_error(kind, name, problem))
 
     def _reported(self, task: int, verb: str, arguments: list[Any]) -> None:
-        if self._controls is not None and task == self._number:
-            notify(self._controls, verb, arguments)
+        if (controls := self._tasks.get(task)) is not None:
+            notify(controls, verb, arguments)
 
     def _called(self, task: int, number: int, verb: str, arguments: list[Any]) -> None:
-        controls = self._controls if task == self._number else None
-        self._answers.start_alone(self._answer(controls, number, verb, arguments), name=f"answer a process: {verb}")
+        work = self._answer(self._tasks.get(task), number, verb, arguments)
+        self._answers.start_alone(work, name=f"answer a process: {verb}")
 
     def _finished(self, task: int, kind: str, parts: dict[str, Any], spent: bool) -> None:
         self.spent = self.spent or spent
         self._settle(decode_outcome(kind, parts), task)
+
+    def _broke(self, first: int, parts: dict[str, Any], short: bool, spent: bool) -> None:
+        failure = decode_outcome(Failed.__name__, parts)
+        assert isinstance(failure, Failed)  # noqa: S101 - that is what was asked for
+        self.spent = self.spent or spent or first not in self._tasks
+        if first in self._tasks and self._done is not None and not self._done.done():
+            self._done.set_exception(CallFailedError(failure, short=short))
 
     def _garbled(self, problem: str) -> None:
         """Fail the task: nobody can know where the next message begins."""
@@ -297,10 +314,12 @@ class Process:
         self._loop.call_later(_LAST_WORDS_TIMEOUT, self.kill)
 
     def _settle(self, outcome: Outcome | None, task: int) -> None:
-        if task != self._number:
+        if task not in self._tasks:
             self.spent = True  # it does not know what it runs
-        elif self._done is not None and not self._done.done():
-            self._done.set_result(outcome)
+            return
+        self._outcomes[task] = outcome
+        if len(self._outcomes) == len(self._tasks) and self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
     def _refuse(self, error: WorkerError) -> None:
         if not self._up.done():
@@ -322,7 +341,7 @@ class Process:
         """Wait for its end, in a thread: what it left of its own children goes with it."""
         code = popen.wait()
         if self._channel is not None and self._channel.pid:  # should the guard have been killed
-            _kill_group(self._channel.pid)
+            kill_group(self._channel.pid)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
             self._loop.call_soon_threadsafe(self._take_leave, code)
 
@@ -336,60 +355,20 @@ class Process:
             self._channel.close()
         self._exited.set_result(code)
         came_up = self._up.done() and not self._up.cancelled() and self._up.exception() is None
-        self._refuse(ProcessStartError(f"a process for skills ended before it was ready: {_ending(code)}"))
+        self._refuse(ProcessStartError(f"a process for skills ended before it was ready: {ending(code)}"))
         if self._done is not None and not self._done.done():
-            self._done.set_exception(_crash(code, killed=self._killed))
+            self._done.set_exception(crash(code, killed=self._killed))
         if came_up:
             self._on_exit(self)
 
 
-def _start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the guard of a fresh interpreter, which holds the other end of the socket pair."""
-    with theirs:
-        # The package is found there as here; but what it imports itself is never a file of the project's that is called
-        # like a module of the standard library.
-        path = "\n".join(each or os.getcwd() for each in sys.path)  # noqa: PTH109
-        return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-P", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            process_group=0,  # it can be killed with all that it starts, and Ctrl+C at the terminal is the worker's
-        )
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS: only zombies are)
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _crash(code: int, *, killed: bool) -> ResourceExhaustedError | TransientError:
-    details = {"signal": _signal_name(-code)} if code < 0 else {"exit_code": code}
-    if code == -signal.SIGKILL and not killed:  # what the kernel does when memory runs out
-        problem = f"the process of the skill was killed ({_signal_name(-code)}); most likely memory ran out"
-        return ResourceExhaustedError(problem, details)
-    return TransientError(f"the process of the skill ended: {_ending(code)}", details)
-
-
-def _ending(code: int) -> str:
-    return f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
-
-
-def _signal_name(number: int) -> str:
+def _encoded(first: int, batch: Sequence[Controls]) -> bytes:
+    """Return the message for tasks. Raises `InternalError` for what cannot travel."""
+    facts = [{"task": each.task, "costs": each.costs, "preempted": each.preempting.noticed} for each in batch]
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
-
-
-def _start_error(kind: str, name: str, problem: str) -> WorkerError:
-    if kind == "skill":
-        return SkillDefinitionError(name, problem)
-    return ResourceError(name, problem) if kind == "resource" else ProcessStartError(problem)
+        return encode("task", first, facts)
+    except CANNOT_ENCODE as error:
+        raise InternalError(f"the task cannot be sent to a process (did a middleware change it?): {error}") from None
 
 
 def _write(fields: dict[str, Any]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from avtomatika_worker.errors import InternalError, ProcessStartError, ResourceExhaustedError, WorkerError
+from avtomatika_worker.errors import InternalError, ProcessStartError, ResourceExhaustedError, TaskError, WorkerError
 from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.outcome import Outcome
@@ -20,6 +22,10 @@ from avtomatika_worker.files.disk import EXHAUSTED
 from avtomatika_worker.skills.skill import Skill
 
 _log: Final = logging.getLogger("avtomatika_worker.processes")
+
+
+class NoProcessError(Exception):
+    """There is no process in which a batch could run. Its cause is each task's failure."""
 
 
 class Processes:
@@ -65,12 +71,32 @@ class Processes:
 
     async def run(self, skill: Skill, controls: Controls) -> Outcome:
         """Run a task in a process. Raises a `TaskError` when there is none, or it ends, and ``CancelledError``."""
-        process = await self._take()
-        try:
+        async with self._taken(skill) as process:
             return await process.run(controls, skill.options.cancel_grace)
+
+    async def run_batch(self, skill: Skill, batch: Sequence[Controls]) -> list[Outcome | None]:
+        """Run tasks in one call, and return their outcomes: None for one that ended because it was cancelled.
+
+        Raises `NoProcessError` when there is no process, `CallFailedError` when the call fails, a `TaskError` when the
+        process ends, and ``CancelledError``.
+        """
+        async with self._taken(skill, batch=True) as process:
+            return await process.run_all(batch, skill.options.cancel_grace)
+
+    @contextlib.asynccontextmanager
+    async def _taken(self, skill: Skill, *, batch: bool = False) -> AsyncGenerator[Process]:
+        """Hold a process; one that is spent, or has had as many tasks as it may, is replaced afterwards."""
+        try:
+            process = await self._take()
+        except TaskError as error:
+            if batch:
+                raise NoProcessError from error
+            raise
+        try:
+            yield process
         finally:
             most = skill.options.max_tasks_per_child
-            if process.spent or (most is not None and process.counts[controls.task.type] >= most):
+            if process.spent or (most is not None and process.counts[skill.contract.name] >= most):
                 self._retire(process)
             else:
                 self._offer(process)

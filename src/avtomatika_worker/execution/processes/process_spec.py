@@ -6,27 +6,29 @@ import logging
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from avtomatika_worker.errors import ResourceError, SkillDefinitionError
 from avtomatika_worker.execution.processes.imports import shadowed_modules
 from avtomatika_worker.skills.binding import underlying
-from avtomatika_worker.skills.resource import Resource
+from avtomatika_worker.skills.model import ModelLoader
+from avtomatika_worker.skills.resource import Resource, ResourceDefinition
 from avtomatika_worker.skills.skill import SkillDefinition
 from avtomatika_worker.skills.type_hints import name_of
 
 _CANNOT_PICKLE: Final = (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError, ImportError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to make a process for skills of.
 
-    ``skills`` and ``resources`` are pickled definitions by name: their functions are named, module and qualified name,
-    and imported there. ``given`` are values of resources, pickled with their types. ``packages`` maps the names of
-    skills directories to their paths.
+    ``skills``, ``resources`` and ``models`` are pickled definitions by name: their functions are named, module and
+    qualified name, and imported there. ``given`` are values of resources, pickled with their types. ``packages`` maps
+    the names of skills directories to their paths.
     """
 
     worker_id: str
@@ -34,6 +36,7 @@ class ProcessSpec:
     resources: Mapping[str, bytes]
     given: bytes
     packages: Mapping[str, str]
+    models: Mapping[str, bytes] = msgspec.field(default_factory=dict[str, bytes])
 
     def message(self) -> dict[str, Any]:
         """Return the process's instructions, with the current import path and logger levels."""
@@ -41,6 +44,7 @@ class ProcessSpec:
             "worker_id": self.worker_id,
             "skills": dict(self.skills),
             "resources": dict(self.resources),
+            "models": dict(self.models),
             "given": self.given,
             "packages": dict(self.packages),
             "path": list(sys.path),
@@ -51,7 +55,8 @@ class ProcessSpec:
 
     def _names_main(self) -> bool:
         """Whether anything is defined in the program's main module: only then need that be run again."""
-        return any(b"__main__" in each for each in (*self.skills.values(), *self.resources.values(), self.given))
+        pickled = (*self.skills.values(), *self.resources.values(), *self.models.values(), self.given)
+        return any(b"__main__" in each for each in pickled)
 
 
 def make_process_spec(
@@ -60,14 +65,18 @@ def make_process_spec(
     resources: Iterable[Resource],
     given: Mapping[Any, object],
     packages: Mapping[str, Path],
+    loaders: Iterable[ModelLoader] = (),
 ) -> ProcessSpec:
     """Return the spec. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
     resources = tuple(resources)
-    wanted = {each.kind: given[each.kind] for each in resources if each.kind in given}
+    loaders = tuple(loaders)
+    kinds = [*(each.kind for each in resources), *(each.kind for each in loaders)]
+    wanted = {kind: given[kind] for kind in kinds if kind in given}
     return ProcessSpec(
         worker_id=worker_id,
         skills={each.name: _pickled_skill(each) for each in skills},
         resources={each.name: _pickled_resource(each) for each in resources if each.kind not in wanted},
+        models={each.name: _pickled_model(each) for each in loaders},
         given=_pickled_values(wanted),
         packages={name: str(path) for name, path in packages.items()},
     )
@@ -77,21 +86,32 @@ def _pickled_skill(definition: SkillDefinition) -> bytes:
     if problem := not_importable(definition.func):
         raise SkillDefinitionError(definition.name, f"executor='process' needs a function to import: {problem}")
     # Events are checked by the worker, and what is local to the function's surroundings is not there.
-    reported = replace(definition.declaration, events=None, properties={})
+    reported, options = replace(definition.declaration, events=None, properties={}), definition.options
+    if options.batch is not None:  # the worker makes the batches
+        options = replace(options, batch=options.batch.without_functions())
     try:
-        return pickle.dumps(replace(definition, declaration=reported, localns={}))
+        return pickle.dumps(replace(definition, declaration=reported, options=options, localns={}))
     except _CANNOT_PICKLE as error:
         problem = f"executor='process': the skill cannot be sent to a process: {error}"
         raise SkillDefinitionError(definition.name, problem) from error
 
 
 def _pickled_resource(resource: Resource) -> bytes:
-    if problem := not_importable(resource.definition.func):
-        raise ResourceError(resource.name, f"a skill with executor='process' needs it: {problem}")
+    return _pickled_maker(resource.definition, replace(resource.definition, localns={}))
+
+
+def _pickled_model(loader: ModelLoader) -> bytes:
+    definition = loader.definition
+    return _pickled_maker(definition.made, replace(definition, made=replace(definition.made, localns={})))
+
+
+def _pickled_maker(maker: ResourceDefinition, sent: object) -> bytes:
+    if problem := not_importable(maker.func):
+        raise ResourceError(maker.name, f"a skill with executor='process' needs it: {problem}")
     try:
-        return pickle.dumps(replace(resource.definition, localns={}))
+        return pickle.dumps(sent)
     except _CANNOT_PICKLE as error:
-        raise ResourceError(resource.name, f"it cannot be sent to a process: {error}") from error
+        raise ResourceError(maker.name, f"it cannot be sent to a process: {error}") from error
 
 
 def _pickled_values(values: Mapping[Any, object]) -> bytes:

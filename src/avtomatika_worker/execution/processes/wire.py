@@ -5,7 +5,8 @@ The head identifies the writer of the message: a child forked by a skill has the
 To the process:
 
     setup  spec                         once, first
-    task   number, facts                run it; the next comes only after its end
+    task   number, facts of each        run it, or several that are a batch and have the numbers that follow; the next
+                                        comes only after their end
     cancel task, reason                 whether that task has begun or not
     preempt task                        this machine is about to be taken away
     answer number, good, value          to a call; what is not good is an error as `error_parts` writes it
@@ -20,6 +21,7 @@ From the process:
     log    fields of a record
     done   task, kind, fields, spent    that task's outcome; a process that is spent wants to be replaced
     cancelled task                      that task ended because it was cancelled
+    broke  task, fields, short, spent   instead of all that: the call for a batch failed, for want of memory if `short`
 """
 
 from __future__ import annotations
@@ -103,6 +105,17 @@ def encode_outcome(task: int, outcome: Outcome, *, spent: bool) -> bytes:
     except CANNOT_ENCODE as error:
         failure = Failed(ContractViolationError.code, f"the result cannot leave its process: {_why(outcome, error)}")
         return encode("done", task, *_outcome_parts(failure), spent)
+
+
+def encode_failure(first: int, failure: Failed, *, short: bool, spent: bool) -> bytes:
+    """Return the message for a batch whose call failed."""
+    try:
+        return encode("broke", first, _outcome_parts(failure)[1], short, spent)
+    except CANNOT_ENCODE as error:
+        reported = Failed(
+            failure.code, f"{failure.message} (its details cannot leave the process: {_why(failure, error)})"
+        )
+        return encode("broke", first, _outcome_parts(reported)[1], short, spent)
 
 
 def decode_outcome(kind: str, parts: dict[str, Any]) -> Outcome:

@@ -4,7 +4,7 @@ import { el, fill, put, setText } from "./dom.js";
 import { write } from "./json.js";
 import { ended, on, onNews, state } from "./store.js";
 import { isChunk, streamView } from "./stream.js";
-import { ago, clock, duration, now } from "./times.js";
+import { ago, clock, duration, now, whole } from "./times.js";
 import { gallery, show, source } from "./values.js";
 
 const MOST_ROWS = 200;
@@ -154,8 +154,14 @@ function noteOf(job) {
   return "";
 }
 
+/** About how long a running task still takes, by its progress; nothing when that is unknown, or it is late. */
+function leftOf(job) {
+  const left = job.state === "running" && job.ends_at ? job.ends_at - now() : 0;
+  return left > 0 ? `about ${whole(left)}` : "";
+}
+
 function timeOf(job) {
-  if (job.state === "running") return duration(now() - job.handed_out_at);
+  if (job.state === "running") return `${duration(now() - job.handed_out_at)}${leftOf(job) && ` · ${leftOf(job)} left`}`;
   if (job.handed_out_at && job.finished_at) return `${duration(Math.max(0, job.finished_at - job.handed_out_at))} · ${ago(job.finished_at)}`;
   return ago(job.finished_at ?? job.submitted_at);
 }
@@ -202,6 +208,7 @@ function taskView(place, { act, back }) {
     if (!job) return;
     const rows = [
       ["duration", durationOf(job)],
+      ["left", leftOf(job)],
       ["waited", job.handed_out_at && job.handed_out_at - job.submitted_at >= 0.1 ? duration(job.handed_out_at - job.submitted_at) : ""],
       ["attempts", job.attempts > 1 ? String(job.attempts) : ""],
       ["priority", job.priority ? String(job.priority) : ""],

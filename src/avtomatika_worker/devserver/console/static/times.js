@@ -13,6 +13,12 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+/** A duration that is only roughly known: no parts of a second. */
+export function whole(seconds) {
+  const rounded = Math.max(1, Math.round(seconds));
+  return rounded < 60 ? `${rounded} s` : duration(rounded);
+}
+
 export function ago(seconds) {
   const passed = now() - seconds;
   if (passed < 2) return "now";

@@ -1,0 +1,1 @@
+"""Endurance at every published orchestrator. See ``python -m bench.endure --help``."""

@@ -1,0 +1,114 @@
+"""Change the code a little, and see whether a test notices: ``make mutation ARGS="protocol/replies --share 0.3"``.
+
+mutmut makes the mutants and runs the tests (its settings are in pyproject.toml). This chooses which, sorts out those
+that ``mutation_equivalents.toml`` explains, and lists the others that survive. Mutants are drawn by the last digit of
+their number, so that the same seed draws the same ones wherever the code is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MUTANTS = ROOT / "mutants" / "src" / "avtomatika_worker"
+RECORD = ROOT / "bench" / "results" / "mutation.json"
+EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.toml")
+MUTMUT = Path(sys.executable).with_name("mutmut")
+SURVIVED, UNTESTED = {0}, {33}
+KILLED = {1, 3, 24, 36, -24, 152, 255}
+"""Exit codes of mutmut: a test failed, pytest broke, it ran out of time."""
+
+
+def main() -> int:
+    """Run the mutants that were asked for, and return 1 if one survived without an explanation."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("modules", nargs="*", default=["protocol/*", "policy/*"], metavar="MODULE")
+    parser.add_argument("--share", type=float, default=1.0, help="the share of the mutants, in tenths")
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--report", action="store_true", help="run nothing: report on the last runs")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
+    options = parser.parse_args()
+    digits = sorted(map(str, random.Random(options.seed).sample(range(10), round(10 * options.share))))
+    if not options.report:
+        names = [each.replace("/", ".") for each in options.modules]
+        drawn = [f"avtomatika_worker.{name}.*__mutmut_*{digit}" for name in names for digit in digits]
+        subprocess.run([MUTMUT, "run", "--max-children", "1", *drawn], cwd=ROOT, check=True)
+    rows, unexplained = report(options.modules, digits)
+    if options.record:
+        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
+        written = {"at": when, "seed": options.seed, "share": options.share, "modules": rows}
+        RECORD.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
+    return 1 if unexplained else 0
+
+
+def report(modules: list[str], digits: list[str]) -> tuple[dict[str, dict[str, int]], int]:
+    """Print a line for each module and the survivors; return the lines, and how many survivors nothing explains."""
+    explained = {_key(each) for each in tomllib.loads(EQUIVALENTS.read_text("utf-8"))["equivalent"]}
+    rows: dict[str, dict[str, int]] = {}
+    survivors: list[str] = []
+    for module, outcomes in _outcomes(modules):
+        ran = {name: code for name, code in outcomes.items() if code is not None and name[-1] in digits}
+        if not ran:
+            continue
+        row = Counter(mutants=len(outcomes), run=len(ran))
+        for name, code in ran.items():
+            if code in KILLED:
+                row["killed"] += 1
+                continue
+            change = _change(name)
+            same = _key(change) in explained
+            row["equivalent" if same else "surviving"] += 1
+            if not same:
+                survivors.append(f"{name} ({'no test' if code in UNTESTED else code})\n{_shown(change)}")
+        rows[module] = {key: row[key] for key in ("mutants", "run", "killed", "equivalent", "surviving")}
+    print("\n\n".join(survivors))
+    for module, row in rows.items():
+        print(f"{module:32}" + "".join(f"{key} {value:5}  " for key, value in row.items()))
+    return rows, len(survivors)
+
+
+def _outcomes(modules: list[str]) -> Iterator[tuple[str, dict[str, int | None]]]:
+    for pattern in modules:
+        for file in sorted(MUTANTS.glob(f"{pattern}.py.meta")):
+            yield (
+                file.relative_to(MUTANTS).as_posix().removesuffix(".py.meta"),
+                json.loads(file.read_text())["exit_code_by_key"],
+            )
+
+
+def _change(name: str) -> dict[str, str]:
+    """Return what a mutant changes: the function, the lines before and after."""
+    shown = subprocess.run([MUTMUT, "show", name], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    lines = [line for line in shown.splitlines() if not line.startswith(("---", "+++"))]
+    before, after = (
+        "\n".join(line[1:].strip() for line in lines if line.startswith(sign) and line[1:].strip()) for sign in "-+"
+    )
+    return {
+        "function": name.removeprefix("avtomatika_worker.").rpartition("__mutmut_")[0],
+        "before": before,
+        "after": after,
+    }
+
+
+def _key(change: dict[str, Any]) -> tuple[str, str, str]:
+    return change["function"].replace("ǁ", "."), change["before"], change["after"]
+
+
+def _shown(change: dict[str, str]) -> str:
+    return "\n".join(
+        f"{sign} {line}" for sign, key in (("-", "before"), ("+", "after")) for line in change[key].split("\n")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

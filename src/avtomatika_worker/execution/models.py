@@ -1,0 +1,327 @@
+"""Loads a process's models for the tasks that ask for one, lends them, and unloads them.
+
+`policy.model_pool` decides; this does it, on the event loop. Plain loaders run in a thread of each model's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from avtomatika_worker._boundaries import caught
+from avtomatika_worker._waiting import in_thread, is_being_cancelled, side_by_side
+from avtomatika_worker.errors import ModelLoadError, ResourceError, TaskError
+from avtomatika_worker.execution.children import Children
+from avtomatika_worker.execution.controls import Controls
+from avtomatika_worker.execution.making import Made, OneThread, contained, end_within, make
+from avtomatika_worker.execution.outcome import message_of
+from avtomatika_worker.observability.logging import restore_logging
+from avtomatika_worker.observability.memory import MemoryLedger, MemoryMeter, MemoryReading
+from avtomatika_worker.policy.model_pool import Grant, Load, ModelFacts, ModelPool, Phase, Unload
+from avtomatika_worker.skills.model import ModelLoader, ModelUse
+from avtomatika_worker.world import REAL, World
+
+_log: Final = logging.getLogger("avtomatika_worker.models")
+
+_NOTHING: Final[Mapping[Any, object]] = MappingProxyType({})
+
+_CANCEL_TIMEOUT: Final = 0.1
+"""Seconds that a load which is dropped gets to end."""
+
+UNLOAD_TIMEOUT: Final = 30.0
+"""Seconds that a model gets to be unloaded while others may wait for its room; then it is given up."""
+
+CLOSE_TIMEOUT: Final = 4.0
+"""Seconds that all models of a process together get when it ends."""
+
+
+class InPlace:
+    """Runs plain functions in the thread of the loop, as a process for skills does."""
+
+    async def __call__(self, func: Callable[[], Any]) -> Any:
+        """Run ``func`` at once, and return what it returns."""
+        return func()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def in_own_thread() -> OneThread:
+    """Return a thread for one model."""
+    return OneThread("model")
+
+
+class _Pool:
+    """The models of one loader."""
+
+    def __init__(self, loader: ModelLoader, owner: ModelPools) -> None:
+        self.loader = loader
+        self._owner = owner
+        self._policy = ModelPool(loader.options.limits)
+        self._tickets = itertools.count()
+        self._places: dict[int, asyncio.Future[None]] = {}
+        self._loaded: dict[str, tuple[Made, OneThread | InPlace]] = {}
+        self._loads = set[asyncio.Task[None]]()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncGenerator[Any]:
+        """Hold a model, loaded if need be. Raises `ModelLoadError`, or the `TaskError` that its loader raised."""
+        ticket, place = next(self._tickets), asyncio.get_running_loop().create_future()
+        self._places[ticket] = place
+        self._policy.ask(ticket, name)
+        self.act()
+        try:
+            await place
+            yield self._loaded[name][0].value
+        finally:
+            if self._places.pop(ticket, None) is not None and self._policy.phase(name) is Phase.LOADING:
+                text = "a task waits no longer for model %r, which is still being loaded"
+                _log.warning(text, name, extra={"action": "model_wait_ended", **self._named(name)})
+            if place.done() and not place.cancelled():
+                place.exception()  # looked at, even if the task was cancelled before it could be
+            self._policy.give_back(ticket, self._owner.now())
+            self.act()
+
+    def act(self) -> None:
+        """Do what there is to do now."""
+        if self._owner.closed:
+            return
+        while actions := self._policy.next_actions(self._owner.now()):
+            for action in actions:
+                match action:
+                    case Grant(ticket):
+                        self._settle(ticket)
+                    case Load(name):
+                        task = self._owner.start(self._load(name), f"load model {name!r:.100}")
+                        self._loads.add(task)
+                        task.add_done_callback(self._loads.discard)
+                    case Unload(name):
+                        self.unload(name)
+        self._set_timer()
+        self._owner.changed()
+
+    def _settle(self, ticket: int, error: Exception | None = None) -> None:
+        place = self._places.pop(ticket, None)
+        if place is None or place.done():  # its task was cancelled in this moment
+            return
+        if error is None:
+            place.set_result(None)
+        else:
+            place.set_exception(error)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        at = self._policy.expires_at()
+        left = None if at is None else max(0.0, at - self._owner.now())
+        self._timer = None if left is None else asyncio.get_running_loop().call_later(left, self.act)
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether a task could use a model at once."""
+        return self._policy.phase(name) is Phase.LOADED
+
+    def facts(self) -> Iterable[ModelFacts]:
+        """Yield what takes up room."""
+        for each in self._policy.entries:
+            yield ModelFacts(self.loader.name, each.name, each.phase, len(each.users), each.size)
+
+    def close(self) -> None:
+        """Begin to unload the models that no task uses, and drop those that are being loaded."""
+        for task in self._loads:
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        for action in self._policy.unload_all():
+            self.unload(action.name)
+        for each in self._policy.entries:
+            if each.users:
+                text = "model %r is left as it is: a task that has not ended uses it"
+                _log.warning(text, each.name, extra={"action": "model_left", **self._named(each.name)})
+
+    # ------------------------------------------------------------------------------------------ loading
+
+    async def _load(self, name: str) -> None:
+        owner, run, began = self._owner, self._owner.make_runner(), self._owner.now()
+        mark = owner.ledger.begin(owner.read_memory())
+        with caught() as failed:
+            made = await make(self.loader.name, self.loader.func, (name,), {}, run, owner.children)
+            self._loaded[name] = made, run
+        size = max(0, owner.ledger.end(mark, owner.read_memory()))
+        restore_logging()
+        if failed.error is None:
+            self._policy.loaded(name, size, owner.now())
+            self._log_change("loaded", name, began, size)
+        else:
+            run.close()
+            if is_being_cancelled():  # the pool is being closed
+                self._policy.failed(name)
+                raise failed.error
+            self._failed(name, failed.error)
+        self.act()
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        """Let the tasks that wait for a model fail; the next one tries again."""
+        reason = (error.__cause__ or error) if isinstance(error, ResourceError) else error
+        for ticket in self._policy.failed(name):
+            self._settle(ticket, reason if isinstance(reason, TaskError) else self._explained(name, reason))
+        text = "model %r cannot be loaded by %s: %s: %s"
+        args = name, self.loader.name, type(reason).__name__, message_of(reason)
+        _log.error(text, *args, exc_info=reason, extra={"action": "model_load_failed", **self._named(name)})
+
+    def _explained(self, name: str, reason: BaseException) -> ModelLoadError:
+        problem = (
+            reason.problem if isinstance(reason, ResourceError) else f"{type(reason).__name__}: {message_of(reason)}"
+        )
+        error = ModelLoadError(self.loader.name, name, problem)
+        error.__cause__ = reason
+        return error
+
+    # ------------------------------------------------------------------------------------------ unloading
+
+    def unload(self, name: str) -> None:
+        """Begin to unload a model."""
+        self._owner.start(self._unload(name), f"unload model {name!r:.100}")
+
+    async def _unload(self, name: str) -> None:
+        owner, began = self._owner, self._owner.now()
+        made, run = self._loaded.pop(name)
+        mark = owner.ledger.begin(owner.read_memory())
+        end = made.end
+        if end is None and self.loader.options.unload is not None:
+            end = partial(self._begin_hook, self.loader.options.unload, made.value, run)
+        del made
+        if end is not None:
+            seconds = CLOSE_TIMEOUT - _CANCEL_TIMEOUT if owner.closed else UNLOAD_TIMEOUT
+            await end_within(seconds, end, partial(self._complain, name))
+        del end
+        run.close()
+        if not owner.closed:
+            gc.collect()  # models are full of cycles; it holds the GIL, so that a thread would change nothing
+        self._policy.unloaded(name)
+        self._log_change("unloaded", name, began, max(0, -owner.ledger.end(mark, owner.read_memory())))
+        self.act()
+
+    def _begin_hook(self, hook: Callable[[Any], Any], value: Any, run: OneThread | InPlace) -> asyncio.Task[bool]:
+        return self._owner.children.start(_call_hook(hook, value, run), name=f"unload by {self.loader.name}")
+
+    # ------------------------------------------------------------------------------------------ the log
+
+    def _named(self, name: str) -> dict[str, str]:
+        return {"model": name, "loader": self.loader.name}
+
+    def _log_change(self, verb: str, name: str, began: float, size: int) -> None:
+        seconds = round(self._owner.now() - began, 3)
+        facts = {"action": f"model_{verb}", **self._named(name), "seconds": seconds, "bytes": size}
+        _log.info("model %r %s by %s in %.3f s, %d bytes", name, verb, self.loader.name, seconds, size, extra=facts)
+
+    def _complain(self, name: str, problem: str, error: BaseException | None) -> None:
+        facts = {"action": "model_unload_failed", **self._named(name)}
+        _log.error("model %r %s", name, problem, exc_info=error, extra=facts)
+
+
+async def _call_hook(hook: Callable[[Any], Any], value: Any, run: OneThread | InPlace) -> bool:
+    try:
+        returned = await run(partial(hook, value))
+        if inspect.isawaitable(returned):  # made in the thread, awaited on the loop
+            await returned
+    except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+        raise contained(error) from error
+    return True
+
+
+class ModelPools:
+    """The models of one process, by their type. ``given`` are models in place of all that would be loaded, by type."""
+
+    def __init__(
+        self,
+        loaders: Iterable[ModelLoader] = (),
+        given: Mapping[Any, object] = _NOTHING,
+        *,
+        make_runner: Callable[[], OneThread | InPlace] = in_own_thread,
+        read_memory: Callable[[], MemoryReading] | None = None,
+        world: World = REAL,
+    ) -> None:
+        self.now: Callable[[], float] = world.monotonic
+        self.make_runner: Callable[[], OneThread | InPlace] = make_runner
+        self.read_memory: Callable[[], MemoryReading] = read_memory or MemoryMeter()
+        self.ledger: MemoryLedger = MemoryLedger()
+        self.children: Children = Children()
+        self.closed: bool = False
+        self.count: Callable[[str, str], None] = lambda _loader, _outcome: None
+        self.publish: Callable[[tuple[ModelFacts, ...]], None] = lambda _facts: None
+        self._given = given
+        self._pools = {each.kind: _Pool(each, self) for each in loaders if each.kind not in given}
+        self._context = contextvars.Context()
+
+    @asynccontextmanager
+    async def lend(self, use: ModelUse, controls: Controls) -> AsyncGenerator[None]:
+        """Let a task have the model that its params name, loaded if need be.
+
+        Raises `InvalidInputError` for a name that is none, and `ModelLoadError` or the `TaskError` of its loader.
+        """
+        kind, name = use.loader.kind, use.name_in(controls.params)
+        if kind in self._given:
+            controls.models[kind] = self._given[kind]
+            yield
+            return
+        pool = self._pools[kind]
+        self.count(pool.loader.name, "warm" if pool.is_loaded(name) else "cold")
+        async with pool.lease(name) as controls.models[kind]:
+            try:
+                yield
+            finally:
+                controls.models.clear()
+
+    async def open(self) -> None:
+        """Load what is to be warm from the start, side by side. Raises `ResourceError`."""
+        self._context = contextvars.copy_context()  # not that of a task, whose ids would be in the log
+        if self._pools:
+            await in_thread(self.read_memory)  # the first time, it looks for GPUs
+        try:
+            await side_by_side(
+                *(partial(_warm, pool, name) for pool in self._pools.values() for name in pool.loader.options.warm_up)
+            )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Unload all that no task uses, and drop what is being loaded, in `CLOSE_TIMEOUT` seconds."""
+        for pool in self._pools.values():
+            pool.close()
+        self.closed = True
+        if not await self.children.wait(CLOSE_TIMEOUT):
+            text = "models were not unloaded within %g s and are given up"
+            _log.error(text, CLOSE_TIMEOUT, extra={"action": "models_left"})
+            await self.children.cancel(_CANCEL_TIMEOUT)
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Begin to load or unload a model."""
+        return self.children.start_alone(work, name=name, context=self._context.copy())
+
+    def changed(self) -> None:
+        """Publish what is loaded."""
+        self.publish(self.facts)
+
+    @property
+    def facts(self) -> tuple[ModelFacts, ...]:
+        """The models that take up room."""
+        return tuple(each for pool in self._pools.values() for each in pool.facts())
+
+
+async def _warm(pool: _Pool, name: str) -> None:
+    try:
+        async with pool.lease(name):
+            pass
+    except (ModelLoadError, TaskError) as error:
+        raise ResourceError(pool.loader.name, f"it cannot warm up {name!r}: {error}") from error

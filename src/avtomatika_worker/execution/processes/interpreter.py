@@ -1,0 +1,40 @@
+"""The interpreter of a process for skills, as the system sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+_PROGRAM: Final = str(Path(__file__).with_name("guard.py"))
+
+
+def start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """Start the guard of a fresh interpreter, which holds the other end of the socket pair."""
+    with theirs:
+        # The package is found there as here; but what it imports itself is never a file of the project's that is called
+        # like a module of the standard library.
+        path = "\n".join(each or os.getcwd() for each in sys.path)  # noqa: PTH109
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-P", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            process_group=0,  # it can be killed with all that it starts, and Ctrl+C at the terminal is the worker's
+        )
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process, if it is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process and what it has started, as far as it is still there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS: only zombies are)
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,90 @@
+"""Numbers and names that the pages repeat are those of the code."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from avtomatika_worker import Worker
+from avtomatika_worker._atexit import EXIT_TIMEOUT
+from avtomatika_worker.config import describe
+from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
+from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
+from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
+from avtomatika_worker.worker import program
+from docs.blocks import ROOT
+
+DOCS = ROOT / "docs"
+UNITS = {"s": 1, "day": 86_400, "days": 86_400, "MiB": 2**20, "GiB": 2**30}
+DEFAULT = re.compile(r"`(?P<variable>[A-Z][A-Z0-9_]{5,})`\s+\((?P<number>a|[\d,.]+)(?: (?P<unit>s|days?|[MG]iB))?\)")
+"""A setting with its default behind it, as in `HEARTBEAT_INTERVAL` (15 s)."""
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_defaults_in_the_text_are_those_of_the_settings():
+    defaults = {row.variable: row.default for row in describe()}
+    named = [
+        (path.name, match)
+        for path in sorted(DOCS.rglob("*.md"))
+        for match in DEFAULT.finditer(path.read_text("utf-8"))
+        if match["variable"] in defaults
+    ]
+    assert len(named) >= 10
+    wrong = [
+        f"{name}: {match[0]}, but the default is {defaults[match['variable']]}"
+        for name, match in named
+        if float(match["number"].replace(",", "").replace("a", "1")) * UNITS[match["unit"] or "s"]
+        != float(defaults[match["variable"]])
+    ]
+    assert wrong == []
+
+
+def test_the_steps_of_a_shutdown_have_the_limits_that_the_page_names():
+    worker = Worker()
+    worker.skill("one")(lambda: None)
+    settings = worker.load_settings({})
+    shutdown = section(page("operations.md"), "Shutdown")
+    steps = re.findall(r"^\| .+ \| (.*\d s.*) \|$", shutdown, re.MULTILINE)
+    seconds = [[float(each) for each in re.findall(r"(\d+) s", step)] for step in steps]
+    grace = next(iter(worker.skills)).options.cancel_grace
+    limits = [
+        [ANNOUNCE_TIMEOUT],
+        [settings.shutdown_timeout],
+        [grace, REPORT_TIMEOUT],
+        [FLUSH_TIMEOUT + 1],
+        [ANNOUNCE_TIMEOUT],
+        [REPORT_TIMEOUT],
+        [1.0, WRITE_TIMEOUT],
+        [CLOSE_TIMEOUT + 1],
+        [EXIT_TIMEOUT],
+    ]
+    assert seconds == limits
+    total = program.longest_shutdown(worker.skills, settings)
+    assert f"Together they may take {total:.0f} s" in shutdown
+    sum_of_rows = sum(map(sum, limits)) - WRITE_TIMEOUT
+    assert f"The rows add up to more ({sum_of_rows:.0f} s, {sum_of_rows + WRITE_TIMEOUT:.0f} s" in shutdown
+    assert f"{program.STEPS_LIMIT:.0f} s" in shutdown
+
+
+@pytest.mark.parametrize("name", ["EXIT_OK", "EXIT_CRASHED", "EXIT_USAGE", "EXIT_FORCED", "EXIT_LOST"])
+def test_every_exit_code_is_listed(name):
+    assert f"\n| {getattr(program, name)} | " in section(page("operations.md"), "Shutdown")
+
+
+def test_doctor_says_in_the_walkthrough_what_it_says_today():
+    doctor = (ROOT / "src" / "avtomatika_worker" / "cli" / "doctor.py").read_text("utf-8")
+    store = (ROOT / "src" / "avtomatika_worker" / "cli" / "doctor_store.py").read_text("utf-8")
+    sections = set(re.findall(r'Section\("([^"]+)"', doctor))
+    shown = page("walkthrough.md").partition("worker doctor --app app.main:worker\n")[2].partition("```")[0]
+    headings = {line for line in shown.splitlines() if line and line[0].isupper() and not line.startswith("Orchestr")}
+    assert headings == sections
+    (note,) = re.findall(r"note +(no store .*)", shown)
+    assert note in store

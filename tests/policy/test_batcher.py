@@ -1,0 +1,247 @@
+"""Batches in virtual time: full ones at once, waiting where it pays, by deadline, and never too large for memory."""
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtomatika_worker.policy.batcher import FIRST_HOLD, LONGEST_HOLD, Batcher, BatchLimits, CallTime, Waiting
+
+TASKS = st.lists(
+    st.tuples(
+        st.floats(0, 0.2),  # seconds after the one before
+        st.sampled_from("ab"),
+        st.floats(0, 10),  # its cost
+        st.none() | st.floats(0, 1),  # seconds until its deadline
+    ),
+    max_size=30,
+)
+LIMITS = st.builds(BatchLimits, st.integers(1, 8), st.floats(0, 0.1), st.floats(1, 20) | st.just(math.inf))
+CALLS = st.tuples(st.floats(0, 0.2), st.floats(0, 0.05))
+"""What a call takes: a and b of ``a + b·n``."""
+
+
+@dataclass
+class Simulated:
+    """A skill in virtual time: what began when, with whom, and when it was free."""
+
+    limits: BatchLimits
+    fixed: float
+    each: float
+    now: float = 0.0
+    busy_until: float = 0.0
+    began: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.batcher = Batcher(self.limits)
+
+    def pass_time(self, until):
+        """Begin all batches that are due before ``until``."""
+        while True:
+            free = max(self.now, self.busy_until)
+            due = self.batcher.due(free)
+            at = math.inf if due is None else max(free, due)
+            if at >= until:
+                self.now = max(self.now, until) if until < math.inf else self.now
+                return
+            self.now = at
+            batch = self.batcher.take(at)
+            assert batch, "what is due can be taken"
+            seconds = self.fixed + self.each * len(batch)
+            self.began.append((at, batch, seconds))
+            self.busy_until = at + seconds
+            self.batcher.ran(batch[0].key, len(batch), seconds, self.busy_until)
+
+    def arrive(self, tasks):
+        """Let tasks arrive, and run to the end."""
+        added = []
+        for later, key, cost, left in tasks:
+            at = self.now + later
+            self.pass_time(at)
+            deadline = math.inf if left is None else at + left
+            task = Waiting(key, cost, at, deadline)
+            self.batcher.add(task)
+            added.append(task)
+        self.pass_time(math.inf)
+        return added
+
+
+@given(LIMITS, CALLS, TASKS)
+def test_every_task_runs_once_in_a_batch_within_the_limits(limits, call, tasks):
+    simulated = Simulated(limits, *call)
+    added = simulated.arrive(tasks)
+    ran = [task for _, batch, _ in simulated.began for task in batch]
+    assert sorted(map(id, ran)) == sorted(map(id, added))
+    assert len(simulated.batcher) == 0
+    for at, batch, _ in simulated.began:
+        assert len({task.key for task in batch}) == 1
+        assert len(batch) <= limits.max_size
+        assert len(batch) == 1 or sum(task.cost for task in batch) <= limits.max_cost
+        assert all(task.arrived <= at for task in batch)
+        assert [task.urgency for task in batch] == sorted(task.urgency for task in batch)
+
+
+@given(LIMITS, CALLS, TASKS)
+def test_nothing_waits_for_longer_than_max_wait_while_the_skill_is_free(limits, call, tasks):
+    simulated = Simulated(limits, *call)
+    simulated.arrive(tasks)
+    ends = 0.0
+    for at, batch, seconds in simulated.began:
+        oldest = min(task.arrived for task in batch)
+        assert at <= max(ends, oldest + limits.max_wait) + 1e-9
+        ends = at + seconds
+
+
+@given(st.integers(1, 8), st.floats(0, 0.1), CALLS, st.lists(st.floats(0, 0.2), min_size=1, max_size=40), st.data())
+def test_what_fits_into_one_batch_waits_for_max_wait_and_one_batch_at_most(most, max_wait, call, gaps, data):
+    fixed, each = call
+    longest = fixed + each * most
+    simulated, arrived = Simulated(BatchLimits(most, max_wait), fixed, each), []
+    for gap in gaps:  # never more than one batch of them at a time
+        at = simulated.now + gap
+        since = at - (longest + max_wait)
+        if sum(each > since for each in arrived) >= most:
+            at = max(at, sorted(arrived)[-most] + longest + max_wait)
+        simulated.pass_time(at)
+        arrived.append(at)
+        simulated.batcher.add(Waiting("a", 1.0, at))
+    simulated.pass_time(math.inf)
+    for at, batch, _ in simulated.began:
+        assert all(at - task.arrived <= max_wait + longest + 1e-9 for task in batch)
+
+
+@given(LIMITS, CALLS, TASKS)
+def test_no_batch_is_delayed_past_the_time_that_its_tightest_deadline_leaves(limits, call, tasks):
+    batcher, now = Batcher(limits), 0.0
+    for size in (1, 4):
+        batcher.ran("a", size, call[0] + call[1] * size, now)
+    for later, _, cost, left in tasks:
+        now += later
+        batcher.add(Waiting("a", cost, now, math.inf if left is None else now + left))
+        due, batch = batcher.due(now), None
+        if due > now:  # it waits: then the batch with one more would still end in time
+            batch = batcher.take(due)
+            assert all(due + call[0] + call[1] * len(batch) <= task.deadline + 1e-6 for task in batch)
+        else:
+            batcher.take(now)
+
+
+def test_a_lone_task_begins_at_once_however_long_calls_take():
+    simulated = Simulated(BatchLimits(16, 0.02), fixed=0.05, each=0.01)
+    simulated.arrive([(1.0, "a", 1.0, None)] * 20)
+    assert [at for at, _, _ in simulated.began] == [task.arrived for _, (task,), _ in simulated.began]
+
+
+def test_tasks_that_come_faster_than_calls_end_are_gathered():
+    simulated = Simulated(BatchLimits(16, 0.02), fixed=0.02, each=0.001)
+    simulated.arrive([(0.002, "a", 1.0, None)] * 400)
+    sizes = [len(batch) for _, batch, _ in simulated.began]
+    assert sum(sizes) / len(sizes) > 8  # each alone, it would be 50 calls a second for 500 tasks a second
+
+
+def test_a_stream_of_urgent_tasks_does_not_starve_the_others():
+    simulated = Simulated(BatchLimits(2, 0.0), fixed=0.1, each=0.0)
+    (patient, *_) = simulated.arrive([(0.0, "a", 1.0, None)] + [(0.04, "a", 1.0, 0.5)] * 1000)
+    (at,) = [at for at, batch, _ in simulated.began if patient in batch]
+    assert at < 12.0
+
+
+def test_a_task_that_weighs_more_than_a_batch_may_is_alone_in_its():
+    batcher = Batcher(BatchLimits(8, 1.0, max_cost=10.0))
+    for cost in (4.0, 4.0, 4.0, 99.0, 1.0):
+        batcher.add(Waiting("a", cost, 0.0))
+    assert [[task.cost for task in batcher.take(0.0)] for _ in range(4)] == [[4.0, 4.0], [4.0], [99.0], [1.0]]
+
+
+@given(st.floats(0.001, 10), st.floats(0, 1), st.lists(st.integers(1, 64), min_size=2, max_size=30))
+def test_the_time_of_calls_is_fitted(fixed, each, sizes):
+    fitted = CallTime()
+    for size in (1, 64, *sizes):
+        fitted.add(size, fixed + each * size)
+    a, b = fitted.fit
+    assert math.isclose(a, fixed, rel_tol=1e-3, abs_tol=1e-3)
+    assert math.isclose(b, each, rel_tol=1e-3, abs_tol=1e-3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.floats(0, 1e6)), max_size=30))
+def test_a_fit_is_never_negative(calls):
+    fitted = CallTime()
+    for size, seconds in calls:
+        fitted.add(size + 1, seconds)
+    a, b = fitted.fit
+    assert a >= -1e-6
+    assert b >= 0
+
+
+# ---------------------------------------------------------------------------------------------- memory
+
+
+def fill(batcher, count, now):
+    """Let tasks come and return how many are in the batch that begins."""
+    for _ in range(count - len(batcher)):
+        batcher.add(Waiting("a", 1.0, now))
+    return len(batcher.take(now))
+
+
+def test_a_size_that_runs_out_of_memory_is_halved_remembered_and_tried_again_later():
+    batcher = Batcher(BatchLimits(32, 0.0))
+    assert fill(batcher, 99, 0.0) == 32
+    batcher.ran_out("a", 32, 0.0)
+    assert batcher.size_limit("a") == 16
+    assert fill(batcher, 99, FIRST_HOLD - 1) == 16
+    assert fill(batcher, 99, FIRST_HOLD) == 24
+    batcher.ran_out("a", 24, FIRST_HOLD)  # what worked before still does
+    assert batcher.size_limit("a") == 16
+    assert fill(batcher, 99, FIRST_HOLD + 2 * FIRST_HOLD - 1) == 16
+    assert fill(batcher, 99, FIRST_HOLD + 2 * FIRST_HOLD) == 20
+    batcher.ran("a", 20, 1.0, 200.0)
+    assert batcher.size_limit("a") == 20
+    assert fill(batcher, 99, 200.0 + FIRST_HOLD) == 22
+
+
+def test_the_limit_grows_back_to_all_once_there_is_memory_again():
+    batcher, now = Batcher(BatchLimits(32, 0.0)), 0.0
+    batcher.ran_out("a", 32, now)
+    batcher.ran_out("a", 16, now)
+    for _ in range(12):
+        now += FIRST_HOLD
+        batcher.ran("a", fill(batcher, 99, now), 1.0, now)
+    assert batcher.size_limit("a") == 32
+
+
+@given(st.integers(1, 64), st.integers(0, 64), st.lists(st.floats(0, 2 * LONGEST_HOLD), max_size=60))
+def test_the_limit_settles_below_what_does_not_fit(most, room, gaps):
+    batcher, now = Batcher(BatchLimits(most, 0.0)), 0.0
+    for gap in gaps:
+        now += gap
+        size = fill(batcher, 99, now)
+        assert 1 <= size <= most
+        if size > max(1, room):
+            batcher.ran_out("a", size, now)
+        else:
+            batcher.ran("a", size, 1.0, now)
+            assert batcher.size_limit("a") >= min(size, room)
+
+
+def test_keys_have_limits_of_their_own_and_are_forgotten_when_there_are_many():
+    batcher = Batcher(BatchLimits(8, 0.0))
+    batcher.ran_out("a", 8, 0.0)
+    assert (batcher.size_limit("a"), batcher.size_limit("b")) == (4, 8)
+    for number in range(500):
+        batcher.add(Waiting(number, 1.0, 0.0))
+        batcher.take(0.0)
+    assert batcher.size_limit("a") == 8
+
+
+def test_a_task_that_no_longer_waits_is_in_no_batch():
+    batcher = Batcher(BatchLimits(8, 0.0))
+    first, second = Waiting("a", 1.0, 0.0), Waiting("a", 1.0, 0.0)
+    batcher.add(first)
+    batcher.add(second)
+    batcher.remove(first)
+    assert batcher.take(0.0) == [second]
+    assert batcher.due(0.0) is None
+    with pytest.raises(ValueError, match="not in list"):
+        batcher.remove(first)

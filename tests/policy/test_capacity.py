@@ -1,0 +1,136 @@
+"""How many tasks of a skill, and of a type, may run at once."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtomatika_worker.policy.capacity import Capacity, Limits
+
+TYPES = {"draw": "gpu", "paint": "gpu"}
+
+
+def capacity(**limits):
+    return Capacity(Limits(types=TYPES, **limits))
+
+
+def test_a_skill_without_a_limit_always_has_room():
+    free = capacity(by_skill={"draw": 1})
+    for _ in range(100):
+        free.take("read")
+    assert free.has_room("read")
+
+
+def test_a_limit_of_a_skill_is_its_own():
+    one = capacity(by_skill={"draw": 2})
+    one.take("draw")
+    assert one.has_room("draw")
+    one.take("draw")
+    assert not one.has_room("draw")
+    assert one.has_room("paint")
+    with pytest.raises(RuntimeError, match="no room for another task of skill 'draw'"):
+        one.take("draw")
+    one.give_back("draw")
+    assert one.has_room("draw")
+
+
+def test_a_limit_of_a_type_is_shared_by_its_skills():
+    shared = capacity(by_type={"gpu": 2})
+    shared.take("draw")
+    assert shared.has_room("paint")
+    shared.take("paint")
+    assert not shared.has_room("draw")
+    assert not shared.has_room("paint")
+    assert shared.has_room("read")
+    shared.give_back("draw")
+    assert shared.has_room("paint")
+
+
+def test_a_skill_without_a_type_is_a_type_of_its_own():
+    own = capacity(by_type={"read": 1})
+    own.take("read")
+    assert not own.has_room("read")
+    own.give_back("read")
+    assert own.has_room("read")
+
+
+def test_both_limits_hold():
+    both = capacity(by_skill={"draw": 1}, by_type={"gpu": 2})
+    both.take("draw")
+    assert not both.has_room("draw")
+    assert both.has_room("paint")
+    both.take("paint")
+    assert not both.has_room("paint")
+
+
+def test_skills_may_share_the_limit_of_another():
+    shared = capacity(by_skill={"draw": 2}, counted_as={"sketch": "draw"})
+    shared.take("sketch")
+    assert shared.has_room("draw")
+    shared.take("draw")
+    assert not shared.has_room("sketch")
+    shared.give_back("sketch")
+    assert shared.has_room("draw")
+
+
+def test_each_request_that_may_bring_a_task_takes_room_once():
+    two = capacity(by_skill={"draw": 2}, counted_as={"sketch": "draw"})
+    assert two.has_room("draw", [["draw", "sketch"]]), "a request brings one task, however many skills it names"
+    assert not two.has_room("draw", [["sketch"], ["draw"]])
+    assert two.has_room("draw", [["read"], ["read"], ["draw"]])
+    two.take("draw")
+    assert not two.has_room("draw", [["draw"]])
+    of_type = capacity(by_type={"gpu": 2})
+    assert of_type.has_room("draw", [["draw", "paint"], ["read"]])
+    assert not of_type.has_room("draw", [["paint"], ["draw"]])
+    of_type.take("paint")
+    assert not of_type.has_room("draw", [["paint"]])
+
+
+@pytest.mark.parametrize("known", ["draw", "read"])
+def test_what_does_not_run_cannot_end(known):
+    ended = capacity(by_skill={"draw": 2})
+    ended.take(known)
+    ended.give_back(known)
+    with pytest.raises(RuntimeError, match=f"no task of skill '{known}' is running"):
+        ended.give_back(known)
+
+
+@pytest.mark.parametrize(
+    ("limits", "places"),
+    [
+        ({}, 1 + 3),
+        ({"by_skill": {"draw": 2}}, 2 + 3),
+        ({"by_type": {"gpu": 4}}, 4 + 3),
+        ({"by_skill": {"draw": 2}, "by_type": {"gpu": 4}}, 2 + 3),
+        ({"by_skill": {"draw": 5}, "by_type": {"gpu": 4}}, 4 + 3),
+    ],
+    ids=str,
+)
+def test_tasks_that_come_ahead_have_places_beside_those_that_may_run(limits, places):
+    here = Limits(types=TYPES, ahead={"draw": 3}, counted_as={"sketch": "draw"}, **limits).places
+    assert (here.by_skill, here.by_type, here.counted_as) == ({"draw": places}, {}, {"sketch": "draw"})
+
+
+def test_limits_are_true_if_there_are_any():
+    assert not Limits(types=TYPES, ahead={"draw": 1})
+    assert Limits(by_skill={"draw": 1})
+    assert Limits(by_type={"gpu": 1})
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["draw", "paint", "read"]))))
+def test_what_runs_never_exceeds_its_limits_and_room_is_never_lost(steps):
+    limits = {"by_skill": {"draw": 1, "read": 2}, "by_type": {"gpu": 2}}
+    counted, running = capacity(**limits), Counter()
+    for take, skill in steps:
+        if take and counted.has_room(skill):
+            counted.take(skill)
+            running[skill] += 1
+        elif not take and running[skill]:
+            counted.give_back(skill)
+            running[skill] -= 1
+        assert running["draw"] <= 1
+        assert running["draw"] + running["paint"] <= 2
+        assert counted.has_room("read") == (running["read"] < 2)
+        assert counted.has_room("paint") == (running["draw"] + running["paint"] < 2)
