@@ -54,3 +54,29 @@ async def fails_once(place: str) -> dict[str, int]:
 @skills.skill(on_stale="finish")
 async def stubborn(place: str, ctx: TaskContext) -> dict[str, int]:
     return await awaits(place, ctx)
+
+
+async def until_there(gate: Path) -> None:
+    while not gate.exists():  # noqa: ASYNC110, ASYNC240 - files have no event
+        await asyncio.sleep(PAUSE)
+
+
+async def cling(place: str) -> dict[str, int]:
+    """Go on after a cancellation until a second gate is there."""
+    number = begin(Path(place))
+    try:
+        await until_there(Path(place) / "gate")
+    except asyncio.CancelledError:
+        (Path(place) / "stopping").touch()
+        await until_there(Path(place) / "let go")
+    return {"run": number}
+
+
+@skills.skill(cancel_grace=30.0)
+async def clings(place: str) -> dict[str, int]:
+    return await cling(place)
+
+
+@skills.skill(cancel_grace=0.05)
+async def is_given_up(place: str) -> dict[str, int]:
+    return await cling(place)

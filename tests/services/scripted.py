@@ -54,7 +54,10 @@ RESET = object()
 
 
 class Scripted:
-    """``script(call)`` returns an `Answer`, `NEVER` or `RESET`, None for a good one, or an awaitable of these."""
+    """``script(call)`` returns an `Answer`, `NEVER` or `RESET`, None for a good one, or an awaitable of these.
+
+    ``keep_alive``: seconds after which connections are closed that are idle.
+    """
 
     def __init__(self, script=lambda call: None):
         self.script = script
@@ -62,6 +65,7 @@ class Scripted:
         self.tasks = deque()
         self.polls_held = 0
         self.poll_time = 20.0
+        self.keep_alive = None
         self.port = 0
         self.changed = asyncio.Condition()
         self._server = None
@@ -123,7 +127,8 @@ class Scripted:
             writer.transport.abort()
 
     async def _serve(self, reader, writer):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")
+        async with asyncio.timeout(self.keep_alive):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")
         method, path, _ = head.split("\r\n")[0].split(" ", 2)
         headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head.split("\r\n")[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))

@@ -371,6 +371,125 @@ async def test_a_skill_may_finish_what_is_stale(orchestrator, worker, place, cap
         assert await orchestrator.accepted() == {"run": 1}
 
 
+# ------------------------------------------------------------------------------- while an earlier attempt still stops
+
+
+@pytest.fixture
+def stop(orchestrator, place):
+    """Hand out a task and cancel it; it has begun to stop then."""
+
+    async def stopping(skill, task_id="task-1"):
+        await orchestrator.again(task_id, skill, place.path)
+        await place.has_run()
+        orchestrator.cancelled = [task_id]
+        await place.until((place.path / "stopping").exists)
+        orchestrator.cancelled = []
+
+    return stopping
+
+
+QUICKLY = {"heartbeat_interval": 0.05, "max_concurrent_tasks": 2}
+
+
+async def test_another_attempt_waits_until_the_one_that_is_being_stopped_has_ended(
+    orchestrator, worker, place, stop, caplog
+):
+    async with running(worker, orchestrator, **QUICKLY):
+        await stop("clings")
+        await orchestrator.again("task-2", "clings", place.path)
+        await place.until(lambda: actions(caplog, "task_waits"))
+        assert place.runs == 1
+        place.open_gate()
+        (place.path / "let go").touch()
+        assert await orchestrator.accepted() == {"run": 2}
+    assert orchestrator.results()["task-1"]["status"] == "cancelled"
+    assert not_adopted(caplog)
+
+
+async def test_another_attempt_waits_no_longer_than_until_the_earlier_one_is_given_up(
+    orchestrator, worker, place, stop, caplog
+):
+    async with running(worker, orchestrator, **QUICKLY):
+        await stop("is_given_up")
+        await orchestrator.again("task-2", "is_given_up", place.path)
+        await place.has_run(2)
+        assert actions(caplog, "task_lingers")
+        place.open_gate()
+        assert await orchestrator.accepted() == {"run": 2}
+        (place.path / "let go").touch()
+
+
+async def test_an_attempt_that_waits_can_be_cancelled_and_the_next_waits_for_the_first_all_the_same(
+    orchestrator, worker, place, stop, caplog
+):
+    async with running(worker, orchestrator, **QUICKLY):
+        await stop("clings")
+        await orchestrator.again("task-2", "clings", place.path)
+        await place.until(lambda: len(actions(caplog, "task_waits")) == 1)
+        orchestrator.cancelled = ["task-2"]
+        await orchestrator.until(lambda: "task-2" in orchestrator.results())
+        assert orchestrator.results()["task-2"]["status"] == "cancelled"
+        orchestrator.cancelled = []
+        await orchestrator.again("task-3", "clings", place.path)  # in the slot that task-2 had
+        await place.until(lambda: len(actions(caplog, "task_waits")) == 2)
+        assert place.runs == 1
+        place.open_gate()
+        (place.path / "let go").touch()
+        assert await orchestrator.accepted() == {"run": 2}
+
+
+async def test_a_hand_out_of_work_that_waits_is_adopted(orchestrator, worker, place, stop, caplog, health):
+    async with running(worker, orchestrator, **health.settings, **{**QUICKLY, "max_concurrent_tasks": 3}):
+        await stop("clings")
+        await orchestrator.again("task-2", "clings", place.path)
+        await place.until(lambda: actions(caplog, "task_waits"))
+        await orchestrator.again("task-3", "clings", place.path)
+        await health.until(adopted(1))
+        place.open_gate()
+        (place.path / "let go").touch()
+        assert await orchestrator.accepted() == {"run": 2}
+    assert place.runs == 2
+
+
+async def test_the_deadline_of_an_attempt_that_waits_holds(orchestrator, worker, place, stop, caplog):
+    async with running(worker, orchestrator, **QUICKLY):
+        await stop("clings")
+        await orchestrator.again("task-2", "clings", place.path, deadline=time.time() + 0.5)
+        await orchestrator.until(lambda: "task-2" in orchestrator.results())
+        assert orchestrator.results()["task-2"]["error"]["code"] == "TIMEOUT_ERROR"
+        assert actions(caplog, "task_waits")
+        (place.path / "let go").touch()
+    assert place.runs == 1
+
+
+async def test_a_shutdown_ends_an_attempt_that_waits(orchestrator, worker, place, stop, caplog):
+    async with running(worker, orchestrator, **QUICKLY, shutdown_timeout=0.1):
+        await stop("clings")
+        await orchestrator.again("task-2", "clings", place.path)
+        await place.until(lambda: actions(caplog, "task_waits"))
+        worker.request_shutdown()
+        await orchestrator.until(lambda: "task-2" in orchestrator.results())
+        assert "task-1" not in orchestrator.results()
+        (place.path / "let go").touch()
+        await orchestrator.until(lambda: "task-1" in orchestrator.results())
+    assert place.runs == 1
+
+
+@pytest.mark.parametrize("task_id", [JOB, "5cbea80f-6827-4086-bf6b-e6bd8354d001"])
+async def test_one_that_keeps_its_id_is_answered_once_by_the_attempt_that_is_being_stopped(
+    orchestrator, worker, place, stop, caplog, task_id
+):
+    """Two results under one id would answer the second hand-out twice."""
+    async with running(worker, orchestrator, **QUICKLY):
+        await stop("clings", task_id)
+        await orchestrator.again(task_id, "clings", place.path)
+        await place.until(lambda: actions(caplog, "task_duplicate"))
+        (place.path / "let go").touch()
+        await orchestrator.until(lambda: task_id in orchestrator.results())
+    assert place.runs == 1
+    assert len(orchestrator.calls["result"]) == 1
+
+
 @pytest.mark.parametrize("version", ["1.0b7", "1.0b11", "1.0b17"])
 @pytest.mark.parametrize("slots", [1, 4])
 async def test_a_task_that_outlives_the_timeout_of_its_orchestrator_runs_once(worker, place, version, slots):

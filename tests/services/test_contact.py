@@ -17,6 +17,7 @@ from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
 from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault, JobState
 from avtomatika_worker.link.clock import Clock
+from avtomatika_worker.link.doubt import PAUSE, Doubt
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link.link_settings import LinkSettings
 from avtomatika_worker.link.silence import SILENT_AFTER, Silence
@@ -178,6 +179,74 @@ async def test_in_failover_one_that_is_silent_is_out_of_reach(worker):
         assert (await job.done(timeout=12)).state is JobState.FINISHED  # a heartbeat takes 15 s, and fails after 30
         worker.request_shutdown()
         worker.request_shutdown()
+
+
+async def test_one_that_restarted_while_no_poll_waited_there_is_registered_at_again(worker, orchestrator):
+    """Its answers to heartbeats do not say that it has lost the worker. That it closed their connection does."""
+    release = asyncio.Event()
+
+    @worker.skill
+    async def holds():
+        await release.wait()
+        return {}
+
+    settings = {"enable_websockets": False, "max_concurrent_tasks": 1, "heartbeat_interval": 1.0}
+    async with running(worker, orchestrator, **settings):
+        job = orchestrator.submit("holds", {})
+        await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
+        heartbeats = [call for call in orchestrator.requests if call.call == "heartbeat"]
+        await orchestrator.wait_for(
+            lambda: sum(call.call == "heartbeat" for call in orchestrator.requests) > len(heartbeats) + 1
+        )
+        await orchestrator.stop()  # it is back long before the next heartbeat
+        orchestrator.forget_workers()
+        await orchestrator.start()
+        await orchestrator.wait_for_worker("w1")
+        release.set()
+
+
+async def test_one_that_closes_idle_connections_quickly_is_registered_at_once_more_and_not_each_time(worker):
+    @worker.skill
+    async def note():
+        return {}
+
+    async with Scripted() as server:
+        server.keep_alive = 0.03
+        async with running(worker, server, enable_websockets=False, heartbeat_interval=0.1):
+            await server.until(lambda: len(server.calls["heartbeat"]) > 12)
+            assert len(server.calls["register"]) == 2
+
+
+def test_doubt_is_raised_by_a_close_at_another_time_than_the_last_and_once_a_lease():
+    now = 0.0
+    doubt = Doubt(lambda: now)
+    assert not doubt.calls_for_registration
+    doubt.dropped(5.0)
+    assert doubt.calls_for_registration
+    doubt.registering()
+    assert not doubt.calls_for_registration
+
+    for rested in (5.1, 4.9, 5.0):  # a keep-alive time
+        now += PAUSE
+        doubt.dropped(rested)
+        assert not doubt.calls_for_registration
+
+    doubt.dropped(1.0)
+    assert doubt.calls_for_registration
+    doubt.registering()
+    doubt.dropped(3.0)
+    assert not doubt.calls_for_registration  # so soon
+    doubt.dropped(3.0)
+    now += PAUSE
+    assert doubt.calls_for_registration  # and yet not forgotten
+
+
+def test_a_registration_for_another_reason_ends_a_doubt_and_defers_no_later_one():
+    now = 0.0
+    doubt = Doubt(lambda: now)
+    doubt.registering()
+    doubt.dropped(2.0)
+    assert doubt.calls_for_registration
 
 
 def test_silence_is_no_answer_at_all_to_somebody_who_asked():

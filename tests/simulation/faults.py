@@ -194,6 +194,14 @@ def draw(random, count, orchestrators, span):
     return tuple(_one(random, orchestrators, span) for _ in range(count))
 
 
+def more(random, orchestrators, span):
+    """Return what the others hardly ever are: heartbeats that are answered by a proxy's page."""
+    if random.random() > 0.15:
+        return ()
+    at, which = round(random.uniform(0.0, span), 3), random.randrange(orchestrators)
+    return (Answers(at, which, "heartbeat", "html", 200, random.randint(1, 3)),)
+
+
 STATUSES = [500, 502, 503, 503, 429, 429, 401, 404]
 
 

@@ -16,6 +16,7 @@ from simulation.faults import (
     SlowBytes,
 )
 from simulation.machine import START
+from simulation.scenario import SPAN
 
 BREAKS = ("an idle worker dropped a poll in flight", "the poll was dropped while being answered")
 """What an orchestrator complains of when a connection breaks: where something went wrong, that is why."""
@@ -23,6 +24,9 @@ BREAKS = ("an idle worker dropped a poll in flight", "the poll was dropped while
 SOON = 2.0
 """Seconds that what is not waited for may take, latencies and the coalescing of changes included."""
 
+
+WITH_REFRESH_TOKENS = 13
+"""The first of the protocol versions 1.0b… that renew tokens; before, a registration has to bring others."""
 
 LONGEST_PAUSE = 70.0
 """Seconds between two tries to register, at most."""
@@ -131,6 +135,7 @@ def _of_orchestrator(simulation, number, orchestrator):
     if not any(each.orchestrator == number for each in late):  # these let calls arrive late, or the clock be set
         yield from _of_calls(simulation, orchestrator)
     yield from _of_restarts(simulation, number, orchestrator)
+    yield from _of_heartbeats(simulation, orchestrator)
 
 
 def _of_restarts(simulation, number, orchestrator):
@@ -138,8 +143,6 @@ def _of_restarts(simulation, number, orchestrator):
     faults = simulation.scenario.faults
     restarts = [each for each in faults if isinstance(each, Restart) and each.orchestrator == number]
     others = [each for each in faults if isinstance(each, Crash | CrashAfterASkill | Redeployed | Blocked)]
-    if simulation.scenario.settings.get("multi_orchestrator_mode") == "FAILOVER" and number:
-        return  # with no poll waiting there, a restart between two heartbeats goes unnoticed for minutes
     if len(restarts) != 1 or others or any(_touches(each, number) for each in faults if each not in restarts):
         return
     back = restarts[0].at + restarts[0].seconds
@@ -244,17 +247,28 @@ def _where_nothing_goes_wrong(simulation):
     work = scenario.work * (4 if scenario.options.get("reassign_running") else 1)
     if "rate_limits" not in scenario.options and history.clock() > 180.0 + work + 3 * len(scenario.jobs):
         yield f"it took {history.clock():.0f} s although nothing went wrong"
-    for orchestrator in simulation.orchestrators:
-        yield from _of_heartbeats(orchestrator, interval + 3.1 + SOON)
+    for version, orchestrator in zip(scenario.versions, simulation.orchestrators, strict=True):
         yield from _of_order(simulation, orchestrator)
+        if int(version.removeprefix("1.0b")) >= WITH_REFRESH_TOKENS:
+            yield from _of_tokens(orchestrator)
 
 
-def _of_heartbeats(orchestrator, most):
-    """Heartbeats are not further apart than promised."""
+def _of_tokens(orchestrator):
+    """Access tokens are renewed before they expire."""
+    for call in orchestrator.embedded.requests:
+        if call.status in {401, 403}:
+            yield f"{orchestrator.name} refuses a {call.call} with {call.status} although nothing went wrong"
+
+
+def _of_heartbeats(simulation, orchestrator):
+    """Heartbeats are not further apart than promised: where nothing goes wrong, and in the end of every run."""
+    interval, calm = simulation.scenario.settings["heartbeat_interval"], START
+    if simulation.scenario.faults:
+        calm += max(SPAN + LONGEST_PAUSE, *simulation.history.lives)
     last = None
     for call in sorted(orchestrator.embedded.requests, key=lambda each: each.time):
-        if call.call in {"heartbeat", "register"} and call.status == 200:
-            if last is not None and call.time - last > most:
+        if call.call in {"heartbeat", "register"} and call.status in {200, 429}:
+            if last is not None and call.time - max(last, calm) > interval + 3.1 + SOON:
                 yield f"{orchestrator.name} heard nothing for {call.time - last:.1f} s"
             last = call.time
 

@@ -6,7 +6,7 @@ import contextvars
 import json
 import logging
 
-from msgspec import structs
+import msgspec
 
 from avtomatika_worker import TaskContext, TransientError, Worker, threadsafe
 from avtomatika_worker.config import load_settings
@@ -250,7 +250,7 @@ class Machine:
         plan = worker._provide("w1", {}, world)
         workshop = make_workshop(settings, plan, OFF, world, prestart=False)
         workshop.files.close()
-        workshop = structs.replace(workshop, files=NoFiles())
+        workshop = msgspec.structs.replace(workshop, files=NoFiles())
         tasks, publisher = make_tasks(settings, worker.skills, [], policies, workshop, outbox, state, OFF, world)
         announcement = announce(
             settings, worker.skills, {}, HostFacts(hostname="machine", ip_address="10.0.0.1", cpu_cores=4, ram_gb=8.0)

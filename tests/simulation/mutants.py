@@ -154,10 +154,10 @@ MUTANTS = (
         "            source.contact_is_back(self._monotonic())",
     ),
     Mutant(
-        "an access token is not renewed",
-        "link/token_renewal.py",
-        "if tokens.renewal_due_in() == 0 and not await renew_token(self._link, tokens.current):",
-        "if tokens.renewal_due_in() == 0 and tokens.changes.version < 0:",
+        "an access token is not renewed before it expires",
+        "link/credentials.py",
+        "return None if due is None else max(0.0, due - self._world.monotonic())",
+        "return None",
     ),
     Mutant(
         "heartbeats stop after one that was refused",

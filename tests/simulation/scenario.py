@@ -60,6 +60,8 @@ def draw(seed):
     served = 1 if mode == "FAILOVER" else len(versions)  # the others only stand in
     jobs = tuple(_job(lot, number, served) for number in range(lot.randint(3, 25)))
     struck = faults.draw(lot, lot.choice([0, 0, 1, 2, 3, 5, 8]), len(versions), SPAN)
+    if struck:
+        struck += faults.more(random.Random(f"more {seed}"), len(versions), SPAN)
     settings = {
         "max_concurrent_tasks": lot.choice([1, 2, 5, 10]),
         "heartbeat_interval": lot.choice([5.0, 10.0, 20.0]),

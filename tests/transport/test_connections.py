@@ -104,6 +104,66 @@ def test_a_close_that_the_loop_was_too_busy_to_see_is_seen(run):
     run(main)
 
 
+def test_that_the_other_side_closed_an_idle_connection_is_reported_once_with_the_time_that_it_had_rested(run):
+    async def main():
+        rests = asyncio.Queue()
+        async with serving(ok()) as server, calling(server.url, on_dropped=rests.put_nowait) as transport:
+            began = asyncio.get_running_loop().time()
+            await asyncio.gather(*(transport.send(POLL, {}, 5) for _ in range(2)))
+            server.shut_down()
+            async with asyncio.timeout(5):
+                assert [0 <= await rests.get() <= asyncio.get_running_loop().time() - began for _ in range(2)]
+            await transport.send(POLL, {}, 5)
+        assert rests.empty()  # the last was closed here
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="poll")
+def test_a_close_that_the_next_call_finds_is_reported_too(run):
+    async def main():
+        rests = asyncio.Queue()
+        async with (
+            serving(ok()) as server,
+            calling(server.url, idle_timeout=1, on_dropped=rests.put_nowait) as transport,
+        ):
+            await transport.send(RESULT, {}, 5)
+            await asyncio.sleep(RESTED)
+            server.shut_down()  # arrives at once, unseen by the loop
+            await transport.send(RESULT, {}, 5)
+            async with asyncio.timeout(5):
+                assert await rests.get() >= RESTED / 2
+
+    run(main)
+
+
+def test_no_other_end_of_a_connection_is_reported(run):
+    async def main():
+        rests = []
+        answers = [ok(), ok(b"{}", b"Connection: close"), ok(), ok() + b"HTTP/1.1 408 Request Timeout\r\n\r\n", b""]
+
+        async def answer(server, writer, head):
+            writer.write(answers.pop(0))
+            return bool(answers)
+
+        async with (
+            serving(answer) as server,
+            calling(server.url, idle_timeout=0.02, on_dropped=rests.append) as transport,
+        ):
+            await transport.send(RESULT, {}, 5)
+            async with asyncio.timeout(5):
+                await server.ended[0].wait()  # it was idle for long enough
+            await transport.send(RESULT, {}, 5)
+            await transport.send(RESULT, {}, 5)
+            transport.open()  # with other connections from now on
+            await transport.send(RESULT, {}, 5)
+            with pytest.raises(ConnectionFailedError):
+                await transport.send(RESULT, {}, 5)
+        assert rests == []
+
+    run(main)
+
+
 def dropping(server_heads):
     """Answer each connection's first request; close it on the second, unanswered."""
 

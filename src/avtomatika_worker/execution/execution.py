@@ -251,6 +251,11 @@ class Execution:
         """Whether the skill still runs although `run` has returned."""
         return self._runner is not None and not self._runner.done()
 
+    async def over(self) -> None:
+        """Wait until nothing is waited for here: the skill has ended, was given up, or will never begin."""
+        if self._over is not None:
+            await asyncio.wait({self._over})
+
     async def ended(self) -> str:
         """Wait until the skill has truly ended; return the traceback of what it raised in the end, "" for nothing."""
         if self._runner is None:

@@ -22,6 +22,7 @@ from avtomatika_worker.errors import (
 )
 from avtomatika_worker.link.access_tokens import obtain_token
 from avtomatika_worker.link.clock import NOISE
+from avtomatika_worker.link.doubt import Doubt
 from avtomatika_worker.link.isolation import keep_running
 from avtomatika_worker.link.keepalive import KeepAlive, Report, keepalive_of, use_granted
 from avtomatika_worker.link.link import Link
@@ -71,6 +72,7 @@ class Heartbeats:
         announcement: Announcement,
         on_cancel: Callable[[Link, tuple[str, ...]], None],
         usage: Callable[[], ResourcesUsage | None],
+        doubt: Doubt | None = None,
     ) -> None:
         self._link = link
         self._world = link.world
@@ -79,6 +81,7 @@ class Heartbeats:
         self._on_cancel = on_cancel
         self._usage = usage
         self._memory = HeartbeatMemory(link.settings.heartbeat_interval)
+        self._doubt = doubt or Doubt(link.world.monotonic)
         self._last_contact = 0.0
         self._contact: asyncio.Task[None] | None = None
 
@@ -95,7 +98,7 @@ class Heartbeats:
             await self._register()
             began = self._world.monotonic()
             await self._beat()
-            if self._world.monotonic() < self._memory.held_until and not self._link.broken.is_open:
+            if self._registers_instead() and not self._link.broken.is_open:
                 continue  # each registration stands for a heartbeat: it is time for the next
             if self._link.polled or self._world.monotonic() - began >= _STEADY:
                 pauses.succeeded()  # not where each registration is followed by a poll that fails
@@ -162,6 +165,7 @@ class Heartbeats:
 
     async def _register_once(self, failures: int) -> None:
         link, state = self._link, self._state_watch.value
+        self._doubt.registering()
         response = await self._ask_for_registration(_announce(self._announcement.registration, state))
         reply = replies.decode_registration(response)
         version = reply.version or response.version
@@ -221,7 +225,7 @@ class Heartbeats:
         until = self._world.monotonic() + REREGISTER_EVERY * self._world.random.uniform(0.9, 1.1)
         backoff = Backoff(self._link.settings.calls)
         while await self._wait_until_due(until):
-            if self._world.monotonic() < self._memory.held_until:
+            if self._registers_instead():
                 return
             try:
                 await self._send(self._state_watch.value)
@@ -232,6 +236,10 @@ class Heartbeats:
             except TransportError as error:
                 self._log_broken(error)
                 return
+
+    def _registers_instead(self) -> bool:
+        """Whether a registration takes the place of the next heartbeat, although contact is not broken."""
+        return self._world.monotonic() < self._memory.held_until or self._doubt.calls_for_registration
 
     def _log_broken(self, error: TransportError) -> None:
         self._link.faults.log(

@@ -23,7 +23,7 @@ class Stage(enum.StrEnum):
 
     RUNNING = "running"
     STOPPING = "stopping"
-    """It was cancelled, and has not ended yet."""
+    """It was cancelled, and has not ended yet: another attempt waits for that."""
     ENDED = "ended"
     """Its result is on its way."""
     STALE = "stale"

@@ -344,6 +344,7 @@ class TaskRunner:
         """Hold what a task needs to run whose poll had lent its slot."""
         place: asyncio.Future[None] = self._loop.create_future()
         self._in_line.append((running, place))
+        self.slots_freed()  # one may have become free since the task came
         await place
         async with running.permit or contextlib.nullcontext():
             yield

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,7 +79,7 @@ class RunningTasks:
         self._monotonic = world.monotonic
         self._tasks: dict[RunningTask, None] = {}
         self._by_id: dict[tuple[Link, str], RunningTask] = {}
-        self._by_work: dict[WorkKey, RunningTask] = {}
+        self._by_work: dict[WorkKey, list[RunningTask]] = {}  # the newest last
         self.overview: Overview = Overview(world)
         self._preempted = False
         self._cancelled_early = Recent(EARLY_CANCEL, EARLY_CANCELS)
@@ -86,10 +88,18 @@ class RunningTasks:
         return len(self._tasks)
 
     def add(self, running: RunningTask) -> None:
-        """Take in a task; one that was cancelled before it came is cancelled now."""
+        """Take in a task that is about to run; one that was cancelled before it came is cancelled now.
+
+        It begins when what is left of earlier attempts at its work has ended, or was given up: no work runs twice at
+        once.
+        """
         self._tasks[running] = None
         if running.work is not None:
-            self._by_work[running.work] = running
+            same = self._by_work.setdefault(running.work, [])
+            earlier = [each.execution for each in same if not each.finished]
+            if earlier:
+                running.execution.permit = _behind(earlier, running.task, running.execution.permit)
+            same.append(running)
         if self._preempted:
             _preempt(running.controls)
         self._name(running, running.task)
@@ -129,16 +139,20 @@ class RunningTasks:
         for task in running.hand_outs:
             if self._by_id.get((running.link, task.task_id)) is running:
                 del self._by_id[running.link, task.task_id]
-        if running.work is not None and self._by_work.get(running.work) is running:
-            del self._by_work[running.work]
+        if running.work is not None:
+            same = self._by_work[running.work]
+            same.remove(running)
+            if not same:
+                del self._by_work[running.work]
 
     def find(self, link: Link, task_id: str) -> RunningTask | None:
         """Return the task of ``link`` with this id, if it is among them."""
         return self._by_id.get((link, task_id))
 
     def find_work(self, work: WorkKey) -> RunningTask | None:
-        """Return the task that does this work, if it is among them."""
-        return self._by_work.get(work)
+        """Return the task that does this work, if it is among them; of several attempts at it, the newest."""
+        same = self._by_work.get(work)
+        return None if same is None else same[-1]
 
     def __iter__(self) -> Iterator[RunningTask]:
         return iter(tuple(self._tasks))
@@ -201,3 +215,19 @@ def _preempt(controls: Controls) -> None:
     controls.preempting.notice()
     if controls.keeper is not None:
         controls.keeper.hurry()
+
+
+@contextlib.asynccontextmanager
+async def _behind(
+    earlier: Sequence[Execution], task: Task, permit: AbstractAsyncContextManager[None] | None
+) -> AsyncGenerator[None]:
+    """Hold ``permit`` once each of the ``earlier`` executions has ended, or was given up."""
+    _log.info(
+        "task %s waits until the earlier attempt at its work has stopped",
+        task.task_id,
+        extra={"action": "task_waits", "task_id": task.task_id, "job_id": task.job_id},
+    )
+    for each in earlier:
+        await each.over()
+    async with permit or contextlib.nullcontext():
+        yield

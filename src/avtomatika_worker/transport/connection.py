@@ -28,7 +28,8 @@ _FRESH: Final = 1 / 50
 class Connection(asyncio.Protocol):
     """Sends a request and reads its answer, which is then in ``answer``.
 
-    ``on_open`` is called when it can carry calls, ``on_closed`` when it has ended; ``closed`` is set then.
+    ``on_open`` is called when it can carry calls, ``on_closed`` when it has ended; ``closed`` is set then. ``rested``:
+    how many seconds it had been idle when the other side closed it; None for any other end.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Connection(asyncio.Protocol):
         self.route = route
         self.answer: AnswerParser = AnswerParser(max_answer)
         self.closed: asyncio.Event = asyncio.Event()
+        self.rested: float | None = None
         self._on_open, self._on_closed = on_open, on_closed
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()  # a timer would keep that of the call alive, and all it refers to
@@ -112,7 +114,10 @@ class Connection(asyncio.Protocol):
         if not self._had_rested:
             return True
         # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
-        return not _is_readable(self._transport.get_extra_info("socket").fileno())
+        if not _is_readable(self._transport.get_extra_info("socket").fileno()):
+            return True
+        self._note_rest()
+        return False
 
     def was_stale(self) -> bool:
         """Return whether a call has failed since the other side had closed the connection for having rested.
@@ -131,6 +136,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once."""
+        self._idle_since = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -180,11 +186,17 @@ class Connection(asyncio.Protocol):
             where = "in the middle of an answer" if self.answer.touched else "before an answer came"
             text = f"connection closed {where}" + (f": {describe(exc)}" if exc is not None else "")
             self._fail(ConnectionFailedError(text))
+        self._note_rest()
         self._waiter = self._transport = None
         self.closed.set()
         self._on_closed(self)
 
     # ------------------------------------------------------------------------------------------------- inside
+
+    def _note_rest(self) -> None:
+        """Take note that the other side has closed it, unless we have."""
+        if self._idle_since is not None:
+            self.rested = self._loop.time() - self._idle_since
 
     def _settle(self, complete: bool) -> None:
         waiter, self._waiter = self._waiter, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final, NamedTuple
 
 from avtomatika_worker.errors import CallTimedOutError, ConnectionFailedError
@@ -42,6 +42,9 @@ class HttpTransport:
     Answers are at most ``max_answer`` bytes long, decompressed; those that are being read hold at most twice as much
     together, and further ones wait. May be used from several event loops at once. Redirects are not followed: the token
     must not go elsewhere. The proxy is the environment's (`proxies`).
+
+    ``on_dropped`` is called, on the event loop of the calls, with the seconds that a connection had been idle when the
+    other side closed it.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class HttpTransport:
         max_answer: int = DEFAULT_MAX_ANSWER,
         connect_timeout: float = _CONNECT_TIMEOUT,
         idle_timeout: float = IDLE_TIMEOUT,
+        on_dropped: Callable[[float], None] = lambda _rested: None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._user_agent = user_agent
@@ -60,6 +64,7 @@ class HttpTransport:
         self._max_answer = max_answer
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
+        self._on_dropped = on_dropped
         self._budget = Budget(_LONG_AT_ONCE * max_answer)
         self._lock = threading.Lock()
         self._route: Route | None = None
@@ -134,7 +139,7 @@ class HttpTransport:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = Pool(route, self._max_answer, self._idle_timeout, self._forget)
+            pool = Pool(route, self._max_answer, self._idle_timeout, self._forget, self._on_dropped)
             with self._lock:
                 self._pools = {**self._pools, loop: pool}
         elif pool.route is not route:

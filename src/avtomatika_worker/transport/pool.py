@@ -13,14 +13,25 @@ from avtomatika_worker.transport.route import Route
 
 
 class Pool:
-    """Connections along ``route``, one for each call under way. For one event loop."""
+    """Connections along ``route``, one for each call under way. For one event loop.
 
-    def __init__(self, route: Route, max_answer: int, idle_timeout: float, on_closed: Callable[[Pool], None]) -> None:
+    ``on_dropped`` is called with the seconds that a connection had been idle when the other side closed it.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        max_answer: int,
+        idle_timeout: float,
+        on_closed: Callable[[Pool], None],
+        on_dropped: Callable[[float], None],
+    ) -> None:
         self.route: Route = route
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._max_answer = max_answer
         self._idle_timeout = idle_timeout
         self._on_closed = on_closed
+        self._on_dropped = on_dropped
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._ending: AsyncGenerator[None] | None = None
@@ -87,6 +98,8 @@ class Pool:
         self._all.discard(connection)
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
+        if connection.rested is not None and connection.route is self.route:
+            self._on_dropped(connection.rested)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
         """Close all connections at the end: an event loop's asynchronous generators are closed before the loop is."""

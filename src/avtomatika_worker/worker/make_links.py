@@ -16,6 +16,7 @@ from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.link.cancellations import CancellationQueue
 from avtomatika_worker.link.commands import Commands
+from avtomatika_worker.link.doubt import Doubt
 from avtomatika_worker.link.heartbeats import Announcement, Heartbeats
 from avtomatika_worker.link.isolation import keep_running
 from avtomatika_worker.link.link import Link
@@ -65,8 +66,15 @@ def make_links(
     tls = _tls(settings)
     on_cancel = CancellationQueue(to_main, partial(tasks.running.cancel, reason=CancelReason.REQUESTED))
     _warn_of_missing_keys(settings)
-    links = tuple(_link(each, settings, tls, telemetry, world) for each in settings.orchestrators)
-    heartbeats = tuple(Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest) for link in links)
+    doubts = [Doubt(world.monotonic) for _ in settings.orchestrators]
+    links = tuple(
+        _link(each, settings, tls, telemetry, world, doubt)
+        for each, doubt in zip(settings.orchestrators, doubts, strict=True)
+    )
+    heartbeats = tuple(
+        Heartbeats(link, state_watch, announcement, on_cancel, lambda: usage.latest, doubt)
+        for link, doubt in zip(links, doubts, strict=True)
+    )
     services: list[Service] = [each.run for each in heartbeats]
     services += [_kept(link, TokenRenewal(link).run) for link in links]
     if settings.enable_websockets:
@@ -87,7 +95,12 @@ def _kept(link: Link, service: Service) -> Service:
 
 
 def _link(
-    orchestrator: OrchestratorSettings, settings: Settings, tls: TlsFiles, telemetry: Telemetry, world: World
+    orchestrator: OrchestratorSettings,
+    settings: Settings,
+    tls: TlsFiles,
+    telemetry: Telemetry,
+    world: World,
+    doubt: Doubt,
 ) -> Link:
     link_settings = LinkSettings(
         url=orchestrator.url,
@@ -111,6 +124,7 @@ def _link(
         user_agent=f"avtomatika-worker/{__version__}",
         tls=tls,
         max_answer=settings.max_response_bytes,
+        on_dropped=doubt.dropped,
     )
     return Link(link_settings, settings.worker_id, transport, telemetry, world)
 
