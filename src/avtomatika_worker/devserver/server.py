@@ -114,7 +114,8 @@ class EmbeddedOrchestrator:
     def _console_routes(self) -> list[web.RouteDef]:
         if self._console is None:
             return []
-        about = {"protocol": self.version, "files": self._console.file_room is not None}
+        limits = self.settings.rate_limits is not None
+        about = {"protocol": self.version, "files": self._console.file_room is not None, "limits": limits}
         feed = Feed(
             self._orchestrator,
             self._hub,
