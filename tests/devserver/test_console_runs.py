@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
 from avtomatika_worker.devserver import Console, EmbeddedOrchestrator, JobRecord, TaskLogs
+from avtomatika_worker.devserver.console.shown_program import Program
 from avtomatika_worker.observability.log_context import log_context
 from avtomatika_worker.protocol.messages import SkillInfo
 from devserver.browser import browser, opened
@@ -167,6 +168,26 @@ async def test_a_failure_shows_the_line_of_the_source_and_its_traceback(page: Pa
     await expect(error.locator(".traceback pre")).to_be_visible()
     await page.get_by_role("tab", name="Logs").click()
     await expect(page.locator(".logs .frames")).to_contain_text("test_console_runs.py")
+
+
+async def test_a_program_that_does_not_start_lies_over_the_page_until_it_does(chromium: Browser) -> None:
+    program = Program({})
+    async with (
+        EmbeddedOrchestrator(console=Console(program=program)) as orchestrator,
+        opened(chromium, orchestrator.url) as page,
+    ):
+        broken = page.locator("#broken")
+        await expect(page.locator("#link")).to_have_text("no worker is registered")
+        await expect(broken).to_be_hidden()
+        program.problem = "Traceback: <b>SyntaxError</b>"
+        await expect(broken.locator("pre")).to_have_text("Traceback: <b>SyntaxError</b>")
+        await page.reload()
+        await broken.get_by_role("button", name="Look at the page").click()
+        await expect(broken).to_be_hidden()
+        program.problem = "another"
+        await expect(broken).to_contain_text("another")
+        program.started({})
+        await expect(broken).to_be_hidden()
 
 
 # ---------------------------------------------------------------------------------------------------- the list

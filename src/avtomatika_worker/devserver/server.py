@@ -124,7 +124,7 @@ class EmbeddedOrchestrator:
             self._console.logs,
             self.now,
             about,
-            self._console.contracts,
+            self._console.shown_program(),
         )
         return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self._seem_restarted).routes()
 

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
+from avtomatika_worker.devserver.console.shown_program import Program
 from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.console.views import call_view, fault_views, job_row, problem_view, worker_view
 from avtomatika_worker.devserver.faults import FaultBook
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.snapshots import RecordedCall
 from avtomatika_worker.devserver.sse import EventStream
-from avtomatika_worker.protocol.redis_safe_schema import storable_schema, storable_schemas
-from avtomatika_worker.skills.contract import SkillContract
-from avtomatika_worker.skills.validation import without_nulls
 
 _TOGETHER: Final = 0.05
 """Seconds for which changes are gathered into one message."""
@@ -47,7 +45,7 @@ class Feed:
         logs: TaskLogs,
         clock: Callable[[], float],
         about: dict[str, Any],
-        contracts: Iterable[SkillContract] = (),
+        program: Program,
     ) -> None:
         self._orchestrator = orchestrator
         self._hub = hub
@@ -56,7 +54,7 @@ class Feed:
         self._logs = logs
         self._clock = clock
         self._about = about
-        self._written = {contract.name: _as_announced(contract) for contract in contracts}
+        self._program = program
 
     async def write(self, stream: EventStream) -> None:
         """Write until the page is closed or the orchestrator stops."""
@@ -110,18 +108,24 @@ class Feed:
         """Return the skills of all workers: in the order of the author's code, then those that only the wire knows."""
         workers = self._orchestrator.workers.values()
         known = {name: skill for worker in workers for name, skill in worker.skills.items()}
-        order = [*(name for name in self._written if name in known), *sorted(known.keys() - self._written.keys())]
+        written = self._program.skills
+        order = [*(name for name in written if name in known), *sorted(known.keys() - written.keys())]
         return [self._as_written(known[name]) for name in order]
 
     def _as_written(self, skill: dict[str, Any]) -> dict[str, Any]:
         """Return a skill with its fields in the author's order; on the wire they are sorted."""
-        written = self._written.get(skill["name"], {})
+        written = self._program.skills.get(skill["name"], {})
         return {**skill, **{name: value for name, value in written.items() if value and value == skill.get(name)}}
 
     def totals(self) -> dict[str, Any]:
         """Return how many jobs were ever submitted, and how many of them are in which state."""
         by_state = {state.value: count for state, count in self._orchestrator.book.totals().items()}
         return {"submitted": sum(by_state.values()), "by_state": by_state}
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the worker's program from starting, if it is known."""
+        return self._program.problem
 
     @property
     def forgotten(self) -> int:
@@ -151,19 +155,6 @@ class Feed:
         return self._logs.newest
 
 
-def _as_announced(contract: SkillContract) -> dict[str, Any]:
-    """Return the part of a contract that is sent, its fields in the author's order."""
-    announced: dict[str, Any] = without_nulls(
-        {
-            "input_schema": storable_schema(contract.input_schema),
-            "output_schema": storable_schema(contract.output_schema),
-            "events_schema": storable_schemas(contract.events_schema),
-            "properties": dict(contract.properties),
-        }
-    )
-    return announced
-
-
 class _Glance:
     """The last state sent to one page of things without notifications; `look` returns what has changed since."""
 
@@ -187,6 +178,7 @@ class _Glance:
             "skills": feed.skills(),
             "faults": feed.faults(),
             "totals": feed.totals(),
+            "problem": feed.problem,
         }
         for name, value in states.items():
             if self._last.get(name) != value:

@@ -58,10 +58,8 @@ class TaskLogs(logging.Handler):
             self.handleError(record)
             return
         job_id, task_id = str(getattr(record, "job_id", "")), str(getattr(record, "task_id", ""))
-        with self._guard:
-            self._number += 1
-            line: Line = {
-                "number": self._number,
+        self.take(
+            {
                 "time": record.created,
                 "level": record.levelname,
                 "logger": record.name,
@@ -70,8 +68,15 @@ class TaskLogs(logging.Handler):
                 "task_id": task_id,
                 **frames,
             }
-            self._recent.append(line)
-            self._lines(job_id).append(line)
+        )
+
+    def take(self, line: Line) -> None:
+        """Keep a line, which gets its number here."""
+        with self._guard:
+            self._number += 1
+            numbered = {"number": self._number, **line}
+            self._recent.append(numbered)
+            self._lines(str(line["job_id"])).append(numbered)
 
     def _lines(self, job_id: str) -> deque[Line]:
         lines = self._by_job.get(job_id)

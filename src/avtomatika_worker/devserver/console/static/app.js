@@ -133,6 +133,16 @@ function notice(text) {
   fill(place, text, text ? el("button.quiet.small", { type: "button", onclick: () => notice("") }, "Close") : null);
 }
 
+/** Lie over the page while the worker's program does not start; tasks wait until it does. */
+function brokenView() {
+  const place = $("broken");
+  place.hidden = !state.problem;
+  fill(place, state.problem ? el("div.sheet", {}, el("h2", {}, "The worker does not start"),
+    el("p.dim", {}, "It starts again when a Python file changes. Tasks and forms are kept."),
+    el("pre", { tabindex: 0 }, state.problem),
+    el("button", { type: "button", onclick: () => { place.hidden = true; } }, "Look at the page")) : null);
+}
+
 tabs();
 const output = startOutput($("output"), {
   showPart, notice,
@@ -153,6 +163,7 @@ onAddress(show);
 narrow.addEventListener("change", () => showPart(document.body.dataset.part));
 on(["link", "workers", "about"], linkView);
 linkView();
+on(["problem"], brokenView);
 listen({
   onAll: (all) => { setNow(all.now); takeAll(all); },
   onNews: (news) => { setNow(news.now); takeNews(news); },

@@ -6,7 +6,7 @@ const LINES = 300;
 export const ended = (job) => FINAL.has(job.state);
 
 export const state = {
-  linked: null, about: {}, skills: [], workers: [], faults: [], calls: [], problems: [], lines: [],
+  linked: null, about: {}, skills: [], workers: [], faults: [], calls: [], problems: [], lines: [], problem: null,
   jobs: new Map(), // by id: all that the orchestrator keeps
   totals: {}, // how many there ever were, by state
 };
@@ -39,11 +39,12 @@ export const onNews = (take) => newsListeners.push(take);
 export function takeAll(all) {
   state.jobs = new Map(all.jobs.map((job) => [job.job_id, job]));
   state.about = all.about;
+  state.problem = null;
   state.problems = all.problems;
   state.lines = all.logs.slice(-LINES);
   state.calls = [];
   merge(all);
-  touch("all", "jobs", "about", "problems", "lines", "skills", "workers", "faults", "calls");
+  touch("all", "jobs", "about", "problems", "lines", "skills", "workers", "faults", "calls", "problem");
 }
 
 export function takeNews(news) {
@@ -59,6 +60,7 @@ export function takeNews(news) {
 
 function merge(news) {
   for (const topic of ["skills", "workers", "faults"]) if (news[topic]) { state[topic] = news[topic]; touch(topic); }
+  if ("problem" in news) { state.problem = news.problem; touch("problem"); }
   if (news.totals) { state.totals = news.totals; touch("jobs"); }
   if (news.calls) { state.calls = [...state.calls, ...news.calls].sort((one, other) => one.time - other.time).slice(-CALLS); touch("calls"); }
 }
