@@ -27,6 +27,7 @@ function showPart(wanted) {
     const same = tab.dataset.part === name || (!narrow.matches && tab.dataset.part === "skills" && BESIDE.has(name));
     tab.setAttribute("aria-pressed", String(same));
   }
+  if (name === "worker") worker.shown();
 }
 
 /** Show a part, and what is in it in the address. */
@@ -152,7 +153,7 @@ const output = startOutput($("output"), {
 });
 const skills = startSkills($("skills"), $("main"), { showPart, notice, started: (id) => output.select(id, { quietly: true }), opened: output.leave, suggested: output.suggest });
 const runs = startRuns($("runs"), { select: (id) => output.select(id), selected: () => output.selected });
-startWorker($("worker"));
+const worker = startWorker($("worker"));
 startFaults($("faults"), { notice });
 const dialog = help();
 fill($("tools"), theme(), el("button.quiet", { type: "button", "aria-label": "Keys", onclick: () => dialog.showModal() }, "?"));

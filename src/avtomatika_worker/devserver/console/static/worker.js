@@ -1,5 +1,6 @@
 // The worker as the orchestrator sees it: slots, link, heartbeats, its calls, its mistakes and its log.
 import { callLine } from "./calls.js";
+import { startCharts } from "./charts.js";
 import { el, fill } from "./dom.js";
 import { logLine } from "./failure.js";
 import { on, state } from "./store.js";
@@ -8,12 +9,15 @@ import { ago, clock } from "./times.js";
 export function startWorker(place) {
   const workers = el("div.cards");
   const limits = el("p.dim.note");
+  const charts = el("div.charts");
   const calls = el("ol.calls");
   const problems = el("div");
   const lines = el("ol.logs", { tabindex: 0, "aria-label": "Log of the worker" });
-  fill(place, workers, limits, problems,
-    el("section", {}, el("h3", {}, "Calls"), el("p.dim.note", {}, "What the worker asked, newest first, and what was answered."), calls),
+  fill(place, workers, limits, charts, problems,
+    el("section", {}, el("h3", {}, "Calls"), el("p.dim.note", {}, "What the worker asked, newest first, and the answers."), calls),
     el("section", {}, el("h3", {}, "Log of the worker"), lines));
+
+  const { draw } = startCharts(charts);
 
   function drawWorkers() {
     fill(workers, state.workers.length ? state.workers.map(workerCard) : [el("h2", {}, "Worker"), el("p.dim", {}, "No worker is registered.")]);
@@ -37,6 +41,7 @@ export function startWorker(place) {
     for (const node of place.querySelectorAll("[data-time]")) node.textContent = ago(Number(node.dataset.time));
   }, 500);
   drawWorkers();
+  return { shown: draw };
 }
 
 function workerCard(worker) {
