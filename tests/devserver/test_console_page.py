@@ -423,6 +423,12 @@ async def test_priority_and_deadline_go_with_a_task(page: Page, bench: Bench) ->
     assert 500 < job.deadline - job.submitted_at < 700
 
 
+INSIDE = """control => {
+    const [own, form] = [control, control.form].map(each => each.getBoundingClientRect());
+    return own.left >= form.left && own.right <= form.right;
+}"""
+
+
 async def test_a_file_is_uploaded_and_its_copy_is_shown_as_a_picture(page: Page, bench: Bench, tmp_path: Path) -> None:
     picture = tmp_path / "a picture.png"
     picture.write_bytes(png(40, 30))
@@ -431,6 +437,7 @@ async def test_a_file_is_uploaded_and_its_copy_is_shown_as_a_picture(page: Page,
         await at(page, "$.source").get_by_role("button", name="Upload").click()
     await (await chooser.value).set_files(picture)
     await expect(at(page, "$.source")).to_contain_text("Uploaded a picture.png")
+    assert await at(page, "$.source").locator("input[type=text]").evaluate(INSIDE)
     await run(page)
     await ran(page)
     assert (bench.latest("copy").result or {})["size"] == picture.stat().st_size
