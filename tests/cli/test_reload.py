@@ -1,6 +1,7 @@
 """``--reload`` as processes: what an edit, a mistake in it and a signal lead to."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -165,6 +166,43 @@ async def test_dev_serves_the_next_task_with_the_edited_code(project):
         worker.process.send_signal(signal.SIGINT)
         assert await worker.end() == 0
         assert worker.output.count("Orchestrator for development at") == 1
+
+
+async def test_dev_keeps_its_orchestrator_and_tasks_while_the_code_is_broken_and_fixed(project):
+    async with reloaded(project, "dev") as worker, aiohttp.ClientSession() as session:
+        url = (await worker.wait_for("Orchestrator for development at")).split()[4]
+        await worker.ready()
+        async with session.post(f"{url}/api/jobs", json={"skill": "version"}) as answer:
+            done = f"{url}{answer.headers['Location']}"
+        async with session.get(done, params={"wait": "10"}) as answer:
+            assert (await answer.json())["state"] == "finished"
+        async with session.get(f"{url}/console/api/stream") as stream:
+            edit(project, "import asyncio, os", "import asyncio, os\nraise RuntimeError('<b>broken</b>')")
+            problem = await changed(stream, "problem")
+            assert "RuntimeError: <b>broken</b>" in problem
+            assert "my_app.py" in problem
+            assert "importlib" not in problem
+            async with session.post(f"{url}/api/jobs", json={"skill": "version"}) as answer:
+                waiting = f"{url}{answer.headers['Location']}"
+            edit(project, "raise RuntimeError('<b>broken</b>')", "")
+            assert await changed(stream, "problem") is None
+        for job in (done, waiting):
+            async with session.get(job, params={"wait": "10"}) as answer:
+                assert (await answer.json())["state"] == "finished"
+        async with session.get(f"{url}/console/api/jobs/{waiting.rpartition('/')[2]}") as answer:
+            assert any("skill version" in line["text"] for line in (await answer.json())["logs"])
+        worker.process.terminate()
+        assert await worker.end() == 0
+
+
+async def changed(stream, topic):
+    """Return the next value of a topic in the console's stream."""
+    async with asyncio.timeout(30):
+        async for line in stream.content:
+            name, _, data = line.decode().partition(": ")
+            if name == "data" and topic in (news := json.loads(data)):
+                return news[topic]
+    raise AssertionError(f"the stream ended without {topic}")
 
 
 async def test_a_syntax_error_is_reported_and_fixing_it_brings_the_worker_back(project, orchestrator):

@@ -207,7 +207,7 @@ async def test_the_stream_starts_with_all_there_is(start: Start, follow: Get) ->
     assert [skill["name"] for skill in everything["skills"]] == ["echo"]
     (shown,) = everything["workers"]
     assert (shown["worker_id"], shown["slots"], shown["running"]) == ("w1", 2, 0)
-    assert everything["about"] == {"protocol": orchestrator.version, "files": False}
+    assert everything["about"] == {"protocol": orchestrator.version, "files": False, "limits": False}
 
 
 async def test_the_stream_reports_what_happens_to_a_task(start: Start, follow: Get) -> None:

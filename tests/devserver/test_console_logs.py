@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 
 from avtomatika_worker.devserver import TaskLogs
 from avtomatika_worker.observability.log_context import log_context
+
+
+def shown_path() -> str:
+    """This file as the console shows it: relative to the current directory, if it is below it."""
+    here = Path(__file__)
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
 
 
 @pytest.fixture
@@ -43,6 +51,35 @@ def test_a_record_comes_with_its_traceback(logs: TaskLogs, logger: logging.Logge
     (line,) = logs.of("")
     assert line["text"].startswith("it failed\nTraceback")
     assert line["text"].endswith("RuntimeError: boom")
+
+
+def test_a_traceback_comes_as_frames_with_the_users_marked(logs: TaskLogs, logger: logging.Logger) -> None:
+    try:
+        json.loads("{")
+    except ValueError:
+        logger.exception("it failed")
+    (line,) = logs.of("")
+    mine, *others = line["frames"]
+    assert (mine["file"], mine["source"], mine["yours"]) == (shown_path(), 'json.loads("{")', True)
+    assert mine["function"] == "test_a_traceback_comes_as_frames_with_the_users_marked"
+    assert others
+    assert not any(each["yours"] for each in others)
+
+
+def test_a_traceback_that_was_written_elsewhere_has_frames_too(logs: TaskLogs, logger: logging.Logger) -> None:
+    record = logger.makeRecord("x", logging.ERROR, "x.py", 1, "it failed", (), None)
+    record.exc_text = (
+        'Traceback (most recent call last):\n  File "old.py", line 1, in old\nKeyError: 1\n\n'
+        "During handling of the above exception, another exception occurred:\n\n"
+        'Traceback (most recent call last):\n  File "shop.py", line 7, in sell\n    deep(order)\n    ^^^^\n'
+        '  File "shop.py", line 3, in deep\nKeyError: 2'
+    )
+    logger.handle(record)
+    (line,) = logs.of("")
+    assert [(each["file"], each["line"], each["source"]) for each in line["frames"]] == [
+        ("shop.py", 7, "deep(order)"),
+        ("shop.py", 3, ""),
+    ]
 
 
 def test_what_is_new_is_returned_once(logs: TaskLogs, logger: logging.Logger) -> None:

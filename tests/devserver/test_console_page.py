@@ -228,6 +228,10 @@ async def open_skill(page: Page, name: str) -> None:
     await expect(page.locator("#main h2")).to_have_text(name)
 
 
+async def open_part(page: Page, name: str) -> None:
+    await page.locator("#tabs").get_by_role("button", name=name).click()
+
+
 async def run(page: Page) -> None:
     await page.get_by_role("button", name="Run", exact=True).click()
 
@@ -419,6 +423,12 @@ async def test_priority_and_deadline_go_with_a_task(page: Page, bench: Bench) ->
     assert 500 < job.deadline - job.submitted_at < 700
 
 
+INSIDE = """control => {
+    const [own, form] = [control, control.form].map(each => each.getBoundingClientRect());
+    return own.left >= form.left && own.right <= form.right;
+}"""
+
+
 async def test_a_file_is_uploaded_and_its_copy_is_shown_as_a_picture(page: Page, bench: Bench, tmp_path: Path) -> None:
     picture = tmp_path / "a picture.png"
     picture.write_bytes(png(40, 30))
@@ -427,6 +437,7 @@ async def test_a_file_is_uploaded_and_its_copy_is_shown_as_a_picture(page: Page,
         await at(page, "$.source").get_by_role("button", name="Upload").click()
     await (await chooser.value).set_files(picture)
     await expect(at(page, "$.source")).to_contain_text("Uploaded a picture.png")
+    assert await at(page, "$.source").locator("input[type=text]").evaluate(INSIDE)
     await run(page)
     await ran(page)
     assert (bench.latest("copy").result or {})["size"] == picture.stat().st_size
@@ -501,6 +512,7 @@ async def test_a_stream_is_shown_joined_as_it_grows_with_its_pace_and_its_chunks
 
 async def test_tasks_of_others_appear_too(page: Page, bench: Bench) -> None:
     await bench.harness.run("table")
+    await open_part(page, "Runs")
     row = page.locator(f"[data-job='{bench.latest('table').job_id}']")
     await expect(row).to_contain_text("done")
     await row.click()
@@ -569,7 +581,7 @@ async def test_every_attempt_of_a_task_is_listed(page: Page, bench: Bench) -> No
     await ran(page, "quarantined")
     assert bench.latest("fail").attempts == 2
     await expect(page.locator("[data-fact=attempts]")).to_have_text("2")
-    await expect(page.locator(".details .events li", has_text="TRANSIENT_ERROR: transient trouble")).to_have_count(2)
+    await expect(page.locator(".details .timeline li", has_text="TRANSIENT_ERROR: transient trouble")).to_have_count(2)
 
 
 async def test_data_are_shown_as_tables_pictures_and_folded_json_and_stay_text(page: Page) -> None:
@@ -618,22 +630,25 @@ async def test_slots_link_and_heartbeats_of_the_worker_are_shown(page: Page, ben
 
 
 async def test_a_lost_reply_is_tried_from_the_menu(page: Page, bench: Bench) -> None:
-    await page.get_by_label("Fault").select_option(label="Lost reply to a result")
+    await open_part(page, "Faults")
+    await page.get_by_label("Fault", exact=True).select_option(label="Lost reply to a result")
     await page.get_by_role("button", name="Inject").click()
     await expect(page.locator("ul.faults")).to_contain_text("next result: processed, reply lost")
+    await open_part(page, "Skills")
     await open_skill(page, "table")
     await run(page)
     await ran(page)
     job = bench.latest("table")
     await bench.orchestrator.wait_for(lambda: len(job.results_received) == 2)
     assert [received.status for received in job.results_received] == ["accepted", "ignored"]
-    await expect(page.locator("#worker")).to_contain_text("Nothing will go wrong.")
+    await expect(page.locator("#faults")).to_contain_text("Nothing will go wrong.")
     await expect(page.locator(".calls li", has_text="drop_after")).not_to_have_count(0)
     await expect(page.locator(".details")).to_contain_text("ignored: job_already_terminated")
 
 
 async def test_a_fault_of_ones_own_is_put_together_and_cleared(page: Page, bench: Bench) -> None:
-    await page.get_by_label("Fault").select_option(label="Something else…")
+    await open_part(page, "Faults")
+    await page.get_by_label("Fault", exact=True).select_option(label="Something else…")
     await page.get_by_label("Call", exact=True).select_option("result")
     await page.get_by_label("What happens").select_option("status")
     await page.get_by_label("Status").fill("429")
@@ -641,19 +656,22 @@ async def test_a_fault_of_ones_own_is_put_together_and_cleared(page: Page, bench
     await page.get_by_label("How many calls").fill("2")
     await page.get_by_role("button", name="Inject").click()
     await expect(page.locator("ul.faults")).to_contain_text("next 2 results: answer 429, Retry-After 0.2")
+    await open_part(page, "Skills")
     await open_skill(page, "table")
     await run(page)
     await ran(page)
     assert len(bench.latest("table").results_received) == 1
-    await expect(page.locator("#worker")).to_contain_text("Nothing will go wrong.")
+    await expect(page.locator("#faults")).to_contain_text("Nothing will go wrong.")
     await expect(page.locator(".calls li", has_text="429")).not_to_have_count(0)
+    await open_part(page, "Faults")
     await page.get_by_role("button", name="Inject").click()
     await page.get_by_role("button", name="Clear faults").click()
-    await expect(page.locator("#worker")).to_contain_text("Nothing will go wrong.")
+    await expect(page.locator("#faults")).to_contain_text("Nothing will go wrong.")
 
 
 async def test_a_restart_of_the_orchestrator_brings_the_worker_to_register_again(page: Page, bench: Bench) -> None:
     count = bench.orchestrator.workers["test-worker"].registered_count
+    await open_part(page, "Faults")
     await page.get_by_role("button", name="Restart the orchestrator").click()
     await expect(page.locator("#worker")).to_contain_text(f"{count + 1} times")
     await expect(page.locator("#worker")).to_contain_text("WebSocket is open")
@@ -675,12 +693,14 @@ async def test_everything_can_be_done_with_keys(page: Page, bench: Bench) -> Non
     assert bench.latest("gated").params == {"gate": "keys"}
     second = await bench.harness.run("table")
     assert second.ok
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("4")
     await expect(page.locator(f"[data-job='{bench.latest('table').job_id}']")).to_be_visible()
     await page.keyboard.press("Escape")
     await page.keyboard.press("k")
-    await expect(page.locator(".details h3")).to_have_text("table")
+    await expect(page.locator(".details h2")).to_have_text("table")
     await page.keyboard.press("j")
-    await expect(page.locator(".details h3")).to_have_text("gated")
+    await expect(page.locator(".details h2")).to_have_text("gated")
     await page.keyboard.press("2")
     await expect(at(page, "$.gate").locator("textarea")).to_be_focused()
     await page.keyboard.press("Escape")
@@ -693,8 +713,8 @@ async def test_everything_can_be_done_with_keys(page: Page, bench: Bench) -> Non
 async def test_arrows_walk_through_the_skills(page: Page) -> None:
     await page.focus("#find")
     await page.keyboard.press("ArrowDown")
-    await expect(page.locator("[data-skill=copy]")).to_be_focused()
-    for _ in range(5):  # past everything, fail, free and gated
+    await expect(page.locator("[data-skill=everything]")).to_be_focused()
+    for _ in range(2):  # past gated
         await page.keyboard.press("ArrowDown")
     await page.keyboard.press("ArrowUp")
     await page.keyboard.press("Enter")
@@ -714,7 +734,11 @@ async def test_every_control_has_a_name_for_screen_readers(page: Page) -> None:
     for path in ("$.tags", "$.sizes"):
         await at(page, path).get_by_role("button", name="Add item").click()
     await at(page, "$.prices").get_by_role("button", name="Add entry").click()
-    await page.get_by_label("Fault").select_option(label="Something else…")
+    assert await page.evaluate(NAMELESS) == []
+    await open_part(page, "Faults")
+    await page.get_by_label("Fault", exact=True).select_option(label="Something else…")
+    assert await page.evaluate(NAMELESS) == []
+    await open_part(page, "Runs")
     assert await page.evaluate(NAMELESS) == []
 
 
@@ -750,10 +774,14 @@ async def test_a_phone_shows_one_part_at_a_time_and_nothing_sticks_out(bench: Be
         await check("run")
         await page.get_by_role("button", name="Run", exact=True).tap()
         await ran(page)
-        await check("tasks")
-        await page.get_by_role("button", name="All tasks").tap()
+        await check("output")
+        await page.get_by_role("button", name="All runs").tap()
+        await check("runs")
         await expect(page.locator(".task").first).to_be_visible()
-        for tab, part in (("Worker", "worker"), ("Skills", "skills"), ("Form", "run"), ("Tasks", "tasks")):
+        await page.locator(".task").first.tap()
+        await check("output")
+        parts = {"Worker": "worker", "Skills": "skills", "Form": "run", "Output": "output", "Runs": "runs"}
+        for tab, part in {**parts, "Faults": "faults"}.items():
             await page.locator("#tabs").get_by_role("button", name=tab).tap()
             await check(part)
 

@@ -161,8 +161,9 @@ def dev(app: str | None, **options: Any) -> None:
     --production-like it has their limits: after 60 polls, 120 heartbeats or 100 calls of another kind it refuses more
     until a minute passes without one, and it hands out a task again after 300 seconds, four times in all.
 
-    With --reload, every readable directory below this one is watched. The worker ends on a signal, and when the process
-    that watches the files ends.
+    With --reload, every readable directory below this one is watched. A change restarts the worker; the orchestrator
+    stays, with its tasks, its token and the open console, which shows the traceback of a program that does not start.
+    The worker ends on a signal, and when the process that watches the files ends.
     """
     from avtomatika_worker.cli.dev import dev_command
 

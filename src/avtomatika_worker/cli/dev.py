@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import importlib.util
 import json
 import logging
+import os
 import secrets
 import shlex
 import shutil
@@ -16,17 +16,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker._waiting import first_of
 from avtomatika_worker.cli.dev_log import DevLogFormatter, short_id
+from avtomatika_worker.cli.dev_reload import HostLink, SentLogs, cannot_listen, hosted
 from avtomatika_worker.cli.examples import valid_example
-from avtomatika_worker.cli.kept import Address, former_address, keep_address
 from avtomatika_worker.cli.production_limits import warn_of_production_limits
-from avtomatika_worker.cli.reload import reload_command
 from avtomatika_worker.cli.terminal import echo
-from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills
+from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills, read_dotenv
 from avtomatika_worker.config import Settings
 from avtomatika_worker.devserver import (
     PRODUCTION_LIKE,
@@ -37,8 +36,8 @@ from avtomatika_worker.devserver import (
     JobState,
     TaskLogs,
 )
+from avtomatika_worker.devserver.console.shown_program import Program, announced
 from avtomatika_worker.errors import ConfigError
-from avtomatika_worker.observability.host import listener_at
 from avtomatika_worker.observability.logging import configure_logging
 from avtomatika_worker.protocol.dialects import NEWEST, choose
 from avtomatika_worker.skills.contract import SkillContract
@@ -67,11 +66,12 @@ def dev_command(
 ) -> None:
     """Run both until a signal arrives."""
     hear_signals(end_well)
+    if (link := HostLink.from_environment()) is not None:
+        _serve_beside(link, app, protocol)
     if reload:
-        reload_command()
+        _host(host, port, protocol, token, production_like=production_like)
     worker = load_app(app)
-    former = former_address()
-    token = token or (former.token if former is not None else secrets.token_urlsafe(16))
+    token = token or secrets.token_urlsafe(16)
     # A worker with a key refuses every task of a release that does not sign tasks.
     unsigned = {} if choose(protocol or NEWEST.version).dialect.signed_tasks else _NO_SIGNATURES
     # The address is replaced once the port is known.
@@ -84,14 +84,13 @@ def dev_command(
     logging.getLogger().addHandler(logs)
     directory = tempfile.TemporaryDirectory(prefix="worker-dev-", ignore_cleanup_errors=True)
     root = settings.file_store_root or Path(directory.name).resolve()
-    file_room = FileRoom(root, as_uris=importlib.util.find_spec("obstore") is not None)
-    console = Console(logs=logs, file_room=file_room, contracts=worker.skills.contracts())
+    console = Console(logs=logs, file_room=_file_room(root), contracts=worker.skills.contracts())
     try:
         orchestrator = EmbeddedOrchestrator(
             PRODUCTION_LIKE if production_like else None,
             version=protocol or NEWEST.version,
             host=host,
-            port=port or (former.port if former is not None else 0),
+            port=port,
             token=token,
             secret_key=settings.orchestrators[0].secret_key,
             console=console,
@@ -99,8 +98,53 @@ def dev_command(
     except ValueError as error:
         directory.cleanup()
         raise UsageProblem(f"--protocol: {error}") from error
-    session = _Session(worker, with_own_files(settings, root), orchestrator, directory, former)
+    session = _Session(worker, with_own_files(settings, root), orchestrator, directory)
     run_process(session, session.main)
+
+
+def _host(host: str, port: int, protocol: str | None, token: str | None, *, production_like: bool) -> NoReturn:
+    """Serve the orchestrator, and the worker in process after process."""
+    environ = dict(os.environ)  # each process reads the .env file itself; it may have changed by then
+    read_dotenv()
+    key = os.environ.get("ORCHESTRATOR_SECRET_KEY") or None
+    logs, program = TaskLogs(), Program({})
+    with tempfile.TemporaryDirectory(prefix="worker-dev-", ignore_cleanup_errors=True) as directory:
+        root = Path(os.environ.get("WORKER_FILE_STORE_ROOT") or directory).resolve()
+        console = Console(logs=logs, file_room=_file_room(root), program=program)
+        try:
+            orchestrator = EmbeddedOrchestrator(
+                PRODUCTION_LIKE if production_like else None,
+                version=protocol or NEWEST.version,
+                host=host,
+                port=port,
+                token=token or secrets.token_urlsafe(16),
+                secret_key=key,
+                console=console,
+            )
+        except ValueError as error:
+            raise UsageProblem(f"--protocol: {error}") from error
+        hosted(orchestrator, program, logs, root, environ)
+
+
+def _serve_beside(link: HostLink, app: str | None, protocol: str | None) -> NoReturn:
+    """Run the worker for the orchestrator of the process that has started this one."""
+    unsigned = {} if choose(protocol or NEWEST.version).dialect.signed_tasks else _NO_SIGNATURES
+    with link.reporting():
+        worker = load_app(app)
+        settings = load_settings(worker, **local_environment(link.url, link.token), **unsigned)
+        load_skills(worker, settings)
+    configure_logging(
+        settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id, text=DevLogFormatter
+    )
+    logging.getLogger().addHandler(SentLogs(link))
+    link.send(skills=announced(worker.skills.contracts()))
+    own = with_own_files(settings, settings.file_store_root or link.place)
+    link.when_registered(lambda first: echo(banner(worker, own, link.console_url) if first else skills_line(worker)))
+    run_process(worker, lambda: worker.main(own, health_check=False))
+
+
+def _file_room(root: Path) -> FileRoom:
+    return FileRoom(root, as_uris=importlib.util.find_spec("obstore") is not None)
 
 
 def local_environment(url: str, token: str) -> dict[str, str]:
@@ -125,13 +169,11 @@ class _Session:
         settings: Settings,
         orchestrator: EmbeddedOrchestrator,
         directory: tempfile.TemporaryDirectory[str],
-        former: Address | None,
     ) -> None:
         self._worker = worker
         self._settings = settings
         self._orchestrator = orchestrator
         self._directory = directory
-        self._former = former
         self._thread: WorkerThread | None = None
         self._stopping = False
         self._asked = 0
@@ -175,11 +217,7 @@ class _Session:
         try:
             await self._orchestrator.start()
         except OSError as error:
-            port = self._orchestrator.port
-            owner = listener_at(port) if error.errno == errno.EADDRINUSE else None
-            reason = f"--port {port}: the embedded orchestrator cannot listen: {(error.strerror or str(error)).lower()}"
-            by = f" by {owner}" if owner else ""
-            raise ConfigError([f"{reason}{by}; choose another --port or --host"]) from error
+            raise ConfigError([cannot_listen(self._orchestrator.port, error)]) from error
         try:
             settings = replace(self._settings, orchestrator_url=self._orchestrator.url)  # now the port is known
             self._thread = WorkerThread(self._worker, settings)
@@ -188,21 +226,12 @@ class _Session:
                 self._thread.request_shutdown()
             ended = self._thread.ended()
             if await self._registered(ended):
-                self._greet(settings)
+                echo(banner(self._worker, settings, self._orchestrator.console_url))
             if self._orchestrator.settings.rate_limits is None:
                 await first_of(partial(asyncio.wait, {ended}), partial(warn_of_production_limits, self._orchestrator))
             await ended
         finally:
             await self._orchestrator.stop()
-
-    def _greet(self, settings: Settings) -> None:
-        """Write the banner; after a reload at the same address, only what may have changed."""
-        address = Address(self._orchestrator.port, settings.orchestrators[0].token or "")
-        if address == self._former:
-            echo(skills_line(self._worker))
-        else:
-            echo(banner(self._worker, settings, self._orchestrator.console_url))
-        keep_address(address)
 
     async def _registered(self, ended: asyncio.Future[None]) -> bool:
         """Wait until the worker is registered; return False if it ends first."""

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
 from avtomatika_worker._extras import install_hint
 from avtomatika_worker._signals import ignore_signals
-from avtomatika_worker.cli.kept import kept_for_processes
 from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.cli.watching import changes
 from avtomatika_worker.cli.worker_app import UsageProblem
@@ -38,12 +37,15 @@ _CHILD: Final = "from avtomatika_worker.cli.reload import reloaded; reloaded()"
 
 def reload_command() -> NoReturn:
     """Run this process's own command without ``--reload``, and restart it whenever a Python file changes."""
+    need_watchfiles()
+    arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
+    sys.exit(Reloader(arguments, Path.cwd()).run())
+
+
+def need_watchfiles() -> None:
+    """Raise `UsageProblem` where the extra that ``--reload`` needs is not installed."""
     if importlib.util.find_spec("watchfiles") is None:
         raise UsageProblem(f"--reload needs watchfiles; {install_hint('reload')}")
-    arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-    with kept_for_processes() as environ:
-        code = Reloader(arguments, Path.cwd(), environ).run()
-    sys.exit(code)
 
 
 def reloaded() -> None:
@@ -76,11 +78,21 @@ def _end_with(descriptor: int) -> None:
 
 
 class Reloader:
-    """Keeps a command running while the Python files below a directory change."""
+    """Keeps a command running while the Python files below a directory change.
 
-    def __init__(self, arguments: Sequence[str], directory: Path, environ: Mapping[str, str]) -> None:
+    ``ended`` is called with the exit code of a process that ended by itself.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        ended: Callable[[int], None] = lambda _code: None,
+    ) -> None:
         self._arguments = tuple(arguments)
         self._environ = environ
+        self._ended = ended
         self._directory = directory
         self._life: tuple[int, int] | None = None
         self._stop = threading.Event()
@@ -115,6 +127,7 @@ class Reloader:
             elif process.poll() is not None and not self._end_requested:
                 _say(f"ended with exit code {_exit_code(process)}; it restarts when a Python file changes")
                 self._end_requested = True
+                self._ended(_exit_code(process))
         return self._wait(process)
 
     def _start(self) -> subprocess.Popen[bytes]:

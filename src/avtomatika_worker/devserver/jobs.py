@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +16,7 @@ import orjson
 from avtomatika_worker.devserver.changes import Hub
 from avtomatika_worker.devserver.job_queue import JobQueue
 from avtomatika_worker.devserver.releases import Release
-from avtomatika_worker.devserver.snapshots import JobRecord, JobState, Progress
+from avtomatika_worker.devserver.snapshots import HandOut, JobRecord, JobState, Progress
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import is_list, is_mapping, is_tuple
 from avtomatika_worker.protocol.canonical import canonical_bytes
@@ -63,12 +63,15 @@ class JobBook:
         self._numbers = itertools.count(1)
         self._later: list[tuple[float, int, JobRecord]] = []
         self._pushes = 0
+        self._ended_by_state: Counter[JobState] = Counter()
         self.jobs: dict[str, JobRecord] = {}
         self.by_task: dict[str, JobRecord] = {}
         self.running: dict[str, dict[str, JobRecord]] = {}
         """worker_id → job_id → job, in the order they were handed out."""
         self.when_scheduled: Callable[[], None] = lambda: None
         """Called when `next_due` may have changed."""
+        self.forgotten = 0
+        """How many ended jobs are no longer in `jobs`."""
 
     def add(self, new: NewJob, now: float) -> JobRecord:
         """Queue a job. Raises ValueError for values that cannot be sent to a worker."""
@@ -113,6 +116,7 @@ class JobBook:
         job.state, job.worker_id, job.handed_out_at = JobState.RUNNING, worker_id, now
         job.attempts += 1
         job.task_id = job.job_id if self._release.job_id_is_task_id else f"task-{uuid.uuid4()}"
+        job.hand_outs.append(HandOut(job.task_id, worker_id, now))
         self.by_task[job.task_id] = job
         self.running.setdefault(worker_id, {})[job.job_id] = job
         self.changed(job, "running", now)
@@ -132,9 +136,18 @@ class JobBook:
         self._withdraw(job)
         job.end(state, now)
         self._ended.append(job.job_id)
+        self._ended_by_state[state] += 1
         while len(self._ended) > self._history:
             self.jobs.pop(self._ended.popleft(), None)
+            self.forgotten += 1
         self.changed(job, state.value, now)
+
+    def totals(self) -> dict[JobState, int]:
+        """Return how many jobs there have been so far, by their current state, the forgotten ones included."""
+        running = sum(map(len, self.running.values()))
+        ended = self._ended_by_state
+        queued = len(self.jobs) + self.forgotten - ended.total() - running
+        return {JobState.QUEUED: queued, JobState.RUNNING: running, **ended}
 
     def _withdraw(self, job: JobRecord) -> None:
         if job.task_id is not None:

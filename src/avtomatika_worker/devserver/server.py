@@ -114,7 +114,8 @@ class EmbeddedOrchestrator:
     def _console_routes(self) -> list[web.RouteDef]:
         if self._console is None:
             return []
-        about = {"protocol": self.version, "files": self._console.file_room is not None}
+        limits = self.settings.rate_limits is not None
+        about = {"protocol": self.version, "files": self._console.file_room is not None, "limits": limits}
         feed = Feed(
             self._orchestrator,
             self._hub,
@@ -123,7 +124,7 @@ class EmbeddedOrchestrator:
             self._console.logs,
             self.now,
             about,
-            self._console.contracts,
+            self._console.shown_program(),
         )
         return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self._seem_restarted).routes()
 

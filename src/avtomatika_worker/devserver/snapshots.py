@@ -51,6 +51,14 @@ class ReceivedResult(NamedTuple):
     time: float
 
 
+class HandOut(NamedTuple):
+    """An attempt: the task as it was handed out, to which worker, and when."""
+
+    task_id: str
+    worker_id: str
+    time: float
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class JobRecord:
     """A job, its one task and everything known about it. ``await job.done()`` waits for its end.
@@ -91,6 +99,7 @@ class JobRecord:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     event_times: list[float] = field(default_factory=list[float])
     results_received: list[ReceivedResult] = field(default_factory=list[ReceivedResult])
+    hand_outs: list[HandOut] = field(default_factory=list[HandOut])
     _waiting: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]], repr=False)
 
     async def done(self, timeout: float | None = 30.0) -> JobRecord:

@@ -27,6 +27,7 @@ from aiohttp import web
 from avtomatika_worker.devserver.client_api import ClientError, json_answer
 from avtomatika_worker.devserver.console.feed import Feed
 from avtomatika_worker.devserver.console.file_room import FileRoom
+from avtomatika_worker.devserver.console.shown_program import Program, announced
 from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.console.views import fault_views, job_details
 from avtomatika_worker.devserver.faults import Fault, FaultBook, FaultCall, FaultKind
@@ -77,12 +78,17 @@ class Console:
     """What the console gets from its caller: the tasks' ``logs``, and the ``file_room`` for files.
 
     Without a file room, nothing can be uploaded. ``contracts`` are those of a worker in this process: its forms then
-    show their fields in the author's order.
+    show their fields in the author's order. A ``program`` is one in another process, which may be restarted.
     """
 
     logs: TaskLogs = field(default_factory=TaskLogs)
     file_room: FileRoom | None = None
     contracts: Sequence[SkillContract] = ()
+    program: Program | None = None
+
+    def shown_program(self) -> Program:
+        """Return ``program``, or one of the ``contracts``."""
+        return self.program or Program(announced(self.contracts))
 
 
 class ConsoleApi:

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
+from avtomatika_worker.devserver.console.shown_program import Program
 from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.console.views import call_view, fault_views, job_row, problem_view, worker_view
 from avtomatika_worker.devserver.faults import FaultBook
 from avtomatika_worker.devserver.orchestrator import Orchestrator
 from avtomatika_worker.devserver.snapshots import RecordedCall
 from avtomatika_worker.devserver.sse import EventStream
-from avtomatika_worker.protocol.redis_safe_schema import storable_schema, storable_schemas
-from avtomatika_worker.skills.contract import SkillContract
-from avtomatika_worker.skills.validation import without_nulls
 
 _TOGETHER: Final = 0.05
 """Seconds for which changes are gathered into one message."""
@@ -31,7 +29,6 @@ _LOOK: Final = 0.25
 _BACK_AFTER: Final = 0.5
 """Seconds before a page reconnects: ``worker dev --reload`` is back that soon."""
 
-_JOBS: Final = 300
 _CALLS: Final = 60
 _PROBLEMS: Final = 50
 
@@ -48,7 +45,7 @@ class Feed:
         logs: TaskLogs,
         clock: Callable[[], float],
         about: dict[str, Any],
-        contracts: Iterable[SkillContract] = (),
+        program: Program,
     ) -> None:
         self._orchestrator = orchestrator
         self._hub = hub
@@ -57,17 +54,19 @@ class Feed:
         self._logs = logs
         self._clock = clock
         self._about = about
-        self._written = {contract.name: _as_announced(contract) for contract in contracts}
+        self._program = program
 
     async def write(self, stream: EventStream) -> None:
         """Write until the page is closed or the orchestrator stops."""
         async with self._hub.subscribe() as changes:
             glance = _Glance(self)
+            glance.has_been_sent(self._orchestrator.book.jobs)
             await stream.ask_for_return(_BACK_AFTER)
             await stream.send("all", {**self._everything(), **glance.look()})
             quiet = 0.0
             while not changes.ended:
                 news = await self._next(changes)
+                glance.has_been_sent(row["job_id"] for row in news.get("jobs", ()))
                 news.update(glance.look())
                 if news:
                     quiet = 0.0
@@ -77,11 +76,10 @@ class Feed:
                     await stream.keep_alive()
 
     def _everything(self) -> dict[str, Any]:
-        jobs = list(itertools.islice(reversed(self._orchestrator.book.jobs.values()), _JOBS))
         return {
             "now": self._clock(),
             "about": self._about,
-            "jobs": [job_row(job) for job in reversed(jobs)],
+            "jobs": [job_row(job) for job in self._orchestrator.book.jobs.values()],
             "problems": [problem_view(each) for each in list(self._orchestrator.problems)[-_PROBLEMS:]],
             "logs": self._logs.of(""),
         }
@@ -107,15 +105,36 @@ class Feed:
         ]
 
     def skills(self) -> list[dict[str, Any]]:
-        """Return the skills of all workers, by name."""
+        """Return the skills of all workers: in the order of the author's code, then those that only the wire knows."""
         workers = self._orchestrator.workers.values()
         known = {name: skill for worker in workers for name, skill in worker.skills.items()}
-        return [self._as_written(known[name]) for name in sorted(known)]
+        written = self._program.skills
+        order = [*(name for name in written if name in known), *sorted(known.keys() - written.keys())]
+        return [self._as_written(known[name]) for name in order]
 
     def _as_written(self, skill: dict[str, Any]) -> dict[str, Any]:
         """Return a skill with its fields in the author's order; on the wire they are sorted."""
-        written = self._written.get(skill["name"], {})
+        written = self._program.skills.get(skill["name"], {})
         return {**skill, **{name: value for name, value in written.items() if value and value == skill.get(name)}}
+
+    def totals(self) -> dict[str, Any]:
+        """Return how many jobs were ever submitted, and how many of them are in which state."""
+        by_state = {state.value: count for state, count in self._orchestrator.book.totals().items()}
+        return {"submitted": sum(by_state.values()), "by_state": by_state}
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the worker's program from starting, if it is known."""
+        return self._program.problem
+
+    @property
+    def forgotten(self) -> int:
+        """How many ended jobs are no longer kept."""
+        return self._orchestrator.book.forgotten
+
+    def is_kept(self, job_id: str) -> bool:
+        """Whether a job is still known."""
+        return job_id in self._orchestrator.book.jobs
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the pending faults."""
@@ -136,19 +155,6 @@ class Feed:
         return self._logs.newest
 
 
-def _as_announced(contract: SkillContract) -> dict[str, Any]:
-    """Return the part of a contract that is sent, its fields in the author's order."""
-    announced: dict[str, Any] = without_nulls(
-        {
-            "input_schema": storable_schema(contract.input_schema),
-            "output_schema": storable_schema(contract.output_schema),
-            "events_schema": storable_schemas(contract.events_schema),
-            "properties": dict(contract.properties),
-        }
-    )
-    return announced
-
-
 class _Glance:
     """The last state sent to one page of things without notifications; `look` returns what has changed since."""
 
@@ -157,11 +163,24 @@ class _Glance:
         self._last: dict[str, Any] = {}
         self._last_call: RecordedCall | None = None
         self._last_line = feed.newest_line
+        self._jobs: set[str] = set()
+        self._forgotten = 0
+
+    def has_been_sent(self, job_ids: Iterable[str]) -> None:
+        """Remember the jobs that the page has, to say when they are no longer kept."""
+        self._jobs.update(job_ids)
 
     def look(self) -> dict[str, Any]:
         feed = self._feed
         news: dict[str, Any] = {}
-        for name, value in (("workers", feed.workers()), ("skills", feed.skills()), ("faults", feed.faults())):
+        states = {
+            "workers": feed.workers(),
+            "skills": feed.skills(),
+            "faults": feed.faults(),
+            "totals": feed.totals(),
+            "problem": feed.problem,
+        }
+        for name, value in states.items():
             if self._last.get(name) != value:
                 news[name] = self._last[name] = value
         if calls := feed.calls_after(self._last_call):
@@ -170,6 +189,11 @@ class _Glance:
         if lines := feed.lines_after(self._last_line):
             self._last_line = lines[-1]["number"]
             news["logs"] = lines
+        if self._forgotten != feed.forgotten:
+            self._forgotten = feed.forgotten
+            if gone := [job_id for job_id in self._jobs if not feed.is_kept(job_id)]:
+                self._jobs.difference_update(gone)
+                news["forgotten"] = gone
         return news
 
 

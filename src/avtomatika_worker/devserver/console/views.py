@@ -66,6 +66,9 @@ def job_details(job: JobRecord, logs: TaskLogs) -> dict[str, Any]:
         "cancel_confirmed": job.cancel_confirmed,
         "events": job.events,
         "event_times": job.event_times,
+        "hand_outs": [
+            {"task_id": each.task_id, "worker_id": each.worker_id, "time": each.time} for each in job.hand_outs
+        ],
         "results": attempts,
         "logs": logs.of(job.job_id),
     }

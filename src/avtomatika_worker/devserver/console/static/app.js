@@ -1,30 +1,55 @@
 // The page: its parts, which of them are seen, and what the keys do.
+import { address, onAddress, setAddress } from "./addresses.js";
 import { listen } from "./api.js";
 import { el, fill, setText } from "./dom.js";
+import { startFaults } from "./faults.js";
+import { startOutput } from "./output.js";
+import { startRuns } from "./runs.js";
 import { startSkills } from "./skills.js";
+import { keep, kept } from "./storage.js";
 import { on, state, takeAll, takeNews, touch } from "./store.js";
-import { startTasks } from "./tasks.js";
 import { setNow } from "./times.js";
 import { startWorker } from "./worker.js";
 
-const PARTS = [["skills", "Skills"], ["run", "Form"], ["tasks", "Tasks"], ["worker", "Worker"]];
+// The form and the output have tabs of their own only where there is room for one part.
+const PARTS = [["skills", "Skills"], ["run", "Form"], ["output", "Output"], ["runs", "Runs"], ["worker", "Worker"], ["faults", "Faults"]];
+const BESIDE = new Set(["skills", "run", "output"]);
+const narrow = matchMedia("(max-width: 60rem)");
 const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 const $ = (id) => document.getElementById(id);
 
-/** Show a part where there is room for one only. */
-export function showPart(name) {
+/** Show a part, with what stands beside it where there is room: skills, form and output; runs and output. */
+function showPart(wanted) {
+  const now = document.body.dataset.part;
+  const name = wanted === "output" && !narrow.matches ? (now === "runs" ? "runs" : "run") : wanted;
   document.body.dataset.part = name;
-  for (const tab of $("tabs").children) tab.setAttribute("aria-pressed", String(tab.dataset.part === name));
+  for (const tab of $("tabs").children) {
+    const same = tab.dataset.part === name || (!narrow.matches && tab.dataset.part === "skills" && BESIDE.has(name));
+    tab.setAttribute("aria-pressed", String(same));
+  }
+  if (name === "worker") worker.shown();
+}
+
+/** Show a part, and what is in it in the address. */
+function openPart(name) {
+  showPart(name);
+  if (!BESIDE.has(name)) setAddress([name]);
+  else if (output.selected) setAddress(["run", output.selected]);
+  else if (skills.chosen) setAddress(["skill", skills.chosen]);
 }
 
 function tabs() {
-  fill($("tabs"), PARTS.map(([name, title]) => el("button.tab", { type: "button", "data-part": name, onclick: () => showPart(name) }, title)));
+  fill($("tabs"), PARTS.map(([name, title]) => el(name === "run" || name === "output" ? "button.tab.narrow" : "button.tab", { type: "button", "data-part": name, onclick: () => openPart(name) }, title)));
+}
+
+/** Show what an address names. */
+function show([kind, name, tab]) {
+  if (kind === "run" && name) output.select(name, { tab });
+  else if (kind === "skill" && name) { skills.show(name); output.leave(name); showPart("run"); }
+  else if (["runs", "worker", "faults"].includes(kind)) showPart(kind);
 }
 
 // ------------------------------------------------------------------------------------------------- theme
-
-const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
-const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* private mode: for this page only */ } };
 
 function theme() {
   const names = Object.keys(THEMES);
@@ -45,11 +70,11 @@ function theme() {
 const KEYS = [
   ["Ctrl+Enter", "run the skill whose form is open"],
   ["/", "find a skill"],
-  ["j, k", "next and previous task"],
-  ["c", "cancel the task"],
-  ["r", "run the task again"],
-  ["e", "put the task's params into the form"],
-  ["1 to 4", "skills, form, tasks, worker"],
+  ["j, k", "next and previous run"],
+  ["c", "cancel the run"],
+  ["r", "run it again"],
+  ["e", "put its params into the form"],
+  ["1 to 6", "skills, form, output, runs, worker, faults"],
   ["?", "this list"],
 ];
 
@@ -61,16 +86,16 @@ function help() {
   return dialog;
 }
 
-function keys(dialog, tasks, skills) {
+function keys(dialog) {
   const actions = {
     "/": () => { showPart("skills"); $("find")?.focus(); },
     "?": () => dialog.showModal(),
-    j: () => tasks.step(1), k: () => tasks.step(-1),
-    c: tasks.cancel, r: tasks.again, e: tasks.edit,
+    j: () => runs.step(1), k: () => runs.step(-1),
+    c: output.cancel, r: output.again, e: output.edit,
   };
   PARTS.forEach(([name], index) => {
     actions[String(index + 1)] = () => {
-      showPart(name);
+      openPart(name);
       document.querySelector(`#parts > [data-part="${name}"]`).querySelector("input:not(.picker),textarea,button")?.focus();
     };
   });
@@ -103,22 +128,43 @@ function linkView() {
   return setText(link, workers ? `protocol ${state.about.protocol}` : "no worker is registered");
 }
 
-export function notice(text) {
+function notice(text) {
   const place = $("notice");
   place.hidden = !text;
   fill(place, text, text ? el("button.quiet.small", { type: "button", onclick: () => notice("") }, "Close") : null);
 }
 
+/** Lie over the page while the worker's program does not start; tasks wait until it does. */
+function brokenView() {
+  const place = $("broken");
+  place.hidden = !state.problem;
+  fill(place, state.problem ? el("div.sheet", {}, el("h2", {}, "The worker does not start"),
+    el("p.dim", {}, "It starts again when a Python file changes. Tasks and forms are kept."),
+    el("pre", { tabindex: 0 }, state.problem),
+    el("button", { type: "button", onclick: () => { place.hidden = true; } }, "Look at the page")) : null);
+}
+
 tabs();
-const skills = startSkills($("skills"), $("main"), { showPart, notice, started: (id) => tasks.select(id, { quietly: true }) });
-const tasks = startTasks($("tasks"), { showPart, notice, edit: skills.open });
-startWorker($("worker"), { notice });
+const output = startOutput($("output"), {
+  showPart, notice,
+  edit: (name, params) => skills.edit(name, params),
+  found: (job) => skills.show(job.skill),
+  back: () => { const id = output.selected; openPart("runs"); runs.focus(id); },
+});
+const skills = startSkills($("skills"), $("main"), { showPart, notice, started: (id) => output.select(id, { quietly: true }), opened: output.leave, suggested: output.suggest });
+const runs = startRuns($("runs"), { select: (id) => output.select(id), selected: () => output.selected });
+const worker = startWorker($("worker"));
+startFaults($("faults"), { notice });
 const dialog = help();
 fill($("tools"), theme(), el("button.quiet", { type: "button", "aria-label": "Keys", onclick: () => dialog.showModal() }, "?"));
-keys(dialog, tasks, skills);
-showPart(matchMedia("(max-width: 60rem)").matches ? "skills" : "run");
+keys(dialog);
+showPart(narrow.matches ? "skills" : "run");
+show(address());
+onAddress(show);
+narrow.addEventListener("change", () => showPart(document.body.dataset.part));
 on(["link", "workers", "about"], linkView);
 linkView();
+on(["problem"], brokenView);
 listen({
   onAll: (all) => { setNow(all.now); takeAll(all); },
   onNews: (news) => { setNow(news.now); takeNews(news); },

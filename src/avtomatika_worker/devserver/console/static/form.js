@@ -91,8 +91,8 @@ function field(given, at) {
 function framed(at, schema, control, extra) {
   const id = newId("f");
   const problem = el("p.problem", { id: `${id}-problem`, hidden: true });
-  const notes = [schema.description, constraints(schema)].filter(Boolean);
-  const note = notes.length ? el("p.note", { id: `${id}-note` }, notes.join(" ")) : null;
+  const text = notes(schema);
+  const note = text ? el("p.note", { id: `${id}-note` }, text) : null;
   control.id = id;
   control.setAttribute("aria-describedby", [note && note.id, problem.id].filter(Boolean).join(" "));
   const label = el("label", { for: id }, title(at, schema), at.required ? el("span.required", { title: "required" }, "*") : null);
@@ -101,10 +101,18 @@ function framed(at, schema, control, extra) {
 
 const title = (at, schema) => (at.index !== undefined ? `${at.index + 1}` : at.name ?? schema.title ?? "value");
 
+/** The description and the constraints, as sentences. */
+const notes = (schema) => [schema.description, constraints(schema)].map(sentence).filter(Boolean).join(" ");
+
+function sentence(text) {
+  const trimmed = (text ?? "").trim();
+  return /[\p{L}\p{N})\]'"`]$/u.test(trimmed) ? `${trimmed}.` : trimmed;
+}
+
 function constraints(schema) {
   const parts = [];
   const between = (low, high, unit) => {
-    if (low !== undefined && high !== undefined) parts.push(low === high ? `exactly ${low}${unit}` : `${low} to ${high}${unit}`);
+    if (low !== undefined && high !== undefined) parts.push(low === high ? `exactly ${low}${unit}` : `from ${low} to ${high}${unit}`);
     else if (low !== undefined) parts.push(`at least ${low}${unit}`);
     else if (high !== undefined) parts.push(`at most ${high}${unit}`);
   };
@@ -120,7 +128,8 @@ function constraints(schema) {
   if (schema.default !== undefined && schema.default !== null && typeof schema.default !== "object") {
     parts.push(`default ${schema.default === "" ? "empty" : schema.default}`);
   }
-  return parts.length ? `${parts.join(", ")}.` : "";
+  const all = parts.join(", ");
+  return all && `${all[0].toUpperCase()}${all.slice(1)}.`;
 }
 
 // ------------------------------------------------------------------------------------------------- simple fields
@@ -135,10 +144,9 @@ function textField(schema, at) {
   control.spellcheck = false;
   if (schema.minLength !== undefined) control.minLength = schema.minLength;
   if (schema.maxLength !== undefined && schema.maxLength < 2 ** 31) control.maxLength = schema.maxLength;
-  control.required = Boolean(at.required && schema.minLength > 0);
+  control.required = Boolean(at.required && !schema.nullable && !allowsBlank(schema));
   if (schema.examples?.length) control.placeholder = String(schema.examples[0]);
-  else if (at.required && !schema.nullable && !control.required && !isFile(schema, at)) control.placeholder = "empty text";
-  if (isFile(schema, at) && at.required) control.required = true; // an empty one names no file
+  else if (at.required && !control.required) control.placeholder = schema.nullable ? "null" : "empty text";
   const self = {
     node: framed(at, schema, control, isFile(schema, at) && at.files ? filePicker(control, schema) : null),
     read: () => (control.value === "" ? empty(at, schema, "") : control.value),
@@ -147,6 +155,9 @@ function textField(schema, at) {
   if (schema.default !== undefined) self.write(schema.default);
   return self;
 }
+
+/** Whether a schema says that an empty text is meant: most that say nothing about it do not think of one. */
+const allowsBlank = (schema) => schema.minLength === 0 || schema.default === "" || Boolean(schema.examples?.includes(""));
 
 const isBase64 = (schema) => schema.contentEncoding === "base64" || schema.format === "byte";
 
@@ -441,7 +452,7 @@ function arrayField(schema, at) {
   const self = {
     node: el("fieldset", { "data-path": at.path },
       el("legend", {}, title(at, schema), least > 0 ? el("span.required", { title: "required" }, "*") : null),
-      [schema.description, constraints(schema)].some(Boolean) ? el("p.note", {}, [schema.description, constraints(schema)].filter(Boolean).join(" ")) : null,
+      notes(schema) ? el("p.note", {}, notes(schema)) : null,
       list, adder, el("p.problem", { hidden: true })),
     read: () => orNothing(items.map((each) => each.inner.read() ?? null), schema, at),
     write: (value) => {
@@ -458,11 +469,7 @@ function arrayField(schema, at) {
 
 /** Alternatives: a choice, and the field of the one chosen. */
 function choiceField(schema, at) {
-  const names = schema.choices.map((each, index) => {
-    const one = resolved(each, at.root);
-    const ref = typeof each?.$ref === "string" ? each.$ref.split("/").pop() : undefined;
-    return one.title ?? ref ?? one.type ?? `form ${index + 1}`;
-  });
+  const names = distinct(schema.choices.map((each, index) => choiceName(each, at.root) ?? `form ${index + 1}`));
   const select = el("select", { "aria-label": `Kind of ${title(at, schema)}` });
   const none = !at.required || schema.nullable;
   if (none) select.append(el("option", { value: "" }, "not set"));
@@ -489,6 +496,20 @@ function choiceField(schema, at) {
   if (schema.default !== undefined && schema.default !== null) self.write(schema.default);
   return self;
 }
+
+/** The name of an alternative: its title, else that of its definition, of the constant that marks it, or of its type. */
+function choiceName(each, root) {
+  const one = resolved(each, root);
+  const ref = typeof each?.$ref === "string" ? each.$ref.split("/").pop() : undefined;
+  const mark = Object.values(one.properties ?? {}).map((part) => resolved(part, root)).find((part) => typeof part.const === "string");
+  if (one.title ?? ref ?? mark) return one.title ?? ref ?? mark.const;
+  if ("const" in one) return label(one.const);
+  if (one.enum) return one.enum.slice(0, 4).map(label).join(", ");
+  return one.type;
+}
+
+/** Names, with a number where the same one stands twice. */
+const distinct = (names) => names.map((name, index) => (names.indexOf(name) === names.lastIndexOf(name) ? name : `${name} ${names.slice(0, index + 1).filter((each) => each === name).length}`));
 
 /** Whether a value looks like one of this schema: enough to choose an alternative by. */
 function fits(value, schema, root) {

@@ -1,33 +1,44 @@
 // The list of skills, and the page of the one that is chosen: what it is, and the form to run it.
+import { address, setAddress } from "./addresses.js";
 import { Refused, submit } from "./api.js";
+import { COPIES } from "./copies.js";
 import { el, fill } from "./dom.js";
 import { formFor, rawField, showProblems } from "./form.js";
 import { parse, write } from "./json.js";
+import { sample } from "./sample.js";
+import { draft, dropDraft, keepDraft } from "./storage.js";
 import { on, state } from "./store.js";
-import { source } from "./values.js";
+import { copier, source } from "./values.js";
 
-export function startSkills(list, page, { showPart, notice, started }) {
+export function startSkills(list, page, { showPart, notice, started, opened, suggested }) {
   const find = el("input", { type: "search", id: "find", placeholder: "Find a skill", "aria-label": "Find a skill", autocomplete: "off" });
   const names = el("div.list");
   fill(list, el("h2", {}, "Skills"), find, names);
   let chosen = null;
   let shown = ""; // the skill as JSON: the form is built again only when it has changed
   let form = null;
+  let wanted = null; // what was chosen last, whether a worker has it now or not
 
   const skillOf = (name) => state.skills.find((each) => each.name === name);
 
   function drawList() {
-    const wanted = find.value.trim().toLowerCase();
-    const found = state.skills.filter((each) => `${each.name} ${each.description ?? ""}`.toLowerCase().includes(wanted));
+    const text = find.value.trim().toLowerCase();
+    const found = state.skills.filter((each) => `${each.name} ${each.description ?? ""}`.toLowerCase().includes(text));
     const focused = document.activeElement?.dataset?.skill;
-    fill(names, found.map((each) => el("button.entry", {
-      type: "button", "data-skill": each.name, "aria-current": each.name === chosen ? "true" : null,
-      // With keys one goes on in the form; fingers would get a keyboard over it.
-      onclick: (event) => { choose(each.name); showPart("run"); if (event.detail === 0) focusForm(); },
-    }, el("strong", {}, each.name), each.description ? el("span.dim", {}, firstLine(each.description)) : null)),
+    const groups = byCategory(found);
+    fill(names, groups.map(([category, skills]) => [
+      groups.length > 1 || category ? el("h3.category", {}, category || "Other") : null,
+      skills.map(entry),
+    ]),
     found.length ? null : el("p.dim", {}, state.skills.length ? "No skill matches." : "No worker has registered a skill yet."));
     if (focused) names.querySelector(`[data-skill="${CSS.escape(focused)}"]`)?.focus();
   }
+
+  const entry = (each) => el("button.entry", {
+    type: "button", "data-skill": each.name, "aria-current": each.name === chosen ? "true" : null,
+    // With keys one goes on in the form; fingers would get a keyboard over it.
+    onclick: (event) => { open(each.name); showPart("run"); if (event.detail === 0) focusForm(); },
+  }, el("strong", {}, each.name), each.description ? el("span.dim", {}, firstLine(each.description)) : null);
 
   const focusForm = () => page.querySelector("form input:not(.picker), form textarea, form select, form button")?.focus();
 
@@ -45,10 +56,16 @@ export function startSkills(list, page, { showPart, notice, started }) {
   });
 
   function choose(name) {
-    chosen = name;
-    history.replaceState(null, "", `#/skill/${encodeURIComponent(name)}`);
+    chosen = wanted = name;
     drawList();
     drawPage();
+  }
+
+  /** Choose a skill, and leave the run that was shown. */
+  function open(name) {
+    choose(name);
+    setAddress(["skill", name]);
+    opened(name);
   }
 
   function drawPage() {
@@ -61,7 +78,7 @@ export function startSkills(list, page, { showPart, notice, started }) {
     }
     const now = write(skill);
     if (now === shown) return;
-    const typed = form?.skill === skill.name ? form.params() : undefined;
+    const typed = form?.skill === skill.name ? form.typed() : undefined;
     shown = now;
     form = skillForm(skill, { notice, started: (id) => { started(id); }, showPart });
     fill(page, about(skill), form.node, schemas(skill));
@@ -69,28 +86,43 @@ export function startSkills(list, page, { showPart, notice, started }) {
   }
 
   on(["skills"], () => {
-    if (!skillOf(chosen)) chosen = fromAddress() ?? state.skills[0]?.name ?? null;
+    if (!skillOf(chosen)) {
+      const [kind, name] = address();
+      chosen = [wanted, kind === "skill" ? name : null].find(skillOf) ?? byCategory(state.skills)[0]?.[1][0].name ?? null;
+      suggested(chosen);
+    }
     drawList();
     drawPage();
   });
 
-  const fromAddress = () => {
-    const name = decodeURIComponent(location.hash.replace(/^#\/skill\//, ""));
-    return skillOf(name) ? name : null;
-  };
-
   return {
     run: () => form?.start(),
+    get chosen() { return chosen; },
+    /** Show a skill's form as it was left. */
+    show(name) {
+      wanted = name; // an address may name it before the skills have come
+      if (skillOf(name) && name !== chosen) choose(name);
+    },
     /** Open a skill's form with params in it. */
-    open(name, params) {
+    edit(name, params) {
       if (!skillOf(name)) return notice(`No worker has the skill ${name} now.`);
-      choose(name);
+      if (name !== chosen) choose(name);
       form.write(params);
       showPart("run");
       focusForm();
       return undefined;
     },
   };
+}
+
+/** Skills below their categories, both in the order of the worker's code. */
+function byCategory(skills) {
+  const groups = new Map();
+  for (const each of skills) {
+    const category = typeof each.properties?.category === "string" ? each.properties.category : "";
+    groups.set(category, [...(groups.get(category) ?? []), each]);
+  }
+  return [...groups];
 }
 
 const firstLine = (text) => text.split("\n")[0];
@@ -120,27 +152,57 @@ function skillForm(skill, { notice, started, showPart }) {
   const check = el("input", { type: "checkbox", checked: true, id: "check" });
   const priority = el("input", { type: "number", step: "any", id: "priority", value: "0" });
   const deadline = el("input", { type: "number", min: "0", step: "any", id: "deadline", placeholder: "none" });
-  const run = el("button.main", { type: "submit" }, "Run");
+  const run = el("button.main", { type: "submit", "aria-keyshortcuts": "Control+Enter Meta+Enter" }, "Run");
   const problem = el("p.problem.whole", { role: "alert", hidden: true });
 
   function setRaw(on) {
     const params = fields.read() ?? {};
     if (!on && (params === null || typeof params !== "object" || Array.isArray(params))) return say("The params are no JSON object, so the form cannot show them.");
-    raw = on;
-    const at = { name: "params", path: "$", required: true, rows: 12 };
-    fields = raw ? rawField({}, at) : formFor(skill.input_schema, { files: state.about.files });
+    useFields(on);
     fields.write(params);
-    fill(place, fields.node);
-    toggle.textContent = raw ? "Edit as form" : "Edit as JSON";
     return say("");
   }
 
-  function reset() {
-    raw = false;
-    fields = formFor(skill.input_schema, { files: state.about.files });
+  function useFields(asJson) {
+    raw = asJson;
+    const at = { name: "params", path: "$", required: true, rows: 12 };
+    fields = raw ? rawField({}, at) : formFor(skill.input_schema, { files: state.about.files });
     fill(place, fields.node);
-    toggle.textContent = "Edit as JSON";
+    toggle.textContent = raw ? "Edit as form" : "Edit as JSON";
+  }
+
+  function reset() {
+    useFields(false);
+    dropDraft(skill.name);
     say("");
+  }
+
+  /** Put params into whichever is open, the form or the JSON. */
+  function writeParams(params) {
+    fields.write(params);
+    keepNow();
+  }
+
+  const paramsAsText = () => (raw ? place.querySelector("textarea").value : write(fields.read() ?? {}));
+  const untouched = paramsAsText();
+  const keepNow = () => {
+    if (!raw && paramsAsText() === untouched) dropDraft(skill.name); // so that a default changed in the code shows
+    else keepDraft(skill.name, write({ raw, text: paramsAsText() }));
+  };
+
+  /** Take up what was typed before, if the skill still looks so. */
+  function takeUp() {
+    const left = draft(skill.name);
+    if (left === null) return;
+    try {
+      const { raw: asJson, text } = parse(left);
+      const params = asJson ? text : parse(text);
+      if (typeof params !== "string") return fields.write(params);
+      if (asJson) useFields(true);
+      place.querySelector("textarea").value = params; // perhaps no complete JSON yet
+    } catch {
+      dropDraft(skill.name);
+    }
   }
 
   function say(text) {
@@ -152,7 +214,7 @@ function skillForm(skill, { notice, started, showPart }) {
     say("");
     showProblems(form, []);
     if (check.checked && !form.reportValidity()) return;
-    const text = raw ? place.querySelector("textarea").value : write(fields.read() ?? {});
+    const text = paramsAsText();
     const wait = Number(deadline.value);
     run.disabled = true;
     try {
@@ -162,7 +224,7 @@ function skillForm(skill, { notice, started, showPart }) {
         deadline: deadline.value === "" ? undefined : Date.now() / 1000 + wait,
       });
       started(answer.job_id);
-      showPart("tasks");
+      showPart("output");
     } catch (error) {
       const left = error instanceof Refused && error.problems.length ? showProblems(form, error.problems) : [error.message];
       if (left.length) say(left.join("\n"));
@@ -171,19 +233,25 @@ function skillForm(skill, { notice, started, showPart }) {
     }
   }
 
-  const form = el("form.run", { novalidate: true, onsubmit: (event) => { event.preventDefault(); start(); } },
+  const copies = Object.entries(COPIES).map(([name, code]) => copier(name, () => code(skill.name, raw ? parse(paramsAsText() || "{}") : fields.read() ?? {}), { title: `Copy as ${name}` }));
+  const form = el("form.run", { novalidate: true, onsubmit: (event) => { event.preventDefault(); start(); }, oninput: keepNow, onclick: () => { if (document.contains(form)) keepNow(); } },
     place,
     problem,
     el("details.options", {}, el("summary", {}, "Options"),
       el("div.field.check", {}, check, el("label", { for: "check" }, "Check params before they are sent"), el("p.note", {}, "Without it they go to the worker as they are, to see what it makes of them.")),
       el("div.field", {}, el("label", { for: "priority" }, "Priority")  , priority, el("p.note", {}, "Higher is more urgent.")),
       el("div.field", {}, el("label", { for: "deadline" }, "Deadline"), deadline, el("p.note", {}, "Seconds from now."))),
-    el("div.actions", {}, run, toggle, el("button.quiet", { type: "button", onclick: reset }, "Reset")));
+    el("p.copies.dim", {}, "Copy as ", copies),
+    el("div.actions.sticky", {}, run, el("kbd.wide", { "aria-hidden": "true" }, "Ctrl+Enter"), toggle,
+      el("button.quiet", { type: "button", onclick: () => writeParams(sample(skill.input_schema ?? {})) }, "Sample values"),
+      el("button.quiet", { type: "button", onclick: (event) => { event.stopPropagation(); reset(); } }, "Reset")));
+  takeUp();
   return {
     skill: skill.name,
     node: form,
     start,
-    params: () => fields.read(),
-    write: (params) => fields.write(params),
+    /** The params as they are typed; undefined where nothing is. */
+    typed: () => (!raw && paramsAsText() === untouched ? undefined : fields.read()),
+    write: writeParams,
   };
 }

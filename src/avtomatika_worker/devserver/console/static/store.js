@@ -6,9 +6,13 @@ const LINES = 300;
 export const ended = (job) => FINAL.has(job.state);
 
 export const state = {
-  linked: null, about: {}, skills: [], workers: [], faults: [], calls: [], problems: [], lines: [],
-  jobs: new Map(), // by id, oldest first
+  linked: null, about: {}, skills: [], workers: [], faults: [], calls: [], problems: [], lines: [], problem: null,
+  jobs: new Map(), // by id: all that the orchestrator keeps
+  totals: {}, // how many there ever were, by state
 };
+
+/** The jobs, newest first. */
+export const newestFirst = () => [...state.jobs.values()].sort((one, other) => other.number - one.number);
 
 const listeners = [];
 let changed = new Set();
@@ -35,19 +39,18 @@ export const onNews = (take) => newsListeners.push(take);
 export function takeAll(all) {
   state.jobs = new Map(all.jobs.map((job) => [job.job_id, job]));
   state.about = all.about;
+  state.problem = null;
   state.problems = all.problems;
   state.lines = all.logs.slice(-LINES);
   state.calls = [];
   merge(all);
-  touch("all", "jobs", "about", "problems", "lines", "skills", "workers", "faults", "calls");
+  touch("all", "jobs", "about", "problems", "lines", "skills", "workers", "faults", "calls", "problem");
 }
 
 export function takeNews(news) {
   for (const job of news.jobs ?? []) state.jobs.set(job.job_id, job);
-  if (news.jobs) {
-    while (state.jobs.size > 500) state.jobs.delete(state.jobs.keys().next().value);
-    touch("jobs");
-  }
+  for (const id of news.forgotten ?? []) state.jobs.delete(id);
+  if (news.jobs || news.forgotten) touch("jobs");
   if (news.problems) { state.problems = [...state.problems, ...news.problems].slice(-50); touch("problems"); }
   const own = (news.logs ?? []).filter((line) => !line.job_id);
   if (own.length) { state.lines = [...state.lines, ...own].slice(-LINES); touch("lines"); }
@@ -57,5 +60,7 @@ export function takeNews(news) {
 
 function merge(news) {
   for (const topic of ["skills", "workers", "faults"]) if (news[topic]) { state[topic] = news[topic]; touch(topic); }
-  if (news.calls) { state.calls = [...state.calls, ...news.calls].slice(-CALLS); touch("calls"); }
+  if ("problem" in news) { state.problem = news.problem; touch("problem"); }
+  if (news.totals) { state.totals = news.totals; touch("jobs"); }
+  if (news.calls) { state.calls = [...state.calls, ...news.calls].sort((one, other) => one.time - other.time).slice(-CALLS); touch("calls"); }
 }

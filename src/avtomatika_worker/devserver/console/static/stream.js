@@ -16,7 +16,7 @@ export function streamView() {
   const text = el("pre.stream", { tabindex: 0, "aria-label": "Stream" });
   const raw = el("ol.chunks");
   const unfold = el("details.source", {}, el("summary", {}, "Chunks as they came"), raw);
-  const node = el("section", { hidden: true }, el("h4", {}, "Stream"), figures, text, unfold);
+  const node = el("section", { hidden: true }, el("h3.part", {}, "Joined"), figures, text, unfold);
   let attempt = 0;
   let next = 0;
   let parts = [];

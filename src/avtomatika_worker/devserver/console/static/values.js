@@ -133,20 +133,27 @@ function tree(value, open) {
   return node;
 }
 
+/** A button that copies a text, and says so. */
+export function copier(name, text, attributes = {}) {
+  const button = el("button.quiet.small", { type: "button", ...attributes, onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(text());
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = name; }, 1500);
+    } catch (error) {
+      button.textContent = error instanceof SyntaxError ? "The JSON is not complete" : "Not allowed to copy";
+    }
+  } }, name);
+  return button;
+}
+
 /** The whole as JSON text, folded, with a button that copies it. */
 export function source(value, name) {
   const node = el("details.source", {}, el("summary", {}, name));
   node.addEventListener("toggle", () => {
     if (!node.open || node.childElementCount > 1) return;
     const code = write(value, 2);
-    const copy = el("button.quiet.small", { type: "button", onclick: async () => {
-      try {
-        await navigator.clipboard.writeText(code);
-        copy.textContent = "Copied";
-      } catch {
-        copy.textContent = "Not allowed to copy";
-      }
-    } }, "Copy");
+    const copy = copier("Copy", () => code);
     node.append(copy, el("pre", { tabindex: 0 }, code.length > 500_000 ? `${code.slice(0, 500_000)}\n…` : code));
   });
   return node;
