@@ -117,7 +117,7 @@ def make_worker(gates: Gates) -> Worker:
     @worker.skill()
     async def render(gate: str, ctx: TaskContext) -> None:
         """Report little progress after a moment, then wait."""
-        await asyncio.sleep(0.1)  # the moment
+        await asyncio.sleep(0.05)  # the moment
         await ctx.send_progress(0.001, "the first of a thousand frames")
         await gates.passed(gate)
 

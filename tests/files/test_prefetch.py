@@ -219,19 +219,20 @@ async def test_waiting_counts_for_the_deadline(
 async def test_waiting_does_not_count_for_the_timeout_but_transfers_do(
     orchestrator: EmbeddedOrchestrator, worker: Worker, bucket: Bucket, proxy: FaultProxy, settings: dict[str, Any]
 ) -> None:
-    @worker.skill(prefetch=3, timeout=0.6)
+    @worker.skill(prefetch=13, timeout=0.6)
     async def compute(source: Path) -> str:
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.05)
         return source.name
 
-    jobs = await submit(orchestrator, bucket, "a.in", "b.in", "c.in", "d.in")
-    async with running(worker, orchestrator, **settings):
-        await finished(jobs)  # the last one waits for a second
+    names = [f"{letter}.in" for letter in "abcdfghijklmno"]
+    jobs = await submit(orchestrator, bucket, *names)
+    async with running(worker, orchestrator, **settings, max_concurrent_tasks=14):
+        await finished(jobs)  # the last one waits for more than 0.6 s
         proxy.some(Stall(), 1, is_for("e.in", "GET"))
         (stalled,) = await submit(orchestrator, bucket, "e.in")
         await stalled.done()
     assert stalled.results_received[0].message["error"]["code"] == "TIMEOUT_ERROR"
-    assert [job.result for job in jobs] == [{"result": name} for name in ("a.in", "b.in", "c.in", "d.in")]
+    assert [job.result for job in jobs] == [{"result": name} for name in names]
 
 
 async def test_a_skill_that_is_given_up_computes_until_it_has_ended(

@@ -391,13 +391,17 @@ def stop(orchestrator, place):
 QUICKLY = {"heartbeat_interval": 0.05, "max_concurrent_tasks": 2}
 
 
+def both(shown):
+    return len(shown["tasks"]) == 2
+
+
 async def test_another_attempt_waits_until_the_one_that_is_being_stopped_has_ended(
-    orchestrator, worker, place, stop, caplog
+    orchestrator, worker, place, stop, caplog, health
 ):
-    async with running(worker, orchestrator, **QUICKLY):
+    async with running(worker, orchestrator, **health.settings, **QUICKLY):
         await stop("clings")
         await orchestrator.again("task-2", "clings", place.path)
-        await place.until(lambda: actions(caplog, "task_waits"))
+        await health.until(both)
         assert place.runs == 1
         place.open_gate()
         (place.path / "let go").touch()
@@ -420,29 +424,29 @@ async def test_another_attempt_waits_no_longer_than_until_the_earlier_one_is_giv
 
 
 async def test_an_attempt_that_waits_can_be_cancelled_and_the_next_waits_for_the_first_all_the_same(
-    orchestrator, worker, place, stop, caplog
+    orchestrator, worker, place, stop, health
 ):
-    async with running(worker, orchestrator, **QUICKLY):
+    async with running(worker, orchestrator, **health.settings, **QUICKLY):
         await stop("clings")
         await orchestrator.again("task-2", "clings", place.path)
-        await place.until(lambda: len(actions(caplog, "task_waits")) == 1)
+        await health.until(both)
         orchestrator.cancelled = ["task-2"]
         await orchestrator.until(lambda: "task-2" in orchestrator.results())
         assert orchestrator.results()["task-2"]["status"] == "cancelled"
         orchestrator.cancelled = []
         await orchestrator.again("task-3", "clings", place.path)  # in the slot that task-2 had
-        await place.until(lambda: len(actions(caplog, "task_waits")) == 2)
+        await health.until(both)
         assert place.runs == 1
         place.open_gate()
         (place.path / "let go").touch()
         assert await orchestrator.accepted() == {"run": 2}
 
 
-async def test_a_hand_out_of_work_that_waits_is_adopted(orchestrator, worker, place, stop, caplog, health):
+async def test_a_hand_out_of_work_that_waits_is_adopted(orchestrator, worker, place, stop, health):
     async with running(worker, orchestrator, **health.settings, **{**QUICKLY, "max_concurrent_tasks": 3}):
         await stop("clings")
         await orchestrator.again("task-2", "clings", place.path)
-        await place.until(lambda: actions(caplog, "task_waits"))
+        await health.until(both)
         await orchestrator.again("task-3", "clings", place.path)
         await health.until(adopted(1))
         place.open_gate()
@@ -462,11 +466,11 @@ async def test_the_deadline_of_an_attempt_that_waits_holds(orchestrator, worker,
     assert place.runs == 1
 
 
-async def test_a_shutdown_ends_an_attempt_that_waits(orchestrator, worker, place, stop, caplog):
-    async with running(worker, orchestrator, **QUICKLY, shutdown_timeout=0.1):
+async def test_a_shutdown_ends_an_attempt_that_waits(orchestrator, worker, place, stop, caplog, health):
+    async with running(worker, orchestrator, **health.settings, **QUICKLY, shutdown_timeout=0.1):
         await stop("clings")
         await orchestrator.again("task-2", "clings", place.path)
-        await place.until(lambda: actions(caplog, "task_waits"))
+        await health.until(both)
         worker.request_shutdown()
         await orchestrator.until(lambda: "task-2" in orchestrator.results())
         assert "task-1" not in orchestrator.results()
@@ -482,8 +486,10 @@ async def test_one_that_keeps_its_id_is_answered_once_by_the_attempt_that_is_bei
     """Two results under one id would answer the second hand-out twice."""
     async with running(worker, orchestrator, **QUICKLY):
         await stop("clings", task_id)
+        polls = len(orchestrator.calls["poll"])
         await orchestrator.again(task_id, "clings", place.path)
-        await place.until(lambda: actions(caplog, "task_duplicate"))
+        await orchestrator.until(lambda: len(orchestrator.calls["poll"]) > polls)  # the hand-out took no slot
+        assert actions(caplog, "task_duplicate")
         (place.path / "let go").touch()
         await orchestrator.until(lambda: task_id in orchestrator.results())
     assert place.runs == 1
