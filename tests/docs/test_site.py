@@ -102,6 +102,7 @@ async def findings(
     return await page.evaluate(FINDINGS, [context, only])
 
 
+@pytest.mark.timeout(1200)  # a second a page, ten for the longest, and much more on a busy machine
 async def test_axe_finds_nothing_on_any_page(site):
     script, found = axe_script(), {}
     async with browser() as chromium:
