@@ -1,8 +1,7 @@
 """When heartbeats are due, to the second, and all that is in one."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from avtomatika_worker.policy import heartbeat
 from avtomatika_worker.policy.heartbeat import Catalogue, HeartbeatMemory, WorkerState, bounded_interval, differs

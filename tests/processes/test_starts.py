@@ -207,7 +207,11 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
         assert process.wait(20) == 0
 
 
-@pytest.mark.parametrize("message", [encode("task", 1, {}), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"])
+@pytest.mark.parametrize(
+    "message",
+    [encode("task", 1, {}), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"],
+    ids=["a task without facts", "an answer to nothing", "no message"],
+)
 def test_a_process_that_cannot_take_what_the_worker_says_ends_and_says_why(worker, message):
     with process_for(worker, "add_up") as (process, say, heard):
         say(message)
