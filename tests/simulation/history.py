@@ -37,7 +37,8 @@ class History:
     lives: list = field(default_factory=list)
     adopted: dict = field(default_factory=dict)
     cancelled: dict = field(default_factory=dict)
-    lingering: str = ""
+    lingering: list = field(default_factory=list)
+    twins: list = field(default_factory=list)
     closed: bool = False
     on_end: object = None
 
@@ -53,9 +54,8 @@ class History:
     def began(self, life, ctx):
         run = Run(life, ctx.params.get("at", ""), ctx.job_id, ctx.task_id, self.clock())
         twin = [each for each in self.runs if each.ended is None and each.life == life and each.job_id == run.job_id]
-        twin = [each for each in twin if each.task_id not in self.lingering]  # given up: it does not stop
         if twin and not self.closed:
-            self.violated(f"job {run.job_id} runs twice at once in life {life}: {twin[0].task_id} and {run.task_id}")
+            self.twins.append((twin[0], run))
         self.runs.append(run)
         self.note(f"skill of {run.task_id} (job {run.job_id}) begins in life {life}")
         return run

@@ -43,6 +43,7 @@ def _all(simulation, settled):
         yield from _unsettled(simulation)
     for job, record in simulation.records.items():
         yield from _of_job(simulation, job, record)
+    yield from _of_twins(simulation.history)
     for number, each in enumerate(simulation.orchestrators):
         yield from _of_orchestrator(simulation, number, each)
     for loop in simulation.network.loops:
@@ -120,6 +121,15 @@ def _of_events(record):
         if number != last[run] + 1:
             yield f"events of {record.job_id}: {number} follows {last[run]} (run {run})"
         last[run] = max(last[run], number)
+
+
+def _of_twins(history):
+    """No work runs twice at once, unless its first run was given up: it does not stop. The log says so soon after."""
+    for first, second in history.twins:
+        if not any(first.task_id in text and at <= second.began + 0.1 for at, text in history.lingering):
+            yield (
+                f"job {second.job_id} runs twice at once in life {second.life}: {first.task_id} and {second.task_id}"
+            )
 
 
 # ------------------------------------------------------------------------------------------- orchestrators

@@ -88,7 +88,7 @@ class Watching(logging.Handler):
         action = getattr(record, "action", "")
         self._history.note(f"[{LIFE.get()}] {record.levelname} {action}: {record.getMessage()}")
         if action == "task_lingers":
-            self._history.lingering += record.getMessage()
+            self._history.lingering.append((self._history.clock(), record.getMessage()))
         if action == "task_adopted":
             self._history.adopted[record.task_id] = record.job_id
         if action in GIVEN_UP:
