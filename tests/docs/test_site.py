@@ -146,9 +146,7 @@ async def test_a_command_is_copied_without_its_prompt_and_output(site):
         block = page.locator("div.highlight", has_text="worker call").first
         await block.locator("button[data-clipboard-target]").click()
         copied = await page.evaluate("() => navigator.clipboard.readText()")
-    assert copied.strip() == (
-        """worker call --app app.main:worker resize '{"url": "cat.jpg", "width": 100, "height": 50}'"""
-    )
+    assert copied.strip() == ("""worker call resize '{"url": "cat.jpg", "width": 100, "height": 50}'""")
 
 
 def test_each_error_has_an_anchor_of_its_own(site):

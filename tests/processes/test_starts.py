@@ -200,7 +200,7 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
     with process_for(worker, skill) as (process, say, heard):
         for number in range(1, 6):
             facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
-            say(encode("task", number, facts) + encode("cancel", number, "requested"))
+            say(encode("task", number, [facts]) + encode("cancel", number, "requested"))
             assert heard("cancelled", "done") == ["cancelled", number]
         say(encode("cancel", 3, "requested"))  # of one that has ended: it means no other
         say(encode("end"))
@@ -209,7 +209,7 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
 
 @pytest.mark.parametrize(
     "message",
-    [encode("task", 1, {}), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"],
+    [encode("task", 1, [{}]), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"],
     ids=["a task without facts", "an answer to nothing", "no message"],
 )
 def test_a_process_that_cannot_take_what_the_worker_says_ends_and_says_why(worker, message):

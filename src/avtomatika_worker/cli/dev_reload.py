@@ -167,7 +167,7 @@ class HostLink:
         self.url: str = facts["url"]
         self.console_url: str | None = facts["console"]
         self.token: str = facts["token"]
-        self.place = Path(facts["place"])
+        self.place: Path = Path(facts["place"])
         self._guard = threading.Lock()
         self._connection = Client(facts["address"], authkey=bytes.fromhex(facts["key"]))
 

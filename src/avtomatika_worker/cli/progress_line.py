@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from avtomatika_worker.observability.printable import printable
+
 _BAR: Final = 24
 
 
@@ -34,7 +36,7 @@ class ProgressLine:
         line.add_column(no_wrap=True)
         line.add_column(no_wrap=True)
         line.add_column(no_wrap=True, overflow="ellipsis")
-        text = Text(" ".join(message.split()), style="dim")
+        text = Text(printable(" ".join(message.split())), style="dim")
         line.add_row(ProgressBar(1.0, fraction, width=_BAR), Text(f"{fraction:4.0%}", style="cyan"), text)
         with self._guard:
             if self._live is None:

@@ -70,7 +70,7 @@ class JobBook:
         """worker_id → job_id → job, in the order they were handed out."""
         self.when_scheduled: Callable[[], None] = lambda: None
         """Called when `next_due` may have changed."""
-        self.forgotten = 0
+        self.forgotten: int = 0
         """How many ended jobs are no longer in `jobs`."""
 
     def add(self, new: NewJob, now: float) -> JobRecord:

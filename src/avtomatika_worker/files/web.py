@@ -75,7 +75,7 @@ class WebHosts:
         try:
             url = URL(text, encoded=True)
             host, port = (url.host or "").lower(), url.port or 443
-        except ValueError:
+        except (ValueError, IndexError):  # the latter for "https://host[]@"
             raise UnsafeNameError(shown, "it is not a URL") from None
         if url.scheme != "https" or not host or url.user is not None or url.password is not None or url.raw_fragment:
             raise UnsafeNameError(shown, "it should be https://host/path, without a user, a password or a fragment")

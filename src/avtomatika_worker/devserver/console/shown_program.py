@@ -18,7 +18,7 @@ class Program:
     """
 
     def __init__(self, skills: Mapping[str, dict[str, Any]]) -> None:
-        self.skills = skills
+        self.skills: Mapping[str, dict[str, Any]] = skills
         self.problem: str | None = None
 
     def started(self, skills: Mapping[str, dict[str, Any]]) -> None:
