@@ -19,7 +19,7 @@ from avtomatika_worker.observability.printable import printable, printable_json
 
 EVIL = "x\x1b[2J\x1b]0;PWNED\x07\x1b]52;c;cm0K\x07\x9b31m\u202eevil\u2066\u2028y\x08\x7f\u200f\u061c"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-STYLE = re.compile("\x1b\\[[0-9;]*m|\r\x1b\\[2K|\x1b\\[1A\x1b\\[2K|\x1b\\[\\?25[lh]|(?<=\n)\r")
+STYLE = re.compile("\x1b\\[[0-9;]*m|\r\x1b\\[2K|\x1b\\[1A\x1b\\[2K|\x1b\\[\\?25[lh]|(?<=[\nmKhl])\r")
 """Colors, and what replaces a line of progress."""
 TEXTS = st.text() | st.text(st.sampled_from(EVIL))
 
