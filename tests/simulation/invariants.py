@@ -101,7 +101,8 @@ def _must_finish(scenario, job):
 
 def _is_silenced(fault):
     """Whether a fault keeps results back for a minute, which is longer than such an orchestrator waits."""
-    return isinstance(fault, Answers) and fault.kind == "status" and fault.status == 429 and fault.call != "poll"
+    limited = isinstance(fault, Answers) and fault.kind in {"status", "html"} and fault.status == 429
+    return limited and fault.call != "poll"
 
 
 def _may_end_a_job(fault):
