@@ -211,4 +211,6 @@ def stored(directory: Path, kind: str) -> list[str]:
         if not copy.exists():
             return []
         with contextlib.closing(sqlite3.connect(copy)) as connection:
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'waiting'").fetchone() is None:
+                return []  # it was killed before it had made the table
             return [row[0] for row in connection.execute("SELECT task_id FROM waiting WHERE kind = ?", (kind,))]
