@@ -306,7 +306,7 @@ def bind(job: DemoJob) -> None:
     """Do with a job's params what a worker does before it runs the skill."""
     skill = app.worker.skills.get(job.skill)
     assert skill is not None
-    skill.bind(controls_of(Recorder().context(job.skill, job.params)))
+    skill.fill(controls_of(Recorder().context(job.skill, job.params)), skill.convert(job.params))
 
 
 def test_the_demo_sends_valid_input_but_for_the_one_job_that_must_fail(tmp_path: Path) -> None:

@@ -64,13 +64,14 @@ def skill(func: Callable[..., Any], **options: Any) -> Skill:
 
 
 def call(func: Callable[..., Any], params: dict[str, Any] | None = None, **options: Any) -> Any:
-    args, kwargs = skill(func, **options).bind(Source(params or {}))
+    made = skill(func, **options)
+    args, kwargs = made.fill(Source(params or {}), made.convert(params or {}))
     return func(*args, **kwargs)
 
 
 def refusal(func: Callable[..., Any], params: dict[str, Any], **options: Any) -> InvalidInputError:
     with pytest.raises(InvalidInputError) as caught:
-        skill(func, **options).bind(Source(params))
+        skill(func, **options).convert(params)
     return caught.value
 
 

@@ -138,10 +138,6 @@ class BindingPlan(msgspec.Struct, frozen=True):
             return ()
         return tuple(each for each in (self.input.schema, self.input.inferred) if each is not None)
 
-    def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments. Raises `InvalidInputError` that names every invalid field."""
-        return self.fill(source, self.convert(source.params))
-
     def convert(self, params: dict[str, Any]) -> Any:
         """Return the params as the skill gets them, those of one with separate arguments as a dict.
 

@@ -202,10 +202,6 @@ class Skill:
         """The types by which its arguments are filled."""
         return self._plan.injects
 
-    def bind(self, source: BindingSource) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments for a task. Raises `InvalidInputError`."""
-        return self._plan.bind(source)
-
     def convert(self, params: dict[str, Any]) -> Any:
         """Return a task's params as the skill takes them. Raises `InvalidInputError`."""
         return self._plan.convert(params)
