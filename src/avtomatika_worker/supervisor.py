@@ -177,8 +177,8 @@ class Supervisor:
 
     def _take_notice(self, seconds: float | None) -> None:
         """Take a notice. Called on the link thread."""
-        self.announce_draining()
         CallQueue(self._loop).put(self.preempt, seconds)
+        self.announce_draining()
 
     def preempt(self, seconds: float | None) -> None:
         """Leave a machine that is taken away in ``seconds``: as `drain_for_preemption`, and the ending says so."""

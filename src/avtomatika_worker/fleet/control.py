@@ -127,9 +127,9 @@ class Control(Stoppable):
             loop = self._loop
             if loop is None:
                 os._exit(EXIT_OK)  # nothing has begun
-        self.announce_draining()
         with contextlib.suppress(RuntimeError):  # the worker has ended, its loop is closed
             loop.call_soon_threadsafe(self._ask, times)
+        self.announce_draining()  # last, as nothing that fails in it may keep the shutdown from coming
 
 
 def _set_signal_at_parents_death(number: int) -> None:

@@ -237,7 +237,8 @@ class TaskRunner:
             if lingers and execution.lingers:
                 await self._linger(execution)
         finally:
-            self._let_go(running)
+            if not execution.lingers:  # it was cut at shutdown: nothing may start beside a skill that still runs
+                self._let_go(running)
 
     def _let_go(self, running: RunningTask) -> None:
         """Give a task's permit and slot to others."""

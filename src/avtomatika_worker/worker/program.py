@@ -176,11 +176,12 @@ class _Stopping:
         if times > _PATIENCE:
             self._give_up()
         self._asked = times
-        self._worker.announce_draining()  # from here, as a skill may block the main loop
         with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
         limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit
         threading.Thread(target=self._give_up_after, args=(limit, times), name="patience", daemon=True).start()
+        # From here, as a skill may block the main loop; last, as nothing that fails in it may keep the rest from coming.
+        self._worker.announce_draining()
 
     def _give_up_after(self, seconds: float, times: int) -> None:
         time.sleep(seconds)
