@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from avtomatika_worker.observability.devices import NoDeviceError, accelerators
+from avtomatika_worker.observability.devices import NoDeviceError, accelerators, environ_for
 from observability.nvml import put_nvml
 
 FIND = """
@@ -94,3 +94,25 @@ def test_nvml_s_ids_are_given_out_and_number_the_devices(tmp_path, environ, expe
     environ = {**environ, **put_nvml(tmp_path, gpus)}
     done = subprocess.run([sys.executable, "-c", FIND], env=environ, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[label, {"CUDA_VISIBLE_DEVICES": name}] for label, name in expected]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"},
+        {"HIP_VISIBLE_DEVICES": "1,0"},
+        {"ROCR_VISIBLE_DEVICES": "GPU-x,3"},
+        {"ZE_AFFINITY_MASK": "0.0,0.1"},
+        {"ONEAPI_DEVICE_SELECTOR": "level_zero:1,2"},
+    ],
+)
+def test_several_devices_are_named_together_as_the_variable_names_them(tmp_path, environ):
+    devices = accelerators(environ, tmp_path)
+    assert environ_for(devices) == environ
+    assert environ_for(devices[:1]) == devices[0].environ
+    assert all(each.combinable for each in devices)
+
+
+def test_instances_are_not_combined_with_others(tmp_path):
+    named = {"CUDA_VISIBLE_DEVICES": "MIG-y,GPU-x"}
+    assert [each.combinable for each in accelerators(named, tmp_path)] == [False, True]

@@ -134,3 +134,24 @@ def test_what_runs_never_exceeds_its_limits_and_room_is_never_lost(steps):
         assert running["draw"] + running["paint"] <= 2
         assert counted.has_room("read") == (running["read"] < 2)
         assert counted.has_room("paint") == (running["draw"] + running["paint"] < 2)
+
+
+def test_no_more_tasks_run_than_devices_have_room_for_those_of_all_skills_together():
+    two = capacity(gpus={"draw": 0.5, "paint": 1}, devices=(True, True))
+    two.take("draw")
+    two.take("paint")
+    assert not two.has_room("paint")
+    assert two.has_room("draw")
+    assert two.has_room("read"), "it takes no device"
+    two.take("draw")
+    assert not two.has_room("draw")
+    two.give_back("paint")
+    assert two.has_room("paint")
+
+
+def test_each_request_may_bring_the_task_that_takes_the_most_devices():
+    one = capacity(gpus={"draw": 0.5, "paint": 1}, devices=(True,))
+    assert one.has_room("draw", [["draw", "read"]])
+    assert not one.has_room("paint", [["draw", "read"]])
+    assert not one.has_room("draw", [["draw", "paint"]])
+    assert one.has_room("paint", [["read"]])

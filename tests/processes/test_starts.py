@@ -23,6 +23,7 @@ from avtomatika_worker.execution.outcome import CancelReason
 from avtomatika_worker.execution.processes import guard
 from avtomatika_worker.execution.processes.process import Process
 from avtomatika_worker.execution.processes.process_pool import Processes
+from avtomatika_worker.execution.processes.process_room import ProcessRoom
 from avtomatika_worker.execution.processes.process_spec import ProcessSpec, make_process_spec
 from avtomatika_worker.execution.processes.wire import HEAD, MARK, decode, encode, read_head
 from avtomatika_worker.protocol.messages import Task
@@ -68,7 +69,7 @@ def others() -> set[asyncio.Task[Any]]:
 
 @asynccontextmanager
 async def pool_of(worker: Any, *names: str, size: int = 1):
-    pool = Processes(spec_of(worker, *names), size, prestart=False)
+    pool = Processes({0: spec_of(worker, *names)}, ProcessRoom(size), prestart=False)
     await pool.open()
     try:
         yield pool

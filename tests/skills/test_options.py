@@ -107,3 +107,21 @@ def test_options_beside_the_function_itself_count() -> None:
     assert decorate(resize, timeout=3, name="scale") is resize
     (definition,) = blueprint.definitions
     assert (definition.name, definition.options.timeout) == ("scale", 3)
+
+
+@pytest.mark.parametrize("gpus", [0, -1, 0.001, 1.5, 2.5, float("nan"), float("inf"), True, "1", [1], 10**6])
+def test_gpus_is_a_number_of_devices_or_a_share_of_one(gpus: Any) -> None:
+    with pytest.raises(SkillDefinitionError, match="gpus must be a number of devices") as caught:
+        define(resize, executor="process", gpus=gpus)
+    assert repr(gpus) in str(caught.value)
+
+
+@pytest.mark.parametrize("executor", [None, "thread"])
+def test_only_a_process_is_given_devices(executor: str | None) -> None:
+    with pytest.raises(SkillDefinitionError, match="gpus is for executor='process'"):
+        define(resize, executor=executor, gpus=1)
+
+
+@pytest.mark.parametrize("gpus", [0.01, 0.3, 0.5, 1, 1.0, 2, 2.0])
+def test_shares_and_whole_devices_may_be_asked_for(gpus: float) -> None:
+    assert define(resize, executor="process", gpus=gpus).options.gpus == gpus

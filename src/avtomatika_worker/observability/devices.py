@@ -34,6 +34,8 @@ class Accelerator:
 
     label: str
     environ: Mapping[str, str]
+    combinable: bool = True
+    """Whether a process can use it beside others: CUDA shows a process one instance (MIG) only."""
 
 
 class NoDeviceError(Exception):
@@ -56,7 +58,7 @@ def accelerators(environ: Mapping[str, str], kfd: Path = _KFD) -> tuple[Accelera
         backend, numbers = selected["backend"], dict.fromkeys(selected["numbers"].split(","))
         return tuple(Accelerator(f"gpu{number}", {_SELECTOR: f"{backend}:{number}"}) for number in numbers)
     if CUDA not in hidden and (found := gpus.found()):
-        return tuple(Accelerator(each.label, {CUDA: each.uuid}) for each in found)
+        return tuple(Accelerator(each.label, {CUDA: each.uuid}, each.instance is None) for each in found)
     if not {_HIP, _ROCR, CUDA} & {*hidden} and (count := _count_amd(kfd)):
         return tuple(Accelerator(f"gpu{number}", {_ROCR: str(number)}) for number in range(count))
     raise NoDeviceError(_looked_for(gpus, hidden, kfd))
@@ -69,8 +71,30 @@ def _listed(variable: str, names: Sequence[str], gpus: Gpus) -> tuple[Accelerato
     for position, (name, label) in enumerate(zip(names, labels, strict=True)):
         # Beside an id that nobody knows the number of, no number is used: the position could be another one's number.
         unique = f"gpu{position}" if label is None or None in labels else label
-        found.setdefault(unique, Accelerator(unique, {variable: name}))
+        found.setdefault(unique, Accelerator(unique, {variable: name}, not _is_instance(variable, name, gpus)))
     return tuple(found.values())
+
+
+def environ_for(devices: Sequence[Accelerator]) -> dict[str, str]:
+    """Return the variables that make these the only devices that a process sees: all are of one `accelerators`."""
+    values: dict[str, list[str]] = {}
+    for each in devices:
+        for variable, value in each.environ.items():
+            values.setdefault(variable, []).append(value)
+    return {variable: _joined(variable, each) for variable, each in values.items()}
+
+
+def _joined(variable: str, values: Sequence[str]) -> str:
+    if variable != _SELECTOR:
+        return ",".join(values)
+    backend = values[0].partition(":")[0]
+    return f"{backend}:{','.join(each.partition(':')[2] for each in values)}"
+
+
+def _is_instance(variable: str, name: str, gpus: Gpus) -> bool:
+    """Whether an entry names an instance of a GPU (MIG): by its id, or by the number of a GPU that is partitioned."""
+    known = gpus.named(name) if variable == CUDA else None
+    return name.startswith("MIG-") if known is None else known.instance is not None
 
 
 def _label(variable: str, name: str, gpus: Gpus) -> str | None:

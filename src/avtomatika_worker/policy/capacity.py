@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from avtomatika_worker.policy.device_shares import fits
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The most concurrent tasks by skill and by type. ``types`` maps each skill to its type.
 
     ``ahead``: how many more tasks of a skill than may run may be here.
-    ``others`` is how many there may be of skills that are not ``batched``, together.
+    ``others`` is how many there may be of skills that are not ``batched``, together. ``gpus``: how many devices a task
+    of a skill takes, or which share of one; ``devices`` says of each whether it can be combined with others.
     """
 
     by_skill: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -23,6 +26,8 @@ class Limits:
     """The skills whose tasks count toward the limit of another one."""
     batched: frozenset[str] = frozenset()
     others: int | None = None
+    gpus: Mapping[str, float] = field(default_factory=dict[str, float])
+    devices: tuple[bool, ...] = ()
 
     @property
     def places(self) -> Limits:
@@ -42,7 +47,7 @@ class Limits:
         return min([*bounds, self.by_type[kind]] if kind in self.by_type else bounds, default=1)
 
     def __bool__(self) -> bool:
-        return bool(self.by_skill or self.by_type or self.others is not None)
+        return bool(self.by_skill or self.by_type or self.gpus or self.others is not None)
 
 
 class Capacity:
@@ -71,11 +76,20 @@ class Capacity:
             coming = sum(any(each not in limits.batched for each in skills) for skills in asked)
             if self._others + coming >= limits.others:
                 return False
+        if skill in limits.gpus and not self._has_devices(limits.gpus[skill], asked):
+            return False
         kind = limits.types.get(skill, skill)
         if kind not in limits.by_type:
             return True
         coming = sum(any(limits.types.get(each, each) == kind for each in skills) for skills in asked)
         return self._running_of_type[kind] + coming < limits.by_type[kind]
+
+    def _has_devices(self, gpus: float, asked: Sequence[Collection[str]]) -> bool:
+        """Whether there is room on the devices besides what runs, and the most that may come for each request."""
+        limits = self._limits
+        wanted = [limits.gpus[skill] for skill in self._running.elements() if skill in limits.gpus]
+        coming = [max((limits.gpus.get(each, 0.0) for each in skills), default=0.0) for skills in asked]
+        return fits([gpus, *wanted, *filter(None, coming)], limits.devices)
 
     def take(self, skill: str) -> None:
         """Count a starting task. Raises RuntimeError if there is no room for it."""

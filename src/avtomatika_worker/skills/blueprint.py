@@ -137,6 +137,7 @@ class SkillDecorator(ABC):
         on_stale: OnStale = "stop",
         model_from: str | None = None,
         batch: Batch | None = None,
+        gpus: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         properties: Mapping[str, Any] | None = None,
         **marketplace: Any,
@@ -163,7 +164,9 @@ class SkillDecorator(ABC):
         A plain ``def`` runs in a thread (``executor="thread"``), an ``async def`` on the worker's event loop.
         ``executor="process"`` runs either kind in a separate process: for code that computes, holds the GIL or may
         crash. There, a skill that outlives its ``cancel_grace`` is killed. The function must be importable by name; its
-        process is replaced after ``max_tasks_per_child`` tasks of the skill.
+        process is replaced after ``max_tasks_per_child`` tasks of the skill. With ``gpus`` such a process sees only the
+        devices that it was given: 1, 2 or more whole ones, or with 0.5 one that it shares with another. No more tasks
+        of the skill run than devices have room for.
 
         With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, and
         returns a list.

@@ -24,6 +24,7 @@ _BEHAVIOR: Final = (
     "on_stale",
     "model_from",
     "batch",
+    "gpus",
 )
 _HOLDERS: Final = ("metadata", "properties")
 _DIALECT: Final = "json-schema"
@@ -32,6 +33,9 @@ _MARKETPLACE: Final = ("price",)  # must not be misspelled: cost-based dispatch 
 _OPTIONS: Final = ("name", *DECLARED, "events", "events_schema", *_BEHAVIOR, *_HOLDERS, *_MARKETPLACE)
 _DISTINCT: Final = (*_BEHAVIOR, "input_schema", "output_schema", "events_schema", "output_statuses")
 """Names that suggest an option anywhere in a keyword, as in ``timeout_seconds``."""
+
+_COMMON: Final = ("gpu",)
+"""What is metadata by long use, however near an option's name it is."""
 
 _NEAR: Final = 0.84
 
@@ -71,7 +75,7 @@ def _held(skill: str, holder: str, value: object) -> dict[str, Any]:
 
 def _check_spelling(skill: str, name: str) -> None:
     """Raise `SkillDefinitionError` for a keyword that is almost an option's name."""
-    near = None if name in _OPTIONS else _nearest(name)
+    near = None if name in (*_OPTIONS, *_COMMON) else _nearest(name)
     if near is not None:
         hint = f"if it is metadata, write metadata={{{name!r}: …}}"
         raise SkillDefinitionError(skill, f"there is no option {name!r}; did you mean {near!r}? ({hint})")

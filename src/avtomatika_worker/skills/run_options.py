@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import SkillDefinitionError
+from avtomatika_worker.policy.device_shares import LEAST, MOST
 from avtomatika_worker.skills.batch import Batch, check_batch, is_count
 
 CANCEL_GRACE: Final = 5.0
@@ -23,7 +24,8 @@ class SkillOptions:
     ``timeout`` counts from the skill's start; ``cancel_grace`` is the time for a cancelled skill to end.
     ``expected_seconds`` is how long a task is expected to take; ``on_stale`` what to do when the orchestrator waits for
     another attempt at the same work: "stop" or "finish". ``prefetch`` is how many tasks are taken, and their files
-    fetched, beyond the ``max_concurrent`` that run. ``batch``: the skill works on several tasks at once.
+    fetched, beyond the ``max_concurrent`` that run. ``batch``: the skill works on several tasks at once. ``gpus`` is
+    how many devices a process of it is given, or which share of one.
     """
 
     timeout: float | None = None
@@ -37,6 +39,7 @@ class SkillOptions:
     model_from: str | None = None
     """The param that names the model which it uses."""
     batch: Batch | None = None
+    gpus: float | None = None
 
     @property
     def most_tasks(self) -> int | None:
@@ -87,6 +90,18 @@ def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:
             raise SkillDefinitionError(skill, f"max_tasks_per_child must be a positive integer, not {most!r}")
         if not options.in_process:
             raise SkillDefinitionError(skill, "max_tasks_per_child is for executor='process'")
+    if options.gpus is not None:
+        _check_gpus(skill, options.gpus)
+        if not options.in_process:
+            raise SkillDefinitionError(skill, "gpus is for executor='process': a process is what can be given a device")
+
+
+def _check_gpus(skill: str, gpus: object) -> None:
+    is_number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+    if is_number and (LEAST <= gpus <= 1 or (1 < gpus <= MOST and gpus == int(gpus))):
+        return
+    text = f"gpus must be a number of devices (1, 2, …) or a share of one ({LEAST} to 1), not {gpus!r:.80}"
+    raise SkillDefinitionError(skill, text)
 
 
 def _is_seconds(value: object, *, least: float = 0.0) -> bool:

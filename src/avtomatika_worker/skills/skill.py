@@ -292,6 +292,7 @@ def define(
     prefetch: int = 0,
     model_from: str | None = None,
     batch: Batch | None = None,
+    gpus: float | None = None,
     events: Mapping[str, Any] | None = None,
     events_schema: Mapping[str, Any] | None = None,
     **declarations: Any,
@@ -318,6 +319,7 @@ def define(
         prefetch,
         model_from,
         batch,
+        gpus,
     )
     check_options(skill, options, awaits=is_async(func))
     declaration = Declaration(events=events or events_schema, properties=metadata_of(skill, declarations), **known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,13 +24,16 @@ from avtomatika_worker.execution.file_stage import Offload
 from avtomatika_worker.execution.middleware import Middleware
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT
 from avtomatika_worker.execution.processes.process_pool import Processes
+from avtomatika_worker.execution.processes.process_room import ProcessRoom
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.execution.runners import Runners, Threads
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.monitoring.usage import UsageChecker
 from avtomatika_worker.observability import metrics
+from avtomatika_worker.observability.devices import Accelerator
 from avtomatika_worker.observability.telemetry import Telemetry
 from avtomatika_worker.policy.capacity import Limits
+from avtomatika_worker.policy.device_shares import most_at_once
 from avtomatika_worker.policy.heartbeat import WorkerState
 from avtomatika_worker.policy.slots import Slots
 from avtomatika_worker.skills.registry import SkillRegistry
@@ -43,6 +47,7 @@ from avtomatika_worker.tasks.state import Catalogued, HotCache, StatePublisher
 from avtomatika_worker.tasks.worker_events import WorkerEvents
 from avtomatika_worker.worker.file_settings import make_files
 from avtomatika_worker.worker.make_checkpoints import make_checkpoints
+from avtomatika_worker.worker.make_devices import find_devices
 from avtomatika_worker.worker.resource_plan import ResourcePlan
 from avtomatika_worker.world import REAL, World
 
@@ -71,6 +76,7 @@ class Workshop(msgspec.Struct, frozen=True):
     files: Files
     checkpoints: Checkpoints
     children: Children
+    devices: tuple[Accelerator, ...] = ()
 
     def parts(self) -> list[Part]:
         """Return what is closed, the last first. `open` is for later."""
@@ -101,16 +107,23 @@ def make_workshop(
     prestart: bool,
     skills: Iterable[Skill] = (),
 ) -> Workshop:
-    """Return where skills run; nothing is made or started yet. Raises `ConfigError`."""
+    """Return where skills run; nothing is made or started yet. Raises `ConfigError` and `SkillDefinitionError`."""
+    skills = tuple(skills)
     batched = sum(skill.options.batch is not None for skill in skills)  # no batch waits for a thread of others
+    devices, specs = find_devices(skills, os.environ), resource_plan.process_specs
     most, files, children = settings.max_concurrent_tasks, make_files(settings, telemetry, world), Children()
     return Workshop(
         resource_plan,
-        Processes(resource_plan.process_spec, settings.skill_processes or most, prestart=prestart),
+        Processes(
+            specs,
+            ProcessRoom(settings.skill_processes or most, devices, mixed=len(specs.keys() - {0}) > 1),
+            prestart=prestart,
+        ),
         Threads(settings.skill_threads or most + batched),
         files,
         make_checkpoints(settings, files, children.start, world),
         children,
+        devices,
     )
 
 
@@ -127,7 +140,7 @@ def make_tasks(
 ) -> tuple[TaskRunner, StatePublisher]:
     """Return what runs tasks, and what publishes the worker's state on ``state_watch``."""
     most = settings.max_concurrent_tasks
-    slots, limits = Slots(_slots(most, registry)), _limits(registry, policies.skill_type_limits, most)
+    slots, limits = Slots(_slots(most, registry)), _limits(registry, policies.skill_type_limits, most, workshop.devices)
     _compare(limits, slots)
     limiter = ConcurrencyLimiter(limits, policies.capacity_checker, world)
     publisher = StatePublisher(slots, _catalogued(registry, policies), limiter, state_watch, policies.hot, world)
@@ -197,7 +210,9 @@ def _catalogued(registry: SkillRegistry, policies: Policies) -> Catalogued:
     return Catalogued(registry.names(), policies.skill_dependencies, models)
 
 
-def _limits(registry: SkillRegistry, by_type: Mapping[str, int], most: int) -> Limits:
+def _limits(
+    registry: SkillRegistry, by_type: Mapping[str, int], most: int, found: Sequence[Accelerator] = ()
+) -> Limits:
     """Return the limits. One for a type that no skill has is named in the log: programs share them between workers."""
     types = {contract.name: contract.type for contract in registry.contracts()}
     unknown = [kind for kind in by_type if kind not in types.values()]
@@ -209,13 +224,26 @@ def _limits(registry: SkillRegistry, by_type: Mapping[str, int], most: int) -> L
             extra={"action": "limit_unused"},
         )
     by_skill = {skill.contract.name: limit for skill in registry if (limit := skill.options.most_tasks) is not None}
+    devices, gpus = tuple(each.combinable for each in found), _gpus(registry)
+    for name, each in gpus.items():
+        room = most_at_once(each, devices)
+        by_skill[name] = min(room, by_skill.get(name, room))
     batched = frozenset(skill.contract.name for skill in registry if skill.options.batch is not None)
     prefetch = {skill.contract.name: skill.options.prefetch for skill in registry}
     beside = {types[name] for name, number in prefetch.items() if number} & by_type.keys()
     # Tasks of the other skills of such a type have to be here as well when it is their turn, or they would have none.
     ahead = {name: number for name, number in prefetch.items() if number or types[name] in beside}
     counted = {name: of for name in types if (of := registry.definition(name).variant_of) is not None}
-    return Limits(by_skill, by_type, types, ahead, counted, batched, most if batched else None)
+    return Limits(by_skill, by_type, types, ahead, counted, batched, most if batched else None, gpus, devices)
+
+
+def _gpus(registry: SkillRegistry) -> dict[str, float]:
+    """Return how many devices a task takes. Those of batched skills share a process: they wait for it there."""
+    return {
+        skill.contract.name: skill.options.gpus
+        for skill in registry
+        if skill.options.gpus is not None and skill.options.batch is None
+    }
 
 
 def _compare(limits: Limits, slots: Slots) -> None:

@@ -155,8 +155,16 @@ class Child:
             definition = self._unpickled("skill", name, pickled)
             assert isinstance(definition, SkillDefinition)  # noqa: S101
             self._skills[name] = definition.compile(self._injectables)
+        self._check_environ(setup["environ"])
         self._models = ModelPools(models.loaders, given, make_runner=InPlace)
         return Resources(registry.needed_for(registry.kinds, given), self._injectables, given=given)
+
+    def _check_environ(self, given: dict[str, str]) -> None:
+        """Raise `ProcessStartError` if the program has changed which devices this process sees."""
+        for name, value in given.items():
+            if (now := os.environ.get(name)) != value:
+                text = f"importing the program sets {name} to {now!r}, and this process was given {value!r}"
+                raise ProcessStartError(f"{text}: set it before the worker starts, or leave it to gpus")
 
     def _unpickled(self, kind: str, name: str, pickled: bytes) -> Any:
         try:

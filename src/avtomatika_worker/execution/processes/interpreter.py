@@ -8,14 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 _PROGRAM: Final = str(Path(__file__).with_name("guard.py"))
 
 
-def start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the guard of a fresh interpreter, which holds the other end of the socket pair."""
+def start_interpreter(theirs: socket.socket, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the guard of a fresh interpreter, which holds the other end of the socket pair.
+
+    It has the variables ``environ`` besides this process's.
+    """
     with theirs:
         # The package is found there as here; but what it imports itself is never a file of the project's that is called
         # like a module of the standard library.
@@ -24,6 +28,7 @@ def start_interpreter(theirs: socket.socket) -> subprocess.Popen[bytes]:
             [sys.executable, "-P", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env={**os.environ, **environ} if environ else None,
             process_group=0,  # it can be killed with all that it starts, and Ctrl+C at the terminal is the worker's
         )
 

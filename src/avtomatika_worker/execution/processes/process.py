@@ -10,9 +10,10 @@ import socket
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from avtomatika_worker.errors import (
@@ -36,6 +37,7 @@ _log: Final = logging.getLogger("avtomatika_worker.processes")
 KILL_TIMEOUT: Final = 1.0
 """Seconds in which a process that was killed is expected to be gone."""
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _LAST_WORDS_TIMEOUT: Final = 1.0
 """Seconds for what a process had written before it ended; its own children may hold the socket open for longer."""
 
@@ -78,14 +80,15 @@ class Process:
 
     # -------------------------------------------------------------------------------------------------- life
 
-    async def start(self, spec: ProcessSpec, spawner: Executor) -> None:
+    async def start(self, spec: ProcessSpec, spawner: Executor, environ: Mapping[str, str] = _NOTHING) -> None:
         """Start it, and wait until it is ready. It is gone when this raises.
 
         ``spawner`` runs in a thread that lives as long as the process: the system kills the process when that thread
-        ends. Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
+        ends. ``environ`` are variables that it has besides the worker's. Raises `SkillDefinitionError`, `ResourceError`
+        or `ProcessStartError`.
         """
         try:
-            await self._come_up(spec, spawner)
+            await self._come_up(spec, spawner, environ)
         except BaseException as error:
             await self.put_down()
             if isinstance(error, WorkerError) or not isinstance(error, Exception):
@@ -93,11 +96,11 @@ class Process:
             text = f"a process for skills cannot be started: {type(error).__name__}: {error}"
             raise ProcessStartError(text) from error
 
-    async def _come_up(self, spec: ProcessSpec, spawner: Executor) -> None:
+    async def _come_up(self, spec: ProcessSpec, spawner: Executor, environ: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            await self._spawned(theirs, spawner)
+            await self._spawned(theirs, spawner, environ)
             channel = ParentChannel(
                 self._take, self._hear_no_more, on_garbled=self._garbled, on_stranger=self._heard_stranger
             )
@@ -106,12 +109,12 @@ class Process:
         except BaseException:
             ours.close()  # nobody else would, unless it is the channel's: that closes it twice, which does nothing
             raise
-        channel.send(encode("setup", spec.message()))
+        channel.send(encode("setup", spec.message(environ)))
         await self._up
 
-    async def _spawned(self, theirs: socket.socket, spawner: Executor) -> None:
+    async def _spawned(self, theirs: socket.socket, spawner: Executor, environ: Mapping[str, str]) -> None:
         try:
-            spawning = self._loop.run_in_executor(spawner, self._spawn, theirs)
+            spawning = self._loop.run_in_executor(spawner, self._spawn, theirs, environ)
         except BaseException:
             theirs.close()
             raise
@@ -123,9 +126,9 @@ class Process:
             await asyncio.wait({spawning}, timeout=KILL_TIMEOUT)
             raise
 
-    def _spawn(self, theirs: socket.socket) -> None:
+    def _spawn(self, theirs: socket.socket, environ: Mapping[str, str]) -> None:
         """Start it, in a thread that the loop may not outlive: whoever starts a process sees to its end."""
-        popen = start_interpreter(theirs)
+        popen = start_interpreter(theirs, environ)
         try:
             threading.Thread(target=self._reap, args=(popen,), name=f"reap {popen.pid}", daemon=True).start()
         except BaseException:  # there are no more threads: nobody else would wait for its end

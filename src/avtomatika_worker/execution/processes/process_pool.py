@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from avtomatika_worker.errors import InternalError, ProcessStartError, ResourceExhaustedError, TaskError, WorkerError
@@ -16,6 +17,7 @@ from avtomatika_worker.execution.children import Children
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.outcome import Outcome
 from avtomatika_worker.execution.processes.process import KILL_TIMEOUT, Process
+from avtomatika_worker.execution.processes.process_room import Holding, ProcessRoom
 from avtomatika_worker.execution.processes.process_spec import ProcessSpec
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.files.disk import EXHAUSTED
@@ -28,31 +30,43 @@ class NoProcessError(Exception):
     """There is no process in which a batch could run. Its cause is each task's failure."""
 
 
-class Processes:
-    """At most ``size`` processes, each with one task at a time. Without a spec no skill needs any.
+@dataclass(eq=False, slots=True)
+class _Place:
+    """A place in the line for a process that has ``gpus`` devices: 0 for one that is given none."""
 
-    With ``prestart`` the first one is started by `open`, else by the first task that needs it.
+    gpus: float
+    process: asyncio.Future[Process]
+
+
+class Processes:
+    """The processes, each with one task at a time. Without a spec no skill needs any.
+
+    ``specs`` say what to make a process of that is given so many devices, or none (0); there are as many as ``room``
+    allows. With ``prestart`` the first one of each kind is started by `open`, as far as there is room, else by the
+    first task that needs it.
     """
 
-    def __init__(self, spec: ProcessSpec | None, size: int, *, prestart: bool = True) -> None:
-        self._spec = spec
+    def __init__(self, specs: Mapping[float, ProcessSpec], room: ProcessRoom, *, prestart: bool = True) -> None:
+        self._specs = specs
+        self._room = room
         self._prestart = prestart
-        self._size = size
         self._spawner: ThreadPoolExecutor | None = None
-        self._all: set[Process] = set()
+        self._all: dict[Process, Holding] = {}
         self._idle: list[Process] = []
+        self._leaving: set[Process] = set()
         self._starting = Children()
+        self._coming: Counter[float] = Counter()
         self._children = Children()
-        self._waiting: deque[asyncio.Future[Process]] = deque()
+        self._line: list[_Place] = []
         self._closed = False
         self._prestarting = asyncio.Lock()
 
     async def open(self) -> None:
-        """Get ready, and start the first process, unless that is left to the first task.
+        """Get ready, and start the first process of each kind, unless that is left to the first task.
 
         Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
-        if self._spec is None:
+        if not self._specs:
             return
         if sys.platform == "win32":
             raise ProcessStartError("skills with executor='process' need a Unix system")
@@ -61,13 +75,21 @@ class Processes:
             await self.prestart()
 
     async def prestart(self) -> None:
-        """Start the first process, if there is none: it shows whether skills and resources work there.
+        """Start the first process of each kind, if there is none: it shows whether skills and resources work there.
 
         Raises `SkillDefinitionError`, `ResourceError` or `ProcessStartError`.
         """
         async with self._prestarting:
-            if self._spawner is not None and not self._all and not self._starting:
-                self._offer(await self._start())
+            for gpus in self._specs if self._spawner is not None else ():
+                if self._coming[gpus] or any(each.gpus == gpus for each in self._all.values()):
+                    continue
+                if (holding := self._room.take(gpus)) is None:  # others have the devices
+                    continue
+                try:
+                    self._offer(await self._start(holding))
+                except BaseException:
+                    self._serve()  # tasks that have come meanwhile
+                    raise
 
     async def run(self, skill: Skill, controls: Controls) -> Outcome:
         """Run a task in a process. Raises a `TaskError` when there is none, or it ends, and ``CancelledError``."""
@@ -87,7 +109,7 @@ class Processes:
     async def _taken(self, skill: Skill, *, batch: bool = False) -> AsyncGenerator[Process]:
         """Hold a process; one that is spent, or has had as many tasks as it may, is replaced afterwards."""
         try:
-            process = await self._take()
+            process = await self._take(skill.options.gpus or 0)
         except TaskError as error:
             if batch:
                 raise NoProcessError from error
@@ -104,7 +126,7 @@ class Processes:
     async def close(self) -> None:
         """End all, in at most `CLOSE_TIMEOUT`; those that run a task are killed."""
         self._closed = True
-        for process in self._all - set(self._idle):
+        for process in self._all.keys() - set(self._idle):
             process.kill()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._starting.cancel(CLOSE_TIMEOUT))
@@ -125,23 +147,20 @@ class Processes:
 
     # -------------------------------------------------------------------------------------------------- inside
 
-    async def _take(self) -> Process:
+    async def _take(self, gpus: float) -> Process:
         """Return a process that is free; start one, or wait for one."""
-        while self._idle:
-            process = self._idle.pop()
-            if process.alive:
-                return process
-        place: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        if len(self._starting) < len(self._waiting):  # else one is on its way that nobody else waits for
-            self._grow()
+        place = _Place(gpus, asyncio.get_running_loop().create_future())
+        self._line.append(place)
+        self._serve()
         try:
-            return await place
+            return await place.process
         except asyncio.CancelledError:
-            if place in self._waiting:
-                self._waiting.remove(place)
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self._offer(place.result())
+            if place in self._line:
+                self._line.remove(place)
+            if place.process.done() and not place.process.cancelled() and place.process.exception() is None:
+                self._offer(place.process.result())
+            else:
+                self._serve()  # others may have waited for what was kept for this one
             raise
         except WorkerError as error:
             cause = error.__cause__
@@ -150,60 +169,104 @@ class Processes:
 
     def _offer(self, process: Process) -> None:
         """Give a process to whoever has waited longest, or keep it."""
-        if not process.alive or self._closed:
-            return
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(process)
-                return
-        self._idle.append(process)
+        if process.alive and not self._closed:
+            self._idle.append(process)
+            self._serve()
 
-    def _grow(self) -> None:
-        """Start another process if there may be one."""
-        if self._closed or len(self._all) + len(self._starting) >= self._size:
-            return
-        self._starting.start_alone(self._start_for_who_waits(), name="start a process for skills")
+    def _serve(self, *, but: float | None = None) -> bool:
+        """Give those who wait the processes that are free, the first in line before others, and begin to start more.
 
-    async def _start_for_who_waits(self) -> None:
+        Nobody gets a device that someone before them waits for: processes that are not used make room. None with
+        ``but`` devices is started. Return whether any other room that is free now has its use.
+        """
+        if self._closed:
+            return True
+        coming, in_use, blocked = self._coming.copy(), False, False
+        for place in [*self._line]:
+            if place.process.done():  # cancelled
+                self._line.remove(place)
+            elif (process := self._pick(place.gpus)) is not None:
+                self._line.remove(place)
+                place.process.set_result(process)
+            elif coming[place.gpus] > 0:
+                coming[place.gpus] -= 1
+            elif place.gpus == but or (place.gpus and blocked):
+                continue
+            elif (holding := self._room.take(place.gpus)) is not None:
+                self._begin(holding)
+                in_use = True
+            elif place.gpus:
+                blocked = in_use = True
+                self._make_room(place.gpus)
+        return in_use
+
+    def _pick(self, gpus: float) -> Process | None:
+        """Return a process that is free and has ``gpus`` devices: the one that was used last."""
+        for process in reversed(self._idle):
+            if process.alive and self._all[process].gpus == gpus:
+                self._idle.remove(process)
+                return process
+        return None
+
+    def _make_room(self, gpus: float) -> None:
+        """End processes that nobody uses, those that were used least recently first, as far as ``gpus`` need it."""
+        idle = [each for each in self._idle if self._all[each].gpus and each.alive]
+        leaving = [of for each, of in self._all.items() if each in self._leaving or not each.alive]
+        for position in self._room.reclaim(gpus, leaving, [self._all[each] for each in idle]):
+            self._idle.remove(idle[position])
+            self._retire(idle[position])
+
+    def _begin(self, holding: Holding) -> None:
+        self._coming[holding.gpus] += 1
+        self._starting.start_alone(self._start_for_who_waits(holding), name="start a process for skills")
+
+    async def _start_for_who_waits(self, holding: Holding) -> None:
         """Start a process. A start that fails fails one task, that which it was for.
 
         The others wait for processes that there are, or on their way; where there are none, each has its own attempt.
         """
-        while True:
-            try:
-                self._offer(await self._start())
-            except WorkerError as error:
-                _log.error(
-                    "a process for skills did not start: %s", error, extra={"action": "skill_process_start_failed"}
-                )
-                self._fail_the_first(error)
-                if self._waiting and not self._all and len(self._starting) == 1:
-                    continue
-            return
+        gpus = holding.gpus
+        try:
+            process = await self._start(holding)
+        except WorkerError as error:
+            self._coming[gpus] -= 1
+            _log.error("a process for skills did not start: %s", error, extra={"action": "skill_process_start_failed"})
+            self._fail_the_first(gpus, error)
+            others = self._coming[gpus] or any(each.gpus == gpus for each in self._all.values())
+            self._serve(but=gpus if others else None)
+        except BaseException:
+            self._coming[gpus] -= 1
+            raise
+        else:
+            self._coming[gpus] -= 1
+            self._offer(process)
 
-    def _fail_the_first(self, error: WorkerError) -> None:
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_exception(error)
+    def _fail_the_first(self, gpus: float, error: WorkerError) -> None:
+        for place in [each for each in self._line if each.gpus == gpus]:
+            self._line.remove(place)
+            if not place.process.done():
+                place.process.set_exception(error)
                 return
 
-    async def _start(self) -> Process:
-        assert self._spec is not None  # noqa: S101
+    async def _start(self, holding: Holding) -> Process:
+        """Start a process that has this. Raises what `Process.start` raises; it has nothing any more then."""
         assert self._spawner is not None  # noqa: S101
         process = Process(self._ended, self._children)
-        await process.start(self._spec, self._spawner)
-        if not process.alive:
-            raise ProcessStartError("a process for skills ended right after its start")
-        self._all.add(process)
-        _log.debug(
-            "process %d for skills is up", process.pid, extra={"action": "skill_process_started", "pid": process.pid}
-        )
+        try:
+            await process.start(self._specs[holding.gpus], self._spawner, holding.environ)
+            if not process.alive:
+                raise ProcessStartError("a process for skills ended right after its start")
+        except BaseException:
+            self._room.give_back(holding)
+            raise
+        self._all[process] = holding
+        facts = {"action": "skill_process_started", "pid": process.pid, "devices": list(holding.labels)}
+        _log.debug("process %d for skills is up %s", process.pid, " and ".join(holding.labels), extra=facts)
         return process
 
     def _retire(self, process: Process) -> None:
         """Replace a process; the new one is started as soon as the old one is gone."""
+        self._leaving.add(process)
         self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a process for skills")
 
     def _ended(self, process: Process) -> None:
@@ -211,11 +274,14 @@ class Processes:
 
         Otherwise one that cannot live would be restarted indefinitely.
         """
-        self._all.discard(process)
+        self._leaving.discard(process)
         if process in self._idle:
             self._idle.remove(process)
         _log.debug(
             "process %d for skills is gone", process.pid, extra={"action": "skill_process_gone", "pid": process.pid}
         )
-        if self._waiting or process.counts:
-            self._grow()
+        if (holding := self._all.pop(process, None)) is None:  # it has never been one of them
+            return
+        self._room.give_back(holding)
+        if not self._serve() and process.counts and (again := self._room.take(holding.gpus)) is not None:
+            self._begin(again)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -38,8 +39,11 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     packages: Mapping[str, str]
     models: Mapping[str, bytes] = msgspec.field(default_factory=dict[str, bytes])
 
-    def message(self) -> dict[str, Any]:
-        """Return the process's instructions, with the current import path and logger levels."""
+    def message(self, environ: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+        """Return the process's instructions, with the current import path and logger levels.
+
+        ``environ`` are the variables that it was started with and that its program has to leave as they are.
+        """
         return {
             "worker_id": self.worker_id,
             "skills": dict(self.skills),
@@ -51,6 +55,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
             "shadowed": shadowed_modules(sys.path),
             "main": _main_module() if self._names_main() else None,
             "log_levels": _log_levels(),
+            "environ": dict(environ),
         }
 
     def _names_main(self) -> bool:
