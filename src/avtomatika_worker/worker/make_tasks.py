@@ -134,7 +134,7 @@ def make_tasks(
     models = workshop.resource_plan.models
     models.publish = publisher.hot.show_models
     models.count = partial(telemetry.metrics.count, metrics.MODEL_USES)
-    batches = Batches(workshop.threads.run, workshop.processes.run_batch, telemetry, world)
+    batches = Batches(workshop.threads.run, workshop.processes.run_batch, models, telemetry, world)
     pipeline = Pipeline(
         registry,
         middlewares,
