@@ -71,11 +71,19 @@ class ArrayType:
         except msgspec.ValidationError as error:
             problem, _, path = str(error).partition(" - at `$")
             raise ValueError(f"{problem}, at {path.rstrip('`')}" if path else problem) from None
-        shape = _shape(plain, depth)
-        if self.shape is not None and any(want not in (None, got) for want, got in zip(self.shape, shape, strict=True)):
+        return self._made(plain).reshape(self._fitting(_shape(plain, depth)))
+
+    def _fitting(self, shape: list[int]) -> list[int]:
+        """Return the shape of nested lists. Raises ValueError if it is not that of the array."""
+        if self.shape is None:
+            return shape
+        if 0 in shape:  # an empty list does not show the lengths of the lists in it
+            inside = shape.index(0) + 1
+            shape = [*shape[:inside], *(each or 0 for each in self.shape[inside:])]
+        if any(want not in (None, got) for want, got in zip(self.shape, shape, strict=True)):
             wanted = ", ".join("any" if each is None else str(each) for each in self.shape)
             raise ValueError(f"expected an array of shape ({wanted}), got ({', '.join(map(str, shape))})")
-        return self._made(plain).reshape(shape)
+        return shape
 
     def _made(self, plain: Any) -> Any:
         numpy: Any = sys.modules["numpy"]

@@ -37,8 +37,8 @@ class Batch:
 
     ``key`` returns what tasks of one batch must have in common, such as ``lambda params: params.model``; ``cost`` what
     a task weighs, such as its number of tokens, of which a batch holds at most ``max_cost``. A task that weighs more is
-    alone in its batch. Both get the params of a task as the function does: an item of ``params``, or a dict where the
-    params' fields are arguments of their own.
+    alone in its batch. Both get the params of one task: an item of ``params``; an object with the fields of a model
+    that holds lists, each one item; or a dict where the params' fields are arguments of their own.
 
     Raises `SkillDefinitionError`, at the decorator, for values that cannot be.
     """
@@ -132,7 +132,8 @@ def _form_of(skill: str, parameter: inspect.Parameter, hint: Any, injectables: I
     except NameError as error:
         raise unresolved(skill, error) from None
     except UnsupportedTypeError as error:
-        shown = "no type hint" if hint is MISSING else f"the type hint {name_of(hint)}{error}"
+        reason = f" ({error})" if str(error) else ""
+        shown = "no type hint" if hint is MISSING else f"the type hint {name_of(hint)}{reason}"
         text = f"the argument {name!r} of a batched skill gets a list with an item for each task, and has {shown}"
         raise SkillDefinitionError(skill, f"{text}: write {'list[…]' if injected else FORMS}") from error
 

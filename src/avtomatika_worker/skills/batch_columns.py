@@ -20,8 +20,8 @@ from avtomatika_worker.skills.type_hints import UnsupportedTypeError, name_of, t
 def form_of(hint: Any, *, only_lists: bool = False) -> Form:
     """Return the form of an argument's hint.
 
-    ``only_lists``: it is injected, and so in a list. Raises `UnsupportedTypeError` that ends a sentence after the
-    hint's name, and NameError.
+    ``only_lists``: it is injected, and so in a list. Raises `UnsupportedTypeError`, which may give a reason, and
+    NameError.
     """
     plain = plain_form(hint)
     if plain is None and not only_lists:
@@ -49,11 +49,9 @@ def column(name: str, hint: Any, *, required: bool) -> Form:
     """Return the form of a model's field. Raises `UnsupportedTypeError`."""
     form = plain_form(hint)
     if form is None:
-        raise UnsupportedTypeError(f", whose field {name!r} is no list but {name_of(hint)}")
+        raise UnsupportedTypeError(f"its field {name!r} is no list but {name_of(hint)}")
     if not required:
-        text = (
-            f", whose field {name!r} has a default, which lists cannot have: let its items be optional, list[… | None]"
-        )
+        text = f"its field {name!r} has a default, and lists have none: let items be optional instead, list[… | None]"
         raise UnsupportedTypeError(text)
     return form
 

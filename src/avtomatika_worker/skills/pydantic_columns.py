@@ -58,7 +58,7 @@ def _written(name: str, known: FieldInfo) -> str:
     if isinstance(alias, pydantic.AliasChoices):
         alias = next((each for each in alias.choices if isinstance(each, str)), alias)
     if alias is not None and not isinstance(alias, str):
-        raise UnsupportedTypeError(f", whose field {name!r} has an alias that is no name")
+        raise UnsupportedTypeError(f"its field {name!r} has an alias that is no name")
     return alias or name
 
 
