@@ -445,3 +445,26 @@ def add_up_many(params: list[Numbers], ctxs: list[TaskContext]) -> list[Sum | Ex
 async def miscount(params: list[Numbers]) -> list[int]:
     """Return an item too many."""
     return [len(each.numbers) for each in params] + [0]
+
+
+batched.model(warm_up=["warm"])(load_voice)
+
+
+@batched.skill(executor="process", model_from="voice", batch=Batch(max_size=4))
+def sing_together(text: list[str], voice: list[str], model: Voice) -> list[dict[str, Any]]:
+    """Say who sings how many texts, and where."""
+    assert set(voice) == {model.name}
+    return [{"by": model.name, "same": model.pid == os.getpid(), "texts": len(text)} for _ in text]
+
+
+class Column(TypedDict):
+    """Rows to add up, and what to add."""
+
+    rows: list[list[int]]
+    more: list[int]
+
+
+@batched.skill(executor="process", batch=Batch(max_size=4))
+def add_columns(params: Column) -> list[int]:
+    """Add up each row."""
+    return [sum(row) + more for row, more in zip(params["rows"], params["more"], strict=True)]

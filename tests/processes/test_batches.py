@@ -61,3 +61,26 @@ async def test_a_cancelled_task_is_seen_in_the_process_and_the_others_go_on(h):
         task.cancel()
     assert (await tasks[0].result()).status == "cancelled"
     assert (await tasks[1].result()).data["total"] == -2
+
+
+async def test_a_batch_has_one_model_of_its_process(h):
+    names = ["x", "y", "x", "broken", "y", "broken"]
+    results = await h.run_many("sing_together", [{"text": "la", "voice": name} for name in names])
+    assert [each.data["by"] if each.ok else each.error.message for each in results] == [
+        "x",
+        "y",
+        "x",
+        "ModelLoadError: model 'broken' cannot be loaded by load_voice: OSError: no such voice",
+        "y",
+        "ModelLoadError: model 'broken' cannot be loaded by load_voice: OSError: no such voice",
+    ]
+    assert all(each.data["same"] for each in results if each.ok)
+    assert h.models == ()
+
+
+async def test_a_model_of_lists_is_made_in_the_process(h):
+    good, bad, other = await h.run_many(
+        "add_columns", [{"rows": [1, 2], "more": 3}, {"rows": 1, "more": 2}, {"rows": [], "more": 4}]
+    )
+    assert (good.data, other.data) == ({"result": 6}, {"result": 4})
+    assert (bad.error.code, bad.error.details["path"]) == ("INVALID_INPUT_ERROR", "$.rows")

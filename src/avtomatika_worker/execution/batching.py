@@ -12,9 +12,10 @@ import inspect
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker.errors import PermanentError
@@ -23,6 +24,7 @@ from avtomatika_worker.execution.containment import ExitedError, context_owned_b
 from avtomatika_worker.execution.context import TaskCancelledError, TaskContext, controls_of
 from avtomatika_worker.execution.controls import Controls
 from avtomatika_worker.execution.frames import release_frames
+from avtomatika_worker.execution.models import ModelPools
 from avtomatika_worker.execution.outcome import Outcome, from_exception
 from avtomatika_worker.execution.processes.endings import CallFailedError
 from avtomatika_worker.execution.processes.process_pool import NoProcessError
@@ -55,12 +57,21 @@ class Item:
         return self.value
 
 
+class _Key(NamedTuple):
+    """What the tasks of a batch have in common: the user's key, the model's name, and the shapes of arrays."""
+
+    own: Hashable
+    model: str | None
+    shapes: Hashable
+
+
 @dataclass(eq=False, slots=True)
 class _Member:
     """A task that waits for its item. Nobody wants the item of one that was cancelled: its future is done."""
 
     ctx: TaskContext
-    arguments: dict[str, Any]
+    params: Any
+    """As the skill takes them."""
     place: Waiting
     span: object
     item: asyncio.Future[Item] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -75,7 +86,7 @@ class _Member:
 class _Run:
     """A batch that runs."""
 
-    key: Hashable
+    key: _Key
     members: list[_Member]
     task: asyncio.Task[None] | None = None
 
@@ -89,10 +100,16 @@ class Batches:
     """The batches of all skills."""
 
     def __init__(
-        self, in_thread: InThread, in_process: InProcess, telemetry: Telemetry = OFF, world: World = REAL
+        self,
+        in_thread: InThread,
+        in_process: InProcess,
+        models: ModelPools,
+        telemetry: Telemetry = OFF,
+        world: World = REAL,
     ) -> None:
         self._in_thread = in_thread
         self._in_process = in_process
+        self._models = models
         self._telemetry = telemetry
         self._world = world
         self._children = Children()
@@ -105,14 +122,14 @@ class Batches:
 
         Cancelled, it returns at once, unless no other task of its batch is left: then it waits for the call to end.
         """
-        queue = self._queues.get(skill.contract.name)
+        queue = self._queues.get(skill.family)  # a skill that is announced for each model is one function
         if queue is None:
-            queue = self._queues[skill.contract.name] = _Queue(self, skill, batch)
+            queue = self._queues[skill.family] = _Queue(self, skill, batch)
         tracing = self._telemetry.tracing
         with tracing.span("validate"):
-            place, arguments = queue.place(controls_of(ctx))
+            place, params = queue.place(skill, controls_of(ctx))
         with tracing.span("skill"):
-            return await queue.join(_Member(ctx, arguments, place, tracing.current()))
+            return await queue.join(_Member(ctx, params, place, tracing.current()))
 
     def start(self, run: _Run, work: Callable[[_Run], Any], name: str) -> asyncio.Task[None]:
         """Begin a batch, in a context that is no task's."""
@@ -127,6 +144,15 @@ class Batches:
         """Monotonic seconds."""
         return self._world.monotonic()
 
+    @asynccontextmanager
+    async def model_for(self, skill: Skill, run: _Run) -> AsyncGenerator[None]:
+        """Hold the model that the tasks of a batch use, if they use one. Raises what `ModelPools.lend` does."""
+        if skill.uses is None or run.key.model is None or skill.options.in_process:  # a process has models of its own
+            yield
+            return
+        async with self._models.lend(skill.uses, run.key.model, [controls_of(each.ctx) for each in run.members]):
+            yield
+
     async def call(self, skill: Skill, members: Sequence[_Member]) -> list[Item]:
         """Call the skill for these tasks. Raises what the call raises."""
         name, size = skill.contract.name, len(members)
@@ -138,7 +164,8 @@ class Batches:
                 if None in outcomes:  # all of them are: the call ended because a task was cancelled
                     raise TaskCancelledError
                 return [Item(each) for each in outcomes]
-            value = await self._returned(skill, skill.merged([each.arguments for each in members]))
+            arguments = [skill.arguments(controls_of(each.ctx), each.params) for each in members]
+            value = await self._returned(skill, skill.merged(arguments))
         return [_item(each) for each in items_of(name, value, size)]
 
     async def _returned(self, skill: Skill, arguments: dict[str, Any]) -> object:
@@ -167,15 +194,15 @@ class _Queue:
         self._running: _Run | None = None
         self._timer: asyncio.Handle | None = None
 
-    def place(self, controls: Controls) -> tuple[Waiting, dict[str, Any]]:
-        """Return how a task waits, and its arguments. Raises `InvalidInputError`, and what users' code raises."""
-        params = self._skill.convert(controls.params)
-        key = self._key(params) if self._batch.key is not None else None
+    def place(self, skill: Skill, controls: Controls) -> tuple[Waiting, Any]:
+        """Return how a task waits, and its params. Raises `InvalidInputError`, and what users' code raises."""
+        params = skill.convert(controls.params)
+        model = skill.uses.name_in(controls.params) if skill.uses is not None else None
+        own = self._key(params) if self._batch.key is not None else None
         cost = self._cost(params) if self._batch.cost is not None else 1.0
         ends = math.inf if controls.ends_at is None else controls.ends_at
-        # In a process, the arguments are made there.
-        arguments = {} if self._skill.options.in_process else self._skill.arguments(controls, params)
-        return Waiting(key, cost, self._batches.now(), ends), arguments
+        place = Waiting(_Key(own, model, skill.forms.key(params)), cost, self._batches.now(), ends)
+        return place, None if skill.options.in_process else params  # in a process, they are converted there
 
     def _key(self, params: Any) -> Hashable:
         assert self._batch.key is not None  # noqa: S101
@@ -243,7 +270,9 @@ class _Queue:
             self._look_at(due - now)
             return
         places = self._batcher.take(now)
-        self._running = run = _Run(places[0].key, [self._waiting.pop(each) for each in places])
+        key = places[0].key
+        assert isinstance(key, _Key)  # noqa: S101 - see `place`
+        self._running = run = _Run(key, [self._waiting.pop(each) for each in places])
         for member in run.members:
             member.run = run
         run.task = self._batches.start(run, self._run, f"batch of skill {self._name}")
@@ -252,7 +281,13 @@ class _Queue:
 
     async def _run(self, run: _Run) -> None:
         try:
-            await self._call_all(run)
+            with caught() as failed:
+                async with self._batches.model_for(self._skill, run):
+                    await self._call_all(run)
+            if isinstance(failed.error, asyncio.CancelledError):
+                raise failed.error
+            if failed.error is not None:  # there is no model
+                _fail_all(run.members, failed.error)
         finally:
             for member in run.members:  # of a call that was cancelled
                 member.item.cancel()
@@ -288,9 +323,7 @@ class _Queue:
     def _parts(self, run: _Run, members: list[_Member], error: BaseException) -> list[list[_Member]]:
         """Return the parts in which a call that failed is made again: none when it is over for its tasks."""
         if isinstance(error, NoProcessError | WrongItemsError):
-            failure = from_exception(error.__cause__ or error)
-            for member in members:
-                member.settle(Item(failure))
+            _fail_all(members, error.__cause__ or error)
             return []
         size, short = len(members), _is_short(error)
         if short:
@@ -311,6 +344,12 @@ class _Queue:
             text, kind = "a batch of %d tasks of skill %s failed (%s); it is run again in parts of %d", _kind_of(raised)
             _log.warning(text, size, self._name, kind, part, extra={"action": "batch_split", "skill": self._name})
         return _cut(members, part)
+
+
+def _fail_all(members: Iterable[_Member], error: BaseException) -> None:
+    failure = from_exception(error)
+    for member in members:
+        member.settle(Item(failure))
 
 
 def _cut(members: list[_Member], part: int) -> list[list[_Member]]:

@@ -11,7 +11,7 @@ import gc
 import inspect
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -264,23 +264,30 @@ class ModelPools:
         self._context = contextvars.Context()
 
     @asynccontextmanager
-    async def lend(self, use: ModelUse, controls: Controls) -> AsyncGenerator[None]:
-        """Let a task have the model that its params name, loaded if need be.
+    async def lend(self, use: ModelUse, name: str, tasks: Sequence[Controls]) -> AsyncGenerator[None]:
+        """Let tasks have the model that they name, loaded if need be. It is held once for all of them.
 
-        Raises `InvalidInputError` for a name that is none, and `ModelLoadError` or the `TaskError` of its loader.
+        Raises `ModelLoadError`, or the `TaskError` of its loader.
         """
-        kind, name = use.loader.kind, use.name_in(controls.params)
+        kind = use.loader.kind
         if kind in self._given:
-            controls.models[kind] = self._given[kind]
+            for each in tasks:
+                each.models[kind] = self._given[kind]
             yield
             return
         pool = self._pools[kind]
-        self.count(pool.loader.name, "warm" if pool.is_loaded(name) else "cold")
-        async with pool.lease(name) as controls.models[kind]:
+        state = "warm" if pool.is_loaded(name) else "cold"
+        for _ in tasks:
+            self.count(pool.loader.name, state)
+        async with pool.lease(name) as model:
+            for each in tasks:
+                each.models[kind] = model
+            del model
             try:
                 yield
             finally:
-                controls.models.clear()
+                for each in tasks:
+                    each.models.clear()
 
     async def open(self) -> None:
         """Load what is to be warm from the start, side by side. Raises `ResourceError`."""

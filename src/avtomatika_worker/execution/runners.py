@@ -96,7 +96,8 @@ async def run_skill(
         converted = skill.convert(controls_of(ctx).params)
     if skill.uses is None:
         return await _run_here(skill, ctx, runners, tracing, converted, extra)
-    async with runners.models.lend(skill.uses, controls_of(ctx)):
+    name = skill.uses.name_in(controls_of(ctx).params)
+    async with runners.models.lend(skill.uses, name, [controls_of(ctx)]):
         return await _run_here(skill, ctx, runners, tracing, converted, extra)
 
 

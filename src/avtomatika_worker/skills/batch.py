@@ -1,7 +1,7 @@
 """Skills that work on several tasks at once: the option `Batch`, and what it makes of a function's type hints.
 
-The function gets lists, one item a task; the contract is that of one task. So ``params: list[Text]`` announces the
-schema of ``Text``, and ``-> list[Vector]`` that of ``Vector``.
+The function gets lists, one item a task, or what holds as much: see `batch_forms`. The contract is that of one task: so
+``params: list[Text]`` announces the schema of ``Text``, and ``-> list[Vector]`` that of ``Vector``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
 from avtomatika_worker.narrowing import as_any
-from avtomatika_worker.skills.binding import Injectables, bound_names
+from avtomatika_worker.skills.batch_columns import form_of
+from avtomatika_worker.skills.batch_forms import FORMS, BatchForms, Form, plain_form
+from avtomatika_worker.skills.binding import Injectables, bound_names, unresolved
 from avtomatika_worker.skills.reserved import INJECTED_NAMES
-from avtomatika_worker.skills.type_hints import MISSING, members_of, name_of, stands_for, union_of
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, members_of, name_of, union_of
 
-_LISTS: Final = frozenset({list, collections.abc.Sequence})
 _NO_LISTS: Final[tuple[type, ...]] = (str, bytes, bytearray, Mapping, collections.abc.Set)
 
 
@@ -36,8 +37,8 @@ class Batch:
 
     ``key`` returns what tasks of one batch must have in common, such as ``lambda params: params.model``; ``cost`` what
     a task weighs, such as its number of tokens, of which a batch holds at most ``max_cost``. A task that weighs more is
-    alone in its batch. Both get the params of a task as the function does: an item of ``params``, or a dict where the
-    params' fields are arguments of their own.
+    alone in its batch. Both get the params of one task: an item of ``params``; an object with the fields of a model
+    that holds lists, each one item; or a dict where the params' fields are arguments of their own.
 
     Raises `SkillDefinitionError`, at the decorator, for values that cannot be.
     """
@@ -58,17 +59,13 @@ class Batch:
         return replace(self, key=None, cost=None, max_cost=None)
 
 
-def check_batch(
-    skill: str, batch: Batch, max_concurrent: int | None, model_from: str | None, *, prefetch: int = 0
-) -> None:
+def check_batch(skill: str, batch: Batch, max_concurrent: int | None, *, prefetch: int = 0) -> None:
     """Raise `SkillDefinitionError` for a batch that cannot be."""
     if problem := _problem_of(batch):
         raise SkillDefinitionError(skill, problem)
     if prefetch:
         text = "a batched skill has the tasks of its next batch here, and their files, as it is: leave prefetch out"
         raise SkillDefinitionError(skill, text)
-    if model_from is not None:
-        raise SkillDefinitionError(skill, "a batch has one model: make it a resource in place of model_from")
     if max_concurrent is not None and max_concurrent < batch.max_size:
         text = f"max_concurrent={max_concurrent} would never let its batch of max_size={batch.max_size} be full"
         raise SkillDefinitionError(skill, text)
@@ -91,32 +88,36 @@ def _problem_of(batch: Batch) -> str | None:
     return None
 
 
-def hints_of_one(
-    skill: str, func: Callable[..., Any], hints: Mapping[str, Any], injectables: Injectables
-) -> dict[str, Any]:
-    """Return the type hints that the function would have if it were called for one task.
+def forms_of(skill: str, func: Callable[..., Any], hints: Mapping[str, Any], injectables: Injectables) -> BatchForms:
+    """Return the forms of the function's arguments but for those that are the same for all tasks.
 
-    Raises `SkillDefinitionError` for an argument, or a result, that is no list of one item a task.
+    Raises `SkillDefinitionError` for an argument that has none.
     """
-    found = dict(hints)
-    any_list, bound = False, bound_names(func)
+    found: dict[str, Form] = {}
+    bound = bound_names(func)
     for name, parameter in inspect.signature(func).parameters.items():
-        if name in bound:
-            continue
         hint = hints.get(name, MISSING)
-        if injectables.is_shared(hint):
-            continue
-        found[name] = _hint_of_one(skill, name, parameter, hint)
-        any_list = True
-    if not any_list:
+        if name not in bound and not injectables.is_shared(hint):
+            found[name] = _form_of(skill, parameter, hint, injectables)
+    if not found:
         text = "a batched skill needs an argument with an item for each task, such as params: list[Params]"
         raise SkillDefinitionError(skill, text)
+    return BatchForms(found)
+
+
+def hints_of_one(skill: str, hints: Mapping[str, Any], forms: BatchForms) -> dict[str, Any]:
+    """Return the type hints that the function would have if it were called for one task.
+
+    Raises `SkillDefinitionError` for a result that has no item for each task.
+    """
+    found = {**hints, **{name: form.one for name, form in forms.by_name.items()}}
     if "return" in hints:
         found["return"] = _result_of_one(skill, hints["return"])
     return found
 
 
-def _hint_of_one(skill: str, name: str, parameter: inspect.Parameter, hint: Any) -> Any:
+def _form_of(skill: str, parameter: inspect.Parameter, hint: Any, injectables: Injectables) -> Form:
+    name = parameter.name
     if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY}:
         raise SkillDefinitionError(skill, f"a batched skill cannot have the argument {parameter}: name its arguments")
     if parameter.default is not parameter.empty:
@@ -125,56 +126,52 @@ def _hint_of_one(skill: str, name: str, parameter: inspect.Parameter, hint: Any)
         )
         text = f"the argument {name!r} of a batched skill is a list, for which there is no default: {where}"
         raise SkillDefinitionError(skill, text)
-    item = _item_of(hint)
-    if item is MISSING:
-        shown = "no type hint" if hint is MISSING else f"the type hint {name_of(hint)}"
+    injected = (name in INJECTED_NAMES and name != "params") or injectables.is_of_task(hint)
+    try:
+        return form_of(hint, only_lists=injected)
+    except NameError as error:
+        raise unresolved(skill, error) from None
+    except UnsupportedTypeError as error:
+        reason = f" ({error})" if str(error) else ""
+        shown = "no type hint" if hint is MISSING else f"the type hint {name_of(hint)}{reason}"
         text = f"the argument {name!r} of a batched skill gets a list with an item for each task, and has {shown}"
-        raise SkillDefinitionError(skill, f"{text}: write list[…]")
-    return item
+        raise SkillDefinitionError(skill, f"{text}: write {'list[…]' if injected else FORMS}") from error
 
 
 def _result_of_one(skill: str, hint: Any) -> Any:
-    item = hint if hint is Any else _item_of(hint)
-    if item is MISSING:
-        raise SkillDefinitionError(
-            skill, f"a batched skill returns a list with an item for each task, not {name_of(hint)}: write -> list[…]"
-        )
+    try:
+        form = None if hint is Any else plain_form(hint)
+    except UnsupportedTypeError as error:
+        raise SkillDefinitionError(skill, f"its result: {error}") from error
+    if form is None and hint is not Any:
+        text = f"a batched skill returns a list with an item for each task, not {name_of(hint)}: write -> list[…]"
+        raise SkillDefinitionError(skill, f"{text}, or a NumPy array")
+    item: Any = Any if form is None else form.one
     members: tuple[Any, ...] = tuple(
         each for each in members_of(item) if not (isinstance(each, type) and issubclass(as_any(each), BaseException))
     )
     return union_of(members) if members else Any
 
 
-def _item_of(hint: Any) -> Any:
-    """Return the type of a list's items, or `MISSING` for what is no list."""
-    if get_origin(hint) is Annotated:
-        return _item_of(get_args(hint)[0])
-    if hint is not MISSING and (below := stands_for(hint)):
-        return _item_of(below[0])
-    if hint is list or hint is collections.abc.Sequence:
-        return dict[str, Any]
-    items = get_args(hint)
-    return items[0] if get_origin(hint) in _LISTS and len(items) == 1 else MISSING
-
-
-def merged(bound: Sequence[Mapping[str, Any]], shared: frozenset[str]) -> dict[str, Any]:
-    """Return the arguments of a call for several tasks, from those of each; ``shared`` are the same for all."""
-    return {
-        name: value if name in shared else [each[name] for each in bound] for name, value in next(iter(bound)).items()
-    }
-
-
 def items_of(skill: str, value: object, count: int) -> list[Any]:
     """Return what a call returned, an item a task. Raises `WrongItemsError` where that is not so."""
     given = as_any(value)
-    if isinstance(given, _NO_LISTS) or not (hasattr(given, "__len__") and hasattr(given, "__iter__")):
+    items = None if isinstance(given, _NO_LISTS) or not hasattr(given, "__len__") else _listed(given)
+    if items is None:
         text = f"the batched skill {skill} returned {type(value).__name__}, not a list with an item for each task"
         raise WrongItemsError(text, {"batch": count})
-    items: list[Any] = list(given)
     if len(items) != count:
         text = f"the batched skill {skill} returned {len(items)} items for a batch of {count} tasks"
         raise WrongItemsError(text, {"batch": count, "items": len(items)})
     return items
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """Return a collection as a list; None for an array or a tensor without axes, which only looks like one."""
+    try:
+        return list(given)
+    except TypeError:
+        return None
 
 
 def is_count(value: object, *, least: int = 1) -> bool:

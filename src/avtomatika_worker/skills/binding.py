@@ -124,8 +124,6 @@ class BindingPlan(msgspec.Struct, frozen=True):
     spread: bool
     """Whether the input's fields are separate arguments."""
     takes_params: bool
-    shared: frozenset[str] = frozenset()
-    """The arguments that are the same for all tasks."""
 
     def schemas_with(self, formats: frozenset[str]) -> tuple[JsonSchema, ...]:
         """Return the input's schemas for texts of one of these formats."""
@@ -200,7 +198,6 @@ def compile_plan(
         untyped=contract is None or (contract is not inferred and contract.inferred is None),
         spread=bool(arguments.own),
         takes_params=arguments.takes_params,
-        shared=frozenset(name for name, hint in annotations.items() if injectables.is_shared(hint)),
     )
 
 

@@ -21,6 +21,7 @@ from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
 from avtomatika_worker.protocol.uris import S3Uri
 from avtomatika_worker.skills.announced import announceable, take_numbers_for_decimals
+from avtomatika_worker.skills.arrays import array_type, is_array
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.mirrors import Mirrors
@@ -203,10 +204,14 @@ def _schema_hook(tp: type) -> JsonSchema:
         return dict(_PATH_SCHEMA)
     if issubclass(tp, S3Uri):
         return dict(URI_SCHEMA)
+    if is_array(tp):  # what it holds is in its hint: see `Mirrors`
+        return {}
     raise NotImplementedError
 
 
 def _dec_hook(tp: type, value: object) -> object:
+    if is_array(tp):
+        return array_type(tp).read(value)
     if issubclass(tp, Path | S3Uri) and isinstance(value, str):
         return tp(value)
     raise msgspec.ValidationError(f"Expected `{tp.__name__}`, got `{type(value).__name__}`")

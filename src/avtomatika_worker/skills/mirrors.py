@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_or
 import msgspec
 
 from avtomatika_worker.errors import TaskError
+from avtomatika_worker.skills.arrays import array_type, is_array
 from avtomatika_worker.skills.records import Field, Record, record_of
 from avtomatika_worker.skills.type_hints import MISSING, admits_none, name_of, stands_for, union_of
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
@@ -60,6 +61,8 @@ class Mirrors:
         for known, mirror in self._known:
             if known is annotation or known == annotation:
                 return mirror
+        if is_array(annotation):
+            return Annotated[annotation, msgspec.Meta(extra_json_schema=array_type(annotation).schema)]
         record = record_of(annotation, output=self._output)
         if record is not None:
             return self.of_record(record, annotation)

@@ -71,7 +71,7 @@ def check_options(skill: str, options: SkillOptions, *, awaits: bool) -> None:
     _check_model(skill, options.model_from)
     _check_executor(skill, options, awaits=awaits)
     if options.batch is not None:
-        check_batch(skill, options.batch, options.max_concurrent, options.model_from, prefetch=options.prefetch)
+        check_batch(skill, options.batch, options.max_concurrent, prefetch=options.prefetch)
 
 
 def _check_model(skill: str, model_from: object) -> None:

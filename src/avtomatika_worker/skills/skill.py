@@ -14,7 +14,8 @@ from avtomatika_worker.errors import ContractViolationError, SkillDefinitionErro
 from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.protocol.dialects import NEUTRAL
 from avtomatika_worker.skills import schema
-from avtomatika_worker.skills.batch import Batch, hints_of_one, merged
+from avtomatika_worker.skills.batch import Batch, forms_of, hints_of_one
+from avtomatika_worker.skills.batch_forms import BatchForms
 from avtomatika_worker.skills.binding import (
     BindingPlan,
     BindingSource,
@@ -69,7 +70,10 @@ class SkillDefinition:
         declarations = self.declaration
         given = self._read(schema.explicit_input, declarations.input_schema, "the schema of its input")
         stream = self._read(lambda func: stream_contract(self.name, func, self.localns), self.func, "its chunks")
-        hints = self._hints(injectables, stream)
+        hints = type_hints(self.name, self.func, self.localns)
+        forms = self._forms(hints, injectables, stream)
+        if forms is not None:
+            hints = hints_of_one(self.name, hints, forms)
         plan = compile_plan(self.name, self.func, injectables, hints, given)
         uses = model_use(self.name, plan, injectables, self.options, self.model)
         returned = hints.get("return", MISSING)
@@ -90,20 +94,31 @@ class SkillDefinition:
         try:
             write = output.write if output is not None else to_plain
             returns_data = self._returns_data(stream, returned)
-            options = self.options
-            return Skill(contract, self.func, plan, options, write, returns_data=returns_data, stream=stream, uses=uses)
+            return Skill(
+                contract,
+                self.func,
+                plan,
+                self.options,
+                write,
+                returns_data=returns_data,
+                stream=stream,
+                uses=uses,
+                forms=forms,
+                variant_of=self.variant_of,
+            )
         except ValueError as error:  # a pattern that is invalid in JSON Schema, for instance
             raise SkillDefinitionError(self.name, f"its schemas: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _hints(self, injectables: Injectables, stream: StreamContract | None) -> dict[str, Any]:
-        """Return its type hints; those of a batched function as for one task."""
-        hints = type_hints(self.name, self.func, self.localns)
+    def _forms(
+        self, hints: Mapping[str, Any], injectables: Injectables, stream: StreamContract | None
+    ) -> BatchForms | None:
+        """Return the forms in which a batched function takes the tasks of a batch; None for any other."""
         if self.options.batch is None:
-            return hints
+            return None
         if stream is not None:
             text = "a batched skill cannot yield: it returns a list, with an item for each task"
             raise SkillDefinitionError(self.name, text)
-        return hints_of_one(self.name, self.func, hints, injectables)
+        return forms_of(self.name, self.func, hints, injectables)
 
     def _output(self, stream: StreamContract | None, hint: Any) -> OutputContract | None:
         given = self.declaration.output_schema
@@ -152,6 +167,8 @@ class Skill:
         "_with_paths",
         "_with_uris",
         "contract",
+        "family",
+        "forms",
         "func",
         "is_async",
         "options",
@@ -173,10 +190,13 @@ class Skill:
         returns_data: bool = False,
         stream: StreamContract | None = None,
         uses: ModelUse | None = None,
+        forms: BatchForms | None = None,
+        variant_of: str | None = None,
     ) -> None:
         """``write`` turns the data that ``func`` returns into JSON. It raises `UnsendableValueError`.
 
-        ``stream``: what ``func`` yields, if it does. ``uses``: the model that it takes, if it does.
+        ``stream``: what ``func`` yields, if it does. ``uses``: the model that it takes, if it does. ``forms``: how it
+        takes the tasks of a batch, if it is batched. ``variant_of``: the skill of which it is the one for a model.
         """
         self.contract: SkillContract = contract
         self.func: Callable[..., Any] = func
@@ -186,13 +206,16 @@ class Skill:
         self.write: Callable[[object], Any] = write
         self.stream: StreamContract | None = stream
         self.uses: ModelUse | None = uses
+        self.forms: BatchForms = forms or BatchForms()
+        self.family: str = variant_of or contract.name
         self.unknown_params: UnknownParams = UnknownParams(plan.closed_schemas(), [uses.param] if uses else [])
+        if plan.input is not None and forms is not None:
+            plan = _converted_by(plan, forms.checked(plan.input.convert))
         self._plan = plan
         self._with_uris = plan.schemas_with(URIS)
         self._with_paths = plan.schemas_with(PATHS)
         if plan.input is not None and self._with_paths:
-            checked = refusing_strays(plan.input.convert, self._with_paths)
-            self._plan = msgspec.structs.replace(plan, input=msgspec.structs.replace(plan.input, convert=checked))
+            self._plan = _converted_by(plan, refusing_strays(plan.input.convert, self._with_paths))
         self._output = Schema(contract.output_schema) if contract.output_schema else None
         events = contract.events_schema or {}
         self._events = {name: Schema(json) for name, json in events.items() if stream is None or name != CHUNK_EVENT}
@@ -216,7 +239,7 @@ class Skill:
 
     def merged(self, arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the arguments of a call for several tasks."""
-        return merged(arguments, self._plan.shared)
+        return self.forms.merged(arguments)
 
     def bare_places(self, params: dict[str, Any]) -> frozenset[Place]:
         """Return where in the params the skill wants the URI itself, not the file."""
@@ -276,6 +299,12 @@ class Skill:
 
     def __repr__(self) -> str:
         return f"Skill({self.contract.name!r})"
+
+
+def _converted_by(plan: BindingPlan, convert: Callable[[object], Any]) -> BindingPlan:
+    """Return a plan whose input is converted otherwise."""
+    assert plan.input is not None  # noqa: S101 - the callers have checked
+    return msgspec.structs.replace(plan, input=msgspec.structs.replace(plan.input, convert=convert))
 
 
 def define(

@@ -147,7 +147,7 @@ def make_tasks(
     models = workshop.resource_plan.models
     models.publish = publisher.hot.show_models
     models.count = partial(telemetry.metrics.count, metrics.MODEL_USES)
-    batches = Batches(workshop.threads.run, workshop.processes.run_batch, telemetry, world)
+    batches = Batches(workshop.threads.run, workshop.processes.run_batch, models, telemetry, world)
     pipeline = Pipeline(
         registry,
         middlewares,
@@ -187,8 +187,9 @@ def make_tasks(
 
 def _slots(most: int, registry: SkillRegistry) -> int:
     """Return how many tasks the worker holds. Batched skills bring slots of their own, for a batch and the next."""
-    batched = [skill.options.most_tasks or 0 for skill in registry if skill.options.batch is not None]
-    return sum(batched) + (0 if batched and len(batched) == len(registry) else most)
+    batched = {skill.family: skill.options.most_tasks or 0 for skill in registry if skill.options.batch is not None}
+    others = any(skill.options.batch is None for skill in registry)
+    return sum(batched.values()) + (most if others or not batched else 0)
 
 
 def needed_when_hot(registry: SkillRegistry, policies: Policies) -> dict[str, tuple[str, ...]]:

@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Sequence
 from types import FrameType
 from typing import Any, Final
 
@@ -222,12 +222,16 @@ class Child:
         skill = self._skills[job.skill]
         batch = self._controls(job, skill, resources)
         items: dict[int, Outcome | None] = dict.fromkeys(batch)
-        with caught() as failed, ends_if_forked(), owned_by(job):  # whatever a skill raises ends this batch only
+        spent, has_model = False, False
+        lent = self._model_of(job, skill, list(batch.values()))
+        with caught() as failed, ends_if_forked(), owned_by(job), lent:  # whatever a skill raises ends this batch only
+            has_model = True
             items = self._items(job, skill, batch, runner)
         restore_logging()
         error = failed.error
-        if isinstance(error, WrongItemsError):
-            items = dict.fromkeys(batch, from_exception(error))
+        if isinstance(error, WrongItemsError) or (isinstance(error, Exception) and not has_model):
+            failure, spent = _ended_by(error)
+            items = dict.fromkeys(batch, failure)
         elif error is not None and not isinstance(error, asyncio.CancelledError | TaskCancelledError):
             failure, spent = _ended_by(error)
             short = wants_smaller_batches(error)
@@ -236,7 +240,7 @@ class Child:
         elif error is not None:
             release_frames(error)
         for number, outcome in items.items():
-            self._answer(number, outcome)
+            self._answer(number, outcome, spent=spent)
 
     def _items(
         self, job: Job, skill: Skill, batch: dict[int, Controls], runner: asyncio.Runner
@@ -267,7 +271,7 @@ class Child:
         """Run a skill; None when it ended because it was cancelled. Without memory, or its device, it is spent."""
         try:
             converted = skill.convert(controls.params)
-            with ends_if_forked(), owned_by(controls), self._model_of(job, skill, controls):
+            with ends_if_forked(), owned_by(controls), self._model_of(job, skill, [controls]):
                 args, kwargs = skill.fill(controls, converted)
                 controls.ctx.raise_if_cancelled()
                 value = self._called(job, skill, controls, runner, skill.func(*args, **kwargs))
@@ -281,13 +285,13 @@ class Child:
             restore_logging()
 
     @contextlib.contextmanager
-    def _model_of(self, job: Job, skill: Skill, controls: Controls) -> Generator[None]:
-        """Let a task have its model, if it uses one."""
+    def _model_of(self, job: Job, skill: Skill, tasks: Sequence[Controls]) -> Generator[None]:
+        """Let tasks have their model, if they use one."""
         if skill.uses is None:
             yield
             return
-        stack = contextlib.AsyncExitStack()
-        entering = job.run(stack.enter_async_context(self._models.lend(skill.uses, controls)))
+        stack, name = contextlib.AsyncExitStack(), skill.uses.name_in(tasks[0].params)
+        entering = job.run(stack.enter_async_context(self._models.lend(skill.uses, name, tasks)))
         run_to_end(self._loop, entering, contextvars.copy_context())
         try:
             yield
