@@ -32,7 +32,7 @@ KILLED = {1, 3, 24, 36, -24, 152, 255}
 def main() -> int:
     """Run the mutants that were asked for, and return 1 if one survived without an explanation."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("modules", nargs="*", default=["protocol/*", "policy/*"], metavar="MODULE")
+    parser.add_argument("modules", nargs="*", default=["protocol/*", "policy/*", "delivery/*"], metavar="MODULE")
     parser.add_argument("--share", type=float, default=1.0, help="the share of the mutants, in tenths")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--report", action="store_true", help="run nothing: report on the last runs")
