@@ -32,9 +32,10 @@ KILLED = {1, 3, 24, 36, -24, 152, 255}
 def main() -> int:
     """Run the mutants that were asked for, and return 1 if one survived without an explanation."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("modules", nargs="*", default=["protocol/*", "policy/*"], metavar="MODULE")
+    parser.add_argument("modules", nargs="*", default=["protocol/*", "policy/*", "delivery/*"], metavar="MODULE")
     parser.add_argument("--share", type=float, default=1.0, help="the share of the mutants, in tenths")
     parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--again", action="store_true", help="run what the last runs left out, or left alive")
     parser.add_argument("--report", action="store_true", help="run nothing: report on the last runs")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
     options = parser.parse_args()
@@ -42,6 +43,8 @@ def main() -> int:
     if not options.report:
         names = [each.replace("/", ".") for each in options.modules]
         drawn = [f"avtomatika_worker.{name}.*__mutmut_*{digit}" for name in names for digit in digits]
+        if options.again:
+            drawn = [name for name, code in _drawn(options.modules, digits) if code not in KILLED]
         subprocess.run([MUTMUT, "run", "--max-children", "1", *drawn], cwd=ROOT, check=True)
     rows, unexplained = report(options.modules, digits)
     if options.record:
@@ -84,6 +87,11 @@ def _outcomes(modules: list[str]) -> Iterator[tuple[str, dict[str, int | None]]]
                 file.relative_to(MUTANTS).as_posix().removesuffix(".py.meta"),
                 json.loads(file.read_text())["exit_code_by_key"],
             )
+
+
+def _drawn(modules: list[str], digits: list[str]) -> Iterator[tuple[str, int | None]]:
+    for _, outcomes in _outcomes(modules):
+        yield from ((name, code) for name, code in outcomes.items() if name[-1] in digits)
 
 
 def _change(name: str) -> dict[str, str]:

@@ -245,3 +245,68 @@ def test_a_task_that_no_longer_waits_is_in_no_batch():
     assert batcher.due(0.0) is None
     with pytest.raises(ValueError, match="not in list"):
         batcher.remove(first)
+
+
+def waiting_for_more(*, each=0.0, deadline=math.inf, max_wait=0.5):
+    """Return a batcher in which two tasks wait, 10 ms apart, for calls that take a second and ``each`` per task."""
+    batcher = Batcher(BatchLimits(8, max_wait))
+    for size in (1, 4):
+        batcher.ran("a", size, 1.0 + each * size, 0.0)
+    for at in (0.0, 0.01):
+        batcher.add(Waiting("a", 1.0, at, deadline))
+    return batcher
+
+
+def test_tasks_that_come_quickly_wait_for_more_where_a_call_takes_long():
+    batcher = waiting_for_more()
+    assert batcher.due(0.01) == pytest.approx(0.11)  # a tenth of a call after the last
+    assert batcher.take(0.1) == []
+    assert len(batcher.take(0.12)) == 2
+
+
+def test_they_wait_no_longer_than_a_batch_with_one_more_leaves_until_the_deadline():
+    batcher = waiting_for_more(each=0.1, deadline=1.35)
+    assert batcher.due(0.01) == pytest.approx(1.35 - 1.3)
+
+
+def test_they_do_not_wait_when_nobody_else_is_expected_in_time():
+    assert waiting_for_more(max_wait=0.011).due(0.01) == 0.01
+
+
+def test_waiting_ends_where_it_costs_as_much_as_a_call():
+    batcher = Batcher(BatchLimits(8, 5.0))
+    batcher.ran("a", 1, 1.0, 0.0)
+    for at in (0.0, 0.5):
+        batcher.add(Waiting("a", 1.0, at))
+    assert batcher.due(0.5) == 0.5
+
+
+def test_the_time_of_a_call_grows_with_its_size():
+    calls = CallTime()
+    for size in (1, 3):
+        calls.add(size, 1.0 + size)
+    assert calls.of(5) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_of_two_or_three_that_run_out_of_memory_one_is_left(size):
+    batcher = Batcher(BatchLimits(3, 0.0))
+    batcher.ran_out("a", size, 0.0)
+    assert batcher.size_limit("a") == 1
+
+
+def test_calls_of_the_size_that_fits_do_not_put_off_a_larger_one():
+    batcher = Batcher(BatchLimits(32, 0.0))
+    batcher.ran_out("a", 32, 0.0)
+    batcher.ran("a", 16, 1.0, FIRST_HOLD - 1)
+    assert fill(batcher, 99, FIRST_HOLD) == 24
+
+
+@pytest.mark.parametrize(("others", "limit"), [(127, 4), (128, 8)])
+def test_a_key_is_forgotten_when_128_others_were_used_since(others, limit):
+    batcher = Batcher(BatchLimits(8, 0.0))
+    batcher.ran_out("a", 8, 0.0)
+    for number in range(others):
+        batcher.add(Waiting(number, 1.0, 0.0))
+        batcher.take(0.0)
+    assert batcher.size_limit("a") == limit

@@ -3,10 +3,11 @@
 import itertools
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtomatika_worker.policy.call_budget import UNLIMITED, CallBudget, CallLimit
+from avtomatika_worker.policy.call_budget import HORIZON, UNLIMITED, CallBudget, CallLimit
 
 
 class Orchestrator:
@@ -161,3 +162,20 @@ def test_where_there_is_no_limit_nothing_waits():
         budget.spend(0.0)
     assert budget.interval(0.0, 50) == 0
     assert budget.must_wait(0.0) == 0
+
+
+def test_a_refusal_after_half_of_what_is_assumed_is_believed_for_good():
+    budget = CallBudget(CallLimit(100))
+    for _ in range(51):
+        budget.spend(0.0)
+    budget.refused(0.0)
+    assert budget.calls == 50
+    assert budget.must_wait(61.0) == 0
+    assert budget.calls == 50
+
+
+def test_so_many_streams_share_what_is_left_evenly():
+    budget = CallBudget(CallLimit(100))  # of which 85 are for streams
+    for streams in (1, 2, 5):
+        assert budget.interval(0.0, streams) == pytest.approx(streams * HORIZON / (85 - streams) * 61.0)
+    assert budget.interval(0.0, 0) == pytest.approx(HORIZON / 85 * 61.0)

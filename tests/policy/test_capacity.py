@@ -113,6 +113,37 @@ def test_tasks_that_come_ahead_have_places_beside_those_that_may_run(limits, pla
     assert (here.by_skill, here.by_type, here.counted_as) == ({"draw": places}, {}, {"sketch": "draw"})
 
 
+def test_the_limit_of_a_type_that_is_a_skills_own_name_counts_for_its_places():
+    here = Limits(by_type={"read": 4}, ahead={"read": 3}).places
+    assert here.by_skill == {"read": 4 + 3}
+
+
+def test_each_request_for_a_skill_without_a_type_takes_room_of_its_own_type():
+    own = capacity(by_type={"read": 1})
+    assert own.has_room("read", [["draw"]])
+    assert not own.has_room("read", [["draw", "read"]])
+
+
+def test_skills_that_are_not_batched_share_their_places_and_batched_ones_take_none():
+    here = Capacity(Limits(batched=frozenset({"embed", "rank"}), others=2))
+    for skill in ("embed", "rank", "embed", "draw"):
+        here.take(skill)
+    assert here.has_room("read")
+    assert here.has_room("read", [["embed", "rank"]]), "it brings no task of the others"
+    assert not here.has_room("read", [["embed", "draw"]])
+    assert here.has_room("embed", [["draw"], ["draw"]])
+    here.take("read")
+    assert not here.has_room("draw")
+    assert here.has_room("embed")
+    here.give_back("embed")
+    assert not here.has_room("draw")
+    here.give_back("draw")
+    here.give_back("read")
+    here.take("read")
+    here.take("read")
+    assert not here.has_room("draw")
+
+
 def test_limits_are_true_if_there_are_any():
     assert not Limits(types=TYPES, ahead={"draw": 1})
     assert Limits(by_skill={"draw": 1})

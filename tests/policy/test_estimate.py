@@ -33,6 +33,8 @@ def test_at_a_steady_pace_it_is_the_rest(progress, total):
         (15.0, 0.5, 10.0, None, 5.0),  # the time since the last report counts
         (50.0, 0.5, 10.0, None, 0.0),
         (50.0, 1.0, 10.0, None, 0.0),
+        (10.0, 1.0, None, 60.0, 0.0),
+        (10.0, 1.0, 20.0, None, 0.0),  # whatever the clocks say
     ],
 )
 def test_progress_counts_before_what_is_expected(elapsed, progress, reported_at, expected, left):

@@ -1,5 +1,6 @@
 """Which models a pool loads, keeps and unloads: never one in use, never more than there is room for."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -15,7 +16,7 @@ from avtomatika_worker.policy.model_pool import (
 )
 
 NAMES = st.sampled_from("abcde")
-SIZES = {"a": 1, "b": 2, "c": 3, "d": 5, "e": 20}
+SIZES = {"a": 1, "b": 2, "c": 3, "d": 5, "e": 20, "medium": 4}
 
 
 def step(pool, now=0.0):
@@ -148,6 +149,47 @@ def test_what_is_in_use_when_the_pool_is_closed_stays():
     pool.unloaded("b")
     pool.give_back(0, 2.0)
     assert [(each.name, each.idle) for each in pool.entries] == [("a", True)]
+
+
+def test_a_model_is_nowhere_until_it_is_loaded_and_after_it_is_gone():
+    pool = ModelPool(PoolLimits(max_loaded=1))
+    assert pool.phase("a") is None
+    pool.ask(0, "a")
+    assert pool.next_actions(0.0) == [Load("a")]
+    assert pool.phase("a") is Phase.LOADING
+    pool.loaded("a", 1, 0.0)
+    assert pool.phase("a") is Phase.LOADED
+    assert pool.phase("b") is None
+    pool.give_back(0, 0.0)
+    assert pool.unload_all() == [Unload("a")]
+    assert pool.phase("a") is Phase.UNLOADING
+    pool.unloaded("a")
+    assert pool.phase("a") is None
+
+
+def test_a_model_that_takes_no_memory_counts_none():
+    pool = ModelPool(PoolLimits())
+    pool.ask(0, "a")
+    pool.next_actions(0.0)
+    pool.loaded("a", 0, 0.0)
+    assert [each.size for each in pool.entries] == [0]
+
+
+@pytest.mark.parametrize(("others", "actions"), [(998, []), (999, [Load("large")])])
+def test_the_size_of_a_model_is_known_until_a_thousand_others_were_loaded(others, actions):
+    pool = ModelPool(PoolLimits(memory=10, keep_alive=0.0))
+    for ticket, name in enumerate(["large", *map(str, range(others))]):
+        pool.ask(ticket, name)
+        pool.next_actions(0.0)
+        pool.loaded(name, 8 if name == "large" else 1, 0.0)
+        pool.next_actions(0.0)
+        pool.give_back(ticket, 0.0)
+        pool.next_actions(0.0)
+        pool.unloaded(name)
+    pool.ask(-2, "medium")  # the last of the others
+    step(pool, 0.0)
+    pool.ask(-1, "large")
+    assert pool.next_actions(0.0) == actions
 
 
 class Pool(RuleBasedStateMachine):

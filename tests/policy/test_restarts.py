@@ -25,3 +25,11 @@ def test_forgetting_starts_over(times):
         restarts.ended(0.0, 0.5)
     restarts.forget()
     assert restarts.ended(0.0, 0.5) == RESTARTS.initial / 2
+
+
+def test_a_process_that_ran_just_long_enough_begins_again():
+    restarts = Restarts()
+    for _ in range(3):
+        restarts.ended(0.0, 0.5)
+    restarts.ended(STABLE_AFTER, 0.5)
+    assert restarts.in_a_row == 1

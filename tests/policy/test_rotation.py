@@ -90,3 +90,10 @@ def test_no_limit_is_ever_exceeded_and_what_is_given_back_can_be_taken_again(ski
         with pytest.raises(RuntimeError, match="no task"):
             capacity.give_back(skill)
     assert all(map(capacity.has_room, "abc"))
+
+
+def test_round_robin_counts_polls_in_flight_as_tasks_to_come():
+    rotation = Rotation(Mode.ROUND_ROBIN, [1, 1])
+    assert rotation.next([Candidate(wants=True, in_flight=1), Candidate(wants=True)]) == 1
+    weighted = Rotation(Mode.ROUND_ROBIN, [4, 1])
+    assert weighted.next([Candidate(wants=True, in_flight=3), Candidate(wants=True, in_flight=1)]) == 0

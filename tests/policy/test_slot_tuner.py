@@ -146,3 +146,63 @@ def test_held_back_slots_are_not_taken_and_what_runs_goes_on(total, steps):
         assert min(slots.free, slots.held_back) >= 0
         if slots.free:
             assert slots.free + slots.polling + slots.running == slots.usable
+
+
+def test_at_its_target_a_load_is_not_short():
+    tuner = SlotTuner(TunerPolicy(1, 10))
+    assert tuner.look(Load(80, 90, 95), 10, 0.0) == 10
+    assert tuner.look(Load(80.5, 0), 10, 1.0) == 9
+
+
+def test_at_its_headroom_a_load_lets_the_slots_grow():
+    tuner = SlotTuner(TunerPolicy(1, 10))
+    assert tuner.look(FULL, 10, 0.0) == 9
+    edge = Load(80 - HEADROOM, 0)
+    assert tuner.look(edge, 9, FIRST_HOLD) == 10
+
+
+def test_the_cpus_load_is_averaged_by_the_time_between_two_looks():
+    tuner = SlotTuner(TunerPolicy(1, 10, cpu_target=25))
+    tuner.look(Load(0, 20), 10, 0.0)
+    tuner.look(Load(0, 100), 10, SMOOTHING / 10)
+    assert tuner.short_of(Load(0, 100)) == "the CPU is at 28 % (target 25 %)"
+
+
+@pytest.mark.parametrize(("before", "running", "after"), [(9, 1, 4), (9, 7, 6), (9, 9, 8), (9, 20, 8), (2, 0, 1)])
+def test_a_step_down_goes_to_what_runs_and_halves_at_most(before, running, after):
+    assert SlotTuner(TunerPolicy(1, before)).look(FULL, running, 0.0) == after
+
+
+def test_a_number_that_was_too_high_is_not_tried_again_for_a_minute_however_early_that_was():
+    tuner = SlotTuner(TunerPolicy(1, 3))
+    assert tuner.look(FULL, 3, 0.0) == 2
+    for now in (10.0, 20.0, FIRST_HOLD - 1):
+        assert tuner.look(CALM, 2, now) == 2
+    assert tuner.look(CALM, 2, FIRST_HOLD) == 3
+
+
+def test_a_number_that_is_too_high_again_is_not_tried_for_twice_as_long():
+    tuner = SlotTuner(TunerPolicy(1, 3))
+    tuner.look(FULL, 3, 0.0)
+    tuner.look(CALM, 2, FIRST_HOLD)
+    again = FIRST_HOLD + SHRINK_EVERY
+    assert tuner.look(FULL, 3, again) == 2
+    assert tuner.look(CALM, 2, again + 2 * FIRST_HOLD - 1) == 2
+    assert tuner.look(CALM, 2, again + 2 * FIRST_HOLD) == 3
+
+
+def test_slots_grow_by_one_where_a_tenth_is_less():
+    tuner = SlotTuner(TunerPolicy(1, 15))
+    sizes(tuner, FULL, 20, running=lambda _: 0)
+    found = sizes(tuner, CALM, 12, start=1000)
+    assert found == [2] * 5 + [3] * 5 + [4] * 2
+
+
+def test_slots_grow_beyond_a_number_that_was_too_high_once():
+    tuner = SlotTuner(TunerPolicy(1, 20))
+    sizes(tuner, FULL, 20, running=lambda _: 0)
+    sizes(tuner, CALM, 21, start=1000)
+    assert tuner.usable == 6
+    tuner.look(FULL, 6, 1030.0)
+    assert tuner.usable == 5
+    assert sizes(tuner, CALM, 300, start=2000)[-1] == 20

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jsonschema_rs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,14 @@ def test_no_schema_and_no_schemas_are_none() -> None:
     assert storable_schema(None) is None
     assert storable_schemas({}) is None
     assert storable_schemas({"alert": {}}) == {"alert": {"$comment": "anything"}}
+
+
+@pytest.mark.parametrize("keyword", ["default", "const", "enum", "examples", "example"])
+def test_what_is_data_in_a_schema_stays_as_it_is(keyword: str) -> None:
+    data = [{"properties": {"a": 1}, "b": [{"c": {"$ref": 1}}]}]
+    assert storable_schema({keyword: data}) == {keyword: data}
+
+
+@pytest.mark.parametrize("keyword", ["const", "enum", "examples", "example"])
+def test_empty_objects_in_the_data_of_a_schema_stay(keyword: str) -> None:
+    assert storable_schema({keyword: [{}]}) == {keyword: [{}]}

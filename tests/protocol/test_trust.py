@@ -112,6 +112,11 @@ def test_the_refusal_says_when_the_orchestrator_is_too_old_to_sign():
         GUARD.admit(answer(TASK), next(each for each in DIALECTS if each.version == "1.0b13"))
 
 
+def test_the_refusal_of_an_unsigned_task_says_no_more_where_the_orchestrator_could_sign():
+    with pytest.raises(UntrustedTaskError, match=r"^it is not signed$"):
+        GUARD.admit(answer(TASK), NEWEST)
+
+
 def test_a_version_that_signs_no_tasks_is_refused_whatever_names_it():
     """A header is signed by nobody: it must not choose rules under which more is taken for signed."""
     task = answer(signed({**TASK, "params": {"a": [None, 1]}}))
@@ -138,6 +143,7 @@ def test_a_policy_that_does_not_allow_the_skill_refuses_the_task(allowed):
     for guard, sent in [(TaskGuard(), task), (GUARD, signed(task))]:
         with pytest.raises(UntrustedTaskError, match="does not allow the skill 'echo'") as caught:
             guard.admit(answer(sent), NEWEST)
+        assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
         assert caught.value.reason == "not_allowed"
 
 

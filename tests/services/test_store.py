@@ -1,6 +1,5 @@
 """The file in which undelivered results wait: what happens to it when the machine, the disk or a person misbehaves."""
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -22,7 +21,6 @@ from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Kind, Message
 from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.delivery.store_schema import _SCHEMA
 from avtomatika_worker.errors import StoreError
-from avtomatika_worker.protocol.messages import TaskResult
 
 
 def message(task_id, body=b"body"):
@@ -392,24 +390,12 @@ def hanging(store):
         answers.set()
 
 
-RESULT = TaskResult(job_id="j", task_id="t", worker_id="w1", origin_worker_id="w1", status="success")
-
-
-async def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answers(store, caplog):
-    keeper = Store(store)
+def test_what_was_given_up_while_the_disk_hung_is_never_written(store):
     with hanging(store):
-        began = time.monotonic()
-        rows = await asyncio.gather(*(keeper.keep("http://o.test", RESULT, 0.0) for _ in range(50)))
-        assert rows == [None] * 50
-        assert await keeper.keep("http://o.test", RESULT, 0.0) is None
-        assert time.monotonic() - began < 2 * WRITE_TIMEOUT
-        assert [record.action for record in caplog.records] == ["store_failed"]
-        assert "in memory only" in caplog.text
-    await asyncio.wrap_future(store.probe())
-    row = await keeper.keep("http://o.test", RESULT, 0.0)
-    assert row is not None
-    assert [record.action for record in caplog.records] == ["store_failed", "store_recovered"]
-    assert [found for found, _ in reopened(store)] == [row]  # nothing is there that nobody knows of
+        given_up, waited_for = store.put(message("t1")), store.put(message("t2"))
+        assert given_up.cancel()
+    row = waited_for.result(WRITE_TIMEOUT)
+    assert reopened(store) == [(row, message("t2"))]
 
 
 def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):

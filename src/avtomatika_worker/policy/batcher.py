@@ -128,9 +128,7 @@ class SizeLimit:
         if size <= self.size:
             return
         self.size, self._hold, self._probe_at = size, FIRST_HOLD, now + FIRST_HOLD
-        if size >= self._most:
-            self._failed_at = None
-        elif self._failed_at is not None and self._failed_at <= size:
+        if self._failed_at is not None and self._failed_at <= size:
             self._failed_at = self._most
 
 

@@ -76,7 +76,7 @@ class Entry:
     name: str
     phase: Phase
     size: int
-    last_used: float
+    last_used: float = 0.0
     users: set[int] = field(default_factory=set[int])
 
     @property
@@ -173,7 +173,7 @@ class ModelPool:
 
     def next_actions(self, now: float) -> list[Action]:
         """Return what to do now. Called after everything that has happened, and at `expires_at`."""
-        actions: list[Action] = [*self._grants(now), *self._loads(), *self._overdue(now)]
+        actions: list[Action] = [*self._grants(), *self._loads(), *self._overdue(now)]
         return actions
 
     def unload_all(self) -> list[Unload]:
@@ -197,7 +197,7 @@ class ModelPool:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _grants(self, now: float) -> Iterator[Grant]:
+    def _grants(self) -> Iterator[Grant]:
         first = next((ticket for ticket, name in self._waiting.items() if name not in self._entries), None)
         if first != self._first:
             self._first, self._passes = first, 0
@@ -212,30 +212,28 @@ class ModelPool:
             del self._waiting[ticket]
             self._using[ticket] = name
             entry.users.add(ticket)
-            entry.last_used = now
             yield Grant(ticket)
 
     def _loads(self) -> Iterator[Action]:
         """Make room for the models that tasks wait for, the oldest task first, and load those that have it."""
-        room, before, seen = self._room(), 0, set[str]()
+        room, seen = self._room(), set[str]()
         for name in list(self._waiting.values()):
             if name in self._entries or name in seen:  # it is here, on its way, or on its way out
                 continue
             seen.add(name)
             needs = (1, self._sizes.get(name, 0))
-            while (fits := self._take(room, needs, before)) is None and (oldest := self._least_recent()) is not None:
+            while (fits := self._take(room, needs)) is None and (oldest := self._least_recent()) is not None:
                 yield self._unload(oldest)
-                self._add(room.soon, oldest)
+                self._add(room.soon, oldest, +1)
             if fits is None:
                 return
-            before += 1
             if fits:
-                self._entries[name] = Entry(name, Phase.LOADING, needs[1], 0.0)
+                self._entries[name] = Entry(name, Phase.LOADING, needs[1])
                 yield Load(name)
 
-    def _take(self, room: _Room, needs: tuple[int, int], before: int) -> bool | None:
-        stays = any(each.phase is not Phase.UNLOADING for each in self._entries.values()) or before > 0
-        return room.take(needs, alone_now=not self._entries and not before, alone_soon=not stays)
+    def _take(self, room: _Room, needs: tuple[int, int]) -> bool | None:
+        stays = any(each.phase is not Phase.UNLOADING for each in self._entries.values())
+        return room.take(needs, alone_now=not self._entries, alone_soon=not stays)
 
     def _overdue(self, now: float) -> Iterator[Action]:
         """Unload what has not been used for long, and what is over the memory now that it is measured."""
@@ -260,7 +258,7 @@ class ModelPool:
         return room
 
     @staticmethod
-    def _add(free: list[int | None], entry: Entry, sign: int = 1) -> None:
+    def _add(free: list[int | None], entry: Entry, sign: int) -> None:
         for place, amount in enumerate((1, entry.size)):
             before = free[place]
             if before is not None:
