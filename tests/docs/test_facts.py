@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -79,6 +81,11 @@ def test_every_exit_code_is_listed(name):
     assert f"\n| {getattr(program, name)} | " in section(page("operations.md"), "Shutdown")
 
 
+def test_a_version_in_the_changelog_has_the_date_of_its_section():
+    titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[1:]
+    assert [title for title in titles if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", title)] == []
+
+
 def test_doctor_says_in_the_walkthrough_what_it_says_today():
     doctor = (ROOT / "src" / "avtomatika_worker" / "cli" / "doctor.py").read_text("utf-8")
     store = (ROOT / "src" / "avtomatika_worker" / "cli" / "doctor_store.py").read_text("utf-8")
@@ -88,3 +95,38 @@ def test_doctor_says_in_the_walkthrough_what_it_says_today():
     assert headings == sections
     (note,) = re.findall(r"note +(no store .*)", shown)
     assert note in store
+
+
+THREADS = {"Thread": "name", "ThreadPoolExecutor": "thread_name_prefix", "OneThread": "name"}
+"""What makes threads, and the argument with their name."""
+
+
+def name_of_thread(call: ast.Call, keyword: str, module: ast.Module) -> str:
+    """Return the name of the threads that a call makes, without what numbers them."""
+    given = [each.value for each in call.keywords if each.arg == keyword] or call.args[-1:]
+    names = [node.value for each in given for node in ast.walk(each) if isinstance(node, ast.Constant)]
+    if given and isinstance(given[0], ast.Name):
+        names = [
+            node.value.value
+            for node in ast.walk(module)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == given[0].id
+        ]
+    return str(names[0]).strip() if names else ""
+
+
+def threads_of_the_code() -> Iterator[tuple[str, str]]:
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        module = ast.parse(path.read_text("utf-8"))
+        for call in (node for node in ast.walk(module) if isinstance(node, ast.Call)):
+            made = ast.unparse(call.func).rpartition(".")[2]
+            if made in THREADS and path.name != "making.py":  # what makes a OneThread names it
+                default = "resource" if made == "OneThread" else "a thread without a name"
+                yield f"{path.name}:{call.lineno}", name_of_thread(call, THREADS[made], module) or default
+
+
+def test_the_page_about_threads_names_each_thread():
+    cells = re.findall(r"^\|(.+)\|$", page("explanation/threads.md").partition("## Why two loops")[0], re.MULTILINE)
+    named = set(re.findall(r"`([a-z-]+)`", " ".join(cells)))
+    found = dict(threads_of_the_code())
+    assert len(found) > 25
+    assert {where: name for where, name in found.items() if name not in named} == {}
