@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
+import typing
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 
-from avtomatika_worker import Worker
+import avtomatika_worker
+from avtomatika_worker import CancelReason, TaskContext, TaskError, TaskFiles, Worker
 from avtomatika_worker._atexit import EXIT_TIMEOUT
 from avtomatika_worker.config import describe
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
+from avtomatika_worker.devserver.faults import FaultCall, FaultKind
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
+from avtomatika_worker.testing import SkillResult
 from avtomatika_worker.worker import program
 from docs.blocks import ROOT
 
@@ -130,3 +136,42 @@ def test_the_page_about_threads_names_each_thread():
     found = dict(threads_of_the_code())
     assert len(found) > 25
     assert {where: name for where, name in found.items() if name not in named} == {}
+
+
+def public(owner: type) -> set[str]:
+    return {name for name in dir(owner) if not name.startswith("_")}
+
+
+def extras() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return {*project["optional-dependencies"]} - {"dev"}
+
+
+NAMES = {
+    "what a context has": ("guide/injection.md", "The context", public(TaskContext)),
+    "the methods of files": ("files.md", "The task's directory: `TaskFiles`", public(TaskFiles)),
+    "what a result in a test has": (
+        "testing.md",
+        "One skill at a time",
+        {each.name for each in fields(SkillResult) if not each.name.startswith("_")},
+    ),
+    "faults": ("testing.md", "Bad days", {*typing.get_args(FaultKind), *typing.get_args(FaultCall)}),
+    "reasons of a cancellation": ("guide/cancellation.md", "What is reported", {each.value for each in CancelReason}),
+    "extras": ("quickstart.md", "1. Install", {f"[{each}]" for each in extras()}),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_a_page_leaves_out_no_name(what):
+    name, heading, names = NAMES[what]
+    text = section(page(name), heading)
+    assert text
+    code = " ".join(re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)))
+    assert {each for each in names if not re.search(rf"(?<![\w\[]){re.escape(each)}(?![\w\]])", code)} == set()
+
+
+def test_each_error_of_a_task_is_listed_with_its_code():
+    rows = re.findall(r"^\| `(\w+Error)` \| `([A-Z_]+)` \|", page("guide/results.md"), re.MULTILINE)
+    exported = (getattr(avtomatika_worker, name) for name in avtomatika_worker.__all__)
+    errors = {each for each in exported if isinstance(each, type) and TaskError in each.__bases__}
+    assert dict(rows) == {each.__name__: each.code for each in errors}
