@@ -6,7 +6,7 @@ import ast
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,23 +143,35 @@ def _actions(module: ast.Module) -> Iterator[Action]:
         ),
         "",
     )
-    for node in ast.walk(module):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
-            name = _action_of(node)
-            if name is not None:
-                yield Action(name, _level(node), str(logger), _message(node))
+    for function in (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        named = {
+            node.targets[0].id: node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
+                name = _action_of(node, named)
+                if name is not None:
+                    yield Action(name, _level(node), str(logger), _message(node, named))
 
 
-def _action_of(call: ast.Call) -> str | None:
+def _action_of(call: ast.Call, named: Mapping[str, ast.expr]) -> str | None:
+    """Return the action of a record; None if the call logs none. Raises ValueError where the code does not show it."""
     for keyword in call.keywords:
         value: ast.expr | None = keyword.value
-        if keyword.arg == "extra" and isinstance(value, ast.Dict):
-            pairs = zip(value.keys, value.values, strict=True)
+        if keyword.arg == "extra":
+            extra = named.get(value.id) if isinstance(value, ast.Name) else value
+            if not isinstance(extra, ast.Dict):
+                raise ValueError(f"extra is no dict that names its action: {ast.unparse(call)}")
+            pairs = zip(extra.keys, extra.values, strict=True)
             value = next((item for key, item in pairs if isinstance(key, ast.Constant) and key.value == "action"), None)
         elif keyword.arg != "action":
             continue
         if isinstance(value, ast.Constant):
             return str(value.value)
+        if not isinstance(value, ast.Name):
+            raise ValueError(f"the action is no text and no argument: {ast.unparse(call)}")
     return None
 
 
@@ -176,8 +188,9 @@ def _level(call: ast.Call) -> str:
     return " or ".join(dict.fromkeys(named))
 
 
-def _message(call: ast.Call) -> str:
-    texts = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+def _message(call: ast.Call, named: Mapping[str, ast.expr]) -> str:
+    given = [named.get(each.id) if isinstance(each, ast.Name) else each for each in call.args]
+    texts = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
     return texts[0].split("\n")[0] if texts else ""
 
 

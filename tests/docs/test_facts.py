@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 
-from avtomatika_worker import Worker
+import avtomatika_worker
+from avtomatika_worker import CancelReason, TaskContext, TaskError, TaskFiles, Worker
 from avtomatika_worker._atexit import EXIT_TIMEOUT
 from avtomatika_worker.config import describe
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
+from avtomatika_worker.devserver.faults import FaultCall, FaultKind
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
 from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
+from avtomatika_worker.testing import SkillResult
 from avtomatika_worker.worker import program
 from docs.blocks import ROOT
 
@@ -79,6 +87,11 @@ def test_every_exit_code_is_listed(name):
     assert f"\n| {getattr(program, name)} | " in section(page("operations.md"), "Shutdown")
 
 
+def test_a_version_in_the_changelog_has_the_date_of_its_section():
+    titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[1:]
+    assert [title for title in titles if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", title)] == []
+
+
 def test_doctor_says_in_the_walkthrough_what_it_says_today():
     doctor = (ROOT / "src" / "avtomatika_worker" / "cli" / "doctor.py").read_text("utf-8")
     store = (ROOT / "src" / "avtomatika_worker" / "cli" / "doctor_store.py").read_text("utf-8")
@@ -88,3 +101,77 @@ def test_doctor_says_in_the_walkthrough_what_it_says_today():
     assert headings == sections
     (note,) = re.findall(r"note +(no store .*)", shown)
     assert note in store
+
+
+THREADS = {"Thread": "name", "ThreadPoolExecutor": "thread_name_prefix", "OneThread": "name"}
+"""What makes threads, and the argument with their name."""
+
+
+def name_of_thread(call: ast.Call, keyword: str, module: ast.Module) -> str:
+    """Return the name of the threads that a call makes, without what numbers them."""
+    given = [each.value for each in call.keywords if each.arg == keyword] or call.args[-1:]
+    names = [node.value for each in given for node in ast.walk(each) if isinstance(node, ast.Constant)]
+    if given and isinstance(given[0], ast.Name):
+        names = [
+            node.value.value
+            for node in ast.walk(module)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == given[0].id
+        ]
+    return str(names[0]).strip() if names else ""
+
+
+def threads_of_the_code() -> Iterator[tuple[str, str]]:
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        module = ast.parse(path.read_text("utf-8"))
+        for call in (node for node in ast.walk(module) if isinstance(node, ast.Call)):
+            made = ast.unparse(call.func).rpartition(".")[2]
+            if made in THREADS and path.name != "making.py":  # what makes a OneThread names it
+                default = "resource" if made == "OneThread" else "a thread without a name"
+                yield f"{path.name}:{call.lineno}", name_of_thread(call, THREADS[made], module) or default
+
+
+def test_the_page_about_threads_names_each_thread():
+    cells = re.findall(r"^\|(.+)\|$", page("explanation/threads.md").partition("## Why two loops")[0], re.MULTILINE)
+    named = set(re.findall(r"`([a-z-]+)`", " ".join(cells)))
+    found = dict(threads_of_the_code())
+    assert len(found) > 25
+    assert {where: name for where, name in found.items() if name not in named} == {}
+
+
+def public(owner: type) -> set[str]:
+    return {name for name in dir(owner) if not name.startswith("_")}
+
+
+def extras() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return {*project["optional-dependencies"]} - {"dev"}
+
+
+NAMES = {
+    "what a context has": ("guide/injection.md", "The context", public(TaskContext)),
+    "the methods of files": ("files.md", "The task's directory: `TaskFiles`", public(TaskFiles)),
+    "what a result in a test has": (
+        "testing.md",
+        "One skill at a time",
+        {each.name for each in fields(SkillResult) if not each.name.startswith("_")},
+    ),
+    "faults": ("testing.md", "Bad days", {*typing.get_args(FaultKind), *typing.get_args(FaultCall)}),
+    "reasons of a cancellation": ("guide/cancellation.md", "What is reported", {each.value for each in CancelReason}),
+    "extras": ("quickstart.md", "1. Install", {f"[{each}]" for each in extras()}),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_a_page_leaves_out_no_name(what):
+    name, heading, names = NAMES[what]
+    text = section(page(name), heading)
+    assert text
+    code = " ".join(re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)))
+    assert {each for each in names if not re.search(rf"(?<![\w\[]){re.escape(each)}(?![\w\]])", code)} == set()
+
+
+def test_each_error_of_a_task_is_listed_with_its_code():
+    rows = re.findall(r"^\| `(\w+Error)` \| `([A-Z_]+)` \|", page("guide/results.md"), re.MULTILINE)
+    exported = (getattr(avtomatika_worker, name) for name in avtomatika_worker.__all__)
+    errors = {each for each in exported if isinstance(each, type) and TaskError in each.__bases__}
+    assert dict(rows) == {each.__name__: each.code for each in errors}

@@ -8,7 +8,7 @@ from typing import Final
 from avtomatika_worker.devserver import PRODUCTION_LIKE, Change, EmbeddedOrchestrator, JobRecord, JobState
 from avtomatika_worker.devserver.verification import RateLimiter, Refusal
 
-_log = logging.getLogger(__name__)
+_log: Final = logging.getLogger("avtomatika_worker.dev")
 
 _LOOK: Final = 5.0
 """Seconds between two looks at how long the tasks have run."""

@@ -160,7 +160,8 @@ class _Pool:
         restore_logging()
         if failed.error is None:
             self._policy.loaded(name, size, owner.now())
-            self._log_change("loaded", name, began, size)
+            extra = {"action": "model_loaded", **self._figures(name, began, size)}
+            _log.info("model %r loaded in %.3f s, %d bytes", name, extra["seconds"], size, extra=extra)
         else:
             run.close()
             if is_being_cancelled():  # the pool is being closed
@@ -208,7 +209,9 @@ class _Pool:
         if not owner.closed:
             gc.collect()  # models are full of cycles; it holds the GIL, so that a thread would change nothing
         self._policy.unloaded(name)
-        self._log_change("unloaded", name, began, max(0, -owner.ledger.end(mark, owner.read_memory())))
+        size = max(0, -owner.ledger.end(mark, owner.read_memory()))
+        extra = {"action": "model_unloaded", **self._figures(name, began, size)}
+        _log.info("model %r unloaded in %.3f s, %d bytes", name, extra["seconds"], size, extra=extra)
         self.act()
 
     def _begin_hook(self, hook: Callable[[Any], Any], value: Any, run: OneThread | InPlace) -> asyncio.Task[bool]:
@@ -219,14 +222,12 @@ class _Pool:
     def _named(self, name: str) -> dict[str, str]:
         return {"model": name, "loader": self.loader.name}
 
-    def _log_change(self, verb: str, name: str, began: float, size: int) -> None:
-        seconds = round(self._owner.now() - began, 3)
-        facts = {"action": f"model_{verb}", **self._named(name), "seconds": seconds, "bytes": size}
-        _log.info("model %r %s by %s in %.3f s, %d bytes", name, verb, self.loader.name, seconds, size, extra=facts)
+    def _figures(self, name: str, began: float, size: int) -> dict[str, object]:
+        return {**self._named(name), "seconds": round(self._owner.now() - began, 3), "bytes": size}
 
     def _complain(self, name: str, problem: str, error: BaseException | None) -> None:
-        facts = {"action": "model_unload_failed", **self._named(name)}
-        _log.error("model %r %s", name, problem, exc_info=error, extra=facts)
+        extra = {"action": "model_unload_failed", **self._named(name)}
+        _log.error("model %r %s", name, problem, exc_info=error, extra=extra)
 
 
 async def _call_hook(hook: Callable[[Any], Any], value: Any, run: OneThread | InPlace) -> bool:

@@ -38,7 +38,7 @@ class Progress:
         if now - self._reported >= self._after and self.done < self._total:
             self._reported = now
             text = f"{self._what} of {self._uri}: {self.done / _MIB:,.0f} of {self._total / _MIB:,.0f} MiB"
-            _log.info("%s", text, extra=self._facts("transfer_progress"))
+            _log.info("%s", text, extra={"action": "transfer_progress", **self._facts()})
             self._notify(text)
 
     def __enter__(self) -> Progress:
@@ -50,9 +50,10 @@ class Progress:
         if kind is not None:
             return
         seconds = time.monotonic() - self._began
-        level = logging.INFO if seconds >= self._after else logging.DEBUG
-        facts = self._facts("transfer_done")
-        _log.log(level, "%s of %s: %d bytes in %.2f s", self._what, self._uri, self.done, seconds, extra=facts)
+        slow = seconds >= self._after
+        extra = {"action": "transfer_done", **self._facts()}
+        args = self._what, self._uri, self.done, seconds
+        _log.log(logging.INFO if slow else logging.DEBUG, "%s of %s: %d bytes in %.2f s", *args, extra=extra)
 
-    def _facts(self, action: str) -> dict[str, object]:
-        return {"action": action, "transfer": self._what, "uri": self._uri, "bytes": self.done, "total": self._total}
+    def _facts(self) -> dict[str, object]:
+        return {"transfer": self._what, "uri": self._uri, "bytes": self.done, "total": self._total}

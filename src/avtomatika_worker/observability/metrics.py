@@ -55,7 +55,10 @@ TASKS: Final = _counter("tasks.total", "{task}", "Tasks that ended here.", _SKIL
 TASK_DURATION: Final = _histogram("tasks.duration", _TASK_BUCKETS, "Time that skills ran.", _SKILL, "status")
 START_DELAY: Final = _histogram("tasks.start.delay", _CALL_BUCKETS, "Time from dispatch to the skill's start.", _SKILL)
 CANCELLATIONS: Final = _counter(
-    "tasks.cancelled.total", "{task}", "Tasks that were stopped: requested, deadline, shutdown or lease_lost.", "reason"
+    "tasks.cancelled.total",
+    "{task}",
+    "Tasks that were stopped: requested, deadline, shutdown, lease_lost or stale.",
+    "reason",
 )
 VIOLATIONS: Final = _counter(
     "contract.violations.total", "{task}", "Results that violated the skill's contract.", _SKILL
@@ -126,7 +129,10 @@ MODEL_USES: Final = _counter(
 )
 
 SLOTS: Final = _gauge(
-    "slots", "{slot}", "Slots: free, polling, running, or held back while memory or CPU is short.", "state"
+    "slots",
+    "{slot}",
+    "Slots: free, polling, running, or held_back while memory, CPU or a GPU's memory is short.",
+    "state",
 )
 POLLS_IN_FLIGHT: Final = _gauge("polls.in_flight", "{poll}", "Polls waiting for an answer.", _AT)
 LINK_UP: Final = _gauge("link.registered", "{link}", "1 while the worker is registered there, otherwise 0.", _AT)
@@ -145,7 +151,7 @@ METRICS: Final = tuple(each for each in list(globals().values()) if isinstance(e
 """All metrics, in the order of the documentation."""
 
 FLEET_PROCESSES: Final = _gauge(
-    "fleet.processes", "{process}", "Processes: starting, running, ending, waiting or empty.", "state"
+    "fleet.processes", "{process}", "Processes: starting, running, ending, waiting, left or empty.", "state"
 )
 FLEET_RESTARTS: Final = _counter(
     "fleet.restarts.total", "{restart}", "Restarts of a process that had ended by itself.", "worker_id"
