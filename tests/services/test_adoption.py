@@ -410,7 +410,9 @@ async def test_another_attempt_waits_until_the_one_that_is_being_stopped_has_end
     assert not_adopted(caplog)
 
 
-async def test_another_attempt_waits_no_longer_than_until_the_earlier_one_is_given_up(orchestrator, worker, place, stop):
+async def test_another_attempt_waits_no_longer_than_until_the_earlier_one_is_given_up(
+    orchestrator, worker, place, stop
+):
     async with running(worker, orchestrator, **QUICKLY):
         await stop("is_given_up")
         await orchestrator.again("task-2", "is_given_up", place.path)

@@ -180,7 +180,7 @@ class _Stopping:
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
         limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit
         threading.Thread(target=self._give_up_after, args=(limit, times), name="patience", daemon=True).start()
-        # From here, as a skill may block the main loop; last, as nothing that fails in it may keep the rest from coming.
+        # From here, as a skill may block the main loop; last, as nothing that fails in it may keep back the rest.
         self._worker.announce_draining()
 
     def _give_up_after(self, seconds: float, times: int) -> None:
