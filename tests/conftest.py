@@ -7,6 +7,7 @@ every process that it starts would inherit that.
 import logging
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -31,6 +32,45 @@ for _number, _usual in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+LONGEST = (
+    "docs/test_site.py",
+    "services/test_faults.py",
+    "processes/test_signals.py",
+    "e2e/test_outages.py",
+    "devserver/test_console_page.py",
+    "services/test_heartbeat_process.py",
+    "e2e/test_rate_limits.py",
+    "testing/test_plugin.py",
+    "examples/test_examples.py",
+    "bench_soak/test_soak.py",
+    "typing/test_types.py",
+    "devserver/test_console_axe.py",
+    "fleet/test_ends.py",
+    "services/test_shutdown.py",
+    "e2e/test_cluster.py",
+    "e2e/test_shutdown.py",
+    "e2e/test_streaming.py",
+    "processes/test_ends.py",
+    "cli/test_reload.py",
+)
+"""Files that take more than 25 s: where files run side by side, one that begins last keeps the others waiting."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep pytest-xdist from beginning with the files that have the most tests: those that take longest have few."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)  # pytest-randomly's order holds within these files, and for all others
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first."""
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in ranks if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names files that do not exist: {', '.join(gone)}")
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(autouse=True)

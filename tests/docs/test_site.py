@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.server
 import json
@@ -10,20 +11,23 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+import pytest_asyncio
+from playwright.async_api import Browser
 
 from devserver.browser import browser
 from docs.blocks import ROOT
 from needs import needs
 
 pytestmark = [needs("axe_playwright_python", "mkdocs"), pytest.mark.timeout(300)]
+in_the_browser = pytest.mark.asyncio(loop_scope="module")
 
 SEARCHED = {
     "retry": "explanation/retries/",
@@ -36,17 +40,20 @@ SEARCHED = {
 
 FIRST_RESULTS = 5
 WHOLE = ("", "execution", "tutorial/2-params-and-results", "checklist", "what-is-avtomatika", "compared")
-"""Pages that have every kind of thing: they are looked at from top to bottom, light and dark."""
+"""Pages that are looked at from top to bottom: what stands around the content is the same on all."""
+
+GENERATED = "reference/"
+"""Its pages are the longest, and have elements of their own."""
+
+TABS = 2
 
 ALL: dict[str, list[list[str]]] = {"exclude": []}
 CONTENT = {"exclude": [[".md-header"], [".md-tabs"], [".md-sidebar"], [".md-footer"]]}
-"""What is the same on all pages is looked at on a few."""
 
 FINDINGS = """
-async ([context, only, without]) => {
-    const rules = Object.fromEntries(without.map(each => [each, {enabled: false}]));
-    const options = {resultTypes: ["violations"], rules, ...(only ? {runOnly: only} : {})};
-    const found = await axe.run({include: ["html"], ...context}, options);
+async ([context, contrast]) => {
+    const options = contrast ? {runOnly: ["color-contrast"]} : {rules: {"color-contrast": {enabled: false}}};
+    const found = await axe.run({include: ["html"], ...context}, {resultTypes: ["violations"], ...options});
     return found.violations.flatMap(
         each => each.nodes.map(node => `${each.id}: ${node.html.slice(0, 150)} (${node.failureSummary})`));
 }
@@ -95,48 +102,98 @@ def axe_script() -> str:
     return (Path(spec.origin).parent / "axe.min.js").read_text("utf-8")
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    async with browser() as started:
+        yield started
+
+
 async def findings(
-    page: Page,
-    script: str,
-    context: dict[str, list[list[str]]],
-    *,
-    only: list[str] | None = None,
-    without: Sequence[str] = (),
-) -> list[str]:
-    """Return what axe finds on a page."""
-    await page.evaluate(script)
-    return await page.evaluate(FINDINGS, [context, only, list(without)])
+    chromium: Browser, site: Site, paths: Iterable[str], *, scheme: str, contrast: bool
+) -> dict[str, list[str]]:
+    """Return what axe finds on pages: of their colors, or of all else."""
+    script, found, waiting = axe_script(), {}, iter(paths)
 
-
-@pytest.mark.timeout(1200)  # a second a page, ten for the longest, and much more on a busy machine
-async def test_axe_finds_nothing_on_any_page(site):
-    script, found = axe_script(), {}
-    async with browser() as chromium:
-        context = await chromium.new_context(color_scheme="light", viewport={"width": 1440, "height": 900})
+    async def look() -> None:
+        """In a context of its own, which is a process of its own."""
+        context = await chromium.new_context(color_scheme=scheme, viewport={"width": 1440, "height": 900})
         page = await context.new_page()
-        for path in site.pages():
+        for path in waiting:
             await page.goto(f"{site.url}/{path}")
-            # Contrast takes half a minute on the longest pages, which are generated, and colored like all others.
-            without = ["color-contrast"] if path.startswith("reference/") else []
-            found[path] = await findings(page, script, ALL if path in WHOLE else CONTENT, without=without)
+            await page.evaluate(script)
+            found[path] = await page.evaluate(FINDINGS, [ALL if path in WHOLE else CONTENT, contrast])
+        await context.close()
+
+    async with asyncio.TaskGroup() as tabs:
+        for _ in range(TABS):
+            tabs.create_task(look())
+    return found
+
+
+Kind = tuple[str, ...]
+"""An element's name and classes."""
+
+
+class Kinds(HTMLParser):
+    """Finds which kinds of elements are in which within the content of a page: what their colors depend on."""
+
+    EMPTY = frozenset({"br", "circle", "col", "hr", "img", "input", "line", "meta", "path", "rect", "use", "wbr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: set[tuple[Kind, Kind]] = set()
+        self._open: list[Kind] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if not self._open and tag != "article":
+            return
+        kind = (tag, *sorted((dict(attrs).get("class") or "").split()))
+        self.found.add((self._open[-1] if self._open else (), kind))
+        if tag not in self.EMPTY:
+            self._open.append(kind)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+
+def showing_all_kinds(site: Site) -> list[str]:
+    """Return pages that together have each element of any page in each surrounding: axe takes long for contrast."""
+    kinds = {
+        path: Kinds((site.directory / path / "index.html").read_text("utf-8")).found
+        for path in site.pages()
+        if not path.startswith(GENERATED)
+    }
+    chosen, left = list(WHOLE), set[tuple[Kind, Kind]]().union(*kinds.values())
+    for path in WHOLE:
+        left -= kinds[path]
+    while left:
+        chosen.append(max(kinds, key=lambda path: len(kinds[path] & left)))
+        left -= kinds[chosen[-1]]
+    return chosen
+
+
+@pytest.mark.timeout(1200)  # a second a page, and much more on a busy machine
+@in_the_browser
+async def test_axe_finds_nothing_on_any_page(site, chromium):
+    found = await findings(chromium, site, site.pages(), scheme="light", contrast=False)
     assert len(found) > 40
     assert {path: lines[:3] for path, lines in found.items() if lines} == {}
 
 
-async def test_dark_pages_have_enough_contrast(site):
-    script, found = axe_script(), {}
-    async with browser() as chromium:
-        context = await chromium.new_context(color_scheme="dark", viewport={"width": 1440, "height": 900})
-        page = await context.new_page()
-        for path in WHOLE:
-            await page.goto(f"{site.url}/{path}")
-            found[path] = await findings(page, script, ALL, only=["color-contrast"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@in_the_browser
+async def test_all_there_is_has_enough_contrast(site, chromium, scheme):
+    paths = showing_all_kinds(site)
+    found = await findings(chromium, site, paths, scheme=scheme, contrast=True)
+    assert found.keys() == set(paths)
     assert {path: lines[:3] for path, lines in found.items() if lines} == {}
 
 
-async def test_search_finds_what_people_look_for(site):
-    async with browser() as chromium:
-        page = await chromium.new_page()
+@in_the_browser
+async def test_search_finds_what_people_look_for(site, chromium):
+    async with await chromium.new_page() as page:
         page.set_default_timeout(120_000)  # it makes its index from all pages at once, however busy the machine is
         for word, wanted in SEARCHED.items():
             await page.goto(f"{site.url}/")
@@ -147,9 +204,9 @@ async def test_search_finds_what_people_look_for(site):
             assert any(wanted in str(link) for link in links[:FIRST_RESULTS]), f"{word}: {links}"
 
 
-async def test_a_command_is_copied_without_its_prompt_and_output(site):
-    async with browser() as chromium:
-        context = await chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+@in_the_browser
+async def test_a_command_is_copied_without_its_prompt_and_output(site, chromium):
+    async with await chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         page = await context.new_page()
         await page.goto(f"{site.url}/quickstart/")
         block = page.locator("div.highlight", has_text="worker call").first

@@ -11,7 +11,7 @@ from e2e.fleet import Fleet, Orchestrator
 from e2e.side_by_side import for_each_release
 
 PERIOD = 2
-JOBS, LINKS = 8, 4
+JOBS, LINKS = 5, 4
 
 
 @pytest.mark.parametrize("limited", ["RATE_LIMIT_LIMIT", "RATE_LIMIT_POLL_LIMIT"])
