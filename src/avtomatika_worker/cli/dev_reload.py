@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn, Self
 
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker._waiting import finish, first_of
+from avtomatika_worker.cli.dev_shutdown import say_what_is_awaited
 from avtomatika_worker.cli.production_limits import warn_of_production_limits
 from avtomatika_worker.cli.reload import Reloader, need_watchfiles
 from avtomatika_worker.cli.worker_app import UsageProblem
@@ -54,6 +55,7 @@ class Host:
         self._loop = asyncio.new_event_loop()
         self._closed = False
         self._greeted = False
+        self._worker: tuple[str, float] | None = None
         self._up: Future[None] = Future()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, name="orchestrator", daemon=True)
@@ -82,7 +84,7 @@ class Host:
             "place": str(self._place),
         }
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-        reloader = Reloader(arguments, Path.cwd(), {**environ, _VARIABLE: json.dumps(facts)}, self._ended)
+        reloader = Reloader(arguments, Path.cwd(), {**environ, _VARIABLE: json.dumps(facts)}, self._ended, self._asked)
         return reloader.run()
 
     def _serve(self) -> None:
@@ -124,6 +126,7 @@ class Host:
             self._program.problem = message["problem"]
         else:
             self._program.started(message["skills"])
+            self._worker = message["worker_id"], message["shutdown_timeout"]
             # Until here the one before is known, so that tasks can be sent, and wait.
             self._loop.call_soon_threadsafe(self._orchestrator.forget_workers)
             asyncio.run_coroutine_threadsafe(self._report_registration(connection), self._loop)
@@ -133,6 +136,14 @@ class Host:
         with contextlib.suppress(OSError):  # it has ended
             connection.send_bytes(b"again" if self._greeted else _FIRST)
             self._greeted = True
+
+    def _asked(self, times: int) -> None:
+        """Say what the worker's process waits for before it ends, on a signal to both."""
+        self._loop.call_soon_threadsafe(self._say_what_is_awaited, times)
+
+    def _say_what_is_awaited(self, times: int) -> None:
+        if self._worker is not None:
+            say_what_is_awaited(self._orchestrator.jobs.values(), *self._worker, times)
 
     def _ended(self, code: int) -> None:
         """Say in the console that the worker's process ended by itself."""
