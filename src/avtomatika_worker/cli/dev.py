@@ -80,7 +80,8 @@ def dev_command(
     logging.getLogger().addHandler(logs)
     directory = tempfile.TemporaryDirectory(prefix="worker-dev-", ignore_cleanup_errors=True)
     root = settings.file_store_root or Path(directory.name).resolve()
-    console = Console(logs=logs, file_room=_file_room(root), contracts=worker.skills.contracts())
+    program = Program(announced(worker.skills.contracts()), lambda: {settings.worker_id: worker.slots_in_use})
+    console = Console(logs=logs, file_room=_file_room(root), program=program)
     try:
         orchestrator = EmbeddedOrchestrator(
             PRODUCTION_LIKE if production_like else None,
@@ -139,6 +140,7 @@ def _serve_beside(link: HostLink, app: str | None, protocol: str | None) -> NoRe
         shutdown_timeout=settings.shutdown_timeout,
     )
     own = with_own_files(settings, settings.file_store_root or link.place)
+    link.report_slots(settings.worker_id, lambda: worker.slots_in_use)
     link.when_registered(lambda first: echo(banner(worker, own, link.console_url) if first else skills_line(worker)))
     run_process(worker, lambda: worker.main(own, health_check=False))
 

@@ -35,6 +35,9 @@ from avtomatika_worker.devserver.console.task_logs import Line
 from avtomatika_worker.observability.host import listener_at
 
 _VARIABLE: Final = "AVTOMATIKA_WORKER_DEV"
+_LOOK: Final = 1.0
+"""Seconds between two looks at the worker's slots."""
+
 _FIRST: Final = b"first"
 _OURS: Final = (str(Path(__file__).parents[1]), str(Path(os.__file__).with_name("importlib")), "<frozen importlib")
 
@@ -122,10 +125,15 @@ class Host:
     def _take(self, message: dict[str, Any], connection: Connection[Any, Any]) -> None:
         if "line" in message:
             self._logs.take(message["line"])
+        elif "slots" in message:
+            used, total = message["slots"]
+            slots = {message["worker_id"]: (used, total)}
+            self._program.slots = lambda: slots
         elif "problem" in message:
             self._program.problem = message["problem"]
         else:
             self._program.started(message["skills"])
+            self._program.slots = dict  # until it reports its own
             self._worker = message["worker_id"], message["shutdown_timeout"]
             # Until here the one before is known, so that tasks can be sent, and wait.
             self._loop.call_soon_threadsafe(self._orchestrator.forget_workers)
@@ -147,6 +155,7 @@ class Host:
 
     def _ended(self, code: int) -> None:
         """Say in the console that the worker's process ended by itself."""
+        self._program.slots = dict
         self._program.problem = self._program.problem or f"The program ended with exit code {code}; see the terminal."
 
 
@@ -202,6 +211,19 @@ class HostLink:
         except BaseException as error:
             self.send(problem=_explanation(error))
             raise
+
+    def report_slots(self, worker_id: str, read: Callable[[], tuple[int, int]]) -> None:
+        """Send the worker's slots whenever they have changed; ``read`` is called on another thread."""
+
+        def report() -> None:
+            pause, last = threading.Event(), (0, 0)
+            while True:
+                if (now := read()) != last:
+                    self.send(worker_id=worker_id, slots=now)
+                    last = now
+                pause.wait(_LOOK)
+
+        threading.Thread(target=report, name="reload-slots", daemon=True).start()
 
     def when_registered(self, then: Callable[[bool], None]) -> None:
         """Call ``then`` on another thread once the worker is registered, with whether it is the host's first."""
