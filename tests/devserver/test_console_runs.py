@@ -242,9 +242,9 @@ async def test_charts_show_runs_a_minute_durations_and_slots(page: Page, bench: 
     await go(page, "#/worker")
     charts = page.locator("#worker .charts")
     await expect(charts.get_by_role("img").first).to_have_attribute(
-        "aria-label", "4 runs ended in the last 30 minutes, 1 without success; at most 4 in a minute"
+        "aria-label", "4 runs in 30 minutes, 1 without success; at most 4 in one"
     )
-    await expect(charts).to_contain_text("1 of 2 slots in use; at most 1 in the last 5 minutes")
+    await expect(charts).to_contain_text("1 of 2 slots in use; at most 1 in 5 minutes")
     await expect(charts.locator("tbody tr")).to_have_count(1)
     await expect(charts.locator("tbody td").nth(0)).to_have_text("echo")
     await expect(charts.locator("tbody td").nth(1)).to_have_text("4")

@@ -47,7 +47,7 @@ export function startCharts(place) {
     const sum = (index) => counts.reduce((all, each) => all + each[index], 0);
     const most = Math.max(1, ...counts.map(([, good, bad]) => good + bad));
     const total = sum(1) + sum(2);
-    const text = total ? `${times(total, "run", "runs")} ended in the last ${MINUTES} minutes, ${sum(2).toLocaleString("en")} without success; at most ${most.toLocaleString("en")} in a minute` : `No run has ended in the last ${MINUTES} minutes`;
+    const text = total ? `${times(total, "run", "runs")} in ${MINUTES} minutes, ${sum(2).toLocaleString("en")} without success; at most ${most.toLocaleString("en")} in one` : `No runs in ${MINUTES} minutes`;
     const bar = (minute, count, below, kind) => svg("rect", { x: (minute - first) * 10 + 1, width: 8, y: HEIGHT - ((below + count) / most) * HEIGHT, height: (count / most) * HEIGHT, class: kind });
     minutes.draw(most, text, MINUTES * 10, ...counts.flatMap(([minute, good, bad]) => [good && bar(minute, good, 0, "good"), bad && bar(minute, bad, good, "bad")].filter(Boolean)));
   }
@@ -60,7 +60,7 @@ export function startCharts(place) {
     const [, used, all] = seen.at(-1) ?? [0, 0, 0];
     const most = Math.max(1, ...seen.map(([, running, total]) => Math.max(running, total)));
     const shape = ([begin, running, end]) => svg("rect", { x: begin - since, width: Math.max(0, end - begin), y: HEIGHT - (running / most) * HEIGHT, height: (running / most) * HEIGHT, class: "run" });
-    slots.draw(most, `${used} of ${all} slots in use; at most ${Math.max(0, ...steps.map(([, running]) => running))} in the last ${SECONDS / 60} minutes`, SECONDS, ...steps.filter(([, running]) => running).map(shape));
+    slots.draw(most, `${used} of ${all} slots in use; at most ${Math.max(0, ...steps.map(([, running]) => running))} in ${SECONDS / 60} minutes`, SECONDS, ...steps.filter(([, running]) => running).map(shape));
   }
 
   function drawSkills() {
