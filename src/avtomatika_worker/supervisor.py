@@ -26,7 +26,6 @@ from avtomatika_worker.link.heartbeats import Heartbeats
 from avtomatika_worker.link.link import Link
 from avtomatika_worker.link_thread import LinkThread, LinkThreadEndedError, LoopFactory, Service
 from avtomatika_worker.monitoring.notices import Notices
-from avtomatika_worker.policy.model_pool import ModelFacts
 from avtomatika_worker.protocol.messages import WorkerStatus
 from avtomatika_worker.steps import FORCED_TIMEOUT, Failures, Steps, Work, cut
 from avtomatika_worker.tasks.poller import Poller
@@ -126,7 +125,7 @@ class Supervisor:
         loop_factory: LoopFactory,
         make_link_thread: Callable[[Sequence[Service], LoopFactory], LinkThread] = LinkThread,
     ) -> None:
-        self._engine = engine
+        self.engine: Engine = engine
         self._parts = parts
         self._services = services
         self._link_thread = make_link_thread(link_services, loop_factory)
@@ -149,16 +148,6 @@ class Supervisor:
         if engine.notices is not None:
             engine.notices.on_notice = self._take_notice
 
-    @property
-    def links(self) -> Sequence[Link]:
-        """The links to orchestrators, by priority."""
-        return self._engine.links
-
-    @property
-    def models(self) -> tuple[ModelFacts, ...]:
-        """The models of this process. May be read from any thread."""
-        return self._engine.publisher.hot.models
-
     def shutdown(self) -> None:
         """Begin to shut down. Called on the main loop; more calls change nothing."""
         self._asked = True
@@ -173,7 +162,7 @@ class Supervisor:
 
     def announce_draining(self) -> None:
         """Announce "draining", ahead of a shutdown. May be called from any thread, while the main loop is blocked."""
-        self._engine.publisher.announce_draining()
+        self.engine.publisher.announce_draining()
 
     def _take_notice(self, seconds: float | None) -> None:
         """Take a notice. Called on the link thread."""
@@ -196,7 +185,7 @@ class Supervisor:
         if seconds is not None:
             until = self._loop.time() + max(0.0, seconds)
             self._steps.until = until if self._steps.until is None else min(self._steps.until, until)
-            reserve = min(seconds / 2, self._engine.tasks.running.longest_grace + END_RESERVE)
+            reserve = min(seconds / 2, self.engine.tasks.running.longest_grace + END_RESERVE)
             self._finish_tasks_within(max(0.0, seconds - reserve))
         else:
             self._finish_tasks_within(self._shutdown_timeout)
@@ -204,11 +193,11 @@ class Supervisor:
 
     def is_cancelled(self, task_id: str) -> bool:
         """Whether the running task ``task_id`` should stop."""
-        return self._engine.tasks.running.is_cancelled(task_id)
+        return self.engine.tasks.running.is_cancelled(task_id)
 
     async def prestart(self) -> None:
         """Start the first process for skills, if there is none. Raises what keeps it from starting."""
-        await self._engine.processes.prestart()
+        await self.engine.processes.prestart()
 
     async def stopped(self) -> None:
         """Wait until everything has stopped."""
@@ -241,11 +230,11 @@ class Supervisor:
     @property
     def ending(self) -> Ending:
         """How it ended."""
-        return Ending(forced=self._force.done(), lost=self._engine.outbox.lost, preempted=self._noticed)
+        return Ending(forced=self._force.done(), lost=self.engine.outbox.lost, preempted=self._noticed)
 
     def rescue(self) -> None:
         """Write to disk what is not there yet. May be called from any thread, after the loops have stopped."""
-        self._engine.outbox.rescue()
+        self.engine.outbox.rescue()
 
     # -------------------------------------------------------------------------------------------------- up
 
@@ -299,7 +288,7 @@ class Supervisor:
     async def _serve(self, stack: AsyncExitStack) -> None:
         """Start everything that runs, and shut down when asked to, or when something has failed."""
         ready = self._loop.create_future()
-        self._start(stack, partial(self._engine.tasks.run, ready), "tasks")
+        self._start(stack, partial(self.engine.tasks.run, ready), "tasks")
         await self._wait({ready, self._stop})
         self._link_thread.start()
         stop = partial(self._steps.run, "stop the link thread", self._link_thread.stop, STOP_TIMEOUT)
@@ -341,7 +330,7 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         """Shut down in order; each step is bounded, and a second request skips to the end."""
-        engine, tasks, step = self._engine, self._engine.tasks, self._steps.run
+        engine, tasks, step = self.engine, self.engine.tasks, self._steps.run
         _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
@@ -365,7 +354,7 @@ class Supervisor:
     def _preempt_tasks(self) -> None:
         """Let the tasks know of a notice: what they give up must not come back here, so "draining" goes out before."""
         if self._preempted:
-            self._engine.tasks.running.preempt_all()
+            self.engine.tasks.running.preempt_all()
 
     def _finish_tasks_within(self, seconds: float) -> None:
         """Limit the time that tasks have left; an earlier limit stays in force."""
@@ -376,8 +365,8 @@ class Supervisor:
 
     async def _tasks_finished(self) -> None:
         """Wait until all tasks have ended, or their time is up."""
-        await first_of(self._engine.tasks.all_reported, self._tasks_time_up)
-        if not self._engine.tasks.is_idle:
+        await first_of(self.engine.tasks.all_reported, self._tasks_time_up)
+        if not self.engine.tasks.is_idle:
             cut("finish tasks", " in time")
 
     async def _tasks_time_up(self) -> None:
@@ -391,9 +380,9 @@ class Supervisor:
         """Announce a status to all orchestrators at once, unless the link thread has failed, which is already known."""
 
         async def announce_all() -> None:
-            if status is WorkerStatus.OFFLINE and self._engine.standby is not None:
-                self._engine.standby.cease()
-            await side_by_side(*(partial(each.announce, status) for each in self._engine.heartbeats))
+            if status is WorkerStatus.OFFLINE and self.engine.standby is not None:
+                self.engine.standby.cease()
+            await side_by_side(*(partial(each.announce, status) for each in self.engine.heartbeats))
 
         with contextlib.suppress(LinkThreadEndedError):
             await self._link_thread.call(announce_all)

@@ -10,8 +10,8 @@ from msgspec import Meta
 from pydantic import BaseModel, Field, HttpUrl
 
 from avtomatika_worker import Worker
-from avtomatika_worker.cli.dev import waits_for
 from avtomatika_worker.cli.dev_log import DevLogFormatter, short_id
+from avtomatika_worker.cli.dev_shutdown import waits_for
 from avtomatika_worker.cli.examples import valid_example
 from avtomatika_worker.devserver import JobRecord
 from avtomatika_worker.skills.validation import Schema

@@ -277,6 +277,35 @@ async def test_ctrl_c_at_a_terminal_lets_a_running_task_finish(project, orchestr
         os.close(terminal)
 
 
+async def test_ctrl_c_under_dev_says_what_it_waits_for_and_how_to_force_it(project):
+    edit(project, "asyncio.sleep(0.5)", "asyncio.sleep(300)")
+    terminal, inner = os.openpty()
+    prefix = (sys.executable, "-c", TERMINAL)
+    try:
+        async with reloaded(project, "dev", prefix=prefix, stdin=inner) as worker:
+            await worker.ready()
+            url = next(line.split()[-1] for line in worker.lines if "Console:" in line).removesuffix("/console/")
+            async with aiohttp.ClientSession() as session:
+                async with session.post(f"{url}/api/jobs", json={"skill": "slow", "params": {}}) as answer:
+                    job_id = (await answer.json())["job_id"]
+                async with session.get(f"{url}/console/api/stream") as stream:
+                    while not any(each["attempts"] for each in await changed(stream, "jobs")):
+                        pass
+            os.write(terminal, b"\x03")
+            awaited = f"Waiting at most 30 s for 1 running task: {job_id[:4]} slow. Ctrl+C again cancels."
+            for text in (awaited, "shutting down"):  # one is of either process
+                if text not in worker.output:
+                    await worker.wait_for(text)
+            os.write(terminal, b"\x03")
+            await worker.wait_for(
+                f"Cancelling 1 running task: {job_id[:4]} slow. Ctrl+C again ends the program at once."
+            )
+            assert await worker.end() in {3, 4}  # 4: the result of the task that was cut off did not get out
+    finally:
+        os.close(inner)
+        os.close(terminal)
+
+
 async def test_a_second_signal_cuts_the_shutdown_short(project, orchestrator):
     edit(project, "asyncio.sleep(0.5)", "asyncio.sleep(300)")
     async with reloaded(project, "run", url=orchestrator.url) as worker:

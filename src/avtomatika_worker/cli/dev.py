@@ -20,8 +20,9 @@ from typing import Final, NoReturn
 
 from avtomatika_worker._signals import end_well, hear_signals
 from avtomatika_worker._waiting import first_of
-from avtomatika_worker.cli.dev_log import DevLogFormatter, short_id
+from avtomatika_worker.cli.dev_log import DevLogFormatter
 from avtomatika_worker.cli.dev_reload import HostLink, SentLogs, cannot_listen, hosted
+from avtomatika_worker.cli.dev_shutdown import say_what_is_awaited
 from avtomatika_worker.cli.examples import valid_example
 from avtomatika_worker.cli.production_limits import warn_of_production_limits
 from avtomatika_worker.cli.terminal import echo
@@ -32,8 +33,6 @@ from avtomatika_worker.devserver import (
     Console,
     EmbeddedOrchestrator,
     FileRoom,
-    JobRecord,
-    JobState,
     TaskLogs,
 )
 from avtomatika_worker.devserver.console.shown_program import Program, announced
@@ -47,9 +46,6 @@ from avtomatika_worker.worker import Worker
 from avtomatika_worker.worker.file_settings import with_own_files
 from avtomatika_worker.worker.program import longest_shutdown, run_process
 from avtomatika_worker.worker.thread import WorkerThread
-
-_SHOWN: Final = 3
-"""The most running tasks that are named when a shutdown waits for them."""
 
 _NO_SIGNATURES: Final = {"ORCHESTRATOR_SECRET_KEY": "", "REQUIRE_TASK_SIGNATURE": ""}
 
@@ -84,7 +80,8 @@ def dev_command(
     logging.getLogger().addHandler(logs)
     directory = tempfile.TemporaryDirectory(prefix="worker-dev-", ignore_cleanup_errors=True)
     root = settings.file_store_root or Path(directory.name).resolve()
-    console = Console(logs=logs, file_room=_file_room(root), contracts=worker.skills.contracts())
+    program = Program(announced(worker.skills.contracts()), lambda: {settings.worker_id: worker.slots_in_use})
+    console = Console(logs=logs, file_room=_file_room(root), program=program)
     try:
         orchestrator = EmbeddedOrchestrator(
             PRODUCTION_LIKE if production_like else None,
@@ -137,8 +134,13 @@ def _serve_beside(link: HostLink, app: str | None, protocol: str | None) -> NoRe
         settings.log_format.value, settings.log_level.value, worker_id=settings.worker_id, text=DevLogFormatter
     )
     logging.getLogger().addHandler(SentLogs(link))
-    link.send(skills=announced(worker.skills.contracts()))
+    link.send(
+        skills=announced(worker.skills.contracts()),
+        worker_id=settings.worker_id,
+        shutdown_timeout=settings.shutdown_timeout,
+    )
     own = with_own_files(settings, settings.file_store_root or link.place)
+    link.report_slots(settings.worker_id, lambda: worker.slots_in_use)
     link.when_registered(lambda first: echo(banner(worker, own, link.console_url) if first else skills_line(worker)))
     run_process(worker, lambda: worker.main(own, health_check=False))
 
@@ -199,14 +201,10 @@ class _Session:
         """Ask the worker to shut down; the orchestrator follows it."""
         self._asked += 1
         self._stopping = True  # for a worker that has not been created yet
-        running = [each for each in self._orchestrator.jobs.values() if self._is_ours(each)]
-        if running and (text := waits_for(running, self._settings.shutdown_timeout, self._asked)):
-            echo(text, err=True)
+        jobs, own = self._orchestrator.jobs.values(), self._settings
+        say_what_is_awaited(jobs, own.worker_id, own.shutdown_timeout, self._asked)
         if self._thread is not None:
             self._thread.request_shutdown()
-
-    def _is_ours(self, job: JobRecord) -> bool:
-        return job.state is JobState.RUNNING and job.worker_id == self._settings.worker_id
 
     async def main(self) -> None:
         """Run both until the worker ends."""
@@ -243,20 +241,6 @@ class _Session:
 
         await first_of(registering, partial(asyncio.wait, {ended}))
         return registered
-
-
-def waits_for(running: Sequence[JobRecord], seconds: float, times: int) -> str:
-    """Return what a shutdown waits for, and what another Ctrl+C does; empty if nothing more can be said."""
-    shown = ", ".join(f"{short_id(job.job_id)} {job.skill}" for job in running[:_SHOWN])
-    more = f" and {len(running) - _SHOWN} more" if len(running) > _SHOWN else ""
-    what = f"{len(running)} running {'task' if len(running) == 1 else 'tasks'}: {shown}{more}"
-    match times:
-        case 1:
-            return f"\n  Waiting at most {seconds:g} s for {what}. Ctrl+C again cancels.\n"
-        case 2:
-            return f"\n  Cancelling {what}. Ctrl+C again ends the program at once.\n"
-        case _:
-            return ""
 
 
 def banner(worker: Worker, settings: Settings, console_url: str | None = None) -> str:

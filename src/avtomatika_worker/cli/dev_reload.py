@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn, Self
 
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker._waiting import finish, first_of
+from avtomatika_worker.cli.dev_shutdown import say_what_is_awaited
 from avtomatika_worker.cli.production_limits import warn_of_production_limits
 from avtomatika_worker.cli.reload import Reloader, need_watchfiles
 from avtomatika_worker.cli.worker_app import UsageProblem
@@ -34,6 +35,9 @@ from avtomatika_worker.devserver.console.task_logs import Line
 from avtomatika_worker.observability.host import listener_at
 
 _VARIABLE: Final = "AVTOMATIKA_WORKER_DEV"
+_LOOK: Final = 1.0
+"""Seconds between two looks at the worker's slots."""
+
 _FIRST: Final = b"first"
 _OURS: Final = (str(Path(__file__).parents[1]), str(Path(os.__file__).with_name("importlib")), "<frozen importlib")
 
@@ -54,6 +58,7 @@ class Host:
         self._loop = asyncio.new_event_loop()
         self._closed = False
         self._greeted = False
+        self._worker: tuple[str, float] | None = None
         self._up: Future[None] = Future()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, name="orchestrator", daemon=True)
@@ -82,7 +87,7 @@ class Host:
             "place": str(self._place),
         }
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-        reloader = Reloader(arguments, Path.cwd(), {**environ, _VARIABLE: json.dumps(facts)}, self._ended)
+        reloader = Reloader(arguments, Path.cwd(), {**environ, _VARIABLE: json.dumps(facts)}, self._ended, self._asked)
         return reloader.run()
 
     def _serve(self) -> None:
@@ -120,10 +125,16 @@ class Host:
     def _take(self, message: dict[str, Any], connection: Connection[Any, Any]) -> None:
         if "line" in message:
             self._logs.take(message["line"])
+        elif "slots" in message:
+            used, total = message["slots"]
+            slots = {message["worker_id"]: (used, total)}
+            self._program.slots = lambda: slots
         elif "problem" in message:
             self._program.problem = message["problem"]
         else:
             self._program.started(message["skills"])
+            self._program.slots = dict  # until it reports its own
+            self._worker = message["worker_id"], message["shutdown_timeout"]
             # Until here the one before is known, so that tasks can be sent, and wait.
             self._loop.call_soon_threadsafe(self._orchestrator.forget_workers)
             asyncio.run_coroutine_threadsafe(self._report_registration(connection), self._loop)
@@ -134,8 +145,17 @@ class Host:
             connection.send_bytes(b"again" if self._greeted else _FIRST)
             self._greeted = True
 
+    def _asked(self, times: int) -> None:
+        """Say what the worker's process waits for before it ends, on a signal to both."""
+        self._loop.call_soon_threadsafe(self._say_what_is_awaited, times)
+
+    def _say_what_is_awaited(self, times: int) -> None:
+        if self._worker is not None:
+            say_what_is_awaited(self._orchestrator.jobs.values(), *self._worker, times)
+
     def _ended(self, code: int) -> None:
         """Say in the console that the worker's process ended by itself."""
+        self._program.slots = dict
         self._program.problem = self._program.problem or f"The program ended with exit code {code}; see the terminal."
 
 
@@ -191,6 +211,19 @@ class HostLink:
         except BaseException as error:
             self.send(problem=_explanation(error))
             raise
+
+    def report_slots(self, worker_id: str, read: Callable[[], tuple[int, int]]) -> None:
+        """Send the worker's slots whenever they have changed; ``read`` is called on another thread."""
+
+        def report() -> None:
+            pause, last = threading.Event(), (0, 0)
+            while True:
+                if (now := read()) != last:
+                    self.send(worker_id=worker_id, slots=now)
+                    last = now
+                pause.wait(_LOOK)
+
+        threading.Thread(target=report, name="reload-slots", daemon=True).start()
 
     def when_registered(self, then: Callable[[bool], None]) -> None:
         """Call ``then`` on another thread once the worker is registered, with whether it is the host's first."""

@@ -80,7 +80,8 @@ def _end_with(descriptor: int) -> None:
 class Reloader:
     """Keeps a command running while the Python files below a directory change.
 
-    ``ended`` is called with the exit code of a process that ended by itself.
+    ``ended`` is called with the exit code of a process that ended by itself; ``asked``, in a signal handler, with the
+    number of signals that have arrived.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class Reloader:
         directory: Path,
         environ: Mapping[str, str] | None = None,
         ended: Callable[[int], None] = lambda _code: None,
+        asked: Callable[[int], None] = lambda _times: None,
     ) -> None:
         self._arguments = tuple(arguments)
         self._environ = environ
         self._ended = ended
+        self._asked = asked
         self._directory = directory
         self._life: tuple[int, int] | None = None
         self._stop = threading.Event()
@@ -167,6 +170,7 @@ class Reloader:
         process = self._process
         if process is None:
             return
+        self._asked(self._signals)
         if self._signals >= _PATIENCE:
             process.kill()
         elif number != signal.SIGINT:

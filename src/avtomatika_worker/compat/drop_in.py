@@ -287,7 +287,7 @@ class Worker(core.Worker):
             )
 
     def _links(self) -> Sequence[Link]:
-        return () if self._supervisor is None else self._supervisor.links
+        return () if self._supervisor is None else self._supervisor.engine.links
 
 
 class Loaded:

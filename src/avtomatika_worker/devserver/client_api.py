@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -201,18 +202,18 @@ class ClientApi:
 
     async def _job_events(self, request: web.Request) -> web.StreamResponse:
         job = self._find(request)
-        async with self._hub.subscribe(lambda change: change.job is job) as changes:
-            stream = await EventStream.open(request)
+
+        async def write(stream: EventStream) -> None:
             await stream.send("job", job.to_json())
             if not job.state.final or changes.pending:
                 await _forward(changes, stream, until_end_of=job)
-        return stream.response
+
+        async with self._hub.subscribe(lambda change: change.job is job) as changes:
+            return await EventStream.serve(request, write)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         async with self._hub.subscribe() as changes:
-            stream = await EventStream.open(request)
-            await _forward(changes, stream)
-        return stream.response
+            return await EventStream.serve(request, partial(_forward, changes))
 
     async def _workers(self, _request: web.Request) -> web.Response:
         return json_answer({"workers": [worker.to_json() for worker in self._orchestrator.workers.values()]})

@@ -70,6 +70,8 @@ class JobBook:
         """worker_id → job_id → job, in the order they were handed out."""
         self.when_scheduled: Callable[[], None] = lambda: None
         """Called when `next_due` may have changed."""
+        self.when_ended: Callable[[JobRecord], None] = lambda _job: None
+        """Called once for each job, when it has ended."""
         self.forgotten: int = 0
         """How many ended jobs are no longer in `jobs`."""
 
@@ -140,6 +142,7 @@ class JobBook:
         while len(self._ended) > self._history:
             self.jobs.pop(self._ended.popleft(), None)
             self.forgotten += 1
+        self.when_ended(job)
         self.changed(job, state.value, now)
 
     def totals(self) -> dict[JobState, int]:

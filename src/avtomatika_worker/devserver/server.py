@@ -16,7 +16,8 @@ from aiohttp import web
 from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
 from avtomatika_worker.devserver.client_api import ClientApi
-from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed
+from avtomatika_worker.devserver.console import Console, ConsoleApi, Feed, Figures
+from avtomatika_worker.devserver.console.shown_program import Program
 from avtomatika_worker.devserver.faults import Fault, FaultBook
 from avtomatika_worker.devserver.jobs import NewJob
 from avtomatika_worker.devserver.listening import listening_socket, stop_accepting
@@ -76,6 +77,10 @@ class EmbeddedOrchestrator:
         page = "/console/" if console is not None else None
         self._client_api = ClientApi(self._orchestrator, self._hub, self.cancel, self.version, page)
         self._console = console
+        self._program = Program({}) if console is None else console.shown_program()
+        self._figures = Figures(self._orchestrator, self._program, self.now)
+        if console is not None:
+            self._orchestrator.book.when_ended = self._figures.ended
         self._runner: web.AppRunner | None = None
         self._listening: socket.socket | None = None
         self._take_back: Callable[[], None] = lambda: None
@@ -124,7 +129,8 @@ class EmbeddedOrchestrator:
             self._console.logs,
             self.now,
             about,
-            self._console.shown_program(),
+            self._program,
+            self._figures,
         )
         return ConsoleApi(self._console, self._orchestrator, self._faults, feed, self._seem_restarted).routes()
 
@@ -170,6 +176,8 @@ class EmbeddedOrchestrator:
         while True:
             self._wake.clear()
             self._orchestrator.tick()
+            if self._console is not None:
+                self._figures.look()
             due = self._orchestrator.next_due
             wait = _TICK if due is None else min(_TICK, max(0.001, due - self.now()))
             with contextlib.suppress(TimeoutError):

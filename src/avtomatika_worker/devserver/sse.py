@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
 
 import orjson
@@ -19,13 +21,15 @@ class EventStream:
         self.response = response
 
     @classmethod
-    async def open(cls, request: web.Request) -> Self:
-        """Begin the answer; it ends when the handler returns."""
+    async def serve(cls, request: web.Request, write: Callable[[Self], Awaitable[None]]) -> web.StreamResponse:
+        """Answer with what ``write`` sends, until it returns or the client is gone: pages are closed at any moment."""
         response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         response.charset = "utf-8"
-        await response.prepare(request)
-        return cls(response)
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            await write(cls(response))
+        return response
 
     async def send(self, event: str, data: dict[str, Any], number: int | None = None) -> None:
         """Send an event. Raises ConnectionError if the client is gone."""

@@ -268,9 +268,14 @@ class Worker(SkillDecorator):
     @property
     def loaded_models(self) -> tuple[str, ...]:
         """The names of the models that are loaded in this process while it runs. May be read from any thread."""
-        supervisor = self._supervisor
-        facts = () if supervisor is None else supervisor.models
+        facts = () if (supervisor := self._supervisor) is None else supervisor.engine.publisher.hot.models
         return tuple(each.name for each in facts if each.phase is Phase.LOADED)
+
+    @property
+    def slots_in_use(self) -> tuple[int, int]:
+        """How many slots run tasks, and how many there are; 0 while it does not run. May be read from any thread."""
+        slots = None if (supervisor := self._supervisor) is None else supervisor.engine.tasks.slots
+        return (0, 0) if slots is None else (slots.running, slots.total)
 
     async def prestart(self) -> None:
         """Start the first process for skills, if some run in one and there is none. Called on the main loop.
@@ -294,8 +299,7 @@ class Worker(SkillDecorator):
         May be called from any thread: it works while a skill blocks the main loop. Does nothing if the worker is not
         running.
         """
-        supervisor = self._supervisor
-        if supervisor is not None:
+        if (supervisor := self._supervisor) is not None:
             supervisor.announce_draining()
 
     def preempt(self, seconds: float | None = None) -> None:
@@ -323,8 +327,7 @@ class Worker(SkillDecorator):
 
         May be called in any thread.
         """
-        supervisor = self._supervisor
-        if supervisor is not None:
+        if (supervisor := self._supervisor) is not None:
             supervisor.rescue()
             self._ending = supervisor.ending
 

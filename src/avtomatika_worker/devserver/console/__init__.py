@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from avtomatika_worker.devserver.console.console import Console, ConsoleApi
 from avtomatika_worker.devserver.console.feed import Feed
+from avtomatika_worker.devserver.console.figures import Figures
 from avtomatika_worker.devserver.console.file_room import FileRoom
 from avtomatika_worker.devserver.console.task_logs import TaskLogs
 
-__all__ = ["Console", "ConsoleApi", "Feed", "FileRoom", "TaskLogs"]
+__all__ = ["Console", "ConsoleApi", "Feed", "Figures", "FileRoom", "TaskLogs"]

@@ -130,9 +130,7 @@ class ConsoleApi:
         return web.Response(body=part.read_bytes(), content_type=kind, charset="utf-8", headers=_HEADERS)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        stream = await EventStream.open(request)
-        await self._feed.write(stream)
-        return stream.response
+        return await EventStream.serve(request, self._feed.write)
 
     async def _job(self, request: web.Request) -> web.Response:
         job = self._orchestrator.book.jobs.get(request.match_info["job_id"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from avtomatika_worker.devserver.changes import Change, Hub, Subscription
+from avtomatika_worker.devserver.console.figures import Figures
 from avtomatika_worker.devserver.console.shown_program import Program
 from avtomatika_worker.devserver.console.task_logs import TaskLogs
 from avtomatika_worker.devserver.console.views import call_view, fault_views, job_row, problem_view, worker_view
@@ -46,6 +47,7 @@ class Feed:
         clock: Callable[[], float],
         about: dict[str, Any],
         program: Program,
+        figures: Figures,
     ) -> None:
         self._orchestrator = orchestrator
         self._hub = hub
@@ -55,6 +57,7 @@ class Feed:
         self._clock = clock
         self._about = about
         self._program = program
+        self._figures = figures
 
     async def write(self, stream: EventStream) -> None:
         """Write until the page is closed or the orchestrator stops."""
@@ -98,11 +101,11 @@ class Feed:
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers as they are now."""
-        running = self._orchestrator.book.running
-        return [
-            worker_view(worker, len(running.get(worker.worker_id, ())))
-            for worker in self._orchestrator.workers.values()
-        ]
+        return [worker_view(worker, *self._figures.slots_of(worker)) for worker in self._orchestrator.workers.values()]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of the charts."""
+        return self._figures.to_json()
 
     def skills(self) -> list[dict[str, Any]]:
         """Return the skills of all workers: in the order of the author's code, then those that only the wire knows."""
@@ -178,6 +181,7 @@ class _Glance:
             "skills": feed.skills(),
             "faults": feed.faults(),
             "totals": feed.totals(),
+            "figures": feed.figures(),
             "problem": feed.problem,
         }
         for name, value in states.items():

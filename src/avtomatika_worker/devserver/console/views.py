@@ -74,13 +74,13 @@ def job_details(job: JobRecord, logs: TaskLogs) -> dict[str, Any]:
     }
 
 
-def worker_view(worker: WorkerRecord, running: int) -> dict[str, Any]:
-    """Return a worker with its slots and its last heartbeat."""
+def worker_view(worker: WorkerRecord, running: int, slots: int | None) -> dict[str, Any]:
+    """Return a worker with its slots, of which so many are ``running``, and its last heartbeat."""
     registration, heartbeat = worker.registration, worker.last_heartbeat or {}
     capabilities = as_object(registration.get("capabilities"))
     return {
         **worker.to_json(),
-        "slots": as_object(registration.get("resources")).get("max_concurrent_tasks"),
+        "slots": slots,
         "running": running,
         "polls": worker.polls,
         "heartbeats": worker.heartbeats_received,

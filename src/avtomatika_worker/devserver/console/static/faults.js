@@ -32,7 +32,7 @@ export function startFaults(place, { notice }) {
     }
   };
   fill(place, el("h2", {}, "Faults to try"),
-    el("p.dim", {}, "The next calls that the worker makes go wrong as you choose here, so that you see what becomes of your tasks."),
+    el("p.dim", {}, "The next calls that the worker makes go wrong as you choose here, so that you can see what happens to your tasks."),
     faultMenu(attempt), el("h3", {}, "Waiting for a call"), faults, el("h3", {}, "Calls that met a fault"), met);
 
   function drawFaults() {

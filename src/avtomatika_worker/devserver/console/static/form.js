@@ -75,7 +75,7 @@ function field(given, at) {
   if (Array.isArray(schema.enum)) return enumField(schema.enum, schema, at);
   if ("const" in schema) return enumField([schema.const], schema, at);
   const type = schema.type ?? (schema.properties ? "object" : undefined);
-  if (at.top && isUntyped(schema)) return rawField({ description: schema.description, default: schema.default ?? {} }, { ...at, rows: 8 });
+  if (at.top && isUntyped(schema)) return rawField({ description: schema.description ?? "Any JSON object: the skill announces no fields.", default: schema.default ?? {} }, { ...at, rows: 8 });
   if (type === "object" && (schema.properties || at.top)) return objectField(schema, at);
   if (type === "object" && typeof schema.additionalProperties === "object") return mapField(schema, at);
   if (type === "array" && (schema.items || schema.prefixItems)) return arrayField(schema, at);
@@ -109,6 +109,8 @@ function sentence(text) {
   return /[\p{L}\p{N})\]'"`]$/u.test(trimmed) ? `${trimmed}.` : trimmed;
 }
 
+const shortened = (text) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
+
 function constraints(schema) {
   const parts = [];
   const between = (low, high, unit) => {
@@ -126,7 +128,7 @@ function constraints(schema) {
   if (schema.pattern) parts.push(`matches ${schema.pattern}`);
   if (schema.format && !["path"].includes(schema.format)) parts.push(schema.format);
   if (schema.default !== undefined && schema.default !== null && typeof schema.default !== "object") {
-    parts.push(`default ${schema.default === "" ? "empty" : schema.default}`);
+    parts.push(`default ${schema.default === "" ? "empty" : shortened(String(schema.default))}`);
   }
   const all = parts.join(", ");
   return all && `${all[0].toUpperCase()}${all.slice(1)}.`;

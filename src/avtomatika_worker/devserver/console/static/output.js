@@ -68,7 +68,7 @@ export function startOutput(place, { showPart, notice, edit, found, back }) {
   function drawLatest() {
     if (selected) return;
     const jobs = newestFirst().filter((job) => job.skill === skill).slice(0, LATEST);
-    fill(latest, el("h2", {}, "Output"), el("p.dim", {}, "Run the skill, and what it returns stands here."),
+    fill(latest, el("h2", {}, "Output"), el("p.dim.beside-form", {}, "Run the skill to see its result here."), el("p.dim.beside-runs", {}, "Choose a run to see its result here."),
       jobs.length ? [el("h3.part", {}, `Latest runs of ${skill}`), el("div.list", {}, jobs.map((job) => el("button.entry.latest", { type: "button", onclick: () => select(job.job_id) },
         el(`span.badge.${job.state}`, {}, stateWord(job)), " ", job.hint || "no params", " ", el("span.dim", {}, timeOf(job)))))] : null);
   }

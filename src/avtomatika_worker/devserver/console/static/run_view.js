@@ -84,7 +84,7 @@ export function runView(place, { act, back, chose }) {
     if (job.result !== null && job.result !== undefined) {
       put(outcome, gallery(job.result), el("div.value", {}, show(job.result)), source(job.result, "Result as JSON"));
     } else if (!job.error) {
-      put(outcome, el("p.dim", {}, ended(job) ? "It has no result." : "Its result will stand here."));
+      put(outcome, el("p.dim", {}, ended(job) ? "No result." : "No result yet."));
     }
     const costs = Object.entries(job.costs ?? {}).filter(([name]) => name !== "execution_time_seconds");
     if (costs.length) put(outcome, el("p.dim", {}, `costs: ${costs.map(([name, cost]) => `${name} ${typeof cost === "number" ? Number(cost.toPrecision(4)) : cost}`).join(", ")}`));
@@ -117,6 +117,7 @@ export function runView(place, { act, back, chose }) {
       job = all;
       setText(title, job.skill);
       draw();
+      attempts.classList.toggle("long", job.results.some((each) => each.error));
       fill(attempts, timeline(job));
       drawOutcome();
       addEvents(job.events.map((event, index) => ({ event, time: job.event_times?.[index] })));
@@ -139,12 +140,12 @@ function timeline(job) {
   const steps = [
     [job.submitted_at, 0, "submitted"],
     ...job.hand_outs.map((each, index) => [each.time, 1, [el("strong", {}, `attempt ${index + 1}`), several ? ` on ${each.worker_id}` : ""]]),
-    ...job.results.map((each) => [each.time, 2, [el("strong", {}, each.status ?? "success"), each.error ? ` ${each.error.code}: ${each.error.message ?? ""}` : "",
+    ...job.results.map((each) => [each.time, 2, [el("strong", {}, each.status ?? "success"), each.error ? el("span", { title: each.error.message ?? "" }, ` ${each.error.code}: ${each.error.message ?? ""}`) : "",
       each.answer === "accepted" ? "" : el("span.dim", {}, ` ignored: ${each.reason}`)]]),
   ];
   if (ended(job) && job.state !== "finished") steps.push([job.finished_at, 3, stateWord(job)]);
   steps.sort(([one, first], [other, second]) => one - other || first - second);
-  return steps.map(([time, , what]) => el("li", {}, el("time", {}, clock(time)), " ", what));
+  return steps.map(([time, , what]) => el("li", {}, el("time", {}, clock(time)), " ", el("span.step", {}, what)));
 }
 
 function tabsView(panels, chose) {

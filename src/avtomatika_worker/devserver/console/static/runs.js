@@ -7,7 +7,7 @@ const HEIGHT = 60; // of a row, as in style.css
 const AROUND = 6; // rows beyond those in view
 
 export function startRuns(place, { select, selected }) {
-  const find = el("input", { type: "search", placeholder: "Find in skills, params, errors and ids", "aria-label": "Find runs", autocomplete: "off" });
+  const find = el("input", { type: "search", placeholder: "Skill, param, error or id", "aria-label": "Find runs", autocomplete: "off" });
   const states = el("select", { "aria-label": "State" });
   const skills = el("select", { "aria-label": "Skill" });
   const count = el("p.dim.totals", { role: "status" });

@@ -21,7 +21,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
 
   const skillOf = (name) => state.skills.find((each) => each.name === name);
 
-  function drawList() {
+  function drawList({ moved = false } = {}) {
     const text = find.value.trim().toLowerCase();
     const found = state.skills.filter((each) => `${each.name} ${each.description ?? ""}`.toLowerCase().includes(text));
     const focused = document.activeElement?.dataset?.skill;
@@ -32,6 +32,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
     ]),
     found.length ? null : el("p.dim", {}, state.skills.length ? "No skill matches." : "No worker has registered a skill yet."));
     if (focused) names.querySelector(`[data-skill="${CSS.escape(focused)}"]`)?.focus();
+    else if (moved) names.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   }
 
   const entry = (each) => el("button.entry", {
@@ -42,7 +43,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
 
   const focusForm = () => page.querySelector("form input:not(.picker), form textarea, form select, form button")?.focus();
 
-  find.addEventListener("input", drawList);
+  find.addEventListener("input", () => drawList());
   list.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
@@ -57,7 +58,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
 
   function choose(name) {
     chosen = wanted = name;
-    drawList();
+    drawList({ moved: true });
     drawPage();
   }
 
@@ -73,7 +74,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
     if (!skill) {
       shown = "";
       form = null;
-      fill(page, el("p.dim.middle", {}, "Choose a skill to run it."));
+      fill(page, el("p.dim.middle", {}, state.skills.length ? "Choose a skill to run it." : "A skill's form is shown here once a worker has registered one."));
       return;
     }
     const now = write(skill);
@@ -86,12 +87,14 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
   }
 
   on(["skills"], () => {
+    let moved = false;
     if (!skillOf(chosen)) {
       const [kind, name] = address();
       chosen = [wanted, kind === "skill" ? name : null].find(skillOf) ?? byCategory(state.skills)[0]?.[1][0].name ?? null;
       suggested(chosen);
+      moved = true;
     }
-    drawList();
+    drawList({ moved });
     drawPage();
   });
 

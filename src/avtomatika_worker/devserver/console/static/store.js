@@ -9,6 +9,7 @@ export const state = {
   linked: null, about: {}, skills: [], workers: [], faults: [], calls: [], problems: [], lines: [], problem: null,
   jobs: new Map(), // by id: all that the orchestrator keeps
   totals: {}, // how many there ever were, by state
+  figures: { minutes: [], slots: [], skills: [] }, // of the charts
 };
 
 /** The jobs, newest first. */
@@ -61,6 +62,7 @@ export function takeNews(news) {
 function merge(news) {
   for (const topic of ["skills", "workers", "faults"]) if (news[topic]) { state[topic] = news[topic]; touch(topic); }
   if ("problem" in news) { state.problem = news.problem; touch("problem"); }
+  if (news.figures) { state.figures = news.figures; touch("figures"); }
   if (news.totals) { state.totals = news.totals; touch("jobs"); }
   if (news.calls) { state.calls = [...state.calls, ...news.calls].sort((one, other) => one.time - other.time).slice(-CALLS); touch("calls"); }
 }

@@ -13,25 +13,29 @@ export function isChunk({ event_type: type, payload }) {
 
 export function streamView() {
   const figures = el("p.dim.note");
+  const cut = el("p.dim.note", { hidden: true }, `Only the first ${MOST_TEXT.toLocaleString("en")} characters are shown.`);
   const text = el("pre.stream", { tabindex: 0, "aria-label": "Stream" });
   const raw = el("ol.chunks");
   const unfold = el("details.source", {}, el("summary", {}, "Chunks as they came"), raw);
-  const node = el("section", { hidden: true }, el("h3.part", {}, "Joined"), figures, text, unfold);
+  const node = el("section", { hidden: true }, el("h3.part", {}, "Joined"), figures, text, cut, unfold);
   let attempt = 0;
   let next = 0;
   let parts = [];
   let times = [];
-  let shown = "";
+  let length = 0;
 
   function add(payload, time) {
     if (payload.attempt < attempt) return; // late, of an attempt that is lost
-    if (payload.attempt > attempt) { attempt = payload.attempt; next = payload.index; parts = []; times = []; shown = ""; fill(text); }
+    if (payload.attempt > attempt) { attempt = payload.attempt; next = payload.index; parts = []; times = []; length = 0; fill(text); }
     if (payload.index !== next) return;
     next += 1;
     parts.push(payload.data);
     if (time) times.push([time, payload.count ?? 1]);
     const more = typeof payload.data === "string" ? payload.data : payload.data.map?.((each) => JSON.stringify(each)).join("\n") + "\n";
-    if (shown.length < MOST_TEXT) { shown += more; text.append(document.createTextNode(more)); }
+    const room = MOST_TEXT - length;
+    if (room > 0) text.append(document.createTextNode(more.slice(0, room)));
+    length += more.length;
+    cut.hidden = length <= MOST_TEXT;
     text.scrollTop = text.scrollHeight;
     raw.append(el("li", {}, el("strong", {}, String(payload.index)), " ", show(payload.data, 1)));
     while (raw.childElementCount > MOST_RAW) raw.firstChild.remove();

@@ -7,6 +7,7 @@ export const now = () => Date.now() / 1000 + offset;
 
 export function duration(seconds) {
   if (!(seconds >= 0)) return "";
+  if (seconds < 0.0005) return "< 1 ms";
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;

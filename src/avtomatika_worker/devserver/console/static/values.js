@@ -16,12 +16,17 @@ export function show(value, open = 2) {
   if (value === null || typeof value !== "object") return el("span.scalar", {}, write(value));
   if (Array.isArray(value)) {
     if (isTable(value)) return table(value);
-    if (value.length && value.every((each) => each === null || typeof each !== "object") && value.length <= 20 && write(value).length < 120) {
-      return el("span.scalar", {}, value.map((each) => (typeof each === "string" ? each : write(each))).join(", "));
+    if (isLine(value)) {
+      const rest = value.length > MOST_PARTS ? el("span.dim", {}, ` and ${(value.length - MOST_PARTS).toLocaleString("en")} more`) : null;
+      return el("span.scalar", {}, value.slice(0, MOST_PARTS).map((each) => (typeof each === "string" ? each : write(each))).join(", "), rest);
     }
   }
   return open < 2 && isShort(value) ? inline(value) : tree(value, open);
 }
+
+/** Whether a list reads well as one text: a few short values, or any number of numbers. */
+const isLine = (list) => list.length > 0 && (list.every((each) => typeof each === "number" || typeof each === "bigint")
+  || (list.length <= 20 && list.every(isScalar) && write(list).length < 120));
 
 /** Whether an object is as short as a sentence. */
 const isShort = (value) => {

@@ -10,12 +10,13 @@ export function startWorker(place) {
   const workers = el("div.cards");
   const limits = el("p.dim.note");
   const charts = el("div.charts");
-  const calls = el("ol.calls");
+  const calls = el("ol.calls", { tabindex: 0, "aria-label": "Calls of the worker" });
   const problems = el("div");
   const lines = el("ol.logs", { tabindex: 0, "aria-label": "Log of the worker" });
   fill(place, workers, limits, charts, problems,
-    el("section", {}, el("h3", {}, "Calls"), el("p.dim.note", {}, "What the worker asked, newest first, and the answers."), calls),
-    el("section", {}, el("h3", {}, "Log of the worker"), lines));
+    el("div.columns", {},
+      el("section", {}, el("h3", {}, "Calls"), el("p.dim.note", {}, "Newest first, with the status of the answer."), calls),
+      el("section", {}, el("h3", {}, "Log of the worker"), el("p.dim.note", {}, "Newest first."), lines)));
 
   const { draw } = startCharts(charts);
 
@@ -33,7 +34,7 @@ export function startWorker(place) {
   }
 
   on(["workers"], drawWorkers);
-  on(["about"], () => fill(limits, state.about.limits ? "Orchestrator limits are on, as in production." : "Orchestrator limits are off: worker dev --production-like turns them on."));
+  on(["about"], () => fill(limits, state.about.limits ? "Orchestrator limits are on, as in production." : ["Orchestrator limits are off: ", el("code.command", {}, "worker dev --production-like"), " turns them on."]));
   on(["calls"], drawCalls);
   on(["problems"], drawProblems);
   on(["lines"], () => fill(lines, [...state.lines].reverse().map(logLine)));
