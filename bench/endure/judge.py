@@ -141,7 +141,8 @@ class Judge:
         first, overtaken = dict[str, float](), set[str]()
         for entry in self._results:
             first.setdefault(entry.task_id, entry.at)
-        for task_id, ends in self.evidence.journal.ended.items():
+        journal = self.evidence.journal
+        for task_id, ends in (*journal.ended.items(), *journal.broke_off.items()):
             for _, at in ends:
                 late = first.get(task_id, at) - at > _EVENTS_FIRST
                 if late and self._disturbed(at - REGISTERS_WITHIN, first[task_id]):
