@@ -141,6 +141,16 @@ def test_a_job_that_fails_is_found_only_where_nothing_was_disturbed(run, at, unt
     assert not any(text.startswith("jobs") for text in run.findings())
 
 
+def test_a_job_may_fail_while_a_worker_takes_its_time_to_end_and_after_it(run):
+    run.evidence.orchestrators[0].signalled = run.evidence.orchestrators[0].ended = run.began + 400
+    run.evidence.workers[ORDERLY].ended = run.began + 212
+    for number, submitted in enumerate([211.5, 230.0]):
+        run.job(number, submitted=submitted, state="quarantined")
+    assert run.findings() == []
+    run.call("register", 225.0, slots=4, life="endure/worker-3")
+    assert [text.partition(" is quarantined")[0] for text in run.findings()] == ["jobs: job job-1 (echo)"]
+
+
 def test_what_was_on_disk_at_a_kill_has_to_come(run):
     job, params = run.job()
     run.hand_out(job, params, 98.0)
