@@ -6,7 +6,8 @@
 The minutes are shared out among the releases; two run side by side. Each has an orchestrator in an environment of its
 own, with its default rate limits and a short timeout for tasks, a worker, and a proxy in between that breaks calls and
 writes down all that goes through it. Of that, of the journal of what ran, the worker's file and its log, a history is
-made and judged. Exits with 1 and what is wrong when something is; that release's files are kept then.
+made and judged. Exits with 1 and what is wrong when something is; that release's files are kept then. Exits with 2
+where a release cannot be installed.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from bench.endure.course import FINDINGS, Course, Plan
 from bench.endure.workload import SOURCE
 from bench.machine import local_facts
 from bench.soak.processes import ROOT
-from cluster.environments import python_of
+from cluster.environments import InstallationError, python_of
 from cluster.releases import PROTOCOLS
 from cluster.system import BUCKET, put, s3_server
 
 RESULT: Final = ROOT / "bench" / "results" / "endurance.json"
 SIDE_BY_SIDE: Final = 2
+NOT_INSTALLED: Final = 2
+"""The exit code when a release cannot be installed: nothing was run."""
+
 SHOWN: Final = 50
 """Findings of a release that the report has."""
 
@@ -102,8 +106,12 @@ def main(arguments: list[str] | None = None) -> int:
     plans, options = read_plans(arguments)
     print(f"seed {options.seed}", flush=True)
     machine = local_facts()
-    for plan in plans:
-        python_of(plan.release)
+    try:
+        for plan in plans:
+            python_of(plan.release)
+    except InstallationError as error:
+        print(error, file=sys.stderr)
+        return NOT_INSTALLED
     directory = Path(tempfile.mkdtemp(prefix="endure-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else the processes would be left behind
     found = asyncio.run(endure(plans, directory))

@@ -141,7 +141,8 @@ class Judge:
         first, overtaken = dict[str, float](), set[str]()
         for entry in self._results:
             first.setdefault(entry.task_id, entry.at)
-        for task_id, ends in self.evidence.journal.ended.items():
+        journal = self.evidence.journal
+        for task_id, ends in (*journal.ended.items(), *journal.broke_off.items()):
             for _, at in ends:
                 late = first.get(task_id, at) - at > _EVENTS_FIRST
                 if late and self._disturbed(at - REGISTERS_WITHIN, first[task_id]):
@@ -307,16 +308,18 @@ class Judge:
     # ------------------------------------------------------------------------------------- disturbances
 
     def _disturbed(self, since: float, until: float) -> bool:
-        """Whether a process ended, the network was cut or a call broke in that time."""
+        """Whether a process was ending, the network was cut or a call broke in that time."""
         lives = (*self.evidence.workers.values(), *self.evidence.orchestrators)
-        if any(life.signalled and since <= life.signalled <= until for life in lives) or self._cut(since, until):
+        ends = ((life.signalled, life.ended or life.signalled) for life in lives if life.signalled)
+        if any(began <= until and since <= ended for began, ended in ends) or self._cut(since, until):
             return True
         return any(began <= until and since <= ended for began, ended in self._broken)
 
     def _known(self, at: float) -> bool:
-        """Whether the worker has registered since it and the orchestrator last started."""
+        """Whether the worker has registered since it and the orchestrator last started or ended."""
         lives = (*self.evidence.workers.values(), *self.evidence.orchestrators)
-        since = max((life.began for life in lives if life.began <= at), default=0.0)
+        moments = (moment for life in lives for moment in (life.began, life.ended) if moment and moment <= at)
+        since = max(moments, default=0.0)
         registered = _calls(self.evidence.entries, Kind.CALL_ANSWERED, "register")
         return any(since <= entry.at <= at - 0.5 and entry.facts["code"] == 200 for entry in registered)
 

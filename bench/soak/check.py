@@ -244,7 +244,7 @@ def bad_ends(workers: Collection[Life], others: Iterable[Life]) -> Iterator[str]
         if life.signal is None:
             yield f"{life.name} ended by itself with {life.code}"
     for life in workers:
-        if life.signal == "SIGTERM" and life.code != 0:
+        if life.signal == "SIGTERM" and not life.in_order:
             yield f"{life.name} did not end in order after SIGTERM: exit code {life.code}"
         if life.rss > MEMORY_LIMIT:
             yield f"{life.name} took {life.rss:.0f} MiB"

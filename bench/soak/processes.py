@@ -32,6 +32,9 @@ POLL_TIMEOUT: Final = 5
 KINDS: Final = ("result", "event")
 """What may wait in the worker's file."""
 
+HANDLES_WITHIN: Final = 10.0
+"""Seconds after its start within which a worker, on a busy machine, too, handles signals; Python has to start first."""
+
 _SAMPLE_EVERY: Final = 1.0
 
 
@@ -45,10 +48,19 @@ class Life:
     signalled: float | None = None
     ended: float | None = None
     code: int | None = None
+    caught: bool = True
+    """Whether the process had a handler for that signal as it was sent."""
     rss: float = 0.0
     files: int = 0
     stored: list[str] = field(default_factory=list[str])
     """The tasks whose results were in the worker's file when it was killed."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether SIGTERM ended it as it should: with 0, or, before it had a handler, at once."""
+        assert self.signalled is not None
+        had_begun = self.caught or self.signalled - self.began > HANDLES_WITHIN
+        return self.code == 0 or (self.code == -signal.SIGTERM and not had_begun)
 
 
 class Victim:
@@ -79,7 +91,7 @@ class Victim:
         """End the present life with a signal; a process that does not end is killed, and then has no exit code."""
         life, process = self.lives[-1], self._process
         assert process is not None
-        life.signal, life.signalled = number.name, time.time()
+        life.signal, life.signalled, life.caught = number.name, time.time(), _catches(process.pid, number)
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             process.send_signal(number)
         try:
@@ -134,6 +146,16 @@ class Victim:
             with contextlib.suppress(psutil.Error):
                 self.orphans.append(f"{life.name} ({life.signal}): {' '.join(process.cmdline())[:200]}")
                 process.kill()
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal; one that is gone has none."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "SigCgt":
+                return bool(int(value, 16) >> (number - 1) & 1)
+    return False
 
 
 def _of_life(name: str) -> list[psutil.Process]:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import random
+import sys
 import time
 from dataclasses import replace
 
 import pytest
 
 from avtomatika_worker.testing.history import Entry, Kind
+from bench.endure.__main__ import NOT_INSTALLED, main
 from bench.endure.client import Job
 from bench.endure.course import Plan
 from bench.endure.judge import Evidence, Judge
@@ -139,6 +141,16 @@ def test_a_job_that_fails_is_found_only_where_nothing_was_disturbed(run, at, unt
     assert not any(text.startswith("jobs") for text in run.findings())
 
 
+def test_a_job_may_fail_while_a_worker_takes_its_time_to_end_and_after_it(run):
+    run.evidence.orchestrators[0].signalled = run.evidence.orchestrators[0].ended = run.began + 400
+    run.evidence.workers[ORDERLY].ended = run.began + 212
+    for number, submitted in enumerate([211.5, 230.0]):
+        run.job(number, submitted=submitted, state="quarantined")
+    assert run.findings() == []
+    run.call("register", 225.0, slots=4, life="endure/worker-3")
+    assert [text.partition(" is quarantined")[0] for text in run.findings()] == ["jobs: job job-1 (echo)"]
+
+
 def test_what_was_on_disk_at_a_kill_has_to_come(run):
     job, params = run.job()
     run.hand_out(job, params, 98.0)
@@ -161,6 +173,22 @@ def test_events_that_lack_or_come_in_another_order_are_found(run, steps):
         run.call("event", 1.25 + step / 1000, "task-1", job, **facts)
     run.result(job, params, 1.4, skill="thread")
     assert f"events: the events of job {job}, task task-1 are" in "\n".join(run.findings())
+
+
+@pytest.mark.parametrize(("sent", "findings"), [(207.0, 1), (209.9, 0)])
+def test_a_result_may_overtake_an_event_that_a_disturbance_held_up_for_as_long_as_it_waits(run, sent, findings):
+    """Also that of a task that broke off as its worker shut down."""
+    run.evidence.workers[ORDERLY].ended = run.began + 211
+    job, params = run.job(submitted=189.0, state="failed")
+    run.hand_out(job, params, 190.0, life=ORDERLY)
+    run.ran(190.1, life=ORDERLY)
+    run.evidence.journal.broke_off["task-1"].append((ORDERLY, run.began + 205))
+    run.evidence.cuts = [(run.began + 204, run.began + 206)]
+    error = {"code": "TRANSIENT_ERROR", "message": "the worker is shutting down"}
+    run.call("result", sent, "task-1", job, life=ORDERLY, status="failure", error=error, data={}, answer="accepted")
+    event = {"event_id": "e0", "event_type": "step", "payload": {"step": 0}, "answer": "event_accepted"}
+    run.call("event", sent + 0.1, "task-1", job, life=ORDERLY, **event)
+    assert [text.partition(":")[0] for text in run.findings()] == ["events_before_result"] * findings
 
 
 def test_a_cancelled_task_that_runs_on_is_found(run):
@@ -200,6 +228,13 @@ def test_a_release_has_the_same_run_whichever_others_take_part():
     plan = Plan("1.0b30", SEED, 60.0, 1.0, 0.0, 30.0, 30.0, 1.0, 1.0)
     assert plan.own_seed != replace(plan, release="1.0b21").own_seed
     assert plan.settings() == replace(plan, seconds=1.0).settings()
+
+
+def test_a_release_that_cannot_be_installed_ends_the_run_before_it_begins_and_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AVTOMATIKA_E2E_CACHE", str(tmp_path))
+    (tmp_path / "1.0b30-py{}.{}".format(*sys.version_info)).write_text("where the environment would be")
+    assert main(["--minutes", "1", "--release", "1.0b30"]) == NOT_INSTALLED
+    assert "1.0b30 could not be installed" in capsys.readouterr().err
 
 
 async def test_the_wire_writes_down_a_hand_out_and_breaks_what_it_is_dealt():

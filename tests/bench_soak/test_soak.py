@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ import pytest
 
 from bench.soak import faults
 from bench.soak.check import Check
+from bench.soak.disturbance import until
 from bench.soak.history import History
 from bench.soak.jobs import HISTORY, JOURNAL, answer, job_of, refusal
-from bench.soak.processes import Life
+from bench.soak.processes import HANDLES_WITHIN, Life, Victim
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 7
@@ -201,6 +203,36 @@ def test_lives_that_end_by_themselves_or_with_a_wrong_code_or_grow_are_named(soa
         "soak/worker-2 did not end in order after SIGTERM: exit code 3",
         "soak/worker-2 took 400 MiB",
     ]
+
+
+def test_a_life_that_sigterm_ends_before_it_has_a_handler_is_named_only_when_it_should_have_had_one(soak):
+    soak.orderly.code = -signal.SIGTERM
+    soak.orderly.signalled = soak.orderly.began + HANDLES_WITHIN / 2
+    named = f"{soak.orderly.name} did not end in order after SIGTERM: exit code -15"
+    assert soak.faults() == [named]
+    soak.orderly.caught = False
+    assert soak.faults() == []
+    soak.orderly.signalled = soak.orderly.began + HANDLES_WITHIN * 2
+    assert soak.faults() == [named]
+
+
+HANDLER = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))"
+
+
+@linux
+@pytest.mark.parametrize(("before", "caught", "code"), [("", False, -signal.SIGTERM), (HANDLER, True, 3)])
+async def test_a_life_knows_whether_it_had_a_handler_for_its_signal(tmp_path, before, caught, code):
+    program = f"{before}\nprint('begun', flush=True)\nimport time\nwhile True: time.sleep(0.1)"
+    victim = Victim("worker", [sys.executable, "-c", program], {}, tmp_path)
+    await victim.start()
+    try:
+        assert await until(lambda: "begun" in (tmp_path / "worker.log").read_text(), 30.0)
+        life = await victim.end(signal.SIGTERM)
+        await victim.settled()
+    finally:
+        victim.kill_all()
+    assert (life.caught, life.code) == (caught, code)
+    assert life.in_order == (not caught)
 
 
 def test_errors_in_the_log_and_what_is_printed_are_named(soak):

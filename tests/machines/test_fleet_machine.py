@@ -26,8 +26,9 @@ SLACK = 3.0
 class FakeProcess:
     """A member that does what the machine says."""
 
-    def __init__(self, number, generation, now):
+    def __init__(self, number, generation, now, on_order):
         loop = asyncio.get_running_loop()
+        self._on_order = on_order
         self.number, self.generation, self.started = number, generation, now
         self.pid = number
         self.hello = None
@@ -53,6 +54,7 @@ class FakeProcess:
         if self.runs:
             self.orders.append(order)
             self.ordered_at.setdefault(order, self.now())
+            self._on_order()
 
     def kill(self):
         if self.runs:
@@ -117,12 +119,16 @@ class FleetMachine(RuleBasedStateMachine):
         if self.starts_fail:
             self.vacant_since[number] = self.stage.time()
             raise OSError("out of processes")
-        process = FakeProcess(number, generation, self.stage.time())
+        process = FakeProcess(number, generation, self.stage.time(), self.on_order)
         self.processes.append(process)
         self.vacant_since[number] = None
         if self.obliging:
             self.stage.main.call_later(0.01, self.oblige, process)
         return process
+
+    def on_order(self):
+        with self.stage.noting():
+            self.a_roll_ends_one_member_after_the_other()
 
     def alive(self, number=None):
         return [each for each in self.processes if each.runs and number in {None, each.number}]

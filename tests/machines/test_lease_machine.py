@@ -28,6 +28,8 @@ BACK_WITHIN = 1.25 * 61.0 + FLICKER + 30.0
 """Seconds after the orchestrator's recovery in which the worker is known there: a wait, a call that hangs, a pause."""
 MOST_A_MINUTE = 120
 """Heartbeats that orchestrators accept in a minute."""
+FLICKERS_EVERY = 0.06
+"""Seconds between two changes of state that are not taken together."""
 
 IDLE = WorkerState(available_skills=("echo",))
 REGISTRATION = WorkerRegistration(
@@ -45,7 +47,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed):
         self.stage = stage = Stage(seed)
-        self.mode, self.well_since = "well", 0.0
+        self.mode, self.well_since = "well", -1000.0
         self.jitter_ms, self.full_sync, self.retry_after = 0, False, None
         self.latency = 0.01
         self.known_there = False
@@ -118,7 +120,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------- what happens
 
-    @rule(seconds=st.sampled_from([0.02, 0.3, 2.0, 14.0, 70.0, 400.0]))
+    @rule(seconds=st.sampled_from([0.02, 0.3, 4.0, 14.0, 70.0, 400.0]))
     def time_passes(self, seconds):
         self.stage.settle(seconds)
 
@@ -153,6 +155,14 @@ class LeaseMachine(RuleBasedStateMachine):
         if status is not self.watch.value.status:
             self.changed_at = self.stage.time()
         self.stage.call(self.stage.main, self.watch.publish, replace(IDLE, status=status))
+
+    @precondition(lambda self: self.offline_at is None)
+    @rule(sure=st.sampled_from([True, False, False, False, False, False]))
+    def the_state_flickers(self, sure):
+        """Change it more often than heartbeats are accepted, within a few seconds."""
+        for number in range(MOST_A_MINUTE + 10 if sure else 0):
+            self.the_state_changes((WorkerStatus.IDLE, WorkerStatus.BUSY)[number % 2])
+            self.stage.settle(FLICKERS_EVERY)
 
     @precondition(lambda self: self.offline_at is None)
     @rule()

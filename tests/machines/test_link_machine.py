@@ -30,8 +30,8 @@ NOT_ABOUT_THE_MESSAGE = {"poll", "heartbeat", "register"}
 
 
 class LinkMachine(RuleBasedStateMachine):
-    @initialize(seed=st.integers(0, 2**16))
-    def begin(self, seed):
+    @initialize(seed=st.integers(0, 2**16), grants=st.booleans(), is_registered=st.booleans())
+    def begin(self, seed, grants, is_registered):
         self.stage = stage = Stage(seed)
         self.wire = Wire(stage, self.on_call, lambda call: self.breaks_contact(call.registrations))
         settings = LinkSettings(url="http://o.test", token=CONFIGURED, calls=BackoffPolicy(0.5, 4.0, 5.0))
@@ -43,12 +43,16 @@ class LinkMachine(RuleBasedStateMachine):
         self.announced = self.date = None
         self.age = 0.0
         self.version, self.ahead = VERSIONS[0], 0.0
-        self.grants, self.lives = False, None
+        self.grants, self.lives = grants, None
         self.valid, self.refreshing = {CONFIGURED}, {}
         self.numbers = itertools.count()
         self.work, self.sent = [], {}
         self.healing = False
         self.renewal = stage.begin(stage.link, TokenRenewal(self.link).run())
+        if is_registered:
+            self.a_registration_is_sent()
+            self.answer(self.wire.in_flight[0], "well")
+            stage.settle()
 
     # ------------------------------------------------------------------------------------------- the model
 
