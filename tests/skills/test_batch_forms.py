@@ -66,8 +66,6 @@ class Pydantic:
 
 
 def skill_of(hint, *, name="params", returns=list[int], **options):
-    def func(params): ...
-
     namespace: dict[str, Any] = {}
     exec(f"def func({name}): ...", namespace)  # noqa: S102 - an argument whose name differs
     func = namespace["func"]

@@ -76,8 +76,7 @@ class SkillDefinition:
             hints = hints_of_one(self.name, hints, forms)
         plan = compile_plan(self.name, self.func, injectables, hints, given)
         uses = model_use(self.name, plan, injectables, self.options, self.model)
-        returned = hints.get("return", MISSING)
-        output = self._output(stream, returned)
+        output = self._output(stream, returned := hints.get("return", MISSING))
         events = self._events(stream)
         contract = SkillContract(
             name=self.name,
@@ -93,14 +92,13 @@ class SkillDefinition:
         _check_sendable(contract)
         try:
             write = output.write if output is not None else to_plain
-            returns_data = self._returns_data(stream, returned)
             return Skill(
                 contract,
                 self.func,
                 plan,
                 self.options,
                 write,
-                returns_data=returns_data,
+                returns_data=self._returns_data(stream, returned),
                 stream=stream,
                 uses=uses,
                 forms=forms,
