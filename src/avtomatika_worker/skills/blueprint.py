@@ -165,8 +165,8 @@ class SkillDecorator(ABC):
         crash. There, a skill that outlives its ``cancel_grace`` is killed. The function must be importable by name; its
         process is replaced after ``max_tasks_per_child`` tasks of the skill.
 
-        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, and
-        returns a list.
+        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, or a
+        model whose fields are all lists, or NumPy arrays whose first axis is the batch, and returns a list or an array.
 
         Raises `SkillDefinitionError`.
         """
