@@ -18,14 +18,9 @@ class Query:
 
 
 async def run_together(worker, skill, params):
-    """Run tasks that are all in line before the first batch begins; return their results."""
+    """Run tasks at the same time; return their results."""
     async with WorkerHarness(worker) as h:
         return await h.run_many(skill, params)
-
-
-def batch(count, **options):
-    """Return a batch that waits until so many tasks are in line, as each is asked for its key."""
-    return Batch(max_size=count, max_wait=20, **options)
 
 
 async def test_a_batch_is_one_model_whose_fields_are_lists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 import msgspec
@@ -65,12 +66,24 @@ class Pydantic:
     extra: list[int | None] = pydantic.Field()
 
 
-def skill_of(hint, *, name="params", returns=list[int], **options):
-    namespace: dict[str, Any] = {}
-    exec(f"def func({name}): ...", namespace)  # noqa: S102 - an argument whose name differs
-    func = namespace["func"]
+def skill_of(hint, *, name="params", returns=list[int]):
+    """Return a batched skill with one argument."""
+
+    def func(**_): ...
+
+    parameter = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    func.__signature__ = inspect.Signature([parameter])
     func.__annotations__ = {name: hint, "return": returns}
-    return define(func, batch=Batch(), **options).compile(injectables())
+    return define(func, batch=Batch()).compile(injectables())
+
+
+class Early(pydantic.BaseModel):
+    text: list[Later]
+    extra: list[int]
+
+
+class Later(pydantic.BaseModel):
+    n: int
 
 
 class Source:
@@ -142,6 +155,11 @@ def test_what_a_models_constructor_refuses_fails_the_task_that_brings_it(kind, p
     with pytest.raises(InvalidInputError) as caught:
         skill_of(kind).convert(params)
     assert str(caught.value) == f"invalid input: {problem}"
+
+
+def test_a_model_may_refer_to_one_that_comes_after_it():
+    value = merged(skill_of(Early), {"text": {"n": 1}, "extra": 1}, {"text": {"n": 2}, "extra": 2})["params"]
+    assert value == Early(text=[Later(n=1), Later(n=2)], extra=[1, 2])
 
 
 def test_a_constructor_may_say_how_the_task_ends():
@@ -269,6 +287,25 @@ def test_models_may_hold_arrays():
         assert skill.forms.key(one) != skill.forms.key(other)
         with pytest.raises(InvalidInputError, match="of equal lengths"):
             skill.convert({"pixels": [[1], [1, 2]], "label": "a"})
+
+
+def test_arrays_stand_beside_what_only_pydantic_knows():
+    np = pytest.importorskip("numpy")
+    array = np.typing.NDArray[np.float64]
+
+    class Meta(pydantic.BaseModel):
+        label: str
+
+    def func(image, crops, meta): ...
+
+    func.__annotations__ = {"image": array, "crops": list[list[array] | None], "meta": list[Meta], "return": list[int]}
+    skill = define(func, batch=Batch()).compile(injectables())
+    assert skill.contract.input_schema["properties"]["image"]["type"] == ["array", "number"]
+    value = merged(skill, {"image": [1], "crops": [[1], [2, 3]], "meta": {"label": "a"}})
+    assert (value["image"].tolist(), value["meta"]) == ([[1]], [Meta(label="a")])
+    assert [each.tolist() for each in value["crops"][0]] == [[1], [2, 3]]
+    with pytest.raises(InvalidInputError, match=r"params\.image: .*a number is out of the range|Expected `float`"):
+        skill.convert({"image": ["x"], "crops": None, "meta": {"label": "a"}})
 
 
 def test_an_array_that_cannot_be_a_batch_is_refused_with_the_reason():

@@ -6,14 +6,15 @@ NumPy is not required: who writes ``NDArray[…]`` in a hint has imported it.
 from __future__ import annotations
 
 import sys
+import types
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from avtomatika_worker.narrowing import is_list
+from avtomatika_worker.narrowing import as_any, is_list
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.type_hints import UnsupportedTypeError
+from avtomatika_worker.skills.type_hints import UnsupportedTypeError, union_of
 
 _DEEPEST: Final = 32
 """Axes that every version of NumPy supports."""
@@ -58,6 +59,16 @@ class ArrayType:
         info: Any = sys.modules["numpy"].iinfo(self.dtype)
         return int(info.min), int(info.max)
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Let pydantic read such arrays, too: it does not know any."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
+        """Announce them."""
+        return self.schema
+
     def read(self, value: object) -> Any:
         """Return nested lists as an array. Raises ValueError that says what is wrong, and where."""
         depth = _depth(value) if self.shape is None else len(self.shape)
@@ -71,7 +82,8 @@ class ArrayType:
         except msgspec.ValidationError as error:
             problem, _, path = str(error).partition(" - at `$")
             raise ValueError(f"{problem}, at {path.rstrip('`')}" if path else problem) from None
-        return self._made(plain).reshape(self._fitting(_shape(plain, depth)))
+        shape = self._fitting(_shape(plain, depth))
+        return self._made(plain).reshape(shape)
 
     def _fitting(self, shape: list[int]) -> list[int]:
         """Return the shape of nested lists. Raises ValueError if it is not that of the array."""
@@ -107,6 +119,19 @@ def array_type(hint: Any) -> ArrayType:
     """Return what a type hint says about an array. Raises `UnsupportedTypeError` for items that are no numbers."""
     args = get_args(hint)
     return ArrayType(_dtype(hint, args[1] if len(args) > 1 else Any), _shape_hint(args[0]) if args else None)
+
+
+def for_pydantic_with_arrays(hint: Any) -> Any:
+    """Return a type hint in which pydantic knows the arrays. Raises `UnsupportedTypeError`."""
+    if is_array(hint):
+        return Annotated[Any, array_type(hint)]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return Annotated[(for_pydantic_with_arrays(args[0]), *args[1:])]
+    changed = tuple(map(for_pydantic_with_arrays, args))
+    if all(new is old for new, old in zip(changed, args, strict=True)):
+        return hint
+    return union_of(changed) if origin in {Union, types.UnionType} else as_any(origin)[changed]
 
 
 def without_first_axis(hint: Any) -> Any:

@@ -168,8 +168,8 @@ class SkillDecorator(ABC):
         devices that it was given: 1, 2 or more whole ones, or with 0.5 one that it shares with another. No more tasks
         of the skill run than devices have room for.
 
-        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, and
-        returns a list.
+        With ``batch=Batch(…)`` the function is called for several tasks at once: it gets lists, one item a task, or a
+        model whose fields are all lists, or NumPy arrays whose first axis is the batch, and returns a list or an array.
 
         Raises `SkillDefinitionError`.
         """

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
-import pydantic_core
+from pydantic.dataclasses import rebuild_dataclass
 from pydantic.fields import FieldInfo
 
-from avtomatika_worker.skills.arrays import ArrayType, array_type, is_array
+from avtomatika_worker.skills.arrays import for_pydantic_with_arrays
 from avtomatika_worker.skills.batch_columns import column
 from avtomatika_worker.skills.batch_forms import Columns, Form
-from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.type_hints import UnsupportedTypeError
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, shorten
 
 _KEPT = ("alias", "validation_alias", "title", "description", "examples", "json_schema_extra")
 
 
-class _Array:
-    """Reads an array, which pydantic does not know."""
-
-    def __init__(self, known: ArrayType) -> None:
-        self._known = known
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return pydantic_core.core_schema.no_info_plain_validator_function(self._known.read)
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> JsonSchema:
-        return self._known.schema
-
-
 def columns(cls: Any) -> Columns:
-    """Return the form of a pydantic model or dataclass. Raises `UnsupportedTypeError`."""
+    """Return the form of a pydantic model or dataclass. Raises `UnsupportedTypeError`, NameError."""
     if getattr(cls, "__pydantic_root_model__", False):
         raise UnsupportedTypeError("")
+    if not getattr(cls, "__pydantic_complete__", True):  # it refers to classes that came after it
+        cls.model_rebuild() if hasattr(cls, "model_rebuild") else rebuild_dataclass(cls)
     found: dict[str, FieldInfo] = getattr(cls, "__pydantic_fields__", None) or cls.model_fields
     taken = {name: each for name, each in found.items() if each.init is not False}
     if not taken:
@@ -65,11 +53,8 @@ def _written(name: str, known: FieldInfo) -> str:
 def _model_for_one(cls: Any, fields: dict[str, FieldInfo], forms: dict[str, Form]) -> Any:
     definitions: dict[str, Any] = {}
     for name, known in fields.items():
-        one = forms[name].one
-        if is_array(one):
-            one = Annotated[Any, _Array(array_type(one))]
         kept = {key: value for key in _KEPT if (value := getattr(known, key)) is not None}
-        definitions[name] = (one, pydantic.Field(**kept))
+        definitions[name] = (for_pydantic_with_arrays(forms[name].one), pydantic.Field(**kept))
     config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None)
     make: Any = pydantic.create_model
     return make(cls.__name__, __config__=config or None, __doc__=cls.__doc__, __module__=cls.__module__, **definitions)

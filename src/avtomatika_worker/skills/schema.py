@@ -12,6 +12,7 @@ import msgspec
 from avtomatika_worker.narrowing import is_mapping
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.skills.announced import announceable
+from avtomatika_worker.skills.arrays import for_pydantic_with_arrays
 from avtomatika_worker.skills.contract import ENVELOPE_KEYS, ENVELOPE_MARKS, JsonSchema
 from avtomatika_worker.skills.engines import (
     TypeContract,
@@ -78,7 +79,8 @@ def infer_fields(name: str, fields: Fields) -> TypeContract:
     return _fields_with_pydantic(name, fields)
 
 
-def _fields_with_pydantic(name: str, fields: Fields) -> TypeContract:
+def _fields_with_pydantic(name: str, given: Fields) -> TypeContract:
+    fields = {field: (for_pydantic_with_arrays(tp), default) for field, (tp, default) in given.items()}
     hints = {
         field: Required[for_pydantic(tp)] if default is MISSING else NotRequired[for_pydantic(tp)]
         for field, (tp, default) in fields.items()
