@@ -97,8 +97,11 @@ def _check_executor(skill: str, options: SkillOptions, *, awaits: bool) -> None:
 
 
 def _check_gpus(skill: str, gpus: object) -> None:
-    is_number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
-    if is_number and (LEAST <= gpus <= 1 or (1 < gpus <= MOST and gpus == int(gpus))):
+    if (
+        isinstance(gpus, int | float)
+        and not isinstance(gpus, bool)
+        and (LEAST <= gpus <= 1 or (1 < gpus <= MOST and gpus == int(gpus)))
+    ):
         return
     text = f"gpus must be a number of devices (1, 2, …) or a share of one ({LEAST} to 1), not {gpus!r:.80}"
     raise SkillDefinitionError(skill, text)
