@@ -1,4 +1,4 @@
-"""``python -m bench``: runs scenarios, the sides in turn, and prints medians and ratios."""
+"""``python -m bench``: runs scenarios, the sides in turn, prints medians and ratios, and runs the other programs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import click
 from bench import report
 from bench.control import StubControl, stub_running
 from bench.machine import machine_facts
+from bench.programs import PROGRAMS
 from bench.scenarios import SCENARIOS, Figures, Scenario, Settings
 from bench.sides import BARE, FREE, OURS, Side, official, pinned
 
 QUICK: Final = Settings(
     seconds=2.0, warm_up=1.0, idle_seconds=10.0, memory_tasks=10_000, heartbeats=200, heartbeat_seconds=10.0
 )
-_NAMES: Final = [each.name for each in SCENARIOS]
+_NAMES: Final = [each.name for each in (*SCENARIOS, *PROGRAMS)]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,7 +32,7 @@ _NAMES: Final = [each.name for each in SCENARIOS]
 @click.option("--protocol", default="1.0b17", show_default=True, help="Version that the stub speaks.")
 @click.option("--pinned", "pin", is_flag=True, help="The measured side on one core, all else on another: steadier.")
 @click.option("--only", multiple=True, help="Sides to run: worker, official, 'bare loop'.")
-@click.option("--list", "show", is_flag=True, help="List the scenarios.")
+@click.option("--list", "show", is_flag=True, help="List the scenarios and programs.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where the JSON goes (bench/results/<time>.json).")
 def main(
     names: tuple[str, ...],
@@ -44,9 +45,12 @@ def main(
     show: bool,
     output: Path | None,
 ) -> None:
-    """Measure this worker, the official one and a bare loop against one stub: all scenarios, unless some are named."""
+    """Measure this worker, the official one and a bare loop against one stub: all scenarios, unless some are named.
+
+    Programs of their own, which measure this worker alone, are run afterwards.
+    """
     if show:
-        for each in SCENARIOS:
+        for each in (*SCENARIOS, *PROGRAMS):
             click.echo(f"{each.name:12} {each.about}")
         return
     placement = pinned() if pin else FREE
@@ -55,13 +59,34 @@ def main(
         settings = dataclasses.replace(settings, seconds=seconds)
     wanted = {*names, "slots-50"} if "latency" in names else {*names}  # its load is half of the official's there
     chosen = [each for each in SCENARIOS if not wanted or each.name in wanted]
+    if chosen:
+        _compare(
+            chosen, only, settings, rounds or (1 if quick else 3), output, "pinned" if pin else "free", quick=quick
+        )
+    for program in PROGRAMS:
+        if not names or program.name in names:
+            program.run(quick=quick)
+
+
+def _compare(
+    chosen: list[Scenario],
+    only: tuple[str, ...],
+    settings: Settings,
+    rounds: int,
+    output: Path | None,
+    how: str,
+    *,
+    quick: bool,
+) -> None:
+    """Run the scenarios, print what they found, and write it."""
     sides = {each.name: each for each in (OURS, official(), BARE) if not only or each.name in only}
     facts = machine_facts()
-    os.sched_setaffinity(0, placement.stub)
-    results = _run(chosen, sides, settings, rounds or (1 if quick else 3))
+    os.sched_setaffinity(0, settings.placement.stub)
+    results = _run(chosen, sides, settings, rounds)
+    os.sched_setaffinity(0, FREE.stub)
     facts["load_after"] = os.getloadavg()
     document = report.document(results, settings, facts)
-    report.show(results, facts, "pinned" if pin else "free")
+    report.show(results, facts, how)
     if output or not quick:
         click.echo(f"written to {report.write(document, output)}")
 

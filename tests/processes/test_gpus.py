@@ -131,8 +131,8 @@ async def test_batches_and_others_take_turns_on_a_device(running, tmp_path):
     ("devices", "skill", "problem"),
     [
         ("-1", "half", "gpus=0.5, and there is no GPU here. CUDA_VISIBLE_DEVICES is set, and hides all devices"),
-        ("3", "both", "gpus=2, and there is 1 GPU: gpu3"),
-        ("MIG-a,MIG-b", "both", "gpus=2, and there are 2 GPUs: gpu0, gpu1; a process can use one instance (MIG) only"),
+        ("3", "both", "gpus=2, but there is 1 GPU: gpu3"),
+        ("MIG-a,MIG-b", "both", "gpus=2, but there are 2 GPUs: gpu0, gpu1; a process can use one instance (MIG) only"),
     ],
 )
 async def test_what_there_is_not_stops_the_start(running, devices, skill, problem):
@@ -164,4 +164,4 @@ def test_the_command_ends_with_code_2_if_there_are_too_few_of_those_that_nvml_kn
     command = [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "gpus_program:worker"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "skill 'both': gpus=2, and there is 1 GPU: gpu0" in done.stderr
+    assert "skill 'both': gpus=2, but there is 1 GPU: gpu0" in done.stderr

@@ -21,7 +21,7 @@ def run_command(
     if member is not None:
         from avtomatika_worker.cli.workers import run_member
 
-        run_member(app, member)
+        run_member(app, member, workers)
     environ = dict(os.environ)  # each process reads the .env file itself; it may have changed by then
     read_dotenv()
     count = workers or _from_environment()

@@ -35,7 +35,9 @@ def run_workers(app: str | None, count: int | PerDevice, environ: Mapping[str, s
     if sys.platform == "win32":
         raise UsageProblem("--workers needs signals and sockets of POSIX; start several workers instead")
     _log_like_the_members()
-    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", *(("--app", app) if app is not None else ()))
+    named = ("--app", app) if app is not None else ()
+    number = f"gpu:{count.each}" if isinstance(count, PerDevice) else str(count)
+    command = (sys.executable, "-P", "-m", "avtomatika_worker.cli", "run", "--workers", number, *named)
     plan = Plan(command, environ, _places(count), base_id=str(uuid.uuid4()), health_check=health_check)
     code = attempted(lambda: asyncio.run(run_fleet(plan)), _crashed)  # the last boundary: the exit code says so, too
     ignore_signals()
@@ -59,8 +61,8 @@ def _crashed(error: Exception) -> int:
     return EXIT_CRASHED
 
 
-def run_member(app: str | None, member: str) -> NoReturn:
-    """Run one of the processes; ``member`` is the value its fleet passed."""
+def run_member(app: str | None, member: str, count: int | PerDevice | None) -> NoReturn:
+    """Run one of the processes; ``member`` is the value its fleet passed, ``count`` how many there are."""
     try:
         membership = Membership.parse(member)
         control = Control(membership)
@@ -70,6 +72,7 @@ def run_member(app: str | None, member: str) -> NoReturn:
     worker = load_app(app)
     settings = _settings(worker, membership)
     load_skills(worker, settings)
+    _check_devices(worker, count)
     configure_logging(
         settings.log_format.value,
         settings.log_level.value,
@@ -88,6 +91,16 @@ def _settings(worker: Worker, membership: Membership) -> Settings:
         return with_suffix(load_settings(worker), membership.suffix, membership.base_id)
     except ConfigError as error:
         raise UsageProblem(str(error)) from error
+
+
+def _check_devices(worker: Worker, count: int | PerDevice | None) -> None:
+    """Exit with code 2 if several processes would each give the same devices to the processes of their skills."""
+    if isinstance(count, PerDevice) and count.each == 1:
+        return
+    for skill in worker.skills:
+        if skill.options.gpus is not None:
+            gives = f"skill {skill.contract.name!r} has gpus, and several processes would give away the same devices"
+            raise UsageProblem(f"{gives}: run one on each (--workers gpu), or a single one")
 
 
 def _hello(worker: Worker, settings: Settings) -> Ready:

@@ -29,7 +29,7 @@ def find_devices(skills: Iterable[Skill], environ: Mapping[str, str]) -> tuple[A
         raise SkillDefinitionError(skill, f"gpus={gpus:g}, and there is no GPU here. {error}") from error
     for skill, gpus in asking:
         if not most_at_once(gpus, [each.combinable for each in devices]):
-            raise SkillDefinitionError(skill, f"gpus={gpus:g}, and there {_counted(devices)}")
+            raise SkillDefinitionError(skill, f"gpus={gpus:g}, but there {_counted(devices)}")
     labels = ", ".join(each.label for each in devices)
     _log.info("devices for skills with gpus: %s", labels, extra={"action": "devices_found"})
     return devices

@@ -162,7 +162,7 @@ def many(params: list[Size], model: Model, ctxs: list[TaskContext]) -> list[int 
     return [each.width for each in params]
 
 
-@worker.skill(executor="process", max_tasks_per_child=100)
+@worker.skill(executor="process", max_tasks_per_child=100, gpus=0.5)
 def predicts(text: str, model: Model, ctx: TaskContext) -> dict[str, str]:
     assert_type(ctx.resource(Model), Model)
     return {"text": text}

@@ -260,8 +260,11 @@ class Processes:
             self._room.give_back(holding)
             raise
         self._all[process] = holding
-        facts = {"action": "skill_process_started", "pid": process.pid, "devices": list(holding.labels)}
-        _log.debug("process %d for skills is up %s", process.pid, " and ".join(holding.labels), extra=facts)
+        _log.debug(
+            "process %d for skills is up",
+            process.pid,
+            extra={"action": "skill_process_started", "pid": process.pid, "devices": [*holding.labels]},
+        )
         return process
 
     def _retire(self, process: Process) -> None:
