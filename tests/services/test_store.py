@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Kind, Message, SqliteStore
 from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.delivery.store_schema import _SCHEMA
-from avtomatika_worker.errors import StoreError
+from avtomatika_worker.errors import ConfigError, StoreError
 
 
 def message(task_id, body=b"body"):
@@ -74,6 +75,14 @@ def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
     assert reopened(store) == []  # whoever had it goes on
 
 
+def test_a_second_store_with_the_same_id_is_refused_with_what_to_do(store):
+    with pytest.raises(ConfigError) as refused:
+        SqliteStore(store.path.parent, "w1").open()
+    problem = f"WORKER_ID=w1: another process with this id runs here and owns {store.path}"
+    assert refused.value.problems == (f"{problem}; give each worker an id of its own, or stop the other one",)
+    assert isinstance(refused.value.__cause__, sqlite3.OperationalError)
+
+
 def test_another_id_has_a_file_of_its_own(store):
     other = SqliteStore(store.path.parent, "w2")
     assert other.open() == []
@@ -125,6 +134,20 @@ def test_a_damaged_file_is_set_aside_loudly_and_a_new_one_begun(store, caplog):
     assert bytes(content) in [path.read_bytes() for path in aside]
 
 
+def test_a_file_that_sqlite_can_open_and_finds_faults_in_is_set_aside_with_the_fault(store, caplog):
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE waiting")
+        connection.execute(_SCHEMA.replace("url TEXT NOT NULL", "url TEXT"))
+        connection.execute("INSERT INTO waiting VALUES (1, NULL, 'result', 't1', x'80', 1.0)")
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET sql = ?", (_SCHEMA.strip(),))
+    caplog.clear()
+    assert reopened(store) == []
+    assert [record.action for record in caplog.records] == ["store_corrupt"]
+    assert "(NULL value in waiting.url)" in caplog.text
+
+
 def test_a_file_that_is_no_database_is_set_aside(tmp_path):
     (tmp_path / "outbox-w1.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 100)
     store = SqliteStore(tmp_path, "w1")
@@ -154,7 +177,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(t
     code = f"""
         import resource, signal, sys
         from pathlib import Path
-        from avtomatika_worker.errors import StoreError
+        from avtomatika_worker.errors import ConfigError, StoreError
         from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = SqliteStore(Path({str(tmp_path)!r}), "w1")
@@ -310,7 +333,7 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
     code = f"""
         import resource, signal, shutil
         from pathlib import Path
-        from avtomatika_worker.errors import StoreError
+        from avtomatika_worker.errors import ConfigError, StoreError
         from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = SqliteStore(Path({str(tmp_path / "state")!r}), "w1")
@@ -405,6 +428,34 @@ def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
         assert keeper.keep_at_end([message(f"t{n}") for n in range(50)], began + 0.2) == [False] * 50
         assert time.monotonic() - began < WRITE_TIMEOUT
     assert keeper.keep_at_end([message("last")], time.monotonic() + WRITE_TIMEOUT) == [True]
+
+
+class Silent(Future):
+    """What a disk owes that does not answer. ``waited_for``: the seconds that somebody was patient."""
+
+    waited_for = None
+
+    def result(self, timeout=None):
+        self.waited_for = timeout
+        raise TimeoutError
+
+
+class SilentStore(SqliteStore):
+    probed = Silent()
+
+    def probe(self):
+        return self.probed
+
+
+def test_what_a_disk_has_accepted_counts_as_stored_when_it_does_not_answer_and_nobody_waits_again(tmp_path):
+    store = SilentStore(tmp_path, "w1")
+    store.open()
+    with hanging(store):
+        assert store.check() is True
+        assert store.probed.waited_for == WRITE_TIMEOUT
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < WRITE_TIMEOUT
 
 
 class Unforeseen(bytes):
