@@ -231,6 +231,7 @@ def test_what_is_not_delivered_at_the_end_is_on_disk_and_the_log_says_so(bench, 
     bench.file.at_once = True
     bench.outbox.close()
     assert sorted(bench.on_disk) == [("event", "t3"), ("result", "t1"), ("result", "t2")]
+    assert {(each.url, round(each.created, 1)) for each in bench.disk.rows.values()} == {(URL, 1_800_000_000.0)}
     text = (
         "3 results and events were not delivered; they are on disk, and go out when a worker with this id runs here"
         " again"

@@ -474,6 +474,13 @@ def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(s
     assert [each.action for each in caplog.records] == ["store_fault"]
 
 
+def test_a_check_that_meets_an_error_nobody_foresaw_says_that_nothing_is_certain(store):
+    with hanging(store):
+        put, probe = store.put(message("t1", Unforeseen(b"body"))), store.probe()
+    assert probe.result(WRITE_TIMEOUT) is False
+    assert isinstance(put.exception(), StoreError)
+
+
 @pytest.mark.parametrize("when", ["before it is open", "after it is closed"])
 def test_a_store_that_is_not_open_refuses_at_once(tmp_path, when):
     store = SqliteStore(tmp_path, "w1")
