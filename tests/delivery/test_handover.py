@@ -1,6 +1,7 @@
 """From a task's end to the outbox: what its slot and its orchestrator wait for."""
 
 import asyncio
+import contextvars
 
 from avtomatika_worker.delivery.attempt import delivery_of
 from avtomatika_worker.delivery.handover import HELD, LATE
@@ -121,6 +122,23 @@ def test_each_answer_lets_one_more_first_attempt_go(bench):
     hand_over(bench, "t-too-many")
     assert len(bench.calls) == LATE + 2
     assert bench.on_disk == [("result", "t-too-many")]
+
+
+CONTEXT = contextvars.ContextVar("CONTEXT", default="nobody's")
+
+
+def test_a_slot_is_freed_in_nobodys_context(bench):
+    """That of the first task would stay alive as long as others are late, and all that it refers to."""
+    seen = []
+
+    async def deliver():
+        CONTEXT.set("the task's")
+        await bench.handover.deliver(bench.link, bench.result(), free=lambda: seen.append(CONTEXT.get()))
+
+    bench.answers.append(NEVER)
+    bench.begin(deliver())
+    bench.settle(HELD)
+    assert seen == ["nobody's"]
 
 
 def test_slots_are_freed_again_and_again(bench):

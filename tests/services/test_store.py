@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -163,14 +164,19 @@ def test_a_file_of_a_newer_version_is_left_alone(store):
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(StoreError, match="newer version"):
+    with pytest.raises(
+        StoreError, match=f"^{re.escape(str(store.path))} was written by a newer version of this worker$"
+    ):
         SqliteStore(store.path.parent, "w1").open()
 
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way", "utf-8")
-    with pytest.raises(StoreError, match="file"):
-        SqliteStore(tmp_path / "file" / "state", "w1").open()
+    state = tmp_path / "file" / "state"
+    with pytest.raises(StoreError) as refused:
+        SqliteStore(state, "w1").open()
+    problem = f"{state} cannot be used for results: not a directory"
+    assert str(refused.value) == f"{problem}; name a directory that this user may write to"
 
 
 def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
@@ -278,15 +284,47 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
-def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, plant):
+NO_OUTBOX = "it is no outbox of this version: version"
+REASONS = {
+    "another table": f"{NO_OUTBOX} 1, it holds table other",
+    "other columns": f"{NO_OUTBOX} 1, it holds table waiting",
+    "no version": f"{NO_OUTBOX} 0, it holds table waiting",
+    "an odd version": f"{NO_OUTBOX} -7, it holds nothing",
+    "a view": f"{NO_OUTBOX} 1, it holds view waiting",
+    "a trigger": f"{NO_OUTBOX} 1, it holds table waiting, trigger no",
+    "other types": f"{NO_OUTBOX} 1, it holds table waiting",
+    "more tables": f"{NO_OUTBOX} 1, it holds table waiting, table other",
+    "half a file": "database disk image is malformed",
+    "less than a page": "database disk image is malformed",
+    "a log without its file": "the file that it belongs to is gone",
+    "a log beside an empty file": "the file that it belongs to is gone",
+    "a directory for its log": "outbox-w1.sqlite3-wal is no regular file",
+    "a directory": "outbox-w1.sqlite3 is no regular file",
+    "a pipe": "outbox-w1.sqlite3 is no regular file",
+    "a link": "outbox-w1.sqlite3 is no regular file",
+    "a second name": "outbox-w1.sqlite3 has other links",
+    "a file that others may write to": "others may write to outbox-w1.sqlite3",
+}
+
+
+def set_aside_line(path, why, suffix=""):
+    """Return a pattern of the line about a file that is set aside."""
+    name = f"{re.escape(path.name)}\\.corrupt-\\d{{8}}-\\d{{6}}-{os.getpid()}{suffix}"
+    left = f"{re.escape(f'{path}{suffix} cannot be used ({why}): set aside as ')}"
+    return f"{left}{name}; the results in it are not sent"
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, what):
     store = SqliteStore(tmp_path, "w1")
-    plant(store.path)
+    PLANTED[what](store.path)
     assert store.open() == []
     store.put(message("t1")).result()
     assert [record.action for record in caplog.records] == ["store_corrupt"]
     assert caplog.records[0].exc_info is None
-    assert len(list(tmp_path.glob("*.corrupt-*"))) >= 1
+    suffix = "-wal" if what.startswith("a log") else ""
+    assert re.fullmatch(set_aside_line(store.path, REASONS[what], suffix), caplog.messages[0])
+    assert len(list(tmp_path.glob(f"*.corrupt-*{suffix}"))) >= 1
     assert not (tmp_path / "elsewhere").exists()
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
 
@@ -298,7 +336,7 @@ def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
     os.chown(store.path, 12_345, 12_345)
     assert store.open() == []
     store.close()
-    assert "another user" in caplog.text
+    assert re.fullmatch(set_aside_line(store.path, "outbox-w1.sqlite3 belongs to another user"), caplog.messages[0])
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o644])
@@ -317,6 +355,7 @@ def test_a_directory_that_disappears_is_made_again_with_all_that_was_in_it(store
     shutil.rmtree(store.path.parent)
     assert look(store)
     assert [record.action for record in caplog.records] == ["store_made_again"]
+    assert caplog.messages == [f"{store.path} disappeared and was made again; 1 results and events are in it"]
     assert reopened(store)[0] == (row, message("t1"))
 
 
@@ -372,7 +411,8 @@ def test_a_row_that_is_no_message_is_counted_and_the_others_are_sent(store, capl
     found = [each.task_id for _, each in reopened(store)]
     assert found == ["t0", "t2"]
     assert [record.action for record in caplog.records] == ["store_unreadable"]
-    assert "1 rows" in caplog.text
+    text = f"1 rows in {store.path} are no results or events; they are not sent, and stay there"
+    assert caplog.messages == [text]
 
 
 def test_a_text_that_is_none_keeps_nothing_from_being_read(store):
@@ -394,6 +434,8 @@ def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, len
         Path(f"{store.path}{suffix}").chmod(0o600)
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
     assert [record.action for record in caplog.records] == ["store_corrupt"] * aside
+    for line in caplog.messages:
+        assert re.fullmatch(set_aside_line(store.path, "it is no log of SQLite's", "-wal"), line)
     assert len(list(store.path.parent.glob("*.corrupt-*-wal"))) == aside
 
 
@@ -466,12 +508,14 @@ class Unforeseen(bytes):
 
 
 def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(store, caplog):
-    with pytest.raises(StoreError, match="unforeseen"):
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: unforeseen$"):
         store.put(message("t1", Unforeseen(b"body"))).result(WRITE_TIMEOUT)
     row = store.put(message("t2")).result(WRITE_TIMEOUT)
     assert store.check()
     assert reopened(store) == [(row, message("t2"))]
-    assert [each.action for each in caplog.records] == ["store_fault"]
+    assert [(each.levelname, each.action) for each in caplog.records] == [("CRITICAL", "store_fault")]
+    assert caplog.messages == ["the store failed, which is a fault of this worker's: RuntimeError('unforeseen')"]
+    assert caplog.records[0].exc_info[0] is RuntimeError
 
 
 def test_a_check_that_meets_an_error_nobody_foresaw_says_that_nothing_is_certain(store):
@@ -487,7 +531,7 @@ def test_a_store_that_is_not_open_refuses_at_once(tmp_path, when):
     if when == "after it is closed":
         store.open()
         store.close()
-    with pytest.raises(StoreError, match="not open"):
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: it is not open$"):
         store.put(message("t1")).result(0)
     assert not store.check()
     store.forget(1)
