@@ -21,6 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = ROOT / "mutants" / "src" / "avtomatika_worker"
+LEDGER = ROOT / "mutants" / "outcomes.json"
 RECORD = ROOT / "bench" / "results" / "mutation.json"
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.toml")
 MUTMUT = Path(sys.executable).with_name("mutmut")
@@ -44,8 +45,13 @@ def main() -> int:
         names = [each.replace("/", ".") for each in options.modules]
         drawn = [f"avtomatika_worker.{name}.*__mutmut_*{digit}" for name in names for digit in digits]
         if options.again:
-            drawn = [name for name, code in _drawn(options.modules, digits) if code not in KILLED]
-        subprocess.run([MUTMUT, "run", "--max-children", "1", *drawn], cwd=ROOT, check=True)
+            outcomes = [each for _, module in _outcomes(options.modules) for each in module.items()]
+            drawn = [name for name, code in outcomes if name[-1] in digits and code not in KILLED]
+        _remember()
+        try:
+            subprocess.run([MUTMUT, "run", "--max-children", "1", *drawn], cwd=ROOT, check=True)
+        finally:
+            _remember()
     rows, unexplained = report(options.modules, digits)
     if options.record:
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
@@ -81,17 +87,41 @@ def report(modules: list[str], digits: list[str]) -> tuple[dict[str, dict[str, i
 
 
 def _outcomes(modules: list[str]) -> Iterator[tuple[str, dict[str, int | None]]]:
+    """Yield each module, and the exit codes of its mutants, None for those that have not run."""
+    known = _ledger()
     for pattern in modules:
         for file in sorted(MUTANTS.glob(f"{pattern}.py.meta")):
-            yield (
-                file.relative_to(MUTANTS).as_posix().removesuffix(".py.meta"),
-                json.loads(file.read_text())["exit_code_by_key"],
-            )
+            name = file.relative_to(MUTANTS).as_posix().removesuffix(".py.meta")
+            now = _results(file)
+            yield name, {each: code if code is not None else known.get((each, of)) for each, (of, code) in now.items()}
 
 
-def _drawn(modules: list[str], digits: list[str]) -> Iterator[tuple[str, int | None]]:
-    for _, outcomes in _outcomes(modules):
-        yield from ((name, code) for name, code in outcomes.items() if name[-1] in digits)
+def _remember() -> None:
+    """Keep the results: mutmut forgets all of them when a test is changed.
+
+    A mutant that was found is taken for found as long as its function is the same: tests only become more.
+    """
+    known = _ledger()
+    for file in MUTANTS.glob("*/*.py.meta"):
+        known |= {(name, of): code for name, (of, code) in _results(file).items() if code is not None}
+    if MUTANTS.exists():
+        LEDGER.write_text(json.dumps([[*key, code] for key, code in known.items()]), "utf-8")
+
+
+def _ledger() -> dict[tuple[str, str], int]:
+    """Return the exit code of each mutant that ever ran, by its name and its function's hash."""
+    entries = json.loads(LEDGER.read_text("utf-8")) if LEDGER.exists() else []
+    return {(name, of): code for name, of, code in entries}
+
+
+def _results(file: Path) -> dict[str, tuple[str, int | None]]:
+    """Return the hash of its function, and the exit code, of each mutant in a file of mutmut's."""
+    meta = json.loads(file.read_text("utf-8"))
+    hashes = meta["hash_by_function_name"]
+    return {
+        name: (hashes.get(name.rpartition("__mutmut_")[0].rpartition(".")[2], ""), code)
+        for name, code in meta["exit_code_by_key"].items()
+    }
 
 
 def _change(name: str) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """An outbox in virtual time: a test says how the orchestrator answers, and looks at what has happened."""
 
-import asyncio
-import contextlib
 import dataclasses
 import random
 
@@ -67,6 +65,8 @@ class Bench:
     def __init__(self, *, durable=True, version="1.0b17", registered=True, max_age=1e6, disk=None, **settings):
         self.stage = Stage()
         self.world = dataclasses.replace(self.stage.world, random=Even())
+        self.begun = []
+        self.expected_to_fail = []
         self.calls = []
         self.answers = []
         self.counts = Counts()
@@ -136,17 +136,20 @@ class Bench:
         """Start something on the main loop, and let all happen that takes no time."""
         task = self.stage.begin(self.stage.main, coroutine)
         self.settle()
+        self.begun.append(task)
         return task
 
     def settle(self, seconds=0.01):
         self.stage.settle(seconds)
 
     def end(self):
-        with contextlib.suppress(asyncio.CancelledError):
-            self.retries.cancel()
+        """End the process. Nothing may have failed that a test has not looked at."""
+        self.retries.cancel()
         self.settle()
+        failed = [each for each in self.begun if each.done() and not each.cancelled() and each.exception()]
         self.stage.end_life()
         self.stage.drop()
+        assert failed == self.expected_to_fail
 
     # ------------------------------------------------------------------------------------------- what a test sees
 

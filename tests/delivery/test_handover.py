@@ -1,6 +1,7 @@
 """From a task's end to the outbox: what its slot and its orchestrator wait for."""
 
 import asyncio
+import contextvars
 
 from avtomatika_worker.delivery.attempt import delivery_of
 from avtomatika_worker.delivery.handover import HELD, LATE
@@ -90,6 +91,65 @@ def test_an_orchestrator_that_leaves_many_unanswered_gets_no_more_first_attempts
     assert bench.sent()[-1]["task_id"] == "t-again"
 
 
+def test_a_task_that_is_late_itself_is_none_of_those_that_go_before_it(bench):
+    bench.answers += [NEVER] * (LATE - 1)
+    for number in range(LATE - 1):
+        hand_over(bench, f"t{number}")
+    last_events = asyncio.Event()
+    task, slot = hand_over(bench, "t-late", before=last_events.wait)
+    bench.settle(HELD)
+    assert slot.freed == 1
+    last_events.set()
+    bench.settle()
+    assert task.done()
+    assert bench.calls[-1].body["task_id"] == "t-late"
+    assert bench.disk.ever == []
+
+
+def test_each_answer_lets_one_more_first_attempt_go(bench):
+    bench.answers += [NEVER] * (LATE + 2)
+    for number in range(LATE):
+        hand_over(bench, f"t{number}")
+    bench.settle(HELD)
+    bench.retries.cancel()
+    for _ in range(2):
+        bench.wires[URL].in_flight[0].answer(200)
+    bench.settle()
+    for number in range(2):
+        hand_over(bench, f"t-more-{number}")
+    bench.settle(HELD)
+    assert len(bench.calls) == LATE + 2
+    hand_over(bench, "t-too-many")
+    assert len(bench.calls) == LATE + 2
+    assert bench.on_disk == [("result", "t-too-many")]
+
+
+CONTEXT = contextvars.ContextVar("CONTEXT", default="nobody's")
+
+
+def test_a_slot_is_freed_in_nobodys_context(bench):
+    """That of the first task would stay alive as long as others are late, and all that it refers to."""
+    seen = []
+
+    async def deliver():
+        CONTEXT.set("the task's")
+        await bench.handover.deliver(bench.link, bench.result(), free=lambda: seen.append(CONTEXT.get()))
+
+    bench.answers.append(NEVER)
+    bench.begin(deliver())
+    bench.settle(HELD)
+    assert seen == ["nobody's"]
+
+
+def test_slots_are_freed_again_and_again(bench):
+    for number in range(3):
+        bench.answers.append(NEVER)
+        _, slot = hand_over(bench, f"t{number}")
+        bench.settle(HELD)
+        assert slot.freed == 1
+        bench.settle(1.0)
+
+
 def test_with_store_first_a_result_is_on_disk_before_its_first_attempt(make):
     bench = make(store_first=True)
     bench.answers.append(NEVER)
@@ -124,6 +184,7 @@ def test_a_result_is_the_outboxs_even_when_what_comes_before_it_fails(bench):
 
     task, _ = hand_over(bench, before=fails)
     assert isinstance(task.exception(), RuntimeError)
+    bench.expected_to_fail.append(task)
     assert bench.outbox.waiting_result(bench.link, "t1") is not None or len(bench.calls) == 1
     bench.settle(1.0)
     assert len(bench.calls) == 1

@@ -151,7 +151,7 @@ def test_a_result_that_is_discarded_is_not_tried_again(bench, caplog):
 
 def test_what_waits_is_counted_for_each_orchestrator(bench):
     other = bench.make_link("http://other.test")
-    assert (bench.outbox.depth, bench.outbox.oldest) == (0, 0.0)
+    assert (bench.outbox.depth, bench.outbox.oldest, bench.outbox.backlog(other)) == (0, 0.0, 0)
     bench.send(bench.result("t1"), 503)
     bench.settle(1.0)
     bench.send(bench.result("t2"), 503)
@@ -231,6 +231,7 @@ def test_what_is_not_delivered_at_the_end_is_on_disk_and_the_log_says_so(bench, 
     bench.file.at_once = True
     bench.outbox.close()
     assert sorted(bench.on_disk) == [("event", "t3"), ("result", "t1"), ("result", "t2")]
+    assert {(each.url, round(each.created, 1)) for each in bench.disk.rows.values()} == {(URL, 1_800_000_000.0)}
     text = (
         "3 results and events were not delivered; they are on disk, and go out when a worker with this id runs here"
         " again"
@@ -275,6 +276,14 @@ def test_a_rescue_stores_what_is_on_its_way_too(bench):
     assert bench.outbox.lost == 0
     bench.outbox.rescue()
     assert len(bench.disk.ever) == 1
+
+
+def test_after_a_rescue_nothing_goes_out(bench):
+    bench.outbox.rescue()
+    bench.retries.cancel()
+    bench.send(bench.result())
+    assert bench.calls == []
+    assert bench.outbox.depth == 1
 
 
 def test_what_is_discarded_is_neither_kept_at_the_end_nor_lost(bench, caplog):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ import pytest
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Kind, Message, SqliteStore
 from avtomatika_worker.delivery.store import Store
 from avtomatika_worker.delivery.store_schema import _SCHEMA
-from avtomatika_worker.errors import StoreError
+from avtomatika_worker.errors import ConfigError, StoreError
 
 
 def message(task_id, body=b"body"):
@@ -74,6 +76,14 @@ def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
     assert reopened(store) == []  # whoever had it goes on
 
 
+def test_a_second_store_with_the_same_id_is_refused_with_what_to_do(store):
+    with pytest.raises(ConfigError) as refused:
+        SqliteStore(store.path.parent, "w1").open()
+    problem = f"WORKER_ID=w1: another process with this id runs here and owns {store.path}"
+    assert refused.value.problems == (f"{problem}; give each worker an id of its own, or stop the other one",)
+    assert isinstance(refused.value.__cause__, sqlite3.OperationalError)
+
+
 def test_another_id_has_a_file_of_its_own(store):
     other = SqliteStore(store.path.parent, "w2")
     assert other.open() == []
@@ -125,6 +135,20 @@ def test_a_damaged_file_is_set_aside_loudly_and_a_new_one_begun(store, caplog):
     assert bytes(content) in [path.read_bytes() for path in aside]
 
 
+def test_a_file_that_sqlite_can_open_and_finds_faults_in_is_set_aside_with_the_fault(store, caplog):
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE waiting")
+        connection.execute(_SCHEMA.replace("url TEXT NOT NULL", "url TEXT"))
+        connection.execute("INSERT INTO waiting VALUES (1, NULL, 'result', 't1', x'80', 1.0)")
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET sql = ?", (_SCHEMA.strip(),))
+    caplog.clear()
+    assert reopened(store) == []
+    assert [record.action for record in caplog.records] == ["store_corrupt"]
+    assert "(NULL value in waiting.url)" in caplog.text
+
+
 def test_a_file_that_is_no_database_is_set_aside(tmp_path):
     (tmp_path / "outbox-w1.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 100)
     store = SqliteStore(tmp_path, "w1")
@@ -140,21 +164,26 @@ def test_a_file_of_a_newer_version_is_left_alone(store):
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(StoreError, match="newer version"):
+    with pytest.raises(
+        StoreError, match=f"^{re.escape(str(store.path))} was written by a newer version of this worker$"
+    ):
         SqliteStore(store.path.parent, "w1").open()
 
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way", "utf-8")
-    with pytest.raises(StoreError, match="file"):
-        SqliteStore(tmp_path / "file" / "state", "w1").open()
+    state = tmp_path / "file" / "state"
+    with pytest.raises(StoreError) as refused:
+        SqliteStore(state, "w1").open()
+    problem = f"{state} cannot be used for results: not a directory"
+    assert str(refused.value) == f"{problem}; name a directory that this user may write to"
 
 
 def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
     code = f"""
         import resource, signal, sys
         from pathlib import Path
-        from avtomatika_worker.errors import StoreError
+        from avtomatika_worker.errors import ConfigError, StoreError
         from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = SqliteStore(Path({str(tmp_path)!r}), "w1")
@@ -255,15 +284,47 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
-def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, plant):
+NO_OUTBOX = "it is no outbox of this version: version"
+REASONS = {
+    "another table": f"{NO_OUTBOX} 1, it holds table other",
+    "other columns": f"{NO_OUTBOX} 1, it holds table waiting",
+    "no version": f"{NO_OUTBOX} 0, it holds table waiting",
+    "an odd version": f"{NO_OUTBOX} -7, it holds nothing",
+    "a view": f"{NO_OUTBOX} 1, it holds view waiting",
+    "a trigger": f"{NO_OUTBOX} 1, it holds table waiting, trigger no",
+    "other types": f"{NO_OUTBOX} 1, it holds table waiting",
+    "more tables": f"{NO_OUTBOX} 1, it holds table waiting, table other",
+    "half a file": "database disk image is malformed",
+    "less than a page": "database disk image is malformed",
+    "a log without its file": "the file that it belongs to is gone",
+    "a log beside an empty file": "the file that it belongs to is gone",
+    "a directory for its log": "outbox-w1.sqlite3-wal is no regular file",
+    "a directory": "outbox-w1.sqlite3 is no regular file",
+    "a pipe": "outbox-w1.sqlite3 is no regular file",
+    "a link": "outbox-w1.sqlite3 is no regular file",
+    "a second name": "outbox-w1.sqlite3 has other links",
+    "a file that others may write to": "others may write to outbox-w1.sqlite3",
+}
+
+
+def set_aside_line(path, why, suffix=""):
+    """Return a pattern of the line about a file that is set aside."""
+    name = f"{re.escape(path.name)}\\.corrupt-\\d{{8}}-\\d{{6}}-{os.getpid()}{suffix}"
+    left = f"{re.escape(f'{path}{suffix} cannot be used ({why}): set aside as ')}"
+    return f"{left}{name}; the results in it are not sent"
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, what):
     store = SqliteStore(tmp_path, "w1")
-    plant(store.path)
+    PLANTED[what](store.path)
     assert store.open() == []
     store.put(message("t1")).result()
     assert [record.action for record in caplog.records] == ["store_corrupt"]
     assert caplog.records[0].exc_info is None
-    assert len(list(tmp_path.glob("*.corrupt-*"))) >= 1
+    suffix = "-wal" if what.startswith("a log") else ""
+    assert re.fullmatch(set_aside_line(store.path, REASONS[what], suffix), caplog.messages[0])
+    assert len(list(tmp_path.glob(f"*.corrupt-*{suffix}"))) >= 1
     assert not (tmp_path / "elsewhere").exists()
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
 
@@ -275,7 +336,7 @@ def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
     os.chown(store.path, 12_345, 12_345)
     assert store.open() == []
     store.close()
-    assert "another user" in caplog.text
+    assert re.fullmatch(set_aside_line(store.path, "outbox-w1.sqlite3 belongs to another user"), caplog.messages[0])
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o644])
@@ -294,6 +355,7 @@ def test_a_directory_that_disappears_is_made_again_with_all_that_was_in_it(store
     shutil.rmtree(store.path.parent)
     assert look(store)
     assert [record.action for record in caplog.records] == ["store_made_again"]
+    assert caplog.messages == [f"{store.path} disappeared and was made again; 1 results and events are in it"]
     assert reopened(store)[0] == (row, message("t1"))
 
 
@@ -310,7 +372,7 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
     code = f"""
         import resource, signal, shutil
         from pathlib import Path
-        from avtomatika_worker.errors import StoreError
+        from avtomatika_worker.errors import ConfigError, StoreError
         from avtomatika_worker.delivery.sqlite_store import Kind, Message, SqliteStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = SqliteStore(Path({str(tmp_path / "state")!r}), "w1")
@@ -349,7 +411,8 @@ def test_a_row_that_is_no_message_is_counted_and_the_others_are_sent(store, capl
     found = [each.task_id for _, each in reopened(store)]
     assert found == ["t0", "t2"]
     assert [record.action for record in caplog.records] == ["store_unreadable"]
-    assert "1 rows" in caplog.text
+    text = f"1 rows in {store.path} are no results or events; they are not sent, and stay there"
+    assert caplog.messages == [text]
 
 
 def test_a_text_that_is_none_keeps_nothing_from_being_read(store):
@@ -371,6 +434,8 @@ def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, len
         Path(f"{store.path}{suffix}").chmod(0o600)
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
     assert [record.action for record in caplog.records] == ["store_corrupt"] * aside
+    for line in caplog.messages:
+        assert re.fullmatch(set_aside_line(store.path, "it is no log of SQLite's", "-wal"), line)
     assert len(list(store.path.parent.glob("*.corrupt-*-wal"))) == aside
 
 
@@ -407,6 +472,34 @@ def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
     assert keeper.keep_at_end([message("last")], time.monotonic() + WRITE_TIMEOUT) == [True]
 
 
+class Silent(Future):
+    """What a disk owes that does not answer. ``waited_for``: the seconds that somebody was patient."""
+
+    waited_for = None
+
+    def result(self, timeout=None):
+        self.waited_for = timeout
+        raise TimeoutError
+
+
+class SilentStore(SqliteStore):
+    probed = Silent()
+
+    def probe(self):
+        return self.probed
+
+
+def test_what_a_disk_has_accepted_counts_as_stored_when_it_does_not_answer_and_nobody_waits_again(tmp_path):
+    store = SilentStore(tmp_path, "w1")
+    store.open()
+    with hanging(store):
+        assert store.check() is True
+        assert store.probed.waited_for == WRITE_TIMEOUT
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < WRITE_TIMEOUT
+
+
 class Unforeseen(bytes):
     """Bytes that raise what no database does, when they are written."""
 
@@ -415,12 +508,21 @@ class Unforeseen(bytes):
 
 
 def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(store, caplog):
-    with pytest.raises(StoreError, match="unforeseen"):
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: unforeseen$"):
         store.put(message("t1", Unforeseen(b"body"))).result(WRITE_TIMEOUT)
     row = store.put(message("t2")).result(WRITE_TIMEOUT)
     assert store.check()
     assert reopened(store) == [(row, message("t2"))]
-    assert [each.action for each in caplog.records] == ["store_fault"]
+    assert [(each.levelname, each.action) for each in caplog.records] == [("CRITICAL", "store_fault")]
+    assert caplog.messages == ["the store failed, which is a fault of this worker's: RuntimeError('unforeseen')"]
+    assert caplog.records[0].exc_info[0] is RuntimeError
+
+
+def test_a_check_that_meets_an_error_nobody_foresaw_says_that_nothing_is_certain(store):
+    with hanging(store):
+        put, probe = store.put(message("t1", Unforeseen(b"body"))), store.probe()
+    assert probe.result(WRITE_TIMEOUT) is False
+    assert isinstance(put.exception(), StoreError)
 
 
 @pytest.mark.parametrize("when", ["before it is open", "after it is closed"])
@@ -429,7 +531,7 @@ def test_a_store_that_is_not_open_refuses_at_once(tmp_path, when):
     if when == "after it is closed":
         store.open()
         store.close()
-    with pytest.raises(StoreError, match="not open"):
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: it is not open$"):
         store.put(message("t1")).result(0)
     assert not store.check()
     store.forget(1)

@@ -293,6 +293,15 @@ def test_so_many_bytes_of_stale_results_are_kept_and_of_more_the_newest(bench):
     assert bench.forgotten == [0, 1]
 
 
+def test_a_small_result_that_is_kept_no_longer_makes_little_room(bench):
+    bench.kept(row=0, size=1_000, work=work(0))
+    bench.kept(row=1, size=MOST_BYTES - 1_000, work=work(1))
+    bench.kept(row=2, size=1, work=work(2))
+    assert bench.forgotten == [0]
+    bench.kept(row=3, size=1_000, work=work(3))
+    assert bench.forgotten == [0, 1]
+
+
 def test_a_stale_result_is_kept_however_long_it_is_while_there_is_no_other(bench):
     for row in (0, 1):
         bench.kept(row=row, size=2 * MOST_BYTES, work=work(row))
