@@ -204,7 +204,7 @@ class Judge:
                 yield f"a result of task {entry.task_id}, job {entry.job_id}: nobody has handed that out"
             elif error in _RUNS_AGAIN and self._ending(entry.at):
                 continue  # handed back as the worker shut down
-            elif entry.facts["status"] == "cancelled" and (self._is_cancelled(entry) or entry.task_id in unwanted):
+            elif entry.facts["status"] == "cancelled" and (entry.task_id in unwanted or self._is_cancelled(of, entry)):
                 continue
             elif not is_right(of.facts["skill"], of.facts["params"], dict(entry.facts)):
                 text = json.dumps({name: entry.facts.get(name) for name in ("status", "error", "data")})[:300]
@@ -212,9 +212,11 @@ class Judge:
         verdicts = Counter(str(entry.facts.get("reason") or entry.facts.get("answer")) for entry in self._answers)
         self.figures["results"] = {"sent": dict(statuses), "answered": dict(verdicts)}
 
-    def _is_cancelled(self, entry: Entry) -> bool:
-        job = self._jobs.get(entry.job_id)
-        return job is not None and job.cancelled > 0
+    def _is_cancelled(self, handed: Entry, result: Entry) -> bool:
+        """Whether a task's job was cancelled, or forgotten: some releases order what they do not know cancelled."""
+        job = self._jobs.get(result.job_id)
+        ends = [life.signalled for life in self.evidence.orchestrators if life.signalled]
+        return (job is not None and job.cancelled > 0) or any(handed.at <= end <= result.at for end in ends)
 
     def _ending(self, at: float) -> bool:
         """Whether a worker was asked to end before."""

@@ -133,6 +133,20 @@ def test_another_jobs_value_is_found(run):
     assert finding.startswith("wrong_result: a wrong result of task task-1 (echo)")
 
 
+def test_a_task_may_be_cancelled_that_nobody_cancelled_where_its_orchestrator_has_forgotten_it(run):
+    job, params = run.job(kind="slow", state="")
+    run.hand_out(job, params, 1.1, skill="slow")
+    run.ran(1.2)
+    run.evidence.journal.broke_off["task-1"].append((KILLED, run.began + 3.3))
+    run.result(job, params, 3.4, skill="slow", status="cancelled", data={})
+    found = 'wrong_result: a wrong result of task task-1 (slow): {"status": "cancelled", "error": null, "data": {}}'
+    assert found in run.findings()
+    run.evidence.orchestrators.insert(
+        0, Life("endure/orchestrator-0", run.began, "SIGKILL", run.began + 2, run.began + 2)
+    )
+    assert run.findings() == []
+
+
 @pytest.mark.parametrize(("at", "until"), [(51.0, None), (20.0, 90.0)])
 def test_a_job_that_fails_is_found_only_where_nothing_was_disturbed(run, at, until):
     job, _ = run.job(submitted=50.0, state="failed")

@@ -76,7 +76,8 @@ class LinkMachine(RuleBasedStateMachine):
         self.registrations += 1
         if not self.closed:
             self.contact = "registered"
-        self.sure = True
+        if not self.sure:
+            self.sure, self.breaks = True, self.link.breaks
 
     # ------------------------------------------------------------------------------------------- the orchestrator
 
@@ -242,7 +243,7 @@ class LinkMachine(RuleBasedStateMachine):
         assert link.ready.is_open == (link.state is LinkState.REGISTERED)
         assert link.known.is_open == (self.registrations > 0)
         assert link.registrations == self.registrations
-        if not self.sure:  # settled with the next registration
+        if not self.sure:
             self.breaks = link.breaks
             self.contact = "broken" if link.broken.is_open else "registered" if self.registrations else "new"
         assert link.state is self.state
