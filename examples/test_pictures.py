@@ -6,8 +6,8 @@ from avtomatika_worker.testing import WorkerHarness
 from pictures import worker
 
 
-def picture(path: Path, size: tuple[int, int] = (800, 400), colour: str = "teal") -> Path:
-    Image.new("RGB", size, colour).save(path)
+def picture(path: Path, size: tuple[int, int] = (800, 400), color: str = "teal") -> Path:
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -21,7 +21,7 @@ async def test_a_thumbnail_keeps_its_proportions(tmp_path: Path):
 
 
 async def test_a_sheet_reports_its_progress(tmp_path: Path):
-    sources = [picture(tmp_path / f"{number}.png", colour="red") for number in range(5)]
+    sources = [picture(tmp_path / f"{number}.png", color="red") for number in range(5)]
     async with WorkerHarness(worker) as h:
         result = await h.run("contact_sheet", {"sources": sources, "columns": 3, "cell": 40})
     assert result.progress[-1].fraction == 1

@@ -22,17 +22,17 @@ from avtomatika_worker import Worker
 worker = Worker(worker_type="classifier")
 
 Classifier = NewType("Classifier", Pipeline)
-Centimetres = Annotated[float, Meta(gt=0, le=30)]
+Centimeters = Annotated[float, Meta(gt=0, le=30)]
 
 
 @dataclass
 class Flower:
-    """Length and width of its leaves, in centimetres."""
+    """Length and width of its leaves, in centimeters."""
 
-    sepal_length: Centimetres
-    sepal_width: Centimetres
-    petal_length: Centimetres
-    petal_width: Centimetres
+    sepal_length: Centimeters
+    sepal_width: Centimeters
+    petal_length: Centimeters
+    petal_width: Centimeters
 
 
 @dataclass

@@ -361,6 +361,8 @@ number = 5
 async def factory(): ...
 @worker.skill
 async def ping(text: str = ""): return text
+@worker.skill
+async def double(n: int): return 2 * n
 """
 
 
@@ -397,6 +399,7 @@ def typed(directory: Path, port: int) -> list[Typed]:
         Typed("call --app app:worker ping {a:1}"),
         Typed("call --app app:worker ping [1]"),
         Typed("call --app app:worker ping -p text"),
+        Typed("call --app app:worker double -p n=many"),
         Typed("call --app app:worker ping -f nowhere.json"),
         Typed("init broken"),
         Typed("skills --app app:worker --json --markdown"),

@@ -175,3 +175,14 @@ def test_each_error_of_a_task_is_listed_with_its_code():
     exported = (getattr(avtomatika_worker, name) for name in avtomatika_worker.__all__)
     errors = {each for each in exported if isinstance(each, type) and TaskError in each.__bases__}
     assert dict(rows) == {each.__name__: each.code for each in errors}
+
+
+def test_actions_that_the_pages_name_are_those_of_the_log():
+    known = set(re.findall(r"^\| `(\w+)` \|", page("log-actions.md"), re.MULTILINE))
+    alerts = section(page("operations.md"), "What to watch").partition("and in `/health`")[0]
+    named = set(re.findall(r"`([a-z]+_[a-z_]+|crashed)`", alerts))
+    for path in DOCS.rglob("*.md"):
+        named.update(re.findall(r"\(action:? `?(\w+)`?\)", path.read_text("utf-8")))
+        named.update(re.findall(r"`action: (\w+)`", path.read_text("utf-8")))
+    assert len(named) > 15
+    assert named - known == set()

@@ -26,7 +26,7 @@ class ScalingSettings:
     heartbeat_process: bool = setting(
         "WORKER_HEARTBEAT_PROCESS",
         kinds.boolean(),
-        "Whether a small separate process (about 25 MiB) sends heartbeats and answers health checks while code that"
+        "Whether a small separate process (about 23 MiB) sends heartbeats and answers health checks while code that"
         " holds the GIL stops all of the worker's threads, for at most `WORKER_LOOP_BLOCKED_LIMIT`.",
         default=False,
     )
