@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from own_pytest import PLAIN
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,7 +19,7 @@ def test_a_new_project_passes_its_own_tests_and_can_be_called(command, tmp_path)
     project = tmp_path / "Image Worker"
     assert {"Dockerfile", ".env.example", ".gitignore", "README.md"} <= {path.name for path in project.iterdir()}
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *PLAIN],
         cwd=project,
         env={"PATH": ""},
         capture_output=True,

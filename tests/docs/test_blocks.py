@@ -31,6 +31,7 @@ from avtomatika_worker.cli.worker_app import USUAL
 from avtomatika_worker.config import read_env_file, unknown_variables
 from docs.blocks import ROOT, blocks_of, pages
 from docs.commands import check_variables, check_words, commands_of, simple_commands
+from own_pytest import PLAIN
 
 HIDDEN = Path(__file__).parent / "hidden"
 OPTIONS = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
@@ -107,7 +108,7 @@ class Project:
             own = [] if (self.directory / "pyproject.toml").exists() else ["-c", os.devnull, "--rootdir=.", *OPTIONS]
             # The command, not `python -m`, which would find modules of the working directory by itself.
             pytest_itself = str(Path(sys.executable).with_name("pytest"))
-            done = _run([pytest_itself, "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *own], self.directory)
+            done = _run([pytest_itself, "-q", *PLAIN, "-p", "no:randomly", *own], self.directory)
             assert done.returncode == 0, done.stdout
 
 

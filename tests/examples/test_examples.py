@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from needs import needs, program
+from own_pytest import PLAIN
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 README = (EXAMPLES / "README.md").read_text("utf-8")
@@ -40,7 +41,7 @@ def run(command, directory, home):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in TESTS])
 def test_the_tests_of_an_example_pass(name, tmp_path):
     (command,) = re.findall(r"^\$ (python -m pytest .*)$", README, re.MULTILINE)
-    done = run(["sh", "-c", f"{command} -p no:cacheprovider".replace("test_*.py", name)], EXAMPLES, tmp_path)
+    done = run(["sh", "-c", " ".join([command, *PLAIN]).replace("test_*.py", name)], EXAMPLES, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

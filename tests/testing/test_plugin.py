@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from own_pytest import PLAIN
+
 WORKER = """
 from avtomatika_worker import Worker
 
@@ -61,7 +63,7 @@ def run_pytest(tmp_path):
             arguments = ("-o", "asyncio_default_fixture_loop_scope=function", *arguments)
         (tmp_path / "my_worker.py").write_text(WORKER, "utf-8")
         (tmp_path / "test_it.py").write_text(text, "utf-8")
-        options = ("-q", "-W", "error", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        options = ("-q", "-W", "error", "-p", "no:randomly", *PLAIN)
         return subprocess.run(
             [sys.executable, "-m", "pytest", *options, *arguments],
             cwd=tmp_path,

@@ -50,10 +50,16 @@ def pyright(_cache: Path) -> Findings:
     }
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Where mypy keeps what it has found of the package, which takes it longest."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(scope="module", params=[pytest.param(each, marks=needs(each.__name__)) for each in (mypy, pyright)])
-def findings(request, tmp_path_factory) -> Findings:
+def findings(request, cache) -> Findings:
     checker: Callable[[Path], Findings] = request.param
-    return checker(tmp_path_factory.mktemp("cache"))
+    return checker(cache)
 
 
 def test_nothing_is_wrong_with_right_code(findings):
@@ -69,10 +75,10 @@ def test_each_mistake_is_reported_where_it_is(findings):
 
 
 @needs("mypy")
-def test_the_examples_are_typed_as_strictly(tmp_path):
+def test_the_examples_are_typed_as_strictly(cache):
     files = [*EXAMPLES.glob("[!t]*.py"), EXAMPLES / "transcode.py", *EXAMPLES.glob("pipeline/[!o]*.py")]
     assert len(files) >= 7
-    output = run("mypy", *MYPY, f"--cache-dir={tmp_path}", *map(str, files))
+    output = run("mypy", *MYPY, f"--cache-dir={cache}", *map(str, files))
     assert output == "", output
 
 
