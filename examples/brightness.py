@@ -18,4 +18,5 @@ worker = Worker(worker_type="brightness")
 def brightness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return how bright a picture is, from 0 to 1."""
     rows = pixels.reshape(len(pixels), -1)  # the first axis is the batch
-    return rows.mean(axis=1) / 255
+    means: NDArray[np.float64] = rows.mean(axis=1)
+    return means / 255
