@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import inspect
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
@@ -94,6 +95,41 @@ class Source:
 def merged(skill, *params):
     sources = [Source(each) for each in params]
     return skill.merged([skill.arguments(each, skill.convert(each.params)) for each in sources])
+
+
+Next = Annotated[int, pydantic.AfterValidator(lambda n: n + 1)]
+
+
+class Converting(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, strict=True)
+
+    text: list[pydantic.Base64Str] = pydantic.Field(alias="Text", min_length=1)
+    extra: list[Next]
+
+    @pydantic.field_validator("text")
+    @classmethod
+    def ended(cls, value: list[str]) -> list[str]:
+        return [f"{each}!" for each in value]
+
+
+@pydantic_dataclass(frozen=True, slots=True)
+class ConvertingDataclass:
+    extra: list[Next]
+    text: list[pydantic.Base64Str] = pydantic.Field(alias="Text")
+
+    @pydantic.field_validator("text")
+    @classmethod
+    def ended(cls, value: list[str]) -> list[str]:
+        return [f"{each}!" for each in value]
+
+
+@pytest.mark.parametrize("kind", [Converting, ConvertingDataclass], ids=lambda kind: kind.__name__)
+def test_an_item_is_converted_once_although_its_model_is_made_twice(kind):
+    """Once for its task alone, and once for the batch."""
+    first, second = (base64.b64encode(base64.b64encode(each)).decode() for each in (b"a", b"b"))
+    value = merged(skill_of(kind), {"Text": first, "extra": 1}, {"Text": second, "extra": 2})["params"]
+    assert type(value) is kind
+    assert (value.text, value.extra) == (["YQ==!", "Yg==!"], [2, 3])
 
 
 def fields(value):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import pydantic
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.dataclasses import rebuild_dataclass
 from pydantic.fields import FieldInfo
 
@@ -29,14 +31,17 @@ def columns(cls: Any) -> Columns:
         raise UnsupportedTypeError("")
     written = {name: _written(name, each) for name, each in taken.items()}
     forms = {name: column(written[name], each.annotation, required=each.is_required()) for name, each in taken.items()}
+    merged = _model_for_many(cls, taken)
 
     def make(**values: Any) -> Any:
         try:
-            return cls(**{written[name]: each for name, each in values.items()})
+            made = merged(**{written[name]: each for name, each in values.items()})
         except pydantic.ValidationError as error:
             # What comes behind the field's name is a place in the batch.
             found = [Problem(json_path(each["loc"][:1]), shorten(each["msg"])) for each in error.errors()]
             raise InvalidValue(found) from error
+        object.__setattr__(made, "__class__", cls)  # it has the same fields; others compare classes
+        return made
 
     return Columns(_model_for_one(cls, taken, forms), forms, make, getattr)
 
@@ -58,3 +63,20 @@ def _model_for_one(cls: Any, fields: dict[str, FieldInfo], forms: dict[str, Form
     config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None)
     make: Any = pydantic.create_model
     return make(cls.__name__, __config__=config or None, __doc__=cls.__doc__, __module__=cls.__module__, **definitions)
+
+
+def _model_for_many(cls: Any, fields: dict[str, FieldInfo]) -> Any:
+    """Return the class with the same validators that takes items as they are: each was converted for its own task.
+
+    Converting is not always harmless the second time: a ``Base64Str`` would be decoded twice.
+    """
+    definitions = {name: (Any, copy(known)) for name, known in fields.items()}
+    if hasattr(cls, "model_fields"):
+        make: Any = pydantic.create_model
+        return make(cls.__name__, __base__=cls, __doc__=cls.__doc__, __module__=cls.__module__, **definitions)
+    namespace: dict[str, Any] = {name: known for name, (_, known) in definitions.items()}
+    namespace |= {"__annotations__": dict.fromkeys(definitions, Any), "__module__": cls.__module__}
+    namespace |= {"__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    frozen, slots = cls.__dataclass_params__.frozen, "__slots__" in vars(cls)
+    wrap: Any = pydantic_dataclass(frozen=frozen, slots=slots, config=cls.__pydantic_config__)
+    return wrap(type(cls.__name__, (cls,), namespace))
