@@ -106,6 +106,17 @@ def test_what_cannot_be_combined_goes_whatever_is_assumed_and_raises_it():
     assert budget.calls >= 1_000
 
 
+def test_only_calls_beyond_what_is_assumed_raise_it():
+    budget = CallBudget(CallLimit(100))
+    for _ in range(100):
+        budget.spend(0.0)
+        budget.taken()
+    assert budget.calls == 100
+    budget.spend(0.0)
+    budget.taken()
+    assert budget.calls == 200
+
+
 def test_a_refusal_teaches_the_limit_and_everything_waits_for_the_silence_from_then_on():
     budget, orchestrator, now = CallBudget(CallLimit(100)), Orchestrator(40), 0.0
     while call(budget, orchestrator, now):

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from avtomatika_worker.policy import heartbeat
 from avtomatika_worker.policy.heartbeat import Catalogue, HeartbeatMemory, WorkerState, bounded_interval, differs
-from avtomatika_worker.protocol.dialects import NEWEST
+from avtomatika_worker.protocol.dialects import NEWEST, OLDEST
 from avtomatika_worker.protocol.messages import DeviceUsage, Heartbeat, ResourcesUsage, SkillInfo, WorkerStatus
 
 SKILLS = (SkillInfo(name="echo", type="echo"),)
@@ -49,6 +49,13 @@ def test_another_hash_sends_the_skills_again():
     memory = settled()
     assert memory.compose(STATE, CATALOGUE, NEWEST).catalogue is None
     assert memory.compose(STATE, replace(CATALOGUE, skills_hash="other"), NEWEST).catalogue == SKILLS
+
+
+def test_an_old_orchestrator_gets_the_skills_again_when_others_are_available_and_only_then():
+    memory = settled()
+    assert memory.compose(STATE, CATALOGUE, OLDEST).catalogue is None
+    assert memory.compose(OTHER, CATALOGUE, OLDEST).catalogue == SKILLS
+    assert memory.compose(OTHER, CATALOGUE, NEWEST).catalogue is None
 
 
 @pytest.mark.parametrize(

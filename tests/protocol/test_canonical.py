@@ -152,6 +152,25 @@ def test_nothing_is_embedded_that_was_written_elsewhere():
     assert canonical_at_once([{"deep": [1.0]}, ["x"]], DIALECTS[-1]) == b'[{"deep":[1]},["x"]]'
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ({"path": "C:\\", "n": 1.0}, b'{"n":1,"path":"C:\\\\"}'),
+        ({"a": '"1.0,', "n": 2.0}, None),
+        ({"a": "1.0,", "n": 2.0}, None),
+        ({"a": "\\", "n": [-0.0, 1.0]}, None),
+        ({"n": [-0.0, 1.0]}, None),
+        ({"n": [10.0, -10.0, 1.5]}, b'{"n":[10,-10,1.5]}'),
+    ],
+    ids=["a backslash", "a quote", "a comma", "minus zero and a backslash", "minus zero", "none of these"],
+)
+def test_numbers_without_fractions_are_shortened_at_once_unless_a_text_looks_like_one(value, written):
+    assert canonical_at_once(value, NEWEST) == written
+    whole = orjson.loads(canonical_bytes(value, NEWEST))
+    assert whole == value
+    assert ".0" not in str({key: each for key, each in whole.items() if key == "n"})
+
+
 def test_values_that_are_written_side_by_side_are_not_mixed_up():
     with ThreadPoolExecutor(8) as pool:
         values = [{"n": number, "x": [float(number)] * 50} for number in range(2_000)]

@@ -202,11 +202,11 @@ class Outbox:
     async def run(self) -> None:
         """Retry what could not be delivered at once, until cancelled. Runs on the link thread."""
         async with asyncio.TaskGroup() as retries:
-            seen = -1
             while True:
+                seen = self._inbox.version
                 for lane in self._take_new_lanes():
                     retries.create_task(self._work_off(lane))
-                seen = await self._inbox.changed(seen, None)
+                await self._inbox.changed(seen, None)
 
     async def drained(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until everything is delivered; return whether it is."""
