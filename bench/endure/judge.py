@@ -30,6 +30,9 @@ REGISTERS_WITHIN: Final = 10.0
 CANCELS_WITHIN: Final = 8.0
 """Seconds that a cancellation may take to a running skill where nothing is disturbed: it comes with a heartbeat."""
 
+LIMITED_FOR: Final = 65.0
+"""Seconds for which a worker leaves an orchestrator alone, at most, that has refused a call by its rate limit."""
+
 _LOG_ROUNDS: Final = 0.001
 """Seconds by which times in the log are rounded down, at most."""
 
@@ -86,6 +89,7 @@ class Judge:
         self._results = _calls(seen.entries, Kind.CALL_SENT, "result")
         self._answers = _calls(seen.entries, Kind.CALL_ANSWERED, "result")
         self._broken = list(_broken(seen.entries))
+        self._limited = [span for call in ("poll", "result") for span in _limited(seen.entries, call)]
         self._sent = {entry.task_id for entry in self._results}
         self.history = History(
             [*seen.entries, *self._worked(), *_of_log(seen.log), *self._ends(), *_overdue(seen.entries)]
@@ -284,7 +288,7 @@ class Judge:
                 otherwise[f"{job.task.kind}, {job.state}"] += 1
                 if good_of[job.id] >= wanted:
                     yield f"{text}; its results were accepted"
-                elif self._known(job.submitted) and not self._disturbed(job.submitted - REGISTERS_WITHIN, job.ended):
+                elif self._known(job.submitted) and not self._held_up(job):
                     yield text
         self.figures["jobs"] = dict(states)
         self.figures["disturbed_jobs_that_did_not_finish"] = dict(otherwise)
@@ -317,6 +321,11 @@ class Judge:
             return True
         return any(began <= until and since <= ended for began, ended in self._broken)
 
+    def _held_up(self, job: Job) -> bool:
+        """Whether something kept a job from ending well: a disturbance, or the orchestrator's limits."""
+        limited = any(began <= job.ended and job.submitted <= ended for began, ended in self._limited)
+        return limited or self._disturbed(job.submitted - REGISTERS_WITHIN, job.ended)
+
     def _known(self, at: float) -> bool:
         """Whether the worker has registered since it and the orchestrator last started or ended."""
         lives = (*self.evidence.workers.values(), *self.evidence.orchestrators)
@@ -339,6 +348,15 @@ def _broken(entries: Sequence[Entry]) -> Iterator[tuple[float, float]]:
     for entry in entries:
         if entry.kind is Kind.CALL_ANSWERED and (entry.facts.get("fault") or not entry.facts["code"]):
             yield sent[entry.facts["number"]], entry.at
+
+
+def _limited(entries: Sequence[Entry], call: str) -> Iterator[tuple[float, float]]:
+    """When no such call could be made, as the orchestrator had refused one by its rate limit: until the next one."""
+    sent = [entry.at for entry in _calls(entries, Kind.CALL_SENT, call)]
+    for entry in _calls(entries, Kind.CALL_ANSWERED, call):
+        if entry.facts["code"] == 429:
+            until = entry.at + LIMITED_FOR
+            yield entry.at, min([until, *(at for at in sent if at > entry.at)])
 
 
 def _identity(entry: Entry) -> tuple[str, str, str]:

@@ -155,6 +155,16 @@ def test_a_job_that_fails_is_found_only_where_nothing_was_disturbed(run, at, unt
     assert not any(text.startswith("jobs") for text in run.findings())
 
 
+@pytest.mark.parametrize(("polls", "findings"), [([60.0], 0), ([20.0, 60.0], 1), ([], 0)])
+def test_a_job_may_fail_while_the_orchestrators_limit_keeps_the_worker_from_polling(run, polls, findings):
+    run.evidence.orchestrators[0].signalled = run.began + 400
+    run.call("poll", 15.0, code=429)
+    for at in polls:
+        run.call("poll", at, code=204)
+    run.job(submitted=50.0, state="failed")
+    assert [text.partition(":")[0] for text in run.findings()] == ["jobs"] * findings
+
+
 def test_a_job_may_fail_while_a_worker_takes_its_time_to_end_and_after_it(run):
     run.evidence.orchestrators[0].signalled = run.evidence.orchestrators[0].ended = run.began + 400
     run.evidence.workers[ORDERLY].ended = run.began + 212

@@ -293,6 +293,19 @@ def test_a_waiting_poll_does_not_lend_a_slot_that_may_not_be_taken():
     machine.teardown()
 
 
+def test_orchestrators_are_asked_in_turn_while_polls_hold_more_slots_than_may_be_taken():
+    """After a break, one was not asked before the others had answered polls from before slots were held back."""
+    machine = SlotsMachine()
+    machine.begin(seed=0, slots=3, count=3, mode=Mode.WATERFALL)
+    machine.limit(1)
+    machine.stage.call(machine.stage.link, machine.links[0].contact_broken)
+    machine.all_are_registered_at()
+    machine.time_passes(seconds=6.0)
+    machine.everybody_is_asked()
+    machine.slots_are_counted()
+    machine.teardown()
+
+
 @pytest.mark.timeout(600)  # a failure is made small first
 def test_slots_are_never_overbooked_and_nobody_starves():
     run_machine(SlotsMachine, examples=30, steps=40)

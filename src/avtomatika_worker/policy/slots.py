@@ -30,9 +30,9 @@ class Slots:
         return self.total - self.free - self.polling - self.running
 
     @property
-    def overbooked(self) -> bool:
-        """Whether more are taken than may be: they were, before some were held back."""
-        return self.polling + self.running > self.usable
+    def overbooked(self) -> int:
+        """How many more are taken than may be: they were, before some were held back."""
+        return max(0, self.polling + self.running - self.usable)
 
     @property
     def idle(self) -> bool:

@@ -157,18 +157,17 @@ class Poller:
                     self._tasks.release_slot()
 
     def _borrow(self, now: float, lenders: Sequence[PollSource]) -> bool:
-        """Free the slot of a poll that has been waiting for long; return whether there was one.
+        """Free a slot of polls that have been waiting for long; return whether one may be taken now.
 
-        While more slots are taken than may be, one that is freed may not be taken again.
+        While more slots are taken than may be, one alone may not be taken again: the others are freed, too.
         """
-        if self._tasks.slots.overbooked:
+        needed = self._tasks.slots.overbooked + 1
+        waiting = [poll for source in lenders for poll in source.polls if not poll.lent and poll.is_waiting(now)]
+        if len(waiting) < needed:
             return False
-        waiting = [poll for source in lenders for poll in source.polls if not poll.lent]
-        oldest = min(waiting, key=lambda poll: poll.sent, default=None)
-        if oldest is None or not oldest.is_waiting(now):
-            return False
-        oldest.lent = True
-        self._tasks.slots.release()  # not for those in line: they would have it already
+        for poll in sorted(waiting, key=lambda poll: poll.sent)[:needed]:
+            poll.lent = True
+            self._tasks.slots.release()  # not for those in line: they would have it already
         return True
 
     def _take_over(self, poll: Poll) -> bool:
