@@ -18,6 +18,7 @@ from avtomatika_worker.config import describe
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
 from avtomatika_worker.devserver.faults import FaultCall, FaultKind
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
+from avtomatika_worker.skills.run_options import SkillOptions
 from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
 from avtomatika_worker.testing import SkillResult
 from avtomatika_worker.worker import program
@@ -157,6 +158,7 @@ NAMES = {
     ),
     "faults": ("testing.md", "Bad days", {*typing.get_args(FaultKind), *typing.get_args(FaultCall)}),
     "reasons of a cancellation": ("guide/cancellation.md", "What is reported", {each.value for each in CancelReason}),
+    "how a skill is run": ("guide/skills.md", "Limits", {f"{each.name}=" for each in fields(SkillOptions)}),
     "extras": ("quickstart.md", "1. Install", {f"[{each}]" for each in extras()}),
 }
 
