@@ -188,3 +188,12 @@ def test_actions_that_the_pages_name_are_those_of_the_log():
         named.update(re.findall(r"`action: (\w+)`", path.read_text("utf-8")))
     assert len(named) > 15
     assert named - known == set()
+
+
+def test_every_example_is_in_the_gallery_and_in_the_readme_beside_it():
+    readme = (ROOT / "examples" / "README.md").read_text("utf-8")
+    for path in (ROOT / "examples").iterdir():
+        if not path.name.startswith(("test_", "README", "_", ".")):
+            name = f"{path.name}/" if path.is_dir() else path.name
+            assert f"({name})" in readme
+            assert f"`{name}`" in page("gallery.md") or name == "parrot.py"
