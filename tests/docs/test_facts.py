@@ -18,6 +18,7 @@ from avtomatika_worker.config import describe
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
 from avtomatika_worker.devserver.faults import FaultCall, FaultKind
 from avtomatika_worker.execution.resources import CLOSE_TIMEOUT
+from avtomatika_worker.skills.run_options import SkillOptions
 from avtomatika_worker.supervisor import ANNOUNCE_TIMEOUT, FLUSH_TIMEOUT, REPORT_TIMEOUT
 from avtomatika_worker.testing import SkillResult
 from avtomatika_worker.worker import program
@@ -157,6 +158,7 @@ NAMES = {
     ),
     "faults": ("testing.md", "Bad days", {*typing.get_args(FaultKind), *typing.get_args(FaultCall)}),
     "reasons of a cancellation": ("guide/cancellation.md", "What is reported", {each.value for each in CancelReason}),
+    "how a skill is run": ("guide/skills.md", "Limits", {f"{each.name}=" for each in fields(SkillOptions)}),
     "extras": ("quickstart.md", "1. Install", {f"[{each}]" for each in extras()}),
 }
 
@@ -186,3 +188,12 @@ def test_actions_that_the_pages_name_are_those_of_the_log():
         named.update(re.findall(r"`action: (\w+)`", path.read_text("utf-8")))
     assert len(named) > 15
     assert named - known == set()
+
+
+def test_every_example_is_in_the_gallery_and_in_the_readme_beside_it():
+    readme = (ROOT / "examples" / "README.md").read_text("utf-8")
+    for path in (ROOT / "examples").iterdir():
+        if not path.name.startswith(("test_", "README", "_", ".")):
+            name = f"{path.name}/" if path.is_dir() else path.name
+            assert f"({name})" in readme
+            assert f"`{name}`" in page("gallery.md") or name == "parrot.py"
