@@ -1,4 +1,4 @@
-"""Record the moving picture of the console in README.md: a picture is uploaded, a skill runs, its result appears.
+"""Record the moving picture of the console in README.md: a form, a stream, its result, and a failure with its line.
 
     python scripts/record_console.py [FILE]
 
@@ -9,35 +9,62 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
-from playwright.async_api import Page
+from playwright.async_api import Page, ViewportSize
 
-from take_console_picture import ROOT, make_thumbnail, opened, served
+from take_console_picture import ROOT, opened, served
 
 TARGET: Final = ROOT / "docs" / "images" / "console.webp"
-WIDTH: Final = 900
-FRAME: Final = 0.25
+WIDTH: Final = 1000
+FRAME: Final = 0.2
 """Seconds between two frames."""
 
-LAST: Final = 3_000
+LAST: Final = 5_000
 """Milliseconds that the last frame stays."""
+
+TYPING: Final = 90
+"""Milliseconds between two keys."""
+
+READING: Final = 1.5
+"""Seconds for which something stays to be read."""
+
+SIZE: Final[ViewportSize] = {"width": 1180, "height": 720}
 
 
 async def record(url: str, file: Path) -> None:
-    """Record the console at ``url`` while a thumbnail is made."""
+    """Record the console at ``url`` while somebody uses it."""
     shots: list[bytes] = []
-    async with opened(url) as page:
+    async with opened(url, SIZE, tasks=()) as page:
         async with asyncio.TaskGroup() as group:
-            made = group.create_task(make_thumbnail(page))
-            while not made.done():
+            used = group.create_task(use(page))
+            while not used.done():
                 shots.append(await page.screenshot())
-                await asyncio.wait({made}, timeout=FRAME)
+                await asyncio.wait({used}, timeout=FRAME)
         shots.append(await settled(page))
     write(shots, file)
+
+
+async def use(page: Page) -> None:
+    """Run a skill that streams and one that fails, at the pace of somebody who reads."""
+    await page.get_by_role("button", name=re.compile("^write_story")).click()
+    await page.get_by_label("who").press_sequentially("a small robot", delay=TYPING)
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await page.locator(".details .badge", has_text="done").wait_for()
+    await asyncio.sleep(READING)
+    await page.get_by_role("tab", name="Output").click()
+    await asyncio.sleep(READING)
+    await page.get_by_role("button", name=re.compile("^split_bill")).click()
+    await page.get_by_label("total").press_sequentially("84.60", delay=TYPING)
+    await page.get_by_label("people").press_sequentially("0", delay=TYPING)
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await page.get_by_text("It is not retried any more").wait_for()
 
 
 async def settled(page: Page) -> bytes:
@@ -61,6 +88,12 @@ def write(shots: list[bytes], file: Path) -> None:
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80, method=6)
 
 
+async def main(target: Path) -> None:
+    """Record the skills of `studio.py`, from a directory whose name anybody may see in the traceback."""
+    with tempfile.TemporaryDirectory(prefix="studio-") as directory:
+        shutil.copy(Path(__file__).with_name("studio.py"), directory)
+        await served(lambda url: record(url, target), "studio:worker", Path(directory))
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
-    asyncio.run(served(lambda url: record(url, target)))
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET))

@@ -29,7 +29,9 @@ PAGES_OF_ROWS: Final = frozenset({"configuration.md", "errors.md", "log-actions.
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)```mermaid\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _ROW: Final = re.compile(r"<tr>\s*<td><code>(?P<code>.*?)</code>", re.DOTALL)
-_CELL_CODE: Final = re.compile(r"(?<=<td><code>)[A-Za-z0-9_<>]+(?=</code></td>)")
+_CELL: Final = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
+_CODE: Final = re.compile(r"<code>[^<]+</code>")
+_PART_OF_NAME: Final = re.compile(r"(?<=\w)([_.])(?=\w)")
 _LINK: Final = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>[^)\s]+)\)")
 
 
@@ -52,19 +54,22 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
-    """Give rows their anchors; let long names in tables break behind their underscores, on narrow screens."""
-    if page.file.src_uri in PAGES_OF_ROWS:
-        content = _with_anchors(content)
-    return _CELL_CODE.sub(lambda match: match[0].replace("_", "_<wbr>"), content)
+    """Give rows their anchors."""
+    return _with_anchors(content) if page.file.src_uri in PAGES_OF_ROWS else content
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Name what has no name for those who hear the page: the search, checkboxes, corners of tables."""
+    """Name what has no name for those who hear it: the search, checkboxes, corners of tables. Break long names."""
     output = output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
     output = re.sub(
         r'<input type="checkbox" disabled ?/?>', '<input type="checkbox" disabled aria-label="Done">', output
     )
-    return re.sub(r"<th( [^>]*)?></th>", "<td></td>", output)
+    return _CELL.sub(_breakable, re.sub(r"<th( [^>]*)?></th>", "<td></td>", output))
+
+
+def _breakable(cell: re.Match[str]) -> str:
+    """Let names in a table's cell break behind underscores and dots, on narrow screens; not for the search's index."""
+    return _CODE.sub(lambda code: _PART_OF_NAME.sub(r"\1<wbr>", code[0]), cell[0])
 
 
 def _drawn(match: re.Match[str]) -> str:

@@ -13,20 +13,22 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import aiohttp
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, ViewportSize, async_playwright
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = ROOT / "docs" / "images" / "console.png"
 UPLOADED: Final = ROOT / "src" / "avtomatika_worker" / "demo_app" / "data" / "dusk.jpg"
-SIZE: Final = {"width": 1360, "height": 800}
-PHONE: Final = {"width": 390, "height": 844}
-TASKS: Final = ({"skill": "word_stats", "params": {"text": "To be, or not to be.", "top": 5}},)
+SIZE: Final[ViewportSize] = {"width": 1360, "height": 800}
+PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
+TASKS: Final[tuple[dict[str, object], ...]] = (
+    {"skill": "word_stats", "params": {"text": "To be, or not to be.", "top": 5}},
+)
 
 
 async def take(url: str, file: Path) -> None:
@@ -34,23 +36,25 @@ async def take(url: str, file: Path) -> None:
     async with opened(url) as page:
         await make_thumbnail(page)
         await page.screenshot(path=file)
-        await page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        await page.set_viewport_size(PHONE)
         await page.emulate_media(color_scheme="dark")
         await page.locator("#tabs").get_by_role("button", name="Output").click()
         await page.screenshot(path=file.with_stem(f"{file.stem}-phone"))
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Page]:
+async def opened(
+    url: str, size: ViewportSize = SIZE, tasks: Sequence[dict[str, object]] = TASKS
+) -> AsyncIterator[Page]:
     """Run some tasks, and open the console at ``url``."""
     async with aiohttp.ClientSession() as session:
-        for task in TASKS:
+        for task in tasks:
             async with session.post(f"{url}/api/jobs", json=task, raise_for_status=True):
                 pass
     async with async_playwright() as playwright:
         chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = await browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
+        page = await browser.new_page(viewport=size)
         await page.goto(f"{url}/console/")
         yield page
         await browser.close()
@@ -67,11 +71,19 @@ async def make_thumbnail(page: Page) -> None:
     await page.get_by_role("img", name="path").or_(page.locator("figure img")).first.wait_for()
 
 
-async def served(use: Callable[[str], Awaitable[None]]) -> None:
-    """Serve the demo's skills with `worker dev` for as long as ``use`` takes; it gets the address."""
+async def served(
+    use: Callable[[str], Awaitable[None]],
+    app: str = "avtomatika_worker.demo_app.app:worker",
+    directory: Path | None = None,
+) -> None:
+    """Serve the skills of ``app`` with `worker dev` for as long as ``use`` takes; it gets the address.
+
+    The app is looked for in ``directory``, by default the current one.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "avtomatika_worker.cli", "dev", "--port", "0"),
-        *("--app", "avtomatika_worker.demo_app.app:worker"),
+        *("--app", app),
+        cwd=directory,
         env={**os.environ, "WORKER_ID": "studio-1", "WORKER_PORT": "0", "MAX_CONCURRENT_TASKS": "4"},
         stdout=asyncio.subprocess.PIPE,
     )
