@@ -186,7 +186,7 @@ async def test_text_logs_name_the_worker_and_a_random_id_is_shared(orchestrator,
         assert first.endswith("-1")
         assert second == first.removesuffix("1") + "2"
         for _ in range(2):
-            line = await workers.line_with("registered at")
+            line = await workers.line_with("registered with")
             assert f"worker={first}" in line or f"worker={second}" in line
         workers.send(signal.SIGTERM)
         assert await workers.end() == 0
