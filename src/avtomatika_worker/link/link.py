@@ -45,7 +45,7 @@ CALL_TIMEOUT: Final = 30.0
 """Timeout in seconds for any call except a poll."""
 
 POLL_MARGIN: Final = 90.0
-"""Seconds that a poll may exceed the requested time: orchestrators may use their own, and dropping it can lose a task."""
+"""Seconds that a poll may exceed the requested time: orchestrators may use their own; dropping it can lose a task."""
 
 _LONG: Final = 256 * 2**10
 """Size in bytes above which the response to a poll is parsed in a thread."""
