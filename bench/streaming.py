@@ -150,7 +150,7 @@ class System:
         }
         command = [sys.executable, "-m", "avtomatika_worker.cli", "run", "--app", "bench.apps.streaming_app:worker"]
         worker = ManagedProcess("worker", [*command, "--no-health-check"], env=env, cwd=self._directory)
-        worker.wait_for_line(lambda line: "registered at" in line, timeout=30.0)
+        worker.wait_for_line(lambda line: "registered with" in line, timeout=30.0)
         self._workers.append(worker)
 
     def kill_worker(self) -> None:

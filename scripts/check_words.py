@@ -42,6 +42,8 @@ RULES: Final = (
     ("what came of", r"what[ _](?:came|comes)[ _]of", "the outcome, or what happened to"),
     ("as it says", r"as[ _]it[ _]says", "a plain sentence"),
     ("shall", r"shall", "must, should or will"),
+    ("take note of", r"(?:take|takes|taking|took|taken)[ _]note[ _]of", "record"),
+    ("see to it that", r"(?:see|sees|saw|seen)[ _]to[ _]it[ _]that", "ensure that"),
 )
 """Name, pattern and what to write instead. The position in a file, ``file.tell()``, keeps its name."""
 

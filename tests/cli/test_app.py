@@ -76,7 +76,7 @@ def test_what_was_tried_is_in_the_message_when_there_is_no_worker(command, write
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("app = ", "it is not valid TOML"),
+        ("app = ", "not valid TOML"),
         ("[tool.avtomatika-worker]\napp = 3", "app should be a string"),
         ("[tool.avtomatika-worker]\nap = 'main:worker'", "unknown key 'ap'; it may have one key, app"),
         ("[tool]\navtomatika-worker = 3", "it should be a table"),

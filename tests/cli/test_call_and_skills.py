@@ -196,7 +196,7 @@ def test_ctrl_c_cancels_the_task(project):
         (("resize", "[1]"), "it should be an object"),
         (("resize", "-p", "width"), "write it as name=value"),
         (("resize", "-p", "width=wide"), "--param width='wide': it should be an integer"),
-        (("resize", "-f", "nowhere.json"), "nowhere.json: it cannot be read: No such file"),
+        (("resize", "-f", "nowhere.json"), "nowhere.json: cannot be read: No such file"),
         (("resize", '{"url": "\\ud800"}'), "the task: it cannot be sent to a worker"),
         (("resize", '{"url": "x", "sizes": [NaN]}'), "it cannot be sent to a worker: $.params.sizes[0]: nan does not"),
         (("resize", '{"url": "x", "width": 1e400}'), "it cannot be sent to a worker: $.params.width: inf does not"),

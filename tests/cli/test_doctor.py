@@ -92,12 +92,12 @@ async def test_all_is_well_and_the_probe_leaves_no_worker_that_takes_tasks(docto
 
 async def test_the_limit_of_polls_is_pointed_out_unless_it_is_known_to_be_off(doctor, orchestrator):
     code, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url)
-    (note,) = [each for each in findings(printed) if "how many polls" in each[1]]
+    (note,) = [each for each in findings(printed) if "limit on polls" in each[1]]
     assert (code, note[0]) == (0, "note")
-    assert "less than one task a second" in note[2]
+    assert "less than one task per second" in note[2]
     assert not [each for each in orchestrator.requests if each.call == "poll"]
     _, printed = await doctor("--json", ORCHESTRATOR_URL=orchestrator.url, ORCHESTRATOR_RATE_LIMIT="off")
-    assert "how many polls" not in printed
+    assert "limit on polls" not in printed
 
 
 async def test_a_wrong_token_is_distinguished_from_a_wrong_signature(doctor, orchestrator):
@@ -132,7 +132,7 @@ async def test_an_orchestrator_called_in_clear_over_a_network_is_reported(doctor
     # An individual token is WORKER_ID's alone: without --own-id nobody is called.
     _, printed = await doctor("--json", ORCHESTRATOR_URL=f"http://{host}:8080", WORKER_INDIVIDUAL_TOKEN="mine")
     (found, text, advice) = findings(printed)[0]
-    assert (found, text[:25], "https" in advice) == (severity, "it is called without TLS:", True)
+    assert (found, text[:25], "https" in advice) == (severity, "the connection has no TLS", True)
 
 
 async def test_a_key_for_tasks_that_the_orchestrator_never_signs_is_an_error(doctor):
@@ -162,7 +162,7 @@ async def test_a_clock_that_is_off_is_a_warning_and_reckoned_with(doctor, orches
         (Fault("register", "status", status=404), "error", "there is no orchestrator at this URL", 2),
         (Fault("register", "status", status=302), "error", "it answers with a redirect", 2),
         (Fault("register", "status", status=400), "error", "the registration is refused", 2),
-        (Fault("register", "html", status=502), "error", "it answers, but does not work", 2),
+        (Fault("register", "html", status=502), "error", "it answers but does not work", 2),
         (Fault("register", "body", body=b"<html>"), "error", "the answer is not the answer to a registration", 2),
         (Fault("register", "status", status=429, retry_after=7), "warning", "refuses calls, for 7 s", 1),
         (Fault("heartbeat", "status", status=429), "warning", "a heartbeat is not accepted: HTTP 429", 1),

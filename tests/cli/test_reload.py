@@ -65,7 +65,7 @@ class Reloaded:
 
     async def ready(self):
         """Wait until the worker is registered."""
-        await self.wait_for("registered at" if self.url else "Stop with Ctrl+C")
+        await self.wait_for("registered with" if self.url else "Stop with Ctrl+C")
 
     async def end(self):
         """Return the exit code, once neither the command nor any process it made is left."""

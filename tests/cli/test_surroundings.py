@@ -111,7 +111,7 @@ def test_call_works_beside_modules_that_are_called_like_libraries(project, execu
 )
 def test_workers_start_beside_modules_that_are_called_like_libraries(project, options):
     directory = project(main=APP.replace("EXECUTOR", "'process'"), **SHADOWS)
-    until = "Stop with" if options[0] == "dev" else "registration at"
+    until = "Stop with" if options[0] == "dev" else "registration with"
     verb, *more = options
     with running(worker(verb, "--app", "main:worker", *more), directory, until, ORCHESTRATOR_URL="http://127.0.0.1:1"):
         pass
@@ -221,10 +221,10 @@ def test_the_workers_lines_are_there_once_whatever_the_app_does_to_logging(proje
     (directory / "logging.ini").write_text(INI, "utf-8")
     with running(worker("dev", "--app", "main:worker", "--port", "0"), directory, "Stop with") as (_, lines):
         pass
-    assert len([line for line in lines if "registered at" in line]) == 1
+    assert len([line for line in lines if "registered with" in line]) == 1
     assert len([line for line in lines if "shutting down" in line]) == 1
     mine = how in {"fileConfig", "basicConfig"}
-    assert any(line.startswith("MINE registered at") for line in lines) == mine
+    assert any(line.startswith("MINE registered with") for line in lines) == mine
 
 
 def test_lines_of_json_are_json_beside_a_handler_of_the_app(project):
@@ -232,7 +232,7 @@ def test_lines_of_json_are_json_beside_a_handler_of_the_app(project):
     directory = project(main=app)
     command = worker("run", "--app", "main:worker", "--no-health-check")
     environment = {"LOG_FORMAT": "json", "ORCHESTRATOR_URL": "http://127.0.0.1:1"}
-    with running(command, directory, "registration at", **environment) as (_, lines):
+    with running(command, directory, "registration with", **environment) as (_, lines):
         pass
     assert all(json.loads(line) for line in lines)
 

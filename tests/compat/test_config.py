@@ -235,7 +235,7 @@ def test_settings_of_the_class_have_no_effect_and_are_named_once(caplog: pytest.
     assert (config.HEARTBEAT_INTERVAL, config.WORKER_TYPE, config.LIMIT) == (15, "gpu", 5)
     config.starts()
     (record,) = caplog.records
-    assert record.getMessage().startswith("OfTheClass.HEARTBEAT_INTERVAL of the class has no effect")
+    assert record.getMessage().startswith("class attribute OfTheClass.HEARTBEAT_INTERVAL has no effect")
     config.HEARTBEAT_INTERVAL = 3
     assert config.HEARTBEAT_INTERVAL == 3
 
@@ -303,7 +303,7 @@ def test_variables_under_other_names_are_taken_and_named() -> None:
     assert (settings.orchestrator_secret_key, settings.rate_limit_wait) == ("k", 7.0)
     found = hints(environ)
     assert len(found) == 3
-    assert any("SECRET_KEY is taken as ORCHESTRATOR_SECRET_KEY" in each for each in found)
+    assert any("SECRET_KEY is used as ORCHESTRATOR_SECRET_KEY" in each for each in found)
     assert any(each.startswith("POLL_BACKOFF_MAX has no effect") for each in found)
     assert Worker().load_settings({**environ, "ORCHESTRATOR_SECRET_KEY": "own"}).orchestrator_secret_key == "own"
     assert hints({}) == []

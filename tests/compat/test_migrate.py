@@ -67,7 +67,7 @@ def test_doctor_names_variables_that_have_no_effect_and_those_to_rename(tmp_path
     environ |= {"ORCHESTRATOR_URL": "http://127.0.0.1:9", "WORKER_STATE_DIR": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert "POLL_BACKOFF_MAX has no effect" in done.stdout
-    assert "SECRET_KEY is taken as ORCHESTRATOR_SECRET_KEY" in done.stdout
+    assert "SECRET_KEY is used as ORCHESTRATOR_SECRET_KEY" in done.stdout
 
 
 def test_the_command_lists_them_and_warns_by_its_exit_code(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ async def test_skills_are_found_by_name(page: Page) -> None:
     await page.fill("#find", "gat")
     await expect(page.locator("#skills [data-skill]")).to_have_count(1)
     await page.fill("#find", "no such")
-    await expect(page.locator("#skills")).to_contain_text("No skill matches.")
+    await expect(page.locator("#skills")).to_contain_text("No skills match.")
 
 
 # ---------------------------------------------------------------------------------------------------- forms
@@ -390,7 +390,7 @@ async def test_a_skill_that_takes_anything_is_given_json(page: Page, bench: Benc
 
 async def test_a_skill_without_params_says_so(page: Page) -> None:
     await open_skill(page, "zero")
-    await expect(page.locator("#main form")).to_contain_text("It takes no params.")
+    await expect(page.locator("#main form")).to_contain_text("This skill takes no params.")
     await run(page)
     await ran(page)
 
@@ -506,7 +506,7 @@ async def test_a_stream_is_shown_joined_as_it_grows_with_its_pace_and_its_chunks
     await expect(page.locator(".details")).to_contain_text("tokens/s")
     chunk = page.locator(".details li").get_by_text("not", exact=True)
     await expect(chunk).to_be_hidden()
-    await page.get_by_text("Chunks as they came").click()
+    await page.get_by_text("Chunks as received").click()
     await expect(chunk).to_be_visible()
 
 
@@ -615,7 +615,7 @@ async def test_hundreds_of_tasks_do_not_hold_up_the_page(page: Page, bench: Benc
 async def test_slots_link_and_heartbeats_of_the_worker_are_shown(page: Page, bench: Bench) -> None:
     worker = page.locator("#worker")
     await expect(worker).to_contain_text("test-worker")
-    await expect(worker).to_contain_text("WebSocket is open")
+    await expect(worker).to_contain_text("by WebSocket")
     used = worker.locator(".slots .used")
     await expect(used).to_have_count(0)
     await begin_gated(page, "slots")
@@ -641,7 +641,7 @@ async def test_a_lost_reply_is_tried_from_the_menu(page: Page, bench: Bench) -> 
     job = bench.latest("table")
     await bench.orchestrator.wait_for(lambda: len(job.results_received) == 2)
     assert [received.status for received in job.results_received] == ["accepted", "ignored"]
-    await expect(page.locator("#faults")).to_contain_text("Nothing will go wrong.")
+    await expect(page.locator("#faults")).to_contain_text("No faults are pending.")
     await expect(page.locator(".calls li", has_text="drop_after")).not_to_have_count(0)
     await expect(page.locator(".details")).to_contain_text("ignored: job_already_terminated")
 
@@ -661,12 +661,12 @@ async def test_a_fault_of_ones_own_is_put_together_and_cleared(page: Page, bench
     await run(page)
     await ran(page)
     assert len(bench.latest("table").results_received) == 1
-    await expect(page.locator("#faults")).to_contain_text("Nothing will go wrong.")
+    await expect(page.locator("#faults")).to_contain_text("No faults are pending.")
     await expect(page.locator(".calls li", has_text="429")).not_to_have_count(0)
     await open_part(page, "Faults")
     await page.get_by_role("button", name="Inject").click()
     await page.get_by_role("button", name="Clear faults").click()
-    await expect(page.locator("#faults")).to_contain_text("Nothing will go wrong.")
+    await expect(page.locator("#faults")).to_contain_text("No faults are pending.")
 
 
 async def test_a_restart_of_the_orchestrator_brings_the_worker_to_register_again(page: Page, bench: Bench) -> None:
@@ -674,7 +674,7 @@ async def test_a_restart_of_the_orchestrator_brings_the_worker_to_register_again
     await open_part(page, "Faults")
     await page.get_by_role("button", name="Restart the orchestrator").click()
     await expect(page.locator("#worker")).to_contain_text(f"{count + 1} times")
-    await expect(page.locator("#worker")).to_contain_text("WebSocket is open")
+    await expect(page.locator("#worker")).to_contain_text("by WebSocket")
 
 
 # ---------------------------------------------------------------------------------------------------- keys and looks

@@ -143,9 +143,9 @@ async def test_a_failure_says_whether_it_is_retried_and_lists_its_attempts(page:
     await go(page, f"#/run/{job.job_id}")
     error = page.locator(".details .error")
     await expect(error).to_contain_text("TRANSIENT_ERROR")
-    await expect(error).to_contain_text("It is retried: attempt 2 is queued.")
+    await expect(error).to_contain_text("Retrying: attempt 2 is queued.")
     await bench.worker.failure(await bench.worker.task(), "TRANSIENT_ERROR")
-    await expect(error).to_contain_text("It is not retried any more after 2 attempts.")
+    await expect(error).to_contain_text("Given up after 2 attempts.")
     steps = page.locator(".timeline li")
     await expect(steps).to_contain_text(["submitted", "attempt 1", "failure", "attempt 2", "failure", "quarantined"])
 
@@ -182,7 +182,7 @@ async def test_a_program_that_does_not_start_lies_over_the_page_until_it_does(ch
         program.problem = "Traceback: <b>SyntaxError</b>"
         await expect(broken.locator("pre")).to_have_text("Traceback: <b>SyntaxError</b>")
         await page.reload()
-        await broken.get_by_role("button", name="Look at the page").click()
+        await broken.get_by_role("button", name="Show the page").click()
         await expect(broken).to_be_hidden()
         program.problem = "another"
         await expect(broken).to_contain_text("another")
@@ -227,7 +227,7 @@ async def test_runs_are_filtered_by_state_skill_and_text(page: Page, bench: Benc
     await page.get_by_label("Skill", exact=True).select_option("greet")
     await expect(rows).to_have_count(1)
     await page.get_by_label("State").select_option("failed")
-    await expect(page.locator("#runs")).to_contain_text("No run matches.")
+    await expect(page.locator("#runs")).to_contain_text("No runs match.")
     await page.get_by_label("State").select_option("")
     await page.get_by_label("Find runs").fill(greeting.job_id[:8])
     await expect(rows).to_have_count(1)

@@ -556,7 +556,7 @@ async def test_events_that_are_not_sent_are_listed(caplog):
 
 
 async def refused_by(caplog, url: str, token: str = "right") -> str:
-    """Return what the log says of the first registration at ``url``."""
+    """Return what the log says of the first registration with ``url``."""
     worker = Worker(worker_id="contact")
     settings = worker.load_settings({"ORCHESTRATOR_URL": url, "WORKER_TOKEN": token, "WORKER_RESULT_DURABILITY": "off"})
     caplog.clear()

@@ -66,7 +66,7 @@ def dropped(caplog):
 def test_keys_that_are_none_of_an_envelopes_are_named_in_one_warning(returned, outcome, names, caplog):
     assert from_value(returned, REVIEWED) == outcome
     (message,) = dropped(caplog)
-    assert f"its keys {names} are dropped" in message
+    assert f"; dropping its keys {names}" in message
     assert "skill rate " in message
 
 
@@ -264,7 +264,7 @@ def test_a_failure_with_what_cannot_be_sent_stays_the_failure_it_is(part, value)
     for returned in (envelope, Failed("PERMANENT_ERROR", "disk full", **{part: value})):
         outcome = from_value(returned)
         assert outcome.code == "PERMANENT_ERROR"
-        assert outcome.message.startswith("disk full (what came with it is dropped: ")
+        assert outcome.message.startswith("disk full (its other contents were dropped: ")
         assert f"$.{part}.x" in outcome.message
         assert (outcome.data, outcome.metadata, outcome.costs) == ({}, None, {})
 
@@ -279,8 +279,8 @@ def test_a_failure_with_what_cannot_be_sent_stays_the_failure_it_is(part, value)
         (Succeeded({}, costs="3 EUR"), "costs must be an object, not str"),
         (Succeeded({}, data_metadata={"x": 5}), "data_metadata must map names to FileMetadata"),
         (Succeeded([1]), "data of Succeeded must be a dict, not list"),
-        (Succeeded({}, status=5), "status 5 is none of success"),
-        (Succeeded({}, status=["success"]), r"status \['success'\] is none of success"),
+        (Succeeded({}, status=5), "status 5 is not one of success"),
+        (Succeeded({}, status=["success"]), r"status \['success'\] is not one of success"),
         (Cancelled("because"), "must be a CancelReason, not 'because'"),
     ],
     ids=repr,

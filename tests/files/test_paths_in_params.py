@@ -145,7 +145,7 @@ async def refused(worker, skill, params, where):
 @pytest.mark.parametrize("text", MACHINES, ids=ascii)
 async def test_a_path_of_the_machine_is_refused_before_the_skill_runs(worker, text):
     error = await refused(worker, "plain", {"source": text}, "source")
-    assert "is no file of this task: " in error.message
+    assert "is not a file of this task: " in error.message
     assert error.details["param"] == "source"
 
 

@@ -160,7 +160,7 @@ async def test_a_taken_port_ends_all_with_exit_code_2(tmp_path):
         (("--workers", "2", "--reload"), {}, "--reload runs one process, --workers asks for 2"),
         (("--reload",), {"WORKER_PROCESSES": "3"}, "--reload runs one process, WORKER_PROCESSES asks for 3"),
         ((), {"WORKER_PROCESSES": "0"}, "WORKER_PROCESSES='0': must be a whole number of at least 1"),
-        (("--member", "1"), {}, "--member is what `worker run --workers` starts its processes with"),
+        (("--member", "1"), {}, "--member is for the processes that `worker run --workers` starts"),
     ],
 )
 async def test_options_that_do_not_fit_are_refused(tmp_path, options, environment, problem):
@@ -186,7 +186,7 @@ async def test_text_logs_name_the_worker_and_a_random_id_is_shared(orchestrator,
         assert first.endswith("-1")
         assert second == first.removesuffix("1") + "2"
         for _ in range(2):
-            line = await workers.line_with("registered at")
+            line = await workers.line_with("registered with")
             assert f"worker={first}" in line or f"worker={second}" in line
         workers.send(signal.SIGTERM)
         assert await workers.end() == 0

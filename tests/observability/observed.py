@@ -29,7 +29,7 @@ class Observed:
                 self.lines.append(line)
                 if "health server on port" in line:
                     self.port = int(json.loads(line)["message"].split()[-1])
-                up = up or "registered at" in line
+                up = up or "registered with" in line
 
     async def scrape(self):
         async with (

@@ -40,7 +40,7 @@ async def test_bad_tasks_fail_alone_whether_the_call_or_the_item_says_so(h):
 async def test_a_task_that_kills_its_process_takes_no_other_with_it(h):
     results = await many(h, [1, 2, 666, 4])
     assert [each.ok for each in results] == [True, True, False, True]
-    assert results[2].error.message == "the process of the skill ended: signal SIGABRT"
+    assert results[2].error.message == "the skill's process ended: signal SIGABRT"
 
 
 async def test_a_batch_that_runs_out_of_memory_is_run_again_in_smaller_ones(h):

@@ -153,7 +153,7 @@ async def test_a_resource_that_cannot_be_made_is_exit_code_2_and_one_line(orches
     async with program(orchestrator, *command, cwd=tmp_path) as process:
         output, _ = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
-    assert "worker: resource 'load': it cannot be made: OSError: weights.bin is not there\n" in output.decode()
+    assert "worker: resource 'load': cannot be created: OSError: weights.bin is not there\n" in output.decode()
     assert 'broken.py", line 6, in load' in output.decode()
     assert not orchestrator.workers
 
@@ -187,15 +187,15 @@ def test_what_no_process_could_import_is_refused_before_the_start():
         return {"n": n}
 
     for func, problem in (
-        (local, "local is defined inside of a function; move it to the top of a module"),
+        (local, "local is defined inside a function; move it to the top level of a module"),
         (lambda n=1: {"n": n}, "is a lambda"),
     ):
         worker = Worker()
         worker.skill("it", executor="process")(func)
-        with pytest.raises(SkillDefinitionError, match="executor='process' needs a function to import") as caught:
+        with pytest.raises(SkillDefinitionError, match="executor='process' needs an importable function") as caught:
             worker.load_skills(worker.load_settings({}))
         assert problem in str(caught.value)
-    with pytest.raises(SkillDefinitionError, match=r"decorated is something else now; is there a decorator above"):
+    with pytest.raises(SkillDefinitionError, match=r"decorated now refers to something else; a decorator above"):
         blocked.load_skills(blocked.load_settings({}))
 
 
@@ -219,7 +219,9 @@ async def test_a_module_that_cannot_be_imported_in_the_process_is_named(tmp_path
     worker = Worker()
     worker.include_blueprint(only_once.bp)
     async with WorkerHarness(worker) as h:
-        with pytest.raises(SkillDefinitionError, match="'once': it cannot be imported in a process: ModuleNotFoundE"):
+        with pytest.raises(
+            SkillDefinitionError, match="'once': cannot be imported in a skill process: ModuleNotFoundE"
+        ):
             await h.run("once")
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "skill_process_import_failed"]
     assert "import not_installed" in failed.exc_text
@@ -247,7 +249,7 @@ async def test_a_process_that_can_no_longer_start_fails_tasks_that_are_tried_aga
         assert (await h.run("end")).error.code == "TRANSIENT_ERROR"
         error = (await h.run("end")).error
         assert error.code == "INTERNAL_ERROR"
-        assert "no process for the skill: skill 'end': it cannot be imported in a process: OSError" in error.message
+        assert "no process for the skill: skill 'end': cannot be imported in a skill process: OSError" in error.message
         module.write_text(text, "utf-8")
         assert (await h.run("end")).error.code == "TRANSIENT_ERROR"  # it heals by itself
 

@@ -122,7 +122,7 @@ async def test_a_resource_that_cannot_be_made_ends_the_start_and_closes_the_othe
         raise FileNotFoundError("weights.bin is not there")
 
     harness = WorkerHarness(worker)
-    with pytest.raises(ResourceError, match=r"resource 'other': it cannot be made: FileNotFoundError: weights.bin"):
+    with pytest.raises(ResourceError, match=r"resource 'other': cannot be created: FileNotFoundError: weights.bin"):
         await harness.start()
     assert log == ["database made", "model made", "model closed", "database closed"]
     assert not harness.orchestrator.requests
@@ -161,7 +161,7 @@ async def test_a_generator_that_ends_or_goes_on_is_reported(caplog):
     def nothing() -> Iterator[Other]:
         yield from ()
 
-    with pytest.raises(ResourceError, match="it ended without a yield"):
+    with pytest.raises(ResourceError, match="its function ended without a yield"):
         await WorkerHarness(worker).start()
 
 
@@ -407,7 +407,7 @@ async def test_replacements_travel_to_processes(worker, app, journal, tmp_path):
 async def test_a_replacement_that_cannot_travel_is_a_clear_error(worker, app):
     fake = app.Unpicklable(app.Database(None))
     harness = WorkerHarness(worker, resources={app.Model: fake})
-    with pytest.raises(ResourceError, match="Model': the value given for it cannot be sent to a process: a lock"):
+    with pytest.raises(ResourceError, match="Model': the value given for it cannot be sent to a skill process: a lock"):
         await harness.start()
 
 
@@ -417,7 +417,7 @@ async def test_one_that_a_process_cannot_make_ends_the_start(app, caplog):
     async with EmbeddedOrchestrator() as orchestrator:
         environment = {"WORKER_ID": "w1", "ORCHESTRATOR_URL": orchestrator.url, "WORKER_TOKEN": orchestrator.token}
         settings = worker.load_settings(environment, {"result_durability": "off"})
-        with pytest.raises(ResourceError, match=r"'no_model': it cannot be made: FileNotFoundError: weights.bin"):
+        with pytest.raises(ResourceError, match=r"'no_model': cannot be created: FileNotFoundError: weights.bin"):
             await worker.main(settings, health_check=False)
         assert not orchestrator.workers
     (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "resource_failed"]

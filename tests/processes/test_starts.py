@@ -106,7 +106,7 @@ async def test_however_few_descriptors_are_left_a_start_that_fails_fails_its_tas
             if not isinstance(outcome, TaskError):
                 break
             outcomes.append(outcome.code)
-            assert "process for skills cannot be started" in str(outcome)
+            assert "skill process cannot be started" in str(outcome)
             await until(lambda: set(psutil.Process().children()) <= children)
             assert (descriptors(), others()) == (before, set())
         outcome = await pool.run(skill, controls("add_up", numbers=[1, 2]))

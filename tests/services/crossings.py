@@ -96,7 +96,7 @@ class Access:
         )
 
     def hold(self, value: Any, me: str) -> None:
-        """Take note of a value, and of whether a container that several threads see has been changed in its place."""
+        """Record a value, and whether a container that several threads see has been changed in its place."""
         if isinstance(value, HARMLESS):
             return
         shared = bool(self.threads - {me})

@@ -133,7 +133,7 @@ async def test_a_failure_with_too_much_to_say_keeps_its_code_and_message(worker,
     async with running(worker, orchestrator, max_result_bytes=20_000):
         job = await ended(orchestrator, "fails")
     assert job.error["code"] == "PERMANENT_ERROR"
-    assert job.error["message"].startswith("the disk is full (its data and details were over MAX_RESULT_BYTES=20000")
+    assert job.error["message"].startswith("the disk is full (its data and details exceeded MAX_RESULT_BYTES=20000")
     assert max(len(each.body) for each in orchestrator.requests if each.call == "result") < 20_000
 
 

@@ -90,7 +90,7 @@ UNSENDABLE = {
     "a coroutine function": (asyncio.sleep, "payload.v[0]: function is not JSON-able"),
     "nesting": (nested(40), "nested too deeply: orchestrators of version 1.0b17 accept 30 levels"),
     "nesting without end": (nested(900), "nested too deep"),
-    "size": ("x" * 1_100_000, "its payload is 1100010 bytes long, and at most 983040 (MAX_RESULT_BYTES) can be sent"),
+    "size": ("x" * 1_100_000, "its payload is 1100010 bytes long, but at most 983040 (MAX_RESULT_BYTES) can be sent"),
 }
 
 

@@ -295,7 +295,7 @@ async def test_a_failure_keeps_its_reason_whatever_it_carries(unsendable):
     async with WorkerHarness(worker) as h:
         result = await h.run("fails")
     assert result.error.code == "PERMANENT_ERROR"
-    assert result.error.message.startswith("disk full (what came with it is dropped: ")
+    assert result.error.message.startswith("disk full (its other contents were dropped: ")
     assert "$.data.done[0]" in result.error.message
     assert result.error.details == {"disk": "sda"}
     assert result.data == {}

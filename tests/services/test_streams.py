@@ -141,8 +141,8 @@ async def test_what_a_generator_says_last_is_the_result(orchestrator, worker):
 
 WRONG = {
     "a surrogate": ("caf\udce9", "chunk 1 cannot be sent: data: the text is not valid Unicode"),
-    "another type": (5, "chunk 1 is of type int, and the skill yields text"),
-    "bytes": (b"x", "chunk 1 is of type bytes, and the skill yields text"),
+    "another type": (5, "chunk 1 is of type int, but the skill yields text"),
+    "bytes": (b"x", "chunk 1 is of type bytes, but the skill yields text"),
 }
 
 
@@ -197,7 +197,7 @@ async def test_long_texts_are_cut_to_what_an_event_may_hold_and_items_too_long_a
         await orchestrator.wait_for(lambda: refused.results_received)
     message = refused.results_received[0].message["error"]["message"]
     assert message.startswith("chunk 0 cannot be sent: it is 1000")
-    assert message.endswith("and at most 983040 can be sent")
+    assert message.endswith("but at most 983040 can be sent")
 
 
 async def test_an_item_is_held_against_its_type(orchestrator, worker):

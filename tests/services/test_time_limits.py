@@ -22,4 +22,4 @@ async def test_limits_that_are_shorter_than_a_skill_expects_are_named_once(orche
         assert not actions(caplog, "deadline_too_short")
         await orchestrator.submit("thumbnail", {}, deadline=time.time() + 5).done()
         (warning,) = actions(caplog, "deadline_too_short")
-        assert "skill thumbnail is expected to take 10 s, and the deadline of a task" in warning
+        assert "skill thumbnail is expected to take 10 s, but the deadline of a task" in warning

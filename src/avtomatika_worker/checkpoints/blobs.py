@@ -170,7 +170,7 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def _flush_directory(path: Path) -> None:
-    """See to it that a directory's entries survive a power failure."""
+    """Ensure that a directory's entries survive a power failure."""
     if sys.platform == "win32":
         return
     with contextlib.suppress(OSError):  # the file is there; some file systems cannot do this

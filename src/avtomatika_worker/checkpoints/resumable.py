@@ -52,7 +52,7 @@ class Loops:
         return as_object(self._records.get(name))
 
     def noted(self, name: str, record: dict[str, Any]) -> State:
-        """Take note of how far a loop is, and return the state of all."""
+        """Record how far a loop is, and return the state of all loops."""
         assert self._records is not None  # noqa: S101 - it has begun
         self._records[name] = record
         return written({_MARK: self._records})

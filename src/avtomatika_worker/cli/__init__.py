@@ -109,7 +109,7 @@ def main() -> None:
     "--workers",
     metavar="N|gpu|gpu:N",
     callback=_processes,
-    help="Keep N processes running, with ids WORKER_ID-1 to -N, or one or N on each GPU (WORKER_PROCESSES, else 1).",
+    help="Keep N processes running, with ids WORKER_ID-1 to -N, or one or N per GPU (WORKER_PROCESSES, or else 1).",
 )
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port of the health server (WORKER_PORT).")
 @click.option("--member", hidden=True)
@@ -278,7 +278,7 @@ def skills(app: str | None, as_json: bool, markdown: bool) -> None:
     "--migrate",
     type=click.Path(exists=True, file_okay=False),
     metavar="DIRECTORY",
-    help="Read a project written for the official SDK instead, and list what will differ.",
+    help="Instead, read a project written for the official SDK, and list what will behave differently.",
 )
 @_JSON
 def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) -> None:
@@ -311,15 +311,16 @@ def doctor(app: str | None, own_id: bool, migrate: str | None, as_json: bool) ->
 
 @main.command()
 @click.option("--url", metavar="URL", help="The health server; unix:PATH for a socket [default: WORKER_PORT here].")
-@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, metavar="SECONDS", help="Between two looks.")
-@click.option("--once", is_flag=True, help="Look once, and leave.")
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, metavar="SECONDS", help="Between updates.")
+@click.option("--once", is_flag=True, help="Print the state once and exit.")
 @_JSON
 def top(url: str | None, interval: float, once: bool, as_json: bool) -> None:
     """Watch the tasks, slots, links and outbox of a running worker.
 
     Reads /health of the worker's health server, or of a fleet's, at WORKER_PORT of this machine
-    unless --url names another. The time that is left of a task follows from its progress, else from its skill's
-    expected_seconds. Not on a terminal, it looks once. With --json, every look is a line of JSON: what /health answers.
+    unless --url names another. A task's remaining time is estimated from its progress, or else from its skill's
+    expected_seconds. If standard output is not a terminal, the state is printed once. With --json, each update is one
+    line of JSON: the response of /health.
 
     \b
     worker top
@@ -328,9 +329,9 @@ def top(url: str | None, interval: float, once: bool, as_json: bool) -> None:
 
     \b
     Exit codes:
-      0    it has looked
-      1    no worker answers there
-      2    the command is wrong
+      0    the state was shown
+      1    no worker answered
+      2    the command line is wrong
       130  Ctrl+C ended it (128 + the signal's number)
     """
     from avtomatika_worker.cli.top import top_command

@@ -70,7 +70,7 @@ def call_command(app: str | None, call: Call) -> None:
     handler = configure_logging(settings.log_format.value, level, worker_id=settings.worker_id)
     handler.addFilter(line.gives_way)
     overrides: dict[str, Any] = {}
-    if settings.file_store_root is None:  # files of the result stay there: made when there is the first
+    if settings.file_store_root is None:  # files of the result stay there; created with the first of them
         overrides["file_store_root"] = Path(tempfile.gettempdir()) / f"worker-call-{uuid.uuid4().hex[:8]}"
     with usage_errors():
         result = asyncio.run(_run(worker, call, params, metadata, overrides, line))
@@ -92,7 +92,7 @@ def _read(file: str) -> str:
         return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageProblem(f"--file {file}: it cannot be read: {reason}") from error
+        raise UsageProblem(f"--file {file}: cannot be read: {reason}") from error
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _cancel_on_interrupt(task: RunningTask) -> None:
 
 
 class _Stream:
-    """What the skill yields, printed as it comes: texts joined, anything else a line each."""
+    """Prints what the skill yields as it arrives: text without breaks, anything else one item per line."""
 
     def __init__(self, reader: ChunkReader, line: ProgressLine) -> None:
         self._reader = reader
@@ -184,7 +184,7 @@ class _Stream:
         self._shown: list[str] = []
 
     def take(self, event: Mapping[str, Any]) -> bool:
-        """Print an event's chunks; false when it has none."""
+        """Print an event's chunks; return false if it has none."""
         if not self._reader.is_chunk(event):
             return False
         for chunk in self._reader.read(event):
@@ -200,13 +200,13 @@ class _Stream:
         return True
 
     def end(self) -> None:
-        """End the line that a text has begun."""
+        """End the line if text was printed on it."""
         if self._open_line:
             self._console.print()
         self._open_line = False
 
     def has_shown(self, data: Mapping[str, Any]) -> bool:
-        """Whether a result is what was printed already."""
+        """Whether a result has already been printed."""
         return bool(self._shown) and data == {"result": "".join(self._shown)}
 
 
@@ -216,7 +216,7 @@ async def _watch(changes: Subscription, stream: _Stream, line: ProgressLine) -> 
         if change.kind == "event" and stream.take(change.data):
             continue
         stream.end()
-        if change.kind == "event" and change.data.get("event_type") != PROGRESS_EVENT:  # which comes late
+        if change.kind == "event" and change.data.get("event_type") != PROGRESS_EVENT:  # which arrives late
             _print_event(change, line.console)
         elif change.kind == "progress":
             progress = as_object(change.data.get("progress"))

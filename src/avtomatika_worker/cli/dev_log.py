@@ -18,7 +18,7 @@ _LONGEST: Final = 12
 """Characters shown of another id."""
 
 _REMEMBERED: Final = 200
-"""The most jobs whose last failure is remembered."""
+"""Maximum number of jobs whose last failure is remembered."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _GREEN: Final = "\x1b[32m"
@@ -27,7 +27,7 @@ _CYAN: Final = "\x1b[36m"
 
 
 def short_id(job_id: str) -> str:
-    """Return what a job is called in the terminal."""
+    """Return the short id of a job for the terminal."""
     return printable(job_id[: SHORT if _UUID.fullmatch(job_id) else _LONGEST])
 
 

@@ -43,7 +43,7 @@ _OURS: Final = (str(Path(__file__).parents[1]), str(Path(os.__file__).with_name(
 
 
 class Host:
-    """The orchestrator, on a thread of its own, and what the processes of the worker say.
+    """The orchestrator, on a thread of its own, and the messages from the worker's processes.
 
     ``place`` is for the worker's files where its settings name no directory.
     """
@@ -111,7 +111,7 @@ class Host:
         while True:
             try:
                 connection = self._listener.accept()
-            except (AuthenticationError, EOFError, OSError):  # of a process that has ended meanwhile, or it is closed
+            except (AuthenticationError, EOFError, OSError):  # the process has ended, or the listener is closed
                 if self._closed:
                     return
                 continue
@@ -174,14 +174,14 @@ def hosted(
 
 
 def cannot_listen(port: int, error: OSError) -> str:
-    """Say why the orchestrator could not be started, and who has its port."""
+    """Return why the orchestrator could not be started, and what is using its port."""
     owner = listener_at(port) if error.errno == errno.EADDRINUSE else None
     reason = f"--port {port}: the embedded orchestrator cannot listen: {(error.strerror or str(error)).lower()}"
     return f"{reason}{f' by {owner}' if owner else ''}; choose another --port or --host"
 
 
 class HostLink:
-    """A worker's process, connected to its `Host`: where the orchestrator is, and what to say to it."""
+    """A worker process's connection to its `Host`, with the orchestrator's address."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.url: str = facts["url"]
@@ -194,7 +194,7 @@ class HostLink:
     @classmethod
     def from_environment(cls) -> HostLink | None:
         """Return the link of a process that a `Host` has started; None in any other."""
-        facts = os.environ.pop(_VARIABLE, "")  # not for processes of the user's
+        facts = os.environ.pop(_VARIABLE, "")  # the user's child processes must not see it
         return cls(json.loads(facts)) if facts else None
 
     def send(self, **message: Any) -> None:

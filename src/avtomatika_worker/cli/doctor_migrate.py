@@ -1,4 +1,4 @@
-"""``worker doctor --migrate``: what of a project written for the official SDK will differ."""
+"""``worker doctor --migrate``: what will behave differently in a project written for the official SDK."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from avtomatika_worker.compat.project_scan import scan
 
 
 def migrate_command(project: str, *, as_json: bool) -> NoReturn:
-    """List what will differ; the exit code is by the worst finding."""
+    """List the differences; the worst finding sets the exit code."""
     found = [warning(f"{each.file}:{each.line}: {each.what}", each.advice) for each in scan(Path(project))]
-    nothing = ok("nothing was found that will differ; docs/howto/migrating.md lists what cannot be seen in the code")
+    nothing = ok("no differences were found; docs/howto/migrating.md lists those that cannot be seen in the code")
     section = Section(f"Project {project}", tuple(found) or (nothing,))
     console = terminal.console(highlight=False, quiet=as_json)
     print_section(section, console)

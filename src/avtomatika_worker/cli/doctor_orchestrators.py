@@ -83,7 +83,7 @@ async def _in_clear(url: str) -> tuple[Finding, ...]:
     addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
     if all(each.is_loopback for each in addresses):
         return ()
-    text = "it is called without TLS: anyone on the path can read the token, tasks and results"
+    text = "the connection has no TLS: anyone on the path can read the token, tasks and results"
     if all(each.is_private or each.is_link_local for each in addresses):
         return (note(f"{text} (a private network)", "have it serve https, unless you trust that network"),)
     return (warning(text, "have it serve https, and set ORCHESTRATOR_URL to that"),)
@@ -108,7 +108,7 @@ class _Examination:
         except MalformedMessageError as problem:
             self._found.append(error(f"the answer is {problem}", "is ORCHESTRATOR_URL that of an orchestrator?"))
         except TransportError as problem:
-            advice = "check ORCHESTRATOR_URL, that the orchestrator runs, and firewalls and proxies in between"
+            advice = "check ORCHESTRATOR_URL, whether the orchestrator is running, and firewalls and proxies in between"
             self._found.append(error(f"cannot be reached: {problem}", advice))
         else:
             self._protocol(version)
@@ -135,7 +135,7 @@ class _Examination:
         reply = replies.decode_registration(response)
         version = reply.version or response.version
         if version is None:
-            raise MalformedMessageError("not a registration's answer: no version")
+            raise MalformedMessageError("not the answer to a registration: no version")
         self._link.registered(version, reply.tokens)
         signed = "token and signature are accepted" if self._link.settings.token else "no token is required"
         self._found.insert(0, ok(f"reachable, in {took * 1000:.0f} ms; {signed}"))
@@ -180,7 +180,7 @@ class _Examination:
             return error(
                 f"the registration is refused: {problem}", "report this: the worker should never send such a request"
             )
-        return error(f"it answers, but does not work: {problem}", "check the orchestrator's log and its Redis")
+        return error(f"it answers but does not work: {problem}", "check the orchestrator's log and its Redis")
 
     async def _token_is_accepted(self) -> bool:
         """Ask for an access token: that call carries the token but no signature."""
@@ -198,7 +198,7 @@ class _Examination:
             self._found.append(ok(f"it speaks protocol {version}"))
             return
         known = dialects.NEWEST.version
-        text = f"it speaks protocol {version}, which is unknown here; it is treated as {known}"
+        text = f"it speaks protocol {version}, which this worker does not know; treating it as {known}"
         self._found.append(warning(text, "check for a newer avtomatika-worker"))
 
     async def _websocket(self) -> None:
@@ -233,12 +233,12 @@ class _Examination:
         return None if opened.is_set() else problem
 
     def _polls(self) -> None:
-        """Point out the limit of polls. It is not tried: each would be held, and a connection to Redis with it."""
+        """Point out the limit on polls. It is not tested: each poll would be held, along with a Redis connection."""
         if self._link.settings.rate_limit != UNLIMITED:
-            text = "how many polls it takes from one worker id is not known: it reports that only by refusing one"
+            text = "its limit on polls per worker id is unknown: it shows only when a poll is refused"
             advice = (
-                "at the default, 60 until a minute passes without any, a worker id starts less than one task a second:"
-                " for more, raise RATE_LIMIT_POLL_LIMIT there, or run several (worker run --workers 4)"
+                "with the default, 60 until a minute passes without any, a worker id starts less than one task per"
+                " second: for more, raise RATE_LIMIT_POLL_LIMIT there, or run several workers (worker run --workers 4)"
             )
             self._found.append(note(text, advice))
 

@@ -14,7 +14,7 @@ from avtomatika_worker.skills.validation import Schema
 
 _DEEPEST: Final = 8
 _MOST: Final = 50
-"""The most values tried for one schema."""
+"""Maximum number of values to try per schema."""
 
 _FORMATS: Final[Mapping[str, str]] = {
     "date": "2026-01-31",
@@ -33,7 +33,7 @@ _TEXTS: Final = (
     *("#336699", "1.0.0", "1.0", "en-US", "en", "12:00", "a/b", "/a", "a.png", "+4912345678", "0x1f", "EUR", "100%"),
     *_FORMATS.values(),
 )
-"""Texts tried where a schema has a pattern."""
+"""Strings to try if a schema has a pattern."""
 
 
 def valid_example(schema: JsonSchema | None) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ def _values(schema: Any, whole: JsonSchema, depth: int) -> Iterator[Any]:
 
 
 def _named(schema: JsonSchema) -> Iterator[Any]:
-    """Yield the values that a schema names itself."""
+    """Yield the values that a schema itself lists."""
     for key in ("default", "const"):
         if key in schema:
             yield schema[key]
@@ -79,7 +79,7 @@ def _named(schema: JsonSchema) -> Iterator[Any]:
 
 
 def _with_parts(schema: JsonSchema, part: Any, whole: JsonSchema) -> JsonSchema:
-    """Return a schema and another one that applies as well, as one."""
+    """Return the combination of a schema and another one that also applies."""
     more = as_object(part)
     if isinstance(reference := more.get("$ref"), str):
         more = {**as_object(as_object(whole.get("$defs")).get(reference.rpartition("/")[2])), **more}
@@ -124,7 +124,7 @@ def _objects(schema: JsonSchema, whole: JsonSchema, depth: int) -> Iterator[dict
 
 
 def _first_valid(field: Any, whole: JsonSchema, depth: int) -> Any:
-    """Return the first value that satisfies a schema within another; the first one at all if none does."""
+    """Return the first value that satisfies a schema within another; if none does, the first value."""
     definitions = as_object(whole.get("$defs"))
     checker = Schema({**field, **({"$defs": definitions} if definitions else {})}) if is_dict(field) else None
     found = list(islice(_values(field, whole, depth + 1), _MOST)) or [None]

@@ -31,7 +31,7 @@ class Named(NamedTuple):
 
 
 def split_fields(fields: Sequence[str]) -> list[Named]:
-    """Split what was given. Exits with code 2 for a text without a name or an equals sign."""
+    """Split the arguments. Exits with code 2 for one without a name or an equals sign."""
     return list(map(_split, fields))
 
 
@@ -43,9 +43,9 @@ def _split(field: str) -> Named:
 
 
 def typed_fields(fields: Sequence[Named], schema: JsonSchema | None) -> dict[str, Any]:
-    """Return the params, each as a type that the schema allows. Exits with code 2 for one that cannot be read so.
+    """Return the params, each as a type that the schema allows. Exits with code 2 if one cannot be converted.
 
-    What the schema does not list is JSON if possible, else a text. Of two params with the same name, the later wins.
+    A param that the schema does not list is JSON if possible, else a string. If a name occurs twice, the last one wins.
     """
     whole = schema or {}
     return {each.name: _read(each, _types_of_field(each.name, whole)) for each in fields}
@@ -58,7 +58,7 @@ def _read(field: Named, types: frozenset[str]) -> Any:
         value = json.loads(field.text)
     except ValueError:
         value = field.text
-    # A text in quotes may be meant as a JSON text only where anything is allowed.
+    # A quoted string may be meant as a JSON string only if anything is allowed.
     if isinstance(value, str):
         if "string" in types:
             return value if types == _EVERY else field.text
@@ -94,7 +94,7 @@ def _types_of_value(value: object) -> frozenset[str]:
 
 
 def _types_of_field(name: str, whole: JsonSchema) -> frozenset[str]:
-    """Return the types that a field of the params may have; every one if the schema does not list it."""
+    """Return the types that a field of the params may have; all of them if the schema does not list it."""
     found = [each for each in _properties(whole, whole, 0) if name in each]
     return frozenset[str]().union(*(_types(each[name], whole, 0) for each in found)) if found else _EVERY
 

@@ -1,4 +1,4 @@
-"""A rich console that shows what it is given, and can be controlled by nothing of it."""
+"""A rich console that the text it prints cannot control."""
 
 from __future__ import annotations
 

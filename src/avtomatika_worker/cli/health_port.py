@@ -15,20 +15,20 @@ from avtomatika_worker.monitoring.health import UNIX_PREFIX
 from avtomatika_worker.protocol.coerce import as_object
 
 TIMEOUT: Final = 5.0
-"""Seconds that it has to answer."""
+"""Seconds to wait for a response."""
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - reading, not binding
 
 
 class NoAnswerError(Exception):
-    """Nobody answers, or not as a health server does."""
+    """Nothing answers, or not as a health server would."""
 
 
 class HealthPort:
-    """Where a worker answers for its health: a URL, or ``unix:`` and a path."""
+    """The address of a worker's health server: a URL, or ``unix:`` and a path."""
 
     def __init__(self, url: str) -> None:
-        """Raises `UsageProblem` for what is neither."""
+        """Raises `UsageProblem` if it is neither."""
         self.url = url
         self._socket = Path(url.removeprefix(UNIX_PREFIX)) if url.startswith(UNIX_PREFIX) else None
         parts = urlsplit(url)
@@ -40,7 +40,7 @@ class HealthPort:
             raise UsageProblem(f"--url {url!r}: write it as http://HOST:PORT, or as unix:PATH")
 
     def health(self) -> dict[str, Any]:
-        """Return what ``/health`` answers. Raises `NoAnswerError`."""
+        """Return the response of ``/health``. Raises `NoAnswerError`."""
         connection = http.client.HTTPConnection(self._host or "localhost", self._port, timeout=TIMEOUT)
         try:
             if self._socket is not None:
@@ -62,7 +62,7 @@ class HealthPort:
 
 
 def default_url(host: str, port: int) -> str:
-    """Return where the health server of these settings can be asked on this machine."""
+    """Return the URL at which this machine can reach the health server of these settings."""
     if host.startswith(UNIX_PREFIX):
         return f"{UNIX_PREFIX}{os.path.abspath(host.removeprefix(UNIX_PREFIX))}"  # noqa: PTH100
     host = _EVERYWHERE.get(host, host)

@@ -1,4 +1,4 @@
-"""Warns in ``worker dev`` of what a skill does there, but could not do at a released orchestrator's defaults."""
+"""Warns in ``worker dev`` when a skill does what a released orchestrator's defaults would not allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avtomatika_worker.devserver.verification import RateLimiter, Refusal
 _log: Final = logging.getLogger("avtomatika_worker.dev")
 
 _LOOK: Final = 5.0
-"""Seconds between two looks at how long the tasks have run."""
+"""Seconds between checks of how long tasks have been running."""
 
 
 class ProductionLimits:

@@ -31,7 +31,7 @@ _SHORT_ID: Final = 8
 
 
 def top_command(url: str | None, *, interval: float, once: bool, as_json: bool) -> None:
-    """Show a worker until Ctrl+C, or once. Exits with code 1 when none answers at first."""
+    """Show a worker until Ctrl+C, or once. Exits with code 1 if none answers at first."""
     port = HealthPort(url or _own_url())
     try:
         health = port.health()
@@ -48,18 +48,18 @@ def top_command(url: str | None, *, interval: float, once: bool, as_json: bool) 
 
 
 class _Ended:
-    """Waits between two looks, until a signal comes: a second one ends the process at once."""
+    """Waits between updates until a signal arrives; a second signal ends the process at once."""
 
     def __init__(self, interval: float, *, once: bool) -> None:
         self.once: bool = once
         self.code: int = 0
         self._interval = interval
         self._stop = threading.Event()
-        if not once:  # what looks once may be ended at any time
+        if not once:  # a single update may be interrupted at any time
             hear_signals(self._heard)
 
     def __call__(self) -> bool:
-        """Wait; return whether there is to be no other look."""
+        """Wait; return whether to stop."""
         return self.once or self._stop.wait(self._interval)
 
     def _heard(self, number: int, times: int) -> None:
@@ -74,7 +74,7 @@ def _own_url() -> str:
     try:
         settings = load_settings(os.environ)
     except ConfigError as error:
-        raise UsageProblem(f"the settings here are wrong, so name the health server with --url: {error}") from error
+        raise UsageProblem(f"the settings here are invalid; name the health server with --url: {error}") from error
     return default_url(settings.health_host, settings.port)
 
 
@@ -101,15 +101,15 @@ def _show(port: HealthPort, health: dict[str, Any], ended: _Ended) -> None:
 
 
 def view(health: dict[str, Any], silent: str = "") -> RenderableType:
-    """Return what is shown of an answer of ``/health``; ``silent``: why there is no newer one."""
-    parts: list[RenderableType] = [Text(f"{silent}; this is from before", style="bold red")] if silent else []
+    """Return the view of a response of ``/health``; ``silent`` says why there is no newer one."""
+    parts: list[RenderableType] = [Text(f"{silent}; showing the last known state", style="bold red")] if silent else []
     for worker in _workers(health):
         parts += [_heading(worker), _facts(worker), _tasks(worker), Text()]
     return Group(*parts[:-1])
 
 
 def _workers(health: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield each worker's own answer: a fleet has several."""
+    """Yield the response of each worker: a fleet has several."""
     processes = health.get("processes")
     if not is_list(processes):
         yield health

@@ -22,7 +22,7 @@ _IGNORED: Final = frozenset(
 )
 
 MOST_DIRECTORIES: Final = 20_000
-"""The most directories that are watched, those nearest to the top first."""
+"""Maximum number of directories to watch, those nearest to the top first."""
 
 _LOOK: Final = 500
 """Milliseconds after which an empty set is yielded, so that the caller can check on its process."""

@@ -101,9 +101,9 @@ def app_in_pyproject(file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UsageProblem(f"{file}: it cannot be read: {error.strerror}") from error
+        raise UsageProblem(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not UTF-8
-        raise UsageProblem(f"{file}: it is not valid TOML: {error}") from error
+        raise UsageProblem(f"{file}: not valid TOML: {error}") from error
     table = as_object(whole.get("tool")).get("avtomatika-worker", {})
     if not is_dict(table):
         raise UsageProblem(f"{file}: [tool.avtomatika-worker]: it should be a table with one key, app")

@@ -33,7 +33,7 @@ _LONGEST_DRAIN: Final = 86_400.0
 def run_workers(app: str | None, count: int | PerDevice, environ: Mapping[str, str], *, health_check: bool) -> NoReturn:
     """Keep ``count`` processes running, each started with ``environ``, until a signal stops them."""
     if sys.platform == "win32":
-        raise UsageProblem("--workers needs signals and sockets of POSIX; start several workers instead")
+        raise UsageProblem("--workers needs POSIX signals and sockets; start several workers instead")
     _log_like_the_members()
     named = ("--app", app) if app is not None else ()
     number = f"gpu:{count.each}" if isinstance(count, PerDevice) else str(count)
@@ -67,7 +67,7 @@ def run_member(app: str | None, member: str, count: int | PerDevice | None) -> N
         membership = Membership.parse(member)
         control = Control(membership)
     except (ValueError, OSError) as error:
-        raise UsageProblem("--member is what `worker run --workers` starts its processes with; leave it out") from error
+        raise UsageProblem("--member is for the processes that `worker run --workers` starts; leave it out") from error
     control.start()
     worker = load_app(app)
     settings = _settings(worker, membership)

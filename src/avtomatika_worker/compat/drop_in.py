@@ -1,4 +1,4 @@
-"""`Worker` and `SkillBlueprint` with the signatures of the official SDK, and what it has besides."""
+"""`Worker` and `SkillBlueprint` with the official SDK's signatures and additional methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avtomatika_worker.compat.former_environment import hints, translated
 from avtomatika_worker.compat.former_names import no_attribute, refuse_arguments
 from avtomatika_worker.compat.older_middleware import OlderMiddleware, adapted
 from avtomatika_worker.compat.orchestrator_client import OrchestratorClient
-from avtomatika_worker.compat.sigterm import heard_sigterm
+from avtomatika_worker.compat.sigterm import handled_sigterm
 from avtomatika_worker.compat.skill_info import SkillInfo, is_info, options_of
 from avtomatika_worker.compat.worker_command import WorkerCommand, worker_event
 from avtomatika_worker.compat.worker_config import WorkerConfig
@@ -44,7 +44,7 @@ _ARGUMENTS: Final = {
 
 
 def _skill(decorate: Callable[..., Any], info: Any, options: dict[str, Any]) -> Any:
-    """Take a skill's name, its `SkillInfo`, or a class of such; everything else is the core's."""
+    """Accept a skill's name, its `SkillInfo`, or a class of such; leave the rest to the core."""
     if inspect.isclass(info) and is_info_class(info):
 
         def decorate_with_class(func: Callable[..., Any]) -> Any:
@@ -57,7 +57,7 @@ def _skill(decorate: Callable[..., Any], info: Any, options: dict[str, Any]) -> 
 
 
 def is_info_class(value: type[Any]) -> bool:
-    """Whether a class is one of infos."""
+    """Whether a class has `SkillInfo`'s fields."""
     return issubclass(value, SkillInfo) or is_info(value)
 
 
@@ -66,16 +66,16 @@ def _made(info: type[Any], func: Callable[..., Any]) -> Any:
 
 
 class SkillBlueprint(blueprint.SkillBlueprint):
-    """Skills without a worker: put them in a module, and let a worker take them with ``include_blueprint``."""
+    """Skills without a worker: define them in a module and add them to a worker with ``include_blueprint``."""
 
     def __init__(self, name: str | type = "", skill_info_class: type = SkillInfo) -> None:
-        del skill_info_class  # any class of infos is taken
+        del skill_info_class  # any such class is accepted
         super().__init__(name if isinstance(name, str) else "")
 
-    if not TYPE_CHECKING:  # checkers see the signature of the core, and no attribute that is not there
+    if not TYPE_CHECKING:  # type checkers see the core's signature, and no attributes that do not exist
 
         def skill(self, name=None, /, **options):
-            """Make a function a skill, as `Worker.skill` does."""
+            """Register a function as a skill, as `Worker.skill` does."""
             return _skill(super().skill, options.pop("info", name), options)
 
         def __getattr__(self, name):
@@ -83,18 +83,18 @@ class SkillBlueprint(blueprint.SkillBlueprint):
 
 
 class Worker(core.Worker):
-    """A worker: a set of skills, and the services that bring tasks to them.
+    """A worker: a set of skills and the services that bring them tasks.
 
-    Every argument may be left out; it then comes from ``config``, or from its environment variable (``worker_type``
-    from ``WORKER_TYPE``, ``worker_id`` from ``WORKER_ID``, ``max_concurrent_tasks`` from ``MAX_CONCURRENT_TASKS``,
-    ``skills_dir`` from ``WORKER_SKILLS_DIR``). ``settings`` overrides any other setting by its field's name, as in
+    Every argument is optional and defaults to ``config``, or to its environment variable (``worker_type`` to
+    ``WORKER_TYPE``, ``worker_id`` to ``WORKER_ID``, ``max_concurrent_tasks`` to ``MAX_CONCURRENT_TASKS``,
+    ``skills_dir`` to ``WORKER_SKILLS_DIR``). ``settings`` overrides any other setting by its field's name, as in
     ``Worker(settings={"heartbeat_interval": 5})``.
 
     ``skill_dependencies`` maps a skill to what must be in the hot cache for it to be hot. ``skill_type_limits`` maps a
-    type of skills to the number of its tasks that may run at the same time. ``capacity_checker`` is asked, with a
-    skill's name or without an argument, whether another task could start now; it is called on the main loop, often, so
-    it must be quick. Raises `ConfigError` for a limit that is none, and for arguments of the official SDK that have no
-    meaning here, with what to use instead.
+    skill type to the number of its tasks that may run at the same time. ``capacity_checker`` is called with a skill's
+    name, or without an argument, and returns whether another task could start now; it is called often, on the main
+    loop, so it must be quick. Raises `ConfigError` for an invalid limit, and for arguments of the official SDK that
+    have no meaning here, saying what to use instead.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class Worker(core.Worker):
         *,
         worker_id: str | None = None,
         settings: Mapping[str, Any] | None = None,
-        **former: Never,  # checkers refuse every further name; while it runs, a message says more
+        **former: Never,  # type checkers reject any other name; at run time, a message says more
     ) -> None:
-        del skill_info_class  # any class of infos is taken
+        del skill_info_class  # any such class is accepted
         given: dict[str, object] = {"http_session": http_session, "clients": clients}
         refuse_arguments({**{name: value for name, value in given.items() if value not in (None, [])}, **former})
         if config is not None and not isinstance(cast("object", config), WorkerConfig):
@@ -140,18 +140,18 @@ class Worker(core.Worker):
 
     @property
     def config(self) -> WorkerConfig:
-        """The worker's settings under the official SDK's names; what is set there before the start has effect."""
+        """The worker's settings under the official SDK's names; changes take effect if made before the start."""
         return self._adopted or self._adopt(WorkerConfig())
 
     @property
     def _config(self) -> WorkerConfig:
-        """The same, under the name by which programs reach it in the official SDK, which has no other."""
+        """The same under the official SDK's only name for it, which programs use."""
         return self.config
 
     def load_settings(self, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-        """Return the settings that ``environ``, `config` and this worker's arguments describe.
+        """Return the settings from ``environ``, `config` and this worker's arguments.
 
-        ``overrides`` are named like the fields of the settings and win over all; None takes an argument back. Raises
+        ``overrides``, by the settings' field names, take precedence over everything; None cancels an argument. Raises
         `ConfigError`.
         """
         if self._adopted is None:
@@ -160,7 +160,7 @@ class Worker(core.Worker):
         return self._adopted.load(environ, {**mine, **(overrides or {})})
 
     def _adopt(self, config: WorkerConfig) -> WorkerConfig:
-        """Use ``config`` from now on; arguments go in there, so that what is set last is what counts."""
+        """Use ``config`` from now on; the arguments are set on it, so that the last value set counts."""
         for argument, name in _ARGUMENTS.items():
             value = self._overrides.pop(argument, None)
             if value is not None:
@@ -173,10 +173,10 @@ class Worker(core.Worker):
     if TYPE_CHECKING:
 
         def load_skills(self, source: Settings | str | os.PathLike[str] | None = None) -> Loaded:
-            """Load a directory of skills, besides that of the settings, which is loaded once.
+            """Load another directory of skills, besides the one in the settings, which is loaded once.
 
-            Given the settings, load their directory and check every skill. Awaiting what is returned is allowed, and
-            changes nothing. Raises as the start does.
+            Given the settings, load their directory and check every skill. The return value may be awaited, which does
+            nothing. Raises what starting the worker raises.
             """
             ...
 
@@ -203,7 +203,7 @@ class Worker(core.Worker):
     def add_middleware(self, middleware: Middleware | OlderMiddleware) -> None:
         """Put a middleware around every task; the first added is outermost.
 
-        It is ``async (ctx, call_next) -> outcome``, or of the older form ``async (context, next) -> result``:
+        Its form is ``async (ctx, call_next) -> outcome``, or the older ``async (context, next) -> result``; see
         docs/guide/middleware.md.
         """
         super().add_middleware(adapted(checked_middleware(cast("Middleware", middleware))))
@@ -211,50 +211,50 @@ class Worker(core.Worker):
     # ------------------------------------------------------------------------------------------ commands, events
 
     def on_command(self, command_name: str) -> Callable[[F], F]:
-        """Let a function handle the commands of this name that orchestrators send over the WebSocket.
+        """Register a function as the handler of a command that orchestrators send over the WebSocket.
 
             @worker.on_command("reload")
             async def reload(command: WorkerCommand) -> None:
                 await load(command.params["model"])
 
-        A plain ``def`` is called in a thread. What it raises is logged. ``WORKER_ENABLE_WEBSOCKETS`` must be on. Raises
-        `ConfigError` for a name that is taken, and for ``cancel_task``, which the worker handles itself.
+        A plain ``def`` is called in a thread. Exceptions are logged. ``WORKER_ENABLE_WEBSOCKETS`` must be on. Raises
+        `ConfigError` for a command that already has a handler, and for ``cancel_task``, which the worker handles.
         """
         if not isinstance(cast("object", command_name), str) or not command_name:
             raise ConfigError([f"on_command takes the name of a command, not {command_name!r:.80}"])
         if command_name == CANCEL_TASK:
-            raise ConfigError([f"on_command: {CANCEL_TASK!r} is the worker's own; skills see ctx.cancelled"])
+            raise ConfigError([f"on_command: the worker itself handles {CANCEL_TASK!r}; skills check ctx.cancelled"])
         if command_name in self._handlers:
-            raise ConfigError([f"on_command: {command_name!r} has a handler already"])
+            raise ConfigError([f"on_command: {command_name!r} already has a handler"])
 
         def decorate(handler: F) -> F:
             if not callable(handler):
-                raise ConfigError([f"on_command({command_name!r}) decorates a function, not {handler!r:.80}"])
+                raise ConfigError([f"on_command({command_name!r}) must decorate a function, not {handler!r:.80}"])
             self._handlers[command_name] = handles(handler)
             return handler
 
         return decorate
 
     def emit_event(self, event: object) -> Sent:
-        """Send an event that belongs to no running task: a dict, or an object, of ``event_type``, ``payload``, ….
+        """Send an event that belongs to no running task: a dict or object with ``event_type``, ``payload``, ….
 
-        ``target_job_id``, ``target_task_id``, ``origin_task_id``, ``priority``, ``metadata``, ``origin_worker_id`` and
-        ``security``, as `TaskContext.send_event` takes them, may be there. It is sent to all orchestrators that the
-        worker is registered at; awaiting does not wait for that. Returns `Sent`, false when too many wait. Raises
-        TypeError and ValueError for what is no event.
+        It may also have ``target_job_id``, ``target_task_id``, ``origin_task_id``, ``priority``, ``metadata``,
+        ``origin_worker_id`` and ``security``, as in `TaskContext.send_event`. It is sent to every orchestrator that the
+        worker is registered with; awaiting does not wait for that. Returns `Sent`, false if too many events are
+        waiting. Raises TypeError or ValueError for an invalid event.
         """
         return Sent(accepted=self._policies.events.put(worker_event(event)))
 
     # ------------------------------------------------------------------------------------------ hot skills
 
     def add_to_hot_skills(self, item: str) -> None:
-        """Announce that a skill, or what a skill depends on, is loaded here. May be called from any thread."""
+        """Announce that a skill, or something it depends on, is loaded here. May be called from any thread."""
         if not isinstance(cast("object", item), str) or bounded_text(item) != item:
-            raise ValueError(f"what is hot has a name, a text of at most 2,000 characters, not {item!r:.80}")
+            raise ValueError(f"a hot skill must be a name of at most 2,000 characters, not {item!r:.80}")
         self._policies.hot.add(item)
 
     def remove_from_hot_skills(self, item: str) -> None:
-        """Take back what `add_to_hot_skills` announced."""
+        """Withdraw an announcement made by `add_to_hot_skills`."""
         self._policies.hot.remove(item)
 
     def get_hot_skills_state(self) -> set[str]:
@@ -264,16 +264,16 @@ class Worker(core.Worker):
     # ------------------------------------------------------------------------------------------ running
 
     def run_with_health_check(self) -> NoReturn:
-        """Run as `run` does, which has a health server, too."""
+        """Do the same as `run`, which always includes a health server."""
         self.run()
 
     @contextmanager
     def _running(self, settings: Settings) -> Generator[None]:
-        self._say_what_has_no_effect(settings)
-        with heard_sigterm(self.request_shutdown):
+        self._warn_of_ineffective(settings)
+        with handled_sigterm(self.request_shutdown):
             yield
 
-    def _say_what_has_no_effect(self, settings: Settings) -> None:
+    def _warn_of_ineffective(self, settings: Settings) -> None:
         if self._adopted is not None:
             self._adopted.starts()
         for hint in hints(os.environ):
@@ -281,7 +281,7 @@ class Worker(core.Worker):
         if self._handlers and not settings.enable_websockets:
             names = ", ".join(self._handlers)
             _log.warning(
-                "commands come over a WebSocket, which is off: set WORKER_ENABLE_WEBSOCKETS=true (handlers: %s)",
+                "the WebSocket that carries commands is off: set WORKER_ENABLE_WEBSOCKETS=true (handlers: %s)",
                 names,
                 extra={"action": "commands_off"},
             )
@@ -291,14 +291,14 @@ class Worker(core.Worker):
 
 
 class Loaded:
-    """The answer of ``load_skills``: everything is loaded. It may be awaited."""
+    """The return value of ``load_skills``: everything is loaded already. It may be awaited."""
 
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()
 
 
 def handles(handler: Callable[..., Any]) -> Callable[[Command], Any]:
-    """Return a handler of the core's that gives ``handler`` a `WorkerCommand`."""
+    """Return a handler for the core that passes a `WorkerCommand` to ``handler``."""
     if inspect.iscoroutinefunction(handler):
 
         async def handle(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""Variables of the environment that the official SDK reads, in the words of ours."""
+"""Maps environment variables that the official SDK reads to ours."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from avtomatika_worker.compat.former_settings import ALIASES, MEANINGLESS_VARIAB
 
 
 def translated(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment with our names for the official SDK's; what is set under our name wins."""
+    """Return the environment with the official SDK's variables under our names; ours take precedence."""
     found = {ours: environ[theirs] for theirs, ours in _aliases(environ).items()}
     return {**environ, **found} if found else environ
 
 
 def hints(environ: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each variable that another name should have, and for all that mean nothing here."""
-    found = [f"{theirs} is taken as {ours}: rename it" for theirs, ours in _aliases(environ).items()]
+    """Return a hint for each variable that should be renamed or that has no effect here."""
+    found = [f"{theirs} is used as {ours}: rename it" for theirs, ours in _aliases(environ).items()]
     found += [
         f"{name} has no effect: {advice}" for name, advice in MEANINGLESS_VARIABLES.items() if environ.get(name, "")
     ]

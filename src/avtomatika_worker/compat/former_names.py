@@ -1,4 +1,4 @@
-"""Names that the official SDK has had, or has, and this one does not: what to write in their place."""
+"""Names that the official SDK has or had and this one lacks, and what to write instead."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any, Final
 from avtomatika_worker.errors import ConfigError
 
 ARGUMENTS: Final = {
-    "task_type_limits": "it is skill_type_limits= now",
+    "task_type_limits": "use skill_type_limits=",
     "http_session": (
-        "the worker makes its own connections; proxies are set by HTTP_PROXY and NO_PROXY, certificates by TLS_CA_PATH,"
-        " TLS_CERT_PATH and TLS_KEY_PATH"
+        "the worker makes its own connections; configure proxies with HTTP_PROXY and NO_PROXY, certificates with"
+        " TLS_CA_PATH, TLS_CERT_PATH and TLS_KEY_PATH"
     ),
     "clients": (
-        "orchestrators are set by ORCHESTRATORS_CONFIG, or WorkerConfig.ORCHESTRATORS; tests use WorkerHarness or"
-        " EmbeddedOrchestrator (avtomatika_worker.testing)"
+        "configure orchestrators with ORCHESTRATORS_CONFIG or WorkerConfig.ORCHESTRATORS; in tests, use WorkerHarness"
+        " or EmbeddedOrchestrator (avtomatika_worker.testing)"
     ),
 }
 """Arguments of ``Worker``."""
 
 ATTRIBUTES: Final = {
-    "task": "it is .skill(…) now",
-    "add_to_hot_cache": "it is .add_to_hot_skills(…) now",
-    "remove_from_hot_cache": "it is .remove_from_hot_skills(…) now",
-    "get_hot_cache": "it is .get_hot_skills_state() now",
+    "task": "use .skill(…)",
+    "add_to_hot_cache": "use .add_to_hot_skills(…)",
+    "remove_from_hot_cache": "use .remove_from_hot_skills(…)",
+    "get_hot_cache": "use .get_hot_skills_state()",
 }
 """Attributes of ``Worker`` and ``SkillBlueprint``."""
 

@@ -1,4 +1,4 @@
-"""The official SDK's names of settings: which of ours each one is, and what to use in place of the rest."""
+"""The official SDK's names of settings: which of ours each one sets, and what to use instead of the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FIELDS: Final = {
     "WORKER_TYPE": "worker_type",
     "WORKER_PORT": "port",
     "ORCHESTRATORS": "orchestrators_config",
-    "WORKER_TOKEN": "individual_token",  # what is set in the program wins over both variables
+    "WORKER_TOKEN": "individual_token",  # a value set in the program takes precedence over both variables
     "TLS_CA_PATH": "tls_ca_path",
     "TLS_CERT_PATH": "tls_cert_path",
     "TLS_KEY_PATH": "tls_key_path",
@@ -40,20 +40,20 @@ FIELDS: Final = {
     "WORKER_BLOB_CACHE_DIR": "blob_cache_dir",
     "EXTRA_CAPABILITIES": "extra_capabilities",
 }
-"""Attributes of ``WorkerConfig``, and the field of the settings that each one sets."""
+"""Attributes of ``WorkerConfig``, and the settings field that each one sets."""
 
 RESOURCES: Final = {"cpu_cores": "cpu_cores", "ram_gb": "ram_gb", "devices": "worker_devices"}
 """The keys of ``WorkerConfig.RESOURCES``, likewise."""
 
-_POLLS: Final = "polls are held by the orchestrator (TASK_POLL_TIMEOUT), and after errors their delays are computed"
-_TELEMETRY: Final = "the load goes with every heartbeat: HEARTBEAT_INTERVAL"
-_HEARTBEATS: Final = "changes are put together for some hundredths of a second, and orchestrators' limits are kept"
-_DETECTED: Final = "it is detected"
+_POLLS: Final = "the orchestrator holds polls (TASK_POLL_TIMEOUT), and delays after errors are computed"
+_TELEMETRY: Final = "every heartbeat reports the load (HEARTBEAT_INTERVAL)"
+_HEARTBEATS: Final = "changes within a few hundredths of a second are combined, and orchestrators' limits are respected"
+_DETECTED: Final = "it is detected automatically"
 
 MEANINGLESS: Final = {
     "HOSTNAME": _DETECTED,
     "IP_ADDRESS": _DETECTED,
-    "RESULT_MAX_RETRIES": "results are sent until they are taken, for RESULT_MAX_AGE seconds",
+    "RESULT_MAX_RETRIES": "results are retried until accepted, for up to RESULT_MAX_AGE seconds",
     "HEARTBEAT_COOLDOWN": _HEARTBEATS,
     "HEARTBEAT_DEBOUNCE_DELAY": _HEARTBEATS,
     "TASK_POLL_ERROR_DELAY": _POLLS,
@@ -64,7 +64,7 @@ MEANINGLESS: Final = {
     "WORKER_TELEMETRY_DEADBAND": _TELEMETRY,
     "WORKER_TELEMETRY_FORCE_INTERVAL": _TELEMETRY,
 }
-"""Attributes that have no counterpart, and what takes their place."""
+"""Attributes that have no counterpart, and what replaces them."""
 
 MEANINGLESS_DEFAULTS: Final[dict[str, float]] = {
     "RESULT_MAX_RETRIES": 5,
@@ -78,14 +78,14 @@ MEANINGLESS_DEFAULTS: Final[dict[str, float]] = {
     "WORKER_TELEMETRY_DEADBAND": 5.0,
     "WORKER_TELEMETRY_FORCE_INTERVAL": 60.0,
 }
-"""What a program reads from those of them that it has not set: the official SDK's defaults."""
+"""What a program reads from those it has not set: the official SDK's defaults."""
 
 MEANINGLESS_VARIABLES: Final = {
     "WORKER_HEARTBEAT_COOLDOWN" if name == "HEARTBEAT_COOLDOWN" else name: advice
     for name, advice in MEANINGLESS.items()
     if advice != _DETECTED  # HOSTNAME is in every environment
 }
-"""Variables of the environment that have no counterpart, and what takes their place."""
+"""Environment variables that have no counterpart, and what replaces them."""
 
 ALIASES: Final = {"SECRET_KEY": "ORCHESTRATOR_SECRET_KEY", "RATE_LIMIT_BACKOFF_FLOOR": "RATE_LIMIT_WAIT"}
-"""Variables that stand for one of ours, when that is not set itself."""
+"""Variables used for one of ours if that is not set itself."""

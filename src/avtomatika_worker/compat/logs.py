@@ -1,4 +1,4 @@
-"""The worker's logs, set up by a program, and what their records carry."""
+"""Functions for programs to set up the worker's logging and add fields to its records."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from avtomatika_worker.observability.logging import configure_logging
 
 
 def setup_logging(worker_id: str | None = None) -> None:
-    """Log as ``LOG_FORMAT`` and ``LOG_LEVEL`` say. Raises `ConfigError` for values that these cannot have.
+    """Set up logging according to ``LOG_FORMAT`` and ``LOG_LEVEL``. Raises `ConfigError` if these are invalid.
 
-    `Worker.run` does it, too; called before, logs are there while the program prepares. ``worker_id`` is what records
-    carry that belong to no worker.
+    `Worker.run` does this too; call it earlier to log while the program prepares. ``worker_id`` is used in records that
+    belong to no worker.
     """
     log_format, level = read_setting(os.environ, "log_format"), read_setting(os.environ, "log_level")
     configure_logging(log_format.value, level.value, worker_id=worker_id)
 
 
 def set_context(**fields: Any) -> None:
-    """Add fields to the records of this task, or thread, and of what it starts; values are made texts."""
+    """Add fields to the records of this task or thread and whatever it starts; values are converted to strings."""
     bind_log_context(**{name: str(value) for name, value in fields.items()})
 
 
 def clear_context(*names: str) -> None:
-    """Take fields back that `set_context` added; all of them without names."""
+    """Remove fields that `set_context` added; without names, all of them."""
     unbind_log_context(*names)

@@ -1,4 +1,4 @@
-"""What a program reads from `WorkerConfig` that it has not set: the environment's values, in the official form."""
+"""What a program reads from `WorkerConfig` if it has not set it: the environment's values, in the official form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Environ = Mapping[str, str]
 
 
 def read_official(environ: Environ, name: str) -> Any:
-    """Return the value of an attribute. Raises `ConfigError` for a variable that is wrong."""
+    """Return the value of an attribute. Raises `ConfigError` if its variable is invalid."""
     if name in MEANINGLESS_DEFAULTS:
         return MEANINGLESS_DEFAULTS[name]
     read = _READERS.get(name)
@@ -57,15 +57,15 @@ _READERS: Final[Mapping[str, Callable[[Environ], Any]]] = {
 
 
 def plain_fields(value: Any) -> Any:
-    """Return an object's fields without what is None. Raises TypeError for an object without fields."""
+    """Return an object's fields that are not None. Raises TypeError if it has no fields."""
     fields: Any = dict(value) if is_mapping(value) else msgspec.to_builtins(value)
     if not is_dict(fields):
-        raise TypeError(f"one is of type {type(value).__name__}")
+        raise TypeError(f"one item is of type {type(value).__name__}")
     return {key: each for key, each in fields.items() if each is not None}
 
 
 def _official(value: Any) -> Any:
-    """Return a setting's value as plain as the official SDK has it."""
+    """Return a setting's value in the plain form that the official SDK uses."""
     if isinstance(value, OrchestratorSettings):
         fields = {"url": value.url, "priority": value.priority, "weight": value.weight}
         return {**fields, "token": value.token} if value.token else fields

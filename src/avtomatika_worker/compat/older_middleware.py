@@ -1,4 +1,4 @@
-"""Middlewares of the older form: ``async (context, next)``, where ``await next()`` returns what the skill returned."""
+"""Middlewares of the older form, ``async (context, next)``: ``await next()`` returns what the skill returned."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HINT_TEXTS: Final = ("TaskContext", "Handler")
 
 
 def adapted(middleware: Any) -> Middleware:
-    """Return a middleware of ours that does what ``middleware`` does, of whichever form that is.
+    """Return a middleware in our form that does what ``middleware`` does, whichever form that has.
 
-    The newer form is known by its type hints, the older one by an argument called ``next`` or a context annotated as a
-    dict. Any other is known by its call: the older form calls its second argument without arguments.
+    The newer form is recognized by its type hints, the older one by a parameter called ``next`` or a context annotated
+    as a dict. Otherwise its first call decides: the older form calls its second argument without arguments.
     """
     parameters = _parameters(middleware)
     if _is_newer(parameters):
@@ -72,10 +72,10 @@ def _is_older(parameters: list[inspect.Parameter]) -> bool:
 
 
 class Context(dict[str, Any]):
-    """The task for a middleware of the older form: a dict, and beside it everything that `TaskContext` has.
+    """The task for a middleware of the older form: a dict that also has everything that `TaskContext` has.
 
-    ``task_id``, ``job_id``, ``skill_name``, ``params`` and ``observability``. What ``handler_kwargs`` holds besides
-    ``params`` is given to the skill's function as further keyword arguments.
+    Its keys are ``task_id``, ``job_id``, ``skill_name``, ``params``, ``observability`` and ``handler_kwargs``. Whatever
+    the latter holds besides ``params`` is passed to the skill's function as additional keyword arguments.
     """
 
     __slots__ = ("_ctx",)
@@ -95,7 +95,7 @@ class Context(dict[str, Any]):
         hint = (
             "files are in TaskFiles, an argument of the skill"
             if key == "s3_manager"
-            else f"there are {', '.join(self)}"
+            else f"its keys are {', '.join(self)}"
         )
         raise KeyError(f"the context has no {key!r}: {hint}")
 
@@ -110,10 +110,10 @@ class Context(dict[str, Any]):
 
 
 class _Run:
-    """One run of a middleware, called as its ``next``: without arguments in the older form, else with the context."""
+    """One run of a middleware, and its ``next``: called without arguments in the older form, else with the context."""
 
     def __init__(self, ctx: TaskContext, call_next: Handler, around: SkillCall | None, *, older: bool) -> None:
-        """``around`` is the call that a middleware further out looks at."""
+        """``around`` is the call that a middleware further out is observing."""
         self.context = Context(ctx, around.extra if around is not None else {})
         self.older = older
         self._ctx = ctx
@@ -123,7 +123,7 @@ class _Run:
         self._before: object = None
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Go on. Without arguments, return the skill's raw value, or raise what it raised."""
+        """Continue. Without arguments, return the skill's raw value, or raise what it raised."""
         if args or kwargs:
             ctx = args[0] if args else next(iter(kwargs.values()))
             return await self._call_next(self._ctx if ctx is self.context else ctx)
@@ -144,24 +144,24 @@ class _Run:
         return self._raw
 
     def _params(self, kept: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the params as the middleware has left them: it may have put others in either place."""
+        """Return the params as the middleware left them: it may have replaced them in either place."""
         given, inner = self.context.get("params"), kept.get("params")
         changed = inner if inner is not self._ctx.params else given
         return cast("dict[str, Any]", changed if isinstance(changed, dict) else self._ctx.params)
 
     def outcome_of(self, returned: object) -> Outcome:
-        """Return the outcome that what the middleware returned stands for."""
+        """Return the outcome for what the middleware returned."""
         if not self.older or isinstance(returned, OUTCOMES):
             return cast("Outcome", returned)
         if self._outcome is not None and returned is self._raw and _snapshot(returned) == self._before:
             return self._outcome
         if isinstance(returned, Mapping):
-            return cast("Outcome", returned)  # read with the skill's contract by who is around
+            return cast("Outcome", returned)  # `compose` interprets it, with the skill's contract
         return from_value(returned)
 
 
 def _snapshot(value: object) -> object:
-    """Return a copy, to notice changes in place; a value that JSON does not have counts as unchanged."""
+    """Return a copy, to detect changes in place; a value that JSON cannot represent counts as unchanged."""
     try:
         return to_plain(value)
     except UnsendableValueError:
@@ -169,14 +169,14 @@ def _snapshot(value: object) -> object:
 
 
 def _value_of(outcome: Outcome) -> object:
-    """Return what a task ended with that never came to its skill. Raises the error that it failed with."""
+    """Return the data of a task that ended before it reached its skill. Raises the error that it failed with."""
     if isinstance(outcome, Cancelled):
         raise asyncio.CancelledError(outcome.message)
     if isinstance(outcome, Failed):
         kind = next((each for each in TaskError.__subclasses__() if each.code == outcome.code), TaskError)
         error = kind(outcome.message, outcome.details)
         if error.code != outcome.code:
-            setattr(error, "code", outcome.code)  # noqa: B010 - of this one only
+            setattr(error, "code", outcome.code)  # noqa: B010 - on this instance only
         raise error
     return outcome.data
 

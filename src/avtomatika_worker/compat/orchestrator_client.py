@@ -1,4 +1,4 @@
-"""`OrchestratorClient`: a skill asks the orchestrator to run another one, and waits for what it returns."""
+"""`OrchestratorClient`: lets a skill have the orchestrator run another skill, and wait for what it returns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TIMEOUT: Final = 300.0
 
 
 class OrchestratorClient:
-    """Calls other skills: annotate an argument of a skill with this class to get it.
+    """Calls other skills: annotate a skill's argument with this class to get it.
 
-    No orchestrator that has been released, up to 1.0b30, has the route that it needs; the embedded one has.
+    No orchestrator released so far, up to 1.0b30, has the route that this needs; the embedded one does.
     """
 
     def __init__(self, links: Callable[[], Sequence[Link]]) -> None:
@@ -28,12 +28,12 @@ class OrchestratorClient:
     async def call_skill(self, skill_name: str, params: dict[str, Any]) -> dict[str, Any]:
         """Have the orchestrator run a skill with ``params``, and return its answer.
 
-        Raises `DependencyError` when the orchestrator has no such route or refuses, `TransientError` when it is out of
-        reach, and RuntimeError when the worker does not run.
+        Raises `DependencyError` if the orchestrator has no such route or refuses, `TransientError` if it cannot be
+        reached, and RuntimeError if the worker is not running.
         """
         links = self._links()
         if not links:
-            raise RuntimeError("the worker does not run: there is no orchestrator to call a skill at")
+            raise RuntimeError("the worker is not running: there is no orchestrator to call a skill at")
         link = next((each for each in links if each.ready.is_open), links[0])
         body = msgspec.json.encode({"skill_name": skill_name, "params": params})
         try:
@@ -53,8 +53,8 @@ def _refused(link: Link, skill: str, error: RejectedError) -> DependencyError | 
     details = {"skill": skill, "status": error.status}
     if error.status == 404:
         return DependencyError(
-            f"skill {skill!r} cannot be called: {link.label} has no route {SKILL_CALL_PATH}; none up to 1.0b30 has it. "
-            "Let the blueprint dispatch the skill as a task of its own",
+            f"skill {skill!r} cannot be called: {link.label} has no route {SKILL_CALL_PATH}; no release up to 1.0b30 "
+            "has it. Dispatch the skill from the blueprint as a separate task",
             details,
         )
     kind = TransientError if error.retryable else DependencyError

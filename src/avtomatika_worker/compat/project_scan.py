@@ -1,4 +1,4 @@
-"""Reads a project written for the official SDK, and lists what will differ. Nothing of it is run."""
+"""Reads a project written for the official SDK, without running any of it, and lists what will differ."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGEST: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place, what is there, and what to do about it."""
+    """One place, what was found there, and what to do about it."""
 
     file: str
     line: int
@@ -36,7 +36,7 @@ class Difference:
 
 
 def scan(project: Path) -> list[Difference]:
-    """Return what will differ, by file and line. Files that cannot be read are skipped."""
+    """Return the differences, sorted by file and line. Unreadable files are skipped."""
     found: list[Difference] = []
     for path in _files(project):
         try:
@@ -63,7 +63,7 @@ def _in_text(file: str, text: str) -> Iterator[Difference]:
         if match := _SETTING.search(line):
             yield Difference(file, number, match[1], _NAMES[match[1]])
         if _PIN.search(line):
-            yield Difference(file, number, "a pinned release of the official SDK", "this one has the version 1.1.0")
+            yield Difference(file, number, "a pinned release of the official SDK", "this one's version is 1.1.0")
 
 
 def _in_code(file: str, text: str) -> Iterator[Difference]:
@@ -99,7 +99,7 @@ def _imported(modules: list[str]) -> Iterator[tuple[str, str]]:
         if module.partition(".")[0] == "rxon":
             yield (
                 f"import of {module}",
-                "it is not installed: avtomatika_worker and avtomatika_worker.types have these names",
+                "it is not installed: import these names from avtomatika_worker or avtomatika_worker.types",
             )
         elif module == "avtomatika_worker.s3":
             yield f"import of {module}", "use TaskFiles"
@@ -130,7 +130,7 @@ def _in_skill(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tupl
             raised = _name_of(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
             if raised == "ValueError":
                 text = f"raise ValueError in skill {function.name}, line {node.lineno}"
-                yield text, "the task is tried again; raise InvalidInputError or PermanentError to fail at once"
+                yield text, "the task is retried; raise InvalidInputError or PermanentError to fail at once"
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.Dict) and not declares:
             yield from _own_status(node.value, function.name)
 

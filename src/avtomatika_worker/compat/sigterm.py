@@ -1,4 +1,4 @@
-"""SIGTERM for a program that runs ``asyncio.run(worker.main())``: the official SDK shuts down then."""
+"""Handles SIGTERM in programs that run ``asyncio.run(worker.main())``: the official SDK then shuts down."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Final
 
 _asked: Final[list[Callable[[], None]]] = []
-"""What is called on SIGTERM: of all workers that run side by side on the main thread's loop."""
+"""What to call on SIGTERM, for all workers on the main thread's loop."""
 
 
 @contextmanager
-def heard_sigterm(ask: Callable[[], None]) -> Generator[None]:
-    """Call ``ask`` on SIGTERM within the block, on the running loop; a program that handles it keeps its handler."""
-    if threading.current_thread() is not threading.main_thread() or not (_asked or _hear()):
+def handled_sigterm(ask: Callable[[], None]) -> Generator[None]:
+    """Call ``ask`` on SIGTERM within the block, on the running loop; a program's own handler is kept."""
+    if threading.current_thread() is not threading.main_thread() or not (_asked or _install()):
         yield
         return
     _asked.append(ask)
@@ -28,8 +28,8 @@ def heard_sigterm(ask: Callable[[], None]) -> Generator[None]:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
 
 
-def _hear() -> bool:
-    """Call everything in `_asked` on SIGTERM from now on; return whether it does."""
+def _install() -> bool:
+    """Install a handler that calls everything in `_asked`; return whether that was possible."""
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return False
     try:

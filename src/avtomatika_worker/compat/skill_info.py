@@ -1,4 +1,4 @@
-"""`SkillInfo`, what a skill announces, as an object that ``@worker.skill(info)`` takes."""
+"""`SkillInfo`: what a skill announces, as an object that ``@worker.skill(info)`` accepts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 
 
 class SkillInfo(msgspec.Struct):
-    """What a skill announces of itself: ``@worker.skill(SkillInfo(name="resize", version="1.2.0"))``.
+    """What a skill announces about itself: ``@worker.skill(SkillInfo(name="resize", version="1.2.0"))``.
 
-    A subclass may have further fields, which are announced as metadata.
+    A subclass may add fields, which are announced as metadata.
     """
 
     name: str
@@ -25,7 +25,7 @@ class SkillInfo(msgspec.Struct):
     properties: dict[str, Any] | None = None
 
     def matches(self, req: SkillInfo) -> bool:
-        """Return whether this skill is the one that ``req`` asks for: name, and type and version where it has them."""
+        """Return whether this skill is what ``req`` asks for: the same name, and type and version if it has them."""
         return self.name == req.name and req.type in {None, self.type} and req.version in {None, self.version}
 
 
@@ -33,12 +33,12 @@ _OWN: Final = frozenset(SkillInfo.__struct_fields__)
 
 
 def options_of(info: Any) -> dict[str, Any]:
-    """Return the options of the decorator that an object of the fields of `SkillInfo` stands for."""
+    """Return the decorator options for an object with `SkillInfo`'s fields."""
     names = getattr(info, "__struct_fields__", None) or _OWN
     given = {name: getattr(info, name, None) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def is_info(value: object) -> bool:
-    """Whether a value has a skill's fields: a `SkillInfo`, or one of another library's."""
+    """Whether a value has `SkillInfo`'s fields: a `SkillInfo`, or another library's equivalent."""
     return isinstance(value, SkillInfo) or frozenset(getattr(value, "__struct_fields__", ())) >= _OWN

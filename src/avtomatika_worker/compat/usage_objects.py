@@ -16,7 +16,7 @@ class DeviceUsage(msgspec.Struct):
 
 
 class ResourcesUsage(msgspec.Struct):
-    """The load of the machine: percent of all cores, and GiB. `Worker.set_usage_checker` takes what returns one."""
+    """The machine's load: percent of all cores, and GiB. `Worker.set_usage_checker` takes a function returning one."""
 
     cpu_load_percent: float = 0.0
     ram_used_gb: float = 0.0

@@ -1,4 +1,4 @@
-"""What handlers of commands are given, and what ``emit_event`` takes."""
+"""The argument of command handlers, and the parsing of ``emit_event``'s argument."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from avtomatika_worker.tasks.worker_events import WorkerEvent
 
 
 class WorkerCommand(dict[str, Any]):
-    """A command that came over the WebSocket: ``command.params`` and ``command["params"]`` are the same.
+    """A command received over the WebSocket: ``command.params`` and ``command["params"]`` are the same.
 
-    ``command`` is its name; ``params``, ``task_id``, ``job_id`` and ``metadata`` are None where it has none.
+    ``command`` is its name; ``params``, ``task_id``, ``job_id`` and ``metadata`` are None if it has none.
     """
 
     command: str
@@ -30,7 +30,7 @@ class WorkerCommand(dict[str, Any]):
         super().__init__({name: value for name, value in fields.items() if value is not None})
 
     def __missing__(self, key: str) -> None:
-        """Return None for what the command could have; so ``command.get("params", {})`` gives its default."""
+        """Return None for an absent field; ``command.get("params", {})`` still returns its default."""
         if key not in Command.__struct_fields__:
             raise KeyError(key)
 
@@ -57,12 +57,12 @@ _FIELDS: Final = (
 
 
 def worker_event(event: object) -> WorkerEvent:
-    """Return an event from a dict, or an object with such attributes. Raises TypeError and ValueError otherwise."""
+    """Return the event in a dict, or in an object with such attributes. Raises TypeError or ValueError if invalid."""
     get = _reader(event)
     event_type, payload = get("event_type"), get("payload")
     if not isinstance(event_type, str) or not event_type:
         raise ValueError(
-            f"an event needs an event_type, a text; it is {event_type!r:.80} (fields: {', '.join(_FIELDS)})"
+            f"an event's event_type must be a nonempty string, not {event_type!r:.80} (fields: {', '.join(_FIELDS)})"
         )
     plain, problem = plain_payload({} if payload is None else payload)
     facts = event_facts(get("priority"), get("security"), get("metadata"), get("origin_worker_id"))
@@ -71,7 +71,7 @@ def worker_event(event: object) -> WorkerEvent:
         raise ValueError(f"event {event_type!r:.80}: {problem}")
     carrier = get("trace_context")
     if carrier is not None and not (is_mapping(carrier) and all(isinstance(each, str) for each in carrier.values())):
-        raise ValueError(f"the trace_context of an event must be a dict of texts, not {carrier!r:.80}")
+        raise ValueError(f"the trace_context of an event must be a dict of strings, not {carrier!r:.80}")
     return WorkerEvent(
         event_type=event_type,
         payload=plain,
@@ -90,11 +90,11 @@ _IDS: Final = {
 
 
 def _id(name: str, value: object) -> str | None:
-    """Return an id, None for an empty one. Raises ValueError."""
+    """Return an id, or None if it is empty. Raises ValueError if it is invalid."""
     if not value:
         return None
     if not isinstance(value, str) or bounded_text(value) != value:
-        raise ValueError(f"the {name} of an event must be a text of at most 2,000 characters, not {value!r:.80}")
+        raise ValueError(f"the {name} of an event must be a string of at most 2,000 characters, not {value!r:.80}")
     return value
 
 
@@ -102,7 +102,7 @@ def _reader(event: object) -> Callable[[str], Any]:
     if is_mapping(event):
         return event.get
     if event is None or isinstance(event, str | bytes | int | float):
-        raise TypeError(f"an event is a dict of {', '.join(_FIELDS)}, or an object with such attributes")
+        raise TypeError(f"an event must be a dict of {', '.join(_FIELDS)}, or an object with such attributes")
 
     def read(name: str) -> Any:
         return getattr(event, name, None)

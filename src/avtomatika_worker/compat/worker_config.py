@@ -1,4 +1,4 @@
-"""`WorkerConfig`: the settings under the official SDK's names, as attributes that a program sets."""
+"""`WorkerConfig`: the settings under the official SDK's names, as attributes that a program can set."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _log: Final = logging.getLogger("avtomatika_worker")
 
 _KNOWN: Final = (*FIELDS, "RESOURCES", *MEANINGLESS)
 _TEXTS: Final = frozenset({"ORCHESTRATORS", "INSTALLED_ARTIFACTS"})
-"""Attributes whose lists are read as their variable's JSON is."""
+"""Attributes whose lists are parsed like the JSON in their variables."""
 
 
 class InvalidConfigError(ConfigError, ValueError):
-    """A value that a setting cannot have, given to `WorkerConfig`."""
+    """An invalid value set on `WorkerConfig`."""
 
 
 class WorkerConfig:
     """The worker's settings under the official SDK's names: ``config.WORKER_ID``, ``config.HEARTBEAT_INTERVAL``, ….
 
-    An attribute that was not set reads the environment; one that is set wins over it. A value is checked when it is
-    set; all together are when the worker starts, or by `validate`. Lists and dicts may be changed in place. Raises
-    `ConfigError`, which is a ``ValueError`` here, for a value that the setting cannot have.
+    An attribute that was not set reads the environment; one that was set takes precedence over it. Each value is
+    validated when it is set, and all of them together when the worker starts or by `validate`. Lists and dicts may be
+    changed in place. Raises `ConfigError`, which is also a ``ValueError`` here, for an invalid value.
     """
 
     _class_values: ClassVar[frozenset[str]] = frozenset()
@@ -47,27 +47,27 @@ class WorkerConfig:
     _in_use: bool
 
     def __init_subclass__(cls) -> None:
-        """Take out settings that are the class's: as in the official SDK, only those of its objects count."""
+        """Remove settings defined on the class: as in the official SDK, only those set on instances count."""
         values = {name for name in vars(cls).keys() & set(_KNOWN) if not isinstance(vars(cls)[name], property)}
         for name in values:
             delattr(cls, name)
         cls._class_values = cls._class_values | values
 
     def __new__(cls, *_: object, **__: object) -> Self:
-        """Make one; a subclass may set attributes before it calls ``super().__init__()``."""
+        """Create the instance; a subclass may set attributes before it calls ``super().__init__()``."""
         made = super().__new__(cls)
         made._set, made._shown, made._named, made._in_use = {}, {}, set(), False
         return made
 
     def __copy__(self) -> Self:
-        """Return another one, in which attributes can be set that stay as they are in this one."""
+        """Return a copy; setting attributes on one does not affect the other."""
         made = type(self).__new__(type(self))
         apart = {"_set": dict(self._set), "_shown": dict(self._shown), "_named": set(self._named)}
         vars(made).update({**vars(self), **apart})
         return made
 
     def __init__(self) -> None:  # pyright: ignore[reportInconsistentConstructor] - subclasses may take arguments
-        """Make one that reads the environment."""
+        """Create a configuration that reads the environment."""
 
     # ------------------------------------------------------------------------------------------ attributes
 
@@ -79,7 +79,7 @@ class WorkerConfig:
         if name in self._shown:
             return self._shown[name][0]
         value = self._read(name)
-        if is_dict(value) or is_list(value) or name == "WORKER_ID":  # may be changed in place; an id is drawn once
+        if is_dict(value) or is_list(value) or name == "WORKER_ID":  # may be changed in place; a random id is kept
             self._shown[name] = (value, copy.deepcopy(value))
         return value
 
@@ -91,13 +91,13 @@ class WorkerConfig:
             self._warn(name, f"WorkerConfig.{name} has no effect: {MEANINGLESS[name]}")
         elif name not in _KNOWN:
             if name.isupper() and (alike := _alike(name)):
-                self._warn(name, f"WorkerConfig.{name} is no setting{alike}")
+                self._warn(name, f"WorkerConfig.{name} is not a setting{alike}")
             object.__setattr__(self, name, value)
             return
         else:
             _overrides(name, value)
         if self._in_use:
-            self._warn(name, f"WorkerConfig.{name} was set after the start, which has no effect before the next one")
+            self._warn(name, f"WorkerConfig.{name} was set after the start; it takes effect at the next start")
         self._set[name] = value
 
     def __delattr__(self, name: str) -> None:
@@ -115,11 +115,11 @@ class WorkerConfig:
     # ------------------------------------------------------------------------------------------ as a whole
 
     def validate(self) -> None:
-        """Check everything, the environment included. Raises `ConfigError` with all problems."""
+        """Validate everything, including the environment. Raises `ConfigError` with all problems."""
         self.load(os.environ, {})
 
     def load(self, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
-        """Return the settings of ``environ``, what was set here and ``overrides``, the last winning.
+        """Return the settings from ``environ``, the attributes set here and ``overrides``; later sources win.
 
         Raises `ConfigError`.
         """
@@ -133,7 +133,7 @@ class WorkerConfig:
         return replace(settings, worker_id_is_random=True) if drawn else settings
 
     def overrides(self) -> dict[str, Any]:
-        """Return what was set, as overrides for `load_settings`: by the fields' names."""
+        """Return what was set, as overrides for `load_settings`, by field name."""
         changed = {name: value for name, (value, before) in self._shown.items() if value != before}
         if "WORKER_ID" in self._shown and not os.environ.get("WORKER_ID", "").strip():
             changed["WORKER_ID"] = self._shown["WORKER_ID"][0]
@@ -144,15 +144,15 @@ class WorkerConfig:
         return found
 
     def starts(self) -> None:
-        """Record that the worker starts: what is set from now on comes too late."""
+        """Record that the worker is starting: anything set from now on is too late."""
         for name in sorted(self._class_values - self._set.keys()):
-            self._warn(name, f"{type(self).__name__}.{name} of the class has no effect: set it in __init__, on self")
+            self._warn(name, f"class attribute {type(self).__name__}.{name} has no effect: set it on self in __init__")
         self._in_use = True
 
     # ------------------------------------------------------------------------------------------ inside
 
     def _unset(self) -> frozenset[str]:
-        """Return the variables that attributes set to None, or to an empty text, take the place of."""
+        """Return the variables to ignore because their attributes were set to None or an empty string."""
         fields = setting_fields()
         empty = [FIELDS[name] for name, value in self._set.items() if name in FIELDS and value in (None, "")]
         return frozenset(fields[field][1].variable for field in empty if field in fields)
@@ -163,7 +163,7 @@ class WorkerConfig:
             _log.warning("%s", text, extra={"action": "config_ignored"})
 
     def _read(self, name: str) -> Any:
-        """Return what the environment says, in the official SDK's form. Raises `InvalidConfigError`."""
+        """Return the environment's value, in the official SDK's form. Raises `InvalidConfigError`."""
         try:
             return read_official(translated(os.environ), name)
         except ConfigError as error:
@@ -175,7 +175,7 @@ def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(name: str, value: Any) -> dict[str, Any]:
-    """Return what an attribute's value sets. Raises `InvalidConfigError`."""
+    """Return the settings that an attribute's value sets. Raises `InvalidConfigError`."""
     if name == "RESOURCES":
         if not is_mapping(value) or not value.keys() <= RESOURCES.keys():
             raise InvalidConfigError([f"WorkerConfig.RESOURCES must be a dict of {', '.join(RESOURCES)}"])
@@ -195,7 +195,7 @@ def _overrides(name: str, value: Any) -> dict[str, Any]:
 
 
 def _written(name: str, value: Any) -> Any:
-    """Return a value as the setting's field takes it."""
+    """Return a value in the form that the setting's field accepts."""
     if name in _TEXTS:
         return _as_text(name, value)
     if name == "INSTALLED_SOFTWARE" and is_mapping(value):
@@ -204,7 +204,7 @@ def _written(name: str, value: Any) -> Any:
 
 
 def _as_text(name: str, value: Any) -> Any:
-    """Return a list as the variable's text would say it; of objects without what is None."""
+    """Return a list as the JSON that its variable would contain, without fields that are None."""
     if isinstance(value, str):
         return value
     try:

@@ -36,12 +36,12 @@ _SUPERSEDED: Final = frozenset({"stale_task", "worker_mismatch"})
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A result or event on its way. Each attempt is signed afresh (RXON.md, "Signing").
+    """A result or event that is being delivered. Each attempt is freshly signed (RXON.md, "Signing").
 
-    Deliveries of one ``lane`` go out one after the other, those of different lanes side by side. ``row`` is where it
-    is stored, ``size`` its bytes as far as they are known; ``doubtful``: an attempt may have arrived although its
-    answer did not; ``restored``: a former run of the worker left it behind; ``discarded``: nobody wants it any more.
-    ``created`` is in Unix seconds, ``since`` in those of the steady clock.
+    Deliveries in one ``lane`` are sent one after another, those in different lanes concurrently. ``row`` is where it is
+    stored, ``size`` its bytes if known; ``doubtful``: an attempt may have arrived although its response was lost;
+    ``restored``: an earlier run of the worker left it behind; ``discarded``: it is no longer wanted. ``created`` is in
+    Unix seconds, ``since`` in those of the steady clock.
     """
 
     link: Link
@@ -62,42 +62,42 @@ class Delivery:
 
     @property
     def age(self) -> float:
-        """Seconds since it was made, whatever the machine's clock is set to meanwhile."""
+        """Seconds since it was created, unaffected by changes to the machine's clock."""
         return max(0.0, self.link.world.steady() - self.since)
 
     @property
     def budget(self) -> KindBudget:
-        """What the orchestrator takes of its kind: one kind's limit never holds the other back."""
+        """The budget for its kind of call: one kind's limit never holds back the other."""
         return self.link.events if isinstance(self.message, Event) else self.link.results
 
     @property
     def checkpoint(self) -> str | None:
-        """The key of the checkpoint that it ends."""
+        """The key of the checkpoint that it makes obsolete."""
         return self.message.checkpoint if isinstance(self.message, TaskResult) else None
 
     @property
     def name(self) -> str:
-        """A description for people."""
+        """A description for logs."""
         if isinstance(self.message, TaskResult):
             return f"result of task {self.message.task_id}"
         return f"event {self.message.event_type!r} of task {self.message.origin_task_id}"
 
     @property
     def ids(self) -> dict[str, object]:
-        """The fields of log records about it."""
+        """The fields for log records about it."""
         if isinstance(self.message, TaskResult):
             return {"task_id": self.message.task_id, "job_id": self.message.job_id}
         return {"task_id": self.message.origin_task_id, "job_id": self.message.target_job_id}
 
 
 async def keep(delivery: Delivery, store: Store) -> None:
-    """Store a delivery on disk, where that is possible."""
+    """Store a delivery on disk if possible."""
     if delivery.row is None and store.on:
         delivery.row = await store.keep(delivery.link.url, delivery.message, delivery.created)
 
 
 async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Fate:
-    """Try once; return the seconds to wait before the next attempt, or what becomes of it if there is to be none."""
+    """Try once; return the seconds to wait before the next attempt, or the delivery's fate if there will be none."""
     link, message = delivery.link, delivery.message
     try:
         if not isinstance(message, Event):
@@ -108,7 +108,7 @@ async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Fat
     except RejectedError as error:
         if _is_replay(delivery, error):
             _count(delivery, "delivered")
-            text = "%s counts as delivered to %s: it is refused as a replay, and an answer was lost before"
+            text = "%s counts as delivered to %s: it was refused as a replay after a lost response"
             _log.info(text, delivery.name, delivery.link.url, extra={"action": "event_replayed"})
             return Fate.SETTLED
         delivery.doubtful = delivery.doubtful or error.maybe_processed
@@ -122,10 +122,10 @@ async def attempt(delivery: Delivery, store: Store, works: Works) -> float | Fat
 
 
 def _is_replay(delivery: Delivery, error: RejectedError) -> bool:
-    """Whether an event is refused because an attempt whose answer was lost had arrived (RXON.md, "Signing").
+    """Whether an event is refused because an earlier attempt, whose response was lost, arrived (RXON.md, "Signing").
 
-    A wrong token or a skewed clock is answered with 403, too. So that counts only when it goes on while registrations,
-    which are signed alike, are accepted in between.
+    A wrong token or a skewed clock also yields 403. So this counts only if the refusals continue although
+    registrations, which are signed the same way, are accepted in between.
     """
     if not isinstance(delivery.message, Event) or not delivery.doubtful or not delivery.link.dialect.replay_nonces:
         return False
@@ -162,7 +162,7 @@ async def _send_result(delivery: Delivery, result: TaskResult, store: Store, wor
     if reply.status == "accepted":
         works.accepted(delivery, result)
     if result.checkpoint is not None and reply.reason not in _SUPERSEDED:
-        # Before the result is settled: should the worker end in between, both are done once more.
+        # Before the result is settled: if the worker ends in between, both are repeated.
         await store.remove_checkpoint(result.checkpoint)
     telemetry = delivery.link.telemetry
     if telemetry is not OFF:
@@ -177,11 +177,11 @@ async def _send_result(delivery: Delivery, result: TaskResult, store: Store, wor
 
 
 async def _when_stale(delivery: Delivery, result: TaskResult, store: Store, works: Works) -> Fate:
-    """Return what follows when a result is stale under the id that it has."""
+    """Return the fate of a result that is stale under its current id."""
     if result.work is None:
         return Fate.SETTLED
     delivery.size = delivery.size or size_of(result)
-    await keep(delivery, store)  # before the main loop can take it up again
+    await keep(delivery, store)  # before the main loop can resume it
     return works.refused(delivery, result, delivery.link.now())
 
 
@@ -195,7 +195,7 @@ async def _unsendable(delivery: Delivery, store: Store, works: Works, error: Uns
 
 
 async def _refused(delivery: Delivery, store: Store, works: Works, error: RejectedError) -> float | Fate:
-    """Accept a final refusal. The task must not hang at the orchestrator: a failure that says why takes its place."""
+    """Accept a final refusal, and send a failure with the reason so that the task does not hang at the orchestrator."""
     if isinstance(delivery.message, Event):
         _refused_event(delivery, str(error))
         return Fate.SETTLED
@@ -209,7 +209,7 @@ async def _refused(delivery: Delivery, store: Store, works: Works, error: Reject
 
 
 async def _replace(delivery: Delivery, store: Store, message: TaskResult) -> None:
-    """Let another message take the place of one that cannot be delivered, on disk too."""
+    """Replace a message that cannot be delivered by another one, also on disk."""
     row, delivery.row, delivery.message = delivery.row, None, message
     if row is not None:
         await keep(delivery, store)
@@ -265,5 +265,11 @@ def _count(delivery: Delivery, outcome: str) -> None:
 def _refused_event(delivery: Delivery, why: str) -> None:
     _count(delivery, "refused")
     delivery.link.faults.log(
-        _log, logging.ERROR, "%s was not taken by %s: %s", delivery.name, delivery.link.url, why, action="event_refused"
+        _log,
+        logging.ERROR,
+        "%s was not accepted by %s: %s",
+        delivery.name,
+        delivery.link.url,
+        why,
+        action="event_refused",
     )

@@ -1,4 +1,4 @@
-"""From a task's end to the outbox: the result is safe, its events are out, and no slot waits for an orchestrator."""
+"""Passes a task's result to the outbox at its end, after its events, without keeping a slot waiting for long."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATE: Final = 20
 
 @dataclass(slots=True, eq=False)
 class _Handing:
-    """A result that is being delivered. ``free`` is called at ``due``, in the loop's time; then it is ``late``."""
+    """A result that is being delivered. ``free`` is called at ``due``, a loop time; then the result is ``late``."""
 
     link: Link
     free: Callable[[], None] | None
@@ -31,7 +31,7 @@ class _Handing:
 
 
 class Handover:
-    """Hands results to the outbox. Made and run on the main loop."""
+    """Passes results to the outbox. Created and used on the main loop."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -50,10 +50,10 @@ class Handover:
         before: Callable[[], Awaitable[None] | None] | None = None,
         older_ids: Sequence[str] = (),
     ) -> None:
-        """Await what ``before`` returns, and deliver a result, or leave it to the outbox.
+        """Await what ``before`` returns, then deliver a result or leave it to the outbox.
 
-        With ``always`` it is on disk before both. ``free`` is called when that takes longer than `HELD`. Cancelled, the
-        outbox has the result. ``older_ids`` are those that its task had before.
+        With durability ``always``, it is on disk before either. ``free`` is called if this takes longer than `HELD`. On
+        cancellation, the outbox has the result. ``older_ids`` are the task's earlier ids.
         """
         delivery = delivery_of(link, result)
         self._outbox.works.enter(delivery, older_ids)
@@ -84,7 +84,7 @@ class Handover:
         self._timer = self._loop.call_at(due, self._look, context=self._context)
 
     def _look(self) -> None:
-        """Free the slots of what takes longer, and look again when the next may do so."""
+        """Free the slots of results that take longer, and check again when the next one may."""
         self._timer = None
         now = self._loop.time()
         for handing in tuple(self._in_time):

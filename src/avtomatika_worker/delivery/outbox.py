@@ -1,7 +1,7 @@
-"""Delivers results and events: the first attempt on the main loop, every further one in the link thread.
+"""Delivers results and events: the first attempt on the main loop, further ones on the link thread.
 
-What could not be delivered at once is kept on disk until its orchestrator accepts it, refuses it for good, or it is
-older than ``RESULT_MAX_AGE``.
+A message that cannot be delivered at once is kept on disk until its orchestrator accepts or finally refuses it, or it
+is older than ``RESULT_MAX_AGE``.
 """
 
 from __future__ import annotations
@@ -130,12 +130,12 @@ class Outbox:
         with self._lock:
             for delivery in self._lanes.get(result_lane(link, task_id), ()):
                 delivery.discarded = True
-                _log.info("%s is not wanted", delivery.name, extra={"action": "result_superseded", **delivery.ids})
+                _log.info("%s is obsolete", delivery.name, extra={"action": "result_superseded", **delivery.ids})
 
     # ------------------------------------------------------------------------------------------------ life
 
     def open(self, links: Sequence[Link], *, required: bool) -> None:
-        """Take over deliveries left by an earlier run. Raises `ConfigError` as `Store.open` does."""
+        """Take over deliveries left by an earlier run. Raises what `Store.open` raises."""
         by_url = {link.url: link for link in links}
         restored = strangers = 0
         for row, stored in self._store.open(required=required):
@@ -145,7 +145,9 @@ class Outbox:
             elif self._restore(link, row, stored):
                 restored += 1
         if restored:
-            _log.warning("%d results and events of a former run wait", restored, extra={"action": "outbox_restored"})
+            _log.warning(
+                "%d results and events of an earlier run are waiting", restored, extra={"action": "outbox_restored"}
+            )
         if strangers:
             _log.warning(
                 "%d stored results and events are for orchestrators that are not configured; they stay on disk",
@@ -154,7 +156,7 @@ class Outbox:
             )
 
     def close(self) -> None:
-        """Write to disk what is not there yet, and release the file. The sending loops have ended."""
+        """Write to disk whatever is not there yet, and release the file. The sending loops must have ended."""
         left = self._store_rest()
         if left > self.lost:
             _log.warning(
@@ -166,7 +168,7 @@ class Outbox:
         self._store.close()
 
     def rescue(self) -> None:
-        """Write to disk what is not there yet. May be called from any thread, after the sending loops have stopped."""
+        """Write to disk whatever is not there yet. Callable from any thread once the sending loops have stopped."""
         self._closed = True
         self._store_rest()
 
@@ -196,7 +198,7 @@ class Outbox:
                 )
 
     def stop_sending(self) -> None:
-        """Make no more first attempts: what comes now is stored."""
+        """Make no more first attempts: from now on, deliveries are stored."""
         self._closed = True
 
     async def run(self) -> None:
@@ -239,7 +241,7 @@ class Outbox:
             await keep(delivery, self._store)
 
     async def deliver(self, delivery: Delivery, *, at_once: bool = True) -> None:
-        """Deliver, or take over: on return it is the outbox's. Called on the main loop.
+        """Deliver, or take over; on return, the outbox is responsible. Called on the main loop.
 
         Without ``at_once`` no attempt is made here.
         """
@@ -276,7 +278,7 @@ class Outbox:
         self.set_aside(delivery_of(link, message))
 
     def set_aside(self, delivery: Delivery) -> None:
-        """Take a delivery over without an attempt, as `take_over`."""
+        """Take over a delivery without an attempt, like `take_over`."""
         self._wait_in_lane(delivery)
 
     def _end(self, delivery: Delivery, fate: Fate) -> None:
@@ -306,7 +308,7 @@ class Outbox:
         self._inbox.touch()
 
     def _count(self, delivery: Delivery, change: int) -> None:
-        """Count a delivery that waits, or does so no more. Called with the lock held."""
+        """Count a delivery that starts or stops waiting. Called with the lock held."""
         before = self._backlogs.get(delivery.link, _NOTHING)
         after = Backlog(before.count + change, before.size + change * delivery.size)
         others = {link: each for link, each in self._backlogs.items() if link is not delivery.link}
@@ -372,7 +374,7 @@ class Outbox:
         return delay if isinstance(delay, Fate) else Fate.SETTLED
 
     async def _pause(self, delivery: Delivery, delay: float) -> None:
-        """Wait, but only a moment when contact is back meanwhile."""
+        """Wait, but only briefly if contact is restored meanwhile."""
         link = delivery.link
         seen = link.contacts.version
         until = self._world.monotonic() + delay

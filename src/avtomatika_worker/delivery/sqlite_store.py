@@ -228,7 +228,7 @@ class SqliteStore:
         self._connection, self._identity = new, self._found()
         old.close()
         _log.error(
-            "%s disappeared and was made again; %d results and events are in it",
+            "%s disappeared and was recreated with %d results and events",
             self.path,
             len(rows),
             extra={"action": "store_made_again"},
@@ -277,7 +277,7 @@ class SqliteStore:
                 self._do(batch)
             if kept.error is not None:
                 _log.critical(
-                    "the store failed, which is a fault of this worker's: %r",
+                    "the store failed; this is a bug in the worker: %r",
                     kept.error,
                     exc_info=kept.error,
                     extra={"action": "store_fault"},

@@ -56,7 +56,7 @@ class Store:
         return self._store is not None
 
     def open(self, *, required: bool) -> list[tuple[int, Message]]:
-        """Return what a former run left, each with its row.
+        """Return the messages that an earlier run left, with their rows.
 
         Raises `ConfigError` when another process has the file, or when there is no place for it and one is
         ``required``; otherwise that is an error in the log, and results are kept in memory.
@@ -78,7 +78,7 @@ class Store:
             return []
 
     async def keep(self, url: str, message: TaskResult | Event, created: float) -> int | None:
-        """Store a message and return its row; None when that is not possible now. ``created`` is in Unix seconds.
+        """Store a message and return its row, or None if that is not possible now. ``created`` is in Unix seconds.
 
         A disk that does not answer is waited for once, for `WRITE_TIMEOUT`; then everything is in memory only until
         it answers again.
@@ -127,7 +127,7 @@ class Store:
         return self._store is not None and self._store.check()
 
     def _give_up(self, put: Future[int]) -> None:
-        """See to it that nothing is stored that nobody knows of."""
+        """Ensure that no message stays stored without anything knowing about it."""
         if not put.cancel():
             put.add_done_callback(self._forget_late)
 
@@ -159,7 +159,7 @@ class Store:
                 return
             self._reminded = now
         _log.error(
-            "%s; results that wait for their delivery are in memory only: a crash would lose them",
+            "%s; undelivered results are in memory only: a crash would lose them",
             error,
             extra={"action": "store_failed"},
         )

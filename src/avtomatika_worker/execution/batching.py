@@ -1,7 +1,7 @@
-"""Runs batched skills: each task waits for its item of a call that is made for several at once. On the main loop.
+"""Runs batched skills: one call serves several tasks, and each task waits for its own item. Runs on the main loop.
 
-What is left of a batch that fails is called again in parts: halves, so that one bad task fails alone, or as many as fit
-into memory. A call for one task that fails is that task's failure.
+When a call fails, the remaining tasks are retried in smaller batches: in halves, which isolates a single bad task, or
+in batches that fit into memory. When a call for a single task fails, that task fails.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ InProcess = Callable[[Skill, Sequence[Controls]], Awaitable[list[Outcome | None]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a call came to for one task: a value that the skill returned for it, or an error."""
+    """The result of a call for one task: the value that the skill returned for it, or an error."""
 
     value: object = None
     error: BaseException | None = None
@@ -67,7 +67,7 @@ class _Key(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Member:
-    """A task that waits for its item. Nobody wants the item of one that was cancelled: its future is done."""
+    """A task that waits for its item. When the task is cancelled, its future is done and the item is discarded."""
 
     ctx: TaskContext
     params: Any
@@ -84,7 +84,7 @@ class _Member:
 
 @dataclass(eq=False, slots=True)
 class _Run:
-    """A batch that runs."""
+    """A running batch."""
 
     key: _Key
     members: list[_Member]
@@ -114,13 +114,13 @@ class Batches:
         self._world = world
         self._children = Children()
         self._outside = contextvars.copy_context()
-        """Of the worker: neither the ids of a task nor its span are a batch's."""
+        """The worker's own: a batch must not inherit one task's log ids or span."""
         self._queues: dict[str, _Queue] = {}
 
     async def run(self, skill: Skill, batch: Batch, ctx: TaskContext) -> Any:
-        """Return what the skill returns for a task, or raise it. Raises `InvalidInputError` for params that do not fit.
+        """Return what the skill returned for a task, or raise its error. Raises `InvalidInputError` for invalid params.
 
-        Cancelled, it returns at once, unless no other task of its batch is left: then it waits for the call to end.
+        On cancellation it returns at once, unless this was the batch's last task: then it waits for the call to end.
         """
         queue = self._queues.get(skill.family)  # a skill that is announced for each model is one function
         if queue is None:
@@ -132,13 +132,13 @@ class Batches:
             return await queue.join(_Member(ctx, params, place, tracing.current()))
 
     def start(self, run: _Run, work: Callable[[_Run], Any], name: str) -> asyncio.Task[None]:
-        """Begin a batch, in a context that is no task's."""
+        """Start a batch, in a context that belongs to no task."""
         return self._children.start(work(run), name=name, context=self._outside.run(context_owned_by, run))
 
     def cancel(self, run: _Run) -> None:
-        """Cancel the call that no task waits for."""
+        """Cancel a call that no task is waiting for anymore."""
         if run.task is not None:
-            contextvars.Context().run(run.task.cancel)  # a skill may not, and this may run in one's context
+            contextvars.Context().run(run.task.cancel)  # skills may not, and this may run in a skill's context
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -161,7 +161,7 @@ class Batches:
         with self._telemetry.tracing.linked(f"batch.{name}", spans, {"batch.size": size}):
             if skill.options.in_process:
                 outcomes = await self._in_process(skill, [controls_of(each.ctx) for each in members])
-                if None in outcomes:  # all of them are: the call ended because a task was cancelled
+                if None in outcomes:  # then all are None: the call ended because a task was cancelled
                     raise TaskCancelledError
                 return [Item(each) for each in outcomes]
             arguments = [skill.arguments(controls_of(each.ctx), each.params) for each in members]
@@ -181,7 +181,7 @@ class Batches:
 
 
 class _Queue:
-    """The tasks of one skill that wait for a batch, and the batch that runs."""
+    """The tasks of one skill that are waiting for a batch, and the batch that is running."""
 
     def __init__(self, batches: Batches, skill: Skill, batch: Batch) -> None:
         most = math.inf if batch.max_cost is None else batch.max_cost
@@ -247,7 +247,7 @@ class _Queue:
     # ------------------------------------------------------------------------------------------------ beginning
 
     def _look_soon(self) -> None:
-        """Look whether a batch should begin, after all that arrives in this turn of the loop."""
+        """Check whether to start a batch, once everything that arrives in this loop iteration is queued."""
         if self._running is None:
             self._look_at(None)
 
@@ -289,14 +289,14 @@ class _Queue:
             if failed.error is not None:  # there is no model
                 _fail_all(run.members, failed.error)
         finally:
-            for member in run.members:  # of a call that was cancelled
+            for member in run.members:  # those still waiting when the call was cancelled
                 member.item.cancel()
-            run.members, run.task = [], None  # which hold it
+            run.members, run.task = [], None  # breaks the reference cycle
             self._running = None
             self._look_soon()
 
     async def _call_all(self, run: _Run) -> None:
-        """Call the skill for all of a batch, in parts when it fails: at most twice as often as there are tasks."""
+        """Call the skill for the whole batch, and in parts after a failure: at most two calls per task."""
         parts, shrunk = deque([run.members]), False
         while parts:
             members = [each for each in parts.popleft() if not each.item.done()]
@@ -307,7 +307,7 @@ class _Queue:
             if not members:
                 continue
             began = self._batches.now()
-            with caught() as failed:  # a skill may raise anything: it ends these tasks only
+            with caught() as failed:  # a skill may raise anything, but that must end only these tasks
                 items = await self._batches.call(self._skill, members)
             if failed.error is not None:
                 if isinstance(failed.error, asyncio.CancelledError) and _is_cancelled():
@@ -321,7 +321,7 @@ class _Queue:
                 member.settle(item)
 
     def _parts(self, run: _Run, members: list[_Member], error: BaseException) -> list[list[_Member]]:
-        """Return the parts in which a call that failed is made again: none when it is over for its tasks."""
+        """Return the parts in which to retry a failed call: an empty list if its tasks have failed for good."""
         if isinstance(error, NoProcessError | WrongItemsError):
             _fail_all(members, error.__cause__ or error)
             return []
@@ -333,15 +333,15 @@ class _Queue:
             return []
         raised = error.original if isinstance(error, ExitedError) else error
         cancelled = isinstance(raised, asyncio.CancelledError | TaskCancelledError)
-        if cancelled and any(each.item.done() for each in members):  # it ended for one that was cancelled
+        if cancelled and any(each.item.done() for each in members):  # a member's cancellation ended the call
             return [members]
         part = min(self._batcher.size_limit(run.key), size - 1) if short else (size + 1) // 2
-        release_frames(error)  # and with them what they hold: the parts need the memory
+        release_frames(error)  # frees what their variables hold: the retries need the memory
         if short:
-            text = "a batch of %d tasks of skill %s ran out of memory; it is run again in parts of %d"
+            text = "a batch of %d tasks of skill %s ran out of memory; retrying in batches of %d"
             _log.warning(text, size, self._name, part, extra={"action": "batch_shrunk", "skill": self._name})
         else:
-            text, kind = "a batch of %d tasks of skill %s failed (%s); it is run again in parts of %d", _kind_of(raised)
+            text, kind = "a batch of %d tasks of skill %s failed (%s); retrying in batches of %d", _kind_of(raised)
             _log.warning(text, size, self._name, kind, part, extra={"action": "batch_split", "skill": self._name})
         return _cut(members, part)
 
@@ -370,6 +370,6 @@ def _item(value: object) -> Item:
 
 
 def _is_cancelled() -> bool:
-    """Whether the current asyncio task was cancelled, and its skill did not raise ``CancelledError`` by itself."""
+    """Whether the current asyncio task was cancelled, as opposed to the skill raising ``CancelledError`` itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""Limits the size of results: larger values go to the object store, or the task fails with the reason."""
+"""Limits the size of results: large values move to the object store; if that does not help, the task fails."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from avtomatika_worker.skills.skill import Skill
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
 DIRECTORY: Final = "oversized"
-"""Where a task's too large values are stored, below its other files."""
+"""The directory, among the task's files, for values that are too large."""
 
 _URI_SIZE: Final = 1_000
-"""The most bytes of a stored value's URI: a key of S3 has up to 1,024, and ours are shorter."""
+"""Upper limit on a stored value's URI, in bytes: S3 keys have up to 1,024, and ours are shorter."""
 
 _EXAMPLE: Final = "s3://bucket/job/task/oversized/0.json"
-"""Stands for the URI of a value before it is stored."""
+"""Placeholder for the URI of a value that is not stored yet."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -40,11 +40,11 @@ class ResultBound(msgspec.Struct, frozen=True):
     limit: int | None = None
 
     def holds(self, ended: EncodedOutcome) -> bool:
-        """Whether an outcome is within it."""
+        """Whether an outcome is within the limit."""
         return self.limit is None or ended.size <= self.limit
 
     async def enforce(self, ctx: TaskContext, ended: EncodedOutcome) -> EncodedOutcome:
-        """Return what is small enough to take the outcome's place, and still what the skill promises.
+        """Return an outcome that is small enough to send and still matches the skill's output schema.
 
         Raises nothing but ``CancelledError``.
         """
@@ -52,7 +52,7 @@ class ResultBound(msgspec.Struct, frozen=True):
         if isinstance(ended.outcome, Cancelled):
             return ended
         if isinstance(ended.outcome, Failed):
-            text = f"its data and details were over MAX_RESULT_BYTES={self.limit}, and are dropped"
+            text = f"its data and details exceeded MAX_RESULT_BYTES={self.limit} and were dropped"
             message = f"{ended.outcome.message} ({text})"
             return EncodedOutcome(
                 replace(ended.outcome, message=message, data={}, details={}, metadata=None, data_metadata={})
@@ -64,7 +64,7 @@ class ResultBound(msgspec.Struct, frozen=True):
                 if controls.used_files is not None:
                     await controls.used_files.remove()
             _log.warning(
-                "the result is %d bytes long, over MAX_RESULT_BYTES=%d: %s went to the object store",
+                "the result is %d bytes long, more than MAX_RESULT_BYTES=%d; moved to the object store: %s",
                 size,
                 self.limit,
                 ", ".join(key for key in stored.data if stored.data[key] is not ended.outcome.data[key]),
@@ -74,7 +74,7 @@ class ResultBound(msgspec.Struct, frozen=True):
         return EncodedOutcome(boundary.failure)
 
     async def _offloaded(self, controls: Controls, outcome: Succeeded, size: int) -> Succeeded:
-        """Put the largest values of the data into the store, as many as have to go."""
+        """Move the largest values of the data to the store, as many as necessary."""
         skill = controls.skill
         checked = skill is not None and outcome.status == SUCCESS and skill.allows_output(outcome.data)
         data, known = dict(outcome.data), dict(outcome.data_metadata)
@@ -90,9 +90,9 @@ class ResultBound(msgspec.Struct, frozen=True):
         return replace(outcome, data=data, data_metadata=known)
 
     def _chosen(self, data: Mapping[str, Any], skill: Skill | None, size: int) -> list[str]:
-        """Return which values have to go, the largest first. Raises `PermanentError` when that is not enough.
+        """Return the keys of the values to move, largest first. Raises `PermanentError` when that is not enough.
 
-        A value goes only where the output schema of the ``skill`` allows a URI in its place.
+        A value is moved only if the ``skill``'s output schema allows a URI in its place.
         """
         limit = self.limit or 0
         sizes = {key: len(msgspec.json.encode(value)) for key, value in data.items()}
@@ -109,21 +109,21 @@ class ResultBound(msgspec.Struct, frozen=True):
         if _size_left(size, sizes, chosen) <= limit:
             return chosen
         if not kept:
-            raise self._too_large(size, "; there are no large values in its data that could go to the object store")
+            raise self._too_large(size, "; its data has no large values that could move to the object store")
         where = name_of(("data", kept[0]))
         raise self._too_large(
             size,
-            f"; {where} does not go to the object store, for the skill's output schema allows no URI in its place:"
+            f"; {where} cannot move to the object store because the skill's output schema allows no URI in its place:"
             " return a file (a Path), or make the type a union with S3Uri",
         )
 
     def _too_large(self, size: int, why: str) -> PermanentError:
-        text = f"the result is {size} bytes long, and at most {self.limit} (MAX_RESULT_BYTES) can be sent{why}"
+        text = f"the result is {size} bytes long, but at most {self.limit} (MAX_RESULT_BYTES) can be sent{why}"
         return PermanentError(text, {"bytes": size, "limit": self.limit})
 
 
 def _size_left(size: int, sizes: Mapping[str, int], chosen: Sequence[str]) -> int:
-    """Return the size of a result when the ``chosen`` values are URIs."""
+    """Return the size of a result once the ``chosen`` values are URIs."""
     return size - sum(sizes[key] - _URI_SIZE for key in chosen)
 
 

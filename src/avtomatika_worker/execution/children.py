@@ -1,4 +1,4 @@
-"""The asyncio tasks that an object starts, and waits for when it is closed. Nothing else in this layer starts one."""
+"""The asyncio tasks that an object starts and waits for when it is closed. Nothing else in this layer starts tasks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 
 
 class Children:
-    """Asyncio tasks of one owner, who calls `cancel` or `wait` before it is gone.
+    """The asyncio tasks of one owner, which calls `cancel` or `wait` before it goes away.
 
-    A ``TaskGroup`` lives in one function; this is for what is begun by one call and ended by another. What fails in a
-    child and is not looked at by whoever has started it is a fault of the worker's own, and logged with its traceback.
+    A ``TaskGroup`` lives inside one function; this is for work that one call starts and another ends. A failure in a
+    child that its starter does not handle is a bug in the worker, and is logged with its traceback.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Children:
     def start(
         self, work: Coroutine[Any, Any, _T], *, name: str, context: contextvars.Context | None = None
     ) -> asyncio.Task[_T]:
-        """Begin ``work`` and return its task. Called on the event loop."""
+        """Start ``work`` and return its task. Must be called on the event loop."""
         task = asyncio.get_running_loop().create_task(work, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -37,7 +37,7 @@ class Children:
     def start_alone(
         self, work: Coroutine[Any, Any, None], *, name: str, context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        """Begin ``work`` that only `wait` and `cancel` wait for, and return its task."""
+        """Start ``work`` that nothing but `wait` and `cancel` waits for, and return its task."""
         task = self.start(work, name=name, context=context)
         task.add_done_callback(_log_failure)
         return task
@@ -56,12 +56,10 @@ class Children:
         return await self.wait(timeout)
 
     def _others(self) -> set[asyncio.Task[Any]]:
-        """Return all but the one that asks: a child that closes its owner cannot wait for itself."""
+        """Return all but the current task: a child that closes its owner cannot wait for itself."""
         return self._tasks - {asyncio.current_task()}
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error(
-            "%s failed, which is a fault of this worker's", task.get_name(), exc_info=error, extra={"action": "fault"}
-        )
+        _log.error("%s failed; this is a bug in the worker", task.get_name(), exc_info=error, extra={"action": "fault"})

@@ -1,9 +1,9 @@
-"""Keeps what a skill does to its event loop that skill's own affair.
+"""Keeps a skill from harming the event loop that it shares with the worker.
 
-An ``async def`` skill shares the main loop with the worker. With its own hands it could stop that loop, cancel every
-task there is, or raise ``SystemExit`` in a task that it has started, which asyncio passes on to whoever runs the
-loop. Each of these would end the worker and every other task. So a task may cancel only what its own skill has
-started, the loop's own switches refuse skills, and `run_to_end` goes on where a ``SystemExit`` has left the loop.
+An ``async def`` skill runs on the worker's main loop. It could stop that loop, cancel every task on it, or raise
+``SystemExit`` in a task that it started, which asyncio propagates to whoever runs the loop. Any of these would end the
+worker and every other task. So a skill may cancel only the tasks that it started itself, the methods that control the
+loop refuse calls from skills, and `run_to_end` keeps running the loop after a ``SystemExit``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 _T = TypeVar("_T")
 
 _owner: Final[contextvars.ContextVar[object | None]] = contextvars.ContextVar("avtomatika_worker.owner", default=None)
-"""Which task's skill runs here; None where the worker itself does. What a skill starts inherits it."""
+"""The task whose skill is running; None in the worker's own code. Whatever a skill starts inherits it."""
 
 _REFUSED: Final = (
     "add_signal_handler",
@@ -34,19 +34,19 @@ _REFUSED: Final = (
     "shutdown_default_executor",
     "stop",
 )
-"""What would take the loop away from everybody else on it."""
+"""Methods that would take the loop away from everything else on it."""
 
 
 class ExitedError(Exception):
-    """Carries what is no ``Exception`` out of a thread: a future that raises GeneratorExit closes whoever awaits it."""
+    """Carries a non-``Exception`` out of a thread: a future raising GeneratorExit would close whatever awaits it."""
 
     def __init__(self, original: BaseException) -> None:
         super().__init__(type(original).__name__)
         self.original: BaseException = original
 
 
-class owned_by:  # noqa: N801 - reads as the function it is; a class, for every task enters one
-    """Let what is started inside the block belong to the skill of ``owner``."""
+class owned_by:  # noqa: N801 - used like a function; every task enters one, and a class costs less than a generator
+    """Make everything started inside the block belong to the skill of ``owner``."""
 
     __slots__ = ("_owner", "_token")
 
@@ -61,14 +61,14 @@ class owned_by:  # noqa: N801 - reads as the function it is; a class, for every 
 
 
 def context_owned_by(owner: object) -> contextvars.Context:
-    """Return a copy of the current context in which all that is started belongs to the skill of ``owner``."""
+    """Return a copy of the current context; everything started in it belongs to the skill of ``owner``."""
     context = contextvars.copy_context()
     context.run(_owner.set, owner)
     return context
 
 
 class ends_if_forked:  # noqa: N801 - as above
-    """End a child process that a skill has forked and that has come out of the skill: the worker's code is not its."""
+    """End a child process that a skill forked when it returns from the skill: it must not run the worker's code."""
 
     __slots__ = ("_pid",)
 
@@ -81,25 +81,25 @@ class ends_if_forked:  # noqa: N801 - as above
 
 
 class OwnedTask(asyncio.Task[Any]):
-    """A task that a skill can cancel only when it has started it: ``owner`` is whose skill runs in it."""
+    """An asyncio task that only the skill that started it can cancel; ``owner`` identifies that skill's task."""
 
-    __slots__ = ("owner",)  # and no __init__: one in Python would double what it takes to make a task
+    __slots__ = ("owner",)  # no __init__: one in Python would double the cost of creating a task
 
     owner: object
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel it, unless it belongs to somebody else than the skill that asks."""
+        """Cancel it, unless a skill that does not own it is asking."""
         caller = _owner.get()
         if caller is None or caller is getattr(self, "owner", caller):  # none yet: it is started at once
             return super().cancel(msg)
         _log.warning(
-            "a skill tried to cancel what it has not started: %s", self.get_name(), extra={"action": "skill_contained"}
+            "a skill tried to cancel a task it did not start: %s", self.get_name(), extra={"action": "skill_contained"}
         )
         return False
 
 
 def contained_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
-    """Make an event loop which skills cannot stop, and whose tasks belong to whoever starts them."""
+    """Make an event loop that skills cannot stop and whose tasks belong to whoever starts them."""
     base: Any = type(probe := make())
     probe.close()
     loop = cast("asyncio.AbstractEventLoop", _contained(base)())
@@ -110,16 +110,16 @@ def contained_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.Abs
 def run_to_end(
     loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, _T], context: contextvars.Context | None = None
 ) -> _T:
-    """Run ``main`` to its end, whatever else on the loop raises meanwhile; return what it returns, or raise it."""
+    """Run ``main`` to completion, whatever else on the loop raises meanwhile; return its result or raise its error."""
     task = loop.create_task(main, context=context)
-    running = contextvars.Context()  # of the worker, wherever this is called
+    running = contextvars.Context()  # the worker's, wherever this is called from
     while not task.done():
         try:
             running.run(loop.run_until_complete, task)
         except (SystemExit, KeyboardInterrupt) as error:
             if not task.done():
                 _log.warning(
-                    "%s was raised on the event loop; it ends the task or callback that has raised it",
+                    "%s was raised on the event loop; only the task or callback that raised it ends",
                     type(error).__name__,
                     exc_info=error,
                     extra={"action": "skill_contained"},
@@ -127,7 +127,7 @@ def run_to_end(
         except RuntimeError:
             if task.done():
                 raise
-            _log.warning("the event loop was stopped; it goes on", extra={"action": "skill_contained"})
+            _log.warning("the event loop was stopped; resuming it", extra={"action": "skill_contained"})
     return task.result()
 
 
@@ -145,7 +145,7 @@ def _contained(base: type[Any]) -> type[Any]:
 def _refusing(base: type[Any], name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _owner.get() is not None:
-            raise RuntimeError(f"a skill must not call {name}() of the worker's event loop")
+            raise RuntimeError(f"a skill must not call {name}() on the worker's event loop")
         return getattr(base, name)(self, *args, **kwargs)
 
     method.__name__ = name

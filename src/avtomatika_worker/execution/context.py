@@ -1,4 +1,4 @@
-"""A skill's view of its task: what it can know, and do while it runs."""
+"""A skill's view of its task: what it can see and do while it runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class TaskCancelledError(BaseException):
 
 
 class Sent(Coroutine[Any, Any, bool]):
-    """The answer of ``send_event`` and ``send_progress``.
+    """The return value of ``send_event`` and ``send_progress``.
 
-    True when the message passed validation and is on its way. Await it in ``async def`` skills: that also waits while
-    the task's queue of events is full. In a plain ``def`` it is complete as it is.
+    True when the message passed validation and is queued. Await it in ``async def`` skills: that also waits while the
+    task's event queue is full. In a plain ``def`` there is nothing to await.
     """
 
     __slots__ = ("_accepted", "_room", "_wait_begun")
@@ -47,7 +47,7 @@ class Sent(Coroutine[Any, Any, bool]):
         return hash(self._accepted)
 
     def __await__(self) -> Generator[Any, None, bool]:
-        """Wait for room, and return whether it is on its way."""
+        """Wait for room in the queue, and return whether the message was accepted."""
         return self._wait()
 
     def _wait(self) -> Generator[Any, None, bool]:
@@ -55,10 +55,10 @@ class Sent(Coroutine[Any, Any, bool]):
             yield from self._room()
         return self._accepted
 
-    # A coroutine as far as ``asyncio.create_task(send_event(…))`` asks; nothing is wrong when nobody awaits it.
+    # Coroutine enough for ``asyncio.create_task(send_event(…))``, but without a warning if it is never awaited.
 
     def send(self, value: Any, /) -> Any:
-        """Go on waiting, as an event loop does."""
+        """Continue waiting, as an event loop does."""
         return self._waiting().send(value)
 
     def throw(self, error: Any, /, *args: Any) -> Any:
@@ -79,10 +79,10 @@ class Sent(Coroutine[Any, Any, bool]):
 
 
 class TaskState:
-    """Attributes that middlewares and the skill leave for each other, of any name and type; its repr has no values."""
+    """Attributes, of any name and type, that middlewares and the skill share; the repr omits their values."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute. Raises AttributeError for one that nothing has set in this process."""
+        """Return an attribute. Raises AttributeError if nothing in this process has set it."""
         raise AttributeError(
             f"ctx.state has no {name!r}: a middleware sets it before call_next; it does not reach a skill with "
             'executor="process" (write to ctx.metadata instead)'
@@ -97,9 +97,9 @@ class TaskState:
 
 
 class TaskContext:
-    """Everything about the task that runs: annotate an argument with this class to get it.
+    """Everything about the running task: annotate an argument with this class to get it.
 
-    ``observability`` holds the worker's OpenTelemetry tracer and meter, ``costs`` what `add_cost` added.
+    ``observability`` holds the worker's OpenTelemetry tracer and meter, ``costs`` the sums from `add_cost`.
     """
 
     __slots__ = ("__weakref__", "_controls")
@@ -121,7 +121,7 @@ class TaskContext:
 
     @property
     def job_id(self) -> str:
-        """The id of the job that the task is a step of."""
+        """The id of the job that the task belongs to."""
         return self._controls.task.job_id
 
     @property
@@ -131,7 +131,7 @@ class TaskContext:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What the task is to be done with. A middleware may put others in their place."""
+        """The task's parameters. A middleware may replace them."""
         return self._controls.params
 
     @params.setter
@@ -140,32 +140,32 @@ class TaskContext:
 
     @property
     def params_metadata(self) -> dict[str, Any]:
-        """What is known of the objects that the params name; empty when nothing came."""
+        """Metadata of the objects that the params refer to; empty if the task came without any."""
         return cast("dict[str, Any]", self._controls.task.params_metadata)
 
     @property
     def priority(self) -> float:
-        """A number, higher is more urgent."""
+        """The task's priority; higher is more urgent."""
         return cast("float", self._controls.task.priority)
 
     @property
     def deadline(self) -> float | None:
-        """When the task must have ended, in Unix seconds; None when it has no such time."""
+        """The time by which the task must end, in Unix seconds; None if it has no deadline."""
         return self._controls.task.deadline
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What came with the task; empty when nothing did."""
+        """The metadata that came with the task; empty if there was none."""
         return cast("dict[str, Any]", self._controls.task.metadata)
 
     @property
     def security(self) -> dict[str, Any]:
-        """The security part of the task; empty when it came without."""
+        """The security section of the task; empty if there was none."""
         return cast("dict[str, Any]", self._controls.task.security)
 
     @property
     def tracing_context(self) -> dict[str, Any]:
-        """The trace that the task belongs to; empty when it came without."""
+        """The trace that the task belongs to; empty if there was none."""
         return cast("dict[str, Any]", self._controls.task.tracing_context)
 
     @property
@@ -175,14 +175,14 @@ class TaskContext:
 
     @property
     def costs(self) -> dict[str, float]:
-        """What `add_cost` added."""
+        """The sums from `add_cost`, by name."""
         return self._controls.costs
 
     @property
     def state(self) -> TaskState:
-        """A namespace of this attempt, empty at first, for what middlewares hand on: ``ctx.state.user = user``.
+        """A namespace in which middlewares pass values on during this attempt: ``ctx.state.user = user``.
 
-        It stays in the worker's process: a skill with ``executor="process"`` has an empty one of its own.
+        It starts empty and stays in the worker's process: a skill with ``executor="process"`` gets one of its own.
         """
         return self._controls.state
 
@@ -197,10 +197,10 @@ class TaskContext:
     def send_progress(self, *args: Any, **kwargs: Any) -> Sent:
         """Report the task's progress: ``send_progress(0.5, "half")``, a fraction from 0 to 1 and a text.
 
-        Keywords ``progress`` and ``message`` work, and so does the older form with task and job id in front. Progress
-        is coalesced: the newest within a second wins, and the last is always sent before the result. Of the text, 2,000
-        characters are sent, and what is not valid Unicode as question marks. Returns `Sent`, false when the value is no
-        such fraction (logged as an error).
+        Keywords ``progress`` and ``message`` also work, as does the older form that begins with the task and job ids.
+        Progress is coalesced: only the newest value within a second is sent, and the last one always precedes the
+        result. The text is cut at 2,000 characters; invalid Unicode becomes question marks. Returns `Sent`, false if
+        the value is not a number from 0 to 1 (logged as an error).
         """
         return self._controls.report_progress(*_progress_arguments(args, kwargs))
 
@@ -215,14 +215,14 @@ class TaskContext:
     ) -> Sent:
         """Send a custom event, such as ``send_event("alert", {"level": 3})``.
 
-        The payload (a dict, a model or a dataclass) is checked against the schema that the skill declares for it. One
-        that breaks it, or that cannot be sent (NaN, an integer beyond 64 bits, more than ``MAX_RESULT_BYTES``), and an
-        undeclared event while ``STRICT_EVENT_VALIDATION`` is on, are logged as an error and not sent. Returns `Sent`:
-        true when the event is on its way. Events of a task arrive in order, before its result.
+        The payload (a dict, a model or a dataclass) is validated against the schema that the skill declares for it. An
+        event is not sent, and logged as an error, if its payload is invalid or cannot be sent (NaN, an integer beyond
+        64 bits, more than ``MAX_RESULT_BYTES``), or if it is undeclared while ``STRICT_EVENT_VALIDATION`` is on.
+        Returns `Sent`: true when the event is queued. Events of a task arrive in order, before its result.
 
-        ``priority`` is a number, ``metadata`` a dict; ``origin_worker_id`` is the worker that the event comes from, if
-        not this one, and ``security`` a dict, or an object, with the ``identity_chain`` that it came with. The worker
-        signs it.
+        ``priority`` is a number, ``metadata`` a dict. For an event forwarded from another worker, ``origin_worker_id``
+        is that worker's id, and ``security`` a dict or object with the ``identity_chain`` that came with the event. The
+        worker signs it.
         """
         facts = partial(event_facts, priority, security, metadata, origin_worker_id)
         return self._controls.send_event(event_type, payload, facts)
@@ -232,8 +232,8 @@ class TaskContext:
     def add_cost(self, name: str, amount: float) -> None:
         """Add to what the task costs, such as ``ctx.add_cost("tokens", 1200)``; the result reports the sums.
 
-        Orchestrators take costs from protocol 1.0b15 on; ``execution_time_seconds`` is always there. Raises ValueError
-        for an amount that is no finite number.
+        Orchestrators accept costs since protocol 1.0b15; ``execution_time_seconds`` is always included. Raises
+        ValueError if the amount is not a finite number.
         """
         self._controls.add_cost(name, amount)
 
@@ -248,18 +248,18 @@ class TaskContext:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What the task saves of its work, so that another attempt goes on from there. See `Checkpoint`."""
+        """The task's saved progress, from which another attempt can resume. See `Checkpoint`."""
         return self._controls.checkpoint
 
     def resumable(self, items: Iterable[_T], *, state: Any = None, name: str = "") -> Resumable[_T]:
-        """Iterate over ``items``, without those that a former attempt at this task has done.
+        """Iterate over ``items``, skipping those that an earlier attempt at this task has completed.
 
             for item in ctx.resumable(items): …  # in an async def: async for
 
-        After each item the loop's position is saved, as often as ``CHECKPOINT_INTERVAL`` allows, with ``state``: what
-        the loop works on (JSON, a model or a dataclass), which is the loop's ``.state``. The items must come in the
-        same sequence at every attempt. A loop in a plain ``def`` raises `TaskCancelledError` between two items when the
-        task should stop. Raises ValueError for a second loop of the same ``name``.
+        After each item, but no more often than ``CHECKPOINT_INTERVAL`` allows, the loop's position is saved along with
+        ``state``: what the loop accumulates (JSON, a model or a dataclass), available as the loop's ``.state``. The
+        items must come in the same order at every attempt. A loop in a plain ``def`` raises `TaskCancelledError`
+        between items when the task should stop. Raises ValueError for a second loop with the same ``name``.
         """
         return Resumable(items, self._controls.loops, name, state)
 
@@ -267,34 +267,34 @@ class TaskContext:
 
     @property
     def preempted(self) -> bool:
-        """Whether this machine is about to be taken away (``WORKER_PREEMPTION``): save what is worth it."""
+        """Whether this machine is about to be taken away (``WORKER_PREEMPTION``): save what is worth saving."""
         return self._controls.preempting.noticed
 
     def on_preemption(self, callback: Callable[[], Any]) -> None:
-        """Have ``callback`` called when this machine is about to be taken away, at once if that is already known.
+        """Call ``callback`` when this machine is about to be taken away, or at once if that is already known.
 
-        A plain function or an ``async def``, without arguments. That of an ``async def`` skill runs on the event loop,
-        that of a plain ``def`` in a thread of its own. What it raises is logged.
+        The callback is a plain function or an ``async def`` without parameters. It runs on the event loop for an
+        ``async def`` skill, and in a thread of its own for a plain ``def``. Exceptions from it are logged.
         """
         self._controls.preempting.add(callback)
 
     # ------------------------------------------------------------------------------------------ resources
 
     def resource(self, kind: type[_T]) -> _T:
-        """Return the resource of a type, as an argument annotated with it gets it. Raises LookupError without one."""
+        """Return the resource of type ``kind``, as an argument annotated with it would. Raises LookupError if none."""
         return self._controls.resource(kind)
 
     # ------------------------------------------------------------------------------------------ hot cache
 
     def add_to_hot_cache(self, name: str) -> None:
-        """Announce that ``name`` (a model, a data set) is loaded here, so that tasks needing it come here first.
+        """Announce that ``name`` (a model, a data set) is loaded here, which attracts tasks that need it.
 
-        One that is no text, or not valid Unicode, is logged as an error and not announced.
+        A ``name`` that is not a string of valid Unicode is logged as an error and not announced.
         """
         self._controls.announce(name)
 
     def remove_from_hot_cache(self, name: str) -> None:
-        """Take back what `add_to_hot_cache` announced."""
+        """Withdraw an announcement made by `add_to_hot_cache`."""
         self._controls.hot.remove(name)
 
     # ------------------------------------------------------------------------------------------ cancellation
@@ -306,25 +306,25 @@ class TaskContext:
 
     @property
     def cancel_reason(self) -> CancelReason | None:
-        """Why the task should stop, once it should."""
+        """Why the task should stop; None while it should not."""
         return self._controls.cancelling.reason
 
     def raise_if_cancelled(self) -> None:
-        """End the skill here when the task should stop. Raises `TaskCancelledError`."""
+        """Raise `TaskCancelledError` if the task should stop, which ends the skill here."""
         if (reason := self._controls.cancelling.reason) is not None:
-            raise TaskCancelledError(f"task {self.task_id} is cancelled: {reason}")
+            raise TaskCancelledError(f"task {self.task_id} was cancelled: {reason}")
 
     def __repr__(self) -> str:
         return f"TaskContext(skill={self.skill!r}, task_id={self.task_id!r}, job_id={self.job_id!r})"
 
 
 def controls_of(ctx: TaskContext) -> Controls:
-    """Return what the worker has of the task whose context this is."""
+    """Return the worker's own view of the task that this context belongs to."""
     return ctx._controls  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - hidden from skills, not from the worker
 
 
 def _progress_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, object]:
-    """Read both forms of ``send_progress``: with task and job id in front (the official SDK's older one) or without."""
+    """Parse both forms of ``send_progress``: with task and job ids first (the official SDK's older form) or without."""
     if len(args) >= 2 and isinstance(args[0], str):
         args = args[2:]
     names = ("progress", "message")

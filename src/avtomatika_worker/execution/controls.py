@@ -1,4 +1,4 @@
-"""What the worker has of a task that runs. Its skill sees the task through a `TaskContext`, which shows less."""
+"""The worker's view of a running task. The skill sees the task through a `TaskContext`, which exposes less."""
 
 from __future__ import annotations
 
@@ -36,51 +36,51 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 _NO_RESOURCES: Final[Mapping[Any, object]] = MappingProxyType({})
 
 _COSTS_LIMIT: Final = 2**63
-"""What no sum of costs reaches: orchestrators read integers of 64 bits."""
+"""Exclusive upper bound on a sum of costs: orchestrators read 64-bit integers."""
 
 _making_files: Final = threading.Lock()
-"""One for all tasks: it is held for microseconds, and most tasks have neither files nor state."""
+"""Shared by all tasks: it is held for microseconds, and most tasks use neither files nor state."""
 
 _INJECTED: Final = {"add_to_hot_skills": "add_to_hot_cache", "remove_from_hot_skills": "remove_from_hot_cache"}
 
 
 class EventSink(Protocol):
-    """Where a task's events go. May be called from any thread."""
+    """The destination of a task's events. May be called from any thread."""
 
     def progress(self, progress: float, message: str) -> None:
-        """Take the newest progress; older, unsent ones are forgotten."""
+        """Accept the newest progress, which replaces any that is still unsent."""
         ...
 
     def event(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> None:
-        """Take an event; they are sent in order."""
+        """Accept an event; events are sent in order."""
         ...
 
     def room(self) -> Generator[Any, None, None]:
-        """Wait, in the main loop, until there is room for another event."""
+        """Wait, on the main loop, until there is room for another event."""
         ...
 
     def chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
-        """Take a chunk of a stream, of so many bytes; return whether there is room for another."""
+        """Accept a chunk of a stream, ``size`` bytes long; return whether there is room for another."""
         ...
 
     async def chunk_room(self) -> None:
-        """Wait, on the loop of whoever sends chunks, until there is room for another."""
+        """Wait, on the sender's loop, until there is room for another chunk."""
         ...
 
     def wait_for_chunk_room(self, stopped: Callable[[], bool]) -> None:
-        """Wait for that in a thread, unless the stream is ``stopped``."""
+        """Do the same in a thread, until the stream is ``stopped``."""
         ...
 
 
 class HotCache(Protocol):
-    """What the worker holds ready (loaded models); orchestrators prefer workers that have it hot."""
+    """What the worker keeps loaded, such as models; orchestrators prefer workers that are hot for a task."""
 
     def add(self, name: str) -> None:
         """Announce ``name`` as hot."""
         ...
 
     def remove(self, name: str) -> None:
-        """Take the announcement back."""
+        """Withdraw the announcement of ``name``."""
         ...
 
 
@@ -89,7 +89,7 @@ EventCheck = Callable[[str, str, object, EventFacts], tuple[dict[str, Any] | Non
 
 
 class Cancelling:
-    """Whether a task should stop, and why. Whoever runs the task asks; its skill looks, from any thread."""
+    """Whether a task should stop, and why. The task's runner requests it; the skill checks it, from any thread."""
 
     __slots__ = ("_forward", "reason")
 
@@ -98,21 +98,21 @@ class Cancelling:
         self._forward: Callable[[CancelReason], object] | None = None
 
     def ask(self, reason: CancelReason) -> None:
-        """Ask the task to stop; the first reason stays."""
+        """Ask the task to stop. Only the first reason counts."""
         if self.reason is None:
             self.reason = reason
             if self._forward is not None:
                 self._forward(reason)
 
     def forward(self, to: Callable[[CancelReason], object] | None) -> None:
-        """Say it to the process that runs the skill, too, at once if the task was asked already. On the main loop."""
+        """Also notify the process that runs the skill, at once if the task was already asked. On the main loop."""
         self._forward = to
         if to is not None and self.reason is not None:
             to(self.reason)
 
 
 class Written(NamedTuple):
-    """The data of a result, what they are as canonical JSON, and whether they are known to fit the output schema."""
+    """A result's data, its canonical JSON, and whether it is known to match the output schema."""
 
     data: object
     json: bytes
@@ -120,7 +120,7 @@ class Written(NamedTuple):
 
 
 class Controls:
-    """What the worker has of a task that runs, and its skill does not: the skill sees the task as a `TaskContext`."""
+    """The worker's view of a running task; the skill sees the task as a `TaskContext`."""
 
     def __init__(
         self,
@@ -139,9 +139,9 @@ class Controls:
         skill: Skill | None = None,
         dialect: Dialect = NEWEST,
     ) -> None:
-        """``skill`` is None where there is none of the task's type; ``dialect`` is what its result is written in."""
+        """``skill`` is None if there is none for the task's type; the result is written in ``dialect``."""
         params = task.params or {}
-        self.task: Task = msgspec.structs.replace(  # middlewares may write to what is in it
+        self.task: Task = msgspec.structs.replace(  # a copy, because middlewares may modify its contents
             task,
             params=skill.uses.with_name(params) if skill is not None and skill.uses is not None else params,
             params_metadata=task.params_metadata or {},
@@ -157,16 +157,16 @@ class Controls:
         self.cancelling: Cancelling = cancelling or Cancelling()
         self.preempting: Preempting = preempting or Preempting()
         self.keeper: Keeper | None = None
-        """What keeps its checkpoints in the worker, once there may be any."""
+        """Keeps the task's checkpoints in the worker; None until they are used."""
         self.skill: Skill | None = skill
         self.dialect: Dialect = dialect
         self.written: Written | None = None
         self.models: dict[Any, object] = {}
-        """The model that its skill uses while it runs, by its type."""
+        """The model that the running skill uses, by type."""
         self.computing: Callable[[], AbstractAsyncContextManager[None]] | None = None
-        """Makes what the task holds while its skill computes, and not while its files are moved, if there is such."""
+        """If set, makes what the task holds while its skill computes, but not while its files are transferred."""
         self.ends_at: float | None = None
-        """When it is stopped at the latest, by its deadline or its skill's timeout: monotonic seconds."""
+        """When the deadline or the skill's timeout stops the task, whichever comes first: monotonic seconds."""
         self._ctx: Callable[[], TaskContext | None] = lambda: None
         self._sink = sink
         self._check_event = check_event
@@ -181,9 +181,9 @@ class Controls:
 
     @property
     def ctx(self) -> TaskContext:
-        """What the skill sees of its task; whoever runs the task holds it.
+        """The skill's view of the task; the task's runner holds the reference.
 
-        Controls that held it would hold themselves: only the garbage collector could free those of an ended task.
+        If controls held it, they would be part of a reference cycle, and only the garbage collector could free them.
         """
         ctx = self._ctx()
         if ctx is None:
@@ -193,13 +193,13 @@ class Controls:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What the skill's arguments are made of."""
+        """The params from which the skill's arguments are made."""
         params = self.task.params
         return {} if params is None else params
 
     @property
     def state(self) -> TaskState:
-        """What middlewares and the skill leave for each other; most tasks leave nothing."""
+        """Values that middlewares and the skill share; created on first use, as most tasks need none."""
         with _making_files:
             if self._state is None:
                 self._state = TaskState()
@@ -208,7 +208,7 @@ class Controls:
     # ------------------------------------------------------------------------------------------ progress and events
 
     def report_progress(self, progress: object, message: object) -> Sent:
-        """Send progress; false when it is no fraction."""
+        """Send progress; the result is false if it is not a number from 0 to 1."""
         if isinstance(progress, bool) or not isinstance(progress, Real) or not 0 <= cast("float", progress) <= 1:
             self._complain("progress", f"progress must be a number from 0 to 1, not {_shown(progress)}")
             return Sent(accepted=False)
@@ -217,13 +217,13 @@ class Controls:
         return Sent(accepted=True)
 
     def say(self, message: str) -> None:
-        """Send a progress message of the worker's own: the fraction stays what it was."""
+        """Send a progress message from the worker itself; the fraction does not change."""
         self._sink.progress(self._progress, bounded_text(message))
 
     def send_event(self, event_type: str, payload: object, facts: Callable[[], EventFacts]) -> Sent:
-        """Check an event and send it; false when it may not be sent, which is logged.
+        """Validate an event and send it; if it is invalid, log that and return false.
 
-        ``facts`` raises ValueError for what may not go with it.
+        ``facts`` raises ValueError if what accompanies the event is invalid.
         """
         try:
             known = facts()
@@ -240,9 +240,9 @@ class Controls:
         return Sent(accepted=True, room=self._sink.room)
 
     async def relay_event(self, event_type: str, payload: object, facts: Sequence[Any] = NO_FACTS) -> str | None:
-        """Send an event for a process that runs the skill, and return why not. Waits while the queue is full.
+        """Send an event for the process that runs the skill; return the problem if it is invalid.
 
-        Progress is only checked: it comes by itself.
+        Waits while the queue is full. Progress is only validated: the process sends it separately.
         """
         known = EventFacts(*facts)
         plain, problem = self._check_event(self.task.type, event_type, payload, known)
@@ -256,7 +256,7 @@ class Controls:
     # ------------------------------------------------------------------------------------------ chunks of a stream
 
     def send_chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
-        """Send a chunk, checked already; return whether there is room for another. From any thread."""
+        """Send a validated chunk; return whether there is room for another. From any thread."""
         return self._sink.chunk(kind, data, size)
 
     async def chunk_room(self) -> None:
@@ -264,7 +264,7 @@ class Controls:
         await self._sink.chunk_room()
 
     def wait_for_chunk_room(self) -> None:
-        """Wait for that in a thread. Raises `TaskCancelledError` once the task should stop."""
+        """Do the same in a thread. Raises `TaskCancelledError` once the task should stop."""
         self._sink.wait_for_chunk_room(lambda: self.cancelling.reason is not None)
         self.ctx.raise_if_cancelled()
 
@@ -276,19 +276,19 @@ class Controls:
     # ------------------------------------------------------------------------------------------ costs, files, resources
 
     def add_cost(self, name: str, amount: float) -> None:
-        """Add to what the task costs. Raises ValueError for what could not be sent."""
+        """Add to what the task costs. Raises ValueError for a name or amount that could not be sent."""
         if not isinstance(as_any(name), str) or bounded_text(name) != name:
-            raise ValueError(f"the name of a cost must be a text of valid Unicode, not {_shown(name)}")
+            raise ValueError(f"the name of a cost must be a string of valid Unicode, not {_shown(name)}")
         if isinstance(amount, bool) or not isinstance(as_any(amount), int | float):
             raise ValueError(f"a cost must be a finite number, not {_shown(amount)}")
         total = self.costs.get(name, 0) + amount if abs(amount) < _COSTS_LIMIT else amount
-        if not abs(total) < _COSTS_LIMIT:  # NaN is less than nothing
-            raise ValueError(f"a cost must be a finite number of at most 64 bits, not {_shown(total)}")
+        if not abs(total) < _COSTS_LIMIT:  # also true for NaN
+            raise ValueError(f"the sum of a cost must be finite and fit into 64 bits, not {_shown(total)}")
         self.costs[name] = total
 
     @property
     def files(self) -> FileOperations:
-        """The task's files. Raises RuntimeError without any."""
+        """The task's files. Raises RuntimeError if there are none."""
         with _making_files:
             if self._files is None:
                 if self._make_files is None:
@@ -298,23 +298,23 @@ class Controls:
 
     @property
     def used_files(self) -> FileOperations | None:
-        """The same when anybody has asked for it."""
+        """The task's files if they have been used, else None."""
         return self._files
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The task's checkpoint. Raises RuntimeError without any."""
+        """The task's checkpoint. Raises RuntimeError if there is none."""
         return self._resuming()[0]
 
     @property
     def loops(self) -> Loops:
-        """The task's resumable loops. Raises RuntimeError without any checkpoint."""
+        """The task's resumable loops. Raises RuntimeError if there is no checkpoint."""
         return self._resuming()[1]
 
     def end_saving(self) -> Keeper | None:
-        """Return what keeps the task's checkpoints, if anything does, once the task has ended.
+        """Mark the task as ended, and return what keeps its checkpoints, if anything does.
 
-        A skill that was given up may still ask for one in its thread: what is made from now on saves nothing.
+        An abandoned skill may still ask for a checkpoint in its thread: one made from now on saves nothing.
         """
         with _making_files:
             self._ended = True
@@ -333,7 +333,7 @@ class Controls:
             return self._loops.checkpoint, self._loops
 
     def resource(self, kind: type[_T]) -> _T:
-        """Return the resource of a type. Raises LookupError without one."""
+        """Return the resource of type ``kind``. Raises LookupError if there is none."""
         try:
             return cast("_T", self._resources[kind])
         except KeyError:
@@ -341,16 +341,16 @@ class Controls:
             raise LookupError(f"no resource of type {name_of(kind)} was made in this process ({known})") from None
 
     def model(self, kind: Any) -> object:
-        """Return the model of a type that was lent to the task."""
+        """Return the model of type ``kind`` that was lent to the task."""
         return self.models[kind]
 
     def announce(self, name: str) -> None:
-        """Announce ``name`` as hot; anything that is not a name is logged as an error."""
+        """Announce ``name`` as hot; log an error if it is not a valid name."""
         if isinstance(as_any(name), str) and bounded_text(name) == name:
             self.hot.add(name)
             return
         _log.error(
-            "skill %s: %s cannot be announced as hot: a name is a text of at most 2,000 characters of valid Unicode",
+            "skill %s: %s cannot be announced as hot: a name must be valid Unicode of at most 2,000 characters",
             self.task.type,
             _shown(name),
             extra={"action": "hot_name_refused"},
@@ -359,10 +359,10 @@ class Controls:
     # ------------------------------------------------------------------------------------------ injection
 
     def injected(self, name: str) -> object:
-        """Return what an argument called ``name`` gets (see ``skills.reserved.INJECTED_NAMES``)."""
+        """Return the value for a parameter called ``name`` (see ``skills.reserved.INJECTED_NAMES``)."""
         return getattr(self.ctx, _INJECTED.get(name, name))
 
 
 def _shown(value: object) -> str:
-    """Write a value for a message; not every one can be written (an integer of thousands of digits)."""
+    """Format a value for a message; some cannot be formatted (an integer of thousands of digits)."""
     return attempted(lambda: f"{value!a:.80}", lambda _: f"an object of type {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""An outcome's data as bytes: written once, and those bytes are measured, remembered, stored and sent."""
+"""An outcome's data as bytes: encoded once, and those bytes are measured, remembered, stored and sent."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _CANNOT_ENCODE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowEr
 
 
 class EncodedOutcome(msgspec.Struct, frozen=True):
-    """An outcome, and its data as they are sent; None where it has none."""
+    """An outcome, and its data in the form that is sent; None if it has none."""
 
     outcome: Outcome
     data: CanonicalData | None = None
 
     @property
     def size(self) -> int:
-        """The size in bytes of the JSON that a skill's output adds; what cannot be written counts as nothing."""
+        """The size in bytes of the JSON that the skill's output adds; parts that cannot be encoded count as zero."""
         outcome = self.outcome
         if isinstance(outcome, Cancelled):
             return 0
@@ -44,11 +44,11 @@ class EncodedOutcome(msgspec.Struct, frozen=True):
 
 
 def write_data(controls: Controls, value: Any, allows: Callable[[Any], bool]) -> Any:
-    """Return what a skill returned as plain values; where that can be, its bytes are kept for `encoded`.
+    """Return what a skill returned as plain values; if possible, keep the encoded bytes for `encoded`.
 
-    Values of Python's own types are returned as they are if the output schema ``allows`` them: nobody looks at them
-    any more but who encodes them. If not, it has yet to be seen what is wrong with them as they are sent. Raises
-    `UnsendableValueError`.
+    Values of Python's own types are returned unchanged if the output schema ``allows`` them: from here on they are only
+    encoded. If it does not, they are decoded from those bytes, and validation then reports on the values as they would
+    be sent. Raises `UnsendableValueError`.
     """
     json = canonical_at_once(value, controls.dialect, DATA_DEPTH) if type(as_any(value)) is dict else None
     if json is None:
@@ -59,7 +59,7 @@ def write_data(controls: Controls, value: Any, allows: Callable[[Any], bool]) ->
 
 
 def encoded(outcome: Outcome, controls: Controls) -> EncodedOutcome:
-    """Encode an outcome's data; what cannot be sent becomes a failure that says so. A failure keeps its reason."""
+    """Encode an outcome's data; if they cannot be sent, return a failure that says so. A failure keeps its reason."""
     if isinstance(outcome, Cancelled):
         return EncodedOutcome(outcome)
     dialect, written = controls.dialect, controls.written
@@ -73,7 +73,7 @@ def encoded(outcome: Outcome, controls: Controls) -> EncodedOutcome:
         text = f"the result cannot be sent: {path}: {error.problem}"
         if not isinstance(outcome, Failed):
             return EncodedOutcome(Failed(ContractViolationError.code, bounded_text(text), {"path": path}))
-        message = bounded_text(f"{outcome.message} (what came with it is dropped: {text})")
+        message = bounded_text(f"{outcome.message} (its other contents were dropped: {text})")
         return EncodedOutcome(replace(outcome, message=message, data={}, data_metadata={}))
     finally:
         controls.written = None

@@ -1,12 +1,12 @@
-"""What a skill or a middleware returned, as an outcome: which dict is an envelope, and what its parts mean.
+"""Turns what a skill or a middleware returned into an outcome: which dicts are envelopes, and what their keys mean.
 
-The only place that decides it, for every executor. A dict (any Mapping) is an envelope when
+This is decided here only, for every executor. A dict (any Mapping) is an envelope when
 
-- its ``status`` is ``success``, ``failure``, ``cancelled`` or one that the skill declares, whatever else is in it;
-- or its ``status`` is any text, and there is an ``error`` or ``data`` beside it;
-- or all its keys are an envelope's, and one of them is ``status``, ``data`` or ``error``.
+- its ``status`` is ``success``, ``failure``, ``cancelled`` or one that the skill declares, whatever else it contains;
+- or its ``status`` is any string, and it also has an ``error`` or ``data`` key;
+- or all its keys are envelope keys, and one of them is ``status``, ``data`` or ``error``.
 
-Every other dict is data. So is every model, dataclass and TypedDict: their fields have a meaning of their own.
+Every other dict is data, and so is every model, dataclass and TypedDict: their fields have meanings of their own.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ _MESSAGE: Final = frozenset({"message"})
 def from_value(
     value: object, contract: ResultContract = _UNKNOWN, write: Callable[[object], Any] = to_plain
 ) -> Outcome:
-    """Turn what was returned into an outcome that can be sent, as far as its values' types go.
+    """Turn a returned value into an outcome whose values have types that can be sent.
 
-    An outcome stays what it is, an envelope is opened; anything else is the data: a dict as it is, a model or dataclass
-    as its fields, None as no data, any other value as ``{"result": value}``. ``write`` makes JSON of the data. Raises
-    `ContractViolationError` for a success that cannot be sent, a broken envelope, and a status that the skill does not
-    declare. A failure stays one, whatever is in it: what of it cannot be sent is dropped, and named in its message.
+    An outcome is kept and an envelope is unpacked; anything else is data: a dict as it is, a model or dataclass as its
+    fields, None as no data, any other value as ``{"result": value}``. ``write`` turns the data into plain values.
+    Raises `ContractViolationError` for a success that cannot be sent, a broken envelope, and an undeclared status. A
+    failure is never rejected: what cannot be sent is dropped, and its message says so.
     """
     if isinstance(value, OUTCOMES):
         return _checked(value, contract)
@@ -77,19 +77,19 @@ def from_value(
 
 
 def _fields_of(value: object) -> Mapping[Any, object] | None:
-    if is_dict(value) or is_mapping(value):  # to ask for an abstract class takes longer
+    if is_dict(value) or is_mapping(value):  # the dict check first: checking for an abstract class is slower
         return value
     return None
 
 
 def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
-    """Check an outcome that user code made. Raises `ContractViolationError`."""
+    """Validate an outcome that user code made. Raises `ContractViolationError`."""
     if isinstance(outcome, Succeeded):
         status = _text_of(outcome.status)
         if not isinstance(status, str) or status not in contract.statuses:
             raise _unknown_status(status, contract)
         if status in {FAILURE, CANCELLED}:
-            raise ContractViolationError(f"Succeeded has the status {status!r}: return Failed or Cancelled")
+            raise ContractViolationError(f"Succeeded has the status {status!r}: return Failed or Cancelled instead")
         if not isinstance(as_any(outcome.data), Mapping):
             raise ContractViolationError(f"the data of Succeeded must be a dict, not {type(outcome.data).__name__}")
         return _sendable(replace(outcome, status=str(status)))
@@ -106,7 +106,7 @@ def _checked(outcome: Outcome, contract: ResultContract) -> Outcome:
 
 
 def _sendable(outcome: _Sendable, write: Callable[[object], Any] = to_plain) -> _Sendable:
-    """Make what an outcome carries plain. Raises `ContractViolationError`."""
+    """Convert an outcome's contents to plain values. Raises `ContractViolationError`."""
     files: object = outcome.data_metadata
     data, metadata, costs = _parts(outcome.data, outcome.metadata, outcome.costs, write=write)
     known = _files(_plain(files, root="$.data_metadata")) if files else {}
@@ -116,7 +116,7 @@ def _sendable(outcome: _Sendable, write: Callable[[object], Any] = to_plain) -> 
 def _parts(
     data: object, metadata: object, costs: object, *, write: Callable[[object], Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
-    """Return what both successes and failures carry, plain. Raises `ContractViolationError`."""
+    """Return the parts that successes and failures share, as plain values. Raises `ContractViolationError`."""
     return (
         _as_data(_plain(data, write, "$.data")),
         None if metadata is None else _object(_plain(metadata, root="$.metadata"), "metadata"),
@@ -125,11 +125,11 @@ def _parts(
 
 
 def _sendable_failure(failure: Failed, write: Callable[[object], Any] = to_plain) -> Failed:
-    """Make what a failure carries plain; what cannot be sent must not keep its reason from arriving."""
+    """Convert a failure's contents to plain values; if they cannot be sent, drop them and keep the reason."""
     try:
         return _sendable(failure, write)
     except ContractViolationError as error:
-        message = bounded_text(f"{failure.message} (what came with it is dropped: {error.message})")
+        message = bounded_text(f"{failure.message} (its other contents were dropped: {error.message})")
         return replace(failure, message=message, data={}, metadata=None, costs={}, data_metadata={})
 
 
@@ -137,7 +137,7 @@ def _files(plain: Any) -> dict[str, FileMetadata]:
     try:
         return msgspec.convert(plain, dict[str, FileMetadata])
     except msgspec.ValidationError as error:
-        raise ContractViolationError(f"the data_metadata must map names to FileMetadata: {error}") from None
+        raise ContractViolationError(f"data_metadata must map names to FileMetadata: {error}") from None
 
 
 def _is_envelope(fields: Mapping[Any, object], contract: ResultContract) -> bool:
@@ -174,7 +174,7 @@ def _from_envelope(fields: Mapping[Any, object], contract: ResultContract, write
 
 
 def _checked_status(fields: Mapping[Any, object], contract: ResultContract) -> str:
-    """Return an envelope's status. Raises `ContractViolationError` for none of the allowed ones, and contradictions."""
+    """Return an envelope's status. Raises `ContractViolationError` if it is unknown or contradicts the error."""
     status, error = _text_of(fields.get("status")), fields.get("error")
     if status is None:
         failed = bool(error) or (error is not None and "data" not in fields)
@@ -183,8 +183,8 @@ def _checked_status(fields: Mapping[Any, object], contract: ResultContract) -> s
         raise _unknown_status(status, contract, error)
     if error and status not in {FAILURE, CANCELLED}:
         raise ContractViolationError(
-            f"the result has the status {status!r} and an error ({_reason(error)}): "
-            f"return the status {FAILURE!r}, or put what is no failure into its data",
+            f"the result has both the status {status!r} and an error ({_reason(error)}): "
+            f"return the status {FAILURE!r}, or if it is not a failure, put the error into the data",
             {"status": status, "error": plain_detail(_error_fields(error))},
         )
     return str(status)
@@ -196,22 +196,22 @@ def _warn_of_dropped(
     keys = [key for key, value in fields.items() if key not in read and value is not None]
     if keys:
         _log.warning(
-            "skill %s returned an envelope with status %s: its keys %s are dropped%s",
+            "skill %s returned an envelope with status %s; dropping its keys %s%s",
             contract.skill,
             status,
             bounded_text(", ".join(map(repr, keys))),
-            "" if status == CANCELLED else "; what is to be sent belongs in data",
+            "" if status == CANCELLED else "; put anything to be sent into data",
             extra={"action": "result_keys_dropped", "skill": contract.skill},
         )
 
 
 def _warn_of_status(fields: Mapping[Any, object], contract: ResultContract) -> None:
-    """Say once that a dict which may be meant as a failure is data: its status is not one of the skill's."""
+    """Warn once that a dict that may be meant as a failure counts as data: its status is not one of the skill's."""
     status = _text_of(fields.get("status"))
     if isinstance(status, str) and contract.is_new(status[:_LONGEST_STATUS]):
         _log.warning(
-            "skill %s returned a dict with the status %r: it is data, and the task a success; to report a failure, "
-            "raise an error or return {'status': 'failure', 'error': …}; the statuses are %s",
+            "skill %s returned a dict with the status %r, which is treated as the data of a success; to report a "
+            "failure, raise an error or return {'status': 'failure', 'error': …}; the known statuses are %s",
             contract.skill,
             status[:_LONGEST_STATUS],
             ", ".join(contract.statuses),
@@ -220,9 +220,9 @@ def _warn_of_status(fields: Mapping[Any, object], contract: ResultContract) -> N
 
 
 def _unknown_status(status: object, contract: ResultContract, error: object = None) -> ContractViolationError:
-    """Return the error for an unknown status; it keeps the reason that came with it."""
+    """Return the error for an unknown status; it includes the error that came with the status."""
     shown, allowed = bounded_text(f"{status!r:.{_LONGEST_STATUS}}"), ", ".join(contract.statuses)
-    text = f"the result's status {shown} is none of {allowed} (a skill declares others with output_statuses=)"
+    text = f"the result's status {shown} is not one of {allowed} (a skill declares others with output_statuses=)"
     details: dict[str, Any] = {"status": plain_detail(status), "allowed": list(contract.statuses)}
     if error:
         text += f"; its error: {_reason(error)}"
@@ -231,10 +231,10 @@ def _unknown_status(status: object, contract: ResultContract, error: object = No
 
 
 def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
-    """Return code, message (or "") and details of an error: an exception, an object with such fields, or a text.
+    """Return an error's code, message (or "") and details. It is an exception, a mapping with such keys, or a string.
 
-    What else is in the object goes to the details: nothing that says why a task failed is dropped, and nothing in it
-    keeps the failure from being reported.
+    Other keys go into the details: nothing that says why a task failed is dropped, and nothing prevents the failure
+    from being reported.
     """
     fields = _error_fields(error)
     if not is_dict(fields):
@@ -250,7 +250,7 @@ def _error_parts(error: object) -> tuple[str, str, dict[str, Any]]:
 
 
 def _error_fields(error: object) -> object:
-    """Return an error as a dict of plain values where it has fields, else as a plain value."""
+    """Return an error as a dict of plain values if it has fields, else as a plain value."""
     if isinstance(error, BaseException):
         outcome = from_exception(error)
         return {"code": outcome.code, "message": outcome.message, "details": outcome.details}
@@ -263,7 +263,7 @@ def _error_fields(error: object) -> object:
 
 
 def _reason(error: object) -> str:
-    """Return an error, or a part of one, as the text of a message; nothing as an empty one."""
+    """Return an error, or a part of one, as message text; "" if there is nothing to say."""
     plain = _error_fields(error)
     if is_dict(plain) and isinstance(message := plain.get("message"), str) and message:
         plain = message
@@ -277,7 +277,7 @@ def _plain(value: object, write: Callable[[object], Any] = to_plain, root: str =
         return write(value)
     except UnsendableValueError as error:
         if inspect.iscoroutine(value):
-            value.close()  # else Python warns that nobody awaited it
+            value.close()  # otherwise Python warns that it was never awaited
         path = root + error.path.removeprefix("$")
         raise ContractViolationError(f"the result cannot be sent: {path}: {error.problem}", {"path": path}) from error
 

@@ -1,4 +1,4 @@
-"""One task that runs: from its arrival to its outcome."""
+"""Runs one task, from its arrival to its outcome."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
 _EVERY_SKILLS: Final = frozenset({SUCCESS, FAILURE, CANCELLED})
-"""Statuses that need not be declared."""
+"""Statuses that skills need not declare."""
 
 _UNKNOWN: Final = ResultContract()
 
 _LAST_TIMEOUT: Final = 0.5
-"""Seconds that a skill gets to end when whoever runs it is cancelled: the worker is on its last step."""
+"""Seconds that a skill gets to end when its runner is cancelled, in the worker's last shutdown step."""
 
 
 class Pipeline:
-    """What every task goes through: the middlewares, and the skill innermost. Built once."""
+    """What every task passes through: the middlewares, with the skill innermost. Built once."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class Pipeline:
         files: Middleware,
         world: World = REAL,
     ) -> None:
-        """``files`` is the innermost middleware, and one of ours: it returns outcomes, and raises nothing.
+        """``files`` is the innermost middleware and the worker's own: it returns outcomes and raises nothing.
 
-        ``skills``: the asyncio tasks in which skills run; each is waited for by its `Execution`.
+        ``skills`` are the asyncio tasks in which skills run; each is awaited by its `Execution`.
         """
         self.resources: Mapping[Any, object] = resources
         self.monotonic: Callable[[], float] = world.monotonic
@@ -75,17 +75,17 @@ class Pipeline:
         self._handler: Handler = compose(middlewares, lambda ctx: files(ctx, self._run_skill), self._read)
 
     def skill(self, name: str) -> Skill | None:
-        """Return the skill called ``name``."""
+        """Return the skill called ``name``, or None."""
         return self._registry.get(name)
 
     def shows_context(self, skill: Skill | None) -> bool:
-        """Whether anybody gets to see the context of a task of ``skill``: a middleware, or the skill itself."""
+        """Whether anything sees the context of a task of ``skill``: a middleware, or the skill itself."""
         return self._watched or (skill is not None and TaskContext in skill.injects)
 
     def label(self, name: str, status: str | None = None) -> tuple[str, ...]:
-        """Return what names a task in metrics: its skill and status as far as they are declared, so that both are few.
+        """Return a task's metric labels: its skill and status, if declared, which keeps their number small.
 
-        What comes over the wire or from a skill may be anything.
+        Undeclared ones, which come over the wire or from a skill and could be anything, share a label.
         """
         known = self._labels.get((name, status))
         if known is not None:
@@ -97,7 +97,7 @@ class Pipeline:
         else:
             declared = (skill.contract.output_statuses if skill is not None else None) or ()
             label = (kind, status if status in _EVERY_SKILLS or status in declared else "other")
-        if kind == name and label[-1] in {status, name}:  # what came over the wire is not kept
+        if kind == name and label[-1] in {status, name}:  # do not cache values from the wire
             self._labels[name, status] = label
         return label
 
@@ -111,7 +111,7 @@ class Pipeline:
         return from_value(returned, skill.results if skill is not None else _UNKNOWN)
 
     async def _run_skill(self, ctx: TaskContext) -> Outcome:
-        """Run the skill, and read what it returns. Raises what it raises: ``files`` goes around this."""
+        """Run the skill and convert what it returns. Raises what the skill raises; ``files`` wraps this."""
         controls = controls_of(ctx)
         skill = controls.skill
         if skill is None:
@@ -131,10 +131,11 @@ class Pipeline:
         return self.read_result(value, skill, controls)
 
     def read_result(self, value: object, skill: Skill, controls: Controls) -> Outcome:
-        """Return what a skill returned as an outcome that it may have. Raises `ContractViolationError`."""
+        """Return the outcome for what a skill returned, validated. Raises `ContractViolationError`."""
         outcome = self._outcome_of(value, skill, controls)
-        if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:  # as orchestrators do: other statuses have
-            written = controls.written  # data of their own shape
+        # Like orchestrators, validate successes only: data that come with other statuses have shapes of their own.
+        if isinstance(outcome, Succeeded) and outcome.status == SUCCESS:
+            written = controls.written
             if written is None or written.data is not outcome.data:
                 skill.check_output(outcome.data)
             elif not written.allowed:
@@ -142,7 +143,7 @@ class Pipeline:
         return outcome
 
     def _outcome_of(self, value: object, skill: Skill, controls: Controls) -> Outcome:
-        """Read what a skill returned. A process has done so itself."""
+        """Convert what a skill returned. A skill's process has already done so."""
         if skill.options.in_process:
             return cast("Outcome", value)
         if controls.used_files is not None:
@@ -152,7 +153,7 @@ class Pipeline:
         return from_value(value, skill.results, skill.write)
 
     async def _call(self, skill: Skill, ctx: TaskContext) -> object:
-        """Call the skill, and let those who watch the call, if any, see how it ended."""
+        """Call the skill, and record how the call ended if it is being watched."""
         call = watched.get()
         if call is None:
             return await run_skill(skill, ctx, self._runners, self._tracing)
@@ -166,7 +167,7 @@ class Pipeline:
 
 
 class Execution:
-    """A running task. Made and awaited in the main loop; `cancel` is called there too."""
+    """A running task. Created, awaited and cancelled on the main loop."""
 
     __slots__ = (
         "_deadline",
@@ -183,11 +184,11 @@ class Execution:
     )
 
     def __init__(self, controls: Controls, pipeline: Pipeline, *, deadline: float | None) -> None:
-        """``deadline``: monotonic seconds. ``permit``, if set, is what the task has to hold from its start to its end.
+        """``deadline`` is in monotonic seconds. ``permit``, if set, is held by the task from its start to its end.
 
-        ``compute``, if set, makes what it has to hold while its skill itself runs, and not while files are moved.
-        Waiting for that takes none of the time that the task is given, or said to have taken; its deadline stays.
-        ``ctx`` is what the skill sees of its task.
+        ``compute``, if set, makes what the task holds while the skill itself runs, but not while files are transferred.
+        Time spent waiting for that counts neither toward the timeout nor as run time, but the deadline still applies.
+        ``ctx`` is the skill's view of the task.
         """
         self.controls: Controls = controls
         self.ctx: TaskContext = controls.ctx
@@ -202,10 +203,10 @@ class Execution:
         self._timeout: asyncio.TimerHandle | None = None
 
     async def run(self) -> EncodedOutcome:
-        """Run the task to its outcome. Raises nothing of the skill's.
+        """Run the task and return its outcome. Never raises what the skill raises.
 
         The deadline and the skill's timeout stop it with reason DEADLINE. A skill that does not stop within its
-        ``cancel_grace`` is given up: then `lingers` is true, and its slot is not free before `ended` returns.
+        ``cancel_grace`` is abandoned: then `lingers` is true, and its slot stays taken until `ended` returns.
         """
         if (reason := self.controls.cancelling.reason) is not None:
             return EncodedOutcome(Cancelled(reason))
@@ -235,12 +236,12 @@ class Execution:
         self.controls.cancelling.ask(reason)
         if self._runner is not None:
             self._runner.cancel()
-            self._runner.add_done_callback(self._wait_no_longer)  # it may not even have begun
+            self._runner.add_done_callback(self._wait_no_longer)  # it may not even have started
             self._timers.append(self._runner.get_loop().call_later(self.grace, self._wait_no_longer))
 
     @property
     def grace(self) -> float:
-        """Seconds that a cancelled task is waited for: a process that is killed in the end has to be gone, too."""
+        """Seconds to wait for a cancelled task, including the time to kill its process in the end."""
         skill = self.controls.skill
         if skill is None:
             return 0.0
@@ -248,32 +249,32 @@ class Execution:
 
     @property
     def lingers(self) -> bool:
-        """Whether the skill still runs although `run` has returned."""
+        """Whether the skill is still running although `run` has returned."""
         return self._runner is not None and not self._runner.done()
 
     async def over(self) -> None:
-        """Wait until nothing is waited for here: the skill has ended, was given up, or will never begin."""
+        """Wait until the skill has ended, was abandoned, or will never start."""
         if self._over is not None:
             await asyncio.wait({self._over})
 
     async def ended(self) -> str:
-        """Wait until the skill has truly ended; return the traceback of what it raised in the end, "" for nothing."""
+        """Wait until the skill has really ended; return the traceback of what it finally raised, or ""."""
         if self._runner is None:
             return ""
         await asyncio.wait({self._runner})
         return "" if self._runner.cancelled() else _traceback_of(self._runner.result())
 
     def _wait_no_longer(self, _: object = None) -> None:
-        """Let `run` return: the skill has ended, or is given up."""
+        """Let `run` return: the skill has ended or is abandoned."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     async def _until_stopped(self) -> EncodedOutcome | None:
-        """Run the task; None when it was stopped: the error would keep the frames of the skill in memory."""
+        """Run the task; return None if it was stopped, as an exception would keep the skill's frames in memory."""
         if self.compute is not None:
             self.controls.computing = partial(self._computing, self.compute)
         try:
-            with TaskBoundary() as boundary:  # around the inner ones: a GeneratorExit that a skill awaits closes those
+            with TaskBoundary() as boundary:  # outermost: a GeneratorExit that a skill awaits closes the inner ones
                 if self.permit is None:
                     return self._begin() or await self._pipeline(self.ctx)
                 async with self.permit:
@@ -283,7 +284,7 @@ class Execution:
             release_frames(error)
             return None
         finally:
-            self.controls.computing = None  # it holds this, which holds the controls
+            self.controls.computing = None  # breaks the reference cycle
             self._wait_no_longer()
 
     @contextlib.asynccontextmanager
@@ -292,7 +293,7 @@ class Execution:
         async with compute():
             now = self._pipeline.monotonic()
             self.started += now - since
-            if self._deadline is not None and self._deadline <= now:  # the loop was blocked: its timer has not run yet
+            if self._deadline is not None and self._deadline <= now:  # the loop was blocked, so no timer has fired yet
                 self.controls.cancelling.ask(CancelReason.DEADLINE)
                 raise asyncio.CancelledError
             if left is not None:
@@ -300,17 +301,17 @@ class Execution:
             yield
 
     def _pause(self) -> float | None:
-        """Stop the skill's timeout, and return the seconds that were left of it, if it has one."""
+        """Pause the skill's timeout and return the seconds left, or None if it has none."""
         if self._timeout is None:
             return None
         self._timeout.cancel()
         return self._timeout.when() - asyncio.get_running_loop().time()
 
     def _begin(self) -> EncodedOutcome | None:
-        """Begin to count the task's time; return its outcome if that is up already."""
+        """Start the task's clock; return an outcome if the deadline has already passed."""
         self.started = self._pipeline.monotonic()
         if self._deadline is not None and self._deadline <= self.started:
-            # It waited for its turn, or the loop was blocked: the timer has not run yet.
+            # It waited for its turn, or the loop was blocked: the timer has not fired yet.
             return EncodedOutcome(Cancelled(CancelReason.DEADLINE, "the deadline passed before the task could start"))
         skill, ends = self.controls.skill, self._deadline
         if skill is not None and skill.options.timeout is not None:
@@ -331,7 +332,7 @@ class Execution:
             return EncodedOutcome(Cancelled(reason or CancelReason.SHUTDOWN))
         outcome = None if runner.cancelled() else runner.result()
         if outcome is not None:
-            # A skill that finished although it was asked to stop: its work counts only if somebody still wants it.
+            # The skill finished although it was asked to stop: its result counts only if it is still wanted.
             if reason is None or reason is CancelReason.SHUTDOWN:
                 return outcome
             return EncodedOutcome(Cancelled(reason, traceback=_traceback_of(outcome)))

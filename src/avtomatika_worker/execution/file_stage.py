@@ -1,4 +1,4 @@
-"""The stage that brings a task's files before its skill runs, takes them away after, and cleans up behind it."""
+"""The stage that downloads a task's files before its skill runs, uploads the results after it, and cleans up."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 
 _AT_ONCE: Final = 8
 _NAMED: Final = 5
-"""The most places that a warning names."""
+"""Maximum number of places that a warning lists."""
 
 
 class Offload:
-    """A middleware, the innermost: the others see URIs, in params as in data."""
+    """The innermost middleware, so that the others see URIs in both params and data."""
 
     def __init__(self, tracing: Tracing, *, untyped: bool = False) -> None:
-        """``untyped``: whether skills without types for their params have all URIs and paths moved."""
+        """``untyped``: whether all URIs and paths are transferred for skills without types for their params."""
         self._untyped = untyped
         self._tracing = tracing
 
     async def __call__(self, ctx: TaskContext, call_next: Handler) -> Outcome:
-        """Run the rest of the task with files in place of URIs. Raises nothing but ``CancelledError``."""
+        """Run the rest of the task with local files in place of URIs. Raises nothing but ``CancelledError``."""
         controls = controls_of(ctx)
         skill = controls.skill
         with TaskBoundary() as boundary:
@@ -61,7 +61,7 @@ class Offload:
         return boundary.failure
 
     async def _localize(self, ctx: TaskContext, skill: Skill) -> None:
-        """Put paths in the task's directory where the params name files; no other path may come in."""
+        """Replace files named in the params by paths in the task's directory; no other path is accepted."""
         named = {place: _text_at(ctx.params, place) for place in skill.path_places(ctx.params)}
         settled = await _settled(ctx, named) if named else {}
         if wanted := self._wanted(ctx, skill, named):
@@ -71,7 +71,7 @@ class Offload:
             ctx.params = replaced(ctx.params, settled)
 
     def _wanted(self, ctx: TaskContext, skill: Skill, named: dict[Place, str]) -> dict[Place, str]:
-        """Return the URIs that become files: those where the skill wants a path, and not the URI itself."""
+        """Return the URIs to replace by files: those where the skill wants a path rather than the URI itself."""
         everywhere = self._untyped and skill.untyped
         if not (everywhere or named) or not may_name_objects(ctx.params):
             return {}
@@ -81,7 +81,7 @@ class Offload:
         return {place: uri for place, uri in found.items() if place not in bare}
 
     async def _bring(self, ctx: TaskContext, wanted: dict[Place, str]) -> None:
-        """Download what the params name, each URI once, and put the paths there."""
+        """Download what the params name, each URI once, and put the paths in their place."""
         files = controls_of(ctx).files
         first = {uri: place for place, uri in reversed(wanted.items())}
         paths: dict[str, str] = {}
@@ -102,7 +102,7 @@ class Offload:
         ctx.params = replaced(ctx.params, {place: paths[uri] for place, uri in wanted.items()})
 
     async def _take_away(self, files: FileOperations, outcome: Outcome, skill: Skill | None) -> Outcome:
-        """Upload what the data name; an outcome that would name a file which is gone becomes a failure."""
+        """Upload the files that the data name. If that fails, so does the task: its data would name missing files."""
         if files.root is None or isinstance(outcome, Cancelled):
             return outcome
         with TaskBoundary() as boundary, self._tracing.span("upload"):
@@ -110,7 +110,7 @@ class Offload:
         failure = boundary.failure
         if not isinstance(outcome, Failed):
             return failure
-        text = f"{outcome.message} (the files in its data could not be stored, and are dropped: {failure.message})"
+        text = f"{outcome.message} (the files in its data could not be stored and were dropped: {failure.message})"
         return replace(outcome, message=text, data={}, traceback=outcome.traceback or failure.traceback)
 
     async def _uploaded(self, files: FileOperations, outcome: Succeeded | Failed, skill: Skill | None) -> Outcome:
@@ -133,12 +133,12 @@ class Offload:
 
 
 async def _settled(ctx: TaskContext, named: dict[Place, str]) -> dict[Place, str]:
-    """Return the paths of what is named relative to the task's directory. Raises `InvalidInputError` for the rest."""
+    """Return the paths of files named relative to the task's directory. Raises `InvalidInputError` for other paths."""
     settled: dict[Place, str] = {}
     for place, text in named.items():
         if place[-1] == KEY:
             where = name_of(place[:-2])
-            raise InvalidInputError(f"params.{where}: its keys are paths; files come as values only", {"param": where})
+            raise InvalidInputError(f"params.{where}: keys cannot be paths; only values can be files", {"param": where})
         if len(place) > DEEPEST:
             raise InvalidInputError(
                 f"params: a file is named more than {DEEPEST} levels deep", {"param": str(place[0])}
@@ -153,15 +153,15 @@ async def _settled(ctx: TaskContext, named: dict[Place, str]) -> dict[Place, str
 
 
 def _is_elsewhere(text: str) -> bool:
-    """Whether a text names what can be fetched. Web URLs count only where the skill's types ask for a file."""
+    """Whether a string names something to fetch. Web URLs count only where the skill's types ask for a file."""
     return is_object_uri(text) or is_web_url(text)
 
 
 def _no_file(place: Place, text: str, error: UnsafeNameError) -> InvalidInputError:
     where = name_of(place)
     return InvalidInputError(
-        f"params.{where}: {text!r:.300} is no file of this task: {error.problem}; name one by its URI, or by a name"
-        " relative to the task's directory",
+        f"params.{where}: {text!r:.300} is not a file of this task: {error.problem}; give its URI, or a name relative"
+        " to the task's directory",
         {"param": where, "problem": error.problem},
     )
 
@@ -169,7 +169,7 @@ def _no_file(place: Place, text: str, error: UnsafeNameError) -> InvalidInputErr
 def _refused(place: Place, error: SourceRefusedError) -> InvalidInputError:
     where = name_of(place)
     return InvalidInputError(
-        f"params.{where}: {error.name!r:.300} is not fetched: {error.problem}",
+        f"params.{where}: refused to fetch {error.name!r:.300}: {error.problem}",
         {"param": where, "uri": error.name[:300], "problem": error.problem},
     )
 
@@ -185,8 +185,8 @@ def _text_at(params: Any, place: Place) -> str:
 
 def _warn_of_texts(skill: Skill | None, left: Sequence[Place]) -> None:
     _log.warning(
-        "skill %s returned the path of a file as a text, in data.%s: it is not stored, and gone with the task; return"
-        " it as a Path",
+        "skill %s returned the path of a file as a string, in data.%s: the file is not stored and is removed with the"
+        " task; return a Path",
         skill.contract.name if skill is not None else "?",
         ", data.".join(map(name_of, left[:_NAMED])),
         extra={"action": "file_left_as_text"},

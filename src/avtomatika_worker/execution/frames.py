@@ -1,4 +1,4 @@
-"""What an exception keeps alive after it was dealt with: the frames that it left, and all their local variables."""
+"""Releases what a handled exception keeps alive: the frames it passed through, and all their local variables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MAY_BE_SUSPENDED: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect
 
 
 def release_frames(error: BaseException) -> None:
-    """Let go of the frames of an exception that was dealt with, and of those that are chained to it or grouped in it.
+    """Release the frames of a handled exception, and of those chained to it or grouped in it.
 
-    An exception that is part of a reference cycle would otherwise hold the local variables of a task that failed until
-    the cyclic collector runs: gigabytes, where a skill works on large arrays (celery/billiard#311).
+    An exception in a reference cycle would otherwise keep a failed task's local variables alive until the cyclic
+    collector runs: gigabytes, if the skill works on large arrays (celery/billiard#311).
     """
     seen: dict[int, BaseException] = {}
     found = [error]
@@ -27,17 +27,17 @@ def release_frames(error: BaseException) -> None:
         grouped: tuple[BaseException, ...] = getattr(each, "exceptions", ()) if _is_group(each) else ()
         found.extend(grouped)
         _clear(each.__traceback__)
-        BaseException.with_traceback(each, None)  # assigning fails where a class is frozen
+        BaseException.with_traceback(each, None)  # assignment fails if the class is frozen
 
 
 def _is_group(error: BaseException) -> bool:
-    return issubclass(type(error), BaseExceptionGroup)  # not isinstance: a class may pretend
+    return issubclass(type(error), BaseExceptionGroup)  # not isinstance: __class__ can lie
 
 
 def _clear(traceback: TracebackType | None) -> None:
-    """Clear the frames of functions: whoever keeps the traceback, a log record for instance, keeps their lines only.
+    """Clear the frames of functions: whatever keeps the traceback, such as a log record, keeps only line numbers.
 
-    Not those of coroutines and generators: one that caught the error and went on would be ended by it.
+    Frames of coroutines and generators are left alone: clearing would end one that caught the error and continued.
     """
     while traceback is not None:
         if not traceback.tb_frame.f_code.co_flags & _MAY_BE_SUSPENDED:

@@ -1,4 +1,4 @@
-"""What the worker itself gives to skills by annotation."""
+"""What the worker itself injects into skills by annotation."""
 
 from __future__ import annotations
 

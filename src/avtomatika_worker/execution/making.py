@@ -1,4 +1,4 @@
-"""Calls users' functions that make something which is used for long, and ends it again where they yielded it."""
+"""Calls user functions that make long-lived values, and resumes those that are generators to clean up."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from avtomatika_worker.skills.binding import underlying
 _log: Final = logging.getLogger("avtomatika_worker.resources")
 
 _CANCEL_TIMEOUT: Final = 0.1
-"""Seconds that a close which was given up gets to end."""
+"""Seconds that an abandoned close gets to end after its cancellation."""
 
 _END: Final = object()
 
 RunPlain = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a plain function of the user's, and waits for it."""
+"""Runs a plain user function and waits for it."""
 
 End = Callable[[], "asyncio.Task[bool]"]
-"""Begins to close what was made; the task returns False when it yielded a second time."""
+"""Starts closing what was made; the task returns False if the generator yielded a second time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a function made. ``end``, if set, begins to close it."""
+    """What a function made. ``end``, if set, starts closing it."""
 
     value: Any
     end: End | None = None
 
 
 class OneThread:
-    """Runs plain functions in one thread of their own, so that what is made in a thread is closed in the same one."""
+    """Runs plain functions in one dedicated thread: what is made in a thread is closed in the same one."""
 
     def __init__(self, name: str = "resource") -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def __call__(self, func: Callable[[], Any]) -> Any:
-        """Run ``func`` and return what it returns. Cancelled, this does not wait for it."""
+        """Run ``func`` and return its result. On cancellation, do not wait for it."""
         return await in_pool(self._pool, func)
 
     def close(self) -> None:
-        """Let the thread end when its work is done."""
+        """Let the thread end once its work is done."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def run_here(func: Callable[[], Any]) -> Any:
-    """Run ``func`` at once, in the thread of the loop."""
+    """Run ``func`` at once, in the loop's thread."""
     return func()
 
 
 class _Keeper:
-    """Opens and closes an async generator in one task, to which a cancel scope belongs that it holds open."""
+    """Opens and closes an async generator in one asyncio task, as a cancel scope that it holds open requires."""
 
     def __init__(self, name: str, generator: AsyncGenerator[Any, Any], children: Children) -> None:
         self._name = name
@@ -69,7 +69,7 @@ class _Keeper:
         self._task: asyncio.Task[bool] = children.start(self._keep(), name=f"resource {name}")
 
     async def open(self) -> Any:
-        """Return what the generator yields first, `_END` when that is nothing. Raises what it raises."""
+        """Return the first value that the generator yields, or `_END` if it yields none. Raises what it raises."""
         first: set[asyncio.Future[Any]] = {self._opened, self._task}
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -78,7 +78,7 @@ class _Keeper:
             raise
         if not self._opened.done():
             if self._task.cancelled():
-                raise RuntimeError("it was cancelled by itself")
+                raise RuntimeError("it cancelled itself")
             self._task.result()
             return _END
         self._task.add_done_callback(self._note_early_end)
@@ -97,14 +97,14 @@ class _Keeper:
             self._opened.set_result(value)
             try:
                 await self._ending.wait()
-            except asyncio.CancelledError as error:  # by a scope of its own: a background task of it failed
+            except asyncio.CancelledError as error:  # by its own cancel scope, when one of its background tasks failed
                 await self._generator.athrow(error)
                 return False
             ended = await anext(self._generator, _END) is _END
             await self._generator.aclose()
         except StopAsyncIteration:
             return True
-        except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+        except (SystemExit, KeyboardInterrupt) as error:  # leaving the task, it would end the event loop
             raise contained(error) from error
         return ended
 
@@ -112,7 +112,7 @@ class _Keeper:
         if self._ending.is_set():
             return
         _log.error(
-            "resource %s ended by itself; skills that use it will fail until the worker is started again",
+            "resource %s ended by itself; skills that use it will fail until the worker is restarted",
             self._name,
             exc_info=None if task.cancelled() else task.exception(),
             extra={"action": "resource_ended", "resource": self._name},
@@ -122,9 +122,9 @@ class _Keeper:
 async def make(
     name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], run: RunPlain, children: Children
 ) -> Made:
-    """Call ``func``, and return what it returns or yields first. Raises `ResourceError`, from what it raised.
+    """Call ``func``, and return what it returns or first yields. Raises `ResourceError`, chained to what it raised.
 
-    Plain functions run by ``run``.
+    Plain functions are run by ``run``.
     """
     plain, end = underlying(func), None
     try:
@@ -139,26 +139,26 @@ async def make(
             value = await func(*args, **kwargs)
         else:
             value = await run(lambda: func(*args, **kwargs))
-    except (Exception, SystemExit) as error:  # the user's code may raise anything: whoever asked says why
-        raise ResourceError(name, f"it cannot be made: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # user code may raise anything: the caller reports it
+        raise ResourceError(name, f"cannot be created: {type(error).__name__}: {error}") from error
     if value is _END:
-        raise ResourceError(name, "it cannot be made: it ended without a yield")
+        raise ResourceError(name, "cannot be created: its function ended without a yield")
     return Made(value, end)
 
 
 async def end_within(seconds: float, end: End, complain: Callable[[str, BaseException | None], None]) -> None:
-    """Close what was made, in so many seconds; after that it is given up. Problems go to ``complain``."""
+    """Close what was made; abandon it after ``seconds``. Problems go to ``complain``."""
     closing = end()
     await asyncio.wait({closing}, timeout=seconds)
     if not closing.done():
         await _give_up(closing)
-        complain(f"was not closed within {seconds:.1f} s and is given up", None)
+        complain(f"was not closed within {seconds:.1f} s and is abandoned", None)
     elif closing.cancelled():
-        complain("was cancelled while it was closed", None)
+        complain("was cancelled while it was being closed", None)
     elif (error := closing.exception()) is not None:
-        complain("failed while it was closed", error)
+        complain("failed while it was being closed", error)
     elif not closing.result():
-        complain("yielded a second time; what follows there is not run", None)
+        complain("yielded a second time; the code after that is not run", None)
 
 
 def _begin_end(name: str, steps: Generator[Any, Any, Any], run: RunPlain, children: Children) -> asyncio.Task[bool]:
@@ -169,19 +169,19 @@ async def _end(steps: Generator[Any, Any, Any], run: RunPlain) -> bool:
     try:
         ended = await run(lambda: next(steps, _END) is _END)
         await run(steps.close)
-    except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+    except (SystemExit, KeyboardInterrupt) as error:  # leaving the task, it would end the event loop
         raise contained(error) from error
     return cast("bool", ended)
 
 
 def contained(error: SystemExit | KeyboardInterrupt) -> RuntimeError:
-    """Return what to raise in place of what would end the event loop."""
+    """Return the exception to raise instead of one that would end the event loop."""
     called = f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "it raised KeyboardInterrupt"
     return RuntimeError(called)
 
 
 async def _give_up(task: asyncio.Task[bool]) -> None:
-    """Cancel a task, and do not wait for it for long."""
+    """Cancel a task, and wait for it only briefly."""
     task.cancel()
     await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else looks at it
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nothing else retrieves it

@@ -1,4 +1,4 @@
-"""One shape for everything that goes around a skill: ``async (ctx, call_next) -> outcome``."""
+"""One shape for everything that wraps a skill: ``async (ctx, call_next) -> outcome``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from avtomatika_worker.narrowing import as_any, is_mapping
 from avtomatika_worker.skills.binding import underlying
 
 Handler = Callable[[TaskContext], Awaitable[Outcome]]
-"""What a middleware calls to go on: ``outcome = await call_next(ctx)``."""
+"""What a middleware calls to continue: ``outcome = await call_next(ctx)``."""
 
 Middleware = Callable[[TaskContext, Handler], Awaitable[Outcome]]
-"""Runs around every task: before ``call_next`` the skill has not started, after it the outcome is known.
+"""Wraps every task: before ``call_next`` the skill has not started; after it the outcome is known.
 
 Failures are outcomes, not exceptions; a cancelled task passes through as ``CancelledError``.
 """
 
 
 Reader = Callable[[TaskContext, object], Outcome]
-"""Turns what a middleware returned, an outcome or a dict, into an outcome that can be sent.
+"""Turns a middleware's return value, an outcome or a dict, into an outcome that can be sent.
 
 Raises `ContractViolationError`.
 """
@@ -34,7 +34,7 @@ _WANTED: Final = "it must return an outcome: that of `await call_next(ctx)`, or 
 
 
 def compose(middlewares: Sequence[Middleware], innermost: Handler, read: Reader) -> Handler:
-    """Return one handler that calls the middlewares in order, the first outermost, and ``innermost`` at the end."""
+    """Return a handler that calls the middlewares in order, the first outermost, and finally ``innermost``."""
     handler = innermost
     for middleware in reversed(middlewares):
         handler = _wrap(middleware, handler, read)
@@ -42,7 +42,7 @@ def compose(middlewares: Sequence[Middleware], innermost: Handler, read: Reader)
 
 
 def _wrap(middleware: Middleware, call_next: Handler, read: Reader) -> Handler:
-    """Make sure that what stands around a middleware sees an outcome, whatever it returns or raises."""
+    """Ensure that the layer around a middleware sees an outcome, whatever the middleware returns or raises."""
 
     async def handler(ctx: TaskContext) -> Outcome:
         with TaskBoundary() as boundary:
@@ -52,7 +52,7 @@ def _wrap(middleware: Middleware, call_next: Handler, read: Reader) -> Handler:
                     return read(ctx, returned)
                 problem, details = f"{_what(returned)}: {_WANTED}", dict[str, Any]()
             except ContractViolationError as error:
-                problem, details = f"what no result may be: {error.message}", error.details
+                problem, details = f"an invalid result: {error.message}", error.details
             raise ContractViolationError(f"middleware {name_of(middleware)} returned {problem}", details)
         return boundary.failure
 
@@ -63,13 +63,13 @@ def _what(returned: object) -> str:
     if returned is None:
         return "None (is a `return` missing?)"
     if inspect.iscoroutine(returned):
-        returned.close()  # else Python warns that nobody awaited it
+        returned.close()  # otherwise Python warns that it was never awaited
         return "a coroutine (is an `await` missing?)"
     return f"a value of type {type(returned).__name__}"
 
 
 def name_of(middleware: object) -> str:
-    """Return what to call a middleware in messages: its function's name and module, or its class's."""
+    """Return a middleware's name for messages: the module and name of its function or class."""
     named = named_part(middleware)
     return f"{named.__module__}.{named.__qualname__}"
 

@@ -1,6 +1,6 @@
-"""Loads a process's models for the tasks that ask for one, lends them, and unloads them.
+"""Loads the models of a process for tasks that need them, lends them out, and unloads them.
 
-`policy.model_pool` decides; this does it, on the event loop. Plain loaders run in a thread of each model's own.
+`policy.model_pool` decides; this module acts, on the event loop. Plain loaders run in a thread per model.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _log: Final = logging.getLogger("avtomatika_worker.models")
 _NOTHING: Final[Mapping[Any, object]] = MappingProxyType({})
 
 _CANCEL_TIMEOUT: Final = 0.1
-"""Seconds that a load which is dropped gets to end."""
+"""Seconds that an abandoned load gets to end after its cancellation."""
 
 UNLOAD_TIMEOUT: Final = 30.0
-"""Seconds that a model gets to be unloaded while others may wait for its room; then it is given up."""
+"""Seconds that a model gets to unload, as others may be waiting for its memory; then it is abandoned."""
 
 CLOSE_TIMEOUT: Final = 4.0
-"""Seconds that all models of a process together get when it ends."""
+"""Seconds that all models of a process together get to unload when it ends."""
 
 
 class InPlace:
-    """Runs plain functions in the thread of the loop, as a process for skills does."""
+    """Runs plain functions in the loop's thread, as a skill process does."""
 
     async def __call__(self, func: Callable[[], Any]) -> Any:
-        """Run ``func`` at once, and return what it returns."""
+        """Run ``func`` at once and return its result."""
         return func()
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class _Pool:
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncGenerator[Any]:
-        """Hold a model, loaded if need be. Raises `ModelLoadError`, or the `TaskError` that its loader raised."""
+        """Hold a model, loading it if necessary. Raises `ModelLoadError`, or the `TaskError` that its loader raised."""
         ticket, place = next(self._tickets), asyncio.get_running_loop().create_future()
         self._places[ticket] = place
         self._policy.ask(ticket, name)
@@ -85,15 +85,15 @@ class _Pool:
             yield self._loaded[name][0].value
         finally:
             if self._places.pop(ticket, None) is not None and self._policy.phase(name) is Phase.LOADING:
-                text = "a task waits no longer for model %r, which is still being loaded"
+                text = "a task stopped waiting for model %r, which is still being loaded"
                 _log.warning(text, name, extra={"action": "model_wait_ended", **self._named(name)})
             if place.done() and not place.cancelled():
-                place.exception()  # looked at, even if the task was cancelled before it could be
+                place.exception()  # retrieve it, even if the task was cancelled before it could
             self._policy.give_back(ticket, self._owner.now())
             self.act()
 
     def act(self) -> None:
-        """Do what there is to do now."""
+        """Carry out whatever the policy wants now."""
         if self._owner.closed:
             return
         while actions := self._policy.next_actions(self._owner.now()):
@@ -112,7 +112,7 @@ class _Pool:
 
     def _settle(self, ticket: int, error: Exception | None = None) -> None:
         place = self._places.pop(ticket, None)
-        if place is None or place.done():  # its task was cancelled in this moment
+        if place is None or place.done():  # its task was just cancelled
             return
         if error is None:
             place.set_result(None)
@@ -127,16 +127,16 @@ class _Pool:
         self._timer = None if left is None else asyncio.get_running_loop().call_later(left, self.act)
 
     def is_loaded(self, name: str) -> bool:
-        """Whether a task could use a model at once."""
+        """Whether a task could use a model without waiting."""
         return self._policy.phase(name) is Phase.LOADED
 
     def facts(self) -> Iterable[ModelFacts]:
-        """Yield what takes up room."""
+        """Yield the facts of each model that takes up memory."""
         for each in self._policy.entries:
             yield ModelFacts(self.loader.name, each.name, each.phase, len(each.users), each.size)
 
     def close(self) -> None:
-        """Begin to unload the models that no task uses, and drop those that are being loaded."""
+        """Start unloading the models that no task uses, and abandon those that are being loaded."""
         for task in self._loads:
             task.cancel()
         if self._timer is not None:
@@ -145,7 +145,7 @@ class _Pool:
             self.unload(action.name)
         for each in self._policy.entries:
             if each.users:
-                text = "model %r is left as it is: a task that has not ended uses it"
+                text = "model %r is not unloaded: a task that has not ended is using it"
                 _log.warning(text, each.name, extra={"action": "model_left", **self._named(each.name)})
 
     # ------------------------------------------------------------------------------------------ loading
@@ -171,7 +171,7 @@ class _Pool:
         self.act()
 
     def _failed(self, name: str, error: BaseException) -> None:
-        """Let the tasks that wait for a model fail; the next one tries again."""
+        """Fail the tasks that are waiting for a model; the next task that needs it tries again."""
         reason = (error.__cause__ or error) if isinstance(error, ResourceError) else error
         for ticket in self._policy.failed(name):
             self._settle(ticket, reason if isinstance(reason, TaskError) else self._explained(name, reason))
@@ -190,7 +190,7 @@ class _Pool:
     # ------------------------------------------------------------------------------------------ unloading
 
     def unload(self, name: str) -> None:
-        """Begin to unload a model."""
+        """Start unloading a model."""
         self._owner.start(self._unload(name), f"unload model {name!r:.100}")
 
     async def _unload(self, name: str) -> None:
@@ -207,7 +207,7 @@ class _Pool:
         del end
         run.close()
         if not owner.closed:
-            gc.collect()  # models are full of cycles; it holds the GIL, so that a thread would change nothing
+            gc.collect()  # models are full of cycles; it holds the GIL, so running it in a thread would not help
         self._policy.unloaded(name)
         size = max(0, -owner.ledger.end(mark, owner.read_memory()))
         extra = {"action": "model_unloaded", **self._figures(name, began, size)}
@@ -233,15 +233,15 @@ class _Pool:
 async def _call_hook(hook: Callable[[Any], Any], value: Any, run: OneThread | InPlace) -> bool:
     try:
         returned = await run(partial(hook, value))
-        if inspect.isawaitable(returned):  # made in the thread, awaited on the loop
+        if inspect.isawaitable(returned):  # created in the thread, awaited on the loop
             await returned
-    except (SystemExit, KeyboardInterrupt) as error:  # out of a task it would end the event loop
+    except (SystemExit, KeyboardInterrupt) as error:  # leaving the task, it would end the event loop
         raise contained(error) from error
     return True
 
 
 class ModelPools:
-    """The models of one process, by their type. ``given`` are models in place of all that would be loaded, by type."""
+    """The models of one process, by type. ``given`` are used instead of loading any model of their types."""
 
     def __init__(
         self,
@@ -291,10 +291,10 @@ class ModelPools:
                     each.models.clear()
 
     async def open(self) -> None:
-        """Load what is to be warm from the start, side by side. Raises `ResourceError`."""
-        self._context = contextvars.copy_context()  # not that of a task, whose ids would be in the log
+        """Load the models to warm up, concurrently. Raises `ResourceError`."""
+        self._context = contextvars.copy_context()  # not a task's, whose ids would appear in the log
         if self._pools:
-            await in_thread(self.read_memory)  # the first time, it looks for GPUs
+            await in_thread(self.read_memory)  # the first call looks for GPUs
         try:
             await side_by_side(
                 *(partial(_warm, pool, name) for pool in self._pools.values() for name in pool.loader.options.warm_up)
@@ -304,17 +304,17 @@ class ModelPools:
             raise
 
     async def close(self) -> None:
-        """Unload all that no task uses, and drop what is being loaded, in `CLOSE_TIMEOUT` seconds."""
+        """Unload every model that no task uses, and abandon loads in progress, within `CLOSE_TIMEOUT` seconds."""
         for pool in self._pools.values():
             pool.close()
         self.closed = True
         if not await self.children.wait(CLOSE_TIMEOUT):
-            text = "models were not unloaded within %g s and are given up"
+            text = "models were not unloaded within %g s and are abandoned"
             _log.error(text, CLOSE_TIMEOUT, extra={"action": "models_left"})
             await self.children.cancel(_CANCEL_TIMEOUT)
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Begin to load or unload a model."""
+        """Start loading or unloading a model."""
         return self.children.start_alone(work, name=name, context=self._context.copy())
 
     def changed(self) -> None:
@@ -323,7 +323,7 @@ class ModelPools:
 
     @property
     def facts(self) -> tuple[ModelFacts, ...]:
-        """The models that take up room."""
+        """The models that take up memory."""
         return tuple(each for pool in self._pools.values() for each in pool.facts())
 
 
@@ -332,4 +332,4 @@ async def _warm(pool: _Pool, name: str) -> None:
         async with pool.lease(name):
             pass
     except (ModelLoadError, TaskError) as error:
-        raise ResourceError(pool.loader.name, f"it cannot warm up {name!r}: {error}") from error
+        raise ResourceError(pool.loader.name, f"cannot warm up {name!r}: {error}") from error

@@ -1,4 +1,4 @@
-"""How a task can end, and how what a skill raised becomes one of these ends."""
+"""The outcomes of a task, and how an exception from a skill becomes one."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ from avtomatika_worker.skills.jsonable import to_plain
 
 _MESSAGE_LIMIT: Final = 2_000
 _MOST_NAMED: Final = 5
-"""Errors of a group that its message names."""
+"""Maximum number of a group's errors that the message lists."""
 
 
 class CancelReason(enum.StrEnum):
     """Why a running task was stopped. Each is reported differently to the orchestrator."""
 
     REQUESTED = "requested"
-    """The orchestrator asked for it: the result's status is "cancelled"."""
+    """The orchestrator requested it: the result's status is "cancelled"."""
 
     DEADLINE = "deadline"
     """The task's deadline or the skill's timeout passed: TIMEOUT_ERROR."""
 
     SHUTDOWN = "shutdown"
-    """The worker is going down: TRANSIENT_ERROR, so that the orchestrator tries elsewhere."""
+    """The worker is shutting down: TRANSIENT_ERROR, so the orchestrator retries elsewhere."""
 
     LEASE_LOST = "lease_lost"
     """The orchestrator gave the worker up: TRANSIENT_ERROR."""
 
     STALE = "stale"
-    """The orchestrator waits for another attempt at the same work, elsewhere: TRANSIENT_ERROR, which it ignores."""
+    """The orchestrator is waiting for another attempt, elsewhere: TRANSIENT_ERROR, which it ignores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The skill ended by itself; ``status`` is "success" or one of the skill's own statuses."""
+    """The skill completed; ``status`` is "success" or one of the skill's own statuses."""
 
     data: dict[str, Any]
     status: str = SUCCESS
     metadata: dict[str, Any] | None = None
     costs: dict[str, Any] = field(default_factory=dict[str, Any])
     data_metadata: dict[str, FileMetadata] = field(default_factory=dict[str, FileMetadata])
-    """What is known of the objects that the data name, by where they do: ``picture``, ``pages[3]``."""
+    """Metadata of the objects that the data refer to, by place in the data: ``picture``, ``pages[3]``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task failed; ``code`` is one of the wire's (RXON.md, "Error codes").
+    """The task failed; ``code`` is one of the protocol's error codes (RXON.md, "Error codes").
 
-    ``expected``: the skill said so itself, with a `TaskError` or an envelope; a traceback would add nothing.
-    ``traceback`` is that of any other exception, for the log: it never leaves the worker.
+    ``expected``: the skill reported it deliberately, with a `TaskError` or an envelope, so a traceback would add
+    nothing. ``traceback`` is set for any other exception, for the log: it never leaves the worker.
     """
 
     code: str
@@ -87,24 +87,24 @@ class Cancelled:
     reason: CancelReason
     message: str = ""
     traceback: str = field(default="", repr=False, compare=False)
-    """Of what the skill raised in place of ending: for the log."""
+    """The traceback of what the skill raised instead of stopping; for the log."""
 
 
 Outcome = Succeeded | Failed | Cancelled
 
 
 def from_exception(error: BaseException) -> Failed:
-    """Turn what a skill raised into an outcome; anything but a `TaskError` is transient, named by type and message.
+    """Turn a skill's exception into an outcome; anything but a `TaskError` is transient, with its type and message.
 
-    The only error in a group, as ``asyncio.TaskGroup`` raises it, counts as itself; several are named. The frames that
-    the exception holds are released: its traceback is in the outcome, as text.
+    A group with a single error, as ``asyncio.TaskGroup`` raises it, counts as that error; several are listed. The
+    frames that the exception holds are released; the outcome has its traceback as text.
     """
     whole = error.original if type(error) is ExitedError else error
     try:
         outcome = _failure_of(whole)
         release_frames(error)
-    except BaseException as problem:  # noqa: BLE001 - what is in it is the user's code, and may raise anything
-        text = f"{_name_of(whole)}: (it cannot be read: {_name_of(problem)} was raised)"
+    except BaseException as problem:  # noqa: BLE001 - the exception's class is user code and may raise anything
+        text = f"{_name_of(whole)}: (cannot be described: {_name_of(problem)} was raised)"
         return Failed(TransientError.code, bounded_text(text), {"exception": _name_of(whole)}, expected=False)
     return outcome
 
@@ -131,8 +131,8 @@ def _failure_of(whole: BaseException) -> Failed:
 
 
 def _in_group(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in a group, those in its groups too; another error is its only one."""
-    if issubclass(type(error), ExceptionGroup):  # not isinstance: a class may pretend
+    """Yield the errors in a group, including nested groups; if it is not a group, yield the error itself."""
+    if issubclass(type(error), ExceptionGroup):  # not isinstance: __class__ can lie
         for each in cast("ExceptionGroup[Exception]", error).exceptions:
             yield from _in_group(each)
     else:
@@ -140,7 +140,7 @@ def _in_group(error: BaseException) -> Iterator[BaseException]:
 
 
 def _expected(error: TaskError) -> Failed:
-    """Return the failure of an error of ours, or of a class of the user's that may have skipped our ``__init__``."""
+    """Return the failure for a `TaskError`, possibly of a user's subclass that never called our ``__init__``."""
     message, details = getattr(error, "message", None) or message_of(error), getattr(error, "details", None)
     if not is_mapping(details):
         details = {} if details is None else {"details": details}
@@ -149,9 +149,9 @@ def _expected(error: TaskError) -> Failed:
 
 
 def message_of(error: object) -> str:
-    """Return the text of an error, whatever it is."""
+    """Return an error's text, even if its ``__str__`` raises."""
     # The user's own __str__ may raise anything.
-    return attempted(lambda: str(error), lambda problem: f"(its text cannot be read: {type(problem).__name__})")
+    return attempted(lambda: str(error), lambda problem: f"(its __str__ raised {type(problem).__name__})")
 
 
 def _shortage(error: BaseException) -> str:
@@ -162,12 +162,12 @@ def _shortage(error: BaseException) -> str:
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return details that can be sent; the rest becomes text, as an error must always be reportable."""
+    """Return details that can be sent; anything else becomes text, because an error must always be reportable."""
     return {bounded_text(str(key)): plain_detail(value) for key, value in details.items()}
 
 
 def plain_detail(value: object) -> Any:
-    """Return a value as plain ones that can be sent, or as a text."""
+    """Return a value as plain values that can be sent, or else as text."""
     try:
         plain = to_plain(value)
         canonical_bytes({"error": {"details": {"value": plain}}}, NEUTRAL)
@@ -181,5 +181,5 @@ def _representation(value: object) -> str:
 
 
 def bounded_text(text: str) -> str:
-    """Bound a text and make it valid Unicode: an error, or progress, must never fail to arrive for its words."""
+    """Limit a text's length and make it valid Unicode: errors and progress must arrive whatever their text."""
     return text[:_MESSAGE_LIMIT].encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What events carry: checked before one is queued, so that the sender learns why it is not sent."""
+"""Validates what events carry before they are queued, so that senders learn why an event is not sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avtomatika_worker.skills.jsonable import to_plain
 
 
 def plain_payload(payload: object) -> tuple[dict[str, Any] | None, str | None]:
-    """Return an event's payload as plain values, or None and what is wrong with it."""
+    """Return an event's payload as plain values, or None and the problem."""
     try:
         plain = to_plain(payload)
     except UnsendableValueError as error:
@@ -27,7 +27,7 @@ def plain_payload(payload: object) -> tuple[dict[str, Any] | None, str | None]:
 
 
 class EventFacts(NamedTuple):
-    """What an event says besides its type and payload; ``origin_worker_id`` is None for this worker."""
+    """What an event carries besides its type and payload; ``origin_worker_id`` is None for this worker."""
 
     priority: float = 0.0
     metadata: dict[str, Any] | None = None
@@ -41,9 +41,9 @@ NO_FACTS: Final = EventFacts()
 def event_facts(
     priority: object = None, security: object = None, metadata: object = None, origin_worker_id: object = None
 ) -> EventFacts:
-    """Return what was given with an event. Raises ValueError that names what it may not be.
+    """Return the validated facts of an event. Raises ValueError naming the one that is invalid.
 
-    Of ``security``, a dict or an object, the ``identity_chain`` counts: the worker itself signs.
+    Only the ``identity_chain`` of ``security``, a dict or an object, is used: the worker signs the event itself.
     """
     number = as_any(0.0 if priority is None else priority)
     if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
@@ -53,7 +53,7 @@ def event_facts(
         raise ValueError(f"the origin_worker_id of an event must be a worker's id, not {origin!r:.80}")
     plain, problem = plain_payload(metadata or {})
     if problem is not None:
-        raise ValueError(f"the metadata of an event: {problem}")
+        raise ValueError(f"the metadata of an event is invalid: {problem}")
     return EventFacts(float(number), plain or None, origin, _chain_of(security))
 
 
@@ -65,7 +65,7 @@ def _chain_of(security: object) -> list[str] | None:
     if chain is None:
         return None
     if not (is_list(chain) or is_tuple(chain)) or not all(isinstance(each, str) for each in chain):
-        raise ValueError(f"the identity_chain of an event's security must be a list of texts, not {chain!r:.80}")
+        raise ValueError(f"the identity_chain of an event's security must be a list of strings, not {chain!r:.80}")
     return [str(each) for each in chain]
 
 
@@ -76,12 +76,12 @@ def unsendable(
     limit: int | None = None,
     facts: EventFacts = NO_FACTS,
 ) -> str | None:
-    """Return why an event would be refused by an orchestrator of this dialect, None when it would not.
+    """Return why an orchestrator of this dialect would refuse an event, or None if it would accept it.
 
-    ``limit``: the most bytes of JSON that the payload and the metadata may have.
+    ``limit`` is the maximum size of payload and metadata, in bytes of JSON.
     """
     if not isinstance(event_type, str) or not event_type:
-        return f"the type of an event must be a text that is not empty, not {type(event_type).__name__}"
+        return f"the type of an event must be a nonempty string, not {type(event_type).__name__}"
     try:
         canonical_bytes({"event_type": event_type}, dialect)
         size = len(canonical_bytes({"payload": payload}, dialect)) - len('{"payload":}')
@@ -90,5 +90,5 @@ def unsendable(
         return f"it cannot be sent: {error.path.removeprefix('$.')}: {error.problem}"
     if limit is not None and size > limit:
         what = "payload and metadata are" if facts.metadata else "payload is"
-        return f"its {what} {size} bytes long, and at most {limit} (MAX_RESULT_BYTES) can be sent"
+        return f"its {what} {size} bytes long, but at most {limit} (MAX_RESULT_BYTES) can be sent"
     return None

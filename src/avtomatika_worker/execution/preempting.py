@@ -1,4 +1,4 @@
-"""What a task knows of the end of its machine: a cloud takes it back, or a cluster drains it (`ctx.preempted`)."""
+"""A task's knowledge that its machine is going away: a cloud reclaims it, or a cluster drains it (`ctx.preempted`)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from avtomatika_worker.checkpoints.keeper import StartTask
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
 Callback = Callable[[], Any]
-"""What a skill has called on a notice: a plain function, or an ``async def``."""
+"""What a skill registers for the notice: a plain function or an ``async def``."""
 
 
 class Preempting:
-    """Whether a task's machine is about to be taken away, and what its skill has called then. Used from any thread.
+    """Whether a task's machine is about to be taken away, and the skill's callbacks for that. Thread-safe.
 
-    Callbacks run on the loop of an ``async def`` skill; those of a plain ``def`` in a thread of their own, as the
-    skill's is busy.
+    Callbacks of an ``async def`` skill run on its loop; those of a plain ``def`` in threads of their own, as the
+    skill's thread is busy.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, start: StartTask | None = None) -> None:
-        """``loop`` is the skill's, on which ``start`` begins tasks; None for a plain ``def``."""
+        """``loop`` is the skill's, where ``start`` starts tasks; None for a plain ``def``."""
         self.noticed: bool = False
         self.forward: Callback | None = None
         self._loop = loop
@@ -36,7 +36,7 @@ class Preempting:
         self._callbacks: list[tuple[Callback, contextvars.Context]] = []
 
     def add(self, callback: Callback) -> None:
-        """Have ``callback`` called on the notice; at once if it has come."""
+        """Call ``callback`` on the notice, or at once if it has come."""
         entry = (callback, contextvars.copy_context())
         with self._guard:
             if not self.noticed:
@@ -45,7 +45,7 @@ class Preempting:
         self._call(*entry)
 
     def notice(self) -> None:
-        """Record the notice, and make the calls. Repeated calls change nothing."""
+        """Record the notice and call the callbacks. Further calls do nothing."""
         with self._guard:
             if self.noticed:
                 return
@@ -66,18 +66,18 @@ class Preempting:
     def _on_loop(self, callback: Callback) -> None:
         value = attempted(callback, _failed)
         if inspect.iscoroutine(value) and self._start is not None:
-            self._start(_contained(value), name="a callback for preemption")
+            self._start(_contained(value), name="preemption callback")
 
 
 async def _contained(work: Coroutine[Any, Any, Any]) -> None:
-    with caught(Exception) as kept:  # what a skill's callback raises ends it, and nothing else
+    with caught(Exception) as kept:  # an exception ends the callback and nothing else
         await work
     if isinstance(kept.error, Exception):
         _failed(kept.error)
 
 
 def _in_thread(callback: Callback) -> None:
-    with caught() as kept:  # a SystemExit would end the thread without a word
+    with caught() as kept:  # a SystemExit would end the thread silently
         value = callback()
         if inspect.iscoroutine(value):
             asyncio.run(_contained(value))
@@ -86,4 +86,4 @@ def _in_thread(callback: Callback) -> None:
 
 
 def _failed(error: BaseException) -> None:
-    _log.error("a callback for preemption failed", exc_info=error, extra={"action": "preemption_callback_failed"})
+    _log.error("a preemption callback failed", exc_info=error, extra={"action": "preemption_callback_failed"})

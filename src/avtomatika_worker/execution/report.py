@@ -1,4 +1,4 @@
-"""The one place where an outcome becomes a result, and the log record of a task's end."""
+"""The one place where an outcome becomes a result and the end of a task is logged."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _traced: Final = TracebackLogger(_log)
 
 _NO_COSTS: Final[Mapping[str, float]] = {}
 _CANCEL_ERRORS: Final = {
-    CancelReason.DEADLINE: (TaskTimeoutError.code, "the task took longer than it may"),
+    CancelReason.DEADLINE: (TaskTimeoutError.code, "the task exceeded its time limit"),
     CancelReason.SHUTDOWN: (TransientError.code, "the worker is shutting down"),
     CancelReason.LEASE_LOST: (TransientError.code, "the worker lost its lease"),
-    CancelReason.STALE: (TransientError.code, "the orchestrator waits for another attempt"),
+    CancelReason.STALE: (TransientError.code, "the orchestrator is waiting for another attempt"),
 }
 
 
@@ -49,8 +49,8 @@ def build_result(
 ) -> TaskResult:
     """Return the result that reports ``outcome``.
 
-    ``seconds`` is how long the task ran, rounded, ``added`` what else it cost, ``encoded`` its data where they are
-    written yet. ``work`` is what it answers.
+    ``seconds`` is how long the task ran, rounded; ``added`` its other costs; ``encoded`` its data if already encoded;
+    ``work`` the key of the work that it answers.
     """
     costs: dict[str, Any] = {"execution_time_seconds": seconds, **added}
     metadata: dict[str, Any] | None = None
@@ -88,7 +88,7 @@ def build_result(
 
 
 def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:
-    """Make the one record of a task's end; the ids come with the context, as with every record of the task."""
+    """Write the one log record of a task's end; the ids come from the context, as in every record of the task."""
     facts: dict[str, object] = {"skill": task.type, "status": result.status, "seconds": seconds}
     trace = outcome.traceback if isinstance(outcome, Failed | Cancelled) else ""
     if result.error is not None:
@@ -113,9 +113,9 @@ def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) ->
 
 
 def sendable(result: TaskResult, dialect: Dialect) -> TaskResult:
-    """Return the result, or the failure that takes its place when an orchestrator could not digest it.
+    """Return the result, or the failure that replaces it if an orchestrator could not process it.
 
-    What was encoded was checked then; this is for the rest, which most results do not have.
+    Encoded data were checked when they were encoded; this checks the rest, which most results do not have.
     """
     if isinstance(result.data, CanonicalData) and result.data.version == dialect.version and result.is_plain:
         return result
@@ -127,15 +127,15 @@ def sendable(result: TaskResult, dialect: Dialect) -> TaskResult:
 
 
 def replace_unsendable(result: TaskResult, error: UnsendableValueError) -> TaskResult:
-    """Return the failure that takes the place of a result which the orchestrator could not digest.
+    """Return the failure that replaces a result that the orchestrator could not process.
 
-    A failure keeps its reason: what came with it is dropped.
+    A failure keeps its reason; its other contents are dropped.
     """
     path = error.path.encode("utf-8", "replace").decode()
     text = f"the result cannot be sent: {path}: {error.problem}"
     if result.error is not None and not error.path.startswith("$.error"):
         reason = msgspec.structs.replace(
-            result.error, message=f"{result.error.message} (what came with it is dropped: {text})"
+            result.error, message=f"{result.error.message} (its other contents were dropped: {text})"
         )
         return _failure_instead_of(result, reason)
     problem = ResultError(
@@ -147,7 +147,7 @@ def replace_unsendable(result: TaskResult, error: UnsendableValueError) -> TaskR
 
 
 def replace_refused(result: TaskResult, error: RejectedError) -> TaskResult | None:
-    """Return the failure that takes the place of a result which was refused for good; None for such a failure."""
+    """Return the failure that replaces a permanently refused result; None if the result is already such a failure."""
     if result.error is not None and result.error.code == InternalError.code:
         return None
     problem = ResultError(code=InternalError.code, message=f"the orchestrator refused the result: {error}")
@@ -155,7 +155,7 @@ def replace_refused(result: TaskResult, error: RejectedError) -> TaskResult | No
 
 
 def is_retried(result: TaskResult) -> bool:
-    """Whether an orchestrator hands the task out again after this result."""
+    """Whether an orchestrator retries the task after this result."""
     if result.error is None:
         return False
     known = TASK_ERRORS.get(result.error.code)
@@ -176,11 +176,11 @@ def _failure_instead_of(result: TaskResult, error: ResultError) -> TaskResult:
 
 
 def _metadata(task: Task, metadata: dict[str, Any]) -> dict[str, Any] | None:
-    """Drop what would make the orchestrator fail permanently: metadata for a task without it (RXON.md, Behaviour 6)."""
+    """Drop metadata if the task had none: that makes orchestrators fail permanently (RXON.md, Behaviour 6)."""
     if task.metadata:
         return metadata
     _log.warning(
-        "result metadata of task %s dropped: the task came without metadata, and orchestrators cannot take it then",
+        "result metadata of task %s dropped: the task came without metadata, and orchestrators then reject it",
         task.task_id,
         extra={"action": "result_metadata_dropped"},
     )

@@ -1,4 +1,4 @@
-"""Makes a process's resources, and closes them in reverse order."""
+"""Creates the resources of a process, and closes them in reverse order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds that all resources of a process together get to be closed."""
 
 _RESERVE: Final = 0.5
-"""Seconds of them that are kept for each resource which has yet to be closed while one takes its time."""
+"""Seconds of that total reserved for each resource that is still to be closed."""
 
 
 class Resources:
-    """The resources of one process. ``given`` are values that are there already, by type: they are not made."""
+    """The resources of one process. ``given`` are existing values, by type, used instead of creating one."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Resources:
         self._open: list[tuple[Resource, End]] = []
 
     async def open(self) -> None:
-        """Make all, in order. Raises `ResourceError` for the first that cannot be made; those before are closed."""
+        """Create all, in order. If one cannot be created, close the earlier ones and raise its `ResourceError`."""
         try:
             for resource in self._wanted:
                 began = self._monotonic()
@@ -61,9 +61,9 @@ class Resources:
             raise
 
     async def close(self) -> None:
-        """Close those that were generators, the last made first, in `CLOSE_TIMEOUT` seconds.
+        """Close the resources made by generators, the last one first, within `CLOSE_TIMEOUT` seconds.
 
-        One that fails or does not end, which is logged, keeps none of the others from being closed.
+        A failure or a timeout is logged and does not keep the others from being closed.
         """
         deadline = self._monotonic() + CLOSE_TIMEOUT
         while self._open:

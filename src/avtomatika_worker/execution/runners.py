@@ -29,15 +29,16 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Threads:
-    """The worker's thread pool for plain ``def`` skills, one thread a slot, never asyncio's default one."""
+    """The worker's own thread pool for plain ``def`` skills, with one thread per slot."""
 
     def __init__(self, size: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix="skill")
 
     async def run(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Run ``func`` in a thread that has the caller's context variables, and return what it returns.
+        """Run ``func`` in a thread with the caller's context variables, and return its result.
 
-        A thread cannot be interrupted: cancelled, this waits for its end all the same; cancelled again, it does not.
+        A thread cannot be interrupted: on the first cancellation this still waits for ``func`` to end, on the second it
+        does not.
         """
         context = contextvars.copy_context()
         future = self._pool.submit(context.run, _call, func, args, kwargs)
@@ -50,7 +51,7 @@ class Threads:
             return await asyncio.shield(waiting)
 
     def close(self) -> None:
-        """Let go of the threads without waiting for any."""
+        """Release the threads without waiting for them."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -58,7 +59,7 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
     with ends_if_forked():
         try:
             return func(*args, **kwargs)
-        except StopIteration as error:  # cannot travel through a future
+        except StopIteration as error:  # a future cannot carry it
             raise RuntimeError("the skill raised StopIteration") from error
         except (Exception, asyncio.CancelledError):
             raise
@@ -67,7 +68,7 @@ def _call(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
 
 
 class Runners(msgspec.Struct, frozen=True):
-    """Where skills run that do not run on the main loop."""
+    """Where skills run that need more than the main loop."""
 
     threads: Threads
     processes: Processes
@@ -78,15 +79,15 @@ class Runners(msgspec.Struct, frozen=True):
 async def run_skill(
     skill: Skill, ctx: TaskContext, runners: Runners, tracing: Tracing, extra: Mapping[str, Any] = _NOTHING
 ) -> Any:
-    """Bind the skill's arguments and run it where it belongs; ``extra`` are keyword arguments besides.
+    """Bind the skill's arguments and run it where it belongs; ``extra`` are additional keyword arguments.
 
-    One that uses a model is lent it first. Raises `InvalidInputError` for params that do not fit, `ModelLoadError` for
-    a model that cannot be loaded, ``CancelledError`` when the task was cancelled, and whatever the skill raises.
+    A skill that uses a model gets it first. Raises `InvalidInputError` for invalid params, `ModelLoadError` if the
+    model cannot be loaded, ``CancelledError`` if the task was cancelled, and whatever the skill raises.
     """
     batch, in_process = skill.options.batch, skill.options.in_process
     if extra and (batch is not None or in_process):
-        where = "gets lists" if batch is not None else "runs in another process"
-        raise PermanentError(f"a middleware gives {', '.join(extra)} to a skill that {where}")
+        where = "runs in batches" if batch is not None else "runs in another process"
+        raise PermanentError(f"a middleware passes {', '.join(extra)} to a skill that {where}")
     if batch is not None:
         return await _run_batched(runners.batches, skill, batch, ctx)
     if in_process:  # which also binds its arguments
@@ -133,7 +134,7 @@ async def _run_batched(batches: Batches, skill: Skill, batch: Batch, ctx: TaskCo
 
 
 async def _run_stream(skill: Skill, run: StreamRun, threads: Threads, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Run a generator where it belongs. What a decorator makes of one is driven as what it is."""
+    """Run a generator where it belongs; if a decorator changed its kind, drive what the call actually returns."""
     if skill.is_async:
         with ends_if_forked():
             value = skill.func(*args, **kwargs)

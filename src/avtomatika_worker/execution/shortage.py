@@ -1,7 +1,7 @@
-"""Which exceptions say that something ran out: memory, of the host or of a device, a disk, descriptors.
+"""Recognizes exceptions that mean a resource ran out: memory of the host or a device, disk space, descriptors.
 
-Libraries for arrays raise errors of their own when a device has no more memory. They are recognized by the module and
-name of their types, and of the types above, so that none of them is imported for it.
+Array libraries raise errors of their own when a device is out of memory. They are recognized by the package and name
+of their types and base types, which avoids importing the libraries.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _OF_LIBRARIES: Final = frozenset(
         ("pycuda", "MemoryError"),
     }
 )
-"""Top-level package and name of the types: the modules within move from release to release."""
+"""Top-level package and name of each type: the modules below the package differ between releases."""
 
 _XLA: Final = frozenset({("jaxlib", "XlaRuntimeError"), ("jax", "JaxRuntimeError"), ("jaxlib", "JaxRuntimeError")})
-"""One type for all that XLA reports: the text begins with the code of its status."""
+"""XLA's single error type: its text begins with the status code."""
 
 _XLA_CODE: Final = "RESOURCE_EXHAUSTED:"
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that something ran out."""
+    """Whether an error means that a resource ran out."""
     if is_out_of_memory(error):
         return True
     if isinstance(error, OSError):
         return is_disk_error(error)
-    code: object = getattr(error, "sqlite_errorcode", None)  # not imported for this
+    code: object = getattr(error, "sqlite_errorcode", None)  # avoids importing sqlite3
     return isinstance(code, int) and code & 0xFF in _SQLITE_EXHAUSTED
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the host, or of a device, ran out."""
+    """Whether an error means that the host or a device ran out of memory."""
     if isinstance(error, MemoryError):
         return True
     names = {_name_of(each) for each in type.__dict__["__mro__"].__get__(type(error))}
@@ -54,12 +54,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def wants_smaller_batches(error: BaseException) -> bool:
-    """Whether a batch failed for want of memory, or its skill says so with a `ResourceExhaustedError`."""
+    """Whether a batch failed because memory ran out, or its skill raised `ResourceExhaustedError`."""
     return any(isinstance(each, ResourceExhaustedError) or is_out_of_memory(each) for each in causes(error))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from or while handling, and what is in groups; each once, and not too many."""
+    """Yield an error, its causes and contexts, and the members of groups; each once, up to a limit."""
     waiting, seen = deque([error]), set[int]()
     while waiting and len(seen) < _MOST_CAUSES:
         each = waiting.popleft()
@@ -74,7 +74,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _name_of(kind: type) -> tuple[str, str]:
-    """Return a type's package and name, whatever a metaclass makes of them."""
+    """Return a type's real package and name, bypassing its metaclass."""
     module: object = type.__dict__["__dict__"].__get__(kind).get("__module__")
     name: str = type.__dict__["__name__"].__get__(kind)
     return (module.partition(".")[0] if isinstance(module, str) else "", name)

@@ -1,4 +1,4 @@
-"""Runs a generator: what it yields goes out as chunks, and its result is their concatenation, or what it says last."""
+"""Runs a generator skill: it yields chunks, and its result is their concatenation unless it gives one of its own."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from avtomatika_worker.protocol.canonical import canonical_bytes
 from avtomatika_worker.skills.chunks import ChunkKind, StreamContract, is_final
 
 FILE: Final = "stream.bin"
-"""The task's file that a stream of bytes is collected in, unless there is one of that name already."""
+"""The task's file that collects a stream of bytes, unless a file of that name already exists."""
 
 _SPOOL: Final = 2**20
-"""Bytes that are collected in memory before they go to the file."""
+"""Bytes to collect in memory before writing them to the file."""
 
 _PIECE: Final = 2**15
-"""Characters or bytes that go on as one; a character takes up to six bytes of JSON."""
+"""Maximum characters or bytes per chunk; a character takes up to six bytes of JSON."""
 
 _LONGEST_ITEM: Final = 960 * 2**10
-"""Bytes of JSON that an item may have: orchestrators accept messages of 1 MiB."""
+"""Maximum size of an item in bytes of JSON: orchestrators accept messages of 1 MiB."""
 
 _TURN: Final = 0.005
 """Seconds for which a generator that never waits may keep the event loop to itself."""
@@ -37,7 +37,7 @@ _CHUNKS_A_TURN: Final = 16
 
 
 class StreamRun:
-    """One run of a generator. Used where the generator runs: on an event loop, or in a thread."""
+    """One run of a generator. Used where the generator runs: on an event loop or in a thread."""
 
     def __init__(self, contract: StreamContract, controls: Controls) -> None:
         self._contract = contract
@@ -51,7 +51,7 @@ class StreamRun:
         self._turn_began = 0.0
 
     async def drive(self, values: AsyncIterator[Any]) -> Any:
-        """Return the result of an async generator, which is closed on return, whatever ended it."""
+        """Drive an async generator and return its result. It is closed on return, however it ended."""
         try:
             async for value in values:
                 if is_final(value):
@@ -71,7 +71,7 @@ class StreamRun:
         return self.drive_in_thread(value) if is_iterator(value) else value
 
     def drive_in_thread(self, values: Iterator[Any]) -> Any:
-        """Return the result of a generator, which is closed on return. In a thread, without an event loop.
+        """Drive a generator, in a thread, and return its result. It is closed on return.
 
         Raises `TaskCancelledError` at the next value once the task should stop.
         """
@@ -110,11 +110,11 @@ class StreamRun:
         elif kind is not self._kind:
             wanted = self._kind.value
             raise ContractViolationError(
-                f"chunk {self._count} is of type {type(value).__name__}, and the skill yields {wanted}",
+                f"chunk {self._count} is of type {type(value).__name__}, but the skill yields {wanted}",
                 {"chunk": self._count, "type": type(value).__name__},
             )
         else:
-            # What the value is, not what its class makes of it: str() of an enumeration's member is its name.
+            # The string itself, not the class's idea of it: str() of an enum member is its name.
             plain = bytes(memoryview(value)) if kind is ChunkKind.BYTES else str.__str__(value)
             room = True
             for piece in _pieces(plain):
@@ -128,7 +128,7 @@ class StreamRun:
         return self._controls.send_chunk(self._kind or ChunkKind.ITEMS, plain, size)
 
     def _size_of(self, plain: Any) -> int:
-        """Return the bytes of JSON that a text or an item has. Raises `ContractViolationError` when it has no JSON."""
+        """Return the size of a string or item in bytes of JSON. Raises `ContractViolationError` if it has no JSON."""
         try:
             if isinstance(plain, str):
                 return len(orjson.dumps(plain))
@@ -140,15 +140,15 @@ class StreamRun:
         else:
             if size <= _LONGEST_ITEM:
                 return size
-            problem = f"it is {size} bytes long, and at most {_LONGEST_ITEM} can be sent"
+            problem = f"it is {size} bytes long, but at most {_LONGEST_ITEM} can be sent"
         raise ContractViolationError(f"chunk {self._count} cannot be sent: {problem}", {"chunk": self._count})
 
     async def _breathe(self) -> None:
-        """Let the event loop go on: a generator need not wait for anything by itself."""
+        """Give the event loop a turn: a generator may never wait for anything itself."""
         now = asyncio.get_running_loop().time()
         if self._count % _CHUNKS_A_TURN and now - self._turn_began < _TURN:
             return
-        if self._controls.cancelling.reason is not None:  # a generator may have caught its cancellation and gone on
+        if self._controls.cancelling.reason is not None:  # the generator may have caught its cancellation and continued
             raise asyncio.CancelledError
         await self._spool(_SPOOL)
         await asyncio.sleep(0)
@@ -165,13 +165,13 @@ class StreamRun:
             self._append(data)
 
     def _append(self, data: bytes) -> None:
-        """Write what was collected to a file of its own. Raises `PermanentError` if the skill wrote there, too."""
+        """Append collected bytes to a dedicated file. Raises `PermanentError` if the skill also wrote to it."""
         workspace = self._controls.files.workspace
         if not self._file:
             self._file = _new_file(workspace)
         with workspace.open(self._file, "ab") as file:
             if file.tell() != self._written:
-                raise PermanentError(f"the skill changed {self._file}, the file in which what it yields is collected")
+                raise PermanentError(f"the skill changed {self._file}, the file that collects what it yields")
             file.write(data)
             self._written += len(data)
 
@@ -194,7 +194,7 @@ class StreamRun:
 
 
 def _new_file(workspace: Workspace) -> str:
-    """Return the name of a file that was not there before."""
+    """Create a file under an unused name, and return the name."""
     name = FILE
     for number in itertools.count(1):
         with contextlib.suppress(FileExistsError), workspace.open(name, "xb"):
@@ -204,7 +204,7 @@ def _new_file(workspace: Workspace) -> str:
 
 
 def _pieces(whole: str | bytes) -> Iterator[str | bytes]:
-    """Cut what is long into pieces that go into an event, whatever has to be escaped in them."""
+    """Split a long value into pieces that fit into an event, however much of them has to be escaped."""
     if len(whole) <= _PIECE:
         yield whole
         return

@@ -1,4 +1,4 @@
-"""The boundary around the code of a task: whatever it raises is that task's failure, and nobody else's."""
+"""The boundary around a task's code: whatever it raises fails that task and nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from avtomatika_worker.execution.outcome import Failed, from_exception
 
 
 class TaskBoundary:
-    """A ``with`` block around a skill, a middleware, or what moves the files of a task.
+    """A ``with`` block around a skill, a middleware, or the transfer of a task's files.
 
-    What is raised inside ends there, as ``failure``: ``sys.exit()``, a ``GeneratorExit`` that is awaited and errors of
-    the interpreter's too, since none of them may end the worker or another task. Only a cancellation goes on.
+    An exception inside ends there and becomes ``failure``, including ``sys.exit()``, an awaited ``GeneratorExit`` and
+    interpreter errors: none of them may end the worker or another task. Only cancellation propagates.
     """
 
     __slots__ = ("failure",)
@@ -23,7 +23,7 @@ class TaskBoundary:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(  # ends whatever a task raises
+    def __exit__(  # stops whatever a task raises
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         if error is None or isinstance(error, asyncio.CancelledError):

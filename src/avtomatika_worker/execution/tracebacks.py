@@ -1,6 +1,6 @@
-"""Tracebacks of what user code raised, as text: the user's frames, with those of this package folded into one line.
+"""Tracebacks of exceptions from user code, as text: runs of this package's own frames are folded into one line.
 
-Text, not the exception: that would keep every frame, and whatever its variables hold, until the log record is gone.
+Text, because the exception would keep every frame and its variables alive until the log record is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from avtomatika_worker._boundaries import attempted
 
-_PACKAGE: Final = Path(__file__).parent.parent  # as it stands in frames: links are not resolved
+_PACKAGE: Final = Path(__file__).parent.parent  # as frames have it: links are not resolved
 _OURS: Final = f"{_PACKAGE}/"
 _DEMO: Final = f"{_PACKAGE}/cli/demo_app/"  # skills, like those of any user
 _STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
@@ -22,7 +22,7 @@ _INSTALLED: Final = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib"
 
 
 class _Stack(traceback.StackSummary):
-    """A stack in which a frame without a file stands for those that were folded."""
+    """A stack in which a frame without a file stands for folded frames."""
 
     def format_frame_summary(self, frame_summary: traceback.FrameSummary, **kwargs: Any) -> str:
         if not frame_summary.filename:
@@ -31,16 +31,17 @@ class _Stack(traceback.StackSummary):
 
 
 def folded_traceback(error: BaseException) -> str:
-    """Return the traceback of an exception, of those it came from, and of those in a group.
+    """Return the traceback of an exception, including those of chained and grouped exceptions.
 
-    What led from this package to the user's code is left out; other frames of the package are counted. Where none of
-    the frames is the user's, all are there: then the fault is the package's own. Returns "" for what was not raised.
+    Frames of this package that led to user code are left out; its other frames are replaced by their number. If none
+    of the frames is the user's, all are kept, because the bug is then in the package. Returns "" if the exception was
+    never raised.
     """
     if error.__traceback__ is None:
         return ""
-    # No memory may be left, or the exception's own attributes raise.
+    # Memory may have run out, or the exception's own attributes may raise.
     return attempted(
-        lambda: _formatted(error), lambda problem: f"(the traceback cannot be written: {type(problem).__name__})"
+        lambda: _formatted(error), lambda problem: f"(the traceback cannot be formatted: {type(problem).__name__})"
     )
 
 
@@ -64,7 +65,7 @@ def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackE
 
 
 def _folded(stack: traceback.StackSummary) -> _Stack:
-    """Return the stack with each run of frames from one of ours to another, none of the user's between, as one line."""
+    """Return the stack with each run of our frames, uninterrupted by the user's, folded into one line."""
     kept = _Stack()
     for foreign, run in itertools.groupby(stack, key=lambda frame: not _is_ours(frame) and not _is_standard(frame)):
         frames = list(run)
@@ -72,7 +73,7 @@ def _folded(stack: traceback.StackSummary) -> _Stack:
         if foreign or not ours:
             kept.extend(frames)
             continue
-        if kept or len(frames) == len(stack):  # else it is what led to the user's code
+        if kept or len(frames) == len(stack):  # otherwise the run led to the user's code
             kept.extend((*frames[: ours[0]], _marker(len(ours))))
         kept.extend(frames[ours[-1] + 1 :])
     return kept

@@ -1,4 +1,4 @@
-"""What stands around a skill's call may look at it: what goes in besides the params, what comes out as it is."""
+"""Lets the code around a skill's call observe it: pass extra arguments in, and see the raw return value."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final
 
 @dataclass(slots=True)
 class SkillCall:
-    """One call of a skill. ``extra`` are further keyword arguments of its function.
+    """One call of a skill. ``extra`` are additional keyword arguments for its function.
 
-    Once it has ``ended``, ``value`` is what it returned, or ``error`` what it raised, or kept it from being called.
+    Once it has ``ended``, ``value`` is what it returned, or ``error`` what it raised or what prevented the call.
     """
 
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -20,9 +20,9 @@ class SkillCall:
     ended: bool = False
 
     def end(self, value: object = None, error: BaseException | None = None) -> None:
-        """Record how it ended."""
+        """Record how the call ended."""
         self.value, self.error, self.ended = value, error, True
 
 
 watched: Final[ContextVar[SkillCall | None]] = ContextVar("watched", default=None)
-"""The call that somebody looks at, in the asyncio task that runs the skill's task."""
+"""The call being observed, in the asyncio task that runs the skill's task."""

@@ -1,4 +1,4 @@
-"""What a link may still send: one budget for each kind of call, as orchestrators count them. Used from any thread."""
+"""How many calls a link may still make: one budget per kind of call, as orchestrators count them. Thread-safe."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from avtomatika_worker.policy.backoff import LONGEST_WAIT
 from avtomatika_worker.policy.call_budget import DEFAULT_CALLS, CallBudget, CallLimit
 
 CHECK_AGAIN: Final = 1.0
-"""Seconds after which whoever is held back looks again: others may have begun or ended, or the limit be learnt."""
+"""Seconds after which a blocked sender checks again: others may have come or gone, or the limit may now be known."""
 
 
 class KindBudget(CallBudget):
-    """The budget of one kind of call, shared by all tasks of a link: each call is made in a ``with`` block of it.
+    """The budget for one kind of call, shared by all tasks of a link: each call is made in a ``with`` block on it.
 
-    ``streams`` are those that combine what they send, and share what is left.
+    Streams, which combine what they send, share what is left of it.
     """
 
     def __init__(self, limit: CallLimit | None, silence: float, clock: Callable[[], float]) -> None:
-        """``limit``: as configured; None for the default of orchestrators, which is then an assumption only.
+        """``limit`` is the configured one; None assumes the orchestrators' default.
 
-        ``silence``: the seconds after which orchestrators begin to count again where they do not say it.
+        ``silence`` is the seconds after which orchestrators reset their count unless they say otherwise.
         """
         super().__init__(limit or CallLimit(DEFAULT_CALLS, silence), known=limit is not None)
         self._clock = clock
@@ -34,35 +34,35 @@ class KindBudget(CallBudget):
         self._streams = 0
 
     def hold(self, seconds: float) -> None:
-        """Send nothing of this kind for a while: the orchestrator asked for that."""
+        """Send nothing of this kind for ``seconds``, as the orchestrator requested."""
         until = self._clock() + seconds
         with self._lock:
             self._held_until = max(self._held_until, until)
 
     def held_for(self) -> float:
-        """Return the seconds for which nothing of this kind goes out."""
+        """Return the seconds for which nothing of this kind may be sent."""
         now = self._clock()
         with self._lock:
             return max(0.0, self._held_until - now, self.must_wait(now))
 
     def stream_interval(self) -> float:
-        """Return the seconds between two calls of a stream, as things are; infinite while nothing is left."""
+        """Return the current interval between calls of a stream, in seconds; infinite while nothing is left."""
         now = self._clock()
         with self._lock:
             return self.interval(now, self._streams)
 
     def join(self) -> None:
-        """Be one of those that share what is left, until `leave`."""
+        """Start sharing what is left, until `leave`."""
         with self._lock:
             self._streams += 1
 
     def leave(self) -> None:
-        """Leave what is left to the others."""
+        """Stop sharing what is left."""
         with self._lock:
             self._streams -= 1
 
     def __enter__(self) -> None:
-        """Count the call that is made inside of the block."""
+        """Count the call that is made inside the block."""
         now = self._clock()
         with self._lock:
             self.spend(now)
@@ -70,9 +70,9 @@ class KindBudget(CallBudget):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Learn from how the call ended: from a refusal above all."""
+        """Learn from how the call ended, above all from a refusal."""
         if error is None:
-            if not self.known:  # else nothing can be learned from it
+            if not self.known:  # otherwise there is nothing to learn
                 with self._lock:
                     self.taken()
         elif isinstance(error, RejectedError) and error.rate_limited:

@@ -13,7 +13,7 @@ from avtomatika_worker.link.link import Link
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 MOST_WAITING: Final = 10_000
-"""The most ids of one orchestrator that wait for the main loop; older ones are dropped, and heartbeats repeat them."""
+"""Maximum ids per orchestrator to queue for the main loop; older ones are dropped, as heartbeats repeat them."""
 
 
 class CancellationQueue:
@@ -41,7 +41,7 @@ class CancellationQueue:
             link.faults.log(
                 _log,
                 logging.WARNING,
-                "%s cancels more tasks at once than are taken note of (%d)",
+                "%s cancelled more tasks at once than this worker can queue (%d)",
                 link.url,
                 self._most,
                 action="cancels_dropped",

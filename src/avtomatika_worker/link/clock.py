@@ -1,4 +1,4 @@
-"""An orchestrator's clock, read from its answers (RXON.md, "Signing"), and ours. May be used from any thread."""
+"""Estimates an orchestrator's clock from its responses (RXON.md, "Signing"). May be used from any thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from avtomatika_worker.world import REAL
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
 NOISE: Final = 2.0
-"""Seconds by which two clocks that agree may seem to differ: a ``Date`` header has whole seconds, and travels."""
+"""Seconds by which agreeing clocks may seem to differ: a ``Date`` header has whole seconds and takes time to arrive."""
 
 LIMIT: Final = 30.0
-"""Seconds of difference that a person should know of: half of what orchestrators bear."""
+"""Difference in seconds that is worth a warning: half of what orchestrators tolerate."""
 
 
 class Clock:
     """The clock of the orchestrator at ``url``.
 
-    It is kept relative to ``steady``, so that a jump of this machine's clock does not move it.
+    It is kept relative to ``steady``, so a jump of this machine's clock does not affect it.
     """
 
     def __init__(
@@ -36,25 +36,26 @@ class Clock:
         self._ahead = wall() - steady()
 
     def now(self) -> float:
-        """Return its time in Unix seconds."""
+        """Return the orchestrator's time in Unix seconds."""
         return self._steady() + self._ahead
 
     @property
     def ahead(self) -> float:
-        """How many seconds it is ahead of ``steady``, which is the same in all processes of this machine."""
+        """How many seconds it is ahead of ``steady``, which is the same in all processes on this machine."""
         return self._ahead
 
     @property
     def offset(self) -> float:
-        """How many seconds it is ahead of this machine's clock; 0 for less than `NOISE`."""
+        """How many seconds it is ahead of this machine's clock; 0 if the difference is within `NOISE`."""
         offset = self.now() - self._wall()
         return offset if abs(offset) > NOISE else 0.0
 
     def learn(self, date: float, asked: float) -> None:
-        """Take note of a ``Date`` header in the answer to a call that was sent at ``asked`` (of ``steady``).
+        """Learn from the ``Date`` header in the response to a call that was sent at ``asked`` (on ``steady``).
 
-        The date was written at some time between then and now: a poll may have been held, and the loop blocked. What
-        is possible changes nothing. A large difference to this machine's clock is reported once, until it has gone.
+        The date was written at some point between then and now: a poll may have been held, or the loop blocked. If the
+        current estimate is consistent with that, it is kept. A large difference from this machine's clock is logged
+        once, until it is gone.
         """
         earliest, latest = date - self._steady(), date + 1 - asked
         with self._lock:
@@ -64,7 +65,7 @@ class Clock:
             differs = self._reported = abs(offset) > LIMIT
         if differs and not reported:
             _log.warning(
-                "this machine's clock is %.0f s %s that of %s; messages are stamped with its time (is NTP running?)",
+                "this machine's clock is %.0f s %s that of %s; messages use the latter's time (is NTP running?)",
                 abs(offset),
                 "behind" if offset > 0 else "ahead of",
                 self._url,

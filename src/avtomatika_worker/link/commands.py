@@ -21,10 +21,10 @@ from avtomatika_worker.transport.tls import TlsFiles
 from avtomatika_worker.transport.websocket import MAX_MESSAGE, listen
 
 COMMANDS_PER_SECOND: Final = 1_000
-"""The most commands read per second on average; beyond that the orchestrator has to wait."""
+"""Maximum commands to read per second, on average; beyond that the orchestrator has to wait."""
 
 _REST: Final = 0.1
-"""The least number of seconds for which reading pauses when there are too many."""
+"""Minimum pause in seconds when there are too many commands."""
 
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
@@ -70,7 +70,7 @@ class Commands:
                     continue
                 _log.log(
                     logging.WARNING if backoff.attempts == 0 else logging.DEBUG,
-                    "no WebSocket to %s: %s (cancellation then comes with the heartbeats)",
+                    "no WebSocket to %s: %s (cancellations then arrive with heartbeats)",
                     self._link.url,
                     error,
                     extra={"action": "websocket_failed"},
@@ -81,7 +81,7 @@ class Commands:
                 await asyncio.sleep(delay_after(backoff, TransportError("closed"), self._link.world))
 
     def _disconnected(self) -> None:
-        """Treat the end of an open WebSocket as a break of contact: a restart of the orchestrator shows there first.
+        """Treat the end of an open WebSocket as a loss of contact: an orchestrator's restart shows here first.
 
         The orchestrator may have lost the worker and be back before any call fails (RXON.md, Behaviour 4).
         """
@@ -108,9 +108,8 @@ class Commands:
         try:
             self._take(decode_command(message))
         except MalformedMessageError as error:
-            self._link.faults.log(
-                _log, logging.WARNING, "%s sent what is %s", self._link.url, error, action="command_malformed"
-            )
+            text = "%s sent a malformed command: %s"
+            self._link.faults.log(_log, logging.WARNING, text, self._link.url, error, action="command_malformed")
 
     def _take(self, command: Command) -> None:
         ids = tuple(i for i in (command.task_id, command.job_id) if i)
@@ -119,5 +118,5 @@ class Commands:
             self._on_cancel(self._link, ids[:1])
         elif not self._on_command(command):
             self._link.faults.log(
-                _log, logging.INFO, "command %.100r ignored: not known here", command.command, action="command_unknown"
+                _log, logging.INFO, "unknown command %.100r ignored", command.command, action="command_unknown"
             )

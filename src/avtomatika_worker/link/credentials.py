@@ -15,7 +15,7 @@ from avtomatika_worker.protocol.messages import TokenReply
 from avtomatika_worker.world import REAL, World
 
 _LEAST_LIFE: Final = 0.2
-"""The least number of seconds between two renewals, whatever lifetime an orchestrator grants."""
+"""Minimum seconds between two renewals, whatever lifetime an orchestrator grants."""
 
 _LONGEST_LIFE: Final = 86_400.0
 
@@ -23,8 +23,8 @@ _LONGEST_LIFE: Final = 86_400.0
 class Credentials:
     """The tokens of one link.
 
-    A *configured* token signs, and authenticates where nothing else does; with a fallback there are two, one of them in
-    use, ``configured``. An *access* token, once granted, authenticates in its place.
+    A *configured* token signs, and authenticates unless there is an access token; with a fallback there are two, of
+    which ``configured`` is in use. An *access* token, once granted, authenticates in its place.
     """
 
     def __init__(self, token: str | None, fallback: str | None = None, world: World = REAL) -> None:
@@ -90,11 +90,11 @@ class Credentials:
         return None if due is None else max(0.0, due - self._world.monotonic())
 
     def is_good(self, token: str | None) -> bool:
-        """Whether an orchestrator should know a token: one that has forgotten it was replaced, and lost the worker."""
+        """Whether the orchestrator should know a token: if not, it was replaced and has lost the worker."""
         return token == self.current and self.renewal_due_in() != 0
 
     async def renew(self, used: str | None, exchange: Callable[[], Awaitable[TokenReply | None]]) -> bool:
-        """Renew the tokens because ``used`` is refused, or soon will be; return whether others are in use now.
+        """Renew the tokens because ``used`` is refused or soon will be; return whether different ones are now in use.
 
         The first caller renews them with ``exchange`` while the others wait. Tokens that cannot be renewed are
         forgotten. Raises what ``exchange`` raises.
@@ -114,7 +114,7 @@ class Credentials:
         try:
             return self._renewed(used, await exchange())
         finally:
-            with self._lock:  # otherwise it could be opened after the next renewal has closed it
+            with self._lock:  # otherwise this could open it after the next renewal has closed it
                 self._renewing = False
                 self._settled.open()
 
@@ -139,11 +139,11 @@ class Credentials:
         self._due_at = None if life is None else self._world.monotonic() + life
 
     def _share(self) -> float:
-        """Return the share of its life after which a token is renewed; thousands of workers renew at other times."""
+        """Return the share of its lifetime after which to renew a token; random, so workers do not renew in unison."""
         return self._world.random.uniform(0.7, 0.85)
 
 
 def make_nonces(world: World) -> Callable[[], str]:
-    """Return what makes nonces: no two are alike, of no two links and no two runs of a worker."""
-    prefix, numbers = world.token(9), itertools.count()  # short: it is in every message
+    """Return a function that makes nonces, unique across links and runs of a worker."""
+    prefix, numbers = world.token(9), itertools.count()  # short, because it is in every message
     return lambda: f"{prefix}{next(numbers):x}"

@@ -1,7 +1,7 @@
-"""Decides when connections that are closed while idle are a reason to register again (RXON.md, Behaviour 4).
+"""Decides when connections closed while idle are a reason to register again (RXON.md, Behaviour 4).
 
-An orchestrator that restarts closes them all, and may have lost the worker, which its answers to heartbeats do not say.
-But servers and proxies also close what has been idle for their keep-alive time, which is the same each time.
+An orchestrator that restarts closes them all and may have lost the worker, but its responses to heartbeats do not say
+so. Servers and proxies, however, also close connections after their keep-alive time, which is the same each time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 PAUSE: Final = 60.0
-"""Seconds between two registrations for this reason, at least: the lease of orchestrators by default."""
+"""Minimum seconds between two registrations for this reason: the orchestrators' default lease."""
 
 _ALIKE: Final = 0.5
-"""Seconds by which two idle times may differ that the same keep-alive time has ended."""
+"""Seconds by which idle times that end with the same keep-alive time may differ."""
 
 
 class Doubt:
@@ -29,9 +29,9 @@ class Doubt:
         self._settled_at = -math.inf
 
     def dropped(self, rested: float) -> None:
-        """Take note of a connection that was closed over there after ``rested`` idle seconds.
+        """Record that the other side closed a connection after ``rested`` idle seconds.
 
-        Where that is as long as the last time, it is a keep-alive time, and says nothing.
+        If that is as long as the last time, it is a keep-alive time and means nothing.
         """
         with self._lock:
             self._stands = self._stands or abs(rested - self._last_rest) > _ALIKE
@@ -39,13 +39,13 @@ class Doubt:
 
     @property
     def calls_for_registration(self) -> bool:
-        """Whether the next heartbeat is to be a registration."""
+        """Whether the next heartbeat should be a registration."""
         return self._stands and self._monotonic() - self._settled_at >= PAUSE
 
     def registering(self) -> None:
-        """Take note of a registration that is about to be sent, whatever it is for.
+        """Record that a registration is about to be sent, for whatever reason.
 
-        It is tried until one is accepted.
+        It will be retried until accepted.
         """
         with self._lock:
             if self._stands:

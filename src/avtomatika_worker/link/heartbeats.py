@@ -1,4 +1,4 @@
-"""Keeps the worker known to one orchestrator: registration, heartbeats, and registration again after every break."""
+"""Keeps the worker registered with one orchestrator: registration, heartbeats, and reregistration after every break."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ from avtomatika_worker.protocol.replies import Response
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
 _HALF_LEASE: Final = 30.0
-"""Seconds without an accepted heartbeat after which the orchestrator may have given the worker up."""
+"""Seconds without an accepted heartbeat after which the orchestrator may have given up on the worker."""
 
 
 _STEADY: Final = 10.0
-"""Seconds for which contact must last, without a poll that was answered, to be more than a flicker ..."""
+"""Seconds that contact must last, unless a poll was answered, to be more than a flicker ..."""
 
 _FLICKER: Final = 15.0
-"""... and the longest pause before the next registration while it is none, in seconds."""
+"""... and the longest pause in seconds before the next registration if it was just a flicker."""
 
 _NOT_AUTHENTIC: Final = frozenset({401, 403})
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """What a worker says of itself when it registers; the availability is filled in from its state."""
+    """What a worker announces about itself when it registers; its state supplies the availability."""
 
     registration: WorkerRegistration
     catalogue: Catalogue
 
 
 class Heartbeats:
-    """Runs on the link thread, one for each orchestrator. ``on_cancel`` gets the ids to cancel."""
+    """Registration and heartbeats for one orchestrator, on the link thread. ``on_cancel`` gets the ids to cancel."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Heartbeats:
             self._contact = group.create_task(keep_running(self._link, self._keep_contact))
 
     async def _keep_contact(self) -> None:
-        """Register, send heartbeats until contact breaks, and start over, until cancelled."""
+        """Register, send heartbeats until contact is lost, and start over, until cancelled."""
         initial = self._link.settings.registration.initial
         pauses = Backoff(BackoffPolicy(initial, max(initial, _FLICKER)))
         while True:
@@ -99,14 +99,14 @@ class Heartbeats:
             began = self._world.monotonic()
             await self._beat()
             if self._registers_instead() and not self._link.broken.is_open:
-                continue  # each registration stands for a heartbeat: it is time for the next
+                continue  # each registration replaces a heartbeat, and the next one is due
             if self._link.polled or self._world.monotonic() - began >= _STEADY:
-                pauses.succeeded()  # not where each registration is followed by a poll that fails
-            # Thousands of workers notice the same break in the same moment: their first tries are spread, too.
+                pauses.succeeded()  # but not if every registration is followed by a failing poll
+            # Thousands of workers notice the same outage at the same moment: spread their first attempts, too.
             await asyncio.sleep(pauses.failed(self._world.random.random()))
 
     async def watch_lease(self, limit: float, on_lost: Callable[[Link], None]) -> None:
-        """Call ``on_lost`` once in each outage longer than ``limit`` seconds, until cancelled."""
+        """Call ``on_lost`` once per outage longer than ``limit`` seconds, until cancelled."""
         reported = False
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
@@ -115,7 +115,7 @@ class Heartbeats:
                 await self._link.caught_up()  # the heartbeat process may have kept the lease
                 lost = self._is_out_of_reach(limit)
             if lost and not reported:
-                _log.error("%s was out of reach for too long", self._link.url, extra={"action": "lease_lost"})
+                _log.error("%s was unreachable for too long", self._link.url, extra={"action": "lease_lost"})
                 on_lost(self._link)
             reported = lost
 
@@ -125,15 +125,16 @@ class Heartbeats:
     async def announce(self, status: WorkerStatus) -> bool:
         """Send one heartbeat now, with ``status``; return whether it was accepted. Never raises a `WorkerError`.
 
-        "offline" is the last word: no heartbeat follows it and, whatever becomes of it, no registration, which would
-        make the worker look idle.
+        "offline" is final: no heartbeat follows it and, even if it fails, no registration, which would make the worker
+        look idle.
         """
         if status is WorkerStatus.OFFLINE and self._contact is not None:
             self._contact.cancel()
         try:
             await self._send(_with_status(self._state_watch.value, status))
         except WorkerError as error:
-            _log.warning("%s did not take %s: %s", self._link.url, status, error, extra={"action": "heartbeat_failed"})
+            text = "%s did not accept the status %s: %s"
+            _log.warning(text, self._link.url, status, error, extra={"action": "heartbeat_failed"})
             return False
         return True
 
@@ -150,7 +151,7 @@ class Heartbeats:
                 self._link.faults.log(
                     _log,
                     logging.WARNING,
-                    "registration at %s failed (attempt %d), next in %.1f s: %s",
+                    "registration with %s failed (attempt %d), next in %.1f s: %s",
                     self._link.url,
                     backoff.attempts,
                     delay,
@@ -170,7 +171,7 @@ class Heartbeats:
         reply = replies.decode_registration(response)
         version = reply.version or response.version
         if version is None:
-            raise MalformedMessageError("not a registration's answer: no version")
+            raise MalformedMessageError("not the answer to a registration: no version")
         again = link.known.is_open
         link.registered(version, reply.tokens, announced=response.from_orchestrator)
         await obtain_token(link)
@@ -178,7 +179,7 @@ class Heartbeats:
         self._memory.registered(state, self._announcement.catalogue, now)
         _log.log(
             logging.DEBUG if again and not failures else logging.INFO,
-            "registered at %s (protocol %s)%s",
+            "registered with %s (protocol %s)%s",
             link.url,
             link.dialect.version,
             " again" if again else "",
@@ -191,14 +192,14 @@ class Heartbeats:
         )
 
     async def _ask_for_registration(self, registration: WorkerRegistration) -> Response:
-        """Send a registration, and once more when a refusal may be about the clock or the token.
+        """Send a registration, and again if a refusal may be due to the clock or the token.
 
-        It carries a configured token: access tokens are what it brings.
+        It carries a configured token, since registering is what yields access tokens.
         """
         link, offset = self._link, self._link.clock.offset
 
         async def send() -> Response:
-            # The version may have changed while contact was broken: only the neutral form suits every orchestrator.
+            # The version may have changed while contact was lost: only the neutral form suits every orchestrator.
             request = link.codec.register(registration, dialects.NEUTRAL, link.now())
             return await link.call(request, breaks_on_500=True, configured_token=True)
 
@@ -208,16 +209,16 @@ class Heartbeats:
         if response.status in _NOT_AUTHENTIC and link.credentials.switch():
             response = await send()
             if response.status in _NOT_AUTHENTIC:
-                link.credentials.switch()  # neither is taken: the next try begins with the same one
+                link.credentials.switch()  # neither is accepted: the next attempt starts with the same one
             else:
                 self._log_switch()
         return response
 
     def _log_switch(self) -> None:
         if self._link.credentials.on_fallback:
-            text = "%s refused the worker's token, so that the fallback (WORKER_TOKEN_FALLBACK) is used"
+            text = "%s refused the worker's token; using the fallback (WORKER_TOKEN_FALLBACK)"
         else:
-            text = "%s refused the worker's fallback token, so that the first one is used again"
+            text = "%s refused the worker's fallback token; using the first one again"
         _log.warning(text, self._link.url, extra={"action": "token_switched"})
 
     async def _beat(self) -> None:
@@ -238,14 +239,14 @@ class Heartbeats:
                 return
 
     def _registers_instead(self) -> bool:
-        """Whether a registration takes the place of the next heartbeat, although contact is not broken."""
+        """Whether a registration replaces the next heartbeat although contact is intact."""
         return self._world.monotonic() < self._memory.held_until or self._doubt.calls_for_registration
 
     def _log_broken(self, error: TransportError) -> None:
         self._link.faults.log(
             _log,
             logging.WARNING,
-            "contact with %s broken: %s",
+            "lost contact with %s: %s",
             self._link.url,
             error,
             action="contact_broken",
@@ -253,7 +254,7 @@ class Heartbeats:
         )
 
     async def _wait_until_due(self, until: float) -> bool:
-        """Wait for the next heartbeat's time; return False when registering comes first."""
+        """Wait until the next heartbeat is due; return False if a registration is due first."""
         while True:
             seen = self._state_watch.version
             now = self._world.monotonic()
@@ -295,9 +296,9 @@ class Heartbeats:
     # ------------------------------------------------------------------------------------- the heartbeat process
 
     def keepalive(self) -> KeepAlive | None:
-        """Return the heartbeat to send while this process cannot; None while none should be sent.
+        """Return the heartbeat to send while this process cannot; None if none should be sent.
 
-        It repeats the worker's current state, and nothing that is reported only once.
+        It repeats the worker's current state but nothing that is reported only once.
         """
         link, memory = self._link, self._memory
         if link.broken.is_open or not link.known.is_open:
@@ -307,7 +308,7 @@ class Heartbeats:
         return keepalive_of(link, heartbeat, memory.due_at(self._world.monotonic()))
 
     async def take(self, report: Report) -> None:
-        """Do what the answer to a heartbeat of the heartbeat process asks for, as with one to a heartbeat from here."""
+        """Process the response to a heartbeat that the heartbeat process sent, as if it were this process's own."""
         outcome = "failed"
         if report.granted is not None and report.registrations == self._link.registrations:
             use_granted(self._link, report.granted, self._world.monotonic() - report.at)
@@ -337,7 +338,7 @@ class Heartbeats:
         if isinstance(error, RejectedError) and error.rate_limited:
             self._memory.limited(now, delay)
             _log.info(
-                "%s takes no more heartbeats for %.0f s; until then, registrations keep the worker known there",
+                "%s accepts no more heartbeats for %.0f s; until then, registrations keep the worker's lease alive",
                 self._link.url,
                 delay,
                 extra={"action": "heartbeats_limited"},
@@ -368,13 +369,13 @@ def _with_status(state: WorkerState, status: WorkerStatus) -> WorkerState:
 
 
 def _hint(error: WorkerError, url: str) -> str:
-    """Say what to do about it, where a person can do something."""
+    """Describe an error, with a hint if the user can do something about it."""
     if isinstance(error, RejectedError) and error.unauthorized:
-        return f"{error} (is WORKER_TOKEN, or its fallback, the orchestrator's, and this machine's clock right?)"
+        return f"{error} (is WORKER_TOKEN, or its fallback, the orchestrator's, and is this machine's clock right?)"
     if isinstance(error, RejectedError) and error.status == 404:
-        return f"{error} (is ORCHESTRATOR_URL right, its path prefix included?)"
+        return f"{error} (is ORCHESTRATOR_URL right, including its path prefix?)"
     if isinstance(error, ConnectionFailedError) and url.startswith("https:"):
-        return f"{error} (is ORCHESTRATOR_URL right, and is it https there? worker doctor looks closer)"
+        return f"{error} (is ORCHESTRATOR_URL right, and does it use https? worker doctor can diagnose this)"
     if isinstance(error, ConnectionFailedError):
-        return f"{error} (is ORCHESTRATOR_URL right, and does the orchestrator run?)"
+        return f"{error} (is ORCHESTRATOR_URL right, and is the orchestrator running?)"
     return str(error)

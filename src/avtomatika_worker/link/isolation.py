@@ -1,7 +1,7 @@
-"""Isolates faults in the code for one orchestrator from other orchestrators and from running tasks.
+"""Isolates bugs in the code for one orchestrator from other orchestrators and from running tasks.
 
-There are two boundaries. A call to an orchestrator returns a value or raises a `WorkerError`, and a service of a link
-that fails is restarted on its own. Either way the traceback is logged once, since the fault is the worker's.
+There are two boundaries. A call to an orchestrator returns a value or raises a `WorkerError`, and a link's service is
+restarted when it fails. Either way the traceback is logged once, since the bug is in the worker.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def contained(
         except Exception as error:
             link.contact_broken()
             _report(link, f"the call {call.__name__}", error)
-            raise ConnectionFailedError(f"the worker failed in the call: {type(error).__name__}") from error
+            raise ConnectionFailedError(f"internal error during the call: {type(error).__name__}") from error
 
     return within
 
@@ -68,10 +68,10 @@ async def keep_running(link: Contained, service: Callable[[], Awaitable[None]]) 
         began = link.world.monotonic()
         try:
             await service()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other orchestrators' go on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the services of other orchestrators continue
             link.contact_broken()
             delay = restarts.ended(link.world.monotonic() - began, link.world.random.random())
-            _report(link, f"{getattr(service, '__qualname__', 'a service')} (again in {delay:.1f} s)", error)
+            _report(link, f"{getattr(service, '__qualname__', 'a service')} (restarting in {delay:.1f} s)", error)
             await asyncio.sleep(delay)
         else:
             return
@@ -82,7 +82,7 @@ def _report(link: Contained, what: str, error: Exception) -> None:
     link.faults.log(
         _log,
         logging.ERROR,
-        "%s: %s failed, which is a fault of this worker's; other orchestrators and tasks go on",
+        "%s: %s failed; this is a bug in the worker; other orchestrators and tasks are not affected",
         link.url,
         what,
         action="link_failed",

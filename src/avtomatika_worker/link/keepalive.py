@@ -1,4 +1,4 @@
-"""A heartbeat that another process can send: complete but for what must be new each time (RXON.md, "Signing")."""
+"""A heartbeat that another process can send: complete except for what must be new each time (RXON.md, "Signing")."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from avtomatika_worker.world import REAL
 
 _NONCE: Final = REAL.token(24)
 _TIMESTAMP: Final = 10**15 + REAL.random.randrange(10**15)
-"""What stands in a heartbeat where these come: they are random, so that nothing else in it is like them."""
+"""Placeholders for these in a heartbeat; random, so that nothing else in it can match them."""
 
 
 class KeepAlive(msgspec.Struct, frozen=True):
-    """A heartbeat to repeat. Sent with a line of JSON, and never logged: it holds the key that signs, and tokens.
+    """A heartbeat to repeat. Passed as a line of JSON and never logged: it holds the signing key and tokens.
 
-    ``parts`` are the canonical bytes before the nonce, between it and the timestamp, and behind that. ``headers_again``
-    are those with the configured token, where an access token is used; ``renewals`` renew that after a 401. ``ahead``:
-    seconds by which the orchestrator's clock is ahead of the steady one. ``due`` is in monotonic seconds, of this
-    machine.
+    ``parts`` are the canonical bytes before the nonce, between nonce and timestamp, and after the timestamp.
+    ``headers_again`` are the headers with the configured token, if an access token is in use; ``renewals`` are requests
+    that renew the latter after a 401. ``ahead`` is the seconds by which the orchestrator's clock is ahead of the steady
+    one. ``due`` is in this machine's monotonic seconds.
     """
 
     path: str
@@ -47,14 +47,14 @@ class KeepAlive(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """An answer as the heartbeat process reports it."""
+    """A response as the heartbeat process reports it."""
 
     status: int
     headers: Mapping[str, str]
     body: str
 
     def response(self) -> Response:
-        """Return it in the form in which the transport returns answers."""
+        """Return it in the form that the transport returns."""
         return Response(self.status, self.headers, self.body.encode("latin-1"))
 
     def __repr__(self) -> str:
@@ -62,9 +62,10 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one heartbeat was answered. ``orchestrator`` is its number; a failure has a ``problem`` and no ``status``.
+    """The response to one heartbeat. ``orchestrator`` is a number; a failure has a ``problem`` and no ``status``.
 
-    ``granted`` brought another access token before. ``asked`` is of the steady clock, ``at`` in monotonic seconds.
+    ``granted`` is the response that supplied a new access token first, if any. ``asked`` is a time on the steady clock,
+    ``at`` in monotonic seconds.
     """
 
     orchestrator: int
@@ -79,7 +80,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     granted: Answered | None = None
 
     def response(self) -> Response:
-        """Return the answer. Raises `CallTimedOutError` or `ConnectionFailedError` if there was none."""
+        """Return the response. Raises `CallTimedOutError` or `ConnectionFailedError` if there was none."""
         if self.status is None:
             problem = f"{self.problem} (in the heartbeat process)"
             raise CallTimedOutError(problem) if self.timed_out else ConnectionFailedError(problem)
@@ -109,7 +110,7 @@ def keepalive_of(link: Link, heartbeat: Heartbeat, due: float) -> KeepAlive:
 
 
 def use_granted(link: Link, answer: Answered, age: float) -> None:
-    """Use the tokens that the heartbeat process was granted ``age`` seconds ago. Other answers are ignored."""
+    """Use the tokens that the heartbeat process was granted ``age`` seconds ago. Any other response is ignored."""
     with contextlib.suppress(RejectedError, MalformedMessageError):
         reply = decode_token(answer.response())
         left = None if reply.expires_in is None else max(0.0, reply.expires_in - age)

@@ -42,25 +42,25 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.link")
 
 CALL_TIMEOUT: Final = 30.0
-"""Seconds for any call but a poll."""
+"""Timeout in seconds for any call except a poll."""
 
 POLL_MARGIN: Final = 90.0
-"""Seconds a poll may take beyond the wished time: the orchestrator has its own, and a dropped poll can lose a task."""
+"""Seconds that a poll may exceed the requested time: orchestrators may use their own; dropping it can lose a task."""
 
 _LONG: Final = 256 * 2**10
-"""Bytes of an answer to a poll from which on it is read in a thread."""
+"""Size in bytes above which the response to a poll is parsed in a thread."""
 
 
 class Link:
     """One orchestrator as this worker sees it.
 
-    ``ready``: polls are welcome. ``broken``: it has to be registered at again. ``known``: it was registered at, once.
-    ``contacts`` is touched by each registration; ``breaks`` counts the breaks of contact, ``polled`` is whether a poll
-    was answered since the last registration. ``url``, the orchestrator's base URL, names the link in logs, ``label`` in
-    metrics. ``events`` and ``results`` are the budgets for these.
+    ``ready``: polls are allowed. ``broken``: the worker must register again. ``known``: it has registered at some time.
+    ``contacts`` is touched by each registration; ``breaks`` counts losses of contact; ``polled`` is whether a poll was
+    answered since the last registration. ``url``, the orchestrator's base URL, names the link in logs, ``label`` in
+    metrics. ``events`` and ``results`` are the budgets for those calls.
 
     Calls may come from the main loop (polls, results, events) and from the link thread (registration, heartbeats);
-    what they share is guarded by a lock that is never held while waiting.
+    their shared state is guarded by a lock that is never held while waiting.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Link:
         self.known: threadsafe.Event = threadsafe.Event()
         self.contacts: threadsafe.Watch[int] = threadsafe.Watch(0)
         self.caught_up: Callable[[], Awaitable[None]] = _nobody
-        """Waits for what the heartbeat process, if there is one, has to report. May be awaited in any event loop."""
+        """Waits for pending reports of the heartbeat process, if there is one. May be awaited in any event loop."""
         self.breaks: int = 0
         self.polled: bool = False
         self._silence = Silence(world.monotonic)
@@ -106,36 +106,36 @@ class Link:
         self._date_header: str | None = None
         self._lost_at = 0.0
         self._registration_failed = False
-        self._reading = ThreadPoolExecutor(1, "reading")  # skills may have taken asyncio's own threads
+        self._reading = ThreadPoolExecutor(1, "reading")  # skills may have exhausted asyncio's default pool
 
     @property
     def state(self) -> LinkState:
-        """Where the link stands."""
+        """The state of the link."""
         return self._state
 
     @property
     def reachable(self) -> bool:
-        """Whether there is contact, or may be in a moment: a break is not taken for an outage at once, silence is."""
+        """Whether the orchestrator is reachable. A break does not count as an outage at once; silence does."""
         if self.ready.is_open:
             return not self._silence.lasts
         return not self._registration_failed and self.world.monotonic() - self._lost_at < SILENT_AFTER
 
     @property
     def registrations(self) -> int:
-        """How often it was registered at."""
+        """How many times the worker has registered."""
         return self._registrations
 
     @property
     def codec(self) -> Codec:
-        """Writes this link's requests, signed with the configured token that is in use."""
+        """Encodes this link's requests, signed with the configured token in use."""
         return self._codecs[self.credentials.configured]
 
     def now(self) -> float:
-        """Return the orchestrator's time in Unix seconds, estimated from its answers."""
+        """Return the orchestrator's time in Unix seconds, estimated from its responses."""
         return self.clock.now()
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers of every call, the current span's among them."""
+        """Return the headers for every call, including the current span's."""
         return self._headers(self.codec, self.credentials.current)
 
     def _headers(self, codec: Codec, token: str | None) -> Mapping[str, str]:
@@ -146,10 +146,10 @@ class Link:
     # ------------------------------------------------------------------------------------------------------ state
 
     def registered(self, version: str, tokens: TokenReply | None = None, *, announced: bool = True) -> None:
-        """Take note of an accepted registration: from now on the link speaks the orchestrator's dialect.
+        """Record an accepted registration: from now on the link speaks the orchestrator's dialect.
 
-        ``tokens`` are what it brought; without any, those of a former registration are forgotten. ``announced``:
-        its header named the version; where a proxy strips that, the link does without.
+        ``tokens`` are those it granted; if None, those of an earlier registration are forgotten. ``announced`` is
+        whether the response had the version header; if a proxy strips it, the link manages without.
         """
         if tokens is None:
             self.credentials.forget_granted()
@@ -168,15 +168,15 @@ class Link:
             self.known.open()
         self.contacts.touch()
         if unfamiliar:
-            text = "%s speaks protocol version %s, which this worker does not know; it is treated as %s"
+            text = "%s speaks protocol version %s, which this worker does not know; treating it as %s"
             known = choice.dialect.version
             _log.warning(text, self.url, version, known, extra={"action": "protocol_version_unknown"})
 
     def contact_broken(self, registrations: int | None = None) -> None:
-        """Take note of a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Beh. 4).
+        """Record a break: the orchestrator may have lost the worker, so it registers again (RXON.md, Behaviour 4).
 
-        ``registrations`` is how many there were when the call was made that found it: one made before the last of them
-        breaks nothing.
+        ``registrations`` is their number when the call that found the break was made: if there has been another since
+        then, this does nothing.
         """
         with self._lock:
             if self._state is LinkState.CLOSED or registrations not in {None, self._registrations}:
@@ -187,35 +187,35 @@ class Link:
             self._step(LinkEvent.CONTACT_BROKEN)
 
     def registration_failed(self) -> None:
-        """Take note that the orchestrator could not be registered at."""
+        """Record that a registration failed."""
         with self._lock:
             self._registration_failed = True
 
     def drain(self) -> None:
-        """Take nothing new from here any more."""
+        """Take no new tasks from this orchestrator."""
         with self._lock:
             if self._state is not LinkState.CLOSED:
                 self._step(LinkEvent.DRAIN)
 
     def _step(self, event: LinkEvent) -> None:
-        """Go on to the next state, and set the gates that follow from it. Called with the lock held."""
+        """Move to the next state, and set the gates that depend on it. Called with the lock held."""
         self._state = step(self._state, event)
         self.ready.set(is_open=self._state is LinkState.REGISTERED)
-        if event in {LinkEvent.CONTACT_BROKEN, LinkEvent.REGISTRATION_ACCEPTED}:  # while draining, too
+        if event in {LinkEvent.CONTACT_BROKEN, LinkEvent.REGISTRATION_ACCEPTED}:  # even while draining
             self.broken.set(is_open=event is LinkEvent.CONTACT_BROKEN)
 
     def open(self) -> None:
-        """Make ready to connect. Raises OSError or `ConfigError` for TLS files that cannot be used."""
+        """Prepare to connect. Raises OSError or `ConfigError` for unusable TLS files."""
         with self._lock:
             self._lost_at = self.world.monotonic()
         self._transport.open()
 
     def reopen(self) -> None:
-        """Use new connections from now on. Raises as `open`."""
+        """Use new connections from now on. Raises what `open` raises."""
         self._transport.open()
 
     async def close(self) -> None:
-        """Close the connections; nothing is sent any more."""
+        """Close the connections; nothing more is sent."""
         with self._lock:
             self._step(LinkEvent.CLOSE)
         self._reading.shutdown(wait=False)
@@ -225,9 +225,9 @@ class Link:
 
     @contained
     async def poll(self, available: tuple[str, ...], hot: tuple[str, ...]) -> Task | None:
-        """Ask for a task, and return it; None when there was none in time.
+        """Ask for a task, and return it, or None if there was none in time.
 
-        Raises `UntrustedTaskError` for a task that must not run, besides what `call` raises.
+        Raises `UntrustedTaskError` for a task that must not run, in addition to what `call` raises.
         """
         wish = self.settings.poll_timeout
         began, outcome = self.world.monotonic(), "failed"
@@ -236,11 +236,11 @@ class Link:
                 lambda codec: codec.poll(wish, available, hot, self.dialect), wish + POLL_MARGIN, breaks_on_500=True
             )
             if response.status == 204 and self._announces and not response.from_orchestrator:
-                raise MalformedMessageError("not an orchestrator's: a 204 without the protocol's version (a portal?)")
+                raise MalformedMessageError("not from an orchestrator: a 204 without a protocol version (a portal?)")
             admit = self.settings.guard.admit
             if len(response.body) <= _LONG:
                 task = admit(response, self.dialect)
-            else:  # one at a time, in a thread: the loop goes on meanwhile
+            else:  # one at a time, in a thread, which keeps the loop free
                 reading = asyncio.get_running_loop().run_in_executor
                 task = await reading(self._reading, admit, response, self.dialect)
             if not self.polled:
@@ -265,13 +265,13 @@ class Link:
 
     @contained
     async def send_result(self, result: TaskResult) -> ResultReply:
-        """Deliver a result, signed afresh. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
+        """Sign and deliver a result. Raises `TransportError`, `MalformedMessageError`, `UnsendableValueError`."""
         with self.results:
             return replies.decode_result(await self._ask(lambda codec: codec.result(result, self.dialect, self.now())))
 
     @contained
     async def send_event(self, event: Event) -> EventReply:
-        """Deliver an event, signed afresh. Raises as `send_result` does."""
+        """Sign and deliver an event. Raises what `send_result` raises."""
         with self.events:
             return replies.decode_event(await self._ask(lambda codec: codec.event(event, self.dialect, self.now())))
 
@@ -279,9 +279,9 @@ class Link:
     async def ask(
         self, write: Callable[[], Request], *, timeout: float = CALL_TIMEOUT, breaks_on_500: bool = False
     ) -> Response:
-        """Send the request that ``write`` returns; if its access token is refused, renew that and send another.
+        """Send the request that ``write`` returns; if the access token is refused, renew it and send another request.
 
-        Raises as `call`, and what ``write`` raises.
+        Raises what `call` and ``write`` raise.
         """
         return await self._ask(lambda _: write(), timeout, breaks_on_500=breaks_on_500)
 
@@ -294,11 +294,11 @@ class Link:
         breaks_on_500: bool = False,
         configured_token: bool = False,
     ) -> Response:
-        """Send a request. Raises `TransportError`; an answer of any status is returned, and its facts are recorded.
+        """Send a request; return the response, whatever its status, and learn from it. Raises `TransportError`.
 
-        A 500 breaks contact only where it cannot be about the message itself: a result that the orchestrator cannot
-        digest is always answered with 500. ``configured_token``: authenticate with that one, not an access token.
-        A call from before the last registration breaks nothing: that came after it, and was answered.
+        A 500 counts as a break only with ``breaks_on_500``: orchestrators also answer 500 to a result that they cannot
+        process. ``configured_token``: authenticate with the configured token instead of an access token. A call made
+        before the last registration never counts as a break, since that registration was answered later.
         """
         return await self._ask(
             lambda _: request, timeout, breaks_on_500=breaks_on_500, configured_token=configured_token, renew=False
@@ -329,7 +329,7 @@ class Link:
                     self._silence.ended(question)
             self._heard(response, asked, registrations, breaks_on_500=breaks_on_500)
             if response.status not in REFUSED:
-                if forgotten:  # else it was about something else than the token
+                if forgotten:  # otherwise the refusal was not about the token
                     self.contact_broken(registrations)
                 return response
             still_good = self.credentials.is_good(token)
@@ -339,9 +339,9 @@ class Link:
 
     @contained
     async def relayed(self, answer: Callable[[], Response], asked: float, registrations: int) -> Response:
-        """Learn from an answer that the heartbeat process got, as from one to a call of this link's. Raises as `call`.
+        """Learn from a response that the heartbeat process got, as if this link had made the call.
 
-        ``answer`` returns it, or raises `TransportError`; ``asked`` is of `steady`.
+        ``answer`` returns it or raises `TransportError`; ``asked`` is on the steady clock. Raises what `call` raises.
         """
         try:
             response = answer()
@@ -354,13 +354,13 @@ class Link:
         self._silence.answered()
         self._learn(response, asked)
         if len(response.body) > MOST_VALUES and is_too_wide(response.body):
-            raise AnswerTooLongError(f"the answer holds more than {MOST_VALUES:,} values")
+            raise AnswerTooLongError(f"the response holds more than {MOST_VALUES:,} values")
         if response.status > 500 or (response.status == 500 and breaks_on_500):
             self.contact_broken(registrations)
         return response
 
     def _learn(self, response: Response, asked: float) -> None:
-        """Learn the clock's offset, and whether the orchestrator was replaced by one of another version."""
+        """Learn the clock's offset, and whether an orchestrator of another version has replaced this one."""
         text, version = response.headers.get("date"), response.version
         if "retry-after" in response.headers:
             self._report_long_wait(response)
@@ -392,9 +392,9 @@ class Link:
     def _report_long_wait(self, response: Response) -> None:
         wished = replies.parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"))
         if response.status >= 400 and wished is not None and wished > LONGEST_WAIT:
-            text = "%s asks to be left alone for %.0f s (Retry-After): more than %.0f s counts as no time given"
+            text = "%s asked for a pause of %.0f s (Retry-After); values over %.0f s are ignored"
             self.faults.log(_log, logging.WARNING, text, self.url, wished, LONGEST_WAIT, action="retry_after_ignored")
 
 
 async def _nobody() -> None:
-    """Wait for nobody."""
+    """Wait for nothing."""

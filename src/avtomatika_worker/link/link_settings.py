@@ -1,4 +1,4 @@
-"""What a link is configured with."""
+"""A link's configuration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from avtomatika_worker.protocol.task_verification import TaskGuard
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
-    """What a link is configured with. ``token`` authenticates and signs, or ``token_fallback`` does when it is refused.
+    """A link's configuration. ``token`` authenticates and signs, or if it is refused, ``token_fallback``.
 
-    ``has_certificate``: the transport shows one, so that access tokens can be asked for. ``event_rate``: events a
-    second. ``rate_limit``: the orchestrator's limit for events and for results, None where nobody knows it. Times are
-    in seconds.
+    ``has_certificate``: the transport presents one, so access tokens can be requested. ``event_rate`` is in events per
+    second. ``rate_limit`` is the orchestrator's limit for events and for results, None if unknown. Times are in
+    seconds.
     """
 
     url: str

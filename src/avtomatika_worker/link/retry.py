@@ -1,4 +1,4 @@
-"""Evaluates failed calls: how long to wait before the next attempt, and which failures are the same fault."""
+"""Evaluates failed calls: how long to wait before the next attempt, and which failures are the same problem."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def delay_after(backoff: Backoff, error: WorkerError, world: World) -> float:
 
 
 def kind_of(error: WorkerError) -> Hashable:
-    """Return what identifies a fault in the log: the error's type and status, not its text."""
+    """Return what identifies a problem in the log: the error's type and status, not its text."""
     return type(error), getattr(error, "status", None)

@@ -9,14 +9,14 @@ from typing import Final
 from avtomatika_worker.world import REAL
 
 SILENT_AFTER: Final = 3.0
-"""Seconds without any answer after which an orchestrator with an open call counts as silent."""
+"""Seconds without any response after which an orchestrator with an open call counts as silent."""
 
 _GIVEN: Final = 1.0
-"""The least number of seconds that it has for an answer."""
+"""Minimum seconds that it has to respond."""
 
 
 class Silence:
-    """Records which calls are open that should be answered at once, and when the last answer came."""
+    """Tracks open calls that should be answered at once, and when the last response arrived."""
 
     def __init__(self, clock: Callable[[], float] = REAL.monotonic) -> None:
         self._clock = clock
@@ -25,19 +25,19 @@ class Silence:
         self.answered_at: float = clock()
 
     def began(self) -> object:
-        """Take note of a question, and return it."""
+        """Record that a call has begun; return a token for `ended`."""
         question = object()
         with self._lock:
             self._asked[question] = self._clock()
         return question
 
     def ended(self, question: object) -> None:
-        """Record that a call was answered or given up."""
+        """Record that a call was answered or abandoned."""
         with self._lock:
             del self._asked[question]
 
     def answered(self) -> None:
-        """Record an answer to any call."""
+        """Record a response to any call."""
         with self._lock:
             self.answered_at = self._clock()
 

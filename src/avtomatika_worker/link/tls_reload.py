@@ -1,4 +1,4 @@
-"""Reloads TLS files, since certificates are renewed while a worker runs. Runs in the link thread."""
+"""Reloads TLS files, since certificates are renewed while a worker runs. Runs on the link thread."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 
 
 class TlsReload:
-    """Checks the files every ``interval`` seconds until cancelled. New connections use new files, calls in flight go
-    on.
+    """Checks the files every ``interval`` seconds until cancelled. New connections use new files; open ones continue.
 
     It must be made before the links are opened: they use the files as they are at that time.
     """
@@ -50,7 +49,7 @@ class TlsReload:
             for link in self._links:
                 link.reopen()
         except (ConfigError, OSError) as error:
-            text = "the TLS files have changed but cannot be used; the former ones stay in use: %s"
+            text = "the TLS files have changed but cannot be used; the previous ones stay in use: %s"
             _log.error(text, error, extra={"action": "tls_not_reloaded"})
             return False
         _log.info("the TLS files have changed; new connections use them", extra={"action": "tls_reloaded"})

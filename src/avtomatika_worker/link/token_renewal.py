@@ -22,14 +22,14 @@ class TokenRenewal:
         self._link = link
 
     async def run(self) -> None:
-        """Renew tokens in time. If one cannot be renewed, the worker registers again to get another."""
+        """Renew tokens before they expire. If that fails, the worker registers again to get new ones."""
         tokens, backoff = self._link.credentials, Backoff(self._link.settings.calls)
         while True:
             seen, due = tokens.changes.version, tokens.renewal_due_in()
             if due is None or due > 0:
                 await tokens.changes.changed(seen, due)
                 continue
-            await self._link.ready.wait()  # a registration brings new tokens as well
+            await self._link.ready.wait()  # a registration also grants new tokens
             try:
                 if tokens.renewal_due_in() == 0 and not await renew_token(self._link, tokens.current):
                     self._link.contact_broken()

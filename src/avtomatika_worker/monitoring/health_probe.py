@@ -35,7 +35,7 @@ class HealthProbe(msgspec.Struct, frozen=True):
         states = {link.state for link in self.links}
         if states & {LinkState.DRAINING, LinkState.CLOSED}:
             return "shutting down"
-        return None if LinkState.REGISTERED in states else "not registered at any orchestrator"
+        return None if LinkState.REGISTERED in states else "not registered with any orchestrator"
 
     def _details(self) -> dict[str, Any]:
         state, outbox = self.state_watch.value, self.outbox

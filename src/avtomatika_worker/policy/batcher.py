@@ -71,7 +71,7 @@ class CallTime:
         self._weight = self._n = self._t = self._nn = self._nt = 0.0
 
     def add(self, size: int, seconds: float) -> None:
-        """Take note of a call."""
+        """Record a call."""
         self._weight = self._weight * _FADING + 1.0
         self._n = self._n * _FADING + size
         self._t = self._t * _FADING + seconds
@@ -218,13 +218,13 @@ class Batcher:
         return self._lane(key).size.size
 
     def ran(self, key: Hashable, size: int, seconds: float, now: float) -> None:
-        """Take note of a call that returned."""
+        """Record a call that returned."""
         lane = self._lane(key)
         lane.call_time.add(size, seconds)
         lane.size.fitted(size, now)
 
     def ran_out(self, key: Hashable, size: int, now: float) -> None:
-        """Take note of a call that ran out of memory."""
+        """Record a call that ran out of memory."""
         self._lane(key).size.ran_out(size, now)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
-"""Lets work that is known here answer a task that is handed out again (RXON.md, Behaviour 12). Runs on the main loop.
+"""Lets work in progress or done here answer a task that is handed out again (RXON.md, Behaviour 12). On the main loop.
 
-Nothing is run twice for an orchestrator's timeout: what runs goes on, and its result is delivered under the newest id.
+An orchestrator's timeout never makes work run twice: the execution continues, and its result goes to the newest id.
 See docs/explanation/adoption.md.
 """
 
@@ -27,7 +27,7 @@ _log: Final = logging.getLogger("avtomatika_worker.task")
 
 
 class Adoption:
-    """Takes hand-outs of work that is known. ``send_again`` is called with a kept result that is wanted now."""
+    """Adopts hand-outs of known work. ``send_again`` is called with a kept result that is now wanted again."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Adoption:
         self._telemetry = telemetry
         self._send_again = send_again
         self.total: int = 0
-        """The hand-outs that were adopted. May be read from any thread."""
+        """The number of adopted hand-outs. May be read from any thread."""
 
     def takes(self, link: Link, task: Task, work: WorkKey) -> bool:
-        """Adopt a hand-out, unless its work is not known here, or has to be done again."""
+        """Adopt a hand-out, unless its work is unknown here or must be redone; return whether it was adopted."""
         running = self._running.find_work(work)
         known = self._works.known(work) if running is None or running.finished else _stage_of(running)
         verdict = judge(known, made=as_number(task.timestamp), has_step=work.step is not None)
@@ -60,27 +60,27 @@ class Adoption:
         return True
 
     def came_empty(self, link: Link, polled: float) -> None:
-        """Take note of a poll, sent at ``polled``, that brought nothing.
+        """Record that a poll, sent at ``polled``, brought nothing.
 
-        What is known to be stale is stopped, unless it may be waiting in this worker's own queue over there: such a
-        poll would have brought it. A worker whose slots are all taken sends none, and goes on.
+        This stops tasks known to be stale: if their new attempt were queued for this worker, the poll would have
+        brought it. A worker whose slots are all taken sends no polls, so its tasks continue.
         """
         for running in self._running:
             if running.link is link and running.stale_since is not None and running.stale_since < polled:
                 self._running.cancel_one(running, CancelReason.STALE)
 
     def is_stale(self, running: RunningTask, now: float) -> None:
-        """Take note that the orchestrator waits for another attempt at what runs."""
+        """Record that the orchestrator is waiting for another attempt at a running task."""
         if running.stale_since is not None:
             return
         skill = running.controls.skill
         finishes = skill is not None and skill.options.on_stale == "finish"
         running.stale_since = math.inf if finishes else now
         _log.info(
-            "task %s is stale: %s waits for another attempt%s",
+            "task %s is stale: %s is waiting for another attempt%s",
             running.task.task_id,
             running.link.url,
-            "; it is finished all the same" if finishes else "",
+            "; it runs to completion anyway" if finishes else "",
             extra={"action": "task_stale"},
         )
 
@@ -88,10 +88,10 @@ class Adoption:
         self.total += 1
         self._telemetry.metrics.count(metrics.TASKS_ADOPTED, link.label, stage.value)
         how = (
-            "the execution that runs goes on" if stage is Stage.RUNNING else "its result is delivered under the new id"
+            "the running execution continues" if stage is Stage.RUNNING else "its result is delivered under the new id"
         )
         _log.info(
-            "task %s is work that is known here, handed out again: %s",
+            "task %s is a new hand-out of work known here: %s",
             task.task_id,
             how,
             extra={"action": "task_adopted", "task_id": task.task_id, "job_id": task.job_id, "stage": stage.value},
@@ -103,6 +103,6 @@ def _stage_of(running: RunningTask) -> Known:
 
 
 def _is_newest(task: Task, known: Task) -> bool:
-    """Whether a hand-out is newer than another; the one that comes later is, unless their times say otherwise."""
+    """Whether a hand-out is newer than another: by their times, or else by the order in which they arrive."""
     made, before = as_number(task.timestamp), as_number(known.timestamp)
     return made is None or before is None or made >= before

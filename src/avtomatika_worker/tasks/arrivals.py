@@ -1,4 +1,4 @@
-"""What any thread leaves for a service of the main loop, which may not run yet."""
+"""A bounded queue from any thread to a service on the main loop, which may not be running yet."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from avtomatika_worker import threadsafe
 _T = TypeVar("_T")
 
 MOST_WAITING: Final = 1_000
-"""The most things that may wait."""
+"""Maximum number of queued items."""
 
 
 class Arrivals(Generic[_T]):
-    """Keeps at most `MOST_WAITING` things, in order, until the service takes them."""
+    """Holds at most `MOST_WAITING` items, in order, until the service takes them."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[_T] = queue.Queue(MOST_WAITING)
         self._some = threadsafe.Event()
 
     def put(self, thing: _T) -> bool:
-        """Leave something, from any thread; return false if there is no room."""
+        """Add an item, from any thread; return false if there is no room."""
         try:
             self._waiting.put_nowait(thing)
         except queue.Full:
@@ -32,15 +32,15 @@ class Arrivals(Generic[_T]):
         return True
 
     async def take(self) -> AsyncGenerator[_T, None]:
-        """Yield what is there, and what comes."""
+        """Yield the items, present and future."""
         while True:
             await self._some.wait()
-            self._some.close()  # first: what comes meanwhile opens it again
+            self._some.close()  # first: anything that arrives meanwhile opens it again
             while not self._waiting.empty():
                 yield self._waiting.get_nowait()
 
     def take_all(self) -> list[_T]:
-        """Return what nobody has taken."""
+        """Return the items that are left."""
         waiting: list[_T] = []
         with contextlib.suppress(queue.Empty):
             while True:

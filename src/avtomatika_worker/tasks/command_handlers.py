@@ -1,4 +1,4 @@
-"""The program's own handlers of commands that orchestrators send over the WebSocket. Runs on the main loop."""
+"""The program's handlers for commands that orchestrators send over the WebSocket. Runs on the main loop."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from avtomatika_worker.tasks.arrivals import Arrivals
 _log: Final = logging.getLogger("avtomatika_worker.commands")
 
 CommandHandler = Callable[[Command], Any]
-"""Takes a command; ``async def`` or a plain ``def``, which is called in a thread."""
+"""Takes a command; an ``async def``, or a plain ``def``, which is called in a thread."""
 
 _AT_ONCE: Final = 16
-"""Handlers that run at the same time; further commands wait."""
+"""Maximum number of handlers that run at the same time; further commands wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandHandlers:
-    """The handlers, by the name of their command, and the commands that wait for them."""
+    """The handlers by command name, and the commands that are waiting for them."""
 
     by_name: Mapping[str, CommandHandler] = field(default_factory=dict[str, CommandHandler])
     _arrivals: Arrivals[Command] = field(default_factory=Arrivals[Command])
 
     def take(self, command: Command) -> bool:
-        """Take a command, from any thread; false when it has no handler."""
+        """Accept a command, from any thread; return false if it has no handler."""
         if command.command not in self.by_name:
             return False
         if not self._arrivals.put(command):
-            _log.error("command %.100r dropped: too many wait", command.command, extra={"action": "command_dropped"})
+            text = "command %.100r dropped: too many are waiting"
+            _log.error(text, command.command, extra={"action": "command_dropped"})
         return True
 
     async def run(self) -> None:
-        """Call handlers until cancelled; one that fails is logged, and stops nothing."""
+        """Call handlers until cancelled; a failure is logged and stops nothing else."""
         room = asyncio.Semaphore(_AT_ONCE)
         threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="command")
         try:
@@ -61,7 +62,7 @@ class CommandHandlers:
                 returned = await in_pool(threads, handler, command)
                 if inspect.isawaitable(returned):
                     await returned
-        except BaseException as error:  # user code: whatever it raises, the worker goes on
+        except BaseException as error:  # user code: whatever it raises, the worker continues
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
             _log.exception("the handler of command %.100r failed", command.command, extra={"action": "command_failed"})

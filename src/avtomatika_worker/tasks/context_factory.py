@@ -1,4 +1,4 @@
-"""Makes tasks' controls, with everything a skill can know and do while it runs."""
+"""Makes the controls of tasks, with everything that a skill can see and do while it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from avtomatika_worker.tasks.events import TaskEvents
 
 
 class ContextFactory:
-    """Makes one for each task. Itself made on the main loop."""
+    """Makes the controls of each task. Must be created on the main loop."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ContextFactory:
         checkpoints: Checkpoints,
         start: StartTask,
     ) -> None:
-        """``start`` begins what skills have called on a notice."""
+        """``start`` starts the preemption callbacks of skills."""
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
         self._files = files
@@ -49,13 +49,13 @@ class ContextFactory:
         self._start = start
 
     def make(self, link: Link, task: Task, work: WorkKey | None, events: TaskEvents) -> Controls:
-        """Return the controls of a task of ``link``, and with them its context.
+        """Return the controls of a task of ``link``, which include its context.
 
-        Its events go to ``events``. ``work`` names what it does, None if that is not known yet.
+        Its events go to ``events``. ``work`` is the key of its work, None if not known yet.
         """
         skill = self._pipeline.skill(task.type)
         if work is None and self._pipeline.shows_context(skill):
-            work = work_key(link.url, task)  # of the params as they came: middlewares and skills may change them
+            work = work_key(link.url, task)  # from the original params: middlewares and skills may change them
         return Controls(
             task,
             self._worker_id,
@@ -94,7 +94,7 @@ class ContextFactory:
     def _problem_of(
         self, events: TaskEvents, skill_name: str, event_type: str, payload: dict[str, Any], facts: EventFacts
     ) -> str | None:
-        if event_type == PROGRESS_EVENT:  # its two values are looked at one by one
+        if event_type == PROGRESS_EVENT:  # its two values are checked individually
             return None
         if problem := events.unsendable(event_type, payload, facts):
             return problem

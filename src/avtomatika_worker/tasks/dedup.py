@@ -13,10 +13,10 @@ from avtomatika_worker.execution.report import is_retried
 from avtomatika_worker.protocol.messages import CanonicalData, Task, TaskResult
 
 REMEMBERED: Final = 64
-"""The most results that are kept ..."""
+"""Maximum number of results to keep ..."""
 
 LARGEST: Final = 64 * 1024
-"""... and the bytes of each."""
+"""... and of bytes in each."""
 
 _ENCODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -41,7 +41,7 @@ class RecentResults:
         try:
             kept = result if _size(result) <= LARGEST else None
         except _ENCODE_ERRORS:
-            return  # it cannot be sent either, and is going to be replaced by a failure
+            return  # it cannot be sent either, so a failure will replace it
         self._results[key] = (_fingerprint(task), kept)
         if len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
@@ -58,7 +58,7 @@ class RecentResults:
 
 
 def _size(result: TaskResult) -> int:
-    """Return its bytes. Those of most results are all in their data, which are encoded."""
+    """Return a result's size in bytes. Most consist only of their data, which are already encoded."""
     if isinstance(result.data, CanonicalData) and (result.is_plain or len(result.data.json) > LARGEST):
         return len(result.data.json)
     return len(msgspec.msgpack.encode(result))

@@ -77,34 +77,34 @@ class TaskEvents:
         self._chunks_at = -math.inf
         self._progress: deque[Event] = deque(maxlen=1)
         self.reported: tuple[float, float] | None = None
-        """The newest progress, and when it came, in monotonic seconds. May be read from any thread."""
+        """The newest progress and its time in monotonic seconds. May be read from any thread."""
         self._progress_at = -progress_interval
         self._sender: asyncio.Task[None] | None = None
         self._shares = False
         self._closed = False
         self.on_stale: Callable[[], None] = lambda: None
-        """Called on the main loop when the orchestrator says that it waits for another attempt at the task."""
+        """Called on the main loop when the orchestrator reports that it is waiting for another attempt at the task."""
 
     # ----------------------------------------------------------------------------------- called by skills, any thread
 
     def unsendable(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> str | None:
-        """Return why the orchestrator could not take an event, None when it can."""
+        """Return why the orchestrator would refuse an event, or None if it would accept it."""
         return unsendable(event_type, payload, self._link.dialect, self._max_bytes, facts)
 
     def progress(self, progress: float, message: str) -> None:
-        """Take the newest progress; an older one that has not been sent is forgotten."""
+        """Accept the newest progress, which replaces any that is still unsent."""
         self.reported = progress, self._world.monotonic()
         self._progress.append(self._event(PROGRESS_EVENT, {"progress": progress, "message": message}))
         self._alert(urgent=True)
 
     def event(self, event_type: str, payload: dict[str, Any], facts: EventFacts) -> None:
-        """Take an event. In a thread, wait while the queue is full."""
+        """Accept an event. In a thread, wait while the queue is full."""
         event = self._event(event_type, payload, facts)
         if self._outbox.store_first:
             self._unsecured.append(event)
         self._outgoing.add_event(event)
         self._alert(urgent=True)
-        # The line is full although the main loop may be blocked.
+        # The main loop may be blocked, so the limit is checked here.
         if threading.get_ident() != self._thread and self._outgoing.events >= _QUEUE_LIMIT:
             asyncio.run_coroutine_threadsafe(self._room_for_events(), self._loop).result()
 
@@ -113,7 +113,7 @@ class TaskEvents:
         yield from self._room_for_events().__await__()
 
     def chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
-        """Take a chunk; return whether there is room for another."""
+        """Accept a chunk; return whether there is room for another."""
         has_room = self._outgoing.add_chunk(kind, data, size)
         self._alert(urgent=False)
         return has_room
@@ -125,23 +125,23 @@ class TaskEvents:
             await self._room.wait()
 
     def wait_for_chunk_room(self, stopped: Callable[[], bool]) -> None:
-        """Wait for that in a thread, unless the stream is ``stopped``."""
+        """Do the same in a thread, until the stream is ``stopped``."""
         while not self._outgoing.wait_for_room(_LOOK_EVERY) and not stopped():
             pass
 
     # ----------------------------------------------------------------------------------- called by the worker
 
     def rename(self, task: Task) -> None:
-        """Send what follows, and progress that waits, as that of ``task``: the same one, handed out again."""
+        """Send pending progress and everything from now on as that of ``task``, a new hand-out of the same one."""
         self._task = task
         waits, id_ = self._newest_progress(), task.task_id
         if waits is not None and not self._progress:
             self._progress.append(msgspec.structs.replace(waits, target_task_id=id_, origin_task_id=id_))
 
     def close(self) -> Coroutine[Any, Any, None] | None:
-        """Return what sends the rest, for at most `FLUSH_TIMEOUT`; None when nothing was sent, as for most tasks.
+        """Return a coroutine that sends the rest, for at most `FLUSH_TIMEOUT`; None if there is nothing to send.
 
-        What remains then follows in the background.
+        Whatever remains after that is sent in the background.
         """
         self._closed = True
         if self._shares:
@@ -155,12 +155,12 @@ class TaskEvents:
         if not sender.done():
             await asyncio.wait({sender}, timeout=FLUSH_TIMEOUT)
         left = until - self._world.monotonic()
-        if self._link.events.held_for() <= left:  # a result never waits behind the events' limit
+        if self._link.events.held_for() <= left:  # a result never waits for the events' rate limit
             await self._outbox.events_settled(self._link, self._first.task_id, left)
 
     # ----------------------------------------------------------------------------------- inside
 
-    @cached_property  # made when needed: most tasks send nothing
+    @cached_property  # created on demand: most tasks send nothing
     def _wake(self) -> asyncio.Event:
         return asyncio.Event()
 
@@ -168,7 +168,7 @@ class TaskEvents:
     def _progress_backoff(self) -> Backoff:
         return Backoff(self._link.settings.calls)
 
-    @cached_property  # of when the task arrived, and of its first id: it may be handed out again while it runs
+    @cached_property  # from the arrival and the first hand-out: the task may be handed out again while it runs
     def _attempt(self) -> int:
         passed = self._world.monotonic() - self._arrived_at
         return attempt_number(self._first.timestamp, self._link.now() - passed)
@@ -200,12 +200,12 @@ class TaskEvents:
         )
 
     def _alert(self, *, urgent: bool) -> None:
-        """Have what was just put there sent, at once if it is ``urgent``. Called in any thread."""
+        """Schedule what was just queued for sending, at once if ``urgent``. Called from any thread."""
         if urgent:
             self._urgent = True
         if threading.get_ident() == self._thread:
             self._arrived()
-        elif not self._alerted:  # one call for all that comes until the main loop gets to it
+        elif not self._alerted:  # one call for everything queued until the main loop gets to it
             self._alerted = True
             self._loop.call_soon_threadsafe(self._arrived)
 
@@ -222,21 +222,21 @@ class TaskEvents:
             self._sender = self._begin(self._send_all(), "sending")
 
     def _secure(self) -> None:
-        """Begin to write down events that came: one may wait for long behind another that is not answered."""
+        """Start storing new events: one may wait a long time behind another that is not answered."""
         while self._unsecured:
             event = self._unsecured.popleft()
             delivery = self._delivery(event)
             self._stored[event.event_id] = (delivery, self._begin(self._outbox.secure(delivery), "storing"))
 
     def _begin(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        with owned_by(None):  # the worker's, although a skill's call has led here
+        with owned_by(None):  # the worker's, although a skill's call led here
             return self._group.create_task(work, name=f"{what} events of {self._task.task_id}")
 
     async def _send_all(self) -> None:
         try:
             await self._send_rest()
         except asyncio.CancelledError:
-            self._unsecured.clear()  # each would be stored a second time, by nobody who removes it again
+            self._unsecured.clear()  # each would be stored a second time, and nothing would remove it
             while (each := self._outgoing.take()) is not None:
                 self._outbox.set_aside(self._delivery_of(each)[0])
             raise
@@ -252,7 +252,7 @@ class TaskEvents:
                 await self._pause(min(*waits, CHECK_AGAIN))
 
     def _wait_of(self, first: Event | Chunks | None) -> float:
-        """Return the seconds before what is first in the line may go out; chunks wait for others, to go with them."""
+        """Return the seconds until the first queued item may be sent; chunks wait for others to combine with."""
         if first is None:
             return math.inf
         if not isinstance(first, Chunks) or first.hurried or self._closed:
@@ -276,7 +276,7 @@ class TaskEvents:
         if taken is None:
             return
         self._room.set()
-        self._secure()  # a thread may have put it there just now: it has one delivery, and is on disk once
+        self._secure()  # a thread may have queued it just now: this ensures one delivery, stored once
         delivery, stored = self._delivery_of(taken)
         if isinstance(taken, Chunks):
             self._chunks_at = self._world.monotonic()
@@ -287,7 +287,7 @@ class TaskEvents:
             self._measure(taken)
 
     def _delivery_of(self, taken: Event | Chunks) -> tuple[Delivery, asyncio.Task[None] | None]:
-        """Return the delivery of what was taken from the line, and what stores it already."""
+        """Return the delivery of an item taken from the queue, and the task that is already storing it, if any."""
         if isinstance(taken, Chunks):
             count = len(taken.parts)
             payload = {"attempt": self._attempt, "index": self._chunks_sent, "count": count, "data": taken.data}
@@ -297,18 +297,18 @@ class TaskEvents:
 
     def _delivery(self, event: Event) -> Delivery:
         delivery = delivery_of(self._link, event)
-        delivery.lane = events_lane(self._link, self._first.task_id)  # they stay in order when the task is renamed
+        delivery.lane = events_lane(self._link, self._first.task_id)  # keeps them in order when the task is renamed
         return delivery
 
     def _measure(self, chunks: Chunks) -> None:
-        recorder, skill = self._link.telemetry.metrics, self._task.type  # registered, as it yields
+        recorder, skill = self._link.telemetry.metrics, self._task.type  # a registered skill, since it yields
         recorder.count(metrics.CHUNKS, skill, by=len(chunks.parts))
         recorder.record(metrics.CHUNKS_PER_EVENT, len(chunks.parts), skill)
         if self._chunks_sent == 1:
             recorder.time(metrics.FIRST_CHUNK, self._world.monotonic() - self._arrived_at, skill)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than the task runs or until an event wants to go out."""
+        """Wait, but no longer than until the task ends or an event is ready to be sent."""
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -328,7 +328,7 @@ class TaskEvents:
         await self._send_progress(newest)
 
     async def _send_progress(self, event: Event) -> None:
-        """Send progress; when it does not get through, the newest is tried again after a while, a few times."""
+        """Send progress; if that fails, retry with the newest after a while, a few times."""
         try:
             await self._send(event)
         except (TransportError, MalformedMessageError) as error:
@@ -358,7 +358,7 @@ class TaskEvents:
 
     def _blocked(self, event: Event, why: str) -> None:
         _log.error(
-            "event %r of task %s was not taken by %s: %s",
+            "event %r of task %s was not accepted by %s: %s",
             event.event_type,
             self._task.task_id,
             self._link.url,
@@ -368,10 +368,10 @@ class TaskEvents:
 
 
 def attempt_number(handed_out: object, now: float) -> int:
-    """Return the number of an attempt: of two, the later one has the higher number, on whatever worker it runs.
+    """Return the number of an attempt: a later attempt has a higher number, whichever worker runs it.
 
-    It is when the task was ``handed_out``, in milliseconds of Unix time by the orchestrator's clock: releases say that
-    in whole seconds, or not at all. ``now`` is the same time as far as this worker knows it.
+    It is the time when the task was ``handed_out``, in Unix milliseconds on the orchestrator's clock, which some
+    releases give in whole seconds or not at all. ``now`` is this worker's estimate of that time.
     """
     if isinstance(handed_out, int | float) and not isinstance(handed_out, bool) and 0 < handed_out < _LAST_SECOND:
         now = min(max(now, handed_out), math.floor(handed_out) + 0.999)

@@ -1,7 +1,7 @@
 """Limits concurrent tasks per skill; a task over a limit waits for its turn. Runs on the main loop.
 
-Tasks of a skill with ``prefetch`` come to one of its places, and ask for leave to compute once their files are here.
-Those that have computed are in nobody's way; but while too many of them still store files, no others are asked for.
+A task of a skill with ``prefetch`` takes one of its places, and requests permission to compute once its files are here.
+A task that has computed blocks no other; but while too many such tasks are still storing files, none are polled for.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.capacity")
 
 CapacityChecker = Callable[..., bool]
-"""``checker(skill) -> bool``, or without an argument for all skills: whether one more task could start now."""
+"""``checker(skill) -> bool``, or without an argument for all skills: whether another task could start now."""
 
 
 def takes_skill(checker: CapacityChecker) -> bool:
     """Whether a checker is called with the skill's name. Raises TypeError if it can be called neither way.
 
-    Raises ValueError for one whose arguments cannot be read, as those of some functions written in C.
+    Raises ValueError if its signature is not available, as with some functions written in C.
     """
     signature = inspect.signature(checker)
     try:
@@ -42,7 +42,7 @@ def takes_skill(checker: CapacityChecker) -> bool:
 
 
 class Line:
-    """The tasks that wait for room under the same limits, those that came first before others."""
+    """The tasks that are waiting for room under the same limits, in order of arrival."""
 
     __slots__ = ("_capacity", "_waiting")
 
@@ -51,16 +51,16 @@ class Line:
         self._waiting: list[Permit] = []
 
     def has_room(self, skill: str, asked: Sequence[Collection[str]] = ()) -> bool:
-        """Whether one more task of ``skill`` may go on, beyond those that may come for what is ``asked``."""
+        """Whether another task of ``skill`` may proceed, on top of those that polls have ``asked`` for."""
         return self._capacity.has_room(skill, asked)
 
     def join(self, permit: Permit) -> None:
-        """Grant a permit once there is room for it; now, if there is."""
+        """Grant a permit once there is room for it, possibly at once."""
         insort(self._waiting, permit, key=lambda each: each.arrival)
         self._hand_out()
 
     def leave(self, permit: Permit) -> None:
-        """Let others go on in place of a permit that was granted; one that was not waits no longer."""
+        """Release a granted permit for others, or stop waiting for one that was not granted."""
         if permit.granted:
             self._capacity.give_back(permit.skill)
             self._hand_out()
@@ -76,12 +76,12 @@ class Line:
 
 
 class Permit:
-    """One task's leave to go on, held from its grant until `end`, or the end of the ``async with``."""
+    """One task's permission to proceed, held from its grant until `end` or the end of the ``async with``."""
 
     __slots__ = ("_ended", "_line", "_waiter", "arrival", "granted", "skill")
 
     def __init__(self, line: Line, skill: str, arrival: int) -> None:
-        """Join ``line``. ``arrival`` is smaller for tasks that came before."""
+        """Join ``line``. ``arrival`` is smaller for tasks that arrived earlier."""
         self.skill: str = skill
         self.arrival: int = arrival
         self.granted: bool = False
@@ -91,13 +91,13 @@ class Permit:
         line.join(self)
 
     def grant(self) -> None:
-        """Let it go on."""
+        """Let the task proceed."""
         self.granted = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def end(self) -> None:
-        """Let others go on, or wait no longer. Called again, it does nothing."""
+        """Release the permit, or stop waiting for it. Further calls do nothing."""
         if not self._ended:
             self._ended = True
             self._line.leave(self)
@@ -108,7 +108,7 @@ class Permit:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
-        except BaseException:  # cancelled: it may have been granted in the same turn of the loop
+        except BaseException:  # cancelled: it may have been granted in the same loop iteration
             self.end()
             raise
 
@@ -117,28 +117,28 @@ class Permit:
 
 
 class Admission:
-    """What a task holds of its skill's limits, from its arrival until `end`, or the end of the ``async with``."""
+    """A task's share of its skill's limits, held from its arrival until `end` or the end of the ``async with``."""
 
     __slots__ = ("_held", "_here", "compute")
 
     def __init__(
         self, here: Permit, permit: Permit, compute: Callable[[Admission], AbstractAsyncContextManager[None]] | None
     ) -> None:
-        """``here`` is held until the end, whatever is passed on meanwhile. ``compute``: see there."""
+        """``here`` is held until the end, whatever replaces ``permit`` meanwhile. ``compute``: see the attribute."""
         self._here = here
         self._held = permit
         self.compute: Callable[[], AbstractAsyncContextManager[None]] | None = None
-        """Makes what the task also has to hold while its skill computes; None where that is not asked for."""
+        """Makes what the task must also hold while its skill computes; None if nothing."""
         if compute is not None:
             self.compute = partial(compute, self)
 
     def pass_on(self, permit: Permit) -> None:
-        """Hold another permit in place of the one that is held."""
+        """Replace the held permit by another."""
         self._held.end()
         self._held = permit
 
     def end(self) -> None:
-        """Let others go on. Called again, it does nothing."""
+        """Release everything. Further calls do nothing."""
         self._held.end()
         self._here.end()
 
@@ -150,11 +150,11 @@ class Admission:
 
 
 class ConcurrencyLimiter:
-    """Keeps the limits, first come first served, and asks the user's checker."""
+    """Enforces the limits, first come, first served, and calls the user's checker."""
 
     def __init__(self, limits: Limits, checker: CapacityChecker | None, world: World = REAL) -> None:
         self.on_room: Callable[[], None] = lambda: None
-        """Called when a task has made room for another before it ended."""
+        """Called when a task makes room for another before it ends."""
         self._faults = LogThrottle(world.monotonic)
         self._limits = limits
         self._here = Line(limits.here)
@@ -167,12 +167,12 @@ class ConcurrencyLimiter:
 
     @property
     def asks(self) -> bool:
-        """Whether the answers can change without a task beginning or ending."""
+        """Whether the answers can change without a task starting or ending."""
         return self._checker is not None
 
     @property
     def has_limits(self) -> bool:
-        """Whether there are any limits but the checker's."""
+        """Whether there are any limits besides the checker."""
         return bool(self._limits)
 
     def available(self, skills: tuple[str, ...]) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ class ConcurrencyLimiter:
         return skills if self._checker is None else tuple(self._checked(self._checker, skills))
 
     def beyond(self, asked: Sequence[Collection[str]], skills: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of ``skills`` that have room for a task beyond those that may come for what is ``asked``."""
+        """Return those of ``skills`` that have room for a task on top of those that polls have ``asked`` for."""
         if not self._limits:
             return skills
         return tuple(each for each in skills if self._has_room(each, asked))
@@ -194,28 +194,28 @@ class ConcurrencyLimiter:
         return self._places.has_room(skill, asked) and self._leaving.has_room(skill)
 
     def request(self, skill: str) -> Admission | None:
-        """Return the admission that a task of ``skill`` has to hold while it runs; None when nothing limits it.
+        """Return the admission that a task of ``skill`` must hold while it runs; None if nothing limits it.
 
-        Where there is room, it is granted at once.
+        If there is room, it is granted at once.
         """
         if not self._limits:
             return None
         arrival = next(self._arrivals)
-        here = Permit(self._here, skill, arrival)  # without room, that stops nothing but polls
+        here = Permit(self._here, skill, arrival)  # if there is no room, this stops only polls
         if skill not in self._limits.ahead:
             return Admission(here, Permit(self._computing, skill, arrival), None)
         return Admission(here, Permit(self._places, skill, arrival), partial(self._compute, skill, arrival))
 
     @asynccontextmanager
     async def _compute(self, skill: str, arrival: int, admission: Admission) -> AsyncGenerator[None]:
-        """Hold the leave to compute; behind it, the task is one of those that leave, and its place another's."""
+        """Hold the permission to compute; after that, the task counts as leaving, and its place is free."""
         async with Permit(self._computing, skill, arrival):
             try:
                 yield
             finally:
                 admission.pass_on(
                     Permit(self._leaving, skill, arrival)
-                )  # if too many leave, that stops nothing but polls
+                )  # if too many are leaving, this stops only polls
         self.on_room()
 
     def _checked(self, checker: CapacityChecker, skills: tuple[str, ...]) -> Iterable[str]:
@@ -224,9 +224,9 @@ class ConcurrencyLimiter:
         return skills if self._ask(checker) else ()
 
     def _ask(self, checker: CapacityChecker, *args: Any) -> bool:
-        return attempted(lambda: bool(checker(*args)), self._as_having_capacity)  # the user's: it stops no tasks
+        return attempted(lambda: bool(checker(*args)), self._as_having_capacity)  # an error in user code stops no tasks
 
     def _as_having_capacity(self, error: Exception) -> bool:
-        text = "the capacity checker failed; counted as having capacity"
+        text = "the capacity checker failed; assuming that there is capacity"
         self._faults.log(_log, logging.ERROR, text, action="checker_failed", error=error)
         return True

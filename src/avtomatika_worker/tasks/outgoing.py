@@ -1,4 +1,4 @@
-"""What a task has to send, in order. Chunks that wait are joined: the last in line takes in those that follow."""
+"""The queue of what a task has to send. Waiting chunks are combined: the last one in line absorbs those that follow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from avtomatika_worker.protocol.messages import Event
 from avtomatika_worker.skills.chunks import ChunkKind
 
 EVENT_BYTES: Final = 256 * 2**10
-"""The most bytes of chunks that go into one event; a single larger one goes alone."""
+"""Maximum bytes of chunks per event; a single larger chunk gets its own."""
 
 WAITING_BYTES: Final = 4 * EVENT_BYTES
-"""Bytes of chunks of a task that may wait ..."""
+"""Maximum bytes of a task's chunks that may wait ..."""
 
 WAITING_CHUNKS: Final = 100_000
-"""... and their number; a generator that is faster waits for room."""
+"""... and their maximum number; a generator that is faster waits for room."""
 
 _JOINED: Final[dict[ChunkKind, Callable[[list[Any]], Any]]] = {
     ChunkKind.TEXT: "".join,
@@ -30,7 +30,7 @@ _JOINED: Final[dict[ChunkKind, Callable[[list[Any]], Any]]] = {
 
 @dataclass(slots=True, eq=False)
 class Chunks:
-    """Chunks that go out together. ``hurried``: an event waits behind them, and they do not wait for more."""
+    """Chunks that are sent together. ``hurried``: an event is waiting behind them, so they do not wait for more."""
 
     kind: ChunkKind
     parts: list[Any] = field(default_factory=list[Any])
@@ -39,12 +39,12 @@ class Chunks:
 
     @property
     def data(self) -> Any:
-        """All of them, joined, as an event carries them."""
+        """All of them combined, in the form that an event carries."""
         return _JOINED[self.kind](self.parts)
 
 
 class Outgoing:
-    """The line of a task's events and chunks. Used from any thread."""
+    """The queue of a task's events and chunks. Used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,27 +56,27 @@ class Outgoing:
 
     @property
     def events(self) -> int:
-        """How many events wait."""
+        """The number of waiting events."""
         return self._events
 
     @property
     def has_chunks(self) -> bool:
-        """Whether chunks wait."""
+        """Whether chunks are waiting."""
         return self._chunks > 0
 
     @property
     def first(self) -> Event | Chunks | None:
-        """What goes out next."""
+        """The next item to send."""
         with self._lock:
             return self._line[0] if self._line else None
 
     @property
     def has_room(self) -> bool:
-        """Whether another chunk is welcome."""
+        """Whether there is room for another chunk."""
         return self._bytes < WAITING_BYTES and self._chunks < WAITING_CHUNKS
 
     def add_event(self, event: Event) -> None:
-        """Put an event at the end of the line."""
+        """Append an event to the queue."""
         with self._lock:
             for each in self._line:
                 if isinstance(each, Chunks):
@@ -85,7 +85,7 @@ class Outgoing:
             self._events += 1
 
     def add_chunk(self, kind: ChunkKind, data: Any, size: int) -> bool:
-        """Put a chunk at the end of the line; return whether there is room for another."""
+        """Append a chunk to the queue; return whether there is room for another."""
         with self._lock:
             last = self._line[-1] if self._line else None
             if isinstance(last, Chunks) and last.size + size <= EVENT_BYTES:
@@ -98,7 +98,7 @@ class Outgoing:
             return self.has_room
 
     def take(self) -> Event | Chunks | None:
-        """Take what is first in the line, or None."""
+        """Remove and return the first item, or None."""
         with self._lock:
             if not self._line:
                 return None
@@ -113,7 +113,7 @@ class Outgoing:
             return first
 
     def wait_for_room(self, timeout: float) -> bool:
-        """Wait, in a thread, at most so many seconds for room for another chunk; return whether there is."""
+        """Wait, in a thread, at most ``timeout`` seconds for room for another chunk; return whether there is."""
         with self._lock:
             if self.has_room:
                 return True

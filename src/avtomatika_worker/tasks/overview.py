@@ -1,4 +1,4 @@
-"""The tasks that run, for whoever looks at the worker from outside. Read on any thread."""
+"""The running tasks, as seen from outside the worker. May be read from any thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from avtomatika_worker.tasks.events import TaskEvents
 from avtomatika_worker.world import World
 
 MOST_SHOWN: Final = 100
-"""The most tasks that are shown: those that have run longest."""
+"""Maximum number of tasks to show: those that have run longest."""
 
 
 class ShownTask(NamedTuple):
-    """A task that runs. Its messages are not shown: who may see the health port need not see users' texts."""
+    """A running task. Its messages are not shown: access to the health port does not imply access to users' texts."""
 
     task_id: str
     job_id: str
@@ -28,14 +28,14 @@ class ShownTask(NamedTuple):
 
 
 class Overview:
-    """The tasks that run."""
+    """The running tasks."""
 
     def __init__(self, world: World) -> None:
         self._monotonic = world.monotonic
         self._tasks: threadsafe.Table[Execution, ShownTask] = threadsafe.Table()
 
     def show(self, task: ShownTask) -> None:
-        """Show a task as it is from now on."""
+        """Show a task, or update one that is shown."""
         self._tasks.put(task.execution, task)
 
     def hide(self, execution: Execution) -> None:
@@ -43,11 +43,11 @@ class Overview:
         self._tasks.remove(execution)
 
     def skills(self) -> list[str]:
-        """Return the names of their skills, each once."""
+        """Return the distinct names of their skills."""
         return list({each.skill for each in self._tasks.values()})
 
     def __call__(self) -> Sequence[dict[str, Any]]:
-        """Return the tasks that run, those that came first before others, as plain values."""
+        """Return the running tasks as plain values, in order of arrival."""
         now = self._monotonic()
         return [_described(each, now) for each in self._tasks.values()[:MOST_SHOWN]]
 

@@ -16,10 +16,9 @@ from avtomatika_worker.policy.empty_polls import EmptyPolls
 LEND_AFTER: Final = 0.5
 """Seconds after which a waiting poll lends its slot.
 
-It lends the slot to another poll for skills that none in flight at an orchestrator asks for, as all are where there is
-none, or, if its own orchestrator has more polls waiting, to any that may have tasks: one that leaves a poll waiting has
-none. If a lent poll brings a task nevertheless, that takes the slot
-of another poll, or is first in line if all slots run tasks.
+The slot goes to a poll for skills that no poll in flight at its orchestrator asks for. If the lender's orchestrator has
+more polls waiting, any other poll may have it: an orchestrator that leaves a poll waiting has no tasks. If the lender
+brings a task after all, that takes the slot of another poll, or is first in line if all slots are running tasks.
 """
 
 STALE: Final = 8
@@ -30,12 +29,12 @@ OVERDUE: Final = 5.0
 
 
 _MANY: Final = 10
-"""Tasks from which on a limit of polls is what holds a worker back; fewer may be chance."""
+"""Minimum number of tasks to conclude that a limit on polls holds the worker back; fewer may be chance."""
 
 
 @dataclass(slots=True)
 class Since:
-    """What polls brought since an orchestrator last refused one by its rate limit; ``began``: monotonic seconds."""
+    """The results of polls since an orchestrator's rate limit last refused one; ``began`` is in monotonic seconds."""
 
     began: float
     tasks: int = 0

@@ -97,7 +97,7 @@ class Poller:
                         await self._wake.wait()
 
     def stop(self) -> None:
-        """Send no further polls. Those in flight go on, and the tasks that they bring are run."""
+        """Send no further polls. Those in flight continue, and the tasks that they bring are run."""
         self._stopped = True
 
     def is_due(self) -> bool:
@@ -157,9 +157,9 @@ class Poller:
                     self._tasks.release_slot()
 
     def _borrow(self, now: float, lenders: Sequence[PollSource]) -> bool:
-        """Free a slot of polls that have been waiting for long; return whether one may be taken now.
+        """Free the slots of polls that have been waiting for a long time; return whether one may be taken now.
 
-        While more slots are taken than may be, one alone may not be taken again: the others are freed, too.
+        While slots are overbooked, a single freed slot may not be reused, so the excess ones are freed as well.
         """
         needed = self._tasks.slots.overbooked + 1
         waiting = [poll for source in lenders for poll in source.polls if not poll.lent and poll.is_waiting(now)]
@@ -167,7 +167,7 @@ class Poller:
             return False
         for poll in sorted(waiting, key=lambda poll: poll.sent)[:needed]:
             poll.lent = True
-            self._tasks.slots.release()  # not for those in line: they would have it already
+            self._tasks.slots.release()  # not for tasks in line: they would already have it
         return True
 
     def _take_over(self, poll: Poll) -> bool:
@@ -176,7 +176,7 @@ class Poller:
         The task is here, while an orchestrator may hold the other poll for half a minute.
         """
         if self._tasks.slots.free > 0:
-            return False  # that one is nearer
+            return False  # the task can have a free slot
         waiting = [each for source in self._sources for each in source.polls if each is not poll and not each.lent]
         oldest = min(waiting, key=lambda each: each.sent, default=None)
         if oldest is None:
@@ -291,7 +291,7 @@ class Poller:
                 if not poll.lent:
                     self._tasks.release_slot()
                 self._wake.set()
-            elif self._tasks.slots.free > 0 or len(self._sources) > 1:  # else nothing can go out before a slot is free
+            elif self._tasks.slots.free > 0 or len(self._sources) > 1:  # otherwise no poll can go out until a slot is
                 self._wake_soon()
 
     def _refuse(self, source: PollSource, poll: Poll, error: MalformedMessageError | UntrustedTaskError) -> bool:
@@ -302,14 +302,15 @@ class Poller:
             link.faults.log(_log, logging.ERROR, text, *args, action="task_refused", kind=error.reason)
             outcome = Failed(SecurityError.code, f"the task was refused: {error}", {"reason": error.reason})
         else:
-            link.faults.log(_log, logging.ERROR, "%s sent what is %s", link.url, error, action="task_malformed")
+            text = "%s sent a malformed task: %s"
+            link.faults.log(_log, logging.ERROR, text, link.url, error, action="task_malformed")
             outcome = Failed(InvalidInputError.code, f"the task is malformed: {error}")
         if error.job_id is None or error.task_id is None:
             self._failed(source, poll, error)
             return False
         if self._tasks.is_busy_with(link, error.task_id):
             self._failed(source, poll, error)
-            return False  # the answer would count for the valid task with the same id
+            return False  # the answer would be taken for that of the valid task with the same id
         task = Task(job_id=error.job_id, task_id=error.task_id, type="")
         self._tasks.answer(link, task, outcome, reserved=not poll.lent)
         return True
@@ -318,7 +319,7 @@ class Poller:
         """Slow down after a failed poll. While contact is broken, polls wait for the registration anyway."""
         delay = source.failed(poll, error, self._monotonic())
         if delay is None:
-            _log.debug("poll at %s failed as others did: %s", source.link.url, error)
+            _log.debug("poll of %s failed along with others: %s", source.link.url, error)
             return
         limited = isinstance(error, RejectedError) and error.rate_limited
         if isinstance(error, RejectedError) and not limited and _may_be_healed(error):
@@ -328,7 +329,7 @@ class Poller:
         source.link.faults.log(
             _log,
             logging.DEBUG if limited else logging.WARNING,
-            "poll at %s failed, next in %.1f s: %s",
+            "poll of %s failed, next in %.1f s: %s",
             source.link.url,
             delay,
             error,
@@ -337,18 +338,18 @@ class Poller:
         )
 
     def _limited(self, source: PollSource, delay: float) -> None:
-        """Warn when an orchestrator's limit of polls holds back a worker that has work; an idle one is refused, too."""
+        """Warn if an orchestrator's limit on polls holds back a busy worker; idle ones are refused, too."""
         since, source.since = source.since, Since(0.0)
         if since.is_busy:
             took = self._monotonic() - since.began
             text = (
-                "%s refuses polls, the next is in %.0f s: its rate limit holds this worker back, which started %d tasks"
-                " in %.1f s. Raise RATE_LIMIT_POLL_LIMIT there, or run more workers"
+                "%s refuses polls, next in %.0f s: its rate limit holds back this worker, which started %d tasks in"
+                " %.1f s. Raise RATE_LIMIT_POLL_LIMIT there, or run more workers"
             )
             args = (source.link.url, delay, since.tasks, took)
             source.link.faults.log(_log, logging.WARNING, text, *args, action="polls_limited", kind="limited")
 
 
 def _may_be_healed(error: RejectedError) -> bool:
-    """Return whether registering may help: the worker is unknown, or something else than an orchestrator answers."""
+    """Return whether registering may help: the worker is unknown, or something other than an orchestrator answered."""
     return error.status in _UNKNOWN_HERE or not error.from_orchestrator

@@ -1,4 +1,4 @@
-"""Asyncio tasks that are used again: to make one, and to let go of it, takes as long as a poll does otherwise."""
+"""Reuses asyncio tasks: creating and discarding one costs as much as the rest of a poll."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _Work = Coroutine[Any, Any, None]
 
 
 class ReusedTasks:
-    """Asyncio tasks of ``group``, of which each runs one coroutine after the other.
+    """Asyncio tasks in ``group``, each of which runs one coroutine after another.
 
-    There are as many as have been needed side by side; they end with the group. What one coroutine sets in its context
-    the next one finds there. A coroutine that raises ends its task, and fails the group.
+    There are as many as were ever needed at once; they end with the group. Context variables that one coroutine sets
+    are visible to the next. A coroutine that raises ends its task and fails the group.
     """
 
     def __init__(self, group: asyncio.TaskGroup, name: str) -> None:
@@ -22,7 +22,7 @@ class ReusedTasks:
         self._idle: list[asyncio.Future[_Work]] = []
 
     def run(self, work: _Work) -> None:
-        """Begin ``work`` in the next turn of the loop, in a task that is free, or in a new one."""
+        """Start ``work`` in the next loop iteration, in an idle task or a new one."""
         if self._idle:
             self._idle.pop().set_result(work)
         else:
@@ -37,7 +37,7 @@ class ReusedTasks:
             try:
                 work = await idle
             except asyncio.CancelledError:
-                if not idle.cancelled():  # in the very turn in which it was given work
+                if not idle.cancelled():  # cancelled in the same iteration in which it was given work
                     idle.result().close()
                 elif idle in self._idle:
                     self._idle.remove(idle)

@@ -50,7 +50,7 @@ _NO_SPAN: Final = contextlib.nullcontext()
 
 
 class TaskSettings(msgspec.Struct, frozen=True):
-    """What running tasks is configured with. Times are in seconds."""
+    """The configuration of the runner. Times are in seconds."""
 
     worker_id: str
     progress_interval: float = 1.0
@@ -110,27 +110,27 @@ class TaskRunner:
             await asyncio.Event().wait()
 
     def on_slot_freed(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` whenever a slot has become free."""
+        """Call ``callback`` whenever a slot becomes free."""
         self._slot_freed.append(callback)
 
     # ------------------------------------------------------------------------------------------------ arriving
 
     def start(self, link: Link, task: Task, *, reserved: bool) -> bool:
-        """Run a task in the slot that its poll had ``reserved``; without one, it waits for the next that is free.
+        """Run a task in the slot that its poll ``reserved``; if it has none, it waits for the next free slot.
 
-        Returns whether it is another one than those that are here already.
+        Returns whether the task is new, as opposed to one that is already here.
         """
         work = work_key(link.url, task) if gets_new_ids(task) else None
         if self._refused is not None:
             self.answer(link, task, Cancelled(self._refused), reserved=reserved)
         elif self._is_underway(link, task):
-            _log.info("task %s came again; it is run once", task.task_id, extra={"action": "task_duplicate"})
+            _log.info("task %s arrived again; it runs only once", task.task_id, extra={"action": "task_duplicate"})
             if reserved:
                 self.release_slot()
             return False
         elif (result := self._recent.find(link.url, task)) is not None:
             _log.info(
-                "task %s came again after its end; its result is sent again",
+                "task %s arrived again after its end; sending its result again",
                 task.task_id,
                 extra={"action": "task_duplicate"},
             )
@@ -146,27 +146,27 @@ class TaskRunner:
         return True
 
     def answer(self, link: Link, task: Task, outcome: Outcome, *, reserved: bool) -> None:
-        """Answer a task that is not run, in the slot that its poll had ``reserved``."""
+        """Answer a task that is not run, in the slot that its poll ``reserved``."""
         result = build_result(task, outcome, self._settings.worker_id, seconds=0.0)
         self._answer_with(link, task, result, reserved=reserved)
 
     def is_busy_with(self, link: Link, task_id: str) -> bool:
-        """Whether a task of this id runs, or its result is on its way."""
+        """Whether a task with this id is running, or its result is being delivered."""
         return self.running.find(link, task_id) is not None or self._outbox.waiting_result(link, task_id) is not None
 
     def refuse_new(self, reason: CancelReason) -> None:
-        """Answer what still arrives as cancelled."""
+        """From now on, answer arriving tasks as cancelled."""
         self._refused = reason
 
     def _is_underway(self, link: Link, task: Task) -> bool:
-        """Whether a task runs already, or its result is on its way."""
+        """Whether a task is already running, or its result is being delivered."""
         running = self.running.find(link, task.task_id)
         if running is not None:
             return not running.finished or self._recent.knows(link.url, task)
         waiting = self._outbox.waiting_result(link, task.task_id)
         if waiting is None:
             return False
-        # One that a former run of the worker left behind is not among the recent ones.
+        # A result that an earlier run of the worker left behind is not among the recent ones.
         return self._recent.knows(link.url, task) or (waiting.restored and not is_retried(waiting.result))
 
     def release_slot(self) -> None:
@@ -192,12 +192,12 @@ class TaskRunner:
         self._handlers.run(self._handle(running))
 
     def _is_stale(self, known: ReferenceType[RunningTask]) -> None:
-        if (running := known()) is not None:  # it holds its events, which would hold it
+        if (running := known()) is not None:  # a weak reference, because it holds its events
             self.adoption.is_stale(running, self._monotonic())
 
     def _start_missed(self, link: Link, task: Task) -> None:
-        """Run a task that was taken for a retry, and is a step of its own."""
-        _log.info("task %s is a new step of its job; it is run", task.task_id, extra={"action": "task_not_adopted"})
+        """Run a task that was mistaken for a retry but is a step of its own."""
+        _log.info("task %s is a new step of its job; running it", task.task_id, extra={"action": "task_not_adopted"})
         self.start(link, task, reserved=False)
 
     def _send_again(self, delivery: Delivery) -> None:
@@ -219,18 +219,18 @@ class TaskRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every task's result is delivered, or the outbox's."""
+        """Whether every task's result is delivered or in the outbox."""
         return not self._unreported
 
     async def all_reported(self) -> None:
-        """Wait until every task's result is delivered, or the outbox's."""
+        """Wait until every task's result is delivered or in the outbox."""
         await self._all_reported.wait()
 
     # ------------------------------------------------------------------------------------------------ inside
 
     async def _handle(self, running: RunningTask) -> None:
         task, execution = running.task, running.execution
-        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # in the context of what runs this task only
+        bind_log_context(task_id=task.task_id, job_id=task.job_id)  # only in the context that runs this task
         try:
             with self._span(task):
                 lingers = await self._run_to_delivery(running)
@@ -241,7 +241,7 @@ class TaskRunner:
                 self._let_go(running)
 
     def _let_go(self, running: RunningTask) -> None:
-        """Give a task's permit and slot to others."""
+        """Release a task's permit and slot."""
         if running.permit is not None:
             running.permit.end()
         if running.has_slot:
@@ -249,13 +249,13 @@ class TaskRunner:
             self._free()
 
     async def _run_to_delivery(self, running: RunningTask) -> bool:
-        """Run a task and deliver its result; return whether its skill was given up and had not ended by then."""
+        """Run a task and deliver its result; return whether its skill was abandoned and is still running."""
         try:
             result = await self._execute(running)
             running.finished = True
             for task in running.hand_outs[-MOST_IDS:]:
                 self._recent.remember(running.link.url, task, result)
-            # A skill that was given up keeps its slot until it has ended.
+            # An abandoned skill keeps its slot until it has ended.
             free = None if (lingers := running.execution.lingers) else partial(self._let_go, running)
             close, ids = running.events.close, [each.task_id for each in running.hand_outs[:-1]]
             with self._telemetry.tracing.span("deliver"):
@@ -265,7 +265,7 @@ class TaskRunner:
         return lingers
 
     async def _execute(self, running: RunningTask) -> TaskResult:
-        """Run a task and return its result. When the worker goes down meanwhile, the outbox gets what there is."""
+        """Run a task and return its result. If the worker shuts down meanwhile, the outbox gets a result at once."""
         try:
             outcome = await running.execution.run()
         except asyncio.CancelledError:
@@ -275,7 +275,7 @@ class TaskRunner:
         return await with_checkpoint(running, self._result(running, outcome), self._outbox)
 
     def _result(self, running: RunningTask, ended: EncodedOutcome) -> TaskResult:
-        """Return the result of a task. Whether it can be sent is known before the log says how the task ended."""
+        """Return the result of a task, replaced if it cannot be sent, so that the log reports the actual outcome."""
         task, outcome, seconds = running.task, ended.outcome, round(self._monotonic() - running.execution.started, 4)
         worker_id, costs = self._settings.worker_id, running.controls.costs
         result = build_result(
@@ -283,7 +283,7 @@ class TaskRunner:
         )
         result = sendable(result, running.link.dialect)
         self._measure(running, outcome, result, seconds)
-        self._loop.call_soon(log_end, task, outcome, result, seconds)  # when it is on its way
+        self._loop.call_soon(log_end, task, outcome, result, seconds)  # after its delivery has begun
         return result
 
     def _span(self, task: Task) -> AbstractContextManager[object]:
@@ -326,15 +326,15 @@ class TaskRunner:
             free()
 
     async def _linger(self, execution: Execution) -> None:
-        """Keep the slot until a skill that was given up has truly ended."""
+        """Keep the slot until an abandoned skill has really ended."""
         ctx, since = execution.ctx, self._monotonic()
         facts = {"skill": ctx.skill, "reason": str(ctx.cancel_reason)}
-        text = "skill %s does not stop although its task %s was cancelled (%s); the slot stays taken until it does"
+        text = "skill %s has not stopped although its task %s was cancelled (%s); its slot stays taken until it does"
         _log.error(text, ctx.skill, ctx.task_id, ctx.cancel_reason, extra={"action": "task_lingers", **facts})
         trace = await execution.ended()
         _traced.log(
             logging.WARNING,
-            "skill %s stopped %.1f s after its task was given up",
+            "skill %s stopped %.1f s after its task was abandoned",
             (ctx.skill, self._monotonic() - since),
             trace,
             extra={"action": "task_linger_ended", "skill": ctx.skill},
@@ -342,10 +342,10 @@ class TaskRunner:
 
     @contextlib.asynccontextmanager
     async def _slot_and_permit(self, running: RunningTask) -> AsyncGenerator[None]:
-        """Hold what a task needs to run whose poll had lent its slot."""
+        """Wait for and hold the slot and permit of a task whose poll had lent its slot."""
         place: asyncio.Future[None] = self._loop.create_future()
         self._in_line.append((running, place))
-        self.slots_freed()  # one may have become free since the task came
+        self.slots_freed()  # one may have become free since the task arrived
         await place
         async with running.permit or contextlib.nullcontext():
             yield
@@ -365,7 +365,7 @@ class TaskRunner:
         self._all_reported.clear()
 
     def _reported(self, running: RunningTask) -> None:
-        """Take note that the outbox has the result; the slot may be taken all the same, by a skill that lingers."""
+        """Record that the outbox has the result; a lingering skill may still hold the slot."""
         self.running.remove(running)
         self._one_reported()
 
@@ -379,7 +379,7 @@ class TaskRunner:
         self.slots_freed()
 
     def slots_freed(self) -> None:
-        """Let tasks and polls that wait have the slots that are free now."""
+        """Give free slots to waiting tasks and polls."""
         self._publisher.changed()
         while self._in_line and self.slots.free > 0:
             running, place = self._in_line.popleft()
@@ -395,6 +395,6 @@ def _compare(execution: Execution, link: Link, left: float) -> None:
     skill = execution.controls.skill
     expected = None if skill is None else skill.options.expected_seconds
     if expected is not None and left < expected:
-        text = "skill %s is expected to take %g s, and the deadline of a task from %s leaves it %.1f s"
+        text = "skill %s is expected to take %g s, but the deadline of a task from %s leaves it %.1f s"
         args = (execution.ctx.skill, expected, link.url, left)
         link.faults.log(_log, logging.WARNING, text, *args, action="deadline_too_short", kind=execution.ctx.skill)

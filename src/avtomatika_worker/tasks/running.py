@@ -1,4 +1,4 @@
-"""The tasks that run, and how they are cancelled: before they have come, too."""
+"""The running tasks, and their cancellation, even before they arrive."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.task")
 
 EARLY_CANCEL: Final = 5.0
-"""Seconds for which a cancellation that names no running task is remembered."""
+"""Seconds to remember a cancellation that matches no running task."""
 
 MOST_HAND_OUTS: Final = 64
-"""Hand-outs of one task that are remembered; of more, the newest."""
+"""Maximum number of a task's hand-outs to remember, newest first."""
 
 EARLY_CANCELS: Final = 10_000
-"""How many of them are remembered; of more, the newest."""
+"""Maximum number of such cancellations to remember, newest first."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class RunningTask:
-    """A task whose result is not delivered yet, and where it came from.
+    """A task whose result is not delivered yet, and its origin.
 
-    ``task`` is as it came last: its result is wanted under that id. ``hand_outs`` is the same task as it came each
-    time, the newest last: the execution has the ids of the first.
-    ``work`` is None for one that keeps its id. ``stale_since``: when it was learned, in monotonic seconds, that the
-    orchestrator waits for another attempt.
+    ``task`` is the newest hand-out: the result is delivered under its id. ``hand_outs`` are all of them, the newest
+    last; the execution uses the ids of the first.
+    ``work`` is None if the task keeps its id. ``stale_since`` is when the worker learned that the orchestrator is
+    waiting for another attempt, in monotonic seconds.
     """
 
     link: Link
@@ -58,7 +58,7 @@ class RunningTask:
 
     @property
     def ids(self) -> set[str]:
-        """Every id that names it, its job's among them."""
+        """All of its ids, including its job's."""
         return {self.task.job_id, *(each.task_id for each in self.hand_outs)}
 
     @property
@@ -88,10 +88,9 @@ class RunningTasks:
         return len(self._tasks)
 
     def add(self, running: RunningTask) -> None:
-        """Take in a task that is about to run; one that was cancelled before it came is cancelled now.
+        """Add a task that is about to run; if it was cancelled before it arrived, cancel it now.
 
-        It begins when what is left of earlier attempts at its work has ended, or was given up: no work runs twice at
-        once.
+        It starts once earlier attempts at its work have ended or been abandoned, so that no work runs twice at once.
         """
         self._tasks[running] = None
         if running.work is not None:
@@ -105,7 +104,7 @@ class RunningTasks:
         self._name(running, running.task)
 
     def adopt(self, running: RunningTask, task: Task, *, newest: bool) -> None:
-        """Let a running task answer another hand-out of its work; a cancellation of any of its ids stops it."""
+        """Let a running task also answer another hand-out of its work; cancelling any of its ids stops it."""
         running.stale_since = None
         if task.task_id in running.ids:
             return
@@ -127,13 +126,13 @@ class RunningTasks:
             self._cancel_some([running], CancelReason.REQUESTED)
 
     def preempt_all(self) -> None:
-        """Let all tasks, those to come included, know that this machine is about to be taken away."""
+        """Notify all tasks, including future ones, that this machine is about to be taken away."""
         self._preempted = True
         for running in self:
             _preempt(running.controls)
 
     def remove(self, running: RunningTask) -> None:
-        """Leave a task out, unless another one has come under its id since."""
+        """Remove a task; its ids are kept if another task has since arrived under them."""
         self._tasks.pop(running, None)
         self.overview.hide(running.execution)
         for task in running.hand_outs:
@@ -146,11 +145,11 @@ class RunningTasks:
                 del self._by_work[running.work]
 
     def find(self, link: Link, task_id: str) -> RunningTask | None:
-        """Return the task of ``link`` with this id, if it is among them."""
+        """Return the task of ``link`` with this id, or None."""
         return self._by_id.get((link, task_id))
 
     def find_work(self, work: WorkKey) -> RunningTask | None:
-        """Return the task that does this work, if it is among them; of several attempts at it, the newest."""
+        """Return the task that does this work, or None; if there are several attempts, the newest."""
         same = self._by_work.get(work)
         return None if same is None else same[-1]
 
@@ -162,14 +161,14 @@ class RunningTasks:
         return (running.task.job_id for running in self._tasks)
 
     def skills(self) -> list[str]:
-        """Return the names of their skills. May be asked from any thread, while the main loop is blocked too."""
+        """Return the names of their skills. May be called from any thread, even while the main loop is blocked."""
         return self.overview.skills()
 
     def cancel(self, link: Link, ids: tuple[str, ...], reason: CancelReason) -> None:
-        """Stop the tasks of ``link`` that one of the ``ids`` (task or job ids) names.
+        """Stop the tasks of ``link`` that any of the ``ids`` (task or job ids) names.
 
-        All but ids of tasks that run are remembered for a while: a cancellation can overtake the task itself, and some
-        of a job's tasks may run while others are on their way.
+        Ids other than those of running tasks are remembered for a while: a cancellation can overtake its task, and some
+        of a job's tasks may be running while others are still on their way.
         """
         running = [each for each in self._tasks if each.link is link]
         tasks = set[str]().union(*(each.ids - {each.task.job_id} for each in running))
@@ -201,11 +200,11 @@ class RunningTasks:
 
     @property
     def longest_grace(self) -> float:
-        """Seconds that the tasks which run now may need to end once they are cancelled."""
+        """Seconds that the running tasks may need to end once they are cancelled."""
         return max((running.execution.grace for running in self._tasks), default=0.0)
 
     def _was_cancelled_early(self, link: Link, task: Task) -> bool:
-        """Whether the task was cancelled before it came. A job's id stands for all of its tasks that may come yet."""
+        """Whether the task was cancelled before it arrived. A job's id covers all of its tasks still to come."""
         now = self._monotonic()
         by_job = self._cancelled_early.knows((link, task.job_id), now)
         return by_job or self._cancelled_early.take([(link, task.task_id)], now)
@@ -221,7 +220,7 @@ def _preempt(controls: Controls) -> None:
 async def _behind(
     earlier: Sequence[Execution], task: Task, permit: AbstractAsyncContextManager[None] | None
 ) -> AsyncGenerator[None]:
-    """Hold ``permit`` once each of the ``earlier`` executions has ended, or was given up."""
+    """Hold ``permit`` once each of the ``earlier`` executions has ended or been abandoned."""
     _log.info(
         "task %s waits until the earlier attempt at its work has stopped",
         task.task_id,

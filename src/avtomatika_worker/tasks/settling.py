@@ -1,4 +1,4 @@
-"""What becomes of a task's checkpoint when the task ends."""
+"""Settles a task's checkpoint when the task ends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from avtomatika_worker.tasks.running import RunningTask
 
 
 async def with_checkpoint(running: RunningTask, result: TaskResult, outbox: Outbox) -> TaskResult:
-    """Return a result once the task's checkpoint is what another attempt needs, or as one that ends the checkpoint.
+    """Return the result once its checkpoint is saved for another attempt, or else marked to remove the checkpoint.
 
-    Its task may be handed out again meanwhile: it answers the newest id. When the worker goes down meanwhile, the
-    outbox gets the result.
+    The task may be handed out again meanwhile: the result answers the newest id. If the worker shuts down meanwhile,
+    the outbox gets the result.
     """
     keeper = running.controls.end_saving()
     if keeper is None:

@@ -44,26 +44,26 @@ class HotCache:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names that are announced: those that skills gave, and the models that are loaded."""
+        """The announced names: those given by skills, and the loaded models."""
         return self._names.union(each.name for each in self.loaded) if self._models else self._names
 
     @property
     def given(self) -> frozenset[str]:
-        """The names that skills gave."""
+        """The names given by skills."""
         return self._names
 
     @property
     def models(self) -> tuple[ModelFacts, ...]:
-        """The models that take up room in this process."""
+        """The models that take up memory in this process."""
         return self._models
 
     @property
     def loaded(self) -> Iterable[ModelFacts]:
-        """Those that tasks could use at once, and whose names can be announced."""
+        """The models that tasks could use at once and whose names can be announced."""
         return (each for each in self._models if each.phase is Phase.LOADED and bounded_text(each.name) == each.name)
 
     def show_models(self, models: tuple[ModelFacts, ...]) -> None:
-        """Announce the models that are loaded."""
+        """Announce the loaded models."""
         if models != self._models:
             self._models = models
             self.changed()
@@ -88,7 +88,7 @@ class Catalogued:
     skills: tuple[str, ...]
     dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     models: Mapping[str, tuple[str, str | None]] = field(default_factory=dict[str, tuple[str, str | None]])
-    """The loaders whose models skills use in this process, and the only model that one runs with, if there is such."""
+    """By skill: the loader whose models it uses in this process, and the model if it uses only one."""
 
 
 class StatePublisher:
@@ -161,16 +161,16 @@ class StatePublisher:
 
     @property
     def startable_skills(self) -> tuple[str, ...]:
-        """The skills of which another task could start now."""
+        """The skills for which another task could start now."""
         return self._limiter.available(self._catalogued.skills)
 
     @property
     def has_limits(self) -> bool:
-        """Whether there are limits for some of the skills."""
+        """Whether any of the skills has limits."""
         return self._limiter.has_limits
 
     def startable_beyond(self, asked: Sequence[Collection[str]], skills: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of ``skills`` of which another task could start besides those that may come for what is asked.
+        """Return those of ``skills`` for which another task could start on top of those that polls have asked for.
 
         ``asked`` has the skills of each poll.
         """
@@ -178,17 +178,17 @@ class StatePublisher:
 
     @property
     def published(self) -> WorkerState:
-        """The state that was published last. May be read from any thread."""
+        """The last published state. May be read from any thread."""
         return self._state_watch.value
 
     @property
     def hot_skills(self) -> tuple[str, ...]:
-        """The skills that are in the hot cache themselves, or whose dependencies all are, or whose model is loaded.
+        """The skills that are in the hot cache, whose dependencies all are, or whose model is loaded.
 
-        One that runs with any model is hot while there is one: an orchestrator knows skills, not their params.
+        A skill that uses various models is hot while any is loaded: orchestrators know skills, not their params.
         """
         given, hot = self.hot.given, self.hot.names
-        if not hot:  # as for most workers: this is looked at for each poll
+        if not hot:  # a shortcut for most workers, as this is evaluated for every poll
             return ()
         loaded = {(each.loader, name) for each in self.hot.loaded for name in (each.name, None)}
         needs, models = self._catalogued.dependencies, self._catalogued.models
@@ -219,7 +219,7 @@ class StatePublisher:
         )
 
     def _announced_skills(self) -> tuple[str, ...]:
-        """Return the skills to announce: those with room, and those that have lacked it only for a moment."""
+        """Return the skills to announce: those with room, and those that have lacked it only briefly."""
         startable = self.startable_skills
         if len(startable) == len(self._catalogued.skills):
             self._full_since.clear()
@@ -233,13 +233,13 @@ class StatePublisher:
         return tuple(skill for skill in self._catalogued.skills if skill not in withdrawn)
 
     def _changed_anywhere(self) -> None:
-        if (loop := self._loop) is not None:  # once: another thread may end it
+        if (loop := self._loop) is not None:  # read once: another thread may reset it
             threadsafe.CallQueue(loop).put(self.changed)
 
     def _publish(self) -> None:
         self._is_due.clear()
-        state = self.state()  # not under the lock: it asks the user's checker, and `announce_draining` must not wait
-        with self._lock:  # or a state from before could come after that of `announce_draining`
+        state = self.state()  # outside the lock: it calls the user's checker, and `announce_draining` must not wait
+        with self._lock:  # otherwise an older state could follow that of `announce_draining`
             self._state_watch.publish(_draining(state) if self._draining else state)
         for callback in self._on_change:
             callback()

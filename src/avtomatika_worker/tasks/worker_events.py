@@ -36,25 +36,25 @@ class WorkerEvent:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvents:
-    """The events that wait to be sent."""
+    """The events that are waiting to be sent."""
 
     _arrivals: Arrivals[WorkerEvent] = field(default_factory=Arrivals[WorkerEvent])
 
     def put(self, event: WorkerEvent) -> bool:
-        """Take an event, from any thread; false when too many wait."""
+        """Accept an event, from any thread; return false if too many are waiting."""
         return self._arrivals.put(event)
 
     async def run(self, links: Sequence[Link], outbox: Outbox, max_bytes: int | None) -> None:
-        """Send events until cancelled: to each orchestrator that is registered at, or to the first once it is.
+        """Send events until cancelled: to every orchestrator the worker is registered with, or else to the first one.
 
-        One that an orchestrator could not take, or that is longer than ``max_bytes``, is logged as an error.
+        An event that an orchestrator would refuse, or that is longer than ``max_bytes``, is logged as an error.
         """
         async with aclosing(self._arrivals.take()) as events:
             async for event in events:
                 await _send_to_all(event, _receivers(links), outbox, max_bytes)
 
     def set_aside(self, links: Sequence[Link], outbox: Outbox) -> None:
-        """Leave what waits to the outbox, which stores it: the worker ends, perhaps before anything has run."""
+        """Leave waiting events to the outbox, which stores them: the worker is ending, perhaps before anything ran."""
         for event in self._arrivals.take_all():
             _set_aside(event, _receivers(links), outbox)
 

@@ -34,13 +34,13 @@ class Decoder:
         elif encoding in {"gzip", "x-gzip"}:
             self._stream = zlib.decompressobj(_GZIP)
         else:
-            raise ConnectionFailedError(f"the answer is compressed in a way nobody asked for: {encoding[:40]!r}")
+            raise ConnectionFailedError(f"the answer has an unrequested compression: {encoding[:40]!r}")
 
     def read(self, most: int) -> bytes:
         """Return up to ``most`` further bytes, none at the end. Raises `ConnectionFailedError` for malformed bodies."""
         if self._stream.eof:
             if self._stream.unused_data:
-                raise ConnectionFailedError("the answer goes on after its compressed body")
+                raise ConnectionFailedError("the answer continues after its compressed body")
             return b""
         try:
             data: bytes = self._stream.decompress(self._pending, most)

@@ -1,5 +1,5 @@
-"""Skills in processes of their own: a pool of them (`pool`), one of them (`process`), and what runs in it (`child`).
+"""Runs skills in processes of their own: the pool (`process_pool`), one process (`process`), and its program (`child`).
 
-A process is a fresh interpreter that runs one task at a time. It is joined to the worker by one socket pair of its own,
-so that nothing that happens to it, a kill at any moment included, touches another.
+A skill process is a fresh interpreter that runs one task, or one batch, at a time. It is connected to the worker by its
+own socket pair, so nothing that happens to it, not even a kill, affects another process.
 """

@@ -1,7 +1,7 @@
-"""Which exceptions say that a process can use its device no more: whatever it did next there would fail, too.
+"""Recognizes exceptions after which a process can no longer use its device: anything it did there would fail.
 
-Libraries' errors are known by the package and name of their types, so that none is imported for it, and by the code
-that CUDA gave, where they keep it.
+Library errors are recognized by the package and name of their types, which avoids importing the libraries, and by the
+CUDA error code, if the exception has it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Final
 from avtomatika_worker.execution.shortage import causes
 
 _STICKY: Final = frozenset({214, 220, 700, 702, 709, 710, *range(714, 720), 999})
-"""Codes of CUDA after which "the process must be terminated", as its manual says: illegal addresses and instructions,
-failed launches and assertions, memory and links with uncorrectable errors."""
+"""CUDA error codes after which "the process must be terminated", according to its manual: illegal addresses and
+instructions, failed launches and assertions, uncorrectable memory and link errors."""
 
 _WITH_CODE: Final = {
     ("torch", "AcceleratorError"): "error_code",
@@ -20,17 +20,17 @@ _WITH_CODE: Final = {
     ("cupy_backends", "CUDADriverError"): "status",
     ("numba", "CudaAPIError"): "code",
 }
-"""Types by package and name, and which attribute holds the code."""
+"""Types by package and name, with the attribute that holds the code."""
 
 _WITHOUT_CODE: Final = frozenset({("torch", "AcceleratorError"), ("pycuda", "LaunchError")})
-"""Types that say so by themselves. PyTorch's has its code from some release on."""
+"""Types that suffice without a code. PyTorch's has a code in newer releases only."""
 
 _TEXTS: Final = ("CUDA error: ", "HIP error: ")
-"""PyTorch before 2.8 raises a bare RuntimeError: this is the one place that goes by an error's text."""
+"""PyTorch before 2.8 raises a plain RuntimeError: this is the only place that decides by an error's text."""
 
 
 def breaks_device(error: BaseException) -> bool:
-    """Whether an exception says so, or one that it was raised from, or while handling it."""
+    """Whether an exception, or any in its chain of causes and contexts, means that the device is unusable."""
     return any(_says_so(each) for each in causes(error))
 
 

@@ -1,4 +1,4 @@
-"""What a process asks of its task's context: progress, costs, events, files, checkpoints."""
+"""Handles what a skill process asks of its task's context: progress, costs, events, files, checkpoints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from avtomatika_worker.skills.chunks import ChunkKind
 
 
 def notify(controls: Controls, verb: str, arguments: list[Any]) -> None:
-    """Do what needs no answer. Raises KeyError for an unknown verb."""
+    """Handle a notice, which needs no answer. Raises KeyError for an unknown verb."""
     _NOTICES[verb](controls, *arguments)
 
 
 async def answer(controls: Controls, verb: str, arguments: list[Any]) -> Any:
-    """Return what was asked for. Raises KeyError for an unknown verb, and whatever the context raises."""
+    """Answer a question. Raises KeyError for an unknown verb, and whatever the context raises."""
     return await _QUESTIONS[verb](controls, *arguments)
 
 
@@ -60,8 +60,8 @@ def _defer_checkpoint(controls: Controls, kind: str, content: bytes) -> None:
 
 
 def _keeper(controls: Controls) -> Keeper:
-    _ = controls.checkpoint  # makes it
-    assert controls.keeper is not None  # noqa: S101 - in the worker, it does
+    _ = controls.checkpoint  # creates the keeper
+    assert controls.keeper is not None  # noqa: S101 - always does in the worker
     return controls.keeper
 
 

@@ -1,7 +1,8 @@
-"""The program of a process for skills: imports the user's code, makes the resources, and runs one task after another.
+"""The program of a skill process: imports the user's code, creates the resources, and runs one task after another.
 
-The main thread runs skills; another one reads what the worker says, so that a cancellation arrives while one runs. The
-process does not outlive the worker: on Linux the kernel sees to that, and everywhere the end of the connection does.
+The main thread runs skills; another thread reads messages from the worker, so a cancellation arrives while a skill
+runs. The process does not outlive the worker: it ends when the connection does, and on Linux the kernel also sees to
+that.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ _STARTUP_ERRORS: Final = (SkillDefinitionError, ResourceError, ProcessStartError
 
 
 def main() -> None:
-    """Run until the worker asks for the end, or is gone."""
+    """Run until the worker asks the process to end, or is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all; the worker decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # service managers signal every process; the worker decides
         signal.signal(number, _stay)
-    in_forked_children(_hear_signals)
+    in_forked_children(_restore_signals)
     faulthandler.enable()
     os.set_inheritable(descriptor, False)
     connection = ChildConnection(socket.socket(fileno=descriptor))
@@ -79,7 +80,7 @@ def main() -> None:
     child = Child(connection, setup[1])
     threading.Thread(target=child.listen, name="worker", daemon=True).start()
     code = child.run()
-    # Python's own exit would first wait for every thread that a skill has left behind. The worker bounds this one.
+    # Python's own exit would first wait for every thread that a skill left behind. The worker limits the time for this.
     atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - what Python calls
     exit_at_once(code)
 
@@ -98,10 +99,10 @@ class Child:
         self._skills: dict[str, Skill] = {}
         self._models = ModelPools()
         self._newest: Job | None = None
-        """Only the thread that listens has it: the worker sends a task when the one before has ended."""
+        """Used by the listening thread only: the worker sends a task once the previous one has ended."""
 
     def run(self) -> int:
-        """Get ready, run tasks until the end, close everything; return the exit code."""
+        """Prepare, run tasks until asked to end, close everything; return the exit code."""
         forward_logs(self._connection, self._setup["log_levels"], self._setup["worker_id"])
         bind_log_context(worker_id=self._setup["worker_id"])
         with self._runner as runner:
@@ -114,7 +115,7 @@ class Child:
                 self._complain(error)
                 return 1
             self._connection.send("ready")
-            # The loop runs until the next task comes, so that what a resource does beside does go on.
+            # The loop keeps running between tasks, so that background tasks of resources make progress.
             while (job := runner.run(self._next_task())) is not None:
                 if self._skills[job.skill].options.batch is None:
                     self._run_task(job, runner, resources)
@@ -129,7 +130,7 @@ class Child:
         return await self._inbox.get()
 
     def _prepare(self) -> Resources:
-        """Import everything. Raises what keeps the process from its work."""
+        """Import everything. Raises one of `_STARTUP_ERRORS` if the process cannot do its work."""
         setup = self._setup
         try:
             prepare_imports(setup["path"], setup["shadowed"], setup["main"])
@@ -137,7 +138,7 @@ class Child:
                 import_package(name, directory)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             _log.exception("the program cannot be imported", extra={"action": "skill_process_import_failed"})
-            raise ProcessStartError(f"importing the program failed: {type(error).__name__}: {error}") from error
+            raise ProcessStartError(f"the program cannot be imported: {type(error).__name__}: {error}") from error
         registry, models = ResourceRegistry(self._injectables), ModelRegistry(self._injectables)
         for name, pickled in setup["resources"].items():
             definition = self._unpickled("resource", name, pickled)
@@ -173,7 +174,7 @@ class Child:
             raise
         except (Exception, SystemExit) as error:  # importing the user's module may raise anything
             _log.exception("%s %s cannot be imported", kind, name, extra={"action": "skill_process_import_failed"})
-            problem = f"it cannot be imported in a process: {type(error).__name__}: {error}"
+            problem = f"cannot be imported in a skill process: {type(error).__name__}: {error}"
             raise (SkillDefinitionError if kind == "skill" else ResourceError)(name, problem) from error
 
     def _complain(self, error: WorkerError) -> None:
@@ -183,7 +184,7 @@ class Child:
             case ResourceError():
                 if error.__cause__ is not None:
                     _log.error(
-                        "resource %s cannot be made",
+                        "resource %s cannot be created",
                         error.resource,
                         exc_info=error.__cause__,
                         extra={"action": "resource_failed"},
@@ -218,7 +219,7 @@ class Child:
             self._connection.write(encode_outcome(number, outcome, spent=spent))
 
     def _run_batch(self, job: Job, runner: asyncio.Runner, resources: Resources) -> None:
-        """Run a batch: each of its tasks gets an outcome, or the worker hears that the call failed."""
+        """Run a batch: report an outcome for each of its tasks, or that the call failed."""
         skill = self._skills[job.skill]
         batch = self._controls(job, skill, resources)
         items: dict[int, Outcome | None] = dict.fromkeys(batch)
@@ -258,7 +259,7 @@ class Child:
         return found
 
     def _read(self, number: int, skill: Skill, value: object) -> Outcome:
-        """Return what a skill returned for a task as its outcome. Raises `ContractViolationError`."""
+        """Return the outcome for what a skill returned for a task. Raises `ContractViolationError`."""
         if isinstance(value, BaseException):
             return from_exception(value)
         if paths := list(map(str, paths_in(value))):
@@ -268,7 +269,7 @@ class Child:
     def _outcome(
         self, job: Job, skill: Skill, controls: Controls, runner: asyncio.Runner
     ) -> tuple[Outcome | None, bool]:
-        """Run a skill; None when it ended because it was cancelled. Without memory, or its device, it is spent."""
+        """Run a skill; return its outcome, None if it was cancelled, and whether the process must be replaced."""
         try:
             converted = skill.convert(controls.params)
             with ends_if_forked(), owned_by(controls), self._model_of(job, skill, [controls]):
@@ -279,7 +280,7 @@ class Child:
         except (asyncio.CancelledError, TaskCancelledError) as error:
             release_frames(error)
             return None, False
-        except BaseException as error:  # noqa: BLE001 - whatever a skill raises, sys.exit() too, ends this task only
+        except BaseException as error:  # noqa: BLE001 - whatever a skill raises, even sys.exit(), ends only this task
             return _ended_by(error)
         finally:
             restore_logging()
@@ -300,10 +301,10 @@ class Child:
 
     @staticmethod
     def _called(job: Job, skill: Skill, controls: Controls, runner: asyncio.Runner, value: Any) -> Any:
-        """Return what a call comes to, which may have made a coroutine, a generator, or a coroutine that makes one."""
+        """Return a call's final result: ``value`` may be a coroutine, a generator, or a coroutine that returns one."""
 
         def run(work: Coroutine[Any, Any, Any]) -> Any:
-            # The runner's own context is that of its start: it knows no task.
+            # The runner's own context dates from its start and belongs to no task.
             return run_to_end(runner.get_loop(), job.run(work), contextvars.copy_context())
 
         if inspect.iscoroutine(value):
@@ -318,21 +319,21 @@ class Child:
     # -------------------------------------------------------------------------------------------------- the worker
 
     def listen(self) -> None:
-        """Take what the worker says, in a thread of its own. The process ends when the worker does.
+        """Receive messages from the worker, in a thread of its own. The process ends when the worker does.
 
-        It ends, too, when this thread fails: nobody else would hear of the next task, or of a cancellation.
+        It also ends if this thread fails: nothing else would receive the next task, or a cancellation.
         """
         with caught() as kept:
             while (message := self._connection.receive()) is not None:
                 self._take(message)
         if kept.error is not None:
             _log.critical(
-                "a process for skills ends, which is a fault of this worker's: it cannot take what the worker says: %r",
+                "a skill process cannot process a message from the worker and ends; this is a bug in the worker: %r",
                 kept.error,
                 exc_info=kept.error,
                 extra={"action": "skill_process_fault"},
             )
-        os.killpg(0, signal.SIGKILL)  # with everything that skills have started
+        os.killpg(0, signal.SIGKILL)  # including everything that skills have started
 
     def _take(self, message: Message) -> None:
         verb, *arguments = message
@@ -355,28 +356,29 @@ class Child:
 
 
 def _ended_by(error: BaseException) -> tuple[Failed, bool]:
-    """Return what an exception comes to, and whether the process is of no more use."""
+    """Return the failure for an exception, and whether the process must be replaced."""
     broken = breaks_device(error)
     if broken:
         _log.error(
-            "a skill has left this process without its device: it is replaced", extra={"action": "device_broken"}
+            "the device is unusable after an error in a skill; replacing this process",
+            extra={"action": "device_broken"},
         )
     return from_exception(error), broken or isinstance(error, MemoryError)
 
 
-def _hear_signals() -> None:
-    """In a child that a skill has forked, let signals do what they do in any program."""
+def _restore_signals() -> None:
+    """In a child that a skill forked, restore the default handling of signals."""
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) is _stay:
             signal.signal(number, usual)
 
 
 def _stay(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing. A handler is put back in programs that skills start; a signal that is ignored would stay so."""
+    """Do nothing. Unlike an ignored signal, a handler is reset to the default in programs that skills start."""
 
 
 def _die_with(parent: int) -> None:
-    """Let the kernel kill this process when the worker ends, even while a skill holds the GIL."""
+    """Have the kernel kill this process when the worker ends, even while a skill holds the GIL."""
     if sys.platform == "linux":
         import ctypes
 

@@ -1,4 +1,4 @@
-"""A process's end of the socket pair. It blocks."""
+"""The skill process's end of the socket pair, with blocking I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, en
 
 
 class ChildConnection:
-    """Reads messages in one thread, writes them in any. A child that is forked has none."""
+    """Reads messages in one thread and writes them in any. Not usable in forked children."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -22,7 +22,7 @@ class ChildConnection:
         in_forked_children(functools.partial(os.close, sock.fileno()))
 
     def receive(self) -> Message | None:
-        """Wait for the next message; None when there will be none."""
+        """Wait for the next message; return None if there will be no more."""
         try:
             head = self._reader.read(HEAD.size)
             if len(head) < HEAD.size:
@@ -34,13 +34,13 @@ class ChildConnection:
         return decode(body) if len(body) == size else None
 
     def send(self, *message: object) -> None:
-        """Write a message. Raises RuntimeError in a child that was forked."""
+        """Write a message. Raises RuntimeError in a forked child."""
         self.write(encode(*message))
 
     def write(self, encoded: bytes) -> None:
-        """Write an encoded message. Nothing is left to do when nobody reads it."""
+        """Write an encoded message. If the worker is gone, exit: there is nothing left to do."""
         if os.getpid() != self._pid:
-            raise RuntimeError("a process that a skill has forked cannot use the task's context")
+            raise RuntimeError("a process forked by a skill cannot use the task's context")
         try:
             with self._writing:
                 self._socket.sendall(encoded)

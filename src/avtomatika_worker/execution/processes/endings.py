@@ -1,4 +1,4 @@
-"""Why a process for skills ended or did not start, or why a call in it failed, as an error."""
+"""Errors for a skill process that ended or did not start, and for a failed call in one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avtomatika_worker.execution.outcome import Failed
 
 
 class CallFailedError(Exception):
-    """The call for a batch failed in its process, for want of memory if ``short``."""
+    """The call for a batch failed in its process; ``short`` if memory ran out."""
 
     def __init__(self, outcome: Failed, *, short: bool) -> None:
         super().__init__(outcome.message)
@@ -25,16 +25,16 @@ class CallFailedError(Exception):
 
 
 def crash(code: int, *, killed: bool) -> ResourceExhaustedError | TransientError:
-    """Return the error of the tasks whose process ended with an exit code; ``killed``: by the worker."""
+    """Return the error for tasks whose process ended with exit code ``code``; ``killed`` if the worker killed it."""
     details = {"signal": _signal_name(-code)} if code < 0 else {"exit_code": code}
-    if code == -signal.SIGKILL and not killed:  # what the kernel does when memory runs out
-        problem = f"the process of the skill was killed ({_signal_name(-code)}); most likely memory ran out"
+    if code == -signal.SIGKILL and not killed:  # as the kernel does when memory runs out
+        problem = f"the skill's process was killed ({_signal_name(-code)}); most likely memory ran out"
         return ResourceExhaustedError(problem, details)
-    return TransientError(f"the process of the skill ended: {ending(code)}", details)
+    return TransientError(f"the skill's process ended: {ending(code)}", details)
 
 
 def ending(code: int) -> str:
-    """Return in words how a process ended."""
+    """Describe how a process ended."""
     return f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
 
@@ -46,7 +46,7 @@ def _signal_name(number: int) -> str:
 
 
 def start_error(kind: str, name: str, problem: str) -> WorkerError:
-    """Return the error that a process has reported in place of being ready."""
+    """Return the error that a process reported instead of becoming ready."""
     if kind == "skill":
         return SkillDefinitionError(name, problem)
     return ResourceError(name, problem) if kind == "resource" else ProcessStartError(problem)

@@ -1,10 +1,10 @@
-"""Guards a process for skills: run as a script, it becomes that process's parent before anything else is imported.
+"""Guards a skill process: run as a script, it becomes that process's parent before anything else is imported.
 
-What a skill has started must not outlive its process, nor the worker. A process group does not hold what has begun a
-session of its own; a subreaper (Linux) does: whatever loses its parent below it becomes its child. The guard waits for
-two things only, the end of the process and SIGTERM, which the worker sends to have it killed and the kernel when the
-worker is gone; then it kills all that is left below it, and ends as the process did. Elsewhere than on Linux it has the
-process group only.
+Processes that a skill starts must not outlive the skill process or the worker. A process group is not enough, since a
+process can leave it by starting a session; a subreaper (Linux) is: every orphaned descendant becomes its child. The
+guard waits for only two things: the end of the process, and SIGTERM, which the worker sends to have the process killed
+and the kernel sends when the worker is gone. Then it kills every remaining descendant, and ends as the process did. On
+systems other than Linux it has only the process group.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LINUX = sys.platform == "linux"
 _KILL_LIMIT = 5.0
-"""Seconds for which what is left is killed again and again: it may go on starting others."""
+"""Seconds during which to keep killing descendants, as they may keep starting others."""
 
 
 def main() -> None:
-    """Start the process and look after it; in the process itself, return."""
+    """Start the process and guard it; in the process itself, return."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     heard = {signal.SIGCHLD, signal.SIGTERM}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _reaped(process: int) -> int | None:
-    """Reap whatever has ended; return the status of the process if it is among that."""
+    """Reap every child that has ended; return the status of the process if it is one of them."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == process:
@@ -61,7 +61,7 @@ def _reaped(process: int) -> int | None:
 
 
 def _kill_all(process: int) -> None:
-    """Kill whatever is left: children of those that die become ours."""
+    """Kill every descendant that is left: children of those that die become ours."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
     until = time.monotonic() + _KILL_LIMIT
@@ -91,7 +91,7 @@ def _children() -> list[int]:
 def _end_like(status: int) -> None:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it has written its own
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the process has already dumped its own core
         with contextlib.suppress(OSError):  # SIGKILL has no other disposition
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -101,8 +101,8 @@ def _end_like(status: int) -> None:
 
 if __name__ == "__main__":
     main()
-    # The package is found here as in the worker. What comes first in the path is Python's own, so that nothing imported
-    # here is ever a file of the project's that is called like a module of the standard library.
+    # The package is found as in the worker. Python's own directories come first in the path, so no import here ever
+    # resolves to a file of the user's project that shares its name with a standard library module.
     sys.path += [each for each in sys.argv.pop().splitlines() if each not in sys.path]
     from avtomatika_worker.execution.processes.child import main as run
 

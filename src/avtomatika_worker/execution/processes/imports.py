@@ -1,4 +1,4 @@
-"""Makes a process import the user's code as the worker did."""
+"""Makes a skill process import the user's code as the worker did."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from types import ModuleType
 from avtomatika_worker.skills.loading import make_package
 
 MAIN: str = "__mp_main__"
-"""What the program's main module is called here, as `multiprocessing` calls it: its ``if __name__`` part is not run."""
+"""The main module's name in this process, as with `multiprocessing`: its ``if __name__`` part does not run."""
 
 
 def in_skill_process() -> bool:
-    """Whether this is a process for skills, where no worker may be run."""
+    """Whether this is a skill process, where no worker may run."""
     return _marked
 
 
@@ -27,9 +27,9 @@ _marked = False
 
 
 def prepare_imports(path: Sequence[str], shadowed: Iterable[str], main: Mapping[str, str] | None) -> None:
-    """Set the import path, and import the program's main module. Raises what that raises.
+    """Set the import path, and import the program's main module. Raises whatever that raises.
 
-    ``shadowed`` are what `shadowed_modules` returned in the worker.
+    ``shadowed`` is what `shadowed_modules` returned in the worker.
     """
     global _marked
     _marked = True
@@ -40,22 +40,22 @@ def prepare_imports(path: Sequence[str], shadowed: Iterable[str], main: Mapping[
 
 
 def shadowed_modules(path: Sequence[str]) -> list[str]:
-    """Return the loaded modules whose names ``path`` would now give to something else.
+    """Return the names of loaded modules that ``path`` would now resolve to other files.
 
-    A ``calendar.py`` beside the program is not what ``import calendar`` means once the standard library's is loaded.
+    A ``calendar.py`` next to the program is not what ``import calendar`` means once the standard library's is loaded.
     """
     return [name for name, theirs in _masking(path) if name in sys.modules and not _is(sys.modules[name], theirs)]
 
 
 def modules_in(directory: str) -> Iterator[tuple[str, str]]:
-    """Yield the top-level modules and packages of a directory, name and file; nothing where it cannot be read."""
+    """Yield the name and file of each top-level module and package in a directory; nothing if it cannot be read."""
     suffixes = tuple(importlib.machinery.all_suffixes())
     try:
         entries = sorted(os.listdir(directory or "."))  # noqa: PTH208
     except OSError:
         return
     for entry in entries:
-        file = os.path.join(directory, entry)  # noqa: PTH118 - sys.path holds texts
+        file = os.path.join(directory, entry)  # noqa: PTH118 - sys.path holds strings
         name = entry.partition(".")[0]
         if entry.endswith(suffixes) and entry != "__init__.py" and name.isidentifier():
             yield name, file
@@ -64,7 +64,7 @@ def modules_in(directory: str) -> Iterator[tuple[str, str]]:
 
 
 def _masking(path: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield what stands on ``path`` before the standard library: name and file, each name once."""
+    """Yield the name and file of each module on ``path`` before the standard library, each name once."""
     stdlib = os.path.dirname(os.__file__)  # noqa: PTH120 - as sys.path has it
     seen: set[str] = set()
     for directory in path:
@@ -82,10 +82,10 @@ def _is(module: ModuleType, file: str) -> bool:
 
 
 def _resolve_alike(path: Sequence[str], shadowed: frozenset[str]) -> None:
-    """Have each name that the program's directory shares with a library mean here what it means in the worker.
+    """Make names that the program's directory shares with libraries resolve as they do in the worker.
 
-    To be called while the import path still begins with the standard library: it loads what the worker had loaded, and
-    forgets what only this process has loaded so far.
+    Must be called while the import path still begins with the standard library: it loads what the worker had loaded,
+    and unloads what only this process has loaded so far.
     """
     for name in shadowed:
         with contextlib.suppress(ImportError):
@@ -107,5 +107,5 @@ def _import_main(main: Mapping[str, str]) -> None:
 
 
 def import_package(name: str, directory: str) -> None:
-    """Import a skills directory under the name that it has in the worker."""
+    """Import a skills directory under its name in the worker."""
     make_package(name, Path(directory))

@@ -1,4 +1,4 @@
-"""The interpreter of a process for skills, as the system sees it."""
+"""Starts the interpreter of a skill process, and signals it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def start_interpreter(theirs: socket.socket, environ: Mapping[str, str]) -> subp
     It has the variables ``environ`` besides this process's.
     """
     with theirs:
-        # The package is found there as here; but what it imports itself is never a file of the project's that is called
-        # like a module of the standard library.
+        # The package is found there as here, but its own imports never resolve to a file of the user's project that
+        # shares its name with a standard library module.
         path = "\n".join(each or os.getcwd() for each in sys.path)  # noqa: PTH109
         return subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-P", _PROGRAM, str(theirs.fileno()), str(os.getpid()), path],
@@ -34,12 +34,12 @@ def start_interpreter(theirs: socket.socket, environ: Mapping[str, str]) -> subp
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Send a signal to a process, if it is still there."""
+    """Send a signal to a process if it still exists."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process and what it has started, as far as it is still there."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS: only zombies are)
+    """Kill a process and whatever it started that still exists."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # none is left (macOS: only zombies are)
         os.killpg(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a process for skills was given to run: a task, or several that are a batch."""
+"""The work given to a skill process: one task, or several that form a batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avtomatika_worker.execution.preempting import Preempting
 
 
 class JobTask:
-    """One of its tasks, with the number by which the worker knows it."""
+    """One task of a job, with the number by which the worker knows it."""
 
     def __init__(self, number: int, facts: dict[str, Any]) -> None:
         self.number: int = number
@@ -24,21 +24,21 @@ class JobTask:
         self._preempting: Preempting | None = None
 
     def preempting(self, loop: asyncio.AbstractEventLoop | None) -> Preempting:
-        """Return what the task knows of the end of its machine; ``loop`` is the one that its skill runs on."""
+        """Return the task's preemption state; ``loop`` is the one that its skill runs on, if any."""
         self._preempting = Preempting(loop, Children().start)
-        if self._preempted:  # read after the line above: `preempt` looks the other way round
+        if self._preempted:  # read after the line above: `preempt` does it in the opposite order
             self._preempting.notice()
         return self._preempting
 
     def preempt(self) -> None:
-        """Let the task know that this machine is about to be taken away."""
+        """Notify the task that this machine is about to be taken away."""
         self._preempted = True
         if self._preempting is not None:
             self._preempting.notice()
 
 
 class Job:
-    """Tasks as they came. They can be cancelled from that moment on, by the thread that listens."""
+    """Tasks as received. The listening thread can cancel them from that moment on."""
 
     def __init__(self, first: int, facts: Sequence[dict[str, Any]]) -> None:
         self.tasks: dict[int, JobTask] = {number: JobTask(number, each) for number, each in enumerate(facts, first)}
@@ -52,22 +52,22 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether no task is left that should go on."""
+        """Whether every task should stop."""
         return all(each.cancelling.reason is not None for each in self.tasks.values())
 
     def cancel(self, number: int, reason: CancelReason) -> None:
-        """Ask a task to stop. The last one takes the call with it."""
+        """Ask a task to stop. Cancelling the last one cancels the call."""
         self.tasks[number].cancelling.ask(reason)
-        running = self._running  # read after the line above: `run` looks the other way round
+        running = self._running  # read after the line above: `run` does it in the opposite order
         if running is not None and self.cancelled:
-            with contextlib.suppress(RuntimeError):  # its loop was closed in this moment
+            with contextlib.suppress(RuntimeError):  # its loop has just been closed
                 running.get_loop().call_soon_threadsafe(running.cancel)
 
     async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run what a skill is, so that it can be cancelled."""
+        """Run a skill's coroutine so that it can be cancelled."""
         self._running = asyncio.current_task()
         try:
-            if self.cancelled:  # it came before there was something to cancel
+            if self.cancelled:  # the cancellation came before there was a task to cancel
                 work.close()
                 raise asyncio.CancelledError
             return await work

@@ -1,4 +1,4 @@
-"""Hands the log records of a process to the worker, whose handlers write them."""
+"""Forwards the log records of a skill process to the worker, whose handlers write them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEPT: Final = (
 
 
 def forward_logs(connection: ChildConnection, levels: Mapping[str, int], worker_id: str) -> None:
-    """Send what is logged from now on to the worker, as far as it would write it."""
+    """From now on, send log records to the worker, except those below the worker's levels."""
     handler = _Forward(connection)
     handler.addFilter(TaskContextFilter(worker_id=worker_id))
 
@@ -51,7 +51,7 @@ def forward_logs(connection: ChildConnection, levels: Mapping[str, int], worker_
 
 
 def _log_to_standard_error() -> None:
-    """In a child that a skill has forked, write logs where the worker's own may go: it has no connection."""
+    """In a child that a skill forked, log to standard error: it has no connection to the worker."""
     handler = logging.StreamHandler()
     handler.setFormatter(TextLogFormatter())
     handler.addFilter(TaskContextFilter())
@@ -65,7 +65,7 @@ class _Forward(logging.Handler):
         self._formatter = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record: text and traceback as they would be written, extras as far as they can travel."""
+        """Send a record: text and traceback already formatted, extras as values if possible, else as their repr."""
         try:
             fields: dict[str, Any] = {name: getattr(record, name, None) for name in _KEPT}
             fields["msg"] = record.getMessage()
@@ -77,14 +77,14 @@ class _Forward(logging.Handler):
                 if name not in _OWN:
                     fields[name] = _sendable(value)
             self._connection.write(_encoded(fields))
-        except Exception:  # noqa: BLE001 - as every handler does: a log record breaks nothing
+        except Exception:  # noqa: BLE001 - as in every handler: logging must not break anything
             self.handleError(record)
 
 
 def _encoded(fields: dict[str, Any]) -> bytes:
     try:
         return encode("log", fields)
-    except CANNOT_ENCODE:  # a text that is no Unicode
+    except CANNOT_ENCODE:  # a string that is not valid Unicode
         return encode("log", {k: _unicode(v) if isinstance(v, str) else v for k, v in fields.items()})
 
 

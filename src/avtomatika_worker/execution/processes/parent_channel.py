@@ -13,14 +13,14 @@ from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, re
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 STALLED_AFTER: Final = 10.0
-"""Seconds in which more must come of a message that has begun: a real one is written in one go."""
+"""Seconds without data after which an incomplete message counts as stalled: messages are written in one go."""
 
 
 class ParentChannel(asyncio.Protocol):
-    """Calls ``take`` with every message, and ``on_lost`` at the end.
+    """Calls ``take`` with every message, and ``on_lost`` when the connection ends.
 
-    What is no message ends the connection, after ``on_garbled`` was called with what is wrong. The first message shows
-    which process is at the other end; what another one writes is dropped, and ``on_stranger`` called with its id.
+    Invalid data closes the connection and calls ``on_garbled`` with the problem. The first message identifies the
+    process at the other end; messages from any other process are dropped, and ``on_stranger`` is called with its id.
     """
 
     def __init__(
@@ -55,26 +55,26 @@ class ParentChannel(asyncio.Protocol):
             self._transport.write(message)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.abort()
 
     async def wait_closed(self, timeout: float) -> None:
-        """Wait until the other side has closed, for at most ``timeout`` seconds."""
+        """Wait until the connection has ended, for at most ``timeout`` seconds."""
         await asyncio.wait({self._lost}, timeout=timeout)
 
     # -------------------------------------------------------------------------------------------------- asyncio's
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - uvloop's is none
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - uvloop's is not one
         self._transport = transport  # type: ignore[assignment]
         sock = transport.get_extra_info("socket")
-        if sock is not None:  # a forked child would keep the process from noticing that the worker is gone
+        if sock is not None:  # in a forked child, it would keep the process from noticing that the worker is gone
             self._take_back = close_in_forked_children(sock.fileno())
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and every message that is complete with them."""
+        """Take bytes, and handle every message that they complete."""
         self._buffer += data
         start, end = 0, len(self._buffer)
         try:
@@ -86,9 +86,9 @@ class ParentChannel(asyncio.Protocol):
                 body = bytes(memoryview(self._buffer)[start + HEAD.size : after])
                 start = after
                 self._take_from(pid, decode(body))
-        except Exception as error:  # noqa: BLE001 - whatever a broken process says, it is that process's end only
+        except Exception as error:  # noqa: BLE001 - whatever a broken process writes must end only that process
             _log.error(
-                "a process for skills said what is no message", exc_info=True, extra={"action": "skill_process_garbled"}
+                "a skill process sent an invalid message", exc_info=True, extra={"action": "skill_process_garbled"}
             )
             self._garbled(f"{type(error).__name__}: {error}")
         finally:
@@ -101,7 +101,7 @@ class ParentChannel(asyncio.Protocol):
             self._on_garbled(problem)
 
     def _watch_rest(self) -> None:
-        """Watch that a message which has begun is completed; otherwise its process is ended."""
+        """Start or stop the timer that ends a process whose message stays incomplete."""
         if self._stalling is not None:
             self._stalling.cancel()
             self._stalling = None
@@ -111,12 +111,12 @@ class ParentChannel(asyncio.Protocol):
     def _stalled(self) -> None:
         have = len(self._buffer)
         _log.error(
-            "a process for skills has begun a message and not ended it: %d bytes came, and no more for %.0f s",
+            "a skill process sent an incomplete message: %d bytes, and nothing more for %.0f s",
             have,
             self._stalled_after,
             extra={"action": "skill_process_garbled"},
         )
-        self._garbled(f"a message of which {have} bytes came, and no more")
+        self._garbled(f"an incomplete message of {have} bytes")
 
     def _take_from(self, pid: int, message: Message) -> None:
         self.pid = self.pid or pid
@@ -126,7 +126,7 @@ class ParentChannel(asyncio.Protocol):
             self._on_stranger(pid)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Handle the end."""
+        """Handle the end of the connection."""
         del exc
         self._take_back()
         if self._stalling is not None:

@@ -1,4 +1,4 @@
-"""One process for skills, as the worker sees it. Used on the main loop."""
+"""One skill process, as the worker sees it. Used on the main loop."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from avtomatika_worker.execution.processes.wire import CANNOT_ENCODE, Message, d
 _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 KILL_TIMEOUT: Final = 1.0
-"""Seconds in which a process that was killed is expected to be gone."""
+"""Seconds within which a killed process is expected to be gone."""
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _LAST_WORDS_TIMEOUT: Final = 1.0
-"""Seconds for what a process had written before it ended; its own children may hold the socket open for longer."""
+"""Seconds to read what a process wrote before it ended; its children may hold the socket open for longer."""
 
 
 class Process:
-    """A process. ``on_exit`` is called when it has ended, whatever ended it, unless it never came up."""
+    """A skill process. ``on_exit`` is called once it has ended, for whatever reason, unless it never became ready."""
 
     def __init__(self, on_exit: Callable[[Process], None], children: Children | None = None) -> None:
-        """``children``: of whoever waits for what the process has begun."""
+        """``children`` are those of the owner, which waits for what this process leaves running."""
         self.counts: Counter[str] = Counter()
         self.spent: bool = False
         self._on_exit = on_exit
@@ -66,7 +66,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its id; its guard's until it has sent something."""
+        """The process id; its guard's until the process has sent something."""
         if self._channel is not None and self._channel.pid:
             return self._channel.pid
         return self._popen.pid if self._popen is not None else 0
@@ -93,7 +93,7 @@ class Process:
             await self.put_down()
             if isinstance(error, WorkerError) or not isinstance(error, Exception):
                 raise
-            text = f"a process for skills cannot be started: {type(error).__name__}: {error}"
+            text = f"a skill process cannot be started: {type(error).__name__}: {error}"
             raise ProcessStartError(text) from error
 
     async def _come_up(self, spec: ProcessSpec, spawner: Executor, environ: Mapping[str, str]) -> None:
@@ -102,12 +102,12 @@ class Process:
             ours.setblocking(False)
             await self._spawned(theirs, spawner, environ)
             channel = ParentChannel(
-                self._take, self._hear_no_more, on_garbled=self._garbled, on_stranger=self._heard_stranger
+                self._take, self._disconnected, on_garbled=self._garbled, on_stranger=self._heard_stranger
             )
             self._channel = channel
             await self._loop.create_unix_connection(lambda: channel, sock=ours)
         except BaseException:
-            ours.close()  # nobody else would, unless it is the channel's: that closes it twice, which does nothing
+            ours.close()  # nothing else may; if the channel has it, it is closed twice, which is harmless
             raise
         channel.send(encode("setup", spec.message(environ)))
         await self._up
@@ -131,22 +131,22 @@ class Process:
         popen = start_interpreter(theirs, environ)
         try:
             threading.Thread(target=self._reap, args=(popen,), name=f"reap {popen.pid}", daemon=True).start()
-        except BaseException:  # there are no more threads: nobody else would wait for its end
+        except BaseException:  # no more threads can be started: nothing else would wait for its end
             popen.kill()
             popen.wait()
             raise
         self._popen = popen
-        if self._given_up:  # read after the line above, and set before the other side reads that one
+        if self._given_up:  # read after the line above; the other thread sets it before reading `_popen`
             self.kill()
 
     async def end(self, timeout: float) -> None:
-        """Let it close its resources and exit; kill it if that takes longer than ``timeout`` seconds."""
+        """Let it close its resources and exit; kill it after ``timeout`` seconds."""
         if self._channel is not None and not self._channel.closed:
             self._channel.send(encode("end"))
             await asyncio.wait({self._exited}, timeout=timeout)
             if not self._exited.done():
                 _log.error(
-                    "process %d for skills did not close its resources within %g s and is killed",
+                    "skill process %d did not close its resources within %g s; killing it",
                     self.pid,
                     timeout,
                     extra={"action": "skill_process_close_failed", "pid": self.pid},
@@ -154,10 +154,10 @@ class Process:
         await self.put_down()
 
     def kill(self) -> None:
-        """Kill it, and what it has started."""
+        """Kill it and whatever it has started."""
         if self._popen is not None and not self._exited.done():
             self._killed = True
-            send_signal(self._popen.pid, signal.SIGTERM)  # its guard kills it, and all that it has started
+            send_signal(self._popen.pid, signal.SIGTERM)  # its guard kills it and everything it started
 
     async def put_down(self) -> None:
         """Kill it, and wait until it is gone."""
@@ -170,14 +170,14 @@ class Process:
         if self._channel is not None:
             self._channel.close()
         if not self._up.cancel() and not self._up.cancelled():
-            self._up.exception()  # nobody may have come to look at it
+            self._up.exception()  # perhaps nothing has retrieved it
 
     # -------------------------------------------------------------------------------------------------- tasks
 
     async def run(self, controls: Controls, grace: float) -> Outcome:
-        """Run a task to its outcome. Cancelled, the skill has ``grace`` seconds to end before the process is killed.
+        """Run a task and return its outcome. On cancellation the skill has ``grace`` seconds before a kill.
 
-        Raises a `TaskError` when the process ends, and ``CancelledError``. On return it is free, or dead.
+        Raises a `TaskError` if the process ends, and ``CancelledError``. On return the process is idle or dead.
         """
         (outcome,) = await self.run_all([controls], grace)
         if outcome is None:
@@ -185,9 +185,9 @@ class Process:
         return outcome
 
     async def run_all(self, batch: Sequence[Controls], grace: float) -> list[Outcome | None]:
-        """Run a task, or a batch, to its outcomes: None for a task that ended because it was cancelled.
+        """Run a task or a batch, and return the outcomes: None for a task that ended because it was cancelled.
 
-        As `run`, and raises `CallFailedError` when the call for a batch fails.
+        Like `run`, but also raises `CallFailedError` when the call for a batch fails.
         """
         assert self._channel is not None  # noqa: S101 - it was started
         first = self._last + 1
@@ -211,7 +211,7 @@ class Process:
                 self.kill()
                 await asyncio.wait({self._exited}, timeout=KILL_TIMEOUT)
             elif not done.cancelled():
-                done.exception()  # of a crash that came together with a cancellation
+                done.exception()  # retrieve it: a crash may coincide with a cancellation
             await self._answers.cancel(KILL_TIMEOUT)
 
     def _cancel(self, number: int, reason: CancelReason) -> None:
@@ -234,7 +234,7 @@ class Process:
         for controls in self._tasks.values():
             task, reason = controls.task, controls.cancelling.reason
             _log.warning(
-                "skill %s did not stop within %g s (task %s: %s); its process %d is killed",
+                "skill %s did not stop within %g s (task %s: %s); killing its process %d",
                 task.type,
                 grace,
                 task.task_id,
@@ -246,11 +246,11 @@ class Process:
     # -------------------------------------------------------------------------------------------------- what it says
 
     def _take(self, message: Message) -> None:
-        """Do what a message asks for. Raises ValueError or TypeError for an unknown one."""
+        """Handle a message. Raises ValueError or TypeError for an unknown one."""
         verb, *arguments = message
         handle = self._verbs.get(verb)
         if handle is None:
-            raise ValueError(f"a process said {message!r:.200}")
+            raise ValueError(f"unknown message {message!r:.200}")
         handle(*arguments)
 
     @cached_property
@@ -287,38 +287,38 @@ class Process:
 
     def _broke(self, first: int, parts: dict[str, Any], short: bool, spent: bool) -> None:
         failure = decode_outcome(Failed.__name__, parts)
-        assert isinstance(failure, Failed)  # noqa: S101 - that is what was asked for
+        assert isinstance(failure, Failed)  # noqa: S101 - as requested
         self.spent = self.spent or spent or first not in self._tasks
         if first in self._tasks and self._done is not None and not self._done.done():
             self._done.set_exception(CallFailedError(failure, short=short))
 
     def _garbled(self, problem: str) -> None:
-        """Fail the task: nobody can know where the next message begins."""
+        """Fail the task: there is no way to find the start of the next message."""
         self.spent = True
         if self._done is not None and not self._done.done():
             self._done.set_exception(
-                TransientError("the process of the skill wrote to the worker's socket", {"problem": problem[:200]})
+                TransientError("the skill's process wrote to the worker's socket", {"problem": problem[:200]})
             )
         self.kill()
 
     def _heard_stranger(self, pid: int) -> None:
-        """Replace a process whose socket another one has: nothing that comes from there belongs to a task."""
+        """Replace a process whose socket another process is using: messages from that one belong to no task."""
         if not self.spent:
             _log.warning(
-                "process %d, forked by a skill, has the socket of process %d for skills, which is replaced",
+                "process %d, forked by a skill, is using the socket of skill process %d; replacing the skill process",
                 pid,
                 self.pid,
                 extra={"action": "skill_process_stranger", "pid": self.pid},
             )
         self.spent = True
 
-    def _hear_no_more(self) -> None:
-        """Kill it if it continues without a connection: nothing could reach it any more."""
+    def _disconnected(self) -> None:
+        """Kill it if it keeps running without a connection, as nothing could reach it."""
         self._loop.call_later(_LAST_WORDS_TIMEOUT, self.kill)
 
     def _settle(self, outcome: Outcome | None, task: int) -> None:
         if task not in self._tasks:
-            self.spent = True  # it does not know what it runs
+            self.spent = True  # the process is confused about what it runs
             return
         self._outcomes[task] = outcome
         if len(self._outcomes) == len(self._tasks) and self._done is not None and not self._done.done():
@@ -333,7 +333,7 @@ class Process:
             if controls is None:
                 raise InternalError("the task has ended")
             reply = encode("answer", number, True, await answer(controls, verb, arguments))
-        except Exception as error:  # noqa: BLE001 - it is raised over there, in the skill
+        except Exception as error:  # noqa: BLE001 - re-raised in the skill, on the other side
             reply = encode("answer", number, False, error_parts(error))
         if self._channel is not None and not self._channel.closed:
             self._channel.send(reply)
@@ -341,24 +341,24 @@ class Process:
     # -------------------------------------------------------------------------------------------------- its end
 
     def _reap(self, popen: subprocess.Popen[bytes]) -> None:
-        """Wait for its end, in a thread: what it left of its own children goes with it."""
+        """Wait for it to end, in a thread, and then kill the children that it left behind."""
         code = popen.wait()
-        if self._channel is not None and self._channel.pid:  # should the guard have been killed
+        if self._channel is not None and self._channel.pid:  # in case the guard was killed
             kill_group(self._channel.pid)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is waiting
             self._loop.call_soon_threadsafe(self._take_leave, code)
 
     def _take_leave(self, code: int) -> None:
-        self._children.start_alone(self._leave(code), name="hear the last of a process for skills")
+        self._children.start_alone(self._leave(code), name="read the last messages of a skill process")
 
     async def _leave(self, code: int) -> None:
-        """Process what it sent before it ended, and wake the waiters."""
+        """Handle the messages that it sent before it ended, and wake the waiters."""
         if self._channel is not None:
             await self._channel.wait_closed(_LAST_WORDS_TIMEOUT)
             self._channel.close()
         self._exited.set_result(code)
         came_up = self._up.done() and not self._up.cancelled() and self._up.exception() is None
-        self._refuse(ProcessStartError(f"a process for skills ended before it was ready: {ending(code)}"))
+        self._refuse(ProcessStartError(f"a skill process ended before it was ready: {ending(code)}"))
         if self._done is not None and not self._done.done():
             self._done.set_exception(crash(code, killed=self._killed))
         if came_up:
@@ -366,16 +366,18 @@ class Process:
 
 
 def _encoded(first: int, batch: Sequence[Controls]) -> bytes:
-    """Return the message for tasks. Raises `InternalError` for what cannot travel."""
+    """Return the message for tasks. Raises `InternalError` if they cannot be encoded."""
     facts = [{"task": each.task, "costs": each.costs, "preempted": each.preempting.noticed} for each in batch]
     try:
         return encode("task", first, facts)
     except CANNOT_ENCODE as error:
-        raise InternalError(f"the task cannot be sent to a process (did a middleware change it?): {error}") from None
+        raise InternalError(
+            f"the task cannot be sent to a skill process (did a middleware change it?): {error}"
+        ) from None
 
 
 def _write(fields: dict[str, Any]) -> None:
-    """Hand a record of the process to the worker's loggers."""
+    """Pass a record from the process to the worker's loggers."""
     record = logging.makeLogRecord(fields)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):

@@ -1,4 +1,4 @@
-"""The worker's processes for skills: started when they are needed, kept, and replaced when they end."""
+"""The worker's skill processes: started on demand, kept, and replaced when they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log: Final = logging.getLogger("avtomatika_worker.processes")
 
 
 class NoProcessError(Exception):
-    """There is no process in which a batch could run. Its cause is each task's failure."""
+    """There is no process in which to run a batch. Its cause is the failure of each task."""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,7 +92,7 @@ class Processes:
                     raise
 
     async def run(self, skill: Skill, controls: Controls) -> Outcome:
-        """Run a task in a process. Raises a `TaskError` when there is none, or it ends, and ``CancelledError``."""
+        """Run a task in a process. Raises a `TaskError` if none can be started or it ends, and ``CancelledError``."""
         async with self._taken(skill) as process:
             return await process.run(controls, skill.options.cancel_grace)
 
@@ -107,7 +107,7 @@ class Processes:
 
     @contextlib.asynccontextmanager
     async def _taken(self, skill: Skill, *, batch: bool = False) -> AsyncGenerator[Process]:
-        """Hold a process; one that is spent, or has had as many tasks as it may, is replaced afterwards."""
+        """Hold a process; afterwards, replace it if it is spent or has reached ``max_tasks_per_child``."""
         try:
             process = await self._take(skill.options.gpus or 0)
         except TaskError as error:
@@ -124,7 +124,7 @@ class Processes:
                 self._offer(process)
 
     async def close(self) -> None:
-        """End all, in at most `CLOSE_TIMEOUT`; those that run a task are killed."""
+        """End all processes within `CLOSE_TIMEOUT`; kill those that are running a task."""
         self._closed = True
         for process in self._all.keys() - set(self._idle):
             process.kill()
@@ -135,7 +135,7 @@ class Processes:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill what is left, and wait until it is gone, along with whatever was started for it."""
+        """Kill all processes that are left, and wait until they and everything started for them are gone."""
         self._closed = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._starting.cancel(KILL_TIMEOUT))
@@ -223,7 +223,7 @@ class Processes:
     async def _start_for_who_waits(self, holding: Holding) -> None:
         """Start a process. A start that fails fails one task, that which it was for.
 
-        The others wait for processes that there are, or on their way; where there are none, each has its own attempt.
+        The other tasks wait for processes that exist or are starting; if there are none, each gets its own attempt.
         """
         gpus = holding.gpus
         try:
@@ -273,15 +273,15 @@ class Processes:
         self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a process for skills")
 
     def _ended(self, process: Process) -> None:
-        """Replace a process that has ended. One that had run nothing is replaced only when a task needs it.
+        """Replace a process that has ended; if it never ran a task, only once a task needs a process.
 
-        Otherwise one that cannot live would be restarted indefinitely.
+        Otherwise a process that always fails would be restarted indefinitely.
         """
         self._leaving.discard(process)
         if process in self._idle:
             self._idle.remove(process)
         _log.debug(
-            "process %d for skills is gone", process.pid, extra={"action": "skill_process_gone", "pid": process.pid}
+            "skill process %d has ended", process.pid, extra={"action": "skill_process_gone", "pid": process.pid}
         )
         if (holding := self._all.pop(process, None)) is None:  # it has never been one of them
             return

@@ -25,11 +25,11 @@ _CANNOT_PICKLE: Final = (pickle.PicklingError, AttributeError, TypeError, ValueE
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to make a process for skills of.
+    """What a skill process is made from.
 
-    ``skills``, ``resources`` and ``models`` are pickled definitions by name: their functions are named, module and
-    qualified name, and imported there. ``given`` are values of resources, pickled with their types. ``packages`` maps
-    the names of skills directories to their paths.
+    ``skills``, ``resources`` and ``models`` are pickled definitions by name: their functions are pickled as module and
+    qualified name, and imported there. ``given`` are resource values, pickled with their types. ``packages`` maps the
+    names of skills directories to their paths.
     """
 
     worker_id: str
@@ -59,7 +59,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def _names_main(self) -> bool:
-        """Whether anything is defined in the program's main module: only then need that be run again."""
+        """Whether anything is defined in the program's main module: only then must that be run again."""
         pickled = (*self.skills.values(), *self.resources.values(), *self.models.values(), self.given)
         return any(b"__main__" in each for each in pickled)
 
@@ -72,7 +72,7 @@ def make_process_spec(
     packages: Mapping[str, Path],
     loaders: Iterable[ModelLoader] = (),
 ) -> ProcessSpec:
-    """Return the spec. Raises `SkillDefinitionError` or `ResourceError` for what another process could not import."""
+    """Return the spec. Raises `SkillDefinitionError` or `ResourceError` if another process could not import it."""
     resources = tuple(resources)
     loaders = tuple(loaders)
     kinds = [*(each.kind for each in resources), *(each.kind for each in loaders)]
@@ -89,15 +89,15 @@ def make_process_spec(
 
 def _pickled_skill(definition: SkillDefinition) -> bytes:
     if problem := not_importable(definition.func):
-        raise SkillDefinitionError(definition.name, f"executor='process' needs a function to import: {problem}")
-    # Events are checked by the worker, and what is local to the function's surroundings is not there.
+        raise SkillDefinitionError(definition.name, f"executor='process' needs an importable function: {problem}")
+    # The worker validates events, and the namespace that surrounds the function does not exist in the process.
     reported, options = replace(definition.declaration, events=None, properties={}), definition.options
     if options.batch is not None:  # the worker makes the batches
         options = replace(options, batch=options.batch.without_functions())
     try:
         return pickle.dumps(replace(definition, declaration=reported, options=options, localns={}))
     except _CANNOT_PICKLE as error:
-        problem = f"executor='process': the skill cannot be sent to a process: {error}"
+        problem = f"executor='process': the skill cannot be sent to a skill process: {error}"
         raise SkillDefinitionError(definition.name, problem) from error
 
 
@@ -116,7 +116,7 @@ def _pickled_maker(maker: ResourceDefinition, sent: object) -> bytes:
     try:
         return pickle.dumps(sent)
     except _CANNOT_PICKLE as error:
-        raise ResourceError(maker.name, f"it cannot be sent to a process: {error}") from error
+        raise ResourceError(maker.name, f"cannot be sent to a skill process: {error}") from error
 
 
 def _pickled_values(values: Mapping[Any, object]) -> bytes:
@@ -124,34 +124,34 @@ def _pickled_values(values: Mapping[Any, object]) -> bytes:
         try:
             pickle.dumps((kind, value))
         except _CANNOT_PICKLE as error:
-            problem = f"the value given for it cannot be sent to a process: {error}"
+            problem = f"the value given for it cannot be sent to a skill process: {error}"
             raise ResourceError(name_of(kind), problem) from error
     return pickle.dumps(dict(values))
 
 
 def not_importable(func: Callable[..., Any]) -> str | None:
-    """Return why another process cannot import a function; None when it can."""
+    """Return why another process cannot import a function, or None if it can."""
     inner = underlying(func)
     module, name = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
     if module is None or name is None:
-        return None  # an object: pickle knows
+        return None  # an object: pickle decides
     place = f"{module}:{name}"
     if "<lambda>" in name:
         return f"{place} is a lambda"
     if "<locals>" in name:
-        return f"{place} is defined inside of a function; move it to the top of a module"
+        return f"{place} is defined inside a function; move it to the top level of a module"
     if module == "__main__" and _main_module() is None:
-        return f"{place} is defined in a program that is no file"
+        return f"{place} is defined in a program that is not a file"
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not inner and getattr(found, "__func__", found) is not getattr(inner, "__func__", inner):
-        return f"{place} is something else now; is there a decorator above @worker.skill? It belongs below"
+        return f"{place} now refers to something else; a decorator above @worker.skill belongs below it"
     return None
 
 
 def _main_module() -> dict[str, str] | None:
-    """Return how to run the program's main module again, under another name; None when that is no file."""
+    """Return how to run the program's main module again, under another name; None if it is not a file."""
     main: Any = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:
@@ -161,7 +161,7 @@ def _main_module() -> dict[str, str] | None:
 
 
 def _log_levels() -> dict[str, int]:
-    """Return the levels that are set: what nobody would write need not be sent."""
+    """Return the loggers' levels: records that the worker would not write need not be sent."""
     loggers = logging.root.manager.loggerDict.items()
     levels = {name: each.level for name, each in loggers if isinstance(each, logging.Logger) and each.level}
     return {"": logging.root.level, **levels}

@@ -1,4 +1,4 @@
-"""The checkpoints of a task in a process for skills: the worker keeps them, and decides when one is written."""
+"""The checkpoints of a task in a skill process: the worker keeps them and decides when to write one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class RemoteDesk:
-    """Hands checkpoints to the worker. What is not due goes there too: it may be needed when this process is killed."""
+    """Passes checkpoints to the worker, even those not due yet: they may be needed if this process is killed."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class RemoteDesk:
         self._hurried = False
 
     def is_due(self) -> bool:
-        """Whether the next save is written at once, as far as is known here."""
+        """Whether the next save will be written at once, as far as this process knows."""
         with self._guard:
             if self._preempting.noticed and not self._hurried and self._due_at < math.inf:
                 return True
@@ -56,11 +56,11 @@ class RemoteDesk:
         return asyncio.wrap_future(stored)
 
     async def save(self, state: State, files: Sequence[str]) -> bool:
-        """Have the worker write a checkpoint, and return whether it is stored."""
+        """Have the worker write a checkpoint, and return whether it was stored."""
         return await self.begin(state, files)
 
     async def load(self) -> Found | None:
-        """Have the worker load the newest checkpoint, its files into the task's directory."""
+        """Have the worker load the newest checkpoint, with its files in the task's directory."""
         answer = await asyncio.wrap_future(self._ask("checkpoint_load"))
         if answer is None:
             return None
@@ -68,7 +68,7 @@ class RemoteDesk:
         return Found(State(Kind(kind), content), tuple(files))
 
     async def reject(self, problem: str) -> None:
-        """Take back a checkpoint that was loaded."""
+        """Reject a checkpoint that was loaded."""
         await asyncio.wrap_future(self._ask("checkpoint_reject", problem))
 
     def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
@@ -76,7 +76,7 @@ class RemoteDesk:
         return asyncio.run(work())
 
     def _answered(self, answer: Future[Any], stored: Future[bool]) -> None:
-        """Take the worker's answer, in the thread that reads."""
+        """Take the worker's answer, in the listening thread."""
         error = answer.exception()
         wait = 0.0 if error is not None else answer.result()[1]
         with self._guard:

@@ -1,27 +1,27 @@
-"""The messages between the worker and its processes: a head, then a MessagePack list that begins with a verb.
+"""The messages between the worker and its skill processes: a header, then a MessagePack list that begins with a verb.
 
-The head identifies the writer of the message: a child forked by a skill has the same socket, but is not the process.
+The header identifies the writer: a child forked by a skill has the same socket but is not the process.
 
 To the process:
 
     setup  spec                         once, first
-    task   number, facts of each        run it, or several that are a batch and have the numbers that follow; the next
-                                        comes only after their end
-    cancel task, reason                 whether that task has begun or not
+    task   number, facts of each        run the task, or several as a batch, numbered consecutively from there; the next
+                                        comes only after they have ended
+    cancel task, reason                 stop that task, whether or not it has started
     preempt task                        this machine is about to be taken away
-    answer number, good, value          to a call; what is not good is an error as `error_parts` writes it
+    answer number, good, value          to a call; if not good, an error as written by `error_parts`
     end                                 close the resources and exit
 
 From the process:
 
     ready                               after setup
-    failed kind, name, problem          instead: "skill", "resource" or "process" says what is wrong
-    call   task, number, verb, arguments  of the task with that number; wants an answer
-    report task, verb, arguments        wants none
+    failed kind, name, problem          instead of ready: the "skill", "resource" or "process" that is at fault
+    call   task, number, verb, arguments  on behalf of a task; expects an answer
+    report task, verb, arguments        the same, but expects none
     log    fields of a record
-    done   task, kind, fields, spent    that task's outcome; a process that is spent wants to be replaced
+    done   task, kind, fields, spent    that task's outcome; a spent process must be replaced
     cancelled task                      that task ended because it was cancelled
-    broke  task, fields, short, spent   instead of all that: the call for a batch failed, for want of memory if `short`
+    broke  task, fields, short, spent   instead of those: the call for a batch failed; memory ran out if `short`
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from avtomatika_worker.protocol.dialects import NEUTRAL
 Message = list[Any]
 
 HEAD: Final = struct.Struct("!4sII")
-"""What stands before each message: `MARK`, the process id of its writer, and the number of its bytes."""
+"""The header of each message: `MARK`, the process id of its writer, and its length in bytes."""
 
 MARK: Final = b"\x93AW\x01"
-"""Shows at once that something else was written to the socket, which would otherwise be taken for a long message."""
+"""Detects anything else written to the socket, which could otherwise be mistaken for the start of a long message."""
 
 CANNOT_ENCODE: Final = (TypeError, ValueError, OverflowError, RecursionError, struct.error)
 
@@ -64,13 +64,13 @@ _decoder: Final = msgspec.msgpack.Decoder(Message)
 
 
 def _encode(value: object) -> Any:
-    """Write what msgspec does not know. Raises TypeError for what nobody knows."""
-    for kind in (str, float, int):  # it takes no subclass: `S3Uri`, NumPy's float64
+    """Encode types that msgspec does not support. Raises TypeError for any other type."""
+    for kind in (str, float, int):  # msgspec rejects subclasses: `S3Uri`, NumPy's float64
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, PurePath):
         return str(value)
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} cannot travel between processes")
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} cannot be sent between processes")
 
 
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=_encode)
@@ -83,15 +83,15 @@ def encode(*message: object) -> bytes:
 
 
 def read_head(buffer: bytes | bytearray, at: int = 0) -> tuple[int, int]:
-    """Return the writer and the length of the message whose head is there. Raises ValueError for anything else."""
+    """Return the writer and the length of the message whose header is at ``at``. Raises ValueError if there is none."""
     mark, pid, size = HEAD.unpack_from(buffer, at)
     if mark != MARK:
-        raise ValueError(f"no message begins with {bytes(buffer[at : at + HEAD.size])!r}")
+        raise ValueError(f"not the start of a message: {bytes(buffer[at : at + HEAD.size])!r}")
     return pid, size
 
 
 def decode(body: bytes | bytearray | memoryview) -> Message:
-    """Return the message in ``body``. Raises ValueError for anything else."""
+    """Return the message in ``body``. Raises ValueError if it is not one."""
     message = _decoder.decode(body)
     if not message:
         raise ValueError("an empty message")
@@ -124,7 +124,7 @@ def decode_outcome(kind: str, parts: dict[str, Any]) -> Outcome:
 
 
 def error_parts(error: Exception) -> list[Any]:
-    """Write what a call raised."""
+    """Return the parts of a call's exception, for sending."""
     if isinstance(error, UnsafeNameError):
         return ["unsafe", [error.name, error.problem]]
     if isinstance(error, TaskError):
@@ -139,7 +139,7 @@ def error_parts(error: Exception) -> list[Any]:
 
 
 def error_from(parts: list[Any]) -> Exception:
-    """Return the error that `error_parts` wrote."""
+    """Return the exception whose parts `error_parts` returned."""
     kind, reported = parts
     if kind == "task":
         code, message, details = reported
@@ -158,7 +158,7 @@ def _outcome_parts(outcome: Outcome) -> tuple[str, dict[str, Any]]:
 
 
 def _why(outcome: Outcome, error: Exception) -> str:
-    """Say where the value is that could not be written."""
+    """Describe where the value is that could not be encoded."""
     try:
         canonical_bytes({each.name: getattr(outcome, each.name) for each in fields(outcome)}, NEUTRAL)
     except UnsendableValueError as found:

@@ -1,4 +1,4 @@
-"""The task's context in a process: a skill's reports, requests and file operations go to the worker."""
+"""The task's context in a skill process: reports, requests and file operations go to the worker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Ask = Callable[..., Future[Any]]
 
 
 class WorkerProxy:
-    """Calls to the worker. Several may wait for their answers at the same time."""
+    """Calls the worker. Several calls may be waiting for answers at the same time."""
 
     def __init__(self, connection: ChildConnection) -> None:
         self._connection = connection
@@ -46,18 +46,18 @@ class WorkerProxy:
         self._disk = Disk()
 
     def notify(self, task: int, verb: str, *arguments: object) -> None:
-        """Say what needs no answer."""
+        """Send a notice, which needs no answer."""
         self._connection.send("report", task, verb, arguments)
 
     def ask(self, task: int, verb: str, *arguments: object) -> Future[Any]:
-        """Return what the answer will be in."""
+        """Send a question, and return a future for the answer."""
         number, future = next(self._numbers), Future[Any]()
         self._waiting[number] = future
         self._connection.send("call", task, number, verb, arguments)
         return future
 
     def answered(self, number: int, value: Any, *, good: bool) -> None:
-        """Take an answer. Called in the thread that reads."""
+        """Take an answer. Called in the listening thread."""
         future = self._waiting.pop(number, None)
         if future is None or not future.set_running_or_notify_cancel():
             return
@@ -75,7 +75,7 @@ class WorkerProxy:
         cancelling: Cancelling,
         preempting: Preempting,
     ) -> Controls:
-        """Return the controls of a task; a thread that outlives the task never writes into the next one's."""
+        """Return a task's own controls: a thread that outlives its task never affects the next task."""
         notify, ask = partial(self.notify, number), partial(self.ask, number)
         controls: Controls = _Controls(
             notify,
@@ -101,18 +101,18 @@ def _desk(notify: Notify, ask: Ask, controls: Controls) -> RemoteDesk:
 def _send_event(
     ask: Ask, skill: str, event_type: str, payload: object, facts: EventFacts
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Let the worker check an event and send it at once: so there is one who knows what was declared."""
-    del skill  # the worker knows which task asks
+    """Have the worker validate an event and send it in one step: only the worker knows the declarations."""
+    del skill  # the worker knows which task is asking
     plain, problem = plain_payload(payload)
-    if plain is None or event_type == PROGRESS_EVENT:  # progress comes by itself
+    if plain is None or event_type == PROGRESS_EVENT:  # progress is sent separately
         return plain, problem
-    # What no orchestrator takes cannot cross to the worker either.
+    # An event that no orchestrator accepts cannot be sent to the worker either.
     problem = unsendable(event_type, plain, OLDEST, facts=facts) or ask("event", event_type, plain, facts).result()
     return (None, problem) if problem is not None else (plain, None)
 
 
 class _Controls(Controls):
-    """Reports costs at once, so that a killed task keeps those it had."""
+    """Reports costs at once, so that a killed task keeps what it added so far."""
 
     def __init__(self, notify: Notify, task: Task, worker_id: str, **surroundings: Any) -> None:
         super().__init__(task, worker_id, **surroundings)
@@ -124,17 +124,17 @@ class _Controls(Controls):
 
 
 _AHEAD: Final = 64 * 2**10
-"""Bytes of chunks that go to the worker before it is asked whether there is room ..."""
+"""Bytes of chunks to send to the worker before asking it whether there is room ..."""
 
 _CHUNKS_AHEAD: Final = 256
 """... or their number."""
 
 _LOOK_EVERY: Final = 0.1
-"""Seconds after which a skill that waits for room looks whether its task was cancelled."""
+"""Seconds between checks for cancellation while a skill waits for room."""
 
 
 class _Sink:
-    """Chunks and progress are coalesced by the worker; events have been sent when they were checked."""
+    """Sends chunks and progress, which the worker coalesces. Events were already sent when they were validated."""
 
     def __init__(self, notify: Notify, ask: Ask) -> None:
         self._notify = notify
@@ -183,7 +183,7 @@ class _Hot:
 
 
 class _Directories:
-    """The worker makes the task's directory, and removes it."""
+    """Has the worker create the task's directory; the worker also removes it."""
 
     def __init__(self, ask: Ask) -> None:
         self._call = ask
@@ -201,14 +201,14 @@ def _stored(fields: dict[str, Any]) -> StoredUri:
 
 
 class _Files(FileOperations):
-    """Files are read and written here, in the directory that the worker knows; it also moves them."""
+    """Reads and writes files here, in the task's directory; the worker transfers them."""
 
     def __init__(self, ask: Ask, disk: Disk, controls: Controls) -> None:
         task = controls.task
         super().__init__(
             Workspace(task.task_id, _Directories(ask)),
             disk,
-            cast("Objects", None),  # whatever would need them is overridden
+            cast("Objects", None),  # every method that needs them is overridden
             Permit(task.job_id),
             job_id=task.job_id,
             task_id=task.task_id,
@@ -219,7 +219,7 @@ class _Files(FileOperations):
 
     @property
     def stores_results(self) -> bool:
-        return True  # the worker knows, and is asked
+        return True  # the worker is asked each time
 
     async def write_json(self, name: Name, value: Any) -> StoredUri | None:
         await self.disk.run(self.workspace.write_json, name, value)
@@ -237,7 +237,7 @@ class _Files(FileOperations):
         return Path(await self._ask("download", uri, None if name is None else os.fspath(name), facts))
 
     def in_loop(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Do ``work`` and wait for it, in a thread without a loop. Raises RuntimeError on one."""
+        """Do ``work`` and wait for it, in a thread without a loop. Raises RuntimeError on an event loop."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:

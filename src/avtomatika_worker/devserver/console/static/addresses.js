@@ -11,7 +11,7 @@ export function address() {
   });
 }
 
-/** Set the address; the browser's Back returns to the one before, unless it is replaced. */
+/** Set the address; the browser's Back button returns to the previous one, unless that is replaced. */
 export function setAddress(parts, { replace = false } = {}) {
   const hash = `#/${parts.filter(Boolean).map(encodeURIComponent).join("/")}`;
   if (hash === location.hash) return;
@@ -19,5 +19,5 @@ export function setAddress(parts, { replace = false } = {}) {
   else history.pushState(null, "", hash);
 }
 
-/** Call `move` with the parts when the user changes the address. */
+/** Call `move` with the parts whenever the user changes the address. */
 export const onAddress = (move) => addEventListener("hashchange", () => move(address()));

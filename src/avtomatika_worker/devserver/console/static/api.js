@@ -1,7 +1,7 @@
 // The calls of the page.
 import { parse, write } from "./json.js";
 
-/** An answer that says no: `status`, and `problems` with the paths of what is wrong in params. */
+/** An error response: its `status`, and `problems` with the paths of invalid params. */
 export class Refused extends Error {
   constructor(status, answer) {
     super(answer.error ?? `the orchestrator answered ${status}`);
@@ -15,7 +15,7 @@ async function call(method, path, body, type = "application/json") {
   try {
     response = await fetch(path, { method, body, headers: body === undefined ? {} : { "Content-Type": type } });
   } catch {
-    throw new Error("the orchestrator cannot be reached: does worker dev still run?");
+    throw new Error("the orchestrator cannot be reached: is worker dev still running?");
   }
   const text = await response.text();
   let answer = {};
@@ -26,7 +26,7 @@ async function call(method, path, body, type = "application/json") {
   return answer;
 }
 
-/** Submit a job; `params` is JSON text, so that what was typed is sent as it was typed. */
+/** Submit a job; `params` is JSON text, which is sent exactly as typed. */
 export function submit(skill, params, { check, priority, deadline, metadata } = {}) {
   const more = { priority, deadline, metadata };
   const fields = Object.entries(more).filter(([, value]) => value !== undefined);
@@ -43,7 +43,7 @@ export const upload = (file) =>
   call("POST", `api/files?name=${encodeURIComponent(file.name)}`, file, "application/octet-stream");
 export const fileAt = (uri, download) => `api/file?uri=${encodeURIComponent(uri)}${download ? "&download" : ""}`;
 
-/** Listen to the stream: `onAll` gets everything, at first and after each break; `onNews` what is new. */
+/** Listen to the stream: `onAll` gets the whole state, first and after each reconnect; `onNews` gets changes. */
 export function listen({ onAll, onNews, onLink }) {
   const source = new EventSource("api/stream");
   source.addEventListener("all", (event) => { onLink(true); onAll(parse(event.data)); });

@@ -1,4 +1,4 @@
-// The page: its parts, which of them are seen, and what the keys do.
+// The page: its parts, which of them are visible, and the keyboard shortcuts.
 import { address, onAddress, setAddress } from "./addresses.js";
 import { listen } from "./api.js";
 import { el, fill, setText } from "./dom.js";
@@ -11,14 +11,14 @@ import { on, state, takeAll, takeNews, touch } from "./store.js";
 import { setNow } from "./times.js";
 import { startWorker } from "./worker.js";
 
-// The form and the output have tabs of their own only where there is room for one part.
+// The form and the output get tabs of their own only if there is room for just one part.
 const PARTS = [["skills", "Skills"], ["run", "Form"], ["output", "Output"], ["runs", "Runs"], ["worker", "Worker"], ["faults", "Faults"]];
 const BESIDE = new Set(["skills", "run", "output"]);
 const narrow = matchMedia("(max-width: 60rem)");
 const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 const $ = (id) => document.getElementById(id);
 
-/** Show a part, with what stands beside it where there is room: skills, form and output; runs and output. */
+/** Show a part, along with its neighbors if there is room: skills, form and output; runs and output. */
 function showPart(wanted) {
   const now = document.body.dataset.part;
   const name = wanted === "output" && !narrow.matches ? (now === "runs" ? "runs" : "run") : wanted;
@@ -30,7 +30,7 @@ function showPart(wanted) {
   if (name === "worker") worker.shown();
 }
 
-/** Show a part, and what is in it in the address. */
+/** Show a part, and put its address into the address bar. */
 function openPart(name) {
   showPart(name);
   if (!BESIDE.has(name)) setAddress([name]);
@@ -42,7 +42,7 @@ function tabs() {
   fill($("tabs"), PARTS.map(([name, title]) => el(name === "run" || name === "output" ? "button.tab.narrow" : "button.tab", { type: "button", "data-part": name, onclick: () => openPart(name) }, title)));
 }
 
-/** Show what an address names. */
+/** Show what an address refers to. */
 function show([kind, name, tab]) {
   if (kind === "run" && name) output.select(name, { tab });
   else if (kind === "skill" && name) { skills.show(name); output.leave(name); showPart("run"); }
@@ -58,7 +58,7 @@ function theme() {
   const apply = () => {
     document.documentElement.dataset.theme = chosen;
     fill(button, el("span.wide", {}, "Colors: "), THEMES[chosen]);
-    button.title = "Colors: as the system, light, dark";
+    button.title = "Colors: system, light, dark";
     button.setAttribute("aria-label", `Colors: ${THEMES[chosen]}`);
   };
   apply();
@@ -68,7 +68,7 @@ function theme() {
 // ------------------------------------------------------------------------------------------------- keys
 
 const KEYS = [
-  ["Ctrl+Enter", "run the skill whose form is open"],
+  ["Ctrl+Enter", "run the skill in the open form"],
   ["/", "find a skill"],
   ["j, k", "next and previous run"],
   ["c", "cancel the run"],
@@ -134,14 +134,14 @@ function notice(text) {
   fill(place, text, text ? el("button.quiet.small", { type: "button", onclick: () => notice("") }, "Close") : null);
 }
 
-/** Lie over the page while the worker's program does not start; tasks wait until it does. */
+/** Cover the page while the worker's program fails to start; tasks wait until it does. */
 function brokenView() {
   const place = $("broken");
   place.hidden = !state.problem;
-  fill(place, state.problem ? el("div.sheet", {}, el("h2", {}, "The worker does not start"),
-    el("p.dim", {}, "It starts again when a Python file changes. Tasks and forms are kept."),
+  fill(place, state.problem ? el("div.sheet", {}, el("h2", {}, "The worker failed to start"),
+    el("p.dim", {}, "It restarts when a Python file changes. Tasks and forms are kept."),
     el("pre", { tabindex: 0 }, state.problem),
-    el("button", { type: "button", onclick: () => { place.hidden = true; } }, "Look at the page")) : null);
+    el("button", { type: "button", onclick: () => { place.hidden = true; } }, "Show the page")) : null);
 }
 
 tabs();

@@ -1,4 +1,4 @@
-// A call of the worker as a line of a list.
+// A call by the worker, as a line in a list.
 import { el } from "./dom.js";
 import { clock } from "./times.js";
 

@@ -1,4 +1,4 @@
-// What one would rather look at than read: runs a minute, durations by skill, slots in use.
+// Charts: runs per minute, durations by skill, slots in use.
 import { el, fill, setText } from "./dom.js";
 import { on, state } from "./store.js";
 import { duration, now } from "./times.js";

@@ -1,4 +1,4 @@
-// A run as code that does the same: for a shell, for Python, for a test.
+// A run as code that reproduces it: for a shell, for Python, for a test.
 import { write } from "./json.js";
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

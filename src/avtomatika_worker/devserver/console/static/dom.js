@@ -1,4 +1,4 @@
-// Elements from values. Texts become text nodes only: nothing of a task can become markup.
+// Makes elements. Text only ever becomes text nodes, so nothing from a task can become markup.
 
 /** Make an element: el("button.quiet", {onclick, disabled}, "text", child, [children]). */
 export function el(spec, attributes = {}, ...children) {
@@ -16,7 +16,7 @@ export function el(spec, attributes = {}, ...children) {
   return node;
 }
 
-/** Append children: nodes, texts, numbers, arrays of them; what is null or false is left out. */
+/** Append children: nodes, strings, numbers, or arrays of them; null and false are skipped. */
 export function put(node, ...children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
@@ -25,17 +25,17 @@ export function put(node, ...children) {
   return node;
 }
 
-/** Replace what is in a node. */
+/** Replace a node's children. */
 export function fill(node, ...children) {
   node.replaceChildren();
   return put(node, ...children);
 }
 
-/** Set a text only when it differs, so that selections and screen readers are left alone. */
+/** Set text only if it differs, so as not to disturb selections and screen readers. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 let ids = 0;
-/** A new id for labels. */
+/** Return a new id for labels. */
 export const newId = (prefix) => `${prefix}-${++ids}`;

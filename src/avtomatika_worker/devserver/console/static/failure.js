@@ -1,9 +1,9 @@
-// Why a run failed: its code, whether it is retried, the line of the source, the traceback.
+// Why a run failed: its code, whether it is retried, the source line, the traceback.
 import { el, put } from "./dom.js";
 import { clock } from "./times.js";
 import { show } from "./values.js";
 
-/** Everything about a job's latest error; `lines` are its log, which may hold the traceback. */
+/** Show a job's latest error; `lines` are its log, which may contain the traceback. */
 export function failureView(job, lines) {
   const { code, message, details, ...more } = job.error;
   const { path, problems, ...rest } = details && typeof details === "object" ? details : {};
@@ -15,21 +15,21 @@ export function failureView(job, lines) {
     message ? el("p.message", {}, message) : null,
     problems && Object.keys(problems).length ? show(problems) : null,
     Object.keys(others).length ? show(others, 1) : null,
-    at ? el("div.at", {}, el("p", {}, el("code", {}, `${at.file}:${at.line}`), ` in ${at.function}`), at.source ? el("pre", { tabindex: 0, "aria-label": "Line of the source" }, at.source) : null) : null,
+    at ? el("div.at", {}, el("p", {}, el("code", {}, `${at.file}:${at.line}`), ` in ${at.function}`), at.source ? el("pre", { tabindex: 0, "aria-label": "Source line" }, at.source) : null) : null,
     line ? el("details.traceback", { open: true }, el("summary", {}, "Traceback"), el("pre", { tabindex: 0 }, line.text)) : null,
   ];
 }
 
-/** Whether there is another attempt: that is seen by the state which the orchestrator gave the job. */
+/** Say whether there is another attempt, which the job's state shows. */
 function verdict(job) {
-  if (job.state === "queued") return `It is retried: attempt ${job.attempts + 1} is queued.`;
-  if (job.state === "running") return `It is retried: attempt ${job.attempts} is running.`;
-  if (job.state === "quarantined") return job.attempts > 1 ? `It is not retried any more after ${job.attempts} attempts.` : "It is not retried.";
-  if (job.state === "failed") return "It is not retried.";
+  if (job.state === "queued") return `Retrying: attempt ${job.attempts + 1} is queued.`;
+  if (job.state === "running") return `Retrying: attempt ${job.attempts} is running.`;
+  if (job.state === "quarantined") return job.attempts > 1 ? `Given up after ${job.attempts} attempts.` : "Not retried.";
+  if (job.state === "failed") return "Not retried.";
   return job.state === "finished" ? "A later attempt succeeded." : "";
 }
 
-/** A line of the log; below it the frames of the user's code, and the whole traceback folded. */
+/** A line of the log; below it the frames of the user's code, and the whole traceback, collapsed. */
 export function logLine(line) {
   const [first, ...more] = line.text.split("\n");
   const level = line.level.toLowerCase();

@@ -1,4 +1,4 @@
-// The page of faults: what can go wrong between worker and orchestrator, tried on purpose.
+// The faults page: make things go wrong between worker and orchestrator on purpose.
 import { addFault, clearFaults, restart } from "./api.js";
 import { callLine } from "./calls.js";
 import { el, fill } from "./dom.js";
@@ -10,7 +10,7 @@ const PRESETS = [
   ["Result refused: 429, wait 5 s", { call: "result", kind: "status", status: 429, retry_after: 5 }],
   ["Result refused: 503", { call: "result", kind: "status", status: 503 }],
   ["Poll refused: 429, wait 10 s", { call: "poll", kind: "status", status: 429, retry_after: 10 }],
-  ["Task lost on its way to the worker", { call: "poll", kind: "drop_after" }],
+  ["Task lost on the way to the worker", { call: "poll", kind: "drop_after" }],
   ["Heartbeat refused: 503", { call: "heartbeat", kind: "status", status: 503 }],
   ["A proxy's error page", { call: "any", kind: "html", status: 502 }],
   ["Connection reset", { call: "any", kind: "reset" }],
@@ -39,7 +39,7 @@ export function startFaults(place, { notice }) {
     fill(faults, state.faults.length ? [
       el("ul.faults", {}, state.faults.map((each) => el("li", {}, describe(each)))),
       el("button.quiet", { type: "button", onclick: () => attempt(clearFaults) }, "Clear faults"),
-    ] : el("p.dim", {}, "Nothing will go wrong."));
+    ] : el("p.dim", {}, "No faults are pending."));
   }
 
   function drawCalls() {
@@ -69,14 +69,14 @@ function faultMenu(attempt) {
   return el("form.faults", { onsubmit: (event) => { event.preventDefault(); attempt(() => addFault({ ...chosen(), times: Number(times.value) })); } },
     labelled("Fault", preset), own, labelled("How many calls", times),
     el("div.actions", {}, el("button", { type: "submit" }, "Inject"),
-      el("button.quiet", { type: "button", title: "It forgets the worker and ends its WebSocket; tasks are kept", onclick: () => attempt(restart) }, "Restart the orchestrator")));
+      el("button.quiet", { type: "button", title: "The orchestrator forgets the worker and closes its WebSocket; tasks are kept", onclick: () => attempt(restart) }, "Restart the orchestrator")));
 }
 
 function describe(fault) {
   const what = {
     status: `answer ${fault.status}${fault.retry_after !== null ? `, Retry-After ${fault.retry_after}` : ""}`,
     html: `a page with ${fault.status}`, delay: `${fault.delay} s late`, answer_late: `answered ${fault.delay} s late`,
-    drop_before: "no answer, not processed", drop_after: "processed, reply lost", reset: "connection reset", truncate: "reply cut short", garbage: "no HTTP",
+    drop_before: "no answer, not processed", drop_after: "processed, reply lost", reset: "connection reset", truncate: "reply cut short", garbage: "not HTTP",
   }[fault.kind] ?? fault.kind;
   return `next ${fault.left === 1 ? "" : `${fault.left ?? ""} `}${fault.call === "any" ? "call" : fault.call}${fault.left === 1 ? "" : "s"}: ${what}`;
 }

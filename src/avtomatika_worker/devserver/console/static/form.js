@@ -1,4 +1,4 @@
-// A form made from a JSON Schema. A field is {node, read(), write(value)}: `read` returns undefined for what is left out.
+// A form made from a JSON Schema. A field is {node, read(), write(value)}; `read` returns undefined if it is left out.
 import { upload } from "./api.js";
 import { el, fill, newId } from "./dom.js";
 import { parse, write } from "./json.js";
@@ -7,17 +7,17 @@ const DEEPEST = 12;
 const FILE_FORMATS = new Set(["path", "file-path", "s3-uri", "file", "uri", "url", "data-url"]);
 const FILE_NAMES = /(^|_)(file|files|path|picture|image|photo|source|src|input|document|video|audio|url|uri)(_|$)/i;
 
-/** A field for the whole of the params. */
+/** A field for all of the params. */
 export function formFor(schema, { files }) {
   const root = schema ?? {};
   return field(root, { root, name: "params", path: "$", required: true, depth: 0, files, top: true });
 }
 
-/** Whether all that is known of params is that they are an object. */
+/** Whether the schema says no more about the params than that they are an object. */
 const isUntyped = (schema) =>
   !Object.keys(schema.properties ?? {}).length && schema.additionalProperties !== false && !Object.keys(schema.additionalProperties ?? {}).length;
 
-/** What a schema says once references and single alternatives are followed. */
+/** Return a schema with references and single alternatives resolved. */
 export function resolved(schema, root, depth = 0) {
   if (schema === true || schema === undefined || schema === null) return {};
   if (typeof schema !== "object" || depth > DEEPEST) return { unknown: true };
@@ -53,7 +53,7 @@ export function resolved(schema, root, depth = 0) {
   return schema;
 }
 
-/** Objects that must all hold, as one. */
+/** Merge schemas that must all hold into one. */
 const merged = (parts) => ({
   ...Object.assign({}, ...parts),
   type: "object",
@@ -87,7 +87,7 @@ function field(given, at) {
 
 // ------------------------------------------------------------------------------------------------- around a field
 
-/** The label above, the description and constraints below, and the place for what is wrong. */
+/** Add the label above, the description and constraints below, and the place for problems. */
 function framed(at, schema, control, extra) {
   const id = newId("f");
   const problem = el("p.problem", { id: `${id}-problem`, hidden: true });
@@ -124,7 +124,7 @@ function constraints(schema) {
   if (schema.multipleOf !== undefined) parts.push(`multiples of ${schema.multipleOf}`);
   between(schema.minLength, schema.maxLength, " characters");
   between(schema.minItems, schema.maxItems, " items");
-  if (schema.uniqueItems) parts.push("no two the same");
+  if (schema.uniqueItems) parts.push("no duplicates");
   if (schema.pattern) parts.push(`matches ${schema.pattern}`);
   if (schema.format && !["path"].includes(schema.format)) parts.push(schema.format);
   if (schema.default !== undefined && schema.default !== null && typeof schema.default !== "object") {
@@ -158,7 +158,7 @@ function textField(schema, at) {
   return self;
 }
 
-/** Whether a schema says that an empty text is meant: most that say nothing about it do not think of one. */
+/** Whether a schema explicitly allows the empty string: most that say nothing about it do not intend to. */
 const allowsBlank = (schema) => schema.minLength === 0 || schema.default === "" || Boolean(schema.examples?.includes(""));
 
 const isBase64 = (schema) => schema.contentEncoding === "base64" || schema.format === "byte";
@@ -166,7 +166,7 @@ const isBase64 = (schema) => schema.contentEncoding === "base64" || schema.forma
 const isFile = (schema, at) =>
   isBase64(schema) || FILE_FORMATS.has(schema.format) || (!schema.format && !schema.pattern && FILE_NAMES.test(at.name ?? ""));
 
-/** A button that uploads a file and puts what means it into the control. */
+/** A button that uploads a file and puts a reference to it into the control. */
 function filePicker(control, schema) {
   const picker = el("input.picker", { type: "file", tabindex: -1, "aria-hidden": true });
   const button = el("button.quiet", { type: "button", onclick: () => picker.click() }, "Upload…");
@@ -281,13 +281,13 @@ function enumField(values, schema, at) {
 
 const label = (value) => (typeof value === "string" ? value || "(empty)" : write(value));
 
-/** What an empty control means. */
+/** The meaning of an empty control. */
 function empty(at, schema, otherwise) {
   if (!at.required) return undefined;
   return schema.nullable ? null : otherwise;
 }
 
-/** JSON as text, for what a form cannot show. */
+/** A JSON text field, for what a form cannot show. */
 export function rawField(schema, at) {
   const control = el("textarea.code", { rows: at.rows ?? 3, spellcheck: false, placeholder: at.required ? "JSON" : "JSON, or nothing" });
   const problem = () => {
@@ -318,7 +318,7 @@ export function rawField(schema, at) {
 
 // ------------------------------------------------------------------------------------------------- fields with parts
 
-/** A fieldset that is there, or not: what is optional is added with a button. */
+/** An optional fieldset, which a button adds. */
 function optional(schema, at, make) {
   if (at.required) return make();
   const place = el("div.optional", { "data-path": at.path });
@@ -355,7 +355,7 @@ function objectParts(schema, at) {
   })]);
   const open = schema.additionalProperties !== false && (typeof schema.additionalProperties === "object" || (at.top && !fields.length));
   const rest = open ? otherFields(schema, at) : null;
-  const nothing = at.top && !fields.length && !open ? el("p.dim", {}, "It takes no params.") : null;
+  const nothing = at.top && !fields.length && !open ? el("p.dim", {}, "This skill takes no params.") : null;
   const parts = [...fields.map(([, each]) => each.node), rest?.node, nothing];
   const node = at.top
     ? el("div.fields", { "data-path": at.path }, parts)
@@ -381,7 +381,7 @@ function objectParts(schema, at) {
   };
 }
 
-/** Fields that the schema does not name: as rows of a name and a value. */
+/** Fields that the schema does not name, as rows of a name and a value. */
 function otherFields(schema, at) {
   const values = typeof schema.additionalProperties === "object" ? schema.additionalProperties : {};
   return rows(values, { ...at, path: at.path }, "field");
@@ -398,7 +398,7 @@ function mapField(schema, at) {
   return self;
 }
 
-/** A list or map without anything in it is left out, unless it has to be there or stands for something else. */
+/** Leave out an empty list or map, unless it is required or differs from the default. */
 function orNothing(value, schema, at) {
   const something = Object.keys(value).length > 0 || at.required || (schema.default !== undefined && schema.default !== null);
   return something ? value : undefined;
@@ -446,7 +446,7 @@ function arrayField(schema, at) {
     return item;
   };
   const removeAt = (item) => {
-    // The others are built again: their numbers and paths change.
+    // The others are rebuilt, because their numbers and paths change.
     const values = items.filter((each) => each !== item).map((each) => each.inner.read() ?? null);
     self.write(values);
     adder.focus();
@@ -469,7 +469,7 @@ function arrayField(schema, at) {
   return self;
 }
 
-/** Alternatives: a choice, and the field of the one chosen. */
+/** Alternatives: a choice, and the field for the chosen one. */
 function choiceField(schema, at) {
   const names = distinct(schema.choices.map((each, index) => choiceName(each, at.root) ?? `form ${index + 1}`));
   const select = el("select", { "aria-label": `Kind of ${title(at, schema)}` });
@@ -499,7 +499,7 @@ function choiceField(schema, at) {
   return self;
 }
 
-/** The name of an alternative: its title, else that of its definition, of the constant that marks it, or of its type. */
+/** The name of an alternative: its title, or else the name of its definition, of its marking constant, or of its type. */
 function choiceName(each, root) {
   const one = resolved(each, root);
   const ref = typeof each?.$ref === "string" ? each.$ref.split("/").pop() : undefined;
@@ -510,10 +510,10 @@ function choiceName(each, root) {
   return one.type;
 }
 
-/** Names, with a number where the same one stands twice. */
+/** Names, numbered where one occurs more than once. */
 const distinct = (names) => names.map((name, index) => (names.indexOf(name) === names.lastIndexOf(name) ? name : `${name} ${names.slice(0, index + 1).filter((each) => each === name).length}`));
 
-/** Whether a value looks like one of this schema: enough to choose an alternative by. */
+/** Whether a value looks like it matches a schema, well enough to choose an alternative. */
 function fits(value, schema, root) {
   if ("const" in schema) return write(value) === write(schema.const);
   if (schema.enum) return schema.enum.some((each) => write(each) === write(value));
@@ -538,7 +538,7 @@ export function showProblem(node, text) {
   return true;
 }
 
-/** Put problems beside their fields; return those that have no field. */
+/** Show problems next to their fields; return those without a field. */
 export function showProblems(form, problems) {
   for (const node of form.querySelectorAll("[data-path]")) showProblem(node, "");
   const left = [];

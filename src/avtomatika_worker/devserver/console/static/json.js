@@ -1,4 +1,4 @@
-// JSON that keeps integers beyond 2^53, which are common as ids: they are read as BigInt where the browser can.
+// JSON that preserves integers beyond 2^53, which are common as ids: they are read as BigInt if the browser can.
 
 export function parse(text) {
   return JSON.parse(text, (_key, value, context) => {

@@ -1,4 +1,4 @@
-// The pane on the right: the run that is selected, or the latest ones of the skill whose form is open.
+// The pane on the right: the selected run, or the latest runs of the skill in the open form.
 import { setAddress } from "./addresses.js";
 import { cancel, job as fetchJob, submit } from "./api.js";
 import { el, fill } from "./dom.js";
@@ -49,7 +49,7 @@ export function startOutput(place, { showPart, notice, edit, found, back }) {
     }
   }
 
-  /** Show no run, but the latest ones of a skill. */
+  /** Show the latest runs of a skill instead of one run. */
   function leave(name) {
     selected = null;
     view = null;
@@ -59,7 +59,7 @@ export function startOutput(place, { showPart, notice, edit, found, back }) {
     drawLatest();
   }
 
-  /** Name the skill whose latest runs are shown where none is selected. */
+  /** Set the skill whose latest runs are shown while none is selected. */
   function suggest(name) {
     skill = name;
     drawLatest();

@@ -12,7 +12,7 @@ const TITLES = { output: "Output", stream: "Stream", logs: "Logs", params: "Para
 const MOST_LINES = 500;
 const LEVELS = ["debug", "info", "warning", "error", "critical"];
 
-/** Show a run in `place`; `act` has what its buttons do, `chose` is called with the name of a tab that is opened. */
+/** Show a run in `place`; `act` has the actions of its buttons, `chose` is called with the name of an opened tab. */
 export function runView(place, { act, back, chose }) {
   const badge = el("span.badge");
   const facts = el("dl.facts.wideways");
@@ -30,7 +30,7 @@ export function runView(place, { act, back, chose }) {
   const logs = logsView();
   const panels = {
     output: [error, outcome, eventsPart],
-    stream: [stream.node, el("p.dim.none", {}, "This run has streamed nothing.")],
+    stream: [stream.node, el("p.dim.none", {}, "This run streamed nothing.")],
     logs: [logs.node],
     params: [params],
   };
@@ -88,7 +88,7 @@ export function runView(place, { act, back, chose }) {
     }
     const costs = Object.entries(job.costs ?? {}).filter(([name]) => name !== "execution_time_seconds");
     if (costs.length) put(outcome, el("p.dim", {}, `costs: ${costs.map(([name, cost]) => `${name} ${typeof cost === "number" ? Number(cost.toPrecision(4)) : cost}`).join(", ")}`));
-    if (Object.keys(job.data_metadata ?? {}).length) put(outcome, source(job.data_metadata, "Files of the result"));
+    if (Object.keys(job.data_metadata ?? {}).length) put(outcome, source(job.data_metadata, "Result files"));
   }
 
   function addEvents(list) {
@@ -190,7 +190,7 @@ function logsView() {
   const lines = [];
   let last = 0;
 
-  /** Add the lines that are new; return whether one of them has a traceback. */
+  /** Add new lines; return whether any of them has a traceback. */
   function add(more) {
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
     const fresh = more.filter((line) => line.number > last);

@@ -1,4 +1,4 @@
-// What is said of a run in a few words.
+// Short descriptions of a run.
 import { ago, duration, now, whole } from "./times.js";
 
 const WORDS = { queued: "queued", running: "running", finished: "done", failed: "failed", quarantined: "quarantined", cancelled: "cancelled" };
@@ -15,7 +15,7 @@ export function noteOf(job) {
   return "";
 }
 
-/** About how long a running task still takes, by its progress; nothing when that is unknown, or it is late. */
+/** The approximate time left for a running task, by its progress; empty if unknown or overdue. */
 export function leftOf(job) {
   const left = job.state === "running" && job.ends_at ? job.ends_at - now() : 0;
   return left > 0 ? `about ${whole(left)}` : "";

@@ -1,4 +1,4 @@
-// The list of runs: all that the orchestrator keeps, of which only the rows in view are built.
+// The list of all runs that the orchestrator keeps; only visible rows are built.
 import { el, fill, setText } from "./dom.js";
 import { noteOf, STATES, stateWord, timeOf } from "./run_words.js";
 import { newestFirst, on, state } from "./store.js";
@@ -40,7 +40,7 @@ export function startRuns(place, { select, selected }) {
     const matching = filtered() ? `; ${number(jobs.length)} match` : "";
     setText(count, submitted ? `${parts[0]}: ${parts.slice(1).join(", ")}${kept}${matching}` : "");
     none.hidden = jobs.length > 0;
-    setText(none, jobs.length ? "" : filtered() ? "No run matches." : "No runs yet. Run a skill, or send one with curl.");
+    setText(none, jobs.length ? "" : filtered() ? "No runs match." : "No runs yet. Run a skill, or send one with curl.");
     drawRows();
   }
 
@@ -106,7 +106,7 @@ export function startRuns(place, { select, selected }) {
   draw();
 
   return {
-    /** Select the next or the previous run of those that match. */
+    /** Select the next or previous matching run. */
     step(by) {
       const at = jobs.findIndex((job) => job.job_id === selected());
       const index = Math.max(0, Math.min(jobs.length - 1, at < 0 ? 0 : at + by));
@@ -114,7 +114,7 @@ export function startRuns(place, { select, selected }) {
       if (index * HEIGHT < list.scrollTop || (index + 1) * HEIGHT > list.scrollTop + list.clientHeight) list.scrollTop = index * HEIGHT - list.clientHeight / 2;
       select(jobs[index].job_id);
     },
-    /** Put the focus on a run's row. */
+    /** Focus a run's row. */
     focus: (id) => { (rows.get(id)?.node.querySelector("button") ?? list).focus(); },
   };
 }

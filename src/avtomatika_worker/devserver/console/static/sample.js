@@ -1,4 +1,4 @@
-// A value that a schema accepts, as far as that can be seen from it: examples and defaults first.
+// A value that a schema probably accepts, preferring examples and defaults.
 import { resolved } from "./form.js";
 
 const DEEPEST = 8;

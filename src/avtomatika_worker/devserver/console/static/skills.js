@@ -1,4 +1,4 @@
-// The list of skills, and the page of the one that is chosen: what it is, and the form to run it.
+// The list of skills, and the page of the chosen one: its description and the form to run it.
 import { address, setAddress } from "./addresses.js";
 import { Refused, submit } from "./api.js";
 import { COPIES } from "./copies.js";
@@ -15,7 +15,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
   const names = el("div.list");
   fill(list, el("h2", {}, "Skills"), find, names);
   let chosen = null;
-  let shown = ""; // the skill as JSON: the form is built again only when it has changed
+  let shown = ""; // the skill as JSON: the form is rebuilt only if it has changed
   let form = null;
   let wanted = null; // what was chosen last, whether a worker has it now or not
 
@@ -30,14 +30,14 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
       groups.length > 1 || category ? el("h3.category", {}, category || "Other") : null,
       skills.map(entry),
     ]),
-    found.length ? null : el("p.dim", {}, state.skills.length ? "No skill matches." : "No worker has registered a skill yet."));
+    found.length ? null : el("p.dim", {}, state.skills.length ? "No skills match." : "No worker has registered a skill yet."));
     if (focused) names.querySelector(`[data-skill="${CSS.escape(focused)}"]`)?.focus();
     else if (moved) names.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   }
 
   const entry = (each) => el("button.entry", {
     type: "button", "data-skill": each.name, "aria-current": each.name === chosen ? "true" : null,
-    // With keys one goes on in the form; fingers would get a keyboard over it.
+    // Keyboard users continue in the form; on touch screens, the on-screen keyboard would cover it.
     onclick: (event) => { open(each.name); showPart("run"); if (event.detail === 0) focusForm(); },
   }, el("strong", {}, each.name), each.description ? el("span.dim", {}, firstLine(each.description)) : null);
 
@@ -62,7 +62,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
     drawPage();
   }
 
-  /** Choose a skill, and leave the run that was shown. */
+  /** Choose a skill, and close the run that was shown. */
   function open(name) {
     choose(name);
     setAddress(["skill", name]);
@@ -108,7 +108,7 @@ export function startSkills(list, page, { showPart, notice, started, opened, sug
     },
     /** Open a skill's form with params in it. */
     edit(name, params) {
-      if (!skillOf(name)) return notice(`No worker has the skill ${name} now.`);
+      if (!skillOf(name)) return notice(`No worker has the skill ${name} at the moment.`);
       if (name !== chosen) choose(name);
       form.write(params);
       showPart("run");
@@ -160,7 +160,7 @@ function skillForm(skill, { notice, started, showPart }) {
 
   function setRaw(on) {
     const params = fields.read() ?? {};
-    if (!on && (params === null || typeof params !== "object" || Array.isArray(params))) return say("The params are no JSON object, so the form cannot show them.");
+    if (!on && (params === null || typeof params !== "object" || Array.isArray(params))) return say("The params are not a JSON object, so the form cannot show them.");
     useFields(on);
     fields.write(params);
     return say("");
@@ -180,7 +180,7 @@ function skillForm(skill, { notice, started, showPart }) {
     say("");
   }
 
-  /** Put params into whichever is open, the form or the JSON. */
+  /** Put params into the form or the JSON, whichever is open. */
   function writeParams(params) {
     fields.write(params);
     keepNow();
@@ -193,7 +193,7 @@ function skillForm(skill, { notice, started, showPart }) {
     else keepDraft(skill.name, write({ raw, text: paramsAsText() }));
   };
 
-  /** Take up what was typed before, if the skill still looks so. */
+  /** Restore what was typed before, if the skill is unchanged. */
   function takeUp() {
     const left = draft(skill.name);
     if (left === null) return;
@@ -202,7 +202,7 @@ function skillForm(skill, { notice, started, showPart }) {
       const params = asJson ? text : parse(text);
       if (typeof params !== "string") return fields.write(params);
       if (asJson) useFields(true);
-      place.querySelector("textarea").value = params; // perhaps no complete JSON yet
+      place.querySelector("textarea").value = params; // perhaps not yet complete JSON
     } catch {
       dropDraft(skill.name);
     }
@@ -241,7 +241,7 @@ function skillForm(skill, { notice, started, showPart }) {
     place,
     problem,
     el("details.options", {}, el("summary", {}, "Options"),
-      el("div.field.check", {}, check, el("label", { for: "check" }, "Check params before they are sent"), el("p.note", {}, "Without it they go to the worker as they are, to see what it makes of them.")),
+      el("div.field.check", {}, check, el("label", { for: "check" }, "Check params before sending"), el("p.note", {}, "Otherwise they are sent to the worker unchecked, to see how it handles them.")),
       el("div.field", {}, el("label", { for: "priority" }, "Priority")  , priority, el("p.note", {}, "Higher is more urgent.")),
       el("div.field", {}, el("label", { for: "deadline" }, "Deadline"), deadline, el("p.note", {}, "Seconds from now."))),
     el("p.copies.dim", {}, "Copy as ", copies),
@@ -253,7 +253,7 @@ function skillForm(skill, { notice, started, showPart }) {
     skill: skill.name,
     node: form,
     start,
-    /** The params as they are typed; undefined where nothing is. */
+    /** The params as typed; undefined if nothing was. */
     typed: () => (!raw && paramsAsText() === untouched ? undefined : fields.read()),
     write: writeParams,
   };

@@ -1,4 +1,4 @@
-// What the browser keeps for the page: its looks for good, drafts of forms for as long as the tab is open.
+// What the browser stores for the page: the theme permanently, form drafts while the tab is open.
 
 const memory = new Map(); // for browsers that keep nothing
 
@@ -13,7 +13,7 @@ function at(place, use) {
 export const kept = (name) => at("localStorage", (place) => place.getItem(name));
 export const keep = (name, value) => at("localStorage", (place) => place.setItem(name, value));
 
-/** What was typed for a skill: JSON text. Another tab, and another project on this port, has drafts of its own. */
+/** What was typed for a skill, as JSON text. Each tab, and each project on this port, has its own drafts. */
 export const draft = (skill) => at("sessionStorage", (place) => place.getItem(`draft ${skill}`));
 export const keepDraft = (skill, text) => at("sessionStorage", (place) => place.setItem(`draft ${skill}`, text));
 export const dropDraft = (skill) => at("sessionStorage", (place) => place.removeItem(`draft ${skill}`));

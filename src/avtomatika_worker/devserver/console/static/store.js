@@ -1,4 +1,4 @@
-// What the page knows. Views subscribe to what they show and are called at most once per frame.
+// The page's state. Views subscribe to what they show and are called at most once per frame.
 const FINAL = new Set(["finished", "failed", "quarantined", "cancelled"]);
 const CALLS = 60;
 const LINES = 300;
@@ -23,7 +23,7 @@ export function on(topics, view) { listeners.push([topics, view]); }
 
 export function touch(...topics) {
   if (!changed.size) {
-    // A page in the background draws no frames, and has nothing to show.
+    // A page in the background draws no frames and need not be updated.
     requestAnimationFrame(() => {
       const now = changed;
       changed = new Set();

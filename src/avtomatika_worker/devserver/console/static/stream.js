@@ -1,4 +1,4 @@
-// What a skill yields, joined as it grows; the single chunks are folded away.
+// What a skill yields, combined as it arrives; the individual chunks are collapsed.
 import { el, fill, setText } from "./dom.js";
 import { duration } from "./times.js";
 import { show } from "./values.js";
@@ -6,7 +6,7 @@ import { show } from "./values.js";
 const MOST_TEXT = 200_000;
 const MOST_RAW = 500;
 
-/** Whether an event is part of a stream: its payload is what a generator's chunks are. */
+/** Whether an event is part of a stream, judging by its payload. */
 export function isChunk({ event_type: type, payload }) {
   return type === "chunk" && Number.isInteger(payload?.attempt) && Number.isInteger(payload?.index) && "data" in payload;
 }
@@ -42,7 +42,7 @@ export function streamView() {
     node.hidden = false;
   }
 
-  /** Say how fast it comes: `began` is when the task was handed out. */
+  /** Show the rate: `began` is when the task was handed out. */
   function measure(began) {
     if (!times.length) return;
     const first = times[0][0];

@@ -14,7 +14,7 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
-/** A duration that is only roughly known: no parts of a second. */
+/** An approximate duration, in whole seconds. */
 export function whole(seconds) {
   const rounded = Math.max(1, Math.round(seconds));
   return rounded < 60 ? `${rounded} s` : duration(rounded);

@@ -1,4 +1,4 @@
-// Values as people want to see them: pictures as pictures, lists of alike objects as tables, the rest as folded JSON.
+// Readable values: pictures as pictures, lists of similar objects as tables, anything else as collapsible JSON.
 import { fileAt } from "./api.js";
 import { el } from "./dom.js";
 import { write } from "./json.js";
@@ -10,7 +10,7 @@ const MOST_ROWS = 200;
 const MOST_PARTS = 200;
 const LONG_TEXT = 300;
 
-/** Show any value. `open` is how many levels are unfolded. */
+/** Show any value. `open` is how many levels are expanded. */
 export function show(value, open = 2) {
   if (typeof value === "string") return text(value);
   if (value === null || typeof value !== "object") return el("span.scalar", {}, write(value));
@@ -41,7 +41,7 @@ const isScalar = (value) => value === null || typeof value !== "object";
 const inline = (value) => el("span.inline", {}, Object.entries(value).map(([name, each]) =>
   el("span", {}, el("span.key", {}, `${name} `), show(each, 0))));
 
-/** The first pictures that a value names, at most eight. */
+/** The first pictures, at most eight, that a value refers to. */
 export function pictures(value) {
   const found = [];
   let visits = 0;
@@ -75,7 +75,7 @@ export function gallery(value) {
   return el("div.gallery", {}, found.map(({ source, name, uri }) => {
     const picture = el("img", { src: source, alt: name || "picture", loading: "lazy" });
     const figure = el("figure", {}, source.startsWith("data:") ? picture : el("a", { href: source, target: "_blank", rel: "noopener" }, picture), el("figcaption", {}, name || "picture"));
-    // A file that is not there, or not below the worker's root, is shown by its name in the data only.
+    // A file that is missing, or not below the worker's root, is shown only by its name in the data.
     picture.addEventListener("error", () => { figure.remove(); });
     figure.dataset.uri = uri.slice(0, 300);
     return figure;
@@ -95,7 +95,7 @@ function text(value) {
   return el("span.scalar.string", {}, value);
 }
 
-/** Whether a list reads better as a table: objects of a few fields alike. */
+/** Whether a list reads better as a table: its items are objects with the same few fields. */
 function isTable(list) {
   if (list.length < 2 || !list.every((each) => each && typeof each === "object" && !Array.isArray(each))) return false;
   const names = columns(list);
@@ -138,7 +138,7 @@ function tree(value, open) {
   return node;
 }
 
-/** A button that copies a text, and says so. */
+/** A button that copies text and confirms it. */
 export function copier(name, text, attributes = {}) {
   const button = el("button.quiet.small", { type: "button", ...attributes, onclick: async () => {
     try {
@@ -146,13 +146,13 @@ export function copier(name, text, attributes = {}) {
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = name; }, 1500);
     } catch (error) {
-      button.textContent = error instanceof SyntaxError ? "The JSON is not complete" : "Not allowed to copy";
+      button.textContent = error instanceof SyntaxError ? "The JSON is incomplete" : "Copying is not allowed";
     }
   } }, name);
   return button;
 }
 
-/** The whole as JSON text, folded, with a button that copies it. */
+/** The whole value as JSON text, collapsed, with a button that copies it. */
 export function source(value, name) {
   const node = el("details.source", {}, el("summary", {}, name));
   node.addEventListener("toggle", () => {

@@ -1,4 +1,4 @@
-// The worker as the orchestrator sees it: slots, link, heartbeats, its calls, its mistakes and its log.
+// The worker as the orchestrator sees it: slots, link, heartbeats, calls, mistakes and log.
 import { callLine } from "./calls.js";
 import { startCharts } from "./charts.js";
 import { el, fill } from "./dom.js";
@@ -12,7 +12,7 @@ export function startWorker(place) {
   const charts = el("div.charts");
   const calls = el("ol.calls", { tabindex: 0, "aria-label": "Calls of the worker" });
   const problems = el("div");
-  const lines = el("ol.logs", { tabindex: 0, "aria-label": "Log of the worker" });
+  const lines = el("ol.logs", { tabindex: 0, "aria-label": "Worker log" });
   fill(place, workers, limits, charts, problems,
     el("div.columns", {},
       el("section", {}, el("h3", {}, "Calls"), el("p.dim.note", {}, "Newest first, with the status of the answer."), calls),
@@ -29,7 +29,7 @@ export function startWorker(place) {
   }
 
   function drawProblems() {
-    fill(problems, state.problems.length ? el("section", {}, el("h3", {}, "Mistakes of the worker"),
+    fill(problems, state.problems.length ? el("section", {}, el("h3", {}, "Worker mistakes"),
       el("ul.problems", {}, [...state.problems].reverse().slice(0, 20).map((each) => el("li", {}, el("time", {}, clock(each.time)), ` ${each.call}: ${each.problem} `, el("span.dim", {}, `(answered ${each.status})`))))) : null);
   }
 
@@ -55,7 +55,7 @@ function workerCard(worker) {
     ["slots", el("span", {}, `${worker.running} of ${slots || "?"} used `, boxes)],
     ["last seen", el("span", { "data-time": worker.last_seen }, ago(worker.last_seen))],
     ["heartbeats", String(worker.heartbeats)],
-    ["commands", worker.connected ? "WebSocket is open" : "no WebSocket, with heartbeats"],
+    ["commands", worker.connected ? "by WebSocket" : "with heartbeats"],
     ["polls", `${worker.polls} waiting`],
     ["registered", el("span", {}, el("span", { "data-time": worker.registered_at }, ago(worker.registered_at)), worker.registered_count > 1 ? `, ${worker.registered_count} times` : "")],
     usage.cpu_load_percent !== undefined ? ["load", `CPU ${Math.round(usage.cpu_load_percent)} %, memory ${Number(usage.ram_used_gb).toFixed(1)} GiB`] : null,
