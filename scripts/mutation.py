@@ -110,7 +110,7 @@ def _remember() -> None:
 
 def _ledger() -> dict[tuple[str, str], int]:
     """Return the exit code of each mutant that ever ran, by its name and its function's hash."""
-    entries = json.loads(LEDGER.read_text("utf-8")) if LEDGER.exists() else []
+    entries: list[tuple[str, str, int]] = json.loads(LEDGER.read_text("utf-8")) if LEDGER.exists() else []
     return {(name, of): code for name, of, code in entries}
 
 
