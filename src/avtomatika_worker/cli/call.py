@@ -21,6 +21,7 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import hear_signals
 from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.dev import local_environment
+from avtomatika_worker.cli.dev_log import DevLogFormatter
 from avtomatika_worker.cli.fields import split_fields, typed_fields
 from avtomatika_worker.cli.machines import write_json
 from avtomatika_worker.cli.progress_line import ProgressLine
@@ -67,7 +68,7 @@ def call_command(app: str | None, call: Call) -> None:
     params |= typed_fields(named, _schema_of(worker, call.skill))
     level = settings.log_level.value if os.environ.get("LOG_LEVEL") else "WARNING"
     line = ProgressLine(terminal.console(highlight=False, soft_wrap=True, quiet=call.as_json))
-    handler = configure_logging(settings.log_format.value, level, worker_id=settings.worker_id)
+    handler = configure_logging(settings.log_format.value, level, worker_id=settings.worker_id, text=DevLogFormatter)
     handler.addFilter(line.gives_way)
     overrides: dict[str, Any] = {}
     if settings.file_store_root is None:  # files of the result stay there; created with the first of them
