@@ -188,7 +188,7 @@ def test_what_takes_the_place_of_a_stored_result_does_so_on_disk(make):
 def test_an_event_that_is_refused_for_good_is_dropped_with_an_error(bench, caplog):
     bench.send(bench.event(), REFUSED)
     assert outcomes(bench) == [("event", "refused")]
-    text = f"event 'note' of task t1 was not taken by {URL}: HTTP 413: too large"
+    text = f"event 'note' of task t1 was not accepted by {URL}: HTTP 413: too large"
     assert said(caplog) == [("ERROR", "event_refused", text)]
     assert bench.outbox.depth == 0
 
@@ -196,7 +196,7 @@ def test_an_event_that_is_refused_for_good_is_dropped_with_an_error(bench, caplo
 def test_an_event_that_the_orchestrator_calls_an_error_is_dropped_with_an_error(bench, caplog):
     bench.send(bench.event(), {"status": "error", "code": "UNKNOWN_JOB", "message": "no such job"})
     assert outcomes(bench) == [("event", "refused")]
-    text = f"event 'note' of task t1 was not taken by {URL}: UNKNOWN_JOB: no such job"
+    text = f"event 'note' of task t1 was not accepted by {URL}: UNKNOWN_JOB: no such job"
     assert said(caplog) == [("ERROR", "event_refused", text)]
 
 
@@ -215,7 +215,7 @@ def test_an_event_that_cannot_be_written_is_dropped_with_an_error(bench, caplog)
     assert bench.calls == []
     ((level, action, text),) = said(caplog)
     assert (level, action) == ("ERROR", "event_refused")
-    assert text.startswith(f"event 'note' of task t1 was not taken by {URL}: it cannot be sent: $.payload.text: ")
+    assert text.startswith(f"event 'note' of task t1 was not accepted by {URL}: it cannot be sent: $.payload.text: ")
     assert outcomes(bench) == [("event", "refused")]
     assert bench.outbox.depth == 0
 
@@ -237,7 +237,7 @@ def test_an_event_whose_answer_was_lost_and_that_is_refused_as_a_replay_counts_a
     bench.settle(200.0)
     assert len(bench.calls) == REPLAYS_DOUBTED + 2
     assert outcomes(bench) == [("event", "failed")] * (REPLAYS_DOUBTED + 1) + [("event", "delivered")]
-    text = "it is refused as a replay, and an answer was lost before"
+    text = "it was refused as a replay after a lost response"
     text = f"event 'note' of task t1 counts as delivered to {URL}: {text}"
     assert said(caplog)[-1] == ("INFO", "event_replayed", text)
     assert bench.on_disk == []

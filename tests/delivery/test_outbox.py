@@ -135,7 +135,7 @@ def test_a_result_that_is_discarded_is_not_tried_again(bench, caplog):
     bench.send(bench.result("t2"), 503)
     caplog.clear()
     bench.outbox.discard_result(bench.link, "t1")
-    assert said(caplog) == [("INFO", "result_superseded", "result of task t1 is not wanted")]
+    assert said(caplog) == [("INFO", "result_superseded", "result of task t1 is obsolete")]
     assert (caplog.records[0].task_id, caplog.records[0].job_id) == ("t1", "j1")
     bench.outbox.discard_result(bench.link, "unknown")
     bench.send(bench.result())  # nothing waits for one that is discarded

@@ -40,7 +40,7 @@ def left_behind(make, *messages, age=10.0, url=URL):
 def test_what_a_former_run_left_goes_out_once_the_orchestrator_knows_the_worker(make, caplog):
     shape = make(registered=False)
     bench = left_behind(make, shape.event(1), shape.event(2), shape.result())
-    assert said(caplog) == [("WARNING", "outbox_restored", "3 results and events of a former run wait")]
+    assert said(caplog) == [("WARNING", "outbox_restored", "3 results and events of an earlier run are waiting")]
     bench.settle(100.0)
     assert bench.calls == []
     waiting = bench.outbox.waiting_result(bench.link, "t1")
@@ -187,7 +187,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answers(benc
     bench.settle(0.1)
     assert bench.outbox.depth == 2
     text = (
-        f"{bench.file.path} has not been written for 5 s; results that wait for their delivery are in memory only: a"
+        f"{bench.file.path} has not been written for 5 s; undelivered results are in memory only: a"
         " crash would lose them"
     )
     assert said(caplog) == [("ERROR", "store_failed", text)]
@@ -235,10 +235,7 @@ def test_a_write_that_goes_on_after_its_delivery_was_cut_off_leaves_nothing(benc
 
 def test_a_disk_that_goes_on_failing_is_reported_once_a_minute_until_it_is_well(bench, caplog):
     bench.disk.full = True
-    full = (
-        f"{bench.file.path}: the disk is full; results that wait for their delivery are in memory only: a crash would"
-        " lose them"
-    )
+    full = f"{bench.file.path}: the disk is full; undelivered results are in memory only: a crash would lose them"
 
     def keep():
         caplog.clear()

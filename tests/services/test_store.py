@@ -355,7 +355,7 @@ def test_a_directory_that_disappears_is_made_again_with_all_that_was_in_it(store
     shutil.rmtree(store.path.parent)
     assert look(store)
     assert [record.action for record in caplog.records] == ["store_made_again"]
-    assert caplog.messages == [f"{store.path} disappeared and was made again; 1 results and events are in it"]
+    assert caplog.messages == [f"{store.path} disappeared and was recreated with 1 results and events"]
     assert reopened(store)[0] == (row, message("t1"))
 
 
@@ -514,7 +514,7 @@ def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(s
     assert store.check()
     assert reopened(store) == [(row, message("t2"))]
     assert [(each.levelname, each.action) for each in caplog.records] == [("CRITICAL", "store_fault")]
-    assert caplog.messages == ["the store failed, which is a fault of this worker's: RuntimeError('unforeseen')"]
+    assert caplog.messages == ["the store failed; this is a bug in the worker: RuntimeError('unforeseen')"]
     assert caplog.records[0].exc_info[0] is RuntimeError
 
 
