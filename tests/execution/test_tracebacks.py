@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from avtomatika_worker.demo_app.invoice import totals
 from avtomatika_worker.errors import PermanentError
 from avtomatika_worker.execution import runners
 from avtomatika_worker.execution.outcome import from_exception
@@ -80,6 +81,11 @@ def test_a_chain_and_a_group_are_folded_in_each_part():
     assert "direct cause" in text
     assert text.count("in cause") == 2
     assert "ValueError: plain" in text
+
+
+def test_frames_of_the_demo_count_as_a_users():
+    text = folded_traceback(caught(lambda: totals([(1, None)], 0)))
+    assert "invoice.py" in text
 
 
 def test_a_fault_of_the_package_alone_keeps_its_frames():

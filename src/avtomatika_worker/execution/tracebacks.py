@@ -16,7 +16,7 @@ from avtomatika_worker._boundaries import attempted
 
 _PACKAGE: Final = Path(__file__).parent.parent  # as frames have it: links are not resolved
 _OURS: Final = f"{_PACKAGE}/"
-_DEMO: Final = f"{_PACKAGE}/cli/demo_app/"  # skills, like those of any user
+_DEMO: Final = f"{_PACKAGE}/demo_app/"  # skills, like those of any user
 _STANDARD: Final = f"{sysconfig.get_path('stdlib')}/"
 _INSTALLED: Final = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")})
 
