@@ -156,7 +156,7 @@ def test_nothing_is_embedded_that_was_written_elsewhere():
     ("value", "written"),
     [
         ({"path": "C:\\", "n": 1.0}, b'{"n":1,"path":"C:\\\\"}'),
-        ({"a": '"1.0,', "n": 2.0}, None),
+        ({"a": '"1.0,"', "n": 2.0}, None),
         ({"a": "1.0,", "n": 2.0}, None),
         ({"a": "\\", "n": [-0.0, 1.0]}, None),
         ({"n": [-0.0, 1.0]}, None),

@@ -364,8 +364,16 @@ def test_what_cannot_be_made_again_is_not_called_stored(store):
     shutil.rmtree(store.path.parent)
     store.path.parent.touch()  # no directory can be made there
     assert not store.check()
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: .*Not a directory"):
         store.put(message("t2")).result()
+
+
+def test_what_sqlite_cannot_take_is_refused_with_its_reason(store, caplog):
+    endless = Message("http://o.test", Kind.RESULT, "t1", b"body", 2**70)
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: Python int too large"):
+        store.put(endless).result(WRITE_TIMEOUT)
+    assert caplog.records == []
+    assert reopened(store) == []
 
 
 def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_room(tmp_path):
