@@ -6,7 +6,7 @@
     ├── SkillLoadError                a module of the skills directory that cannot be imported
     ├── ResourceError                 a resource that cannot be registered, or made
     ├── ModelLoadError                a model that cannot be loaded; its task fails
-    ├── ProcessStartError             a process for skills that does not start
+    ├── ProcessStartError             a skill process that does not start
     ├── TaskError                     raised by a skill; the failure of a task
     │   ├── TransientError              TRANSIENT_ERROR             the orchestrator retries
     │   │   └── ObjectChangedError        an object that was replaced while it was read
@@ -94,7 +94,7 @@ class ModelLoadError(WorkerError):
 
 
 class ProcessStartError(WorkerError):
-    """A process for skills that ended, or sent an unexpected message, before it was ready."""
+    """A skill process that ended, or sent an unexpected message, before it was ready."""
 
 
 class TaskError(WorkerError):

@@ -196,7 +196,7 @@ class Supervisor:
         return self.engine.tasks.running.is_cancelled(task_id)
 
     async def prestart(self) -> None:
-        """Start the first process for skills, if there is none. Raises what keeps it from starting."""
+        """Start the first skill process, if there is none. Raises what keeps it from starting."""
         await self.engine.processes.prestart()
 
     async def stopped(self) -> None:

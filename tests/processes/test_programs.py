@@ -79,7 +79,7 @@ async def program(orchestrator, *command, cwd):
 
 
 def children(pid):
-    """Return the processes for skills of a worker: the children of their guards."""
+    """Return the skill processes of a worker: the children of their guards."""
     return [each.pid for guard in psutil.Process(pid).children() for each in guard.children()]
 
 

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class Desk(Protocol):
-    """Where checkpoints are handed in and out: a `Keeper`, or what stands for it in a process for skills."""
+    """Where checkpoints are handed in and out: a `Keeper`, or what stands for it in a skill process."""
 
     def is_due(self) -> bool:
         """Whether the next save is written at once."""

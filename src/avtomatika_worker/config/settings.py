@@ -99,7 +99,7 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
     skill_processes: int | None = _setting(
         "WORKER_SKILL_PROCESSES",
         kinds.integer(least=1),
-        'Most processes for skills with `executor="process"`, those with `gpus` not counted; further tasks wait for'
+        'Most skill processes (`executor="process"`), those with `gpus` not counted; further tasks wait for'
         " one in their slots.",
         default=None,
         unset="as many as `MAX_CONCURRENT_TASKS`",

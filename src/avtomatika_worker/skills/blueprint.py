@@ -51,7 +51,7 @@ class SkillDecorator(ABC):
 
         A plain or ``async def`` function returns the resource; a generator yields it and is resumed when the worker
         shuts down. Skills and other resources request it by the type in its return annotation. It is called once in the
-        worker's process before the worker registers, and once in each process for skills with ``executor="process"``
+        worker's process before the worker registers, and once in each skill process (``executor="process"``)
         that need it; if no skill needs it, it is made only in the worker's process. Plain functions run in a thread.
         Resources are closed in reverse order. The function itself is returned.
 
@@ -98,7 +98,7 @@ class SkillDecorator(ABC):
 
         ``warm_up`` names models that are loaded before the worker registers. ``names`` are all that there are: tasks
         that name another fail. With ``announce="per_model"``, a skill of its own is announced for each of them, such as
-        ``caption--vit-large``. Plain functions run in a thread; each process for skills with ``executor="process"`` has
+        ``caption--vit-large``. Plain functions run in a thread; each skill process (``executor="process"``) has
         models of its own. The function itself is returned. Raises `ResourceError`.
         """
         if func is None:

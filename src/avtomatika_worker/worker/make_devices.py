@@ -15,7 +15,7 @@ _log: Final = logging.getLogger("avtomatika_worker")
 
 
 def find_devices(skills: Iterable[Skill], environ: Mapping[str, str]) -> tuple[Accelerator, ...]:
-    """Return the devices that processes for skills can be given: none if no skill asks for any.
+    """Return the devices that skill processes can be given: none if no skill asks for any.
 
     Raises `SkillDefinitionError` for a skill that asks for more than there are.
     """

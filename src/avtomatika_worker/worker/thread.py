@@ -50,7 +50,7 @@ class WorkerThread:
             threadsafe.CallQueue(self._loop).put(self._worker.request_shutdown)
 
     async def prestart(self) -> None:
-        """Start the first process for skills, as `Worker.prestart` does."""
+        """Start the first skill process, as `Worker.prestart` does."""
         if self._loop is not None and not self._ended.done():
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._worker.prestart(), self._loop))
 

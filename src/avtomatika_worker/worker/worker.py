@@ -50,7 +50,7 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker")
 
 _RUN_AGAIN: Final = (
-    "processes for skills import the program, and must not run its worker: "
+    "skill processes import the program, and must not run its worker: "
     'put calls such as worker.run() under: if __name__ == "__main__"'
 )
 
@@ -224,7 +224,7 @@ class Worker(SkillDecorator):
         """Run until `shutdown`, or until cancelled: both let running tasks finish first.
 
         ``settings`` default to the environment's; ``resources`` are values in place of those that would be made, by
-        type. Without ``prestart`` the first process for skills is started by the first task that needs one, or by
+        type. Without ``prestart`` the first skill process is started by the first task that needs one, or by
         `prestart`. Raises `ConfigError`, `SkillDefinitionError`, `SkillLoadError`, `ResourceError` or
         `ProcessStartError` before the worker registers; later only what is a bug of the worker itself.
         """
@@ -278,7 +278,7 @@ class Worker(SkillDecorator):
         return (0, 0) if slots is None else (slots.running, slots.total)
 
     async def prestart(self) -> None:
-        """Start the first process for skills, if some run in one and there is none. Called on the main loop.
+        """Start the first skill process, if some run in one and there is none. Called on the main loop.
 
         Does nothing if the worker is not running. Raises `SkillDefinitionError`, `ResourceError` or
         `ProcessStartError`.
