@@ -66,7 +66,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     def assemble(self):
         world = self.stage.world
-        worker = Worker(worker_type="test", skill_type_limits={"gpu": LIMITS["gpu"]})
+        worker = Worker(worker_type="test")
 
         @worker.skill
         async def work(n: int) -> dict:
@@ -89,7 +89,7 @@ class SlotsMachine(RuleBasedStateMachine):
             settings,
             worker.skills,
             [],
-            Policies(),
+            Policies(skill_type_limits={"gpu": LIMITS["gpu"]}),
             replace(workshop, files=NoFiles()),
             self.outbox,
             threadsafe.Watch(WorkerState()),
