@@ -72,12 +72,17 @@ class LinkMachine(RuleBasedStateMachine):
             self.breaks += 1
         self.contact = "broken"
 
+    def learn_what_is_not_sure(self):
+        """Take the link's word for the state of contact, until the next registration settles it."""
+        if not self.sure:
+            self.breaks = self.link.breaks
+            self.contact = "broken" if self.link.broken.is_open else "registered" if self.registrations else "new"
+
     def is_accepted(self):
         self.registrations += 1
         if not self.closed:
             self.contact = "registered"
-        if not self.sure:
-            self.sure, self.breaks = True, self.link.breaks
+        self.sure = True
 
     # ------------------------------------------------------------------------------------------- the orchestrator
 
@@ -94,6 +99,7 @@ class LinkMachine(RuleBasedStateMachine):
             self.answer(call, "well")
 
     def answer(self, call, how):
+        self.learn_what_is_not_sure()
         age = self.stage.time() - call.at
         if how == "lost":
             self.breaks_contact(call.registrations)
@@ -243,9 +249,7 @@ class LinkMachine(RuleBasedStateMachine):
         assert link.ready.is_open == (link.state is LinkState.REGISTERED)
         assert link.known.is_open == (self.registrations > 0)
         assert link.registrations == self.registrations
-        if not self.sure:
-            self.breaks = link.breaks
-            self.contact = "broken" if link.broken.is_open else "registered" if self.registrations else "new"
+        self.learn_what_is_not_sure()
         assert link.state is self.state
         assert link.broken.is_open == (self.contact == "broken")
         assert link.breaks == self.breaks
@@ -272,8 +276,9 @@ class LinkMachine(RuleBasedStateMachine):
     def all_calls_end(self):
         """Let the orchestrator answer well again: every call ends, and after a registration the next one succeeds."""
         self.healing = True
-        for call in list(self.wire.in_flight):
-            self.answer(call, "well")
+        while self.wire.in_flight:
+            self.answer(self.wire.in_flight[0], "well")
+            self.stage.settle()
         self.stage.settle(200.0)
         self.calls_end_with_errors_of_ours_only()
         assert not self.work

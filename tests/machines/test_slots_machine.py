@@ -49,7 +49,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.handed_out, self.working, self.runs, self.results, self.skills = {}, {}, {}, {}, {}
         self.results_hang = self.healing = False
         self.quiet_since = 0.0
-        self.wires = [Wire(stage, self.on_call) for _ in range(count)]
+        self.wires = [Wire(stage, self.on_call, self.on_timeout) for _ in range(count)]
         self.links = [self.make_link(number, wire) for number, wire in enumerate(self.wires)]
         stage.call(stage.main, self.assemble)
         for link in self.links:
@@ -66,7 +66,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     def assemble(self):
         world = self.stage.world
-        worker = Worker(worker_type="test", skill_type_limits={"gpu": LIMITS["gpu"]})
+        worker = Worker(worker_type="test")
 
         @worker.skill
         async def work(n: int) -> dict:
@@ -89,7 +89,7 @@ class SlotsMachine(RuleBasedStateMachine):
             settings,
             worker.skills,
             [],
-            Policies(),
+            Policies(skill_type_limits={"gpu": LIMITS["gpu"]}),
             replace(workshop, files=NoFiles()),
             self.outbox,
             threadsafe.Watch(WorkerState()),
@@ -129,6 +129,10 @@ class SlotsMachine(RuleBasedStateMachine):
     def on_call(self, call):
         if call.kind == "result" and not self.results_hang:
             self.stage.main.call_later(ANSWERED_IN, self.take_result, call)
+
+    def on_timeout(self, call):
+        """Count from now on: contact breaks with it, and another orchestrator's turn may begin."""
+        self.quiet_since = self.stage.time()
 
     def take_result(self, call):
         task_id = call.body["task_id"]
