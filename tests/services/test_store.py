@@ -359,6 +359,19 @@ def test_a_directory_that_disappears_is_made_again_with_all_that_was_in_it(store
     assert reopened(store)[0] == (row, message("t1"))
 
 
+def test_a_directory_that_disappears_is_noticed_while_nothing_is_written(tmp_path):
+    store = SqliteStore(tmp_path / "state", "w1", look_every=0.01)
+    store.open()
+    assert "store" in {thread.name for thread in threading.enumerate()}
+    row = store.put(message("t1")).result()
+    shutil.rmtree(store.path.parent)
+    until = time.monotonic() + 20
+    while not store.path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert reopened(store)[0] == (row, message("t1"))
+
+
 def test_what_cannot_be_made_again_is_not_called_stored(store):
     store.put(message("t1")).result()
     shutil.rmtree(store.path.parent)

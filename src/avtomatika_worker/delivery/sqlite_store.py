@@ -71,18 +71,21 @@ class _Check(msgspec.Struct, frozen=True):
 
 
 _Write = _Put | _Forget | _Check | None  # None: no more follow
-_LOOK_EVERY: Final = 5.0
+LOOK_EVERY: Final = 5.0
 """Seconds between two checks that the file still exists, while nothing is written."""
 
 
 class SqliteStore:
     """The messages of one worker id, for any thread. Only `open`, `check` and `close` wait for the disk."""
 
-    def __init__(self, directory: Path, worker_id: str, *, temporary: bool = False) -> None:
+    def __init__(
+        self, directory: Path, worker_id: str, *, temporary: bool = False, look_every: float = LOOK_EVERY
+    ) -> None:
         """``temporary``: no later process will use this id, so `close` removes the file if it is empty."""
         self.path: Path = directory / f"outbox-{worker_id}.sqlite3"
         self._worker_id = worker_id
         self._temporary = temporary
+        self._look_every = look_every
         self._writes: queue.SimpleQueue[_Write] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="store", daemon=True)
         self._connection: sqlite3.Connection | None = None
@@ -286,7 +289,7 @@ class SqliteStore:
 
     def _next_batch(self) -> list[_Write]:
         try:
-            batch = [self._writes.get(timeout=_LOOK_EVERY)]
+            batch = [self._writes.get(timeout=self._look_every)]
         except queue.Empty:
             return [_Check(Future())]
         with contextlib.suppress(queue.Empty):
