@@ -184,3 +184,35 @@ async def test_a_call_that_is_made_again_gets_params_that_none_before_has_change
     assert sizes[:2] == [1, 3]
     assert [each.data.get("result") for each in results] == [[1, [1]], [2, [1]], None, [4, [1]]]
     assert results[2].error.message == "a hundred"
+
+
+@pytest.mark.parametrize(
+    ("kept", "data"),
+    [
+        (lambda out: out, lambda n: {"result": [n]}),
+        (list, lambda n: {"result": [n]}),
+        (lambda out: [{"rows": [row]} for row in out], lambda n: {"rows": [[n]]}),
+    ],
+    ids=["array", "list", "dicts"],
+)
+async def test_a_function_may_write_its_results_into_the_same_array_each_time(kept, data):
+    np = pytest.importorskip("numpy")
+    worker, held, arrived = Worker(worker_type="test"), asyncio.Event(), asyncio.Semaphore(0)
+    out = np.zeros((8, 1))
+
+    @worker.skill(batch=Batch(max_size=8, key=lambda _params: arrived.release()))
+    async def echo(n: list[float]) -> list[Any]:
+        await held.wait()
+        if len(n) > 2:
+            raise MemoryError  # then the parts follow each other at once
+        out[: len(n), 0] = n
+        return kept(out[: len(n)])
+
+    async with WorkerHarness(worker) as h:
+        tasks = []
+        for n in range(8):
+            tasks.append(h.submit("echo", {"n": n}))
+            await arrived.acquire()
+        held.set()
+        results = [(await each.result()).data for each in tasks]
+    assert results == [data(n) for n in range(8)]

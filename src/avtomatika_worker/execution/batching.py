@@ -167,7 +167,7 @@ class Batches:
 
     async def call(self, skill: Skill, members: Sequence[_Member]) -> list[Item]:
         """Call the skill for these tasks. Raises what the call raises."""
-        name, size = skill.contract.name, len(members)
+        name, size = skill.family, len(members)
         self._telemetry.metrics.record(metrics.BATCH_SIZE, size, name)
         spans = [each.span for each in members if each.span is not None]
         with self._telemetry.tracing.linked(f"batch.{name}", spans, {"batch.size": size}):
@@ -199,7 +199,7 @@ class _Queue:
         most = math.inf if batch.max_cost is None else batch.max_cost
         self._batches = batches
         self._skill = skill
-        self._name = skill.contract.name
+        self._name = skill.family
         self._batch = batch
         self._batcher = Batcher(BatchLimits(batch.max_size, batch.max_wait, most))
         self._waiting: dict[Waiting, _Member] = {}

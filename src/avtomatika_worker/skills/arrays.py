@@ -35,6 +35,21 @@ def is_array(hint: Any) -> bool:
     return ndarray is not None and (get_origin(hint) or hint) is ndarray
 
 
+def with_own_arrays(value: object, levels: int = 3) -> Any:
+    """Return a value with copies of the arrays in its lists, tuples and dicts: they may be views of one that changes.
+
+    ``levels``: how deep it looks. A value may contain itself.
+    """
+    kind: Any = type(value)
+    if is_array(kind):
+        return as_any(value).copy()
+    if levels == 0 or kind not in {dict, list, tuple}:
+        return as_any(value)
+    if kind is dict:
+        return {key: with_own_arrays(each, levels - 1) for key, each in as_any(value).items()}
+    return as_any(kind)(with_own_arrays(each, levels - 1) for each in as_any(value))
+
+
 @dataclass(frozen=True, slots=True)
 class ArrayType:
     """An array's type. ``dtype`` is NumPy's; ``shape`` has None for any length, and is None for any number of axes."""
