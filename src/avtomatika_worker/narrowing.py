@@ -44,3 +44,10 @@ def is_iterator(value: object) -> TypeGuard[Iterator[Any]]:
 def is_async_iterator(value: object) -> TypeGuard[AsyncIterator[Any]]:
     """Whether a value is an async iterator."""
     return isinstance(value, AsyncIterator)
+
+
+def copy_of_json(value: Any) -> Any:
+    """Return a value whose dicts and lists are copies, to any depth. Whatever else is in them is the same."""
+    if is_dict(value):
+        return {key: copy_of_json(each) for key, each in value.items()}
+    return [copy_of_json(each) for each in value] if is_list(value) else value

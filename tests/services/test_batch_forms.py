@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,77 @@ async def test_a_skill_without_batches_takes_arrays_too():
     assert bad.error.message == (
         "invalid input: params.x: its lists must be of equal lengths, and have 1 and 2 (axis 1)"
     )
+
+
+@dataclass
+class Counted:
+    """Its constructor changes an item."""
+
+    entry: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        for each in self.entry:
+            each["made"] = each.get("made", 0) + 1
+
+
+@pytest.mark.parametrize("form", [list[dict], Counted])
+async def test_a_call_that_is_made_again_gets_params_that_none_before_has_changed(form):
+    worker, held, arrived = Worker(worker_type="test"), asyncio.Event(), asyncio.Semaphore(0)
+    sizes = []
+
+    async def change(params):
+        entries = params.entry if form is Counted else [each["entry"] for each in params]
+        await held.wait()
+        sizes.append(len(entries))
+        for each in entries:
+            each["n"] += 1
+            each["inside"].append(each.get("made", 1))
+        if any(each["n"] == 101 for each in entries):
+            raise InvalidInputError("a hundred")
+        return [(each["n"], each["inside"]) for each in entries]
+
+    change.__annotations__ = {"params": form, "return": list[Any]}
+    worker.skill(batch=Batch(max_size=8, key=lambda _params: arrived.release()))(change)
+    async with WorkerHarness(worker) as h:
+        tasks = [h.submit("change", {"entry": {"n": 0, "inside": []}})]
+        await arrived.acquire()
+        for n in (1, 100, 3):
+            tasks.append(h.submit("change", {"entry": {"n": n, "inside": []}}))
+            await arrived.acquire()
+        held.set()
+        results = [await each.result() for each in tasks]
+    assert sizes[:2] == [1, 3]
+    assert [each.data.get("result") for each in results] == [[1, [1]], [2, [1]], None, [4, [1]]]
+    assert results[2].error.message == "a hundred"
+
+
+@pytest.mark.parametrize(
+    ("kept", "data"),
+    [
+        (lambda out: out, lambda n: {"result": [n]}),
+        (list, lambda n: {"result": [n]}),
+        (lambda out: [{"rows": [row]} for row in out], lambda n: {"rows": [[n]]}),
+    ],
+    ids=["array", "list", "dicts"],
+)
+async def test_a_function_may_write_its_results_into_the_same_array_each_time(kept, data):
+    np = pytest.importorskip("numpy")
+    worker, held, arrived = Worker(worker_type="test"), asyncio.Event(), asyncio.Semaphore(0)
+    out = np.zeros((8, 1))
+
+    @worker.skill(batch=Batch(max_size=8, key=lambda _params: arrived.release()))
+    async def echo(n: list[float]) -> list[Any]:
+        await held.wait()
+        if len(n) > 2:
+            raise MemoryError  # then the parts follow each other at once
+        out[: len(n), 0] = n
+        return kept(out[: len(n)])
+
+    async with WorkerHarness(worker) as h:
+        tasks = []
+        for n in range(8):
+            tasks.append(h.submit("echo", {"n": n}))
+            await arrived.acquire()
+        held.set()
+        results = [(await each.result()).data for each in tasks]
+    assert results == [data(n) for n in range(8)]

@@ -209,3 +209,11 @@ async def test_a_model_given_by_a_test_is_used():
             "a2",
         ]
     assert made.loads == []
+
+
+async def test_a_batch_of_skills_announced_for_models_has_the_name_of_the_skill_that_they_stand_for():
+    made = Made(announce="per_model", names=["a"], work=lambda n, model: None)
+    made.go.set()
+    async with WorkerHarness(made.worker) as h:
+        result = await h.run("use--a", {"n": 1})
+    assert result.error.message.startswith("the batched skill use returned NoneType")

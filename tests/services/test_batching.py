@@ -166,11 +166,24 @@ async def test_items_may_be_errors():
     assert len(held.calls) == 2
 
 
+class Table:
+    """Gives its columns, as the data frames of pandas and Polars do."""
+
+    columns = ("a", "b", "c")
+
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
         ([1], "the batched skill add_one returned 1 items for a batch of 3 tasks"),
         ({1: 1, 2: 2, 3: 3}, "the batched skill add_one returned dict, not a list with an item for each task"),
+        (Table(), "the batched skill add_one returned Table, not a list with an item for each task"),
         ("abc", "the batched skill add_one returned str, not a list with an item for each task"),
         (None, "the batched skill add_one returned NoneType, not a list with an item for each task"),
     ],

@@ -79,6 +79,15 @@ def test_nested_lists_become_an_array(hint, value, dtype, shape):
     assert array.tolist() == value
 
 
+def test_numbers_without_a_fraction_are_integers_wherever_an_array_is():
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Model", n=int)
+    convert = infer_fields("skill", {"x": (NDArray[np.int64], MISSING), "of": (model, MISSING)}).convert
+    assert convert({"x": [1.0, 2**63 - 1], "of": {"n": 1.0}})["x"].tolist() == [1, 2**63 - 1]
+    with pytest.raises(InvalidValue, match=r"Expected `int`, got `float`, at \[1\]"):
+        convert({"x": [1.0, 1.5], "of": {"n": 1.0}})
+
+
 def deep(levels):
     value: Any = 1
     for _ in range(levels):
@@ -114,7 +123,9 @@ def test_what_is_no_such_array_is_refused_with_the_place(hint, value, problem):
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [np.str_, np.object_, np.complex64, np.datetime64, np.float16 | np.float32])
+@pytest.mark.parametrize(
+    "dtype", [np.str_, np.object_, np.complex64, np.datetime64, np.longdouble, np.float16 | np.float32]
+)
 def test_arrays_of_what_json_has_not_are_refused_at_the_definition(dtype):
     with pytest.raises(UnsupportedTypeError, match="are no numbers that JSON has"):
         contract(np.ndarray[Any, np.dtype[dtype]])

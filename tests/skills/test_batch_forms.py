@@ -231,6 +231,17 @@ class Partial(TypedDict, total=False):
     text: list[str]
 
 
+@dataclasses.dataclass
+class Limited:
+    text: Annotated[list[str], msgspec.Meta(max_length=3)]
+
+
+@pydantic_dataclass
+class WithInitVar:
+    text: list[str]
+    scale: dataclasses.InitVar[list[int]]
+
+
 class Empty(pydantic.BaseModel):
     pass
 
@@ -254,6 +265,10 @@ ALL = "write list[…], a model whose fields are all lists, or a NumPy array"
         (DefaultedModel, "(its field 'text' has a default, and lists have none: let items be optional instead, list["),
         (Partial, "the type hint Partial (its field 'text' has a default"),
         (Path, "the type hint Path (its field 'text' has an alias that is no name)"),
+        (Limited, "(its constraint is one of the items: write list[Annotated[…]])"),
+        (Annotated[list[Typed], pydantic.Field(max_length=3)], "(its constraint is one of the items"),
+        (Annotated[list[Typed], pydantic.AfterValidator(list)], "(its constraint is one of the items"),
+        (WithInitVar, "the type hint WithInitVar (its field 'scale' is an InitVar)"),
         (Empty, f"the type hint Empty: {ALL}"),
         (Root, f"the type hint Root: {ALL}"),
         (dict[str, list[int]], f"the type hint dict: {ALL}"),
@@ -268,6 +283,11 @@ def test_what_is_none_of_the_forms_is_refused_with_all_of_them(hint, problem):
         skill_of(hint)
     assert "the argument 'params' of a batched skill" in str(caught.value)
     assert problem in str(caught.value)
+
+
+def test_a_description_of_a_list_is_no_constraint():
+    for said in (msgspec.Meta(description="Texts"), pydantic.Field(description="Texts"), "texts"):
+        assert skill_of(Annotated[list[Typed], said]).contract.input_schema["properties"].keys() == {"text", "extra"}
 
 
 @pytest.mark.parametrize(("name", "hint"), [("ctx", TaskContext), ("task_id", Typed)])

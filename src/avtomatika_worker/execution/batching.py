@@ -29,6 +29,7 @@ from avtomatika_worker.execution.outcome import Outcome, from_exception
 from avtomatika_worker.execution.processes.endings import CallFailedError
 from avtomatika_worker.execution.processes.process_pool import NoProcessError
 from avtomatika_worker.execution.shortage import wants_smaller_batches
+from avtomatika_worker.narrowing import copy_of_json
 from avtomatika_worker.observability import metrics
 from avtomatika_worker.observability.logging import restore_logging
 from avtomatika_worker.observability.telemetry import OFF, Telemetry
@@ -70,12 +71,23 @@ class _Member:
     """A task that waits for its item. When the task is cancelled, its future is done and the item is discarded."""
 
     ctx: TaskContext
+    skill: Skill
+    """It may be the one for a model of the skill that is called."""
     params: Any
-    """As the skill takes them."""
+    """As the first call takes them, which may change them."""
     place: Waiting
     span: object
+    is_fresh: bool = True
     item: asyncio.Future[Item] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     run: _Run | None = None
+
+    def take_params(self) -> Any:
+        """Return the params for a call. One that is made again gets none that a call before may have changed."""
+        params, self.params = self.params, None
+        if not self.is_fresh:
+            return _converted(self.skill, controls_of(self.ctx))
+        self.is_fresh = False
+        return params
 
     def settle(self, item: Item) -> None:
         if not self.item.done():
@@ -129,7 +141,7 @@ class Batches:
         with tracing.span("validate"):
             place, params = queue.place(skill, controls_of(ctx))
         with tracing.span("skill"):
-            return await queue.join(_Member(ctx, params, place, tracing.current()))
+            return await queue.join(_Member(ctx, skill, params, place, tracing.current()))
 
     def start(self, run: _Run, work: Callable[[_Run], Any], name: str) -> asyncio.Task[None]:
         """Start a batch, in a context that belongs to no task."""
@@ -155,7 +167,7 @@ class Batches:
 
     async def call(self, skill: Skill, members: Sequence[_Member]) -> list[Item]:
         """Call the skill for these tasks. Raises what the call raises."""
-        name, size = skill.contract.name, len(members)
+        name, size = skill.family, len(members)
         self._telemetry.metrics.record(metrics.BATCH_SIZE, size, name)
         spans = [each.span for each in members if each.span is not None]
         with self._telemetry.tracing.linked(f"batch.{name}", spans, {"batch.size": size}):
@@ -164,7 +176,7 @@ class Batches:
                 if None in outcomes:  # then all are None: the call ended because a task was cancelled
                     raise TaskCancelledError
                 return [Item(each) for each in outcomes]
-            arguments = [skill.arguments(controls_of(each.ctx), each.params) for each in members]
+            arguments = [skill.arguments(controls_of(each.ctx), each.take_params()) for each in members]
             value = await self._returned(skill, skill.merged(arguments))
         return [_item(each) for each in items_of(name, value, size)]
 
@@ -187,7 +199,7 @@ class _Queue:
         most = math.inf if batch.max_cost is None else batch.max_cost
         self._batches = batches
         self._skill = skill
-        self._name = skill.contract.name
+        self._name = skill.family
         self._batch = batch
         self._batcher = Batcher(BatchLimits(batch.max_size, batch.max_wait, most))
         self._waiting: dict[Waiting, _Member] = {}
@@ -196,7 +208,7 @@ class _Queue:
 
     def place(self, skill: Skill, controls: Controls) -> tuple[Waiting, Any]:
         """Return how a task waits, and its params. Raises `InvalidInputError`, and what users' code raises."""
-        params = skill.convert(controls.params)
+        params = _converted(skill, controls)
         model = skill.uses.name_in(controls.params) if skill.uses is not None else None
         own = self._key(params) if self._batch.key is not None else None
         cost = self._cost(params) if self._batch.cost is not None else 1.0
@@ -344,6 +356,11 @@ class _Queue:
             text, kind = "a batch of %d tasks of skill %s failed (%s); retrying in batches of %d", _kind_of(raised)
             _log.warning(text, size, self._name, kind, part, extra={"action": "batch_split", "skill": self._name})
         return _cut(members, part)
+
+
+def _converted(skill: Skill, controls: Controls) -> Any:
+    """Return a task's params as the skill takes them. Nothing in them is also in those that came."""
+    return skill.convert(copy_of_json(controls.params))
 
 
 def _fail_all(members: Iterable[_Member], error: BaseException) -> None:

@@ -15,12 +15,16 @@ import msgspec
 from avtomatika_worker.narrowing import as_any, is_list
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.type_hints import UnsupportedTypeError, union_of
+from avtomatika_worker.skills.validation import integral
 
 _DEEPEST: Final = 32
 """Axes that every version of NumPy supports."""
 _JSON_NUMBERS: Final = {"f": ("number", float), "i": ("integer", int), "u": ("integer", int), "b": ("boolean", bool)}
 _STANDS_FOR: Final = {"integer": "int64", "signedinteger": "int64", "unsignedinteger": "uint64"}
 _ABSTRACT: Final = frozenset({"generic", "number", "inexact", "floating"})
+_LONGEST: Final = 8
+"""Bytes of a number: of a ``longdouble``, JSON would have a part."""
+
 _SAFE_BITS: Final = 32
 """Bounds of larger integers are not announced: readers of JSON may take them for floats."""
 
@@ -29,6 +33,21 @@ def is_array(hint: Any) -> bool:
     """Whether a type hint is ``np.ndarray``, ``NDArray[…]`` among others."""
     ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
     return ndarray is not None and (get_origin(hint) or hint) is ndarray
+
+
+def with_own_arrays(value: object, levels: int = 3) -> Any:
+    """Return a value with copies of the arrays in its lists, tuples and dicts: they may be views of one that changes.
+
+    ``levels``: how deep it looks. A value may contain itself.
+    """
+    kind: Any = type(value)
+    if is_array(kind):
+        return as_any(value).copy()
+    if levels == 0 or kind not in {dict, list, tuple}:
+        return as_any(value)
+    if kind is dict:
+        return {key: with_own_arrays(each, levels - 1) for key, each in as_any(value).items()}
+    return as_any(kind)(with_own_arrays(each, levels - 1) for each in as_any(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +96,18 @@ class ArrayType:
         nested: Any = _JSON_NUMBERS[self.dtype.kind][1]
         for _ in range(depth):
             nested = list[nested]
-        try:
-            plain = msgspec.convert(value, nested)
-        except msgspec.ValidationError as error:
-            problem, _, path = str(error).partition(" - at `$")
-            raise ValueError(f"{problem}, at {path.rstrip('`')}" if path else problem) from None
+        plain = self._checked(value, nested)
         shape = self._fitting(_shape(plain, depth))
         return self._made(plain).reshape(shape)
+
+    def _checked(self, value: object, nested: Any) -> Any:
+        try:
+            return msgspec.convert(value, nested)
+        except msgspec.ValidationError as error:
+            if self.dtype.kind in "iu" and (whole := integral(value)) is not value:
+                return self._checked(whole, nested)
+            problem, _, path = str(error).partition(" - at `$")
+            raise ValueError(f"{problem}, at {path.rstrip('`')}" if path else problem) from None
 
     def _fitting(self, shape: list[int]) -> list[int]:
         """Return the shape of nested lists. Raises ValueError if it is not that of the array."""
@@ -160,7 +184,7 @@ def _dtype(hint: Any, given: Any) -> Any:
         found = numpy.dtype(name) if name in numpy.sctypeDict else None
     else:
         found = numpy.dtype(kind) if kind in (float, int, bool) else None
-    if found is None or found.kind not in _JSON_NUMBERS:
+    if found is None or found.kind not in _JSON_NUMBERS or found.itemsize > _LONGEST:
         raise UnsupportedTypeError(f"the items of {hint} are no numbers that JSON has: use floats, integers or bools")
     return found
 

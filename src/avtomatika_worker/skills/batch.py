@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from avtomatika_worker.errors import ContractViolationError, SkillDefinitionError
 from avtomatika_worker.narrowing import as_any
+from avtomatika_worker.skills.arrays import with_own_arrays
 from avtomatika_worker.skills.batch_columns import form_of
 from avtomatika_worker.skills.batch_forms import FORMS, BatchForms, Form, plain_form
 from avtomatika_worker.skills.binding import Injectables, bound_names, unresolved
@@ -154,16 +155,24 @@ def _result_of_one(skill: str, hint: Any) -> Any:
 
 
 def items_of(skill: str, value: object, count: int) -> list[Any]:
-    """Return what a call returned, an item a task. Raises `WrongItemsError` where that is not so."""
+    """Return what a call returned, an item a task. Raises `WrongItemsError` where that is not so.
+
+    The function may use its arrays for the next batch: before these items are sent, that may run.
+    """
     given = as_any(value)
-    items = None if isinstance(given, _NO_LISTS) or not hasattr(given, "__len__") else _listed(given)
+    items = _listed(given) if hasattr(given, "__len__") and not _holds_others(given) else None
     if items is None:
         text = f"the batched skill {skill} returned {type(value).__name__}, not a list with an item for each task"
         raise WrongItemsError(text, {"batch": count})
     if len(items) != count:
         text = f"the batched skill {skill} returned {len(items)} items for a batch of {count} tasks"
         raise WrongItemsError(text, {"batch": count, "items": len(items)})
-    return items
+    return [with_own_arrays(each) for each in items]
+
+
+def _holds_others(given: object) -> bool:
+    """Whether a collection gives something else than items in an order: texts, keys, or the columns of a table."""
+    return isinstance(given, _NO_LISTS) or hasattr(type(given), "columns")
 
 
 def _listed(given: Any) -> list[Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 import msgspec
 
-from avtomatika_worker.skills.batch_forms import Columns, Form, Items, meant, plain_form
+from avtomatika_worker.skills.batch_forms import Columns, Form, Items, meant, plain_form, refuse_constraints
 from avtomatika_worker.skills.records import Record, record_of
 from avtomatika_worker.skills.type_hints import UnsupportedTypeError, name_of, typed_dict_for_pydantic
 
@@ -23,6 +23,7 @@ def form_of(hint: Any, *, only_lists: bool = False) -> Form:
     ``only_lists``: it is injected, and so in a list. Raises `UnsupportedTypeError`, which may give a reason, and
     NameError.
     """
+    refuse_constraints(hint)
     plain = plain_form(hint)
     if plain is None and not only_lists:
         return _columns(meant(hint))
@@ -40,6 +41,8 @@ def _columns(hint: Any) -> Columns:
     record = record_of(hint)
     if record is None or not record.fields:
         raise UnsupportedTypeError("")
+    for each in record.fields:
+        refuse_constraints(each.type)
     columns = {each.name: column(each.written, each.type, required=each.required) for each in record.fields}
     get = operator.getitem if record.make is dict else getattr
     return Columns(_class_for_one(cls, record, columns), columns, record.make, get)

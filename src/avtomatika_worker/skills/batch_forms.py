@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, Protocol, get_args, get_origin
 
 from avtomatika_worker._boundaries import caught
 from avtomatika_worker.errors import TaskError
-from avtomatika_worker.narrowing import as_any
+from avtomatika_worker.narrowing import as_any, copy_of_json
 from avtomatika_worker.skills.arrays import is_array, without_first_axis
-from avtomatika_worker.skills.type_hints import MISSING, stands_for
+from avtomatika_worker.skills.type_hints import MISSING, UnsupportedTypeError, is_constraint, stands_for
 from avtomatika_worker.skills.validation import InvalidValue, Problem, said
 
 FORMS: Final = "list[…], a model whose fields are all lists, or a NumPy array"
@@ -106,18 +106,21 @@ class BatchForms:
         return tuple(form.key(_value(params, name)) for name, form in self._special.items())
 
     def checked(self, convert: Callable[[object], Any]) -> Callable[[object], Any]:
-        """Return ``convert`` that also refuses what the models refuse in a batch of one. Raises `InvalidValue`."""
+        """Return ``convert`` that also refuses what the models refuse in a batch of one. Raises `InvalidValue`.
+
+        It converts twice: a constructor may change the items that it is given.
+        """
         special = self._special
         if not special:
             return convert
 
-        def convert_and_check(params: object) -> Any:
-            converted = convert(params)
+        def check_and_convert(params: object) -> Any:
+            converted = convert(copy_of_json(params))
             for name, form in special.items():
                 _check(form, _value(converted, name), "$" if name == "params" else f"$.{name}")
-            return converted
+            return convert(params)
 
-        return convert_and_check
+        return check_and_convert
 
     def merged(self, arguments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the arguments of a call for several tasks, from those of each. Raises what a constructor does."""
@@ -155,6 +158,12 @@ def plain_form(hint: Any) -> Items | Stacked | None:
         return Items(dict[str, Any])
     items = get_args(hint)
     return Items(items[0]) if get_origin(hint) in _LISTS and len(items) == 1 else None
+
+
+def refuse_constraints(hint: Any) -> None:
+    """Raise `UnsupportedTypeError` for constraints of the list itself: nothing would check them."""
+    if get_origin(hint) is Annotated and any(map(is_constraint, hint.__metadata__)):
+        raise UnsupportedTypeError("its constraint is one of the items: write list[Annotated[…]]")
 
 
 def meant(hint: Any) -> Any:

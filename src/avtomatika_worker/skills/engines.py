@@ -35,7 +35,7 @@ from avtomatika_worker.skills.type_hints import (
     name_of,
     needs_pydantic,
 )
-from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, said, shorten
+from avtomatika_worker.skills.validation import InvalidValue, Problem, Schema, integral, said, shorten
 
 _PATH_SCHEMA: Final = {"type": "string", "format": "path"}
 
@@ -135,26 +135,13 @@ def _converted(value: object, tp: Any, compiled: Schema) -> Any:
     except msgspec.ValidationError as error:
         # The schema's validator names every problem and its path; msgspec only the first one, in its message.
         problems = compiled.problems(value)
-        if not problems and (integral := _integral(value)) is not value:
-            return _converted(integral, tp, compiled)
+        if not problems and (whole := integral(value)) is not value:
+            return _converted(whole, tp, compiled)
         raise InvalidValue(problems or (_problem_of(error),)) from None
     except TaskError:  # the user decides how the task ends
         raise
     except Exception as error:  # user classes may raise anything
         raise InvalidValue([Problem("$", said(error))]) from error
-
-
-def _integral(value: Any) -> Any:
-    """Return ``value`` with integers for numbers without a fraction: JSON Schema counts those as integers."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if is_list(value):
-        changed = [_integral(each) for each in value]
-        return changed if any(new is not old for new, old in zip(changed, value, strict=True)) else value
-    if is_dict(value):
-        replaced = {key: _integral(each) for key, each in value.items()}
-        return replaced if any(replaced[key] is not value[key] for key in value) else value
-    return value
 
 
 def _default_as_json(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from copy import copy
 from typing import Any
 
@@ -29,6 +30,9 @@ def columns(cls: Any) -> Columns:
     taken = {name: each for name, each in found.items() if each.init is not False}
     if not taken:
         raise UnsupportedTypeError("")
+    stored = {each.name for each in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else found.keys()
+    for name in found.keys() - stored:
+        raise UnsupportedTypeError(f"its field {name!r} is an InitVar")
     written = {name: _written(name, each) for name, each in taken.items()}
     forms = {name: column(written[name], each.annotation, required=each.is_required()) for name, each in taken.items()}
     merged = _model_for_many(cls, taken)

@@ -149,6 +149,9 @@ def without_requiredness(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) in {Required, NotRequired} else annotation
 
 
+_CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
+
+
 def needs_pydantic(annotation: Any) -> bool:
     """Whether a type contains something that only pydantic understands."""
     return mentions(annotation, _is_pydantic)
@@ -166,6 +169,14 @@ def _is_pydantic(part: Any) -> bool:
 def is_msgspec_constraint(part: Any) -> bool:
     """Whether a part of a type has meaning only to msgspec."""
     return isinstance(part, msgspec.Meta) or (isinstance(part, type) and issubclass(part, msgspec.Struct))
+
+
+def is_constraint(part: Any) -> bool:
+    """Whether a part of an ``Annotated`` limits or changes values, in msgspec or pydantic; a description does not."""
+    if isinstance(part, msgspec.Meta):
+        return any(getattr(part, name) is not None for name in _CONSTRAINTS)
+    within: Any = getattr(part, "metadata", None)  # of pydantic's Field
+    return _is_pydantic(part) if within is None else bool(within)
 
 
 def mentions(annotation: Any, test: Callable[[Any], bool]) -> bool:

@@ -125,3 +125,16 @@ def said(error: BaseException) -> str:
     if isinstance(error, ValueError) and text:
         return shorten(text)
     return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def integral(value: Any) -> Any:
+    """Return ``value`` with integers for numbers without a fraction: JSON Schema counts those as integers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if is_list(value):
+        changed = [integral(each) for each in value]
+        return changed if any(new is not old for new, old in zip(changed, value, strict=True)) else value
+    if is_dict(value):
+        replaced = {key: integral(each) for key, each in value.items()}
+        return replaced if any(replaced[key] is not value[key] for key in value) else value
+    return value

@@ -251,7 +251,7 @@ class Child:
         first = next(iter(batch.values()))
         value = self._called(job, skill, first, runner, skill.func(**skill.merged(bound)))
         found: dict[int, Outcome | None] = {}
-        for number, item in zip(batch, items_of(skill.contract.name, value, len(batch)), strict=True):
+        for number, item in zip(batch, items_of(skill.family, value, len(batch)), strict=True):
             with TaskBoundary() as boundary:
                 found[number] = self._read(number, skill, item)
             if number not in found:
