@@ -116,3 +116,15 @@ def test_several_devices_are_named_together_as_the_variable_names_them(tmp_path,
 def test_instances_are_not_combined_with_others(tmp_path):
     named = {"CUDA_VISIBLE_DEVICES": "MIG-y,GPU-x"}
     assert [each.combinable for each in accelerators(named, tmp_path)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("CUDA_VISIBLE_DEVICES", "0, 00 ,1", {"gpu0": "0", "gpu1": "1"}),
+        ("ZE_AFFINITY_MASK", "0.1,0.01,1", {"gpu0-1": "0.1", "gpu1": "1"}),
+    ],
+)
+def test_a_device_that_is_numbered_in_two_ways_is_one(tmp_path, variable, value, expected):
+    devices = accelerators({variable: value}, tmp_path)
+    assert {each.label: each.environ[variable] for each in devices} == expected

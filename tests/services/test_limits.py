@@ -125,3 +125,56 @@ def test_polls_in_flight_count_for_the_limits_of_what_they_ask_for() -> None:
     assert limiter.beyond([both, both], both) == (AHEAD,)  # it has more places than its type may compute
     assert limiter.beyond([(AHEAD,)] * 4, both) == ()
     assert limiter.beyond([("other",)] * 9, (*both, "other")) == (*both, "other")
+
+
+SHARED = Limits({"half": 2, "whole": 1}, gpus={"half": 0.5, "whole": 1}, devices=(True,), ahead={"whole": 1})
+"""Of one device. One more task of the skill that needs it as a whole may be here before it may run."""
+
+
+async def granted(*tasks: Task) -> list[str]:
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return [task.stage for task in tasks]
+
+
+async def test_nobody_gets_a_device_that_a_task_before_them_waits_for():
+    limiter = ConcurrencyLimiter(SHARED, None)
+    first, whole = Task(limiter, "half"), Task(limiter, "whole")
+    await granted()
+    whole.may["fetched"].set()
+    assert await granted(first, whole) == ["here", "ready"]
+    assert limiter.available(("half", "other")) == ("other",), "what is free of the device is whole's"
+    behind = Task(limiter, "half")
+    assert await granted(behind) == ["arriving"]
+    first.runs.cancel()
+    assert await granted(whole, behind) == ["computing", "arriving"]
+    whole.runs.cancel()
+    assert await granted(behind) == ["here"]
+    behind.runs.cancel()
+    await asyncio.gather(first.runs, whole.runs, behind.runs, return_exceptions=True)
+
+
+async def test_a_task_that_no_longer_waits_for_devices_is_in_nobodys_way():
+    limiter = ConcurrencyLimiter(SHARED, None)
+    first, whole, behind = Task(limiter, "half"), Task(limiter, "whole"), Task(limiter, "half")
+    await granted()
+    whole.may["fetched"].set()
+    await granted()
+    after = Task(limiter, "half")
+    behind.runs.cancel()
+    assert await granted(after) == ["arriving"]
+    whole.runs.cancel()
+    assert await granted(after) == ["here"]
+    for task in (first, after):
+        task.runs.cancel()
+    await asyncio.gather(first.runs, whole.runs, behind.runs, after.runs, return_exceptions=True)
+
+
+async def test_a_task_that_waits_for_its_skills_own_limit_keeps_no_device_from_others():
+    limits = Limits({"whole": 1}, gpus={"half": 0.5, "whole": 1}, devices=(True, True))
+    limiter = ConcurrencyLimiter(limits, None)
+    tasks = [Task(limiter, each) for each in ("whole", "whole", "half", "half")]
+    assert await granted(*tasks) == ["here", "arriving", "here", "here"]
+    for task in tasks:
+        task.runs.cancel()
+    await asyncio.gather(*(task.runs for task in tasks), return_exceptions=True)

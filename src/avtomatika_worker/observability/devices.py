@@ -102,7 +102,9 @@ def _label(variable: str, name: str, gpus: Gpus) -> str | None:
     known = gpus.named(name) if variable == CUDA else None
     if known is not None:
         return known.label
-    return f"gpu{name.replace('.', '-')}" if re.fullmatch(r"\d+(\.\d+)?", name) else None
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", name):
+        return None
+    return f"gpu{'-'.join(str(int(part)) for part in name.split('.'))}"  # 00 is 0
 
 
 def _count_amd(kfd: Path) -> int:

@@ -66,6 +66,17 @@ class Capacity:
 
         ``asked``: the skills of each request that is not answered yet, and may bring a task of one of them.
         """
+        return self._is_within_limits(skill, asked) and self._has_devices(skill, asked)
+
+    def uses_devices(self, skill: str) -> bool:
+        """Whether its tasks take devices."""
+        return skill in self._limits.gpus
+
+    def lacks_devices(self, skill: str) -> bool:
+        """Whether one more task of ``skill`` might run if there were devices for it."""
+        return self.uses_devices(skill) and self._is_within_limits(skill, ()) and not self._has_devices(skill, ())
+
+    def _is_within_limits(self, skill: str, asked: Sequence[Collection[str]]) -> bool:
         limits = self._limits
         counted = limits.counted_as.get(skill, skill)
         if counted in limits.by_skill:
@@ -76,17 +87,17 @@ class Capacity:
             coming = sum(any(each not in limits.batched for each in skills) for skills in asked)
             if self._others + coming >= limits.others:
                 return False
-        if skill in limits.gpus and not self._has_devices(limits.gpus[skill], asked):
-            return False
         kind = limits.types.get(skill, skill)
         if kind not in limits.by_type:
             return True
         coming = sum(any(limits.types.get(each, each) == kind for each in skills) for skills in asked)
         return self._running_of_type[kind] + coming < limits.by_type[kind]
 
-    def _has_devices(self, gpus: float, asked: Sequence[Collection[str]]) -> bool:
+    def _has_devices(self, skill: str, asked: Sequence[Collection[str]]) -> bool:
         """Whether there is room on the devices besides what runs, and the most that may come for each request."""
         limits = self._limits
+        if (gpus := limits.gpus.get(skill)) is None:
+            return True
         wanted = [limits.gpus[skill] for skill in self._running.elements() if skill in limits.gpus]
         coming = [max((limits.gpus.get(each, 0.0) for each in skills), default=0.0) for skills in asked]
         return fits([gpus, *wanted, *filter(None, coming)], limits.devices)

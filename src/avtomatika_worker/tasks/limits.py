@@ -42,7 +42,10 @@ def takes_skill(checker: CapacityChecker) -> bool:
 
 
 class Line:
-    """The tasks that are waiting for room under the same limits, in order of arrival."""
+    """The tasks that are waiting for room under the same limits, in order of arrival.
+
+    One that needs a whole device would wait as long as others with a part of one came: behind it, nobody gets any.
+    """
 
     __slots__ = ("_capacity", "_waiting")
 
@@ -52,7 +55,10 @@ class Line:
 
     def has_room(self, skill: str, asked: Sequence[Collection[str]] = ()) -> bool:
         """Whether another task of ``skill`` may proceed, on top of those that polls have ``asked`` for."""
-        return self._capacity.has_room(skill, asked)
+        capacity = self._capacity
+        if capacity.uses_devices(skill) and any(capacity.lacks_devices(each.skill) for each in self._waiting):
+            return False
+        return capacity.has_room(skill, asked)
 
     def join(self, permit: Permit) -> None:
         """Grant a permit once there is room for it, possibly at once."""
@@ -63,16 +69,21 @@ class Line:
         """Release a granted permit for others, or stop waiting for one that was not granted."""
         if permit.granted:
             self._capacity.give_back(permit.skill)
-            self._hand_out()
         else:
             self._waiting.remove(permit)
+        self._hand_out()
 
     def _hand_out(self) -> None:
-        for permit in [each for each in self._waiting if self._capacity.has_room(each.skill)]:
-            if self._capacity.has_room(permit.skill):
-                self._capacity.take(permit.skill)
+        capacity, blocked = self._capacity, False
+        for permit in [*self._waiting]:
+            if blocked and capacity.uses_devices(permit.skill):
+                continue
+            if capacity.has_room(permit.skill):
+                capacity.take(permit.skill)
                 self._waiting.remove(permit)
                 permit.grant()
+            else:
+                blocked = blocked or capacity.lacks_devices(permit.skill)
 
 
 class Permit:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -43,13 +43,21 @@ class Processes:
 
     ``specs`` say what to make a process of that is given so many devices, or none (0); there are as many as ``room``
     allows. With ``prestart`` the first one of each kind is started by `open`, as far as there is room, else by the
-    first task that needs it.
+    first task that needs it. ``make`` makes a process that is not started yet.
     """
 
-    def __init__(self, specs: Mapping[float, ProcessSpec], room: ProcessRoom, *, prestart: bool = True) -> None:
+    def __init__(
+        self,
+        specs: Mapping[float, ProcessSpec],
+        room: ProcessRoom,
+        *,
+        prestart: bool = True,
+        make: Callable[[Callable[[Process], None], Children], Process] = Process,
+    ) -> None:
         self._specs = specs
         self._room = room
         self._prestart = prestart
+        self._make = make
         self._spawner: ThreadPoolExecutor | None = None
         self._all: dict[Process, Holding] = {}
         self._idle: list[Process] = []
@@ -126,11 +134,12 @@ class Processes:
     async def close(self) -> None:
         """End all processes within `CLOSE_TIMEOUT`; kill those that are running a task."""
         self._closed = True
-        for process in self._all.keys() - set(self._idle):
+        ending = {*self._idle, *self._leaving}
+        for process in self._all.keys() - ending:
             process.kill()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._starting.cancel(CLOSE_TIMEOUT))
-            for process in self._idle:
+            for process in ending:
                 group.create_task(process.end(CLOSE_TIMEOUT))
         await self.kill()
 
@@ -149,6 +158,8 @@ class Processes:
 
     async def _take(self, gpus: float) -> Process:
         """Return a process that is free; start one, or wait for one."""
+        if not self._line and (process := self._pick(gpus)) is not None:
+            return process
         place = _Place(gpus, asyncio.get_running_loop().create_future())
         self._line.append(place)
         self._serve()
@@ -173,32 +184,33 @@ class Processes:
             self._idle.append(process)
             self._serve()
 
-    def _serve(self, *, but: float | None = None) -> bool:
+    def _serve(self, *, but: Iterable[float] = ()) -> bool:
         """Give those who wait the processes that are free, the first in line before others, and begin to start more.
 
         Nobody gets a device that someone before them waits for: processes that are not used make room. None with
-        ``but`` devices is started. Return whether any other room that is free now has its use.
+        ``but`` devices is started. Return whether anyone waits for devices that others have.
         """
-        if self._closed:
-            return True
-        coming, in_use, blocked = self._coming.copy(), False, False
+        if self._closed or not self._line:
+            return False
+        coming, blocked, unserved = self._coming.copy(), False, set(but)
         for place in [*self._line]:
+            if len(unserved) == len(self._specs):
+                break
             if place.process.done():  # cancelled
                 self._line.remove(place)
+            elif place.gpus in unserved:
+                continue
             elif (process := self._pick(place.gpus)) is not None:
                 self._line.remove(place)
                 place.process.set_result(process)
             elif coming[place.gpus] > 0:
                 coming[place.gpus] -= 1
-            elif place.gpus == but or (place.gpus and blocked):
-                continue
-            elif (holding := self._room.take(place.gpus)) is not None:
+            elif (place.gpus and blocked) or (holding := self._room.take(place.gpus)) is None:
+                unserved.add(place.gpus)
+                blocked = blocked or self._make_room(place.gpus)
+            else:
                 self._begin(holding)
-                in_use = True
-            elif place.gpus:
-                blocked = in_use = True
-                self._make_room(place.gpus)
-        return in_use
+        return blocked
 
     def _pick(self, gpus: float) -> Process | None:
         """Return a process that is free and has ``gpus`` devices: the one that was used last."""
@@ -208,13 +220,19 @@ class Processes:
                 return process
         return None
 
-    def _make_room(self, gpus: float) -> None:
-        """End processes that nobody uses, those that were used least recently first, as far as ``gpus`` need it."""
+    def _make_room(self, gpus: float) -> bool:
+        """End processes that nobody uses, those that were used least recently first, as far as ``gpus`` need it.
+
+        Return whether it is devices that are missing.
+        """
+        if not gpus:
+            return False
         idle = [each for each in self._idle if self._all[each].gpus and each.alive]
         leaving = [of for each, of in self._all.items() if each in self._leaving or not each.alive]
         for position in self._room.reclaim(gpus, leaving, [self._all[each] for each in idle]):
             self._idle.remove(idle[position])
             self._retire(idle[position])
+        return True
 
     def _begin(self, holding: Holding) -> None:
         self._coming[holding.gpus] += 1
@@ -233,7 +251,7 @@ class Processes:
             _log.error("a process for skills did not start: %s", error, extra={"action": "skill_process_start_failed"})
             self._fail_the_first(gpus, error)
             others = self._coming[gpus] or any(each.gpus == gpus for each in self._all.values())
-            self._serve(but=gpus if others else None)
+            self._serve(but=[gpus] if others else [])
         except BaseException:
             self._coming[gpus] -= 1
             raise
@@ -249,12 +267,13 @@ class Processes:
                 return
 
     async def _start(self, holding: Holding) -> Process:
-        """Start a process that has this. Raises what `Process.start` raises; it has nothing any more then."""
+        """Start a process that has this. Raises what `Process.start` raises; it is gone, and has nothing, then."""
         assert self._spawner is not None  # noqa: S101
-        process = Process(self._ended, self._children)
+        process = self._make(self._ended, self._children)
         try:
             await process.start(self._specs[holding.gpus], self._spawner, holding.environ)
             if not process.alive:
+                await process.put_down()  # it may be there still, on its devices
                 raise ProcessStartError("a process for skills ended right after its start")
         except BaseException:
             self._room.give_back(holding)
@@ -269,6 +288,8 @@ class Processes:
 
     def _retire(self, process: Process) -> None:
         """Replace a process; the new one is started as soon as the old one is gone."""
+        if process not in self._all:  # it is gone
+            return
         self._leaving.add(process)
         self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a process for skills")
 
@@ -286,5 +307,9 @@ class Processes:
         if (holding := self._all.pop(process, None)) is None:  # it has never been one of them
             return
         self._room.give_back(holding)
-        if not self._serve() and process.counts and (again := self._room.take(holding.gpus)) is not None:
+        starting = self._coming[holding.gpus]
+        blocked = self._serve()
+        if self._closed or self._coming[holding.gpus] > starting or (holding.gpus and blocked):
+            return  # its room is somebody's
+        if process.counts and (again := self._room.take(holding.gpus)) is not None:
             self._begin(again)
