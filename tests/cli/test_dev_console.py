@@ -24,11 +24,15 @@ async def shout(source: Path, files: TaskFiles):
 """
 
 
+TEMPORARY = "tmp" + 90 * "p"
+"""So long that the path of a Unix socket in it would be too long."""
+
+
 @pytest.fixture
 def dev(tmp_path, request):
     """``worker dev`` once its banner is written: the process and the address of its console."""
     (tmp_path / "my_app.py").write_text(APP, "utf-8")
-    (tmp_path / "tmp").mkdir()
+    (tmp_path / TEMPORARY).mkdir()
     process = subprocess.Popen(
         [
             sys.executable,
@@ -43,7 +47,7 @@ def dev(tmp_path, request):
             *getattr(request, "param", ()),
         ],
         cwd=tmp_path,
-        env={"PATH": "", "XDG_STATE_HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")},
+        env={"PATH": "", "XDG_STATE_HOME": str(tmp_path), "TMPDIR": str(tmp_path / TEMPORARY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -109,8 +113,8 @@ def test_the_slots_shown_are_those_that_the_worker_counts(dev):
 def test_nothing_is_left_of_the_files_afterwards(dev, tmp_path):
     process, console = dev
     fetch(f"{console}api/files?name=a.txt", b"x")
-    assert [path for path in (tmp_path / "tmp").rglob("a.txt") if path.is_file()]
+    assert [path for path in (tmp_path / TEMPORARY).rglob("a.txt") if path.is_file()]
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    assert not [path for path in Path(tmp_path / "tmp").rglob("*") if path.is_file()]
-    assert not list((tmp_path / "tmp").glob("worker-dev-*"))
+    assert not [path for path in Path(tmp_path / TEMPORARY).rglob("*") if path.is_file()]
+    assert not list((tmp_path / TEMPORARY).glob("worker-dev-*"))

@@ -23,7 +23,9 @@ async def begun(orchestrator, job):
 
 async def test_members_share_the_tasks_under_ids_of_their_own_and_one_port_answers_for_all(orchestrator, tmp_path):
     options = {"WORKER_PROCESSES": "2", "MAX_CONCURRENT_TASKS": "1", "WORKER_ENABLE_METRICS": "true"}
-    async with fleet(tmp_path, orchestrator, **options) as workers:
+    too_long = tmp_path / ("long" * 25)  # for the path of a Unix socket in it
+    too_long.mkdir()
+    async with fleet(tmp_path, orchestrator, **options, TMPDIR=str(too_long)) as workers:
         members = await workers.up(2)
         assert list(members) == ["w-1", "w-2"]
         assert set(orchestrator.workers) == {"w-1", "w-2"}

@@ -148,6 +148,7 @@ def test_limits_are_true_if_there_are_any():
     assert not Limits(types=TYPES, ahead={"draw": 1})
     assert Limits(by_skill={"draw": 1})
     assert Limits(by_type={"gpu": 1})
+    assert Limits(gpus={"draw": 0.5})
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["draw", "paint", "read"]))))

@@ -120,6 +120,13 @@ def test_no_more_ends_than_has_to():
     assert shares.reclaim(1, [], idle[:5]) == [2], "there is less to end"
 
 
+def test_what_is_free_already_counts_beside_what_is_given_back():
+    shares = DeviceShares([True])
+    first, second, third = [(share, shares.take(share)) for share in (0.2, 0.2, 0.4)]  # 0.2 is left
+    assert shares.reclaim(0.6, [], [first, second, third]) == [0, 1]
+    assert shares.reclaim(0.6, [first], [second, third]) == [0]
+
+
 @given(st.lists(GPUS, max_size=8), COMBINABLE)
 def test_what_fits_finds_its_devices(wanted, combinable):
     if fits(wanted, combinable):

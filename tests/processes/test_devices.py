@@ -1,4 +1,4 @@
-"""A process that a skill has left without its device is replaced; other errors of such libraries change nothing."""
+"""A process that a skill has left the device is unusable is replaced; other errors of such libraries change nothing."""
 
 import importlib
 import sys
@@ -50,4 +50,4 @@ async def test_a_process_whose_device_is_broken_is_replaced_whatever_its_skill_m
     failed = await h.run(skill, {"which": which})
     assert failed.error.code == code
     assert ((await h.run("pid")).data["pid"] != before) is is_replaced
-    assert ("without its device" in caplog.text) is is_replaced
+    assert ("the device is unusable" in caplog.text) is is_replaced

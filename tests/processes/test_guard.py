@@ -172,7 +172,7 @@ async def test_a_message_that_is_begun_and_not_ended_ends_its_process(begun):
         theirs.sendall(wire.encode("ready") + begun)
         problem = await asyncio.wait_for(problems.get(), 10)
     assert taken == [["ready"]]
-    assert f"of which {len(begun)} bytes came" in problem
+    assert f"an incomplete message of {len(begun)} bytes" in problem
     await channel.wait_closed(10)
     assert channel.closed
 

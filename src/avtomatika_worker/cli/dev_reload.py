@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
 from avtomatika_worker._boundaries import caught
+from avtomatika_worker._sockets import socket_directory
 from avtomatika_worker._waiting import finish, first_of
 from avtomatika_worker.cli.dev_shutdown import say_what_is_awaited
 from avtomatika_worker.cli.production_limits import warn_of_production_limits
@@ -54,7 +55,8 @@ class Host:
         self._logs = logs
         self._place = place
         self._key = secrets.token_bytes(32)
-        self._listener = Listener(authkey=self._key)
+        self._directory = socket_directory()
+        self._listener = Listener(str(Path(self._directory.name, "reload.sock")), authkey=self._key)
         self._loop = asyncio.new_event_loop()
         self._closed = False
         self._greeted = False
@@ -73,6 +75,7 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self._closed = True
         self._listener.close()
+        self._directory.cleanup()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from avtomatika_worker._sockets import socket_directory
 from avtomatika_worker._waiting import first_of
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.fleet.member_process import Process, start
@@ -91,7 +91,7 @@ class Fleet:
 
     async def run(self) -> int:
         """Run until stopped; return the exit code. No member is left when this returns or raises."""
-        with tempfile.TemporaryDirectory(prefix="worker-") as directory:
+        with socket_directory() as directory:
             self._directory = Path(directory)
             try:
                 await self._keep_all()

@@ -16,7 +16,7 @@ export function streamView() {
   const cut = el("p.dim.note", { hidden: true }, `Only the first ${MOST_TEXT.toLocaleString("en")} characters are shown.`);
   const text = el("pre.stream", { tabindex: 0, "aria-label": "Stream" });
   const raw = el("ol.chunks");
-  const unfold = el("details.source", {}, el("summary", {}, "Chunks as they came"), raw);
+  const unfold = el("details.source", {}, el("summary", {}, "Chunks as received"), raw);
   const node = el("section", { hidden: true }, el("h3.part", {}, "Joined"), figures, text, cut, unfold);
   let attempt = 0;
   let next = 0;
