@@ -40,6 +40,14 @@ DEAF = """
 """
 """Shows each signal, and takes it from the worker."""
 
+SLOW_TO_CANCEL = """
+    try:
+        await asyncio.sleep(300)
+    finally:
+        await asyncio.sleep(2)
+"""
+"""Runs still when the text about the second Ctrl+C is written."""
+
 TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 """Makes standard input the terminal of this process, as a shell has it, and becomes the command."""
 
@@ -278,7 +286,7 @@ async def test_ctrl_c_at_a_terminal_lets_a_running_task_finish(project, orchestr
 
 
 async def test_ctrl_c_under_dev_says_what_it_waits_for_and_how_to_force_it(project):
-    edit(project, "asyncio.sleep(0.5)", "asyncio.sleep(300)")
+    edit(project, "    await asyncio.sleep(0.5)", SLOW_TO_CANCEL)
     terminal, inner = os.openpty()
     prefix = (sys.executable, "-c", TERMINAL)
     try:
