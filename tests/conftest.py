@@ -70,6 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
     if gone := [str(path) for path in ranks if not path.exists()]:
         raise pytest.UsageError(f"tests/conftest.py names files that do not exist: {', '.join(gone)}")
+    if addresses := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"their names differ in each process, which pytest-xdist refuses: {addresses}")
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 

@@ -1,16 +1,20 @@
 """Runs seeds, and shows the story of one that fails. ``python -m simulation --seeds 100``, in ``tests``."""
 
 import argparse
+import multiprocessing
 import os
 import random
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from simulation.mutants import hunt
 from simulation.scenario import draw
 from simulation.simulator import simulate
+
+SEEDS_OF_A_PROCESS = 50
 
 
 def arguments(given=None):
@@ -66,32 +70,54 @@ def _kind(violation):
     return "".join(each for each in violation.split(":")[0] if not each.isdigit())[:24]
 
 
+@dataclass
+class Tried:
+    """What came of a seed. ``text`` is to be printed."""
+
+    seed: int
+    totals: Counter
+    seconds: float
+    failed: bool
+    text: str
+
+
+def tried(seed, options):
+    """Run a seed."""
+    outcome, text = run(draw(seed)), []
+    totals = Counter(seeds=1, steps=outcome.steps, lives=outcome.lives, jobs=len(outcome.scenario.jobs))
+    totals["simulated seconds"] = round(outcome.seconds)
+    totals["faults"] = len(outcome.scenario.faults)
+    if options.twice and run(draw(seed)).story != outcome.story:
+        outcome.violations.append("another run of the same seed: something else happened")
+    if options.story:
+        text += [str(outcome.scenario), outcome.story]
+    if outcome.violations:
+        text.append("\n  ".join([f"seed {seed} fails:", *dict.fromkeys(outcome.violations)]))
+        if not options.no_shrink and not options.keep_going:
+            least = shrunk(outcome)
+            text += ["\nThe least that fails in this way:", str(least.scenario), "", least.story]
+    return Tried(seed, totals, outcome.seconds, bool(outcome.violations), "\n".join(text))
+
+
 def main(given=None):
     options = arguments(given)
     if options.mutants:
         sys.exit(1 if hunt(options.seeds, options.only) else 0)
     with_fixed_hashes()
     began, totals, failed, longest = time.monotonic(), Counter(), [], 0.0
-    for seed in range(options.first, options.first + options.seeds):
-        if options.seconds is not None and time.monotonic() - began > options.seconds:
-            break
-        outcome = run(draw(seed))
-        totals += Counter(seeds=1, steps=outcome.steps, lives=outcome.lives, jobs=len(outcome.scenario.jobs))
-        totals["simulated seconds"] += round(outcome.seconds)
-        totals["faults"] += len(outcome.scenario.faults)
-        longest = max(longest, outcome.seconds)
-        if options.twice and run(draw(seed)).story != outcome.story:
-            outcome.violations.append("another run of the same seed: something else happened")
-        if options.story:
-            print(outcome.scenario, outcome.story, sep="\n")
-        if outcome.violations:
-            failed.append(seed)
-            print(f"seed {seed} fails:", *dict.fromkeys(outcome.violations), sep="\n  ", flush=True)
-            if options.no_shrink:
-                break
-            if not options.keep_going:
-                least = shrunk(outcome)
-                print("\nThe least that fails in this way:", least.scenario, "", least.story, sep="\n")
+    # In processes that are replaced: libraries keep some of what was killed in the middle, a few MiB a seed.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=SEEDS_OF_A_PROCESS) as processes:
+        seeds = range(options.first, options.first + options.seeds)
+        for each in processes.imap(partial(tried, options=options), seeds):
+            totals += each.totals
+            longest = max(longest, each.seconds)
+            if each.text:
+                print(each.text, flush=True)
+            if each.failed:
+                failed.append(each.seed)
+                if not options.keep_going:
+                    break
+            if options.seconds is not None and time.monotonic() - began > options.seconds:
                 break
     figures = ", ".join(f"{value:,} {name}" for name, value in totals.items())
     print(
