@@ -72,7 +72,7 @@ def _kind(violation):
 
 @dataclass
 class Tried:
-    """What came of a seed. ``text`` is to be printed."""
+    """The outcome of a seed. ``text`` is to be printed."""
 
     seed: int
     totals: Counter
