@@ -236,7 +236,7 @@ class Processes:
 
     def _begin(self, holding: Holding) -> None:
         self._coming[holding.gpus] += 1
-        self._starting.start_alone(self._start_for_who_waits(holding), name="start a process for skills")
+        self._starting.start_alone(self._start_for_who_waits(holding), name="start a skill process")
 
     async def _start_for_who_waits(self, holding: Holding) -> None:
         """Start a process. A start that fails fails one task, that which it was for.
@@ -248,7 +248,7 @@ class Processes:
             process = await self._start(holding)
         except WorkerError as error:
             self._coming[gpus] -= 1
-            _log.error("a process for skills did not start: %s", error, extra={"action": "skill_process_start_failed"})
+            _log.error("a skill process did not start: %s", error, extra={"action": "skill_process_start_failed"})
             self._fail_the_first(gpus, error)
             others = self._coming[gpus] or any(each.gpus == gpus for each in self._all.values())
             self._serve(but=[gpus] if others else [])
@@ -274,13 +274,13 @@ class Processes:
             await process.start(self._specs[holding.gpus], self._spawner, holding.environ)
             if not process.alive:
                 await process.put_down()  # it may be there still, on its devices
-                raise ProcessStartError("a process for skills ended right after its start")
+                raise ProcessStartError("a skill process ended right after its start")
         except BaseException:
             self._room.give_back(holding)
             raise
         self._all[process] = holding
         _log.debug(
-            "process %d for skills is up",
+            "skill process %d is up",
             process.pid,
             extra={"action": "skill_process_started", "pid": process.pid, "devices": [*holding.labels]},
         )
@@ -291,7 +291,7 @@ class Processes:
         if process not in self._all:  # it is gone
             return
         self._leaving.add(process)
-        self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a process for skills")
+        self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a skill process")
 
     def _ended(self, process: Process) -> None:
         """Replace a process that has ended; if it never ran a task, only once a task needs a process.

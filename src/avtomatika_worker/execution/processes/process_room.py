@@ -1,4 +1,4 @@
-"""How many processes for skills there may be, and which devices each of them sees."""
+"""How many skill processes there may be, and which devices each of them sees."""
 
 from __future__ import annotations
 
