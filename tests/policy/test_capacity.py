@@ -187,3 +187,26 @@ def test_each_request_may_bring_the_task_that_takes_the_most_devices():
     assert not one.has_room("paint", [["draw", "read"]])
     assert not one.has_room("draw", [["draw", "paint"]])
     assert one.has_room("paint", [["read"]])
+
+
+def test_a_request_for_no_skill_brings_no_task():
+    one = capacity(gpus={"draw": 1}, devices=(True,))
+    assert one.has_room("draw", [[]])
+
+
+def test_a_skill_uses_devices_if_it_has_a_share_of_them():
+    one = capacity(gpus={"draw": 0.5}, devices=(True,))
+    assert one.uses_devices("draw")
+    assert not one.uses_devices("read")
+
+
+def test_a_skill_lacks_devices_only_where_nothing_else_keeps_its_tasks_from_running():
+    one = capacity(by_skill={"draw": 1, "paint": 2, "read": 1}, gpus={"draw": 0.5, "paint": 0.5}, devices=(True,))
+    assert [one.lacks_devices(skill) for skill in ("draw", "paint", "read")] == [False, False, False]
+    one.take("draw")
+    one.take("paint")
+    assert one.lacks_devices("paint")
+    assert not one.lacks_devices("draw"), "its own limit is reached"
+    assert not one.lacks_devices("read"), "it takes none"
+    one.give_back("draw")
+    assert not one.lacks_devices("paint")

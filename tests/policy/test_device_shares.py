@@ -140,3 +140,21 @@ def test_parts_are_fitted_together():
     assert not fits([0.5, 1, 0.5, 0.1], [True, True])
     assert not fits([2, 0.5], [True, True])
     assert not fits([1], [])
+
+
+def test_parts_are_packed_the_largest_first():
+    assert fits([0.3, 0.5, 0.3, 0.5, 0.3], [True, True]), "the halves are on one device"
+    assert fits([0.4, 0.4, 0.6, 0.6], [True, True]), "the large ones get a device each"
+
+
+@pytest.mark.parametrize(("gpus", "left"), [(0.5, 0.5), (0.3, 0.7), (0.29, 0.71), (1, 0.0)])
+def test_a_share_takes_exactly_its_part(gpus, left):
+    shares = DeviceShares([True])
+    shares.take(gpus)
+    assert shares.free == (left,)
+
+
+def test_what_is_idle_on_a_device_that_cannot_be_combined_ends_for_a_task_on_one():
+    shares = DeviceShares([False])
+    idle = [(1, shares.take(1))]
+    assert shares.reclaim(1, [], idle) == [0]

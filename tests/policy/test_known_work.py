@@ -1,7 +1,7 @@
 """Whether a task that is handed out again is run again (RXON.md, Behaviour 12)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from avtomatika_worker.policy.known_work import CLOCK_MARGIN, Known, Stage, Verdict, judge
@@ -42,6 +42,7 @@ def test_only_what_runs_is_adopted_and_only_what_is_final_answers(known, made, h
 
 
 @given(TIMES, TIMES)
+@example(made=100.0 + CLOCK_MARGIN, answered_at=100.0)
 def test_without_steps_a_hand_out_from_after_the_stale_answer_is_other_work(made, answered_at):
     verdict = judge(Known(Stage.STALE, answered_at=answered_at), made=made, has_step=False)
     assert (verdict is Verdict.RUN) is (made > answered_at + CLOCK_MARGIN)

@@ -192,6 +192,101 @@ def test_the_size_of_a_model_is_known_until_a_thousand_others_were_loaded(others
     assert pool.next_actions(0.0) == actions
 
 
+def idle_pool(limits, *models):
+    """Return a pool with these models, loaded one after the other, and no tasks; tickets from 10 on are free."""
+    pool = ModelPool(limits)
+    for ticket, name in enumerate(models):
+        pool.ask(ticket, name)
+        step(pool, ticket)
+        pool.give_back(ticket, ticket)
+    return pool
+
+
+def test_the_room_of_a_load_is_taken_for_those_that_follow():
+    pool = idle_pool(PoolLimits(max_loaded=2), "old")
+    pool.ask(10, "a")
+    pool.ask(11, "b")
+    assert pool.next_actions(10.0) == [Load("a"), Unload("old")]
+
+
+def test_an_unloaded_model_makes_room_for_one():
+    pool = idle_pool(PoolLimits(max_loaded=2), "old", "new")
+    pool.ask(10, "a")
+    pool.ask(11, "b")
+    assert pool.next_actions(10.0) == [Unload("old"), Unload("new")]
+
+
+def test_the_room_of_a_model_that_still_unloads_is_not_free_yet():
+    pool = idle_pool(PoolLimits(max_loaded=2), "old", "new")
+    assert pool.unload_all() == [Unload("old"), Unload("new")]
+    pool.unloaded("old")
+    pool.ask(10, "a")
+    pool.ask(11, "b")
+    assert pool.next_actions(10.0) == [Load("a")]
+    pool.unloaded("new")
+    assert pool.next_actions(10.0) == [Load("b")]
+
+
+def test_a_small_model_uses_what_is_free_while_a_large_one_waits_for_an_unloading():
+    pool = idle_pool(PoolLimits(memory=10), "d", "c", "e")  # 5, 3, 20: the last one is alone
+    pool.unload_all()
+    pool.unloaded("e")
+    pool.ask(10, "six")
+    pool.next_actions(10.0)
+    pool.loaded("six", 6, 10.0)
+    pool.next_actions(10.0)
+    pool.give_back(10, 10.0)
+    pool.unload_all()
+    pool.ask(11, "d")
+    pool.ask(12, "c")
+    assert pool.next_actions(11.0) == [Load("c")], "4 are free, and 2 more than the large one needs will be"
+    pool.unloaded("six")
+    assert pool.next_actions(11.0) == [Load("d")]
+
+
+def test_two_tasks_that_wait_for_one_model_need_room_once():
+    pool = idle_pool(PoolLimits(max_loaded=2), "old", "new")
+    pool.ask(10, "a")
+    pool.ask(11, "a")
+    assert pool.next_actions(10.0) == [Unload("old")]
+    assert pool.next_actions(10.0) == []
+
+
+def test_a_model_of_unknown_size_is_loaded_beside_what_fills_the_memory():
+    pool = idle_pool(PoolLimits(memory=5), "d")
+    pool.ask(10, "c")
+    assert pool.next_actions(10.0) == [Load("c")]
+
+
+def test_models_that_fill_the_memory_exactly_stay():
+    pool = idle_pool(PoolLimits(memory=6), "medium", "b")
+    assert step(pool, 10.0) == []
+    assert [each.name for each in pool.entries] == ["medium", "b"]
+
+
+def test_of_several_measurements_of_a_model_the_largest_counts():
+    pool = idle_pool(PoolLimits(), "d")
+    pool.unload_all()
+    pool.unloaded("d")
+    pool.ask(10, "d")
+    pool.next_actions(10.0)
+    pool.loaded("d", 0, 10.0)
+    assert [each.size for each in pool.entries] == [5]
+
+
+def test_each_task_that_waits_for_room_is_passed_by_as_many():
+    pool = ModelPool(PoolLimits(max_loaded=1))
+    for ticket, name in enumerate(["a", "b", *"a" * MOST_PASSES, "a"]):
+        pool.ask(ticket, name)
+        step(pool)
+    blocked = MOST_PASSES + 2
+    pool.give_back(1, 1.0)  # it waits no longer
+    pool.ask(blocked + 1, "c")
+    assert step(pool, 1.0) == [Grant(blocked)], "nobody waits for room before it"
+    pool.ask(blocked + 2, "a")
+    assert step(pool, 1.0) == [Grant(blocked + 2)]
+
+
 class Pool(RuleBasedStateMachine):
     """Any sequence of what can happen to a pool."""
 

@@ -29,3 +29,15 @@ def test_any_number_costs_no_more_than_the_bound():
     assert len(recent) == 100
     assert recent.take([999_999], 2.0)
     assert not recent.take([0], 2.0)
+
+
+def test_a_key_is_forgotten_at_the_very_end_of_its_time():
+    recent = Recent(5.0, 10)
+    recent.remember(["a", "b"], 0.0)
+    assert not recent.take(["a"], 5.0)
+    recent.remember([], 5.0)
+    assert len(recent) == 0
+
+
+def test_an_unknown_key_was_not_remembered_even_when_the_clock_starts():
+    assert not Recent(5.0, 10).take(["a"], 0.0)

@@ -97,3 +97,9 @@ def test_round_robin_counts_polls_in_flight_as_tasks_to_come():
     assert rotation.next([Candidate(wants=True, in_flight=1), Candidate(wants=True)]) == 1
     weighted = Rotation(Mode.ROUND_ROBIN, [4, 1])
     assert weighted.next([Candidate(wants=True, in_flight=3), Candidate(wants=True, in_flight=1)]) == 0
+
+
+def test_round_robin_counts_a_task_that_came_as_much_as_a_poll_in_flight():
+    rotation = Rotation(Mode.ROUND_ROBIN, [1, 1])
+    rotation.got_task(1)
+    assert rotation.next([Candidate(wants=True, in_flight=2), Candidate(wants=True)]) == 1
