@@ -310,3 +310,71 @@ def test_a_key_is_forgotten_when_128_others_were_used_since(others, limit):
         batcher.add(Waiting(number, 1.0, 0.0))
         batcher.take(0.0)
     assert batcher.size_limit("a") == limit
+
+
+def test_between_a_size_that_fits_and_the_next_that_does_not_the_next_is_tried():
+    batcher = Batcher(BatchLimits(8, 0.0))
+    batcher.ran_out("a", 2, 0.0)
+    assert fill(batcher, 99, FIRST_HOLD) == 2
+
+
+def test_a_size_that_fitted_when_it_was_tried_again_is_kept_for_a_minute():
+    batcher = Batcher(BatchLimits(32, 0.0))
+    batcher.ran_out("a", 32, 0.0)
+    batcher.ran("a", 24, 1.0, FIRST_HOLD)
+    assert fill(batcher, 99, FIRST_HOLD) == 24
+    assert fill(batcher, 99, 2 * FIRST_HOLD - 1) == 24
+    assert fill(batcher, 99, 2 * FIRST_HOLD) == 28
+
+
+def test_when_the_size_that_failed_fits_the_next_is_halfway_to_the_most():
+    batcher = Batcher(BatchLimits(16, 0.0))
+    batcher.ran_out("a", 2, 0.0)
+    batcher.ran("a", 2, 1.0, FIRST_HOLD)
+    assert fill(batcher, 99, 2 * FIRST_HOLD) == 9
+
+
+def arriving(limits, *arrived, cost=1.0):
+    """Return a batcher in which tasks wait that arrived then, for calls that take a second."""
+    batcher = Batcher(limits)
+    batcher.ran("a", 1, 1.0, 0.0)
+    for at in arrived:
+        batcher.add(Waiting("a", cost, at))
+    return batcher
+
+
+def test_tasks_wait_for_as_long_as_others_are_expected_at_any_time():
+    assert arriving(BatchLimits(8, 5.0), 1000.0, 1000.25).due(1000.25) == 1000.75  # two gaps after the last
+
+
+def test_only_the_latest_gaps_count():
+    batcher = arriving(BatchLimits(64, 5.0))
+    slow = [10.0 * number for number in range(30)]
+    for at in slow:
+        batcher.add(Waiting("a", 1.0, at))
+        assert len(batcher.take(at)) == 1, "nobody else is expected in time"
+    for number in range(1, 16):
+        batcher.add(Waiting("a", 1.0, slow[-1] + number / 64))
+    assert batcher.due(slow[-1] + 15 / 64) == pytest.approx(slow[-1] + 15 / 64 + 0.1)
+
+
+def test_a_task_that_is_expected_at_the_last_moment_is_waited_for_and_no_longer():
+    assert arriving(BatchLimits(8, 0.5), 0.0, 0.25).due(0.25) == 0.5
+
+
+def test_tasks_that_cost_the_most_together_are_a_full_batch():
+    batcher = arriving(BatchLimits(8, 5.0, max_cost=10.0), 0.0, 0.25, cost=5.0)
+    assert batcher.due(0.25) == 0.25
+    assert len(batcher.take(0.25)) == 2
+
+
+def test_a_batch_that_the_next_task_does_not_fit_in_is_full():
+    batcher = arriving(BatchLimits(8, 5.0, max_cost=10.0), 0.0, 0.25, cost=6.0)
+    assert batcher.due(0.25) == 0.25
+    assert len(batcher.take(0.25)) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_batch_of_the_most_tasks_is_full(count):
+    arrived = [0.0, 0.25, 0.25][:count]
+    assert arriving(BatchLimits(2, 5.0), *arrived).due(0.25) == 0.25

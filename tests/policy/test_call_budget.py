@@ -155,6 +155,15 @@ def test_who_names_the_seconds_to_wait_says_nothing_of_the_limit():
     assert (budget.known, budget.calls, budget.must_wait(9.0)) == (False, 100, 0)
 
 
+def test_a_used_up_limit_waits_for_the_seconds_that_were_named():
+    budget = CallBudget(CallLimit(20), known=True)
+    for _ in range(20):
+        budget.spend(0.0)
+    budget.refused(0.0, 5.0)
+    assert budget.must_wait(1.0) == 4.0
+    assert budget.must_wait(5.0) == 0
+
+
 def test_a_configured_limit_is_believed_whatever_is_refused():
     budget = CallBudget(CallLimit(20), known=True)
     for _ in range(19):
@@ -190,3 +199,11 @@ def test_so_many_streams_share_what_is_left_evenly():
     for streams in (1, 2, 5):
         assert budget.interval(0.0, streams) == pytest.approx(streams * HORIZON / (85 - streams) * 61.0)
     assert budget.interval(0.0, 0) == pytest.approx(HORIZON / 85 * 61.0)
+
+
+@pytest.mark.parametrize(("streams", "used", "silences"), [(1, 15, HORIZON), (5, 11, 1.0), (1, 16, math.inf)])
+def test_the_last_call_for_streams_is_made_within_a_silence(streams, used, silences):
+    budget = CallBudget(CallLimit(20))  # of which 17 are for streams
+    for _ in range(used):
+        budget.spend(0.0)
+    assert budget.interval(0.0, streams) == silences * 61.0

@@ -46,6 +46,11 @@ def test_a_short_wish_is_held_after_half_of_it():
     assert [polls.came_empty(0.06, 0.1) for _ in range(50)] == [0.0] * 50
 
 
+def test_less_than_half_of_a_short_wish_is_not_held():
+    polls = EmptyPolls()
+    assert [polls.came_empty(0.04, 0.1) for _ in range(6)] == [0.0] * 5 + [0.02]
+
+
 def test_pauses_begin_with_the_sixth_empty_answer_and_double_up_to_a_second():
     polls = EmptyPolls()
     pauses = [polls.came_empty(0.0, 30.0) for _ in range(20)]

@@ -28,6 +28,7 @@ def test_at_a_steady_pace_it_is_the_rest(progress, total):
         (10.0, 0.0, None, None, None),
         (10.0, 0.0, 3.0, None, None),
         (10.0, 0.0, None, 60.0, 50.0),
+        (10.0, 0.5, 0.0, 60.0, 50.0),  # progress at once shows no pace
         (90.0, 0.0, None, 60.0, 0.0),
         (10.0, 0.5, 10.0, 99.0, 10.0),
         (15.0, 0.5, 10.0, None, 5.0),  # the time since the last report counts

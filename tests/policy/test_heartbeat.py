@@ -108,6 +108,16 @@ def test_twenty_changes_go_at_once_and_then_one_each_second():
         rested.sent(STATE, CATALOGUE, 1000.0, jitter=0.0, full_sync=False)
 
 
+def test_only_the_beginning_of_draining_is_reported_without_credit():
+    memory = settled(credit_used=19)
+    draining = replace(STATE, status=WorkerStatus.DRAINING)
+    memory.noticed(draining, 100.0)
+    assert memory.due_at(100.0) == 100.05
+    memory.sent(draining, CATALOGUE, 100.0, jitter=0.0, full_sync=False)
+    memory.noticed(replace(draining, hot_skills=()), 100.0)
+    assert memory.due_at(100.0) == 101.0
+
+
 def test_a_change_never_delays_the_regular_heartbeat():
     memory = settled()
     memory.noticed(OTHER, 114.99)
@@ -169,7 +179,7 @@ def test_usage_that_was_reported_a_minute_ago_is_news():
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "news"), [(100, 105.3, True), (100, 105.2, False), (0, 0.1, True), (0, 0, False)]
+    ("before", "now", "news"), [(100, 105.3, True), (100, 105.2, False), (19, 20, True), (0, 0.1, True), (0, 0, False)]
 )
 def test_memory_is_news_from_a_twentieth_of_the_larger_on(before, now, news):
     for usage, reported in ((before, now), (now, before)):

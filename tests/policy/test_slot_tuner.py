@@ -206,3 +206,41 @@ def test_slots_grow_beyond_a_number_that_was_too_high_once():
     tuner.look(FULL, 6, 1030.0)
     assert tuner.usable == 5
     assert sizes(tuner, CALM, 300, start=2000)[-1] == 20
+
+
+def test_at_its_target_no_load_is_named():
+    assert SlotTuner(TunerPolicy(1, 10)).short_of(Load(80, 90, 95)) is None
+
+
+def test_pressure_at_the_least_does_not_put_off_growing():
+    tuner = SlotTuner(TunerPolicy(1, 2))
+    assert sizes(tuner, FULL, int(FIRST_HOLD)) == [1] * int(FIRST_HOLD)
+    assert tuner.look(CALM, 1, FIRST_HOLD) == 2
+
+
+def test_after_a_long_time_the_cpus_load_is_that_of_now():
+    tuner = SlotTuner(TunerPolicy(1, 10, cpu_target=50))
+    tuner.look(Load(0, 20), 10, 0.0)
+    tuner.look(Load(0, 60), 10, 2 * SMOOTHING)
+    assert tuner.short_of(Load(0, 60)) == "the CPU is at 60 % (target 50 %)"
+
+
+def test_the_cpus_load_is_averaged_the_same_at_any_time():
+    tuner = SlotTuner(TunerPolicy(1, 10, cpu_target=25))
+    tuner.look(Load(0, 20), 10, 1000.0)
+    tuner.look(Load(0, 100), 10, 1000.0 + SMOOTHING / 10)
+    assert tuner.short_of(Load(0, 100)) == "the CPU is at 28 % (target 25 %)"
+
+
+def test_a_number_that_held_for_as_long_as_it_was_not_tried_is_too_high_for_the_first_time_again():
+    tuner = SlotTuner(TunerPolicy(1, 3))
+    assert tuner.look(FULL, 3, 0.0) == 2
+    assert tuner.look(CALM, 2, FIRST_HOLD) == 3
+    assert tuner.look(FULL, 3, 2 * FIRST_HOLD) == 2
+    assert tuner.look(CALM, 2, 3 * FIRST_HOLD) == 3
+
+
+def test_slots_grow_by_a_tenth():
+    tuner = SlotTuner(TunerPolicy(1, 40))
+    assert tuner.look(FULL, 0, 0.0) == 20
+    assert tuner.look(CALM, 20, FIRST_HOLD) == 22

@@ -267,3 +267,15 @@ def test_a_result_that_is_checked_is_one_that_can_be_sent(dialect):
         with pytest.raises(UnsendableValueError) as caught:
             refuse()
         assert caught.value.path == "$.metadata.x"
+
+
+@EVERY
+def test_a_result_is_checked_in_the_form_of_its_dialect(dialect):
+    written = CanonicalData(b'{"x":1}', dialect.version)
+    codec.check_result(replace(RESULT, data=written, costs={"total": 2}), dialect)
+    unsendable = replace(RESULT, data=written, costs={"total": 2**64})
+    if dialect.costs:
+        with pytest.raises(UnsendableValueError):
+            codec.check_result(unsendable, dialect)
+    else:
+        codec.check_result(unsendable, dialect)

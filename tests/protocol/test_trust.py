@@ -81,6 +81,12 @@ def test_whatever_is_not_a_signed_task_is_refused_with_its_reason(body):
         assert caught.value.reason in {"unsigned", "bad_signature"}
 
 
+def test_the_refusal_of_a_malformed_task_says_why_its_signature_could_not_be_checked():
+    with pytest.raises(UntrustedTaskError, match=r"^its signature cannot be checked: it is malformed$") as caught:
+        GUARD.admit(answer(b'{"sig":'), NEWEST)
+    assert caught.value.reason == "bad_signature"
+
+
 def test_the_ids_of_a_refused_task_are_kept_so_that_it_can_be_answered():
     with pytest.raises(UntrustedTaskError, match="it is not signed") as caught:
         GUARD.admit(answer(TASK), NEWEST)
@@ -161,6 +167,15 @@ def test_a_task_nested_deeper_than_allowed_is_malformed_and_named(levels, kind, 
         with pytest.raises(MalformedMessageError, match="MAX_TASK_NESTING") as caught:
             guard.admit(sent, NEWEST)
         assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_a_task_nested_deeper_than_allowed_is_malformed_whichever_brackets_it_has(kind):
+    value: object = "x"
+    for _ in range(40):
+        value = [value] if kind == "list" else {"a": value}
+    with pytest.raises(MalformedMessageError, match="nested deeper than 30 levels"):
+        TaskGuard(max_nesting=30).admit(answer({**TASK, "params": {"v": value}}), NEWEST)
 
 
 def test_no_task_is_none_with_a_key_too():

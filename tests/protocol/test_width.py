@@ -25,6 +25,10 @@ def test_texts_are_one_value_however_they_look(text):
     assert not is_too_wide(document)
 
 
+def test_only_commas_and_brackets_count_outside_of_texts():
+    assert not is_too_wide(b'["%s",1234567890]' % (b"," * 20), most=5)
+
+
 def test_what_is_within_the_bound_is_not():
     assert not is_too_wide(wide("1.234567", MOST_VALUES - 1))
     assert not is_too_wide(b"")

@@ -81,7 +81,7 @@ class CallBudget:
         if wait is not None:
             self._fresh_at = now + wait
             return
-        taken = max(0, self.used - 1)
+        taken = self.used - 1
         if not self._configured:
             if taken < self.calls / 2 and self._doubted is None:
                 self._doubted, self.calls = taken, max(LEAST, self.calls / 2)

@@ -103,7 +103,7 @@ class SlotTuner:
         has_room = all(share <= target - HEADROOM for share, target in loads)
         if is_short and self.usable > policy.least and since >= SHRINK_EVERY:
             self._shrink(running, now)
-        elif has_room and self.usable < policy.most and since >= GROW_EVERY:
+        elif has_room and since >= GROW_EVERY:
             self._grow(now)
         return self.usable
 
