@@ -136,9 +136,10 @@ def mutation() -> list[str]:
     sums: Counter[str] = Counter()
     for module in figures("mutation")["modules"].values():
         sums.update(module)
+    found, equivalent, survivors = sums["killed"], sums["equivalent"], sums["surviving"]
     return [
         f"{sums['run']:,} of {sums['mutants']:,} mutants ran",
-        f"{sums['killed']:,} were found, {sums['equivalent']} can be noticed by no test, and {sums['surviving']} survived",
+        f"{found:,} were found, {equivalent} can be noticed by no test, and {survivors} survived",
     ]
 
 

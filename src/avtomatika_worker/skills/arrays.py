@@ -14,7 +14,7 @@ import msgspec
 
 from avtomatika_worker.narrowing import as_any, is_list
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.type_hints import UnsupportedTypeError, union_of
+from avtomatika_worker.skills.type_hints import UnsupportedTypeError, stands_for, union_of
 from avtomatika_worker.skills.validation import integral
 
 _DEEPEST: Final = 32
@@ -147,8 +147,8 @@ def array_type(hint: Any) -> ArrayType:
 
 def for_pydantic_with_arrays(hint: Any) -> Any:
     """Return a type hint in which pydantic knows the arrays. Raises `UnsupportedTypeError`."""
-    if is_array(hint):
-        return Annotated[Any, array_type(hint)]
+    if is_array(array := _named(hint)):
+        return Annotated[Any, array_type(array)]
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return Annotated[(for_pydantic_with_arrays(args[0]), *args[1:])]
@@ -156,6 +156,13 @@ def for_pydantic_with_arrays(hint: Any) -> Any:
     if all(new is old for new, old in zip(changed, args, strict=True)):
         return hint
     return union_of(changed) if origin in {Union, types.UnionType} else as_any(origin)[changed]
+
+
+def _named(hint: Any) -> Any:
+    """Return the type behind a ``type`` statement: what ``NDArray`` is from NumPy 2.5 on."""
+    while below := stands_for(hint):
+        hint = below[0]
+    return hint
 
 
 def without_first_axis(hint: Any) -> Any:
