@@ -511,6 +511,7 @@ class SilentStore(SqliteStore):
 
 
 def test_what_a_disk_has_accepted_counts_as_stored_when_it_does_not_answer_and_nobody_waits_again(tmp_path):
+    before = threading.active_count()
     store = SilentStore(tmp_path, "w1")
     store.open()
     with hanging(store):
@@ -519,6 +520,11 @@ def test_what_a_disk_has_accepted_counts_as_stored_when_it_does_not_answer_and_n
         began = time.monotonic()
         store.close()
         assert time.monotonic() - began < WRITE_TIMEOUT
+    until = time.monotonic() + 20
+    while threading.active_count() > before:  # the disk answers: the file is released
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert reopened(SqliteStore(tmp_path, "w1")) == []
 
 
 class Unforeseen(bytes):

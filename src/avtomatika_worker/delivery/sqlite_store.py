@@ -152,16 +152,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Complete pending writes and release the file."""
-        if not self._ask(None) or self._connection is None:
-            return
-        self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)
-        if self._thread.is_alive():  # the disk does not answer; nothing more can be done
-            return
-        with contextlib.suppress(sqlite3.Error):
-            empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
-            self._connection.close()
-            if self._temporary and empty:
-                self.path.unlink(missing_ok=True)
+        if self._ask(None):
+            self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)  # a disk that does not answer is left behind
 
     # ------------------------------------------------------------------------------------------------ opening
 
@@ -286,6 +278,16 @@ class SqliteStore:
                     extra={"action": "store_fault"},
                 )
                 self._refuse(batch, kept.error)
+        self._release()
+
+    def _release(self) -> None:
+        if self._connection is None:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError):
+            empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
+            self._connection.close()
+            if self._temporary and empty:
+                self.path.unlink(missing_ok=True)
 
     def _next_batch(self) -> list[_Write]:
         try:
