@@ -144,6 +144,21 @@ def test_no_value_is_written_at_once_that_is_nested_deeper_than_the_dialect_allo
         assert (at_once is not None) == allowed, containers
 
 
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
+def test_a_flat_object_counts_as_a_level_when_it_is_written_at_once(dialect):
+    assert canonical_at_once({"x": 1}, dialect, dialect.max_nesting - 1) == b'{"x":1}'
+    assert canonical_at_once({"x": 1}, dialect, dialect.max_nesting) is None
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
+def test_a_value_written_at_once_is_the_root_unless_a_depth_is_given(dialect):
+    value = 1
+    for _ in range(dialect.max_nesting):
+        value = [value]
+    assert canonical_at_once(value, dialect) == orjson.dumps(value)
+    assert canonical_at_once([value], dialect) is None
+
+
 def test_nothing_is_embedded_that_was_written_elsewhere():
     fragment = orjson.Fragment(b'{"x": NaN, "security": 1')
     assert canonical_at_once({"data": fragment}, DIALECTS[-1]) is None
@@ -202,7 +217,7 @@ def test_what_is_written_at_once_can_be_sent(value, levels, dialect):
         assert canonical_bytes({"n": None, "data": data}, dialect) == b'{"data":%s}' % at_once
 
 
-@pytest.mark.parametrize("value", [1, -5, 2**63, 0.5, 1e9, "text \u20ac \u02ff", [[{"a": "b"}]], {}, True])
+@pytest.mark.parametrize("value", [1, -5, 2**63, 0.5, 1e9, "text \u20ac \u02ff", "1 + 1", [[{"a": "b"}]], {}, True])
 def test_everyday_values_are_written_at_once(value):
     assert canonical_at_once({"x": value}, DIALECTS[-1], 1) is not None
 
@@ -230,6 +245,17 @@ def test_what_cannot_be_sent_is_named_with_what_is_wrong_with_it(value, path, pr
     assert (caught.value.path, caught.value.problem) == (path, problem)
 
 
+class Celsius(float):
+    """A subclass of float, which orjson does not write."""
+
+
+def test_what_only_the_encoder_refuses_is_reported_at_the_root_in_its_words():
+    with pytest.raises(UnsendableValueError) as caught:
+        canonical_bytes({"data": {"x": Celsius(0.5)}}, NEWEST)
+    assert caught.value.path == "$"
+    assert "Celsius" in caught.value.problem
+
+
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
 @pytest.mark.parametrize("needs_a_walk", [False, True])
 def test_the_least_and_the_largest_integer_are_sent_as_they_are(dialect, needs_a_walk):
@@ -238,7 +264,14 @@ def test_the_least_and_the_largest_integer_are_sent_as_they_are(dialect, needs_a
     assert json.loads(canonical_bytes(message, dialect)) == {"a": numbers, "b": numbers[0], "c": numbers[1]}
 
 
-@pytest.mark.parametrize(("value", "written"), [(1e16, b"10000000000000000"), (2.0**63, b"9223372036854775808")])
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (1e16, b"10000000000000000"),
+        (2.0**63, b"9223372036854775808"),
+        (-(2.0**63), b"-9223372036854775808"),
+    ],
+)
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
 def test_a_large_number_without_a_fraction_is_written_as_an_integer(dialect, value, written):
     assert canonical_bytes({"x": [value, -1e16]}, dialect) == b'{"x":[%s,-10000000000000000]}' % written
