@@ -106,6 +106,13 @@ def test_what_cannot_be_combined_goes_whatever_is_assumed_and_raises_it():
     assert budget.calls >= 1_000
 
 
+def test_a_budget_counts_from_nothing():
+    budget = CallBudget(CallLimit(100))
+    assert budget.used == 0
+    budget.spend(0.0)
+    assert budget.used == 1
+
+
 def test_only_calls_beyond_what_is_assumed_raise_it():
     budget = CallBudget(CallLimit(100))
     for _ in range(100):

@@ -88,6 +88,8 @@ def test_deep_nesting_is_malformed_not_a_crash():
         ("007", None, 7.0),
         ("0" * 50 + "5", None, 5.0),
         ("999999999", None, 999999999.0),
+        ("123456789012", None, 123456789012.0),
+        ("1234567890123", None, 1e12),
         ("9" * 400, None, 1e12),
         ("Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 23 Nov 2026 12:00:00 GMT", 0.0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 23 Nov 2026 12:00:00 GMT", 251606865599.0),
@@ -309,6 +311,8 @@ def test_where_no_ids_are_there_are_none_to_salvage(body):
         (b"  spaced\xff ", "spaced\ufffd"),
         (b" <html>", "an HTML page (is there a proxy in between?)"),
         (b"", ""),
+        (b"[" * 1600, "[" * 200),  # nested too deeply for a parser
+        (b" " * 1599 + b"xy", "x"),  # the rest is not read
     ],
 )
 def test_the_words_of_a_refusal_are_short(body, detail):

@@ -113,6 +113,14 @@ def test_unsigned_tasks_are_let_in_only_when_that_was_asked_for_and_wrong_signat
     assert TaskGuard().admit(answer(signed(TASK, key="any")), NEWEST).type == "echo"
 
 
+def test_a_key_alone_requires_signatures_and_without_one_none_are_wanted():
+    guard = TaskGuard(KEY)
+    assert guard.wants_signatures
+    with pytest.raises(UntrustedTaskError, match="not signed"):
+        guard.admit(answer(TASK), NEWEST)
+    assert not TaskGuard().wants_signatures
+
+
 def test_the_refusal_says_when_the_orchestrator_is_too_old_to_sign():
     with pytest.raises(UntrustedTaskError, match=r"orchestrators of protocol 1\.0b13 do not sign tasks"):
         GUARD.admit(answer(TASK), next(each for each in DIALECTS if each.version == "1.0b13"))

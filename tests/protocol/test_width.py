@@ -29,6 +29,12 @@ def test_only_commas_and_brackets_count_outside_of_texts():
     assert not is_too_wide(b'["%s",1234567890]' % (b"," * 20), most=5)
 
 
+def test_a_document_with_exactly_the_bound_is_not_too_wide_with_more_commas_in_its_texts():
+    document = b'[",",1]'  # a bracket and a comma, and one in a text
+    assert not is_too_wide(document, most=2)
+    assert is_too_wide(document, most=1)
+
+
 def test_what_is_within_the_bound_is_not():
     assert not is_too_wide(wide("1.234567", MOST_VALUES - 1))
     assert not is_too_wide(b"")

@@ -114,4 +114,4 @@ class CallBudget:
     def _look(self, now: float) -> None:
         if self.used and now >= self._fresh_at:
             self.used = 0
-            self.calls = min(self._believed, self.calls * 2)
+            self.calls = self._believed
