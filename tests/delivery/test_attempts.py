@@ -185,6 +185,29 @@ def test_what_takes_the_place_of_a_stored_result_does_so_on_disk(make):
     assert bench.on_disk == []
 
 
+def test_what_takes_the_place_of_a_stored_result_that_cannot_be_sent_does_so_on_disk(make):
+    bench = make(store_first=True)
+    bench.answers += [503]
+    bench.begin(bench.handover.deliver(bench.link, bench.result(data={"raw": b"bytes"}), free=None))
+    (row,) = bench.disk.rows.values()
+    assert msgspec.msgpack.decode(row.body)["error"]["code"] == "CONTRACT_VIOLATION_ERROR"
+    assert len(bench.disk.ever) == 2
+    bench.settle(DELAY)
+    assert bench.on_disk == []
+
+
+@pytest.mark.parametrize(
+    ("data", "answers", "kept"),
+    [({"text": "\ud800"}, [STALE], [("result", "task-1")]), ({"n": 1}, [REFUSED, STALE], [])],
+)
+def test_a_stale_failure_in_place_of_a_result_is_kept_unless_its_task_is_tried_again(bench, data, answers, kept):
+    bench.send(bench.result("task-1", data=data, work=work()), *answers)
+    assert bench.sent()[-1]["status"] == "failure"
+    assert len(bench.calls) == len(answers)
+    assert bench.outbox.depth == 0
+    assert bench.on_disk == kept
+
+
 def test_an_event_that_is_refused_for_good_is_dropped_with_an_error(bench, caplog):
     bench.send(bench.event(), REFUSED)
     assert outcomes(bench) == [("event", "refused")]

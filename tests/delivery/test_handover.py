@@ -114,7 +114,7 @@ def test_each_answer_lets_one_more_first_attempt_go(bench):
     bench.retries.cancel()
     for _ in range(2):
         bench.wires[URL].in_flight[0].answer(200)
-    bench.settle()
+        bench.settle()
     for number in range(2):
         hand_over(bench, f"t-more-{number}")
     bench.settle(HELD)

@@ -1,5 +1,7 @@
 """What waits in the outbox: in which order it goes out, when it is given up, and what is left of it at the end."""
 
+from concurrent.futures import Future
+
 import pytest
 
 from avtomatika_worker.delivery.attempt import delivery_of
@@ -9,6 +11,7 @@ from avtomatika_worker.delivery.outbox import (
     RETRIES_IN_FLIGHT,
     WaitingResult,
 )
+from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
 from delivery.bench import BROKEN, DELAY, LABEL, NEVER, URL, outcomes, said
 
 # ------------------------------------------------------------------------------------------------ order and limits
@@ -206,6 +209,14 @@ def test_to_drain_is_to_wait_until_all_is_delivered(bench):
     assert bench.begin(bench.outbox.drained(0.0)).result() is True
 
 
+def test_to_drain_is_to_wait_until_the_very_end(bench):
+    bench.send(bench.result(), 503)
+    bench.settle(DELAY - 0.3)
+    drained = bench.begin(bench.outbox.drained(0.6))
+    bench.settle(0.4)
+    assert drained.result() is True
+
+
 def test_the_events_of_a_task_are_settled_when_none_of_them_waits(bench):
     bench.send(bench.event(), 503)
     bench.send(bench.event(1, "t2"), (503, {"error": "down"}))
@@ -258,6 +269,40 @@ def test_what_can_be_neither_delivered_nor_stored_is_lost_and_each_is_named(make
         ("ERROR", "result_lost", "event 'note' of task t2 is lost: neither delivered nor stored"),
     ]
     assert [(each.task_id, each.job_id) for each in caplog.records] == [("t1", "j1"), ("t2", "j1")]
+
+
+def test_what_is_lost_is_not_counted_among_what_is_on_disk(bench, caplog):
+    bench.send(bench.result("t1"), 503)
+    bench.send(bench.result("t2"), 503)
+    bench.disk.full = True
+    bench.outbox.take_over(bench.link, bench.result("t3"))
+    caplog.clear()
+    bench.file.at_once = True
+    bench.outbox.close()
+    assert bench.outbox.lost == 1
+    (_, lost, _), (_, action, text) = said(caplog)
+    assert (lost, action) == ("result_lost", "outbox_left")
+    assert text.startswith("2 results and events were not delivered; they are on disk")
+    assert caplog.records[-1].count == 2
+
+
+class Unanswered(Future):
+    """A write that a disk does not answer. ``waited_for``: the seconds that somebody was patient."""
+
+    waited_for = None
+
+    def result(self, timeout=None):
+        self.waited_for = timeout
+        raise TimeoutError
+
+
+def test_the_last_writes_are_waited_for_as_long_as_a_write_may_take(bench):
+    write = Unanswered()
+    bench.outbox.take_over(bench.link, bench.result())
+    bench.file.put = lambda _message: write
+    bench.outbox.rescue()
+    assert write.waited_for == pytest.approx(WRITE_TIMEOUT)
+    assert bench.outbox.lost == 1
 
 
 def test_what_is_rescued_is_not_stored_twice_nor_lost_twice(make):

@@ -1,5 +1,6 @@
 """What a former run left, and disks that fail, hang or are missing."""
 
+import dataclasses
 from concurrent.futures import Future
 
 import msgspec
@@ -126,7 +127,7 @@ def test_the_age_of_what_a_former_run_left_goes_on(make, age, seen):
     assert bench.outbox.oldest == pytest.approx(seen, abs=0.1)
 
 
-@pytest.mark.parametrize(("age", "calls"), [(60.0, REPLAYS_DOUBTED + 1), (75.0, REPLAYS_DOUBTED + 3)])
+@pytest.mark.parametrize(("age", "calls"), [(60.0, REPLAYS_DOUBTED + 1), (70.0, REPLAYS_DOUBTED + 3)])
 def test_an_event_of_a_former_run_may_have_arrived_as_long_as_orchestrators_remember_it(make, age, calls):
     shape = make(registered=False)
     bench = left_behind(make, shape.event(), age=age)
@@ -260,6 +261,25 @@ def test_a_disk_that_goes_on_failing_is_reported_once_a_minute_until_it_is_well(
     bench.disk.full = True
     keep()
     assert said(caplog) == [("ERROR", "store_failed", full)]
+
+
+class Refusing:
+    """A file that takes nothing."""
+
+    def put(self, _message):
+        put = Future()
+        put.set_exception(StoreError("the disk is full"))
+        return put
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(REMIND_EVERY - 1.0, 1), (REMIND_EVERY, 2)])
+def test_a_reminder_of_a_failing_disk_is_due_after_exactly_its_interval(bench, caplog, seconds, lines):
+    times = [1000.0]
+    store = Store(Refusing(), dataclasses.replace(bench.world, monotonic=lambda: times[-1]))
+    for now in (1000.0, 1000.0 + seconds):
+        times.append(now)
+        bench.begin(store.keep(URL, bench.result(), 0.0))
+    assert [action for _, action, _ in said(caplog)] == ["store_failed"] * lines
 
 
 def test_a_value_that_cannot_be_stored_is_sent_without(bench):

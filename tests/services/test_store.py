@@ -545,6 +545,18 @@ def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(s
     assert caplog.records[0].exc_info[0] is RuntimeError
 
 
+class Wordless(bytes):
+    """Bytes that raise an error without a text, when they are written."""
+
+    def __conform__(self, _protocol):
+        raise RuntimeError
+
+
+def test_an_error_without_a_text_is_named_by_its_type(store):
+    with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: RuntimeError$"):
+        store.put(message("t1", Wordless(b"body"))).result(WRITE_TIMEOUT)
+
+
 def test_a_check_that_meets_an_error_nobody_foresaw_says_that_nothing_is_certain(store):
     with hanging(store):
         put, probe = store.put(message("t1", Unforeseen(b"body"))), store.probe()
@@ -560,6 +572,6 @@ def test_a_store_that_is_not_open_refuses_at_once(tmp_path, when):
         store.close()
     with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: it is not open$"):
         store.put(message("t1")).result(0)
-    assert not store.check()
+    assert store.check() is False
     store.forget(1)
     store.close()
