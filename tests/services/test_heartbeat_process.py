@@ -146,7 +146,7 @@ async def test_an_orchestrator_that_breaks_off_meanwhile_is_registered_at_again(
         worker.release()
         await job.done()
         await orchestrator.wait_for(lambda: orchestrator.workers["w1"].registered_count == 2)
-        assert "(in the heartbeat process)" in worker.process.output()
+        await until(lambda: "(in the heartbeat process)" in worker.process.output())  # it is read by a thread
 
 
 async def test_an_access_token_that_expires_meanwhile_is_renewed_and_the_worker_uses_the_new_one(tmp_path):
