@@ -142,16 +142,21 @@ async def test_a_name_that_is_none_fails_its_own_task(name):
     assert (bad.error.code, bad.error.details["path"]) == ("INVALID_INPUT_ERROR", "$.name")
 
 
-async def test_a_cancelled_task_leaves_the_load_to_the_others_of_its_batch():
+def made_with_a_slow_load_of(slow):
+    """Return what is made, an event that is set when that model is being loaded, and one that ends the load."""
     loading, go = threading.Event(), threading.Event()
 
     def load(name):
-        if name == "b":
+        if name == slow:
             loading.set()
             assert go.wait(20)
         return Model(name)
 
-    made = Made(load, max_loaded=2)
+    return Made(load, max_loaded=2), loading, go
+
+
+async def test_a_cancelled_task_leaves_the_load_to_the_others_of_its_batch():
+    made, loading, go = made_with_a_slow_load_of("b")
     async with WorkerHarness(made.worker) as h:
         _, (one, other) = await made.fill(h, ("use", {"name": "b", "n": 1}), ("use", {"name": "b", "n": 2}))
         made.go.set()
@@ -165,15 +170,7 @@ async def test_a_cancelled_task_leaves_the_load_to_the_others_of_its_batch():
 
 
 async def test_a_batch_whose_tasks_are_all_cancelled_waits_for_its_model_no_longer():
-    loading, go = threading.Event(), threading.Event()
-
-    def load(name):
-        if name == "b":
-            loading.set()
-            assert go.wait(20)
-        return Model(name)
-
-    made = Made(load, max_loaded=2)
+    made, loading, go = made_with_a_slow_load_of("b")
     made.go.set()
     async with WorkerHarness(made.worker) as h:
         waits = h.submit("use", {"name": "b", "n": 1})
