@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -38,8 +39,28 @@ def in_forked_children(action: Callable[[], None]) -> Callable[[], None]:
 
 
 def close_in_forked_children(descriptor: int) -> Callable[[], None]:
-    """Close a descriptor in every child; return a function that undoes this, to be called before it is closed here."""
-    return in_forked_children(functools.partial(os.close, descriptor))
+    """Close a descriptor in every child; return a function that undoes this, to be called before it is closed here.
+
+    Where it is not called (an event loop was closed before its connections), the number may be another file's by then,
+    which the child needs: only what was open at this call is closed.
+    """
+    if sys.platform == "win32":  # no process is forked
+        return lambda: None
+    return in_forked_children(functools.partial(_close, descriptor, _identity(descriptor)))
+
+
+def _close(descriptor: int, identity: tuple[int, int] | None) -> None:
+    if identity is not None and _identity(descriptor) == identity:
+        os.close(descriptor)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what no other open socket has, whatever its number; None if it is not open."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @functools.cache

@@ -59,6 +59,7 @@ async def test_without_the_setting_there_is_no_process_and_held_gil_costs_the_he
     off = {"WORKER_HEARTBEAT_PROCESS": "false"}
     async with EmbeddedOrchestrator(**QUICK) as orchestrator, held_worker(orchestrator, tmp_path, **off) as worker:
         assert not worker.children()
+        await until(worker.beats)
         job = orchestrator.submit("hold")
         await orchestrator.wait_for(lambda: job.state is JobState.RUNNING)
         await until(lambda: orchestrator.now() - worker.beats()[-1].time > 2.5)

@@ -457,6 +457,26 @@ def test_a_forked_child_holds_no_connection_open(run):
     run(main)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_keeps_what_has_the_number_of_a_connection_by_now(run):
+    """A connection whose loop was closed before it tells nobody of its end."""
+
+    async def main():
+        async with serving(ok()) as server, calling(server.url) as transport:
+            await transport.send(POLL, {}, 5)
+            (ours,) = {each.fd for each in connections_to(server.port)}
+            kept, another = os.dup(ours), os.open(os.devnull, os.O_RDONLY)
+            os.dup2(another, ours)
+            open_there = open_in_a_child([ours])
+            os.dup2(kept, ours)
+            os.close(kept)
+            os.close(another)
+            assert open_there == 1
+
+    run(main)
+
+
 def test_a_connection_keeps_nothing_of_the_call_that_made_it(run):
     class Heavy:
         pass

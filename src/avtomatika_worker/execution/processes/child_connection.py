@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import threading
 
-from avtomatika_worker._forks import in_forked_children
+from avtomatika_worker._forks import close_in_forked_children
 from avtomatika_worker.execution.processes.wire import HEAD, Message, decode, encode, read_head
 
 
@@ -19,7 +18,7 @@ class ChildConnection:
         self._reader = sock.makefile("rb")
         self._writing = threading.Lock()
         self._pid = os.getpid()
-        in_forked_children(functools.partial(os.close, sock.fileno()))
+        close_in_forked_children(sock.fileno())
 
     def receive(self) -> Message | None:
         """Wait for the next message; return None if there will be no more."""
