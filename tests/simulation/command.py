@@ -1,20 +1,17 @@
 """Runs seeds, and shows the story of one that fails. ``python -m simulation --seeds 100``, in ``tests``."""
 
 import argparse
-import multiprocessing
+import contextlib
 import os
 import random
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 
 from simulation.mutants import hunt
 from simulation.scenario import draw
 from simulation.simulator import simulate
-
-SEEDS_OF_A_PROCESS = 50
 
 
 def arguments(given=None):
@@ -39,17 +36,23 @@ def with_fixed_hashes():
         )
 
 
-def fix_chance(seed):
+@contextlib.contextmanager
+def chance_of(seed):
     """Let ids that the embedded orchestrator draws be the same in each run."""
-    chance = random.Random(f"ids {seed}")
-    os.urandom = chance.randbytes
-    random._urandom = chance.randbytes
+    chance, usual = random.Random(f"ids {seed}"), os.urandom
+    state = random.getstate()
+    os.urandom = random._urandom = chance.randbytes
     random.seed(seed)
+    try:
+        yield
+    finally:
+        os.urandom = random._urandom = usual
+        random.setstate(state)
 
 
 def run(scenario):
-    fix_chance(scenario.seed)
-    return simulate(scenario)
+    with chance_of(scenario.seed):
+        return simulate(scenario)
 
 
 def shrunk(outcome):
@@ -105,20 +108,18 @@ def main(given=None):
         sys.exit(1 if hunt(options.seeds, options.only) else 0)
     with_fixed_hashes()
     began, totals, failed, longest = time.monotonic(), Counter(), [], 0.0
-    # In processes that are replaced: libraries keep some of what was killed in the middle, a few MiB a seed.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=SEEDS_OF_A_PROCESS) as processes:
-        seeds = range(options.first, options.first + options.seeds)
-        for each in processes.imap(partial(tried, options=options), seeds):
-            totals += each.totals
-            longest = max(longest, each.seconds)
-            if each.text:
-                print(each.text, flush=True)
-            if each.failed:
-                failed.append(each.seed)
-                if not options.keep_going:
-                    break
-            if options.seconds is not None and time.monotonic() - began > options.seconds:
+    for seed in range(options.first, options.first + options.seeds):
+        each = tried(seed, options)
+        totals += each.totals
+        longest = max(longest, each.seconds)
+        if each.text:
+            print(each.text, flush=True)
+        if each.failed:
+            failed.append(each.seed)
+            if not options.keep_going:
                 break
+        if options.seconds is not None and time.monotonic() - began > options.seconds:
+            break
     figures = ", ".join(f"{value:,} {name}" for name, value in totals.items())
     print(
         f"{figures}, the longest of {longest:.0f}; {len(failed)} failed {failed[:20]}; {time.monotonic() - began:.1f} s"

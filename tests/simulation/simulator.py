@@ -8,6 +8,8 @@ import sys
 import warnings
 from dataclasses import dataclass
 
+from aiohttp import web_app
+
 from avtomatika_worker.devserver import EmbeddedOrchestrator
 from simulation import invariants
 from simulation.history import History
@@ -179,6 +181,13 @@ class Outcome:
 
 def simulate(scenario):
     """Run a scenario."""
+    try:
+        return _outcome(scenario)
+    finally:
+        _drop_what_was_killed()
+
+
+def _outcome(scenario):
     schedule = Schedule(f"schedule {scenario.seed}")
     root, level = logging.getLogger("avtomatika_worker"), logging.getLogger("avtomatika_worker").level
     with a_network(schedule) as network:
@@ -199,12 +208,9 @@ def simulate(scenario):
                 simulation.history.closed = True
                 _bury(network)
         history = simulation.history
-        outcome = Outcome(
+        return Outcome(
             scenario, history.violations, history.entries, schedule.steps, schedule.now, simulation.machine.life
         )
-        del simulation, network, history
-    _drop_what_was_killed()
-    return outcome
 
 
 def _drop_what_was_killed():
@@ -215,8 +221,9 @@ def _drop_what_was_killed():
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            gc.collect()
-            gc.freeze()
+            web_app._cached_build_middleware.cache_clear()  # of aiohttp: it holds the last 1,024 servers
+            while gc.collect():  # what is dropped leaves more
+                pass
     finally:
         logging.disable(disabled)
         sys.unraisablehook = hook
