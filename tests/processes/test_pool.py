@@ -235,3 +235,26 @@ async def test_a_process_without_devices_is_replaced_while_others_wait_for_devic
     until.set()
     assert await asyncio.gather(*tasks) == ["done", "done"]
     await pool.close()
+
+
+async def test_tasks_one_after_another_never_need_a_second_process():
+    """The task that comes while a process ends has another begun, which replaces it."""
+    machine = Machine(random.Random(7), faults=False)
+    pool, _ = pool_on(machine, 0, [0])
+    await pool.open()
+    for _ in range(20):
+        assert await run(pool, skill(0, most=1)) == "done"
+    await turns()
+    assert len(machine.living) == 1
+    await pool.close()
+
+
+async def test_as_many_as_were_needed_at_once_are_replaced():
+    machine = Machine(random.Random(7), faults=False)
+    pool, _ = pool_on(machine, 0, [0])
+    await pool.open()
+    for _ in range(5):
+        assert await asyncio.gather(*(run(pool, skill(0, most=1)) for _ in range(2))) == ["done", "done"]
+        await turns()
+        assert len(machine.living) == 2
+    await pool.close()

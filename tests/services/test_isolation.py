@@ -74,9 +74,11 @@ async def test_liveness_fails_with_the_reason_while_the_loop_is_blocked_too_long
 async def test_an_outage_of_the_orchestrator_fails_readiness_but_never_liveness(worker, unused_tcp_port):
     url = f"http://127.0.0.1:{unused_tcp_port}"
     settings = {"port": unused_tcp_port, "health_host": "127.0.0.1", "heartbeat_interval": 0.1}
-    orchestrator = EmbeddedOrchestrator()
-    await orchestrator.start()
-    async with aiohttp.ClientSession() as client, in_thread(worker, orchestrator, health_check=True, **settings):
+    async with (
+        EmbeddedOrchestrator() as orchestrator,
+        aiohttp.ClientSession() as client,
+        in_thread(worker, orchestrator, health_check=True, **settings),
+    ):
         await listening(unused_tcp_port)
 
         async def status(path):

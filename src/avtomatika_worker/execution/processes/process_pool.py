@@ -64,6 +64,7 @@ class Processes:
         self._leaving: set[Process] = set()
         self._starting = Children()
         self._coming: Counter[float] = Counter()
+        self._most: Counter[float] = Counter()
         self._children = Children()
         self._line: list[_Place] = []
         self._closed = False
@@ -94,10 +95,12 @@ class Processes:
                 if (holding := self._room.take(gpus)) is None:  # others have the devices
                     continue
                 try:
-                    self._offer(await self._start(holding))
+                    process = await self._start(holding)
                 except BaseException:
                     self._serve()  # tasks that have come meanwhile
                     raise
+                self._most[gpus] = max(self._most[gpus], self._count(gpus))
+                self._offer(process)
 
     async def run(self, skill: Skill, controls: Controls) -> Outcome:
         """Run a task in a process. Raises a `TaskError` if none can be started or it ends, and ``CancelledError``."""
@@ -235,8 +238,15 @@ class Processes:
         return True
 
     def _begin(self, holding: Holding) -> None:
-        self._coming[holding.gpus] += 1
+        gpus = holding.gpus
+        self._coming[gpus] += 1
+        self._most[gpus] = max(self._most[gpus], self._count(gpus))
         self._starting.start_alone(self._start_for_who_waits(holding), name="start a skill process")
+
+    def _count(self, gpus: float) -> int:
+        """Return how many processes there are with ``gpus`` devices, and are going to be, but for those that leave."""
+        staying = self._all.keys() - self._leaving
+        return self._coming[gpus] + sum(self._all[each].gpus == gpus for each in staying)
 
     async def _start_for_who_waits(self, holding: Holding) -> None:
         """Start a process. A start that fails fails one task, that which it was for.
@@ -294,9 +304,10 @@ class Processes:
         self._children.start_alone(process.end(CLOSE_TIMEOUT), name="end a skill process")
 
     def _ended(self, process: Process) -> None:
-        """Replace a process that has ended; if it never ran a task, only once a task needs a process.
+        """Replace a process that has ended, unless others make up the most that were needed at once.
 
-        Otherwise a process that always fails would be restarted indefinitely.
+        One that never ran a task is replaced only once a task needs it: a process that always fails would be restarted
+        indefinitely.
         """
         self._leaving.discard(process)
         if process in self._idle:
@@ -307,9 +318,9 @@ class Processes:
         if (holding := self._all.pop(process, None)) is None:  # it has never been one of them
             return
         self._room.give_back(holding)
-        starting = self._coming[holding.gpus]
+        gpus = holding.gpus
         blocked = self._serve()
-        if self._closed or self._coming[holding.gpus] > starting or (holding.gpus and blocked):
-            return  # its room is somebody's
-        if process.counts and (again := self._room.take(holding.gpus)) is not None:
+        if self._closed or self._count(gpus) >= self._most[gpus] or (gpus and blocked):
+            return  # nobody needs another, or its room is somebody's
+        if process.counts and (again := self._room.take(gpus)) is not None:
             self._begin(again)
