@@ -176,7 +176,7 @@ def too_many_polls_when_a_lent_one_is_answered(story: Story) -> None:
     """It is answered with nothing, so that no slot is free for another."""
     story.polls(101)
     story.call("register", slots=2)  # the poll lends its slot
-    story.polls(102)
+    story.polls(102, after=0.3)
     story.polls(103, after=0.05)
     story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=204)
     story.polls(104, after=0.05)
@@ -290,6 +290,12 @@ def is_lent_when_contact_breaks(story: Story) -> None:
     story.polls(102, at=B, after=0.02)
 
 
+def is_on_its_way_while_the_worker_registers_again(story: Story) -> None:
+    story.call("register", slots=1)
+    story.polls(101, after=0.01)  # sent before, on another connection
+    story.polls(102, after=0.02)
+
+
 def another_lends_for_a_task(story: Story) -> None:
     """The first poll, which has lent its slot, brings a task: that runs in the slot of the second."""
     story.call("register", at=B, slots=1)
@@ -331,6 +337,7 @@ def begins_again_after_a_while(story: Story) -> None:
     [
         lends_to_another,
         is_lent_when_contact_breaks,
+        is_on_its_way_while_the_worker_registers_again,
         another_lends_for_a_task,
         one_on_its_way_lends_for_a_task,
         is_late_after_a_break,

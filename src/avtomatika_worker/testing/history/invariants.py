@@ -313,9 +313,9 @@ class _PollInFlight:
 class _SlotUse:
     """A worker's slots, and what takes them.
 
-    A poll that is in flight when its worker registers again may never be answered, and lends its slot, as one does that
-    has waited for a while. With several orchestrators it does so, too, when contact there breaks. If such a poll does
-    bring a task, another one lends its own, which may be on its way still.
+    A poll that is in flight when its worker registers again, or is seen just after that, may never be answered, and
+    lends its slot, as one does that has waited for a while. With several orchestrators it does so, too, when contact
+    there breaks. If such a poll does bring a task, another one lends its own, which may be on its way still.
     """
 
     def __init__(self) -> None:
@@ -323,17 +323,21 @@ class _SlotUse:
         self.running = 0
         self._polls: dict[int, _PollInFlight] = {}
         self._orchestrators: set[str] = set()
+        self._registered_again: dict[str, float] = {}
         self._taken_at = -math.inf
         """When a task came for which no poll was seen that could have lent its slot."""
 
     def note(self, entry: Entry) -> None:
         call = entry.facts.get("call")
         if call == "register":
+            if entry.orchestrator in self._orchestrators and entry.kind is Kind.CALL_SENT:
+                self._registered_again[entry.orchestrator] = entry.at
             self._orchestrators.add(entry.orchestrator)
             self.slots = int(entry.facts.get("slots") or self.slots)
             self._lend_all(entry.orchestrator)
         elif _is_poll_sent(entry):
-            lent = entry.at - self._taken_at < _ON_ITS_WAY
+            latest = max(self._taken_at, self._registered_again.get(entry.orchestrator, -math.inf))
+            lent = entry.at - latest < _ON_ITS_WAY
             self._polls[entry.facts["number"]] = _PollInFlight(entry.orchestrator, entry.at, lent)
             self._taken_at = -math.inf
         elif entry.kind is Kind.CALL_ANSWERED:
