@@ -146,6 +146,7 @@ async def test_run_serves_the_next_task_with_the_edited_code(project, orchestrat
         assert before["version"] == 1
         edit(project, '"version": 1', '"version": 2')
         await worker.wait_for("my_app.py changed: restarting")
+        await worker.ready()
         after = await run_version(orchestrator)
         assert after["version"] == 2
         with pytest.raises(ProcessLookupError):
@@ -242,8 +243,8 @@ async def test_a_running_task_finishes_before_the_edited_code_starts(project, or
         job = await slow_task(orchestrator)
         edit(project, '"version": 1', '"version": 2')
         await worker.wait_for("my_app.py changed: restarting")
-        assert job.result == {"result": "finished"}
         await worker.ready()
+        assert job.result == {"result": "finished"}
         worker.process.terminate()
         assert await worker.end() == 0
 
@@ -369,6 +370,7 @@ async def test_what_cannot_be_watched_is_left_out(project, orchestrator):
             await worker.ready()
             edit(project, '"version": 1', '"version": 2')
             await worker.wait_for("my_app.py changed: restarting")
+            await worker.ready()
             assert (await run_version(orchestrator))["version"] == 2
             worker.process.terminate()
             assert await worker.end() == 0

@@ -503,7 +503,7 @@ async def test_a_stream_is_shown_joined_as_it_grows_with_its_pace_and_its_chunks
     await expect(stream).to_have_text("to be <b>or</b> not")
     await ran(page)
     await expect(page.locator(".details")).to_contain_text("first chunk after")
-    await expect(page.locator(".details")).to_contain_text("tokens/s")
+    await expect(page.locator(".details")).to_contain_text("items/s")
     chunk = page.locator(".details li").get_by_text("not", exact=True)
     await expect(chunk).to_be_hidden()
     await page.get_by_text("Chunks as received").click()

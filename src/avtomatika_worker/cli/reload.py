@@ -122,10 +122,10 @@ class Reloader:
         process = self._start()
         for files in changes(str(self._directory), self._stop, _say):
             if files:
+                _say(f"{self._names(files)} changed: restarting")
                 self._end(process)
                 if self._stop.is_set():
                     break
-                _say(f"{self._names(files)} changed: restarting")
                 process = self._start()
             elif process.poll() is not None and not self._end_requested:
                 _say(f"ended with exit code {_exit_code(process)}; it restarts when a Python file changes")

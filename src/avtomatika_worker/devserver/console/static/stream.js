@@ -48,12 +48,10 @@ export function streamView() {
     const first = times[0][0];
     const last = times[times.length - 1][0];
     const count = times.slice(1).reduce((sum, [, size]) => sum + size, 0);
-    const rate = last > first ? ` · ${(count / (last - first)).toFixed(1)} ${unit(parts)}/s` : "";
+    const rate = last > first ? ` · ${(count / (last - first)).toFixed(1)} items/s` : "";
     const wait = began ? `first chunk after ${duration(Math.max(0, first - began))} · ` : "";
     setText(figures, `${wait}${parts.length} ${parts.length === 1 ? "chunk" : "chunks"}${rate}`);
   }
 
   return { node, add, measure };
 }
-
-const unit = (parts) => (typeof parts[0] === "string" ? "tokens" : "items");
