@@ -8,6 +8,7 @@ their number, so that the same seed draws the same ones wherever the code is the
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "avtomatika_worker"
 MUTANTS = ROOT / "mutants" / "src" / "avtomatika_worker"
 LEDGER = ROOT / "mutants" / "outcomes.json"
 RECORD = ROOT / "bench" / "results" / "mutation.json"
@@ -38,7 +40,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--again", action="store_true", help="run what the last runs left out, or left alive")
     parser.add_argument("--report", action="store_true", help="run nothing: report on the last runs")
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
+    parser.add_argument("--record", action="store_true", help=f"write the lines to {RECORD.relative_to(ROOT)}")
     options = parser.parse_args()
     digits = sorted(map(str, random.Random(options.seed).sample(range(10), round(10 * options.share))))
     if not options.report:
@@ -54,9 +56,7 @@ def main() -> int:
             _remember()
     rows, unexplained = report(options.modules, digits)
     if options.record:
-        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
-        written = {"at": when, "seed": options.seed, "share": options.share, "modules": rows}
-        RECORD.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
+        _record(rows)
     return 1 if unexplained else 0
 
 
@@ -84,6 +84,21 @@ def report(modules: list[str], digits: list[str]) -> tuple[dict[str, dict[str, i
     for module, row in rows.items():
         print(f"{module:32}" + "".join(f"{key} {value:5}  " for key, value in row.items()))
     return rows, len(survivors)
+
+
+def _record(rows: dict[str, dict[str, int]]) -> None:
+    """Write the lines of these modules, and keep those of others whose code is the same as when they were written."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
+    recorded: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
+    recorded |= {module: {"at": when, "code": _digest(module), **row} for module, row in rows.items()}
+    same = {module: row for module, row in sorted(recorded.items()) if row["code"] == _digest(module)}
+    RECORD.write_text(json.dumps(same, indent=1) + "\n", "utf-8")
+
+
+def _digest(module: str) -> str | None:
+    """Return what identifies a module's code, or None when there is no such module."""
+    file = SOURCE / f"{module}.py"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else None
 
 
 def _outcomes(modules: list[str]) -> Iterator[tuple[str, dict[str, int | None]]]:

@@ -133,12 +133,12 @@ def soak() -> list[str]:
 
 def mutation() -> list[str]:
     """Return what it says of the mutants."""
-    sums: Counter[str] = Counter()
-    for module in figures("mutation")["modules"].values():
-        sums.update(module)
-    found, equivalent, survivors = sums["killed"], sums["equivalent"], sums["surviving"]
+    modules = figures("mutation").values()
+    mutants, ran, found, equivalent, survivors = (
+        sum(each[key] for each in modules) for key in ("mutants", "run", "killed", "equivalent", "surviving")
+    )
     return [
-        f"{sums['run']:,} of {sums['mutants']:,} mutants ran",
+        f"{ran:,} of {mutants:,} mutants ran",
         f"{found:,} were found, {equivalent} can be noticed by no test, and {survivors} survived",
     ]
 

@@ -179,6 +179,14 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     assert str(refused.value) == f"{problem}; name a directory that this user may write to"
 
 
+def test_a_path_that_sqlite_cannot_open_is_named_with_its_reason(tmp_path):
+    store = SqliteStore(tmp_path.joinpath(*["long" * 50] * 4), "w1")  # SQLite takes 512 characters
+    with pytest.raises(StoreError) as refused:
+        store.open()
+    assert str(refused.value) == f"{store.path} cannot be used for results: unable to open database file"
+    assert isinstance(refused.value.__cause__, sqlite3.OperationalError)
+
+
 def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
     code = f"""
         import resource, signal, sys
