@@ -288,6 +288,16 @@ def test_refusals_without_a_registration_in_between_say_nothing_about_replays(be
     assert outcomes(bench) == [("event", "failed")] * 8 + [("event", "delivered")]
 
 
+def test_refusals_between_two_registrations_count_as_one(bench):
+    bench.send(bench.event(), BROKEN, *[FORBIDDEN] * REPLAYS_DOUBTED)
+    bench.settle(4 * DELAY)
+    assert len(bench.calls) == REPLAYS_DOUBTED + 1
+    bench.answers.append(FORBIDDEN)
+    bench.register()
+    bench.settle(100 * DELAY)
+    assert len(bench.calls) == REPLAYS_DOUBTED + 3  # the last of them was answered well
+
+
 @pytest.mark.parametrize("between", [BROKEN, 401, NEVER])
 def test_another_failure_in_between_begins_the_doubt_again(bench, between):
     answers = [BROKEN, *[FORBIDDEN] * REPLAYS_DOUBTED, between, *[FORBIDDEN] * REPLAYS_DOUBTED]
@@ -339,6 +349,13 @@ def test_what_cannot_be_a_replay_is_tried_until_it_is_accepted(make, case):
 def test_a_checkpoint_is_removed_with_its_result_unless_another_attempt_goes_on_with_it(bench, answer, removed):
     bench.send(bench.result(checkpoint="c1"), answer)
     assert [key for key, _ in bench.removed] == removed
+
+
+def test_a_checkpoint_is_removed_with_a_result_that_is_accepted_later(bench):
+    bench.send(bench.result(checkpoint="c1"), 503)
+    bench.settle(DELAY)
+    assert bench.removed == [("c1", 1)]
+    assert bench.on_disk == []
 
 
 def test_the_result_that_ends_a_checkpoint_is_on_disk_until_that_is_removed(bench):

@@ -47,6 +47,31 @@ def test_retries_make_so_many_calls_side_by_side_and_no_more(bench):
     assert len(wire.in_flight) == RETRIES_IN_FLIGHT
 
 
+def test_an_orchestrator_that_does_not_answer_retries_keeps_none_from_another(bench):
+    other = bench.make_link("http://other.test")
+    for number in range(RETRIES_IN_FLIGHT):
+        bench.send(bench.result(f"t{number}"), 503)
+    bench.send(bench.result("t-other"), 503, link=other)
+    other.registered("1.0b17")
+    bench.answers += [NEVER] * RETRIES_IN_FLIGHT
+    bench.settle(2 * DELAY)
+    assert len(bench.wires[URL].in_flight) == RETRIES_IN_FLIGHT
+    assert bench.outbox.backlog(other) == 0
+
+
+def test_a_limit_holds_back_retries_that_wait_for_their_turn(bench):
+    for number in range(RETRIES_IN_FLIGHT + 1):
+        bench.send(bench.result(f"t{number}"), 503)
+    bench.answers += [NEVER] * RETRIES_IN_FLIGHT
+    bench.settle(2 * DELAY)
+    calls = len(bench.calls)
+    bench.wires[URL].in_flight[0].answer(429, {"error": "slow down"})
+    bench.settle(62.0)
+    assert len(bench.calls) == calls
+    bench.settle(1.5)
+    assert len(bench.calls) > calls
+
+
 def test_contact_that_is_back_ends_the_wait_after_a_moment(bench):
     bench.send(bench.result(), 503, 503, 503)
     bench.settle(3 * DELAY)  # the third attempt has failed: the next is in 4 delays
@@ -129,6 +154,14 @@ def test_without_contact_a_result_is_given_up_when_it_is_too_old(make):
     bench.settle(50.0 - 0.1)
     assert bench.outbox.depth == 1
     bench.settle(2 * DELAY)
+    assert bench.outbox.expired == 1
+
+
+def test_what_a_slow_first_attempt_took_counts_for_the_wait_for_contact(make):
+    bench = make(registered=False, max_age=50.0)
+    bench.send(bench.result(), NEVER, 503)
+    bench.settle(60.0)
+    assert bench.at() == [0.0, 50.0 + DELAY]
     assert bench.outbox.expired == 1
 
 

@@ -16,6 +16,7 @@ from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT, Kind, Message
 from avtomatika_worker.delivery.store import REMIND_EVERY, Store, decode, encode, size_of
 from avtomatika_worker.errors import ConfigError, StoreError
 from delivery.bench import (
+    DELAY,
     FORBIDDEN,
     NEVER,
     STALE,
@@ -117,6 +118,17 @@ def test_however_old_it_seems_what_a_former_run_left_is_tried_for_a_while(make, 
     assert bench.outbox.oldest == pytest.approx(max_age - 1.0, abs=0.1)
     bench.settle(5 * after)
     assert bench.outbox.expired == 1
+
+
+def test_without_contact_what_a_former_run_left_is_tried_when_it_is_too_old_and_given_up(make):
+    bench = make(registered=False, max_age=50.0)
+    bench.disk.rows[1] = encode(URL, bench.result(), bench.world.wall())
+    bench.outbox.open([bench.link], required=True)
+    bench.answers += [503, 503]
+    bench.settle(60.0)
+    assert bench.at() == [50.0, 50.0 + DELAY]
+    assert bench.outbox.expired == 1
+    assert bench.on_disk == []
 
 
 @pytest.mark.parametrize(("age", "seen"), [(600.0, 600.0), (-600.0, 0.0)])
