@@ -137,6 +137,15 @@ def test_a_limit_holds_all_results_back_and_no_events(bench, caplog, headers, wa
     assert f"next in {wait:.1f} s" in caplog.text
 
 
+def test_a_limit_holds_results_back_to_its_end(bench):
+    bench.send(bench.result("t1"), 429)
+    bench.settle(61.8)
+    bench.send(bench.result("t2"))
+    assert len(bench.calls) == 1
+    bench.settle(1.0)
+    assert len(bench.calls) == 3
+
+
 def test_a_limit_of_events_holds_no_result_back(bench):
     bench.send(bench.event(), 429)
     assert outcomes(bench) == [("event", "limited")]
@@ -393,6 +402,13 @@ def test_a_result_that_is_stale_under_every_id_is_kept_on_disk_until_its_work_is
     assert hand_out(bench, "task-2") is delivery
     bench.begin(bench.outbox.deliver(delivery))
     assert [each["task_id"] for each in bench.sent()] == ["task-1", "task-2"]
+    assert bench.on_disk == []
+
+
+def test_a_stale_result_leaves_the_disk_when_its_work_was_done_again(bench):
+    bench.send(bench.result("task-1", work=work()), STALE)
+    assert bench.on_disk == [("result", "task-1")]
+    bench.send(bench.result("task-2", work=work()))
     assert bench.on_disk == []
 
 

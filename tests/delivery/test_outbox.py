@@ -12,6 +12,7 @@ from avtomatika_worker.delivery.outbox import (
     WaitingResult,
 )
 from avtomatika_worker.delivery.sqlite_store import WRITE_TIMEOUT
+from avtomatika_worker.delivery.store import size_of
 from delivery.bench import BROKEN, DELAY, LABEL, NEVER, URL, outcomes, said
 
 # ------------------------------------------------------------------------------------------------ order and limits
@@ -229,6 +230,11 @@ def test_an_orchestrator_with_large_undelivered_results_is_asked_for_no_more_tas
     assert bench.outbox.is_full(bench.link)
     bench.settle(2.0)
     assert not bench.outbox.is_full(bench.link)
+
+
+def test_the_size_of_what_waits_is_that_of_its_stored_form(bench):
+    result = bench.result(data={"text": "x" * 10_000})
+    assert bench.send(result, 503).size == size_of(result) > 10_000
 
 
 def test_to_drain_is_to_wait_until_all_is_delivered(bench):
