@@ -429,6 +429,16 @@ def test_hand_outs_that_came_after_the_result_had_gone_are_reported_as_missed(be
     assert missed == [(bench.link, "task-2")]
 
 
+def test_a_hand_out_that_is_missed_needs_nobody_to_hear_of_it(bench):
+    bench.answers.append(NEVER)
+    bench.send(bench.result("task-1", work=work()))
+    hand_out(bench, "task-2")
+    bench.wires[URL].in_flight[0].answer(200)
+    bench.settle()
+    assert outcomes(bench) == [("result", "delivered")]
+    assert len(bench.sent()) == 1
+
+
 @pytest.mark.parametrize(("answer", "missed"), [(IGNORED, []), (GOOD, ["task-2"])])
 def test_hand_outs_are_missed_only_by_a_result_that_is_accepted(bench, answer, missed):
     seen = []

@@ -468,6 +468,15 @@ def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, len
     assert len(list(store.path.parent.glob("*.corrupt-*-wal"))) == aside
 
 
+def test_what_a_process_that_was_killed_left_in_its_log_alone_is_read(store, tmp_path, caplog):
+    row = store.put(message("t1")).result()
+    left = SqliteStore(shutil.copytree(store.path.parent, tmp_path / "left"), "w1")  # as a kill would leave them
+    assert Path(f"{left.path}-wal").stat().st_size > 0
+    assert left.open() == [(row, message("t1"))]
+    left.close()
+    assert caplog.records == []
+
+
 # ---------------------------------------------------------------------------------------------- a disk that hangs
 
 
