@@ -8,6 +8,7 @@ their number, so that the same seed draws the same ones wherever the code is the
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import random
@@ -38,7 +39,9 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", default=["protocol/*", "policy/*", "delivery/*"], metavar="MODULE")
     parser.add_argument("--share", type=float, default=1.0, help="the share of the mutants, in tenths")
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--again", action="store_true", help="run what the last runs left out, or left alive")
+    parser.add_argument(
+        "--again", action="store_true", help="run what the last runs left out, or left alive unexplained"
+    )
     parser.add_argument("--report", action="store_true", help="run nothing: report on the last runs")
     parser.add_argument("--record", action="store_true", help=f"write the lines to {RECORD.relative_to(ROOT)}")
     options = parser.parse_args()
@@ -48,7 +51,7 @@ def main() -> int:
         drawn = [f"avtomatika_worker.{name}.*__mutmut_*{digit}" for name in names for digit in digits]
         if options.again:
             outcomes = [each for _, module in _outcomes(options.modules) for each in module.items()]
-            drawn = [name for name, code in outcomes if name[-1] in digits and code not in KILLED]
+            drawn = [each for each, code in outcomes if each[-1] in digits and _is_open(each, code)]
         _remember()
         try:
             subprocess.run([MUTMUT, "run", "--max-children", "1", *drawn], cwd=ROOT, check=True)
@@ -62,7 +65,7 @@ def main() -> int:
 
 def report(modules: list[str], digits: list[str]) -> tuple[dict[str, dict[str, int]], int]:
     """Print a line for each module and the survivors; return the lines, and how many survivors nothing explains."""
-    explained = {_key(each) for each in tomllib.loads(EQUIVALENTS.read_text("utf-8"))["equivalent"]}
+    explained = _explained()
     rows: dict[str, dict[str, int]] = {}
     survivors: list[str] = []
     for module, outcomes in _outcomes(modules):
@@ -84,6 +87,16 @@ def report(modules: list[str], digits: list[str]) -> tuple[dict[str, dict[str, i
     for module, row in rows.items():
         print(f"{module:32}" + "".join(f"{key} {value:5}  " for key, value in row.items()))
     return rows, len(survivors)
+
+
+def _is_open(name: str, code: int | None) -> bool:
+    """Return whether a mutant has not run, or survived without an explanation."""
+    return code is None or (code not in KILLED and _key(_change(name)) not in _explained())
+
+
+@functools.cache
+def _explained() -> frozenset[tuple[str, str, str]]:
+    return frozenset(_key(each) for each in tomllib.loads(EQUIVALENTS.read_text("utf-8"))["equivalent"])
 
 
 def _record(rows: dict[str, dict[str, int]]) -> None:

@@ -60,6 +60,21 @@ def test_only_its_owner_can_read_it(store):
     assert others == []
 
 
+class Watched(type(Path())):
+    """A path that logs which mode its file had before it is changed."""
+
+    def chmod(self, mode, **how):
+        logging.getLogger("modes").warning("%s %o", self.name, stat.S_IMODE(self.stat().st_mode))
+        super().chmod(mode, **how)
+
+
+def test_not_even_for_a_moment_can_others_read_it(tmp_path, caplog):
+    store = SqliteStore(Watched(tmp_path), "w1")
+    store.open()
+    store.close()
+    assert caplog.messages == [f"{store.path.name} 600"]
+
+
 def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
     code = f"""
         from pathlib import Path
@@ -226,6 +241,26 @@ def test_an_empty_file_of_a_random_id_is_not_left_behind(tmp_path):
         assert store.path.exists() is bool(rows)
 
 
+def test_a_directory_in_place_of_the_file_of_a_random_id_is_left_alone(tmp_path):
+    store = SqliteStore(tmp_path, "random", temporary=True)
+    store.open()
+    store.path.unlink()
+    store.path.mkdir()
+    store.close()
+    assert store.path.is_dir()
+
+
+def test_a_file_that_can_no_longer_be_read_is_released_too(store, caplog):
+    for number in range(3_000):  # more than SQLite keeps in memory
+        store.put(message(f"t{number}", os.urandom(1_000)))
+    store.close()
+    again = SqliteStore(store.path.parent, "w1")
+    assert len(again.open()) == 3_000
+    os.truncate(again.path, 4096)
+    assert reopened(again) == []
+    assert [record.action for record in caplog.records] == ["store_corrupt"]
+
+
 def wrong_shape(path, statements):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(statements)
@@ -261,6 +296,7 @@ def log_alone(path, lose):
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
     assert Path(f"{path}-wal").stat().st_size > 0
+    Path(f"{path}-shm").touch(mode=0o600)
     lose(path)
 
 
@@ -333,6 +369,7 @@ def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, cap
     suffix = "-wal" if what.startswith("a log") else ""
     assert re.fullmatch(set_aside_line(store.path, REASONS[what], suffix), caplog.messages[0])
     assert len(list(tmp_path.glob(f"*.corrupt-*{suffix}"))) >= 1
+    assert len(list(tmp_path.glob("*.corrupt-*-shm"))) == what.startswith("a log")
     assert not (tmp_path / "elsewhere").exists()
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
 
@@ -465,7 +502,7 @@ def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, len
     assert [record.action for record in caplog.records] == ["store_corrupt"] * aside
     for line in caplog.messages:
         assert re.fullmatch(set_aside_line(store.path, "it is no log of SQLite's", "-wal"), line)
-    assert len(list(store.path.parent.glob("*.corrupt-*-wal"))) == aside
+    assert [len(list(store.path.parent.glob(f"*.corrupt-*{each}"))) for each in ("-wal", "-shm")] == [aside] * 2
 
 
 def test_what_a_process_that_was_killed_left_in_its_log_alone_is_read(store, tmp_path, caplog):

@@ -152,8 +152,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Complete pending writes and release the file."""
-        if self._ask(None):
-            self._thread.join(0.0 if self._hangs else WRITE_TIMEOUT)  # a disk that does not answer is left behind
+        if self._ask(None) and not self._hangs:  # a disk that does not answer is left behind
+            self._thread.join(WRITE_TIMEOUT)
 
     # ------------------------------------------------------------------------------------------------ opening
 
@@ -284,10 +284,10 @@ class SqliteStore:
         if self._connection is None:
             return
         with contextlib.suppress(sqlite3.Error, OSError):
-            empty = not self._connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
-            self._connection.close()
+            with contextlib.closing(self._connection) as connection:
+                empty = not connection.execute("SELECT EXISTS (SELECT 1 FROM waiting)").fetchone()[0]
             if self._temporary and empty:
-                self.path.unlink(missing_ok=True)
+                self.path.unlink()
 
     def _next_batch(self) -> list[_Write]:
         try:
