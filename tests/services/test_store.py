@@ -69,10 +69,11 @@ class Watched(type(Path())):
 
 
 def test_not_even_for_a_moment_can_others_read_it(tmp_path, caplog):
-    store = SqliteStore(Watched(tmp_path), "w1")
-    store.open()
-    store.close()
-    assert caplog.messages == [f"{store.path.name} 600"]
+    for _ in range(2):
+        store = SqliteStore(Watched(tmp_path), "w1")
+        store.open()
+        store.close()
+    assert caplog.messages == [f"{store.path.name} 600"]  # the second time it is there
 
 
 def test_a_second_process_with_the_same_id_is_refused_and_says_why(store):
@@ -467,17 +468,17 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
 
 
 @pytest.mark.parametrize("column", ["kind = 'other'", "task_id = x'80'", "message = 'text'", "created = 'yesterday'"])
-def test_a_row_that_is_no_message_is_counted_and_the_others_are_sent(store, caplog, column):
-    for number in range(3):
+def test_rows_that_are_no_messages_are_counted_and_the_others_are_sent(store, caplog, column):
+    for number in range(4):
         store.put(message(f"t{number}")).result()
     store.close()
     with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
-        connection.execute(f"UPDATE waiting SET {column} WHERE id = 2")  # noqa: S608 - of this test's own making
+        connection.execute(f"UPDATE waiting SET {column} WHERE id IN (2, 3)")  # noqa: S608 - of this test's own making
     caplog.clear()
     found = [each.task_id for _, each in reopened(store)]
-    assert found == ["t0", "t2"]
+    assert found == ["t0", "t3"]
     assert [record.action for record in caplog.records] == ["store_unreadable"]
-    text = f"1 rows in {store.path} are no results or events; they are not sent, and stay there"
+    text = f"2 rows in {store.path} are no results or events; they are not sent, and stay there"
     assert caplog.messages == [text]
 
 
@@ -545,6 +546,13 @@ def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
         assert keeper.keep_at_end([message(f"t{n}") for n in range(50)], began + 0.2) == [False] * 50
         assert time.monotonic() - began < WRITE_TIMEOUT
     assert keeper.keep_at_end([message("last")], time.monotonic() + WRITE_TIMEOUT) == [True]
+
+
+def test_a_disk_that_hangs_at_the_end_is_not_waited_for_forever(store, monkeypatch):
+    monkeypatch.setattr("avtomatika_worker.delivery.sqlite_store.WRITE_TIMEOUT", 0.1)
+    with hanging(store):
+        store.close()
+        assert "store" in {thread.name for thread in threading.enumerate()}
 
 
 class Silent(Future):
