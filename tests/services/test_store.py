@@ -548,7 +548,7 @@ def test_at_the_end_a_disk_that_hangs_is_waited_for_once(store):
     assert keeper.keep_at_end([message("last")], time.monotonic() + WRITE_TIMEOUT) == [True]
 
 
-def test_a_disk_that_hangs_at_the_end_is_not_waited_for_forever(store, monkeypatch):
+def test_a_disk_that_hangs_at_the_end_is_not_waited_for_indefinitely(store, monkeypatch):
     monkeypatch.setattr("avtomatika_worker.delivery.sqlite_store.WRITE_TIMEOUT", 0.1)
     with hanging(store):
         store.close()
