@@ -195,6 +195,14 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     assert str(refused.value) == f"{problem}; name a directory that this user may write to"
 
 
+def test_a_directory_that_others_may_write_to_is_refused_with_the_reason(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(StoreError) as refused:
+        SqliteStore(tmp_path, "w1").open()
+    problem = f"{tmp_path} cannot be used for results: {tmp_path} is writable by others"
+    assert str(refused.value) == f"{problem}; name a directory that this user may write to"
+
+
 def test_a_path_that_sqlite_cannot_open_is_named_with_its_reason(tmp_path):
     store = SqliteStore(tmp_path.joinpath(*["long" * 50] * 4), "w1")  # SQLite takes 512 characters
     with pytest.raises(StoreError) as refused:
@@ -321,6 +329,7 @@ PLANTED = {
     "a log without its file": lambda path: log_alone(path, Path.unlink),
     "a log beside an empty file": lambda path: log_alone(path, lambda file: file.write_bytes(b"")),
     "a directory for its log": lambda path: (path.touch(mode=0o600), Path(f"{path}-wal").mkdir()),
+    "another's log alone": lambda path: (Path(f"{path}-wal").touch(), Path(f"{path}-wal").chmod(0o666)),
     "a directory": lambda path: path.mkdir(),
     "a pipe": os.mkfifo,
     "a link": lambda path: path.symlink_to(path.parent / "elsewhere"),
@@ -344,6 +353,7 @@ REASONS = {
     "a log without its file": "the file that it belongs to is gone",
     "a log beside an empty file": "the file that it belongs to is gone",
     "a directory for its log": "outbox-w1.sqlite3-wal is no regular file",
+    "another's log alone": "others may write to outbox-w1.sqlite3-wal",
     "a directory": "outbox-w1.sqlite3 is no regular file",
     "a pipe": "outbox-w1.sqlite3 is no regular file",
     "a link": "outbox-w1.sqlite3 is no regular file",
@@ -375,6 +385,33 @@ def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, cap
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
 
 
+def invaded(path, plant):
+    """Return a path where somebody else is always faster than SQLite."""
+
+    class Invaded(type(path)):
+        def chmod(self, mode, **how):
+            super().chmod(mode, **how)
+            plant(Path(self))
+
+    return Invaded(path)
+
+
+@pytest.mark.parametrize(
+    ("plant", "reason"),
+    [
+        (lambda path: wrong_shape(path, "CREATE TABLE other (a)"), f"{NO_OUTBOX} 0, it holds table other"),
+        (lambda path: path.write_bytes(b"no database" * 100), "file is not a database"),
+    ],
+    ids=["another table", "no database"],
+)
+def test_a_file_that_is_no_store_again_once_it_was_set_aside_is_refused(tmp_path, caplog, plant, reason):
+    store = SqliteStore(invaded(tmp_path, plant), "w1")
+    with pytest.raises(StoreError) as refused:
+        store.open()
+    assert str(refused.value) == f"{store.path} cannot be used for results: {reason}"
+    assert [record.action for record in caplog.records] == ["store_corrupt"]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")
 def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
     store = SqliteStore(tmp_path, "w1")
@@ -385,7 +422,7 @@ def test_a_file_of_another_user_is_set_aside(tmp_path, caplog):
     assert re.fullmatch(set_aside_line(store.path, "outbox-w1.sqlite3 belongs to another user"), caplog.messages[0])
 
 
-@pytest.mark.parametrize("mode", [0o400, 0o644])
+@pytest.mark.parametrize("mode", [0o400, 0o601, 0o644])
 def test_a_file_of_ours_is_made_private_and_writable(tmp_path, mode):
     store = SqliteStore(tmp_path, "w1")
     store.path.touch()
@@ -513,6 +550,10 @@ def test_what_a_process_that_was_killed_left_in_its_log_alone_is_read(store, tmp
     assert left.open() == [(row, message("t1"))]
     left.close()
     assert caplog.records == []
+
+
+def test_the_thread_that_writes_keeps_no_process_from_ending(store):
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == "store"} == {True}
 
 
 # ---------------------------------------------------------------------------------------------- a disk that hangs
