@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
+from playwright.async_api import TimeoutError as NotYetError
 
 from devserver.browser import browser
 from docs.blocks import ROOT
@@ -194,12 +196,16 @@ async def test_all_there_is_has_enough_contrast(site, chromium, scheme):
 @in_the_browser
 async def test_search_finds_what_people_look_for(site, chromium):
     async with await chromium.new_page() as page:
-        page.set_default_timeout(120_000)  # it makes its index from all pages at once, however busy the machine is
         for word, wanted in SEARCHED.items():
             await page.goto(f"{site.url}/")
-            await page.get_by_role("textbox", name="Search").fill(word)
+            box = page.get_by_role("textbox", name="Search")
             results = page.locator(".md-search-result__item > .md-search-result__link")
-            await results.first.wait_for(state="attached")
+            async with asyncio.timeout(120):  # it makes its index from all pages at once, however busy the machine is
+                while not await results.count():  # what is typed before the page listens is not searched for
+                    await box.fill("")
+                    await box.fill(word)
+                    with suppress(NotYetError):
+                        await results.first.wait_for(state="attached", timeout=5_000)
             links = [await each.get_attribute("href") for each in await results.all()]
             assert any(wanted in str(link) for link in links[:FIRST_RESULTS]), f"{word}: {links}"
 

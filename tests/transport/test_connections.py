@@ -460,7 +460,7 @@ def test_a_forked_child_holds_no_connection_open(run):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_keeps_what_has_the_number_of_a_connection_by_now(run):
-    """A connection whose loop was closed before it tells nobody of its end."""
+    """A connection whose loop was closed first reports no end."""
 
     async def main():
         async with serving(ok()) as server, calling(server.url) as transport:
