@@ -106,7 +106,7 @@ def test_a_restart_with_nothing_left_is_silent(make, caplog):
 
 
 @pytest.mark.parametrize(("age", "max_age", "after"), [(1e9, 2 * RESTORED_FOR, RESTORED_FOR), (1e9, 50.0, 50.0)])
-def test_however_old_it_seems_what_a_former_run_left_is_tried_for_a_while(make, age, max_age, after):
+def test_messages_of_a_former_run_are_tried_for_a_while_however_old_they_seem(make, age, max_age, after):
     bench = make(registered=False, max_age=max_age)
     bench.disk.rows[1] = encode(URL, bench.result(), bench.world.wall() - age)
     bench.outbox.open([bench.link], required=True)
@@ -168,7 +168,7 @@ def test_a_store_that_cannot_be_used_stops_the_start_where_it_is_required(bench,
     outbox.open([bench.link], required=False)
     text = (
         "no such place: a crash loses results that could not be delivered yet (set WORKER_STATE_DIR to a writable"
-        " directory, or WORKER_RESULT_DURABILITY=off if that is meant)"
+        " directory, or WORKER_RESULT_DURABILITY=off if that is intended)"
     )
     assert said(caplog) == [("ERROR", "store_unusable", text)]
     assert not store.on
@@ -282,7 +282,7 @@ def test_a_reminder_of_a_failing_disk_is_due_after_exactly_its_interval(bench, c
     assert [action for _, action, _ in said(caplog)] == ["store_failed"] * lines
 
 
-def test_a_value_that_cannot_be_stored_is_sent_without(bench):
+def test_a_value_that_cannot_be_stored_is_sent_all_the_same(bench):
     unheard = bench.result(data={"n": object()})
     assert size_of(unheard) == 0
     assert bench.begin(bench.store.keep(URL, unheard, 0.0)).result() is None
