@@ -138,7 +138,7 @@ def link(path):
 
 @pytest.mark.parametrize("harm", [cut, flip, grow, empty, lose, link])
 @pytest.mark.parametrize("part", ["head", "0"])
-async def test_of_a_damaged_version_nothing_is_used_and_the_one_before_it_is(shelf, files, caplog, harm, part):
+async def test_a_damaged_version_is_ignored_and_the_one_before_it_is_used(shelf, files, caplog, harm, part):
     versions = shelf.versions()
     await versions.write(written("good"), files)
     await versions.write(written("damaged"), files)
@@ -268,7 +268,7 @@ async def test_a_link_that_somebody_put_there_is_not_followed(make_shelf, tmp_pa
         await shelf.place.blobs.get(str(head.relative_to(tmp_path / "checkpoints")), tmp_path / "target")
 
 
-async def test_a_blob_that_is_gone_says_so(make_shelf, tmp_path):
+async def test_a_missing_blob_is_reported(make_shelf, tmp_path):
     shelf = make_shelf()
     with pytest.raises(BlobGoneError):
         await shelf.place.blobs.get("key/version/head", tmp_path / "target")

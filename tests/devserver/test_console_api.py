@@ -324,7 +324,7 @@ async def test_problems_of_params_are_reported_with_their_paths(start: Start) ->
 # ---------------------------------------------------------------------------------------------------- faults
 
 
-async def test_a_fault_happens_as_often_as_was_said(start: Start) -> None:
+async def test_a_fault_happens_as_often_as_requested(start: Start) -> None:
     _, worker = await start(console=Console())
     fault = {"call": "heartbeat", "kind": "status", "status": 429, "retry_after": 7, "times": 2}
     status, answer = await send(worker, "POST", "/console/api/faults", fault)
@@ -443,7 +443,7 @@ async def test_a_page_of_a_task_is_offered_for_download_only(start: Start, room:
         assert response.headers["Content-Disposition"].startswith("attachment")
 
 
-async def test_without_a_place_for_files_that_is_said(start: Start) -> None:
+async def test_a_missing_place_for_files_is_reported(start: Start) -> None:
     _, worker = await start(console=Console())
     status, answer = await send(worker, "POST", "/console/api/files?name=a", b"x")
     assert (status, "without a directory for files" in answer["error"]) == (404, True)

@@ -123,6 +123,6 @@ async def test_missing_containers_are_a_problem_where_they_break_dispatch(start:
     assert [text.split()[0] for text in texts] == expected
 
 
-async def test_a_version_nobody_knows_is_refused() -> None:
+async def test_an_unknown_version_is_refused() -> None:
     with pytest.raises(ValueError, match=r"1\.0b99"):
         EmbeddedOrchestrator(version="1.0b99")

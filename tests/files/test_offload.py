@@ -227,7 +227,7 @@ def reader(worker: Worker) -> Worker:
 
 
 @pytest.mark.parametrize("wrong", [{"size": 4}, {"etag": "0" * 32}, {"etag": '"x"', "size": 3}])
-async def test_metadata_that_do_not_agree_fail_the_job(
+async def test_metadata_that_contradicts_the_object_fails_the_job(
     reader: Worker, bucket: Bucket, run: Any, wrong: dict[str, Any]
 ) -> None:
     uri = bucket.put("a.txt", b"abc")
@@ -237,7 +237,7 @@ async def test_metadata_that_do_not_agree_fail_the_job(
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
-async def test_metadata_that_agree_or_are_of_another_object_do_not(
+async def test_metadata_that_matches_or_is_of_another_object_does_not_fail_the_job(
     reader: Worker, bucket: Bucket, run: Any, quote: str
 ) -> None:
     uri = bucket.put("a.txt", b"abc")

@@ -125,7 +125,7 @@ def test_what_is_short_is_named():
 
 
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2)])
-def test_bounds_that_are_none_are_refused(least, most):
+def test_invalid_bounds_are_refused(least, most):
     with pytest.raises(ValueError, match="slot limits"):
         SlotTuner(TunerPolicy(least, most))
 

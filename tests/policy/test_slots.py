@@ -62,7 +62,7 @@ def test_a_poll_in_flight_leaves_a_worker_idle_and_counts_as_taken():
 
 
 @pytest.mark.parametrize("usable", [0, -1, 3])
-def test_no_worker_has_no_usable_slots_or_more_than_it_has(usable):
+def test_usable_slots_are_from_one_to_all(usable):
     with pytest.raises(ValueError, match=f"^from 1 to 2 slots can be usable, not {usable}$"):
         Slots(2).limit(usable)
 

@@ -266,7 +266,7 @@ def make_other_from(model: Model) -> Other:
     return Other(model)
 
 
-def test_a_circle_and_a_need_that_nobody_fills_are_found_before_the_start():
+def test_cycles_and_missing_resources_are_found_before_the_start():
     worker = Worker()
     worker.resource(make_from_other)
     settings = worker.load_settings({})

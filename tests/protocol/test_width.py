@@ -35,7 +35,7 @@ def test_a_document_with_exactly_the_bound_is_not_too_wide_with_more_commas_in_i
     assert is_too_wide(document, most=1)
 
 
-def test_what_is_within_the_bound_is_not():
+def test_a_document_within_the_bound_is_not_too_wide():
     assert not is_too_wide(wide("1.234567", MOST_VALUES - 1))
     assert not is_too_wide(b"")
 

@@ -59,7 +59,7 @@ def test_an_id_of_no_known_form_counts_as_a_branch(id_):
         {"params": None},
     ],
 )
-def test_what_differs_in_anything_that_names_the_work_is_other_work(other):
+def test_a_difference_in_anything_that_identifies_work_makes_it_other_work(other):
     one, two = work_key(HERE, plain("a", step=1)), work_key(HERE, plain("b", **{"step": 1, **other}))
     assert one != two
     assert one.digest != two.digest

@@ -402,7 +402,7 @@ async def test_a_store_that_reads_no_more_holds_no_connection_of_a_client_that_h
 
 
 @pytest.mark.parametrize("key", [None, "", "!!!", "cm91dGU6", "cm91dGU6eA==", "/////w=="])
-async def test_who_has_not_the_key_of_a_route_reaches_nobody_through_it(key: str | None):
+async def test_nobody_is_reached_through_a_route_without_its_key(key: str | None):
     async with serving(no_answer) as anybody:
         proxy = EgressProxy()
         route = Route()

@@ -22,7 +22,7 @@ async def ended(orchestrator, skill, params=None):
     return job
 
 
-async def test_an_answer_that_is_too_long_is_given_up_and_the_worker_goes_on(worker, echo, orchestrator, caplog):
+async def test_an_answer_that_is_too_long_is_abandoned_and_the_worker_goes_on(worker, echo, orchestrator, caplog):
     fault = Fault(
         "poll", "body", body=b'{"job_id":"j","task_id":"t","type":"echo","params":{"x":"' + b"x" * 50_000 + b'"}}'
     )

@@ -76,7 +76,7 @@ async def test_after_a_break_the_first_poll_goes_out_with_the_registration_howev
 
 
 async def test_a_registration_that_no_poll_follows_up_is_not_repeated_in_a_hurry(worker):
-    """Polls that always fail break contact each time; what registers at once again does so ever more seldom."""
+    """Polls that always fail break contact each time; registrations that follow at once become rarer and rarer."""
 
     @worker.skill
     async def note():
@@ -249,7 +249,7 @@ def test_a_registration_for_another_reason_ends_a_doubt_and_defers_no_later_one(
     assert doubt.calls_for_registration
 
 
-def test_silence_is_no_answer_at_all_to_somebody_who_asked():
+def test_silence_is_the_lack_of_any_answer_while_a_call_is_open():
     now = 0.0
     silence = Silence(lambda: now)
     now = 100.0

@@ -29,7 +29,7 @@ async def test_reservations_are_granted_in_order_and_never_more_than_there_is():
     assert budget.left == 10
 
 
-async def test_who_gives_up_waiting_leaves_the_line():
+async def test_a_reader_that_gives_up_leaves_the_line():
     budget = Budget(10)
     async with budget.reserved(10):
         waiting = asyncio.create_task(contextlib.AsyncExitStack().enter_async_context(budget.reserved(1)))
