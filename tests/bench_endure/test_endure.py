@@ -133,7 +133,7 @@ def test_another_jobs_value_is_found(run):
     assert finding.startswith("wrong_result: a wrong result of task task-1 (echo)")
 
 
-def test_a_task_may_be_cancelled_that_nobody_cancelled_where_its_orchestrator_has_forgotten_it(run):
+def test_a_task_may_be_cancelled_unasked_if_its_orchestrator_has_forgotten_it(run):
     job, params = run.job(kind="slow", state="")
     run.hand_out(job, params, 1.1, skill="slow")
     run.ran(1.2)

@@ -149,7 +149,7 @@ async def test_a_damaged_version_is_ignored_and_the_one_before_it_is_used(shelf,
     assert ("cannot be used" in caplog.text) is (harm is not lose or part != "head")
 
 
-async def test_if_all_are_damaged_there_is_none(shelf):
+async def test_if_all_versions_are_damaged_none_is_used(shelf):
     await shelf.versions().write(written("damaged"), {})
     flip(shelf.part("head"))
     assert await shelf.read() is None
@@ -258,7 +258,7 @@ async def test_blobs_are_for_this_user_only(make_shelf, files):
         assert path.stat().st_mode & 0o077 == 0
 
 
-async def test_a_link_that_somebody_put_there_is_not_followed(make_shelf, tmp_path):
+async def test_a_planted_link_is_not_followed(make_shelf, tmp_path):
     shelf = make_shelf()
     await shelf.versions().write(written("mine"), {})
     head = shelf.part("head")

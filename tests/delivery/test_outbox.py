@@ -305,7 +305,7 @@ def test_the_last_writes_are_waited_for_as_long_as_a_write_may_take(bench):
     assert bench.outbox.lost == 1
 
 
-def test_what_is_rescued_is_not_stored_twice_nor_lost_twice(make):
+def test_rescued_deliveries_are_neither_stored_nor_lost_twice(make):
     bench = make(durable=False)
     bench.outbox.take_over(bench.link, bench.result())
     bench.outbox.rescue()
@@ -331,7 +331,7 @@ def test_after_a_rescue_nothing_goes_out(bench):
     assert bench.outbox.depth == 1
 
 
-def test_what_is_discarded_is_neither_kept_at_the_end_nor_lost(bench, caplog):
+def test_discarded_deliveries_are_neither_kept_at_the_end_nor_lost(bench, caplog):
     bench.send(bench.result(), 503)
     bench.outbox.discard_result(bench.link, "t1")
     caplog.clear()

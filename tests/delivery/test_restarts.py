@@ -203,7 +203,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answers(benc
     assert bench.on_disk == [("result", "t4")]
 
 
-def test_what_is_stored_after_it_was_given_up_is_forgotten(bench):
+def test_a_write_that_completes_after_it_was_given_up_is_forgotten(bench):
     """A write that has begun cannot be taken back."""
     writing = Future()
     writing.set_running_or_notify_cancel()
@@ -234,7 +234,7 @@ def test_a_write_that_goes_on_after_its_delivery_was_cut_off_leaves_nothing(benc
     assert (bench.disk.rows == {}) is (how == "stored")
 
 
-def test_a_disk_that_goes_on_failing_is_reported_once_a_minute_until_it_is_well(bench, caplog):
+def test_a_disk_that_keeps_failing_is_reported_once_a_minute_until_it_recovers(bench, caplog):
     bench.disk.full = True
     full = f"{bench.file.path}: the disk is full; undelivered results are in memory only: a crash would lose them"
 

@@ -72,7 +72,7 @@ async def test_browsers_are_led_to_the_page_and_others_get_the_calls(start: Star
     assert response.headers["Location"] == "/console/"
 
 
-async def test_there_is_no_console_unless_one_is_asked_for(start: Start) -> None:
+async def test_there_is_no_console_unless_requested(start: Start) -> None:
     orchestrator, worker = await start()
     assert orchestrator.console_url is None
     assert (await fetch(worker, "/console/"))[0].status == 404
@@ -195,7 +195,7 @@ async def follow() -> AsyncIterator[Callable[[WorkerClient], Any]]:
             await each.close()
 
 
-async def test_the_stream_starts_with_all_there_is(start: Start, follow: Get) -> None:
+async def test_the_stream_starts_with_the_whole_state(start: Start, follow: Get) -> None:
     orchestrator, worker = await start(console=Console())
     job = orchestrator.submit("echo", {"text": "x" * 100, "number": 5, "list": [1], "none": {}})
     stream = await follow(worker)

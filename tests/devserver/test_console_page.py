@@ -323,7 +323,7 @@ async def fill_required(page: Page) -> None:
     await at(page, "$.colour").locator("select").select_option(label="red")
 
 
-async def test_what_is_left_empty_is_left_out(page: Page, bench: Bench) -> None:
+async def test_empty_fields_are_left_out(page: Page, bench: Bench) -> None:
     await fill_required(page)
     await run(page)
     await ran(page)

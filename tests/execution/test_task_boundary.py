@@ -22,7 +22,7 @@ from avtomatika_worker.execution.task_boundary import TaskBoundary
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_whatever_a_task_raises_is_its_failure(error: BaseException, code: str) -> None:
+def test_anything_that_a_task_raises_is_its_failure(error: BaseException, code: str) -> None:
     with TaskBoundary() as boundary:
         raise error
     assert boundary.failure.code == code

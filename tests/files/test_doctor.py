@@ -97,7 +97,7 @@ async def test_permissions_that_the_keys_lack_are_reported_with_a_remedy(
     assert (b"<Key>" in bucket.get("")) == (method == "POST")
 
 
-async def test_a_bucket_that_is_not_there_and_a_store_out_of_reach_are_distinguished(
+async def test_a_missing_bucket_and_an_unreachable_store_are_distinguished(
     doctor: Doctor, bucket: Bucket, proxy: FaultProxy
 ) -> None:
     code, ((severity, text, advice),) = await doctor(**environment(bucket.server.url, "no-such-bucket"))

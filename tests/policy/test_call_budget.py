@@ -98,7 +98,7 @@ def test_long_streams_alone_are_never_refused_and_go_on_after_each_silence(calls
     assert orchestrator.refusals == 0
 
 
-def test_what_cannot_be_combined_goes_whatever_is_assumed_and_raises_it():
+def test_calls_that_cannot_be_combined_go_out_and_raise_the_assumed_limit():
     budget, orchestrator = CallBudget(CallLimit(100)), Orchestrator(100_000)
     for number in range(1_000):
         assert budget.must_wait(number / 100) == 0

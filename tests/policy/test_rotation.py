@@ -33,7 +33,7 @@ def test_waterfall_takes_the_first_that_wants(some):
 
 
 @given(candidates)
-def test_failover_asks_nobody_while_somebody_before_is_reachable(some):
+def test_failover_asks_no_other_while_an_earlier_one_is_reachable(some):
     chosen = Rotation(Mode.FAILOVER, [1] * len(some)).next(some)
     if chosen is not None:
         assert not any(each.reachable for each in some[:chosen])

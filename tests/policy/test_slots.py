@@ -23,7 +23,7 @@ def test_a_slot_goes_from_free_through_polling_and_running_back_to_free():
     assert counts(slots) == (2, 0, 0, 0)
 
 
-def test_what_is_not_there_is_refused_by_name_and_changes_nothing():
+def test_an_impossible_transition_of_a_slot_is_refused_by_name_and_changes_nothing():
     slots = Slots(1)
     for step, problem in [("start", "no poll"), ("release", "no poll"), ("finish", "no running slot")]:
         with pytest.raises(RuntimeError, match=f"^{problem}"):

@@ -328,7 +328,7 @@ async def test_resources_of_one_module_of_the_skills_directory_are_given_in_anot
     assert result.data == {"name": "here"}, result.error
 
 
-async def test_a_context_without_the_resource_says_which_there_are():
+async def test_a_context_without_the_resource_names_the_available_ones():
     worker = worker_with([])
 
     @worker.skill

@@ -198,7 +198,7 @@ async def test_a_child_that_is_terminated_dies_of_it_and_the_worker_goes_on(orch
         assert await worker.exit_code() == 0
 
 
-async def test_pools_in_skills_disturb_nobody(orchestrator, project):
+async def test_pools_in_skills_disturb_nothing(orchestrator, project):
     async with running(orchestrator, project) as worker:
         for _ in range(5):
             assert (await orchestrator.submit("pool", {}).done(10)).result == {"squares": [0, 1, 2, 3]}

@@ -252,7 +252,7 @@ def test_only_what_succeeded_is_an_answer(status, accepted):
         replies.raise_for_status(answer({}, status))
 
 
-def test_a_refusal_knows_who_refused_and_when_to_come_back():
+def test_a_refusal_names_its_origin_and_when_to_try_again():
     when = {"date": "Mon, 23 Nov 2026 12:00:00 GMT", "retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}
     for version in ({}, {"x-rxon-version": "1.0b17"}):
         with pytest.raises(RejectedError) as caught:
@@ -261,7 +261,7 @@ def test_a_refusal_knows_who_refused_and_when_to_come_back():
         assert (refused.status, refused.retry_after, refused.from_orchestrator) == (429, 30.0, bool(version))
 
 
-def test_a_204_is_no_task_whatever_is_in_it():
+def test_a_204_means_no_task_whatever_its_body():
     assert replies.decode_task(answer({"job_id": "j", "task_id": "t", "type": "echo"}, 204)) is None
 
 

@@ -215,7 +215,7 @@ async def test_a_service_that_fails_is_started_again_alone_until_it_returns(capl
     assert len([each for each in caplog.records if each.exc_info]) == 1
 
 
-async def test_cancelling_is_no_fault(caplog):
+async def test_a_cancellation_is_not_a_fault(caplog):
     link = Broken()
 
     async def forever():

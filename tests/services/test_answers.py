@@ -115,7 +115,7 @@ async def test_every_status_has_its_meaning(server, link, kind, announced):
         PORTAL,
     ],
 )
-async def test_a_200_that_is_not_the_calls_reply_is_no_success(server, link, kind, body, announced):
+async def test_a_200_without_the_reply_to_the_call_is_not_a_success(server, link, kind, body, announced):
     server.script = lambda _call: Answer(200, body, announced=announced)
     assert await meaning(link, kind) == "again"
 

@@ -125,7 +125,7 @@ async def test_a_result_of_just_the_right_size_passes(worker, orchestrator):
     assert len(job.result["text"]) == 19_900
 
 
-async def test_a_failure_with_too_much_to_say_keeps_its_code_and_message(worker, orchestrator):
+async def test_a_failure_with_too_many_details_keeps_its_code_and_message(worker, orchestrator):
     @worker.skill
     async def fails() -> Failed:
         return Failed("PERMANENT_ERROR", "the disk is full", {"log": "x" * 30_000}, {"partial": "y" * 30_000})

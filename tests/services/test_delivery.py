@@ -189,7 +189,7 @@ async def test_a_second_worker_with_the_same_id_is_refused(orchestrator, worker)
 
 
 @pytest.mark.breaks_invariants("results_settled")
-async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrator, worker, caplog):
+async def test_a_result_that_was_neither_delivered_nor_stored_counts_as_lost(orchestrator, worker, caplog):
     refusal = refusing_results()
     orchestrator.inject(refusal)
     async with running(echoing(worker), orchestrator, result_durability="off"):

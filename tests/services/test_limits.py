@@ -137,7 +137,7 @@ async def granted(*tasks: Task) -> list[str]:
     return [task.stage for task in tasks]
 
 
-async def test_nobody_gets_a_device_that_a_task_before_them_waits_for():
+async def test_no_task_gets_a_device_that_an_earlier_task_waits_for():
     limiter = ConcurrencyLimiter(SHARED, None)
     first, whole = Task(limiter, "half"), Task(limiter, "whole")
     await granted()

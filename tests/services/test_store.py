@@ -149,7 +149,7 @@ def test_a_file_that_sqlite_can_open_and_finds_faults_in_is_set_aside_with_the_f
     assert "(NULL value in waiting.url)" in caplog.text
 
 
-def test_a_file_that_is_no_database_is_set_aside(tmp_path):
+def test_a_file_that_is_not_a_database_is_set_aside(tmp_path):
     (tmp_path / "outbox-w1.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 100)
     store = SqliteStore(tmp_path, "w1")
     assert store.open() == []
@@ -179,7 +179,7 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     assert str(refused.value) == f"{problem}; name a directory that this user may write to"
 
 
-def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
+def test_a_full_disk_refuses_what_does_not_fit_until_there_is_room(tmp_path):
     code = f"""
         import resource, signal, sys
         from pathlib import Path
@@ -389,7 +389,7 @@ def test_a_message_that_sqlite_cannot_store_is_refused_with_the_reason(store, ca
     assert reopened(store) == []
 
 
-def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_room(tmp_path):
+def test_a_file_that_cannot_be_recreated_on_a_full_disk_is_recreated_once_there_is_room(tmp_path):
     code = f"""
         import resource, signal, shutil
         from pathlib import Path
@@ -422,7 +422,7 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
 
 
 @pytest.mark.parametrize("column", ["kind = 'other'", "task_id = x'80'", "message = 'text'", "created = 'yesterday'"])
-def test_a_row_that_is_no_message_is_counted_and_the_others_are_sent(store, caplog, column):
+def test_a_row_that_is_not_a_message_is_counted_and_the_others_are_sent(store, caplog, column):
     for number in range(3):
         store.put(message(f"t{number}")).result()
     store.close()
@@ -510,7 +510,7 @@ class SilentStore(SqliteStore):
         return self.probed
 
 
-def test_what_a_disk_has_accepted_counts_as_stored_when_it_does_not_answer_and_nobody_waits_again(tmp_path):
+def test_writes_that_a_hanging_disk_accepted_count_as_stored_and_are_not_waited_for_again(tmp_path):
     before = threading.active_count()
     store = SilentStore(tmp_path, "w1")
     store.open()

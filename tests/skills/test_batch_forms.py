@@ -285,7 +285,7 @@ def test_an_unsupported_form_is_refused_with_the_supported_ones(hint, problem):
     assert problem in str(caught.value)
 
 
-def test_a_description_of_a_list_is_no_constraint():
+def test_a_description_of_a_list_is_not_a_constraint():
     for said in (msgspec.Meta(description="Texts"), pydantic.Field(description="Texts"), "texts"):
         assert skill_of(Annotated[list[Typed], said]).contract.input_schema["properties"].keys() == {"text", "extra"}
 

@@ -281,7 +281,7 @@ def test_a_models_own_validation_counts() -> None:
 # ------------------------------------------------------------------------------------------------------ wrong functions
 
 
-def test_an_argument_nobody_can_fill_is_named_with_what_can_be() -> None:
+def test_an_argument_that_cannot_be_filled_is_named_with_those_that_can() -> None:
     def resize(width):  # type: ignore[no-untyped-def]
         return width
 

@@ -146,7 +146,7 @@ def test_a_named_tuple_inside_of_something_is_an_array() -> None:
         "generator",
     ],
 )
-def test_what_cannot_be_sent_is_named_with_its_path(value: object, path: str, named: str) -> None:
+def test_a_value_that_cannot_be_sent_is_named_with_its_path(value: object, path: str, named: str) -> None:
     with pytest.raises(UnsendableValueError) as caught:
         to_plain(value)
     assert caught.value.path == path
@@ -179,7 +179,7 @@ def test_keys_that_are_the_same_in_json_are_named_with_their_path(value: object,
     assert all(each in caught.value.problem for each in keys)
 
 
-def test_the_same_value_twice_is_no_cycle() -> None:
+def test_the_same_value_twice_is_not_a_cycle() -> None:
     shared = {None: 1}  # an unusual key: it takes the way that looks for cycles
     assert to_plain({"a": shared, "b": [shared]}) == {"a": {"null": 1}, "b": [{"null": 1}]}
 
