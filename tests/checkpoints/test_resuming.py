@@ -170,7 +170,7 @@ async def test_mistakes_say_what_is_wrong(orchestrator, worker, tmp_path, mistak
 
 
 @pytest.mark.parametrize("by", ["skill", "middleware"])
-async def test_work_is_known_again_whatever_was_done_to_its_params(orchestrator, worker, tmp_path, by):
+async def test_work_is_recognized_whatever_was_done_to_its_params(orchestrator, worker, tmp_path, by):
     found = []
 
     async def begin(ctx: TaskContext):

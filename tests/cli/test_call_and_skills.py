@@ -162,7 +162,7 @@ def test_a_deadline_ends_the_task_with_exit_code_1(command):
     assert json.loads(done.stdout)["error"]["code"] == "TIMEOUT_ERROR"
 
 
-def test_files_of_the_result_are_kept_where_it_says(command, project):
+def test_files_of_the_result_are_kept_at_their_uris(command, project):
     done = command("call", "--app", "app:worker", "write", "-p", "text=hello", "--json", TMPDIR=str(project))
     uri = json.loads(done.stdout)["data"]["file"]
     assert Path(uri.removeprefix("file://")).read_text("utf-8") == "hello"

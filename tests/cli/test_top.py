@@ -79,7 +79,7 @@ async def place():
             await main
 
 
-async def test_one_look_for_machines(place):
+async def test_one_report_for_machines(place):
     where, job = place
     code, out, err = await top("--url", where, "--once", "--json")
     assert (code, err) == (0, "")
@@ -96,7 +96,7 @@ async def test_one_look_for_machines(place):
     assert "a secret text" not in out
 
 
-async def test_one_look_for_people(place):
+async def test_one_report_for_people(place):
     where, job = place
     code, out, err = await top("--url", where)
     assert (code, err) == (0, "")
@@ -110,7 +110,7 @@ async def test_one_look_for_people(place):
     assert lines[-1].endswith("50% 0:00")
 
 
-async def test_it_looks_again_and_again(place):
+async def test_it_reports_repeatedly(place):
     where, _ = place
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "--url", where, "--json", "--interval", "0.1", env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE
@@ -208,7 +208,7 @@ async def test_where_no_worker_answers_it_says_so():
 
 
 @pytest.mark.parametrize("wrong", ["ftp://here", "here:8083", "http://here:port", "http://"])
-async def test_a_url_that_is_none_is_a_usage_error(wrong):
+async def test_an_invalid_url_is_a_usage_error(wrong):
     code, _, err = await top("--url", wrong)
     assert code == 2
     assert wrong in err

@@ -52,7 +52,7 @@ def test_a_quoted_value_may_go_over_several_lines(tmp_path: Path, text: str, val
     assert read(tmp_path, f"Z=0\n{text}\nB=1\n") == {"Z": "0", "A": value, "B": "1"}
 
 
-def test_a_line_after_a_value_of_several_is_named_by_its_own_number(tmp_path: Path) -> None:
+def test_an_error_after_a_multiline_value_names_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 4"):
         read(tmp_path, "A='one\ntwo\nthree'\nbroken\n")
 

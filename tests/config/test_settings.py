@@ -339,7 +339,7 @@ def test_overrides_are_checked_like_variables(override: dict[str, Any], allowed:
     assert allowed in problem
 
 
-def test_an_override_that_is_no_setting_is_a_mistake_of_the_program() -> None:
+def test_an_override_of_an_unknown_setting_is_a_programming_error() -> None:
     with pytest.raises(TypeError, match="max_tasks"):
         load_settings({}, max_tasks=1)
 

@@ -112,7 +112,7 @@ async def test_a_dropped_poll_takes_no_task_and_is_a_problem(start: Start) -> No
     assert job.state == "queued"
 
 
-async def test_a_worker_that_has_said_it_goes_may_drop_its_polls(start: Start) -> None:
+async def test_a_worker_that_announced_draining_may_drop_its_polls(start: Start) -> None:
     orchestrator, worker = await start(poll_time=30)
     poll = asyncio.create_task(worker.poll())
     await orchestrator.wait_for(lambda: orchestrator.workers["w1"].polls == 1)

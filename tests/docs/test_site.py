@@ -186,7 +186,7 @@ async def test_axe_finds_nothing_on_any_page(site, chromium):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @in_the_browser
-async def test_all_there_is_has_enough_contrast(site, chromium, scheme):
+async def test_everything_has_enough_contrast(site, chromium, scheme):
     paths = showing_all_kinds(site)
     found = await findings(chromium, site, paths, scheme=scheme, contrast=True)
     assert found.keys() == set(paths)
@@ -229,7 +229,7 @@ def test_each_error_has_an_anchor_of_its_own(site):
     assert all(f'href="#{anchor}"' in page for anchor in anchors)
 
 
-def test_the_site_asks_nobody_else_for_anything(site):
+def test_the_site_makes_no_requests_to_other_hosts(site):
     done = subprocess.run(
         [sys.executable, "scripts/check_site.py", str(site.directory)],
         cwd=ROOT,

@@ -70,7 +70,7 @@ async def test_another_etag_or_none_is_another_object(source: Source) -> None:
     assert len(source.fetched) == 4
 
 
-async def test_what_was_not_used_for_longest_leaves_first(source: Source) -> None:
+async def test_the_least_recently_used_object_is_evicted_first(source: Source) -> None:
     for name in "abc":
         await source.get(f"s3://b/{name}", size=400)  # the third drives the first out
     await source.get("s3://b/b", size=400)

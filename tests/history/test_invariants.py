@@ -376,7 +376,7 @@ def begins_again_after_a_while(story: Story) -> None:
     ],
     ids=lambda life: life.__name__,
 )
-def test_a_worker_may_live_like_this(life: Any) -> None:
+def test_valid_histories_violate_nothing(life: Any) -> None:
     story = Story()
     story.started(slots=1)
     life(story)

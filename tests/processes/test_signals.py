@@ -198,7 +198,7 @@ async def test_a_child_that_is_terminated_dies_of_it_and_the_worker_goes_on(orch
         assert await worker.exit_code() == 0
 
 
-async def test_pools_in_skills_disturb_nobody(orchestrator, project):
+async def test_pools_in_skills_disturb_nothing(orchestrator, project):
     async with running(orchestrator, project) as worker:
         for _ in range(5):
             assert (await orchestrator.submit("pool", {}).done(10)).result == {"squares": [0, 1, 2, 3]}
@@ -235,7 +235,7 @@ async def test_a_child_left_behind_by_a_killed_worker_holds_no_port(orchestrator
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_who_has_the_port_is_named(orchestrator, project, unused_tcp_port):
+async def test_the_owner_of_the_port_is_named(orchestrator, project, unused_tcp_port):
     async with running(orchestrator, project, environment={"WORKER_PORT": str(unused_tcp_port)}) as worker:
         await until(lambda: "health server on port" in worker.output)
         other = project / "other"
@@ -359,7 +359,7 @@ async def test_a_signal_while_the_app_is_imported_ends_the_command_at_once(orche
         assert await it.exit_code(5) == (code and code + number)
 
 
-async def test_ctrl_c_ends_a_call_of_a_def_that_hears_nothing(project):
+async def test_ctrl_c_ends_a_call_of_a_def_that_never_checks_for_cancellation(project):
     nowhere = asyncio.subprocess.DEVNULL
     async with command("call", "--app", "app:worker", "sleep", "--json", cwd=project, stderr=nowhere) as it:
         await until((project / "runs").exists)

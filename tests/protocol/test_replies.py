@@ -178,7 +178,7 @@ def test_what_a_heartbeats_answer_lacks_or_has_of_another_type_asks_for_nothing(
         (replies.decode_token, {"access_token": ""}, "not a token: an access token must have 1 to 8192 printable"),
     ],
 )
-def test_an_answer_that_is_none_says_what_it_should_have_been_and_why_it_is_not(decode, body, problem):
+def test_a_malformed_answer_is_reported_with_what_it_should_have_been(decode, body, problem):
     with pytest.raises(MalformedMessageError) as caught:
         decode(answer(body))
     assert str(caught.value).startswith(problem)
@@ -252,7 +252,7 @@ def test_only_what_succeeded_is_an_answer(status, accepted):
         replies.raise_for_status(answer({}, status))
 
 
-def test_a_refusal_knows_who_refused_and_when_to_come_back():
+def test_a_refusal_names_its_origin_and_when_to_try_again():
     when = {"date": "Mon, 23 Nov 2026 12:00:00 GMT", "retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}
     for version in ({}, {"x-rxon-version": "1.0b17"}):
         with pytest.raises(RejectedError) as caught:
@@ -261,7 +261,7 @@ def test_a_refusal_knows_who_refused_and_when_to_come_back():
         assert (refused.status, refused.retry_after, refused.from_orchestrator) == (429, 30.0, bool(version))
 
 
-def test_a_204_is_no_task_whatever_is_in_it():
+def test_a_204_means_no_task_whatever_its_body():
     assert replies.decode_task(answer({"job_id": "j", "task_id": "t", "type": "echo"}, 204)) is None
 
 
@@ -297,7 +297,7 @@ def test_an_id_is_salvaged_if_it_can_be_one(id_, kept):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
-def test_where_no_ids_are_there_are_none_to_salvage(body):
+def test_without_ids_none_are_salvaged(body):
     assert replies.salvage_ids(body) == (None, None)
 
 

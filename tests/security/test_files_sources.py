@@ -103,7 +103,7 @@ def test_no_key_of_another_jobs_directory_is_ever_allowed(parts: list[str], is_p
     "text",
     ["payloads", "s3://", "s3://b/../c", "s3://b//c", "s3://b/%2e%2e/", "file://host/x", "http://x/y", "gs:///k"],
 )
-def test_an_entry_that_is_no_source_stops_the_start_and_is_named(text: str) -> None:
+def test_an_invalid_source_keeps_the_worker_from_starting_and_is_named(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings({"WORKER_FILE_SOURCES": f"s3://good/ {text}"})
     assert "WORKER_FILE_SOURCES" in str(caught.value)

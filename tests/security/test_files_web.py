@@ -246,7 +246,7 @@ def test_an_address_that_is_not_public_is_refused(address):
         refuse_private(address)
 
 
-def test_public_addresses_and_names_are_not():
+def test_public_addresses_and_names_are_not_refused():
     for each in ("93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822", "a.example"):
         refuse_private(each)
 

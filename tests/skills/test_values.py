@@ -244,7 +244,7 @@ def test_keys_of_an_object_are_of_their_type(key: Any, text: str, read: Any) -> 
     assert contract.convert({"named": {text: 1}}) == {"named": {read: 1}}
 
 
-def test_keys_of_a_type_that_nobody_knows_are_an_error_at_registration() -> None:
+def test_keys_of_an_unsupported_type_are_an_error_at_registration() -> None:
     class Own:
         pass
 
@@ -252,14 +252,14 @@ def test_keys_of_a_type_that_nobody_knows_are_an_error_at_registration() -> None
         schema.infer_fields("f", {"named": (dict[Own, int], MISSING)})
 
 
-def test_what_is_wrong_with_a_key_is_said_of_the_key() -> None:
+def test_a_problem_with_a_key_names_the_key() -> None:
     contract = schema.infer_fields("f", {"named": (dict[int, int], MISSING)})
     with pytest.raises(InvalidValue, match=r"\$\.named: in a key: "):
         contract.convert({"named": {"one": 1}})
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement came with Python 3.12")
-def test_a_type_statement_hides_no_class() -> None:
+def test_a_type_statement_does_not_hide_a_class() -> None:
     namespace: dict[str, Any] = {"Slots": Slots, "dataclass": dataclass, "__name__": __name__}
     source = (
         "type Alias = Slots\ntype Many[T] = list[T]\n@dataclass\nclass Named:\n    one: Alias\n    many: Many[Slots]\n"
@@ -295,12 +295,12 @@ def test_what_a_constructor_refuses_is_named_with_its_path(a: int, text: str) ->
     assert str(caught.value) == text
 
 
-def test_a_constructor_may_say_itself_how_the_task_ends() -> None:
+def test_a_constructor_may_decide_the_outcome() -> None:
     with pytest.raises(TransientError):
         made(Refused, {"all": [{"a": 3}]})
 
 
-def test_a_constructor_that_wants_what_is_no_field_is_an_error_at_registration() -> None:
+def test_a_constructor_argument_that_is_not_a_field_is_an_error_at_registration() -> None:
     @dataclass
     class Odd:
         a: int
@@ -497,7 +497,7 @@ def test_values_of_pydantic_are_written_as_it_does_wherever_they_are() -> None:
     }
 
 
-def test_a_result_is_written_by_its_type_where_that_does_not_say_what_it_writes() -> None:
+def test_a_result_is_written_by_its_type_even_if_the_schema_is_unknown() -> None:
     price = Annotated[float, pydantic.PlainSerializer(lambda value: f"{value:.2f}")]
     contract = schema.infer_output(price)
     assert contract is not None
@@ -506,7 +506,7 @@ def test_a_result_is_written_by_its_type_where_that_does_not_say_what_it_writes(
 
 
 @pytest.mark.parametrize("annotation", [Plain, Given], ids=str)
-def test_what_a_dataclass_does_not_take_is_no_param(annotation: Any) -> None:
+def test_a_field_that_a_dataclass_does_not_accept_is_not_a_param(annotation: Any) -> None:
     contract = schema.infer_input(annotation)
     assert contract is not None
     assert "made" not in contract.schema["properties"]
@@ -595,7 +595,7 @@ def test_defaults_are_announced_as_json_of_their_schema_or_not_at_all() -> None:
     assert contract.convert({**ANNOUNCED, "o": []}) == Defaults(o=[])
 
 
-def test_defaults_of_arguments_too_whoever_knows_their_types() -> None:
+def test_defaults_of_arguments_are_announced_whichever_library_knows_their_types() -> None:
     def announced(tp: Any, default: Any) -> Any:
         return schema.infer_fields("f", {"a": (tp, default)}).schema["properties"]["a"].get("default", MISSING)
 
@@ -658,7 +658,7 @@ class Numbers:
     colors: dict[Color, int]
 
 
-def test_what_json_writes_otherwise_is_understood() -> None:
+def test_values_that_json_writes_differently_are_understood() -> None:
     value = made(Numbers, {"count": 2.0, "by": {"1": {"a": 1}}, "colors": {"red": 1}})
     assert value == Numbers(2, {1: Slots(1, None)}, {Color.RED: 1})
 
@@ -744,7 +744,7 @@ def _inside(value: Any) -> list[Any]:
 
 
 @given(st.data())
-def test_params_without_what_has_a_default_are_what_the_constructor_makes(data: st.DataObject) -> None:
+def test_params_without_defaults_are_what_the_constructor_makes(data: st.DataObject) -> None:
     cls, values = data.draw(classes(depth=0))
     value = data.draw(values)
     params: dict[str, Any] = sent(cls, value)

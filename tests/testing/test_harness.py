@@ -73,7 +73,7 @@ async def test_a_failure_is_a_result_with_code_message_and_details(worker):
     assert failed.error.details["url"] == "x"
 
 
-async def test_a_transient_failure_is_not_tried_again_unless_an_orchestrator_says_so(worker):
+async def test_a_transient_failure_is_retried_only_if_an_orchestrator_says_so(worker):
     attempts = []
 
     @worker.skill

@@ -181,8 +181,8 @@ def test_hosts_that_no_proxy_names_are_called_directly(run, no_proxies, monkeypa
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "no tunnel: HTTP 407"),
-        (b"HTTP/1.0 403 Forbidden\r\n\r\n", "no tunnel: HTTP 403"),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "to open a tunnel: HTTP 407"),
+        (b"HTTP/1.0 403 Forbidden\r\n\r\n", "to open a tunnel: HTTP 403"),
         (b"HTTP/1.1 200 OK\r\n\r\nsomething", "not valid HTTP"),
         (b"\x15\x03\x01 no proxy at all\r\n\r\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, "not valid HTTP"),
@@ -190,7 +190,7 @@ def test_hosts_that_no_proxy_names_are_called_directly(run, no_proxies, monkeypa
     ],
     ids=["credentials", "forbidden", "more", "garbage", "endless", "nothing"],
 )
-def test_a_proxy_that_opens_no_tunnel_is_named_without_its_credentials(run, reply, said, no_proxies, monkeypatch):
+def test_a_proxy_that_refuses_a_tunnel_is_named_without_its_credentials(run, reply, said, no_proxies, monkeypatch):
     async def main():
         async def answer(server, writer, head):
             writer.write(reply)

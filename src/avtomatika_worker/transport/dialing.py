@@ -15,7 +15,7 @@ from avtomatika_worker.transport.route import Hop, Route
 from avtomatika_worker.transport.tcp import connect
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
-_LONGEST_REPLY: Final = 16 * 2**10  # of a proxy to CONNECT
+_LONGEST_REPLY: Final = 16 * 2**10  # a proxy's reply to CONNECT, in bytes
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
@@ -100,5 +100,5 @@ class _Tunnel(asyncio.Protocol):
         if status is None or not end or (rest and status[1].startswith(b"2")):
             raise ConnectionFailedError("the proxy's answer is not valid HTTP", maybe_processed=False)
         if not status[1].startswith(b"2"):
-            text = f"the proxy opens no tunnel: HTTP {status[1].decode()}"
+            text = f"the proxy refused to open a tunnel: HTTP {status[1].decode()}"
             raise ConnectionFailedError(text, maybe_processed=False)

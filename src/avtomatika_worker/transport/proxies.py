@@ -28,7 +28,7 @@ def proxy_for(url: str) -> Proxy | None:
     """
     if not _may_name_any():
         return None
-    from urllib.request import getproxies, proxy_bypass  # a MiB, and 9 ms: imported only where it may find one
+    from urllib.request import getproxies, proxy_bypass  # takes 1 MiB and 9 ms: imported only if it may find one
 
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc.rpartition("@")[2]):
@@ -39,9 +39,7 @@ def proxy_for(url: str) -> Proxy | None:
         return None
     proxy = urlsplit(text if "://" in text else f"http://{text}")
     if proxy.scheme not in _SPOKEN:
-        raise ValueError(
-            f"the environment names a {proxy.scheme}:// proxy; orchestrators are called through http(s):// ones only"
-        )
+        raise ValueError(f"the environment names a {proxy.scheme}:// proxy; only http(s):// ones are supported")
     credentials, _, place = proxy.netloc.rpartition("@")
     if not credentials:
         return Proxy(f"{proxy.scheme}://{place}")
@@ -50,5 +48,5 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def _may_name_any() -> bool:
-    """Whether a proxy may be named: some systems have settings of their own for that."""
+    """Return whether a proxy may be named: some systems have settings of their own for that."""
     return sys.platform in {"darwin", "win32"} or any(name.lower().endswith("_proxy") for name in os.environ)
