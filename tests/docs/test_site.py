@@ -203,7 +203,7 @@ async def test_search_finds_what_people_look_for(site, chromium):
             async with asyncio.timeout(120):  # it makes its index from all pages at once, however busy the machine is
                 while not await results.count():  # what is typed before the page listens is not searched for
                     await box.fill("")
-                    await box.fill(word)
+                    await box.press_sequentially(word)  # it listens to keys
                     with suppress(NotYetError):
                         await results.first.wait_for(state="attached", timeout=5_000)
             links = [await each.get_attribute("href") for each in await results.all()]
