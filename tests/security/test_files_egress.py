@@ -19,6 +19,7 @@ from avtomatika_worker import TaskFiles
 from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
 from avtomatika_worker.files.egress_route import Allowed, Route
+from avtomatika_worker.files.relay import MOST_STRANGERS
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.files.task_files import FileOperations
@@ -411,6 +412,19 @@ async def test_nobody_is_reached_through_a_route_without_its_key(key: str | None
         assert anybody.requests == []
         assert route.key not in repr(route)
         proxy.close()
+
+
+async def test_other_users_of_the_machine_cannot_hold_more_than_a_few_of_its_connections():
+    proxy = EgressProxy()
+    parts = urlsplit(await asyncio.to_thread(proxy.url, Route()))
+    held = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(MOST_STRANGERS + 50)]
+    for reader, _ in held[:50]:
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    assert (await ask(parts.geturl(), key=None)).startswith(b"HTTP/1.1 407 ")
+    for _, writer in held:
+        writer.close()
+    proxy.close()
 
 
 @pytest.mark.parametrize("raw", [

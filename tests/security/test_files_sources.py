@@ -99,6 +99,11 @@ def test_no_key_of_another_jobs_directory_is_ever_allowed(parts: list[str], is_p
         assert refused(sources(), uri)
 
 
+@pytest.mark.parametrize("uri", ["s3://payloads/jobs/job-b/input.bin", "s3://payloads/jobs/job-b/"])
+def test_a_job_that_is_called_like_the_directory_of_all_jobs_owns_none_of_theirs(uri: str) -> None:
+    assert refused(sources(), uri, "jobs")
+
+
 @pytest.mark.parametrize(
     "text",
     ["payloads", "s3://", "s3://b/../c", "s3://b//c", "s3://b/%2e%2e/", "file://host/x", "http://x/y", "gs:///k"],

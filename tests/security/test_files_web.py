@@ -239,6 +239,8 @@ def test_a_url_that_is_accepted_leads_to_a_listed_host(url):
         ),
         *("255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00:ec2::254"),
+        *("fec0::1", "::127.0.0.1", "::ffff:0:10.0.0.1", "64:ff9b:1::a00:1", "5f00::1", "4000::1"),  # not unicast
+        "168.63.129.16",  # Azure's own service in its machines
     ],
 )
 def test_an_address_that_is_not_public_is_refused(address):
@@ -254,7 +256,9 @@ def test_public_addresses_and_names_are_not_refused():
 @given(st.ip_addresses(v=4).filter(lambda each: not each.is_global))
 def test_no_private_address_hides_in_another_one(address):
     for inside in (
+        f"::{address}",
         f"::ffff:{address}",
+        f"::ffff:0:{address}",
         str(ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) + int(address))),
     ):
         with pytest.raises(PrivateAddressError):

@@ -10,9 +10,11 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 from rich.text import Text
 
 from avtomatika_worker.cli import terminal
+from avtomatika_worker.cli.top import view
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.printable import printable, printable_json
@@ -48,6 +50,25 @@ def test_what_rich_prints_holds_nothing_but_its_own_styles(text, colored):
     made.print_json(json.dumps({"a": text}, ensure_ascii=False))
     left = STYLE.sub("", out.getvalue()) if colored else out.getvalue()
     assert RAW.search(left) is None
+
+
+@given(st.text(st.sampled_from("[]/=:b linkod")).map(lambda each: each.replace("\n", " ")))
+def test_what_rich_prints_is_shown_as_it_is_wherever_it_stands(text):
+    out = io.StringIO()
+    made = terminal.console(file=out, force_terminal=True, width=1000, highlight=False, color_system="standard")
+    table = Table.grid()
+    table.add_row("<" + text + ">")
+    made.print(table)
+    made.print("<" + text + ">")
+    assert out.getvalue().splitlines() == [f"<{text}>"] * 2
+
+
+@pytest.mark.parametrize("job_id", ["[/b]", "[bold]", "[link=x]", ":bomb:"])
+def test_top_shows_a_jobs_id_as_it_is(job_id):
+    out = io.StringIO()
+    task = {"skill": job_id, "job_id": job_id, "seconds": 1}
+    terminal.console(file=out, width=100, highlight=False).print(view({"worker_id": job_id, "tasks": [task]}))
+    assert out.getvalue().count(job_id) == 3
 
 
 def logged(formatter, text):

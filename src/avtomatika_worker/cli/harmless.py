@@ -12,8 +12,11 @@ from avtomatika_worker.observability.printable import printable
 
 
 def make_console(**options: Any) -> Console:
-    """Make a rich console that escapes control characters in everything it prints."""
-    made = Console(**options)
+    """Make a rich console that escapes control characters in everything it prints.
+
+    Texts are no markup, wherever they stand: in ``print``, in a cell, in a title. Styles are for `rich.text.Text`.
+    """
+    made = Console(markup=False, emoji=False, **options)
     made.push_render_hook(_HARMLESS)
     return made
 

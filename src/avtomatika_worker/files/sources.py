@@ -55,7 +55,10 @@ class Sources(msgspec.Struct, frozen=True):
 
     def _is_own(self, location: Location, job_id: str) -> bool:
         below = _below(location, self.results) if self.results is not None else None
-        return below is not None and (below[:1] == (job_id,) or below[:2] == (_ORCHESTRATORS, job_id))
+        if below is None:
+            return False
+        # A job called "jobs" would otherwise own the objects of all others.
+        return below[:2] == (_ORCHESTRATORS, job_id) or (below[:1] == (job_id,) and job_id != _ORCHESTRATORS)
 
     def _refused(self, location: Location, problem: str) -> SourceRefusedError:
         if self.listed is not None:
