@@ -193,6 +193,15 @@ async def test_what_a_worker_says_does_not_control_the_terminal():
     assert "\x1b]0" not in out
 
 
+async def test_what_a_worker_says_stays_json_for_machines():
+    said = {"worker_id": "w\x9b\x85\u202e\x7f\U000e0001", "live": True}
+    async with answering(said) as url:
+        code, out, _ = await top("--url", url, "--json", "--once")
+    assert code == 0
+    assert json.loads(out)["worker_id"] == said["worker_id"]
+    assert out.rstrip("\n").isprintable()
+
+
 async def test_where_no_worker_answers_it_says_so():
     with socket.create_server(("127.0.0.1", 0)) as server:
         free = server.getsockname()[1]

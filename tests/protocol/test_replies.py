@@ -66,6 +66,21 @@ def test_a_malformed_task_that_names_itself_can_be_answered():
     assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
 
 
+@pytest.mark.parametrize("long", ["job_id", "task_id"])
+def test_a_task_with_a_long_id_is_none_and_cannot_be_answered(long):
+    ids = {"job_id": "j" * 256, "task_id": "t" * 256, "type": "x"}
+    assert replies.decode_task(answer(ids)).task_id == "t" * 256
+    with pytest.raises(MalformedMessageError, match="an id of more than 256 characters") as caught:
+        replies.decode_task(answer({**ids, long: "i" * 257}))
+    assert (caught.value.job_id, caught.value.task_id) == (None, None)
+
+
+def test_a_task_with_a_long_type_can_be_answered():
+    with pytest.raises(MalformedMessageError, match="a type of more than 256 characters") as caught:
+        replies.decode_task(answer({"job_id": "j", "task_id": "t", "type": "x" * 257}))
+    assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
+
+
 def test_deep_nesting_is_malformed_not_a_crash():
     with pytest.raises(MalformedMessageError):
         replies.decode_task(answer(b'{"params":' + b"[" * 100_000))

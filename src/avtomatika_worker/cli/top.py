@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -19,7 +18,7 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import SIGNALLED, hear_signals
 from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.health_port import HealthPort, NoAnswerError, default_url
-from avtomatika_worker.cli.machines import write
+from avtomatika_worker.cli.machines import write_json_line
 from avtomatika_worker.cli.worker_app import UsageProblem, read_dotenv
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.errors import ConfigError
@@ -79,7 +78,7 @@ def _own_url() -> str:
 
 
 def _write_lines(port: HealthPort, health: dict[str, Any], ended: _Ended) -> None:
-    while write(json.dumps(health, ensure_ascii=False)) and not ended():
+    while write_json_line(health) and not ended():
         try:
             health = port.health()
         except NoAnswerError as error:

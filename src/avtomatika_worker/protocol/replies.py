@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 _VERSION_HEADER: Final = VERSION_HEADER.lower()
 _DETAIL_LIMIT: Final = 200
 _ID_LIMIT: Final = 256
+"""Characters of a task's id, its job's id and its type: every line of its log and every event repeats them."""
+
 _DIGITS: Final = 12  # of seconds: a longer wait is unrealistic
 # One standard date parser imports sockets, the other depends on the locale.
 _HTTP_DATE: Final = re.compile(
@@ -50,6 +52,9 @@ class Response(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def __repr__(self) -> str:  # the body may hold tokens
+        return f"Response(status={self.status!r}, {len(self.body)} bytes)"
 
     @property
     def version(self) -> str | None:
@@ -84,10 +89,16 @@ def decode_task(response: Response) -> Task | None:
     if response.status == 204:
         return None
     try:
-        return _task_decoder.decode(response.body)
+        task = _task_decoder.decode(response.body)
     except DECODE_ERRORS as error:
         job_id, task_id = salvage_ids(response.body)
         raise MalformedMessageError(f"not a task: {error}", job_id=job_id, task_id=task_id) from None
+    if len(task.job_id) > _ID_LIMIT or len(task.task_id) > _ID_LIMIT:
+        raise MalformedMessageError(f"not a task: an id of more than {_ID_LIMIT} characters")
+    if len(task.type) > _ID_LIMIT:
+        text = f"not a task: a type of more than {_ID_LIMIT} characters"
+        raise MalformedMessageError(text, job_id=task.job_id, task_id=task.task_id)
+    return task
 
 
 def decode_registration(response: Response) -> RegistrationReply:

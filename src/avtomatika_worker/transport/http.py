@@ -35,6 +35,9 @@ class _Written(NamedTuple):
     headers: Mapping[str, str]
     message: bytes
 
+    def __repr__(self) -> str:  # the rest holds the token
+        return f"_Written(request={self.request!r})"
+
 
 class HttpTransport:
     """A pool of connections to one orchestrator.
