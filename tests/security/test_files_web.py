@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker import TaskFiles, Worker
-from avtomatika_worker.errors import SourceRefusedError, UnsafeNameError
+from avtomatika_worker.errors import IntegrityMismatchError, SourceRefusedError, UnsafeNameError
+from avtomatika_worker.files.objects import ObjectInfo
+from avtomatika_worker.files.offload import expectation, verification
 from avtomatika_worker.files.web import WebHosts
 from avtomatika_worker.files.web_resolver import PrivateAddressError, refuse_private
 from avtomatika_worker.testing import WorkerHarness
@@ -142,6 +144,30 @@ async def test_any_other_answer_is_an_error_without_the_query(worker, host, sett
     assert message in error.message
     assert "s3cret" not in f"{error.message}{error.details}"
     assert len(host.asked) <= 1
+
+
+@pytest.mark.parametrize("skill", ["size", "fetch"])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:s3cret@h/x?signature=s3cret", "http://h/x"),
+        ("https://user:s3cret@h/x?signature=s3cret", "https://h/x"),
+        ("ftp://h/x#s3cret", "ftp://h/x"),
+    ],
+)
+async def test_no_error_shows_the_query_or_the_password_of_a_url(worker, host, settings, skill, url, shown):
+    async with WorkerHarness(worker, settings=settings) as h:
+        error = (await h.run(skill, {"file": url} if skill == "size" else {"url": url})).error
+    assert repr(shown) in error.message
+    assert "s3cret" not in f"{error.message}{error.details}"
+
+
+def test_an_object_that_is_not_the_expected_one_is_reported_without_the_query_of_its_url():
+    url, given = "https://h/x?signature=s3cret", {"size": 5}
+    for check in (expectation(url, ("file",), {"file": given}), verification(url, given)):
+        with pytest.raises(IntegrityMismatchError, match="https://h/x has size 6") as caught:
+            check(ObjectInfo(6, None))
+        assert "s3cret" not in f"{caught.value.message}{caught.value.details}"
 
 
 async def test_a_host_at_a_private_address_is_asked_nothing_unless_it_is_listed_as_one(worker, host, settings):

@@ -34,6 +34,19 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
+_SHOWN: Final = 120
+"""Characters shown of a wrong value."""
+
+
+def presentable(value: object) -> str:
+    """Return the part of a wrong value to show: not too much, and never a URL's password or query, however written."""
+    if isinstance(value, str):
+        value = re.sub(r"(?s)^((?:[A-Za-z]+:)?/*).*@", r"\1***@", value)
+        value = re.sub(r"(?s)\?.+", "?***", value)
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+
+
 def _accept(_value: Any) -> None:
     """Allow every value."""
 
@@ -253,10 +266,10 @@ def object_uris() -> Kind:
         for each in value:
             uri = S3Uri(each)
             if not uri.scheme or bool(uri.bucket) == (uri.scheme == "file"):
-                raise ValueError(f"{each!r:.200} must be a URI such as s3://bucket/prefix/ or file:///directory/")
+                raise ValueError(f"{presentable(each)} must be a URI such as s3://bucket/prefix/ or file:///directory/")
             parts = uri.key.removesuffix("/").split("/")
             if uri.key and any(unquote(part) in {"", ".", ".."} for part in parts):
-                raise ValueError(f"{each!r:.200} must have no segment that is empty, '.' or '..'")
+                raise ValueError(f"{presentable(each)} must have no segment that is empty, '.' or '..'")
 
     return Kind(parse, (tuple,), check)
 
@@ -275,7 +288,9 @@ def hosts() -> Kind:
             except ValueError:
                 valid = False
             if not valid or "*" in each or not each.isascii():
-                raise ValueError(f"{each!r:.200} must be a host such as files.example.com or files.example.com:8443")
+                raise ValueError(
+                    f"{presentable(each)} must be a host such as files.example.com or files.example.com:8443"
+                )
 
     return Kind(parse, (tuple,), check)
 
