@@ -199,6 +199,16 @@ def test_a_malformed_answer_is_reported_with_what_it_should_have_been(decode, bo
     assert str(caught.value).startswith(problem)
 
 
+def test_texts_of_answers_that_logs_repeat_are_cut():
+    long, version = "x" * 100_000, {"x-rxon-version": "1.0b17"}
+    result = replies.decode_result(answer({"status": "ignored", "reason": long, "message": long}))
+    event = replies.decode_event(answer({"status": "error", "code": long, "message": long}, **version))
+    assert {len(each) for each in (result.reason, result.message, event.code, event.message)} == {200}
+    assert answer({}, **{"x-rxon-version": "v" * 65}).version is None
+    with pytest.raises(MalformedMessageError, match="a version of more than 64 characters"):
+        replies.decode_registration(answer({"status": "registered", "version": "v" * 65}))
+
+
 def test_a_registration_is_read_with_and_without_tokens():
     plain = replies.decode_registration(answer({"status": "registered", "version": "1.0b30", "warning": "w"}))
     assert (plain.version, plain.warning, plain.tokens) == ("1.0b30", "w", None)
