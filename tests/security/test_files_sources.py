@@ -13,7 +13,7 @@ from avtomatika_worker import TaskError, TaskFiles, Worker
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.errors import ConfigError, SourceRefusedError
 from avtomatika_worker.files.location import locate
-from avtomatika_worker.files.sources import Sources
+from avtomatika_worker.files.sources import OWN, Sources
 from avtomatika_worker.testing import WorkerHarness
 
 ROOT = Path("/srv/files")
@@ -97,6 +97,15 @@ def test_no_key_of_another_jobs_directory_is_ever_allowed(parts: list[str], is_p
     uri = f"s3://payloads/{'/'.join(parts)}{'/' if is_prefix else ''}"
     if len(parts) >= 3 and parts[0] != "job-b" and parts[:2] != ["jobs", "job-b"]:
         assert refused(sources(), uri)
+
+
+@pytest.mark.parametrize("name", [OWN, OWN.upper(), OWN.title(), f"{OWN}.", f"{OWN} ", OWN.replace("k", "\u212a")])
+@pytest.mark.parametrize("place", ["s3://payloads/", "s3://models/other-worker/", "file:///srv/files/"])
+def test_no_checkpoint_is_reached_by_a_name_that_some_file_system_takes_for_the_same(name: str, place: str) -> None:
+    rule = sources("s3://payloads/", "s3://models/", "file:///srv/files/")
+    assert not refused(rule, f"{place}other/key")
+    assert refused(rule, f"{place}{name}/key")
+    assert refused(rule, f"{place}{name}/")
 
 
 @pytest.mark.parametrize("uri", ["s3://payloads/jobs/job-b/input.bin", "s3://payloads/jobs/job-b/"])

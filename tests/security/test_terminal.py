@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avtomatika_worker.cli import terminal
+from avtomatika_worker.cli.dev_log import DevLogFormatter
 from avtomatika_worker.cli.top import view
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
@@ -85,6 +86,16 @@ def logged(formatter, text):
 @pytest.mark.parametrize("formatter", [TextLogFormatter(), JsonLogFormatter()], ids=["text", "json"])
 def test_no_log_holds_marks_that_turn_text_around(formatter):
     assert RAW.search(logged(formatter, EVIL)) is None
+
+
+@given(st.text(), st.sampled_from(["task_failed", "task_finished", "other"]), st.booleans())
+def test_only_our_own_lines_of_dev_start_at_the_margin_whatever_a_task_is_called(text, action, failed):
+    record = logging.LogRecord("n", logging.WARNING, "f", 1, "%s", (text,), None)
+    vars(record).update(task_id=text, job_id=text, action=action, skill=text, status=text, seconds=1.0)
+    if failed:
+        record.code, record.exc_text = text, text
+    _, *rest = DevLogFormatter().format(record).splitlines()
+    assert all(line.startswith("    ") for line in rest)
 
 
 # ------------------------------------------------------------------------------------------- the commands

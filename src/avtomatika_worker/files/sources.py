@@ -36,8 +36,7 @@ class Sources(msgspec.Struct, frozen=True):
         """Raise `SourceRefusedError` for a location that a task of this job may neither read nor write."""
         if any(_is_ambiguous(part) for part in _parts(location)):
             raise SourceRefusedError(location.uri, "a segment of its key stands for '.', '..' or a slash when decoded")
-        below = _below(location, self.results) if self.results is not None else None
-        if below is not None and below[:1] == (OWN,):
+        if any(_is_checkpoints(part) for part in _parts(location)):  # another worker's too, whose results go elsewhere
             raise self._refused(location, "checkpoints are kept there")
         if self._is_own(location, job_id):
             return
@@ -83,6 +82,11 @@ def _below(location: Location, source: Location) -> tuple[str, ...] | None:
         return None
     parts, start = _parts(location), _parts(source)
     return parts[len(start) :] if parts[: len(start)] == start else None
+
+
+def _is_checkpoints(part: str) -> bool:
+    """Whether a segment names the directory of checkpoints, on file systems without case or final dots too."""
+    return part.casefold().rstrip(". ") == OWN
 
 
 def _is_ambiguous(part: str) -> bool:
