@@ -221,6 +221,56 @@ async def test_a_command_is_copied_without_its_prompt_and_output(site, chromium)
     assert copied.strip() == ("""worker call resize '{"url": "cat.jpg", "width": 100, "height": 50}'""")
 
 
+LEFT_OVER = re.compile(r"`|\*\*|\]\(|^\s*[-*] ")
+"""What only Markdown that was not understood has outside of code: a list that a table swallowed, quotes in quotes."""
+
+
+class Texts(HTMLParser):
+    """Collects the texts of a page's content that are not code."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in Kinds.EMPTY:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "article" in self._open and not {"code", "pre", "script", "style", "svg"} & set(self._open):
+            self.found.append(data)
+
+
+def test_no_markdown_is_left_over_on_any_page(site):
+    texts = {path: Texts((site.directory / path / "index.html").read_text("utf-8")).found for path in site.pages()}
+    assert all(texts.values())
+    assert {
+        path: found for path, each in texts.items() if (found := [text for text in each if LEFT_OVER.search(text)])
+    } == {}
+
+
+@pytest.mark.parametrize(("width", "scrolling"), [(1440, 0), (390, None)])
+@in_the_browser
+async def test_nothing_is_wider_than_the_window(site, chromium, width, scrolling):
+    """Tables scroll by themselves on a phone; on a desk, even the widest one is seen whole."""
+    async with await chromium.new_context(viewport={"width": width, "height": 900}) as context:
+        page = await context.new_page()
+        for path in (*WHOLE, "dialects", "metrics"):
+            await page.goto(f"{site.url}/{path}")
+            wide = await page.evaluate("() => document.documentElement.scrollWidth")
+            assert (path, wide) == (path, width)
+            cut = await page.locator(".md-typeset__scrollwrap").evaluate_all(
+                "all => all.filter(each => each.scrollWidth > each.clientWidth).length"
+            )
+            assert scrolling is None or (path, cut) == (path, scrolling)
+
+
 def test_each_error_has_an_anchor_of_its_own(site):
     page = (site.directory / "errors" / "index.html").read_text("utf-8")
     anchors = re.findall(r'<tr id="([^"]+)">', page)

@@ -132,7 +132,7 @@ async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, J
     note = TextColumn("{task.fields[note]}", markup=False, table_column=note_column)
     title = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), title, _Bar(_BAR), TimeElapsedColumn(), note)
-    with Progress(*columns, console=console, expand=True) as bars:
+    with Progress(*columns, console=console, expand=True, disable=not console.is_terminal) as bars:
         rows: dict[str, TaskID] = {
             record.job_id: bars.add_task(job.title, total=1.0, note=record.state.value, failed=False)
             for job, record in jobs
