@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from avtomatika_worker.cli.skills import type_of
+
 APP = '''
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -234,6 +236,15 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "| `width` | integer (≥ 1, ≤ 4000) |  | In pixels. |" in page
     both = command("skills", "--app", "app:worker", "--markdown", "--json")
     assert both.returncode == 2
+
+
+def test_objects_that_are_alternatives_are_named_by_their_titles():
+    circle, square = ({"type": "object", "title": title} for title in ("Circle", "Square"))
+    whole = {"$defs": {"Circle": circle}}
+    assert (
+        type_of({"anyOf": [{"$ref": "#/$defs/Circle"}, square, {"type": "null"}]}, whole) == "Circle or Square or null"
+    )
+    assert type_of({"anyOf": [{"type": "object"}, {"type": "string", "title": "Text"}]}, {}) == "object or string"
 
 
 def test_version_is_a_line_or_what_a_report_should_name(command):

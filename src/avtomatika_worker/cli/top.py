@@ -35,7 +35,7 @@ def top_command(url: str | None, *, interval: float, once: bool, as_json: bool) 
     try:
         health = port.health()
     except NoAnswerError as error:
-        advice = "start one with its health check, or name another with --url"
+        advice = "start one with `worker run` (`worker dev` has its console instead), or name another with --url"
         terminal.echo(f"worker: no worker answers at {port.url}: {error}; {advice}", err=True)
         sys.exit(1)
     ended = _Ended(interval, once=once or not (as_json or sys.stdout.isatty()))

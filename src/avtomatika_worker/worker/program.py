@@ -233,9 +233,9 @@ def explain(error: Exception) -> None:
     """Write the problems of a configuration or a skill, one per line, after everything logged so far."""
     lines = [f"worker: {each}" for each in (error.problems if isinstance(error, ConfigError) else (str(error),))]
     if error.__cause__ is not None and isinstance(error, SkillLoadError | ResourceError):
-        import traceback
+        from avtomatika_worker.execution.tracebacks import folded_traceback
 
-        lines.append("".join(traceback.format_exception(error.__cause__)).rstrip("\n"))
+        lines.append(folded_traceback(error.__cause__))
     for handler in logging.root.handlers:
         attempted(handler.flush, lambda _: None)  # handlers are users' code
     write_error("\n".join(lines))
