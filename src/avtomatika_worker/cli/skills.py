@@ -91,7 +91,7 @@ def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
 
 
 def _alternative(schema: JsonSchema, whole: JsonSchema, depth: int) -> str:
-    """Describe one of several types: objects by their titles, which tell them apart."""
+    """Describe one of several types: objects by their titles."""
     found = _resolved(schema, whole)
     title = found.get("title")
     return title if found.get("type") == "object" and isinstance(title, str) else type_of(schema, whole, depth)
