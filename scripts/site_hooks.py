@@ -30,7 +30,7 @@ PAGES_OF_ROWS: Final = frozenset({"configuration.md", "errors.md", "log-actions.
 _FENCE: Final = re.compile(r"^(?P<indent> *)```mermaid\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _ROW: Final = re.compile(r"<tr>\s*<td><code>(?P<code>.*?)</code>", re.DOTALL)
 _CELL: Final = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
-_CODE: Final = re.compile(r"<code>[^<]+</code>")
+_CODE: Final = re.compile(r"(?<!<pre>)(?<!<span></span>)<code>[^<]+</code>")
 _LONGEST_NAME: Final = 34
 _PART_OF_NAME: Final = re.compile(r"(?<=[A-Za-z0-9])([_.])(?=[A-Za-z0-9])")
 _OPTION: Final = re.compile(r"(?<![^\s>])-[\w-]+")
@@ -77,8 +77,12 @@ def _breakable(cell: re.Match[str]) -> str:
 
 
 def _whole_options(code: re.Match[str]) -> str:
-    """Keep options such as ``--workers`` in one line: browsers break behind hyphens."""
-    return _OPTION.sub(r'<span class="whole">\g<0></span>', code[0])
+    """Let longer names break there in running text, too, and options such as ``--workers`` nowhere.
+
+    Browsers break names anywhere, and behind hyphens.
+    """
+    text = _PART_OF_NAME.sub(r"\1<wbr>", code[0]) if len(code[0]) > len("<code></code>") + _LONGEST_NAME else code[0]
+    return _OPTION.sub(r'<span class="whole">\g<0></span>', text)
 
 
 def _named(row: re.Match[str]) -> str:
