@@ -331,7 +331,7 @@ class Supervisor:
     async def _shut_down(self) -> None:
         """Shut down in order; each step is bounded, and a second request skips to the end."""
         engine, tasks, step = self.engine, self.engine.tasks, self._steps.run
-        _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
+        _log.info("shutting down, running tasks: %d", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
             await step("stop taking tasks", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), ANNOUNCE_TIMEOUT)
