@@ -580,7 +580,7 @@ class Defaults:
 
 
 ANNOUNCED = {
-    "z": "P1D", "y": "1.50", "x": "2020-01-02T00:00:00Z", "w": "red", "v": [1], "u": "/w==", "t": "a/b",
+    "z": "P1D", "y": "1.50", "x": "2020-01-02T00:00:00Z", "w": "red", "v": [1], "u": "/w==",
     "s": {"a": 1, "b": "b", "c": 3}, "p": [],
 }  # fmt: skip
 
@@ -606,6 +606,53 @@ def test_defaults_of_arguments_are_announced_whichever_library_knows_their_types
     assert announced(Given, Given(a=1)) is MISSING  # it is written by another name than it is read by
     assert announced(SecretStr, SecretStr("x")) is MISSING
     assert announced(int, "many") is MISSING
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Beside(BaseModel):
+    n: int = 1
+
+
+class WithFile(BaseModel):
+    inner: Path | None = Path("a")
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    ("tp", "default"),
+    [
+        (Any, Color.RED), (Any, [Color.RED]), (Any, {"a": Color.RED}), (dict[str, Any], {"a": Color.RED}),
+        (Any, decimal.Decimal("1.5")), (Any, dt.timedelta(1)), (Any, b"x"), (Any, (1, 2)), (list, (1, 2)), (Any, {1}),
+        (Any, {1: "a"}), (dict, {1: 2}), (dict, {"a": None}), (dict[str, int | None], {"a": None}), (tuple, ((1,),)),
+        (Any, Slots(1, "b")), (Any, Row(1, Slots(2, "b"))), (Base, Full(1, [])), (str, Text("a")),
+        (Path, Path("a")), (Path | None, Path("a")), (list[Path], [Path("a")]), (WithFile, WithFile()),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("beside", [int, Beside], ids=["msgspec", "pydantic"])
+def test_a_default_that_would_come_back_as_another_value_is_not_announced(tp: Any, default: Any, beside: Any) -> None:
+    fields = {"beside": (beside, MISSING), "a": (tp, default)}
+    assert "default" not in schema.infer_fields("f", fields).schema["properties"]["a"]
+
+
+def test_a_default_file_of_a_model_is_not_announced() -> None:
+    contract = schema.infer_input(WithFile)
+    assert contract is not None
+    assert "default" not in contract.schema["properties"]["inner"]
+    assert contract.schema["properties"]["size"]["default"] == 1
+
+
+@pytest.mark.parametrize(
+    ("tp", "default"),
+    [(Any, 2.0), (Any, [1, None]), (float, 2), (dict[str, Any], {"a": [1, {"b": "c"}]}), (tuple[int, int], (1, 2))],
+    ids=str,
+)
+def test_a_default_that_comes_back_as_it_is_is_announced(tp: Any, default: Any) -> None:
+    announced = schema.infer_fields("f", {"a": (tp, default)}).schema["properties"]["a"]["default"]
+    assert announced == to_plain(default)
 
 
 class Later(BaseModel):

@@ -24,8 +24,8 @@ from avtomatika_worker.skills.records import Field, Record, record_of
 from avtomatika_worker.skills.type_hints import MISSING, admits_none, name_of, stands_for, union_of
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
 
-WriteDefault = Callable[[Any], Any]
-"""Returns a default as JSON, or `MISSING` if it cannot be announced."""
+WriteDefault = Callable[[Any, Any], Any]
+"""Takes a default and the mirror of its type; returns it as JSON, or `MISSING` if it cannot be announced."""
 
 
 class _Absent:
@@ -47,9 +47,8 @@ def _absent() -> _Absent:
 class Mirrors:
     """The mirrors of one type, and the way back."""
 
-    def __init__(self, write_default: WriteDefault, *, output: bool = False, patterns: bool = True) -> None:
+    def __init__(self, *, output: bool = False, patterns: bool = True) -> None:
         """``patterns``: whether msgspec checks its pattern constraints, which it does with Python's ``re``."""
-        self._write_default = write_default
         self._output = output
         self._patterns = patterns
         self._known: list[tuple[Any, Any]] = []
@@ -96,13 +95,19 @@ class Mirrors:
             self._known.append((annotation, mirror))
         self._records[mirror] = (record, ())
         inner = [self.of(each.type) for each in record.fields]
-        mirror.__annotations__ = {
-            f"f{index}": self._announced(each, tp)
-            for index, (each, tp) in enumerate(zip(record.fields, inner, strict=True))
-        }
+        mirror.__annotations__ = {f"f{index}": tp for index, tp in enumerate(inner)}
         done = tuple(tp is each.type for each, tp in zip(record.fields, inner, strict=True))
         self._records[mirror] = (record, done)
         return mirror
+
+    def announce_defaults(self, write_default: WriteDefault) -> None:
+        """Add the defaults of all fields to the schema, once the mirrors are complete."""
+        for mirror, (record, _) in self._records.items():
+            fields = zip(mirror.__annotations__.items(), record.fields, strict=True)
+            mirror.__annotations__ = {
+                name: _with_default(tp, MISSING if each.default is MISSING else write_default(each.default, tp))
+                for (name, tp), each in fields
+            }
 
     def _own_name(self, record: Record) -> str:
         """Return a unique mirror name: two local classes may have the same name."""
@@ -152,12 +157,6 @@ class Mirrors:
     def _may_be_absent(self, record: Record, each: Field) -> bool:
         return not record.array and admits_none(each.type)
 
-    def _announced(self, each: Field, tp: Any) -> Any:
-        default = MISSING if each.default is MISSING else self._write_default(each.default)
-        if default is MISSING:
-            return tp
-        return Annotated[tp, msgspec.Meta(extra_json_schema={"default": default})]
-
     # ---------------------------------------------------------------------------------------------------- values
 
     def _made(self, value: Any) -> Any:
@@ -190,6 +189,10 @@ class Mirrors:
         except _Refused as error:
             error.path.append(key)
             raise
+
+
+def _with_default(tp: Any, default: Any) -> Any:
+    return tp if default is MISSING else Annotated[tp, msgspec.Meta(extra_json_schema={"default": default})]
 
 
 def _without_pattern(constraint: Any) -> Any:
