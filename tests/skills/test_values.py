@@ -10,6 +10,8 @@ import functools
 import ipaddress
 import json
 import sys
+import uuid
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
@@ -708,6 +710,67 @@ class Numbers:
 def test_values_that_json_writes_differently_are_understood() -> None:
     value = made(Numbers, {"count": 2.0, "by": {"1": {"a": 1}}, "colors": {"red": 1}})
     assert value == Numbers(2, {1: Slots(1, None)}, {Color.RED: 1})
+
+
+class TaggedRow(msgspec.Struct, tag=True, array_like=True):
+    by: dict[float, int]
+
+
+@dataclass
+class Nested:
+    rows: list[tuple[int, dict[decimal.Decimal, Slots]]]
+    some: frozenset[Slots] = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("tp", "value", "path"),
+    [
+        (dict[float, str], {"1": "a", "1.0": "b"}, "$.a"),
+        (dict[uuid.UUID, int], {str(uuid.UUID(int=10)): 1, str(uuid.UUID(int=10)).upper(): 2}, "$.a"),
+        (dict[dt.datetime, int], {"2020-01-01T00:00:00Z": 1, "2020-01-01T01:00:00+01:00": 2}, "$.a"),
+        (Annotated[dict[float, int], msgspec.Meta(min_length=2)], {"1": 1, "1.0": 2}, "$.a"),
+        (TaggedRow, ["TaggedRow", {"1": 1, "1.0": 2}], "$.a[0]"),
+        (Nested, {"rows": [[1, {}], [2, {"1": {"a": 1}, "1.0": {"a": 2}}]]}, "$.a.rows[1][1]"),
+    ],
+    ids=str,
+)
+def test_keys_that_would_become_one_are_refused(tp: Any, value: Any, path: str) -> None:
+    with pytest.raises(InvalidValue, match="some of its keys are the same: '") as found:
+        schema.infer_fields("f", {"a": (tp, MISSING)}).convert({"a": value})
+    assert found.value.problems[0].path == path
+
+
+def test_keys_that_are_not_texts_are_read_wherever_they_are() -> None:
+    by = {1.5: Slots(1, None)}
+    rows = [[1, {"1.5": {"a": 1}, "2": {"a": 2}}]]
+    assert made(Nested, {"rows": rows, "some": [{"a": 3}]}) == Nested(
+        [(1, {decimal.Decimal("1.5"): Slots(1, None), decimal.Decimal(2): Slots(2, None)})],
+        frozenset({Slots(3, None)}),
+    )
+    assert made(dict[float, Slots], {"1.5": {"a": 1}}) == by
+    assert schema.infer_fields("f", {"a": (TaggedRow, MISSING)}).convert({"a": ["TaggedRow", {"1": 1}]})["a"].by == {
+        1.0: 1
+    }
+
+
+@pytest.mark.parametrize("beside", [int, Beside], ids=["msgspec", "pydantic"])
+@pytest.mark.parametrize(
+    ("tp", "sent", "value"),
+    [
+        (Iterable[int], [1, 2], [1, 2]),
+        (Iterable, [1, "a"], [1, "a"]),
+        (list[Iterable[int]], [[1]], [[1]]),
+        (Iterable[dt.date], ["2020-01-01"], [dt.date(2020, 1, 1)]),
+    ],
+    ids=str,
+)
+def test_an_iterable_is_a_list_that_was_checked(tp: Any, sent: Any, value: Any, beside: Any) -> None:
+    contract = schema.infer_fields("f", {"a": (tp, MISSING), "b": (beside | None, None)})
+    found = contract.convert({"a": sent})["a"]
+    assert (found, type(found)) == (value, list)
+    if tp is not Iterable:
+        with pytest.raises(InvalidValue):
+            contract.convert({"a": ["x"]})
 
 
 # ------------------------------------------------------------------------------------------------------ properties

@@ -110,7 +110,7 @@ def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
         if patterns:
             compiled.check(value)
         converted = _converted(value, mirror, compiled)
-        return converted if finish is None else finish(converted)
+        return converted if finish is None else finish(converted, value)
 
     return TypeContract(schema, convert)
 
@@ -121,7 +121,7 @@ def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirro
 
     def as_json(default: object, tp: Any) -> Any:
         def read(json: object) -> Any:
-            return mirrors.made(_convert(json, tp))
+            return mirrors.made(_convert(json, tp), json)
 
         return announced_default(default, to_plain, None if output else read)
 

@@ -21,8 +21,8 @@ import msgspec
 from avtomatika_worker.errors import TaskError
 from avtomatika_worker.skills.arrays import array_type, is_array
 from avtomatika_worker.skills.records import Field, Record, record_of
-from avtomatika_worker.skills.type_hints import MISSING, admits_none, name_of, stands_for, union_of
-from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
+from avtomatika_worker.skills.type_hints import MISSING, admits_none, list_instead, name_of, stands_for, union_of
+from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said, shorten
 
 WriteDefault = Callable[[Any, Any], Any]
 """Takes a default and the mirror of its type; returns it as JSON, or `MISSING` if it cannot be announced."""
@@ -33,6 +33,7 @@ class _Absent:
 
 
 _ABSENT: Final = _Absent()
+_SETS: Final = frozenset({set, frozenset})
 _ARRAYS: Final = frozenset({list, tuple, set, frozenset})
 _KEYS: Final = frozenset(
     {str, int, float, bytes, decimal.Decimal, uuid.UUID, dt.datetime, dt.date, dt.time, dt.timedelta, Any, object}
@@ -117,10 +118,13 @@ class Mirrors:
         )
         return f"{name}_{alike + 1}" if alike else name
 
-    def made(self, value: Any) -> Any:
-        """Return ``value`` with the mirrors replaced by objects. Raises `InvalidValue`, `TaskError`."""
+    def made(self, value: Any, sent: Any) -> Any:
+        """Return ``value`` with the mirrors replaced by objects. Raises `InvalidValue`, `TaskError`.
+
+        ``sent``: the JSON of which it was made; keys that have become one are refused.
+        """
         try:
-            return self._made(value)
+            return self._made(value, sent)
         except _Refused as error:
             raise InvalidValue([Problem(json_path(error.path[::-1]), error.problem)]) from None
 
@@ -135,11 +139,15 @@ class Mirrors:
             return self._instead(annotation, meaning)
         if origin is Annotated:
             return self._annotated(annotation)
+        if not self._output and (listed := list_instead(annotation)) is not annotation:
+            return self.of(listed)
         if origin is None or origin is Literal:
             return annotation
         if args and _is_mapping(origin) and not _can_be_key(args[0]):
             raise TypeError(f"keys of type {name_of(args[0])} are not supported")
         inner = tuple(each if each is ... else self.of(each) for each in args)
+        if args and _is_mapping(origin) and not _is_text(args[0]):  # two texts may be one key: `made` looks
+            return Annotated[origin[inner], msgspec.Meta()]
         if all(new is old for new, old in zip(inner, args, strict=True)):
             return annotation
         return union_of(inner) if origin in {Union, types.UnionType} else origin[inner]
@@ -159,21 +167,35 @@ class Mirrors:
 
     # ---------------------------------------------------------------------------------------------------- values
 
-    def _made(self, value: Any) -> Any:
+    def _made(self, value: Any, sent: Any) -> Any:
         kind = cast("Any", type(value))
         if kind in _ARRAYS:
-            return kind([self._inside(index, each) for index, each in enumerate(value)])
+            known = _ABSENT if kind in _SETS else sent  # what a set has cannot hold a dict
+            return kind([self._inside(index, each, _part(known, index)) for index, each in enumerate(value)])
         if issubclass(kind, dict):
-            return {self._made(key): self._inside(key, each) for key, each in value.items()}
-        known = self._records.get(kind)
-        return value if known is None else self._constructed(value, *known)
+            return self._mapping(value, sent)
+        record = self._records.get(kind)
+        return value if record is None else self._constructed(value, sent, *record)
 
-    def _constructed(self, value: Any, record: Record, done: tuple[bool, ...]) -> Any:
+    def _mapping(self, value: dict[Any, Any], sent: Any) -> dict[Any, Any]:
+        names = list(value if sent is _ABSENT else sent)
+        if len(value) < len(names):
+            raise _Refused(f"some of its keys are the same: {shorten(', '.join(map(repr, names)))}")
+        return {
+            self._made(key, _ABSENT): self._inside(key, item, _part(sent, name))
+            for (key, item), name in zip(value.items(), names, strict=True)
+        }
+
+    def _constructed(self, value: Any, sent: Any, record: Record, done: tuple[bool, ...]) -> Any:
         given: dict[str, Any] = {}
+        first = 1 if record.tag else 0  # of an array
         for index, (each, as_it_is) in enumerate(zip(record.fields, done, strict=True)):
             item = getattr(value, f"f{index}")
             if item is not _ABSENT:
-                given[each.name] = item if as_it_is else self._inside(index if record.array else each.written, item)
+                part = _part(sent, first + index if record.array else each.written)
+                given[each.name] = (
+                    item if as_it_is else self._inside(index if record.array else each.written, item, part)
+                )
             elif each.required:
                 given[each.name] = None
         try:
@@ -183,12 +205,16 @@ class Mirrors:
         except Exception as error:  # a user's constructor may raise anything
             raise _Refused(said(error)) from error
 
-    def _inside(self, key: Any, value: Any) -> Any:
+    def _inside(self, key: Any, value: Any, sent: Any) -> Any:
         try:
-            return self._made(value)
+            return self._made(value, sent)
         except _Refused as error:
             error.path.append(key)
             raise
+
+
+def _part(sent: Any, step: Any) -> Any:
+    return _ABSENT if sent is _ABSENT else sent[step]
 
 
 def _with_default(tp: Any, default: Any) -> Any:
@@ -203,6 +229,14 @@ def _without_pattern(constraint: Any) -> Any:
 
 def _is_mapping(origin: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _is_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return all(isinstance(each, str) for each in get_args(annotation))
+    return annotation in {str, Any} or any(map(_is_text, stands_for(annotation)))
 
 
 def _can_be_key(annotation: Any) -> bool:
