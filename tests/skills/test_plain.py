@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pydantic
 import pytest
 from hypothesis import given
@@ -199,6 +200,73 @@ def test_a_model_that_cannot_be_dumped_says_why() -> None:
     with pytest.raises(UnsendableValueError, match="Opaque") as caught:
         to_plain({"m": [Holder(inside=Opaque())]})
     assert caught.value.path == "$.m[0].inside"
+
+
+class Masked(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "***"
+
+
+class Rounded(float):
+    __slots__ = ()
+
+    def __float__(self) -> float:
+        return 9.0
+
+
+class Renamed(int):
+    def __int__(self) -> int:
+        return 99
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(Masked("a"), "a"), (Rounded(1.5), 1.5), (Renamed(5), 5), ({Masked("a"): 1}, {"a": 1})],
+    ids=str,
+)
+def test_what_a_subclass_holds_is_sent_not_what_it_shows(value: Any, plain: Any) -> None:
+    assert to_plain([value]) == [plain]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "plain"),
+    [
+        ("2020-01-01T05:00", "ns", "2020-01-01T05:00:00"),
+        ("2020-01-01T05:00", "25ns", "2020-01-01T05:00:00"),
+        ("2020-01-01", "D", "2020-01-01"),
+        (["2020-01-01", "NaT"], "ns", ["2020-01-01T00:00:00", None]),
+        ([["2020-01-01"]], "ns", [["2020-01-01T00:00:00"]]),
+        ([], "ns", []),
+    ],
+    ids=str,
+)
+def test_numpy_dates_are_texts_whatever_their_unit(value: Any, unit: str, plain: Any) -> None:
+    assert to_plain(np.array(value, f"datetime64[{unit}]")) == plain
+    if isinstance(value, str):
+        assert to_plain({"a": np.datetime64(value, unit)}) == {"a": plain}
+
+
+def test_numpy_durations_are_texts_whatever_their_unit() -> None:
+    assert to_plain(np.timedelta64(3000, "ns")) == to_plain(np.timedelta64(3, "us")) == "PT0.000003S"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.timedelta64(1, "M"), np.timedelta64(1, "ns"), np.datetime64("20000-01-01"), np.array([1], "datetime64[ns]")],
+    ids=str,
+)
+def test_numpy_times_that_python_has_no_type_for_are_refused(value: Any) -> None:
+    with pytest.raises(
+        UnsendableValueError, match=r"cannot be written exactly: convert it, as in x.astype\('.8\[us\]'\)"
+    ):
+        to_plain(value)
+
+
+def test_a_number_longer_than_those_of_json_is_refused() -> None:
+    with pytest.raises(UnsendableValueError, match="JSON's numbers are shorter"):
+        to_plain([np.longdouble(1.5)])
 
 
 def test_numpy_values_are_recognized_by_their_module_alone() -> None:

@@ -139,8 +139,10 @@ class Mirrors:
             return self._instead(annotation, meaning)
         if origin is Annotated:
             return self._annotated(annotation)
-        if not self._output and (listed := list_instead(annotation)) is not annotation:
-            return self.of(listed)
+        listed: Any = annotation if self._output else list_instead(annotation)
+        return self._generic(annotation, origin, args) if listed is annotation else self.of(listed)
+
+    def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...]) -> Any:
         if origin is None or origin is Literal:
             return annotation
         if args and _is_mapping(origin) and not _can_be_key(args[0]):
