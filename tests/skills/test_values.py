@@ -773,6 +773,67 @@ def test_an_iterable_is_a_list_that_was_checked(tp: Any, sent: Any, value: Any, 
             contract.convert({"a": ["x"]})
 
 
+class Picture(BaseModel):
+    raw: bytes = b"as pydantic reads it"
+
+
+@dataclass
+class Upload:
+    picture: Picture | None = None
+    raw: bytes = b"ab"
+    many: list[bytes] = field(default_factory=list)
+
+
+class Sent(TypedDict):
+    picture: Picture
+    raw: bytes
+
+
+BASE64: dict[str, Any] = {"type": "string", "contentEncoding": "base64"}
+
+
+@pytest.mark.parametrize("beside", [int, Picture], ids=["msgspec", "pydantic"])
+@pytest.mark.parametrize(
+    ("tp", "sent", "value"),
+    [
+        (bytes, "+/8=", b"\xfb\xff"),
+        (list[bytes], ["/w=="], [b"\xff"]),
+        (bytes | int, "/w==", b"\xff"),
+        (dict[str, bytes], {"a": "/w=="}, {"a": b"\xff"}),
+        (Upload, {"raw": "/w==", "many": ["YQ=="]}, Upload(None, b"\xff", [b"a"])),
+        (Sent, {"picture": {"raw": "/w=="}, "raw": "/w=="}, {"picture": Picture(raw=b"/w=="), "raw": b"\xff"}),
+    ],
+    ids=str,
+)
+def test_bytes_are_base64_whatever_is_beside_them(tp: Any, sent: Any, value: Any, beside: Any) -> None:
+    contract = schema.infer_fields("f", {"a": (tp, MISSING), "b": (beside | None, None)})
+    assert contract.convert({"a": sent})["a"] == value
+    output = schema.infer_output(dict[str, tp | Picture])
+    assert output is not None
+    written = without_nulls(output.write({"k": value}))
+    assert written["k"] == ({**sent, "raw": "/w=="} if tp is Upload else sent)
+    jsonschema_rs.validator_for(output.schema).validate(written)
+
+
+@pytest.mark.parametrize("tp", [bytes, Annotated[bytes, Field(min_length=1)]], ids=["msgspec", "pydantic"])
+def test_bytes_that_are_no_base64_are_refused(tp: Any) -> None:
+    contract = schema.infer_fields("f", {"a": (tp, MISSING)})
+    with pytest.raises(InvalidValue, match=r"\$.a: Invalid base64 encoded string"):
+        contract.convert({"a": "###"})
+    with pytest.raises(InvalidValue, match="at least 3 bytes"):
+        schema.infer_fields("f", {"a": (Annotated[bytes, Field(min_length=3)], MISSING)}).convert({"a": "YQ=="})
+
+
+def test_bytes_are_announced_as_base64_and_their_defaults_as_they_are_read() -> None:
+    contract = schema.infer_input(Upload)
+    assert contract is not None
+    fields = contract.schema["properties"]
+    assert {**fields["raw"], "title": ""} == {**BASE64, "title": ""}  # as text, its default would be another value
+    given = schema.infer_fields("f", {"a": (bytes, b"\xff"), "b": (Picture | None, None)}).schema["properties"]["a"]
+    assert {**given, "title": ""} == {**BASE64, "default": "/w==", "title": ""}
+    assert schema.infer_input(Picture).schema["properties"]["raw"]["format"] == "binary"  # type: ignore[union-attr]
+
+
 # ------------------------------------------------------------------------------------------------------ properties
 
 _SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
