@@ -110,6 +110,24 @@ async def test_events_and_all_progress_are_seen_in_order(worker):
         result.event("nothing")
 
 
+@pytest.mark.parametrize("status", ["success", "failure"])
+async def test_costs_of_the_context_and_of_the_envelope_add_up(worker, status):
+    @worker.add_middleware
+    async def count(ctx, call_next):
+        ctx.add_cost("tokens", 2)
+        return await call_next()
+
+    @worker.skill
+    async def spend(ctx: TaskContext):
+        ctx.add_cost("tokens", 1)
+        return {"status": status, "costs": {"tokens": 10.5, "pages": 1, "currency": "EUR"}}
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("spend")
+    del result.costs["execution_time_seconds"]
+    assert (result.status, result.costs) == (status, {"tokens": 13.5, "pages": 1, "currency": "EUR"})
+
+
 async def test_metadata_and_priority_reach_the_skill(worker):
     @worker.skill
     async def show(ctx: TaskContext):
