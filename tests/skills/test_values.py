@@ -712,6 +712,28 @@ def test_values_that_json_writes_differently_are_understood() -> None:
     assert value == Numbers(2, {1: Slots(1, None)}, {Color.RED: 1})
 
 
+@dataclass
+class Price:
+    amount: Annotated[float, msgspec.Meta(multiple_of=0.01, gt=0)]
+    pieces: Annotated[int, msgspec.Meta(multiple_of=5)] = 5
+
+
+@pytest.mark.parametrize("amount", [19.99, 0.07, 1, 1e6, 33.3])
+def test_a_multiple_of_a_fraction_is_one_in_decimals(amount: float) -> None:
+    assert made(Price, {"amount": amount}) == Price(amount)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [({"amount": 0.015}, "amount"), ({"amount": 0}, "amount"), ({"amount": 1, "pieces": 3}, "pieces")],
+)
+def test_what_is_no_multiple_is_refused(value: Any, path: str) -> None:
+    contract = schema.infer_input(Price)
+    assert contract is not None
+    with pytest.raises(InvalidValue, match=rf"^\$\.{path}: "):
+        contract.convert(value)
+
+
 class TaggedRow(msgspec.Struct, tag=True, array_like=True):
     by: dict[float, int]
 

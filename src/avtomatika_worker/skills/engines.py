@@ -23,7 +23,7 @@ from avtomatika_worker.skills.announced import announceable, announced_default, 
 from avtomatika_worker.skills.arrays import array_type, is_array
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.skills.mirrors import Mirrors
+from avtomatika_worker.skills.mirrors import Mirrors, checks_badly
 from avtomatika_worker.skills.records import Record
 from avtomatika_worker.skills.type_hints import (
     MISSING,
@@ -100,14 +100,13 @@ def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
     schema = _unfold(_dedented(msgspec.json.schema(mirror, schema_hook=_schema_hook)))
     schema, _ = announceable(schema if output else take_numbers_for_decimals(schema))
     compiled = written_schema(schema)
-    # The validator matches patterns in linear time. Python's ``re``, used by msgspec, may take years for one text.
-    patterns = has_pattern(schema)
-    if patterns:
-        mirrors, mirror = _mirrored(given, output=output, patterns=False)
+    lenient = _has_what_is_checked_badly(schema)
+    if lenient:
+        mirrors, mirror = _mirrored(given, output=output, lenient=True)
     finish = mirrors.made if mirror is not given else None
 
     def convert(value: object) -> Any:
-        if patterns:
+        if lenient:
             compiled.check(value)
         converted = _converted(value, mirror, compiled)
         return converted if finish is None else finish(converted, value)
@@ -115,8 +114,8 @@ def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
     return TypeContract(schema, convert)
 
 
-def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirrors, Any]:
-    mirrors = Mirrors(output=output, patterns=patterns)
+def _mirrored(given: Any, *, output: bool, lenient: bool = False) -> tuple[Mirrors, Any]:
+    mirrors = Mirrors(output=output, lenient=lenient)
     mirror: Any = mirrors.of_record(given) if isinstance(given, Record) else mirrors.of(given)
 
     def as_json(default: object, tp: Any) -> Any:
@@ -129,11 +128,10 @@ def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirro
     return mirrors, mirror
 
 
-def has_pattern(schema: object) -> bool:
-    """Whether a schema contains a pattern."""
+def _has_what_is_checked_badly(schema: object) -> bool:
     if is_dict(schema):
-        return isinstance(schema.get("pattern"), str) or any(map(has_pattern, schema.values()))
-    return is_list(schema) and any(map(has_pattern, schema))
+        return any(checks_badly(name, each) or _has_what_is_checked_badly(each) for name, each in schema.items())
+    return is_list(schema) and any(map(_has_what_is_checked_badly, schema))
 
 
 def _converted(value: object, tp: Any, compiled: Schema) -> Any:

@@ -48,10 +48,10 @@ def _absent() -> _Absent:
 class Mirrors:
     """The mirrors of one type, and the way back."""
 
-    def __init__(self, *, output: bool = False, patterns: bool = True) -> None:
-        """``patterns``: whether msgspec checks its pattern constraints, which it does with Python's ``re``."""
+    def __init__(self, *, output: bool = False, lenient: bool = False) -> None:
+        """``lenient``: whether msgspec leaves to the schema's validator what it checks badly, see `checks_badly`."""
         self._output = output
-        self._patterns = patterns
+        self._lenient = lenient
         self._known: list[tuple[Any, Any]] = []
         self._records: dict[type, tuple[Record, tuple[bool, ...]]] = {}
         self._open: list[Any] = []
@@ -156,7 +156,7 @@ class Mirrors:
 
     def _annotated(self, annotation: Any) -> Any:
         base, given = get_args(annotation)[0], annotation.__metadata__
-        inner, kept = self.of(base), given if self._patterns else tuple(map(_without_pattern, given))
+        inner, kept = self.of(base), tuple(map(_leniently, given)) if self._lenient else given
         same = inner is base and all(new is old for new, old in zip(kept, given, strict=True))
         return annotation if same else Annotated[(inner, *kept)]
 
@@ -223,10 +223,24 @@ def _with_default(tp: Any, default: Any) -> Any:
     return tp if default is MISSING else Annotated[tp, msgspec.Meta(extra_json_schema={"default": default})]
 
 
-def _without_pattern(constraint: Any) -> Any:
-    if not isinstance(constraint, msgspec.Meta) or constraint.pattern is None:
+def checks_badly(name: object, value: object) -> bool:
+    """Whether msgspec checks a constraint badly, given as it is in a schema.
+
+    It matches patterns with Python's ``re``, which may take years for one text, and finds that 19.99 is no multiple of
+    0.01. The schema's validator takes linear time, and reckons with decimals.
+    """
+    return (name == "pattern" and isinstance(value, str)) or (name == "multipleOf" and isinstance(value, float))
+
+
+def _leniently(constraint: Any) -> Any:
+    if not isinstance(constraint, msgspec.Meta):
         return constraint
-    return msgspec.Meta(**{name: value for name, value in constraint.__rich_repr__() if name != "pattern"})
+    given = dict(constraint.__rich_repr__())
+    kept = {name: value for name, value in given.items() if not checks_badly(_IN_SCHEMAS.get(name, name), value)}
+    return constraint if len(kept) == len(given) else msgspec.Meta(**kept)
+
+
+_IN_SCHEMAS: Final = {"multiple_of": "multipleOf"}
 
 
 def _is_mapping(origin: Any) -> bool:
