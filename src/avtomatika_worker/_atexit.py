@@ -28,6 +28,9 @@ EXIT_TIMEOUT: Final = 5.0
 _FLUSH_TIMEOUT: Final = 3.0
 """Seconds for flushing output, which possibly nobody reads."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds for the log's handlers to take the line that says why a process ends."""
+
 _PAUSE: Final = 0.1
 
 
@@ -103,14 +106,22 @@ def exit_without_threads(code: int) -> NoReturn:
 
 def exit_at_once(code: int) -> NoReturn:
     """Flush the output, as far as it can be written, and exit without doing anything else."""
-    flushing = threading.Thread(target=_flush, name="flush", daemon=True)
-    try:
-        flushing.start()
-    except RuntimeError:  # threads cannot be started any more
-        _flush()
-    else:
-        flushing.join(_FLUSH_TIMEOUT)
+    attempt_within(_FLUSH_TIMEOUT, _flush)
     os._exit(code)
+
+
+def attempt_within(seconds: float, work: Callable[[], object]) -> None:
+    """Do a last thing before an exit, unless it takes longer; what it raises is dropped.
+
+    Even a line for the log may never be written: its handlers are users' code, and may block.
+    """
+    thread = threading.Thread(target=_tried, args=(work,), name="last", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # threads cannot be started any more
+        _tried(work)
+    else:
+        thread.join(seconds)
 
 
 def _flush() -> None:
@@ -132,7 +143,7 @@ def _exit_late(code: int) -> None:
     time.sleep(EXIT_TIMEOUT)
     names = [each.name for each in threading.enumerate() if _is_waited_for(each)]
     what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
-    _tried(lambda: _log.warning("the process ends without %s", what, extra={"action": "exit_cut"}))
+    attempt_within(LAST_WORDS, lambda: _log.warning("the process ends without %s", what, extra={"action": "exit_cut"}))
     _tried(_terminate_children)
     exit_at_once(code)
 

@@ -14,7 +14,14 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn, Protocol
 
-from avtomatika_worker._atexit import exit_at_once, exit_in_time, exit_without_threads, write_error
+from avtomatika_worker._atexit import (
+    LAST_WORDS,
+    attempt_within,
+    exit_at_once,
+    exit_in_time,
+    exit_without_threads,
+    write_error,
+)
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import hear_again, hear_signals, ignore_signals
 from avtomatika_worker.config import Settings
@@ -49,6 +56,9 @@ STEPS_LIMIT: Final = 25.0
 
 FORCED_LIMIT: Final = 5.0
 """Seconds that a shortened shutdown may take; then the process ends by itself."""
+
+_LONGEST_SLEEP: Final = 1e9
+"""Seconds, about 30 years: ``time.sleep`` raises OverflowError not far beyond."""
 
 _KEEP_EVERY: Final = 1.0
 """Seconds between checks of whether the worker still handles the signals."""
@@ -95,7 +105,7 @@ class Stoppable(Protocol):
 def longest_shutdown(skills: SkillRegistry, settings: Settings) -> float:
     """Return the limit for the shutdown, in seconds, with tasks that do not end by themselves."""
     grace = max((skill.options.cancel_grace for skill in skills), default=0.0)
-    return settings.shutdown_timeout + grace + STEPS_LIMIT
+    return min(settings.shutdown_timeout + grace + STEPS_LIMIT, _LONGEST_SLEEP)
 
 
 def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoReturn:
@@ -174,7 +184,7 @@ class _Stopping:
             return
         times = self._asked + 1
         if times > _PATIENCE:
-            self._give_up()
+            end_by_force(self._worker)
         self._asked = times
         with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
@@ -186,19 +196,22 @@ class _Stopping:
     def _give_up_after(self, seconds: float, times: int) -> None:
         time.sleep(seconds)
         if self._asked == times:
-            _log.error(
-                "shutting down takes longer than %g s: what holds it up is left behind",
-                seconds,
-                extra={"action": "shutdown_given_up"},
-            )
-            self._give_up()
+            attempt_within(LAST_WORDS, lambda: _report_given_up(seconds))
+            end_by_force(self._worker)
 
-    def _give_up(self) -> NoReturn:
-        """End the process, although the loop does not: what matters goes to disk, from here."""
-        rescue = threading.Thread(target=self._worker.rescue, name="rescue", daemon=True)
-        rescue.start()
-        rescue.join(FORCED_LIMIT)
-        exit_at_once(EXIT_LOST if self._worker.ending.lost else EXIT_FORCED)
+
+def _report_given_up(seconds: float) -> None:
+    _log.error(
+        "shutting down takes longer than %g s: what holds it up is left behind",
+        seconds,
+        extra={"action": "shutdown_given_up"},
+    )
+
+
+def end_by_force(worker: Stoppable) -> NoReturn:
+    """End the process, although its loop does not: what matters goes to disk, from here."""
+    attempt_within(FORCED_LIMIT, worker.rescue)
+    exit_at_once(EXIT_LOST if worker.ending.lost else EXIT_FORCED)
 
 
 def exit_code(ending: Ending) -> int:
