@@ -1,6 +1,8 @@
 """Where the command ``worker`` finds the Worker: --app, WORKER_APP, pyproject.toml, or a usual name."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -142,3 +144,38 @@ def test_a_name_with_an_empty_part_is_a_usage_error(command, name):
         2,
         [f"worker: --app {name!r}: write it as module:attribute, such as app.main:worker"],
     )
+
+
+def test_a_directory_in_place_of_the_env_file_is_reported(command, write, tmp_path):
+    write("main.py")
+    (tmp_path / ".env").mkdir()  # what Docker makes of a bind mount whose source does not exist
+    done = command("skills")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.startswith("worker: .env: cannot be read: ")
+
+
+def test_nesting_that_no_parser_takes_is_a_usage_error(command, write, tmp_path):
+    write("main.py")
+    deep = "[" * 5000 + "]" * 5000
+    done = command("call", "in_main", f'{{"a": {deep}}}')
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    (tmp_path / "pyproject.toml").write_text(f"a = {deep}\n", "utf-8")
+    done = command("skills")
+    assert done.returncode == 2
+    assert done.stderr.startswith("worker: pyproject.toml: not valid TOML")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a directory in use cannot be removed there")
+def test_a_working_directory_that_was_removed_is_a_usage_error(tmp_path):
+    (gone := tmp_path / "gone").mkdir()
+    program = "import os, sys; os.rmdir(os.getcwd()); from avtomatika_worker.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "--app", "main:worker"],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "the working directory does not exist" in done.stderr

@@ -105,7 +105,7 @@ def app_in_pyproject(file: Path) -> str | None:
         return None
     except OSError as error:
         raise UsageProblem(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8; or nested thousands of times
         raise UsageProblem(f"{file}: not valid TOML: {error}") from error
     table = as_object(whole.get("tool")).get("avtomatika-worker", {})
     if not is_dict(table):
@@ -180,7 +180,7 @@ def load_skills(worker: Worker, settings: Settings) -> None:
 def read_dotenv() -> None:
     """Read the .env file of the working directory; variables already in the environment win."""
     path = Path(".env")
-    if path.is_file():
+    if path.exists():
         try:
             variables = read_env_file(path)
         except ConfigError as error:
@@ -194,7 +194,10 @@ def _exit(error: Exception) -> NoReturn:
 
 
 def _import(name: str, source: str) -> ModuleType:
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UsageProblem(f"{source}: the working directory does not exist anymore; change to another one") from error
     if here not in sys.path:
         _load_our_own(here)
         sys.path.insert(0, here)
