@@ -8,6 +8,7 @@ however long they take.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import functools
@@ -115,13 +116,21 @@ def attempt_within(seconds: float, work: Callable[[], object]) -> None:
 
     Even a line for the log may never be written: its handlers are users' code, and may block.
     """
-    thread = threading.Thread(target=_tried, args=(work,), name="last", daemon=True)
+    begun, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        _tried(work)
+        ended.set()
+
+    # Not a Thread: when memory is short, its start() waits indefinitely for a thread that died as it began (observed).
     try:
-        thread.start()
+        _thread.start_new_thread(run, ())
     except RuntimeError:  # threads cannot be started any more
         _tried(work)
-    else:
-        thread.join(seconds)
+        return
+    if not ended.wait(seconds) and not begun.is_set():
+        _tried(work)
 
 
 def _flush() -> None:
@@ -136,7 +145,10 @@ def _tried(work: Callable[[], object]) -> None:
 
 @functools.cache
 def _be_gone_in_time(code: int) -> None:
-    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    try:
+        threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    except RuntimeError:  # threads cannot be started any more, and nothing would end a wait for the others
+        exit_at_once(code)
 
 
 def _exit_late(code: int) -> None:

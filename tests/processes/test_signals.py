@@ -95,6 +95,15 @@ async def ignore_signals() -> dict:
     return {}
 
 @worker.skill
+async def run_out_of_threads() -> dict:
+    def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    threading._start_new_thread = threading._start_joinable_thread = refuse
+    Path("is-blocked").touch()
+    time.sleep(AN_HOUR)
+
+@worker.skill
 def block_the_log() -> dict:
     class Blocking(logging.Handler):
         def emit(self, record):
@@ -294,6 +303,16 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(12) == 3
+
+
+async def test_signals_end_a_worker_that_can_start_no_more_threads(orchestrator, project):
+    async with running(orchestrator, project) as worker:
+        orchestrator.submit("run_out_of_threads", {})
+        await until((project / "is-blocked").exists)
+        worker.send(signal.SIGTERM)
+        await asyncio.sleep(0.05)  # two that come together may be one
+        worker.send(signal.SIGINT)
+        assert await worker.exit_code(20) == 3
 
 
 async def test_a_log_handler_that_blocks_keeps_no_shutdown_from_its_end(orchestrator, project):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import gc
 import logging
+import queue
 import signal
 import threading
 import time
@@ -58,7 +60,7 @@ FORCED_LIMIT: Final = 5.0
 """Seconds that a shortened shutdown may take; then the process ends by itself."""
 
 _LONGEST_SLEEP: Final = 1e9
-"""Seconds, about 30 years: ``time.sleep`` raises OverflowError not far beyond."""
+"""Seconds, about 30 years: waiting for much longer raises OverflowError."""
 
 _KEEP_EVERY: Final = 1.0
 """Seconds between checks of whether the worker still handles the signals."""
@@ -152,10 +154,13 @@ class _Stopping:
         self._worker = worker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0
+        self._limits: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> None:
         """Run ``main``, and apply signals to it from now on."""
         spare_the_collector()
+        # From the beginning: when a signal comes, the system may not give us another thread.
+        threading.Thread(target=self._have_patience, name="patience", daemon=True).start()
         self._loop = asyncio.get_running_loop()
         self._keep_signals()
         try:
@@ -188,16 +193,19 @@ class _Stopping:
         self._asked = times
         with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
-        limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit
-        threading.Thread(target=self._give_up_after, args=(limit, times), name="patience", daemon=True).start()
+        self._limits.put(FORCED_LIMIT if times > 1 else self._worker.shutdown_limit)
         # From here, as a skill may block the main loop; last, so that a failure in it keeps nothing else from coming.
         self._worker.announce_draining()
 
-    def _give_up_after(self, seconds: float, times: int) -> None:
-        time.sleep(seconds)
-        if self._asked == times:
-            attempt_within(LAST_WORDS, lambda: _report_given_up(seconds))
-            end_by_force(self._worker)
+    def _have_patience(self) -> None:
+        """End the process when the limit that the newest signal has set is over."""
+        limit = self._limits.get()
+        while True:
+            try:
+                limit = self._limits.get(timeout=limit)
+            except queue.Empty:
+                attempt_within(LAST_WORDS, functools.partial(_report_given_up, limit))
+                end_by_force(self._worker)
 
 
 def _report_given_up(seconds: float) -> None:
