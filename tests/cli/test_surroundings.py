@@ -301,12 +301,17 @@ NOISY = """
         (("skills", "--app", "main:worker", "--json"), 0, None),
         (("skills", "--app", "nowhere:worker", "--json"), 2, "USAGE_ERROR"),
         (("skills", "--app", "ending:worker", "--json"), 2, "USAGE_ERROR"),
-        (("skills", "--app", "cancelled:worker", "--json"), 1, "CRASHED"),
+        (("skills", "--app", "cancelled:worker", "--json"), 2, "USAGE_ERROR"),
+        (("skills", "--app", "interrupted:worker", "--json"), 1, "CRASHED"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, tuple) else None,
 )
 def test_with_json_standard_output_is_one_json_value(project, arguments, code, error):
-    others = {"ending": "raise SystemExit(3)", "cancelled": "import asyncio\nraise asyncio.CancelledError"}
+    others = {
+        "ending": "raise SystemExit(3)",
+        "cancelled": "import asyncio\nraise asyncio.CancelledError",
+        "interrupted": "raise KeyboardInterrupt",
+    }
     ended = finished(worker(*arguments), project(main=NOISY, **others))
     result = json.loads(ended.stdout)
     assert (result.get("error") or {}).get("code") == error

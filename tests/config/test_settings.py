@@ -124,6 +124,18 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("HEARTBEAT_INTERVAL", "0", "greater than 0"),
         ("HEARTBEAT_INTERVAL", "nan", "greater than 0"),
         ("HEARTBEAT_INTERVAL", "inf", "greater than 0"),
+        ("HEARTBEAT_INTERVAL", "1_0", "greater than 0"),
+        ("HEARTBEAT_INTERVAL", "\uff11", "greater than 0"),
+        ("WORKER_HEALTH_HOST", "\udcff", "valid host"),
+        ("WORKER_HEALTH_HOST", "a\0b", "valid host"),
+        ("WORKER_HEALTH_HOST", "a b", "valid host"),
+        ("WORKER_HEALTH_HOST", "a..b", "valid host"),
+        ("WORKER_HEALTH_HOST", "x" * 64, "labels have 1 to 63 characters"),
+        ("WORKER_HEALTH_HOST", "unix:/a\0b", "a path after unix:"),
+        ("ORCHESTRATOR_URL", "http://a..b", "valid host"),
+        ("ORCHESTRATOR_URL", f"http://{'x' * 64}.test/", "labels have 1 to 63 characters"),
+        ("ORCHESTRATOR_URL", "http://host/\udcff", "UTF-8"),
+        ("WORKER_TYPE", "\udcff", "UTF-8"),
         ("WORKER_SHUTDOWN_TIMEOUT", "-1", "at least 0"),
         ("WORKER_PORT", "65536", "at most 65535"),
         ("WORKER_PORT", "tcp://10.0.0.1:8083", "enableServiceLinks"),
@@ -147,7 +159,7 @@ def test_a_wrong_value_is_one_problem_naming_variable_value_and_what_is_allowed(
     variable: str, text: str, allowed: str
 ) -> None:
     (problem,) = problems({variable: text})
-    assert problem.startswith(f"{variable}='{text[:100]}")
+    assert problem.startswith(f"{variable}={text!r}"[: len(variable) + 100])
     assert allowed in problem
 
 
@@ -336,6 +348,8 @@ def test_overrides_win_and_none_means_not_given() -> None:
         ({"worker_devices": (HardwareDevice(type=""),)}, "of length >= 1 - at `$[0].type`"),
         ({"orchestrators_config": (OrchestratorSettings(url="http://a", weight=0),)}, ">= 1 - at `$[0].weight`"),
         ({"orchestrators_config": (OrchestratorSettings(url="a"),)}, "must be a URL"),
+        ({"heartbeat_interval": 10**400}, "must be a number greater than 0"),
+        ({"heartbeat_interval": float("nan")}, "must be a number greater than 0"),
         ({"cost_per_skill": {"a": float("inf")}}, "non-negative numbers: Expected `float` <= "),
         ({"cost_per_skill": {"a": float("nan")}}, "Expected `float` >= 0.0 - at `$['a']`"),
     ],

@@ -14,7 +14,8 @@ from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from processes.conftest import gone, until
 
 APP = """
-import asyncio, atexit, concurrent.futures, ctypes, multiprocessing, os, signal, subprocess, sys, threading, time
+import asyncio, atexit, concurrent.futures, ctypes, logging, multiprocessing, os, signal, subprocess, sys
+import threading, time
 from pathlib import Path
 from avtomatika_worker import TaskContext, Worker
 
@@ -91,6 +92,25 @@ def slow_atexit() -> dict:
 @worker.skill
 async def ignore_signals() -> dict:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return {}
+
+@worker.skill
+async def run_out_of_threads() -> dict:
+    def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    threading._start_new_thread = threading._start_joinable_thread = refuse
+    Path("is-blocked").touch()
+    time.sleep(AN_HOUR)
+
+@worker.skill
+def block_the_log() -> dict:
+    class Blocking(logging.Handler):
+        def emit(self, record):
+            Path("is-blocked").touch()
+            time.sleep(AN_HOUR)
+
+    logging.getLogger().addHandler(Blocking())
     return {}
 
 @worker.skill(cancel_grace=0.1, events={"runs": {"type": "object"}})
@@ -283,6 +303,33 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(12) == 3
+
+
+async def test_signals_end_a_worker_that_can_start_no_more_threads(orchestrator, project):
+    async with running(orchestrator, project) as worker:
+        orchestrator.submit("run_out_of_threads", {})
+        await until((project / "is-blocked").exists)
+        worker.send(signal.SIGTERM)
+        await asyncio.sleep(0.05)  # two that come together may be one
+        worker.send(signal.SIGINT)
+        assert await worker.exit_code(20) == 3
+
+
+async def test_a_log_handler_that_blocks_keeps_no_shutdown_from_its_end(orchestrator, project):
+    async with running(orchestrator, project) as worker:
+        orchestrator.submit("block_the_log", {})
+        await until((project / "is-blocked").exists)
+        worker.send(signal.SIGTERM)
+        await asyncio.sleep(0.05)  # two that come together may be one
+        worker.send(signal.SIGINT)
+        assert await worker.exit_code(20) == 3
+
+
+async def test_the_longest_shutdown_timeout_is_no_problem(orchestrator, project):
+    async with running(orchestrator, project, environment={"WORKER_SHUTDOWN_TIMEOUT": "1e308"}) as worker:
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0
+        assert "Traceback" not in worker.output
 
 
 async def test_a_third_signal_ends_it_at_once(orchestrator, project):

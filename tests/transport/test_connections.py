@@ -656,6 +656,8 @@ def test_compressed_bodies_are_read_and_malformed_ones_are_refused(run):
             gzipped(body),
             gzipped(bytes(2_000_000)),
             ok(b"", b"Content-Encoding: br"),
+            ok(b"{}", b"Content-Encoding: identity"),
+            ok(b"{}", b"Content-Encoding: Identity ,"),
         ):
             async with serving(answer) as server, calling(server.url) as transport:
                 for _ in range(2):

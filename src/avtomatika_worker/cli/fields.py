@@ -56,7 +56,7 @@ def _read(field: Named, types: frozenset[str]) -> Any:
         return field.text
     try:
         value = json.loads(field.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = field.text
     # A quoted string may be meant as a JSON string only if anything is allowed.
     if isinstance(value, str):

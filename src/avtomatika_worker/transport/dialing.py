@@ -29,7 +29,12 @@ async def dial(route: Route, make: Callable[[], _P], timeout: float) -> _P:
         raise
     except (OSError, UnicodeError, asyncio.IncompleteReadError) as error:
         text = f"no connection within {timeout:g} s" if limit.expired() else describe(error)
-        raise ConnectionFailedError(text, maybe_processed=False) from error
+        raise ConnectionFailedError(text + _through(route), maybe_processed=False) from error
+
+
+def _through(route: Route) -> str:
+    """Return which proxy was used: its name may be the wrong one, and no setting of the worker's shows it."""
+    return f" (through the proxy {route.first.host}:{route.first.port}, from the environment)" if route.proxied else ""
 
 
 async def _dial(route: Route, make: Callable[[], _P]) -> _P:

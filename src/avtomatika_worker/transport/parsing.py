@@ -164,8 +164,10 @@ class AnswerParser:
                     self._refuse(_not_http("a Transfer-Encoding other than chunked"))
                 chunked = True
             else:
-                text = value.decode("latin-1").strip().lower()
-                self.encoding = f"{self.encoding}, {text}" if self.encoding else text
+                # Some servers and proxies name the absence of a compression.
+                named = map(str.strip, value.decode("latin-1").lower().split(","))
+                packed = [each for each in named if each not in {"", "identity"}]
+                self.encoding = ", ".join([*filter(None, [self.encoding]), *packed])
         if wanted != self._last_texts[0]:  # they change once a second, with the date
             self._last_texts = wanted, _texts(wanted)
         self._headers = self._last_texts[1]

@@ -39,6 +39,7 @@ class Route:
     """Connect to ``first``; if ``beyond`` is given, request a tunnel there, from ``first``, with ``connect``.
 
     ``prefix`` precedes the path of each request; ``fixed`` are header lines of each, which may hold credentials.
+    ``proxied`` is whether ``first`` is a proxy.
     """
 
     first: Hop
@@ -46,6 +47,7 @@ class Route:
     beyond: Hop | None = None
     connect: bytes = field(default=b"", repr=False)
     fixed: bytes = field(default=b"", repr=False)
+    proxied: bool = False
 
 
 def find_route(base_url: str, user_agent: str, tls: TlsFiles) -> Route:
@@ -67,11 +69,11 @@ def find_route(base_url: str, user_agent: str, tls: TlsFiles) -> Route:
     first = _proxy_hop(proxy, tls)
     if parts.scheme == "http":
         prefix = f"http://{_authority(parts)}{parts.path}"
-        return Route(first, prefix, fixed=write_headers({**fixed, **proxy.headers}))
+        return Route(first, prefix, fixed=write_headers({**fixed, **proxy.headers}), proxied=True)
     place = f"{_bracketed(target.host)}:{target.port}"
     lines = write_headers({"Host": place, "User-Agent": user_agent, **proxy.headers})
     connect = b"CONNECT %b HTTP/1.1\r\n%b\r\n" % (place.encode(), lines)
-    return Route(first, parts.path, target, connect, write_headers(fixed))
+    return Route(first, parts.path, target, connect, write_headers(fixed), proxied=True)
 
 
 def write_request(route: Route, request: Request, headers: bytes) -> bytes:
@@ -107,7 +109,7 @@ def _hop(url: str, parts: SplitResult, context: ssl.SSLContext | None) -> Hop:
         raise ConfigError([f"{_without_credentials(parts)}: not a URL that can be called"]) from None
     if not parts.hostname:
         raise ConfigError([f"{url}: not a URL that can be called"])
-    return Hop(parts.hostname, port, context)
+    return Hop(_ascii(parts.hostname), port, context)
 
 
 def _proxy_hop(proxy: Proxy, tls: TlsFiles) -> Hop:
