@@ -9,7 +9,7 @@ VENV := .venv$(shell "$(PYTHON)" -c 'import sys; print("-%d.%d" % sys.version_in
 endif
 BIN := $(VENV)/bin
 # Files of tests that run side by side: the tests wait more than they compute.
-JOBS ?= 3
+JOBS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo cluster simulate endure test coverage image check fmt bench docs fuzz mutation dist clean

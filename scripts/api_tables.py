@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import griffe
 
-_SENTENCE: Final = re.compile(r"(?<=[.:;])\s+(?=[A-Z`\"])|\n\n")
+_SENTENCE: Final = re.compile(r"(?:``.+?``|.)+?(?:(?<=[.:;])(?=\s+[A-Z`\"])|(?=\n\n)|$)", re.DOTALL)
 _LEAST: Final = 2
 """Parameters that make a table worth it: a single one is in the signature."""
 
@@ -30,13 +30,19 @@ class ParameterTables(griffe.Extension):
             _describe(cls, constructor)
 
 
+def _sentence(text: str) -> str:
+    """Return a part of a docstring as a sentence, though more may follow there."""
+    text = " ".join(text.split())
+    return text[:-1] + "." if text.endswith((":", ";")) else text
+
+
 def _describe(documented: griffe.Object, function: griffe.Function) -> None:
     docstring = documented.docstring
     names = [each for each in function.parameters if each.name not in {"self", "cls"} and each.kind is not None]
     named = [each for each in names if each.kind.value not in {"variadic positional", "variadic keyword"}]
     if docstring is None or len(named) < _LEAST:
         return
-    sentences = [" ".join(each.split()) for each in _SENTENCE.split(docstring.value)]
+    sentences = [_sentence(each[0]) for each in _SENTENCE.finditer(docstring.value)]
     rows: list[griffe.DocstringParameter] = []
     for each in named:
         text = next((text for text in sentences if f"``{each.name}" in text), "")

@@ -22,7 +22,7 @@ from avtomatika_worker.protocol.dialects import DIALECTS, Dialect
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = ROOT / "src" / "avtomatika_worker"
-GENERATED: Final = "This page is generated from the code (`make docs`); do not edit it.\n\n"
+GENERATED: Final = "<!-- Generated from the code by `make docs`: do not edit it. -->\n\n"
 
 CONFIGURATION: Final = """\
 # Configuration
@@ -57,7 +57,10 @@ The worker's records carry a stable field `action` (with `LOG_FORMAT=json`, a se
 alerts on it, not on the words of a message. A persistent fault is logged at once and then once a minute with a count;
 repetitions in between are at DEBUG.
 
+Loggers are below `avtomatika_worker`: `task` is `avtomatika_worker.task`. A dash is `avtomatika_worker` itself.
+
 """
+_ABOVE: Final = "avtomatika_worker"
 
 
 GROUPS: Final = {
@@ -126,7 +129,7 @@ def log_actions() -> str:
     found = sorted(
         {action for path in SOURCES.rglob("*.py") for action in _actions(ast.parse(path.read_text("utf-8")))}
     )
-    rows = [(f"`{each.name}`", each.level, f"`{each.logger}`", _code(each.message)) for each in found]
+    rows = [(f"`{each.name}`", each.level, _logger(each.logger), _code(each.message)) for each in found]
     return ACTIONS_HEAD + GENERATED + _table(("Action", "Level", "Logger", "Message"), rows)
 
 
@@ -188,6 +191,11 @@ def _level(call: ast.Call) -> str:
     return " or ".join(dict.fromkeys(named))
 
 
+def _logger(name: str) -> str:
+    below = name.removeprefix(_ABOVE).removeprefix(".")
+    return f"`{below}`" if below else "–"
+
+
 def _message(call: ast.Call, named: Mapping[str, ast.expr]) -> str:
     given = [named.get(each.id) if isinstance(each, ast.Name) else each for each in call.args]
     texts = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
@@ -198,7 +206,7 @@ CLI_HEAD: Final = """\
 # The `worker` command
 
 `python -m avtomatika_worker.cli` is the same command. Settings come from environment variables and from a `.env` file
-in the working directory: [configuration.md](configuration.md).
+in the working directory: [configuration](configuration.md).
 
 - **The Worker** is the one that `--app module:attribute` names, else `WORKER_APP`, else `app` under
   `[tool.avtomatika-worker]` in pyproject.toml. If nothing names it, it is `app.main:worker`, `main:worker` or

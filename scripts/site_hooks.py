@@ -30,8 +30,11 @@ PAGES_OF_ROWS: Final = frozenset({"configuration.md", "errors.md", "log-actions.
 _FENCE: Final = re.compile(r"^(?P<indent> *)```mermaid\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _ROW: Final = re.compile(r"<tr>\s*<td><code>(?P<code>.*?)</code>", re.DOTALL)
 _CELL: Final = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
-_CODE: Final = re.compile(r"<code>[^<]+</code>")
-_PART_OF_NAME: Final = re.compile(r"(?<=\w)([_.])(?=\w)")
+_CODE: Final = re.compile(r"(?<!<pre>)(?<!<span></span>)<code>[^<]+</code>")
+_LONGEST_NAME: Final = 34
+_PART_OF_NAME: Final = re.compile(r"(?<=[A-Za-z0-9])([_.])(?=[A-Za-z0-9])")
+_OPTION: Final = re.compile(r"(?<![^\s>])-[\w-]+")
+_FIRST_CELL: Final = re.compile(r"(?P<before><tr[^>]*>\s*<td[^>]*>\s*)<code>(?P<code>.*?)</code>", re.DOTALL)
 _LINK: Final = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<target>[^)\s]+)\)")
 
 
@@ -64,12 +67,28 @@ def on_post_page(output: str, **_: Any) -> str:
     output = re.sub(
         r'<input type="checkbox" disabled ?/?>', '<input type="checkbox" disabled aria-label="Done">', output
     )
-    return _CELL.sub(_breakable, re.sub(r"<th( [^>]*)?></th>", "<td></td>", output))
+    output = re.sub(r"<th( [^>]*)?></th>", "<td></td>", output)
+    return _FIRST_CELL.sub(_named, _CODE.sub(_whole_options, _CELL.sub(_breakable, output)))
 
 
 def _breakable(cell: re.Match[str]) -> str:
     """Let names in a table's cell break behind underscores and dots, on narrow screens; not for the search's index."""
     return _CODE.sub(lambda code: _PART_OF_NAME.sub(r"\1<wbr>", code[0]), cell[0])
+
+
+def _whole_options(code: re.Match[str]) -> str:
+    """Let longer names break there in running text, too, and options such as ``--workers`` nowhere.
+
+    Browsers break names anywhere, and behind hyphens.
+    """
+    text = _PART_OF_NAME.sub(r"\1<wbr>", code[0]) if len(code[0]) > len("<code></code>") + _LONGEST_NAME else code[0]
+    return _OPTION.sub(r'<span class="whole">\g<0></span>', text)
+
+
+def _named(row: re.Match[str]) -> str:
+    """Mark a name that a row begins with, which wide screens show in one line."""
+    is_name = len(html.unescape(re.sub(r"<[^>]+>", "", row["code"]))) <= _LONGEST_NAME
+    return f'{row["before"]}<code class="name">{row["code"]}</code>' if is_name else row[0]
 
 
 def _drawn(match: re.Match[str]) -> str:

@@ -30,10 +30,10 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_schema_validator_comes_with_the_first_schema():
+def test_the_schema_validator_is_imported_with_the_first_schema():
     assert "jsonschema_rs" not in loaded(PLAIN)
     assert "jsonschema_rs" in loaded(TYPED)
 
 
-def test_what_only_some_workers_use_is_not_loaded_by_all():
+def test_libraries_that_only_some_workers_use_are_imported_on_demand():
     assert not loaded(PLAIN) & {"aiohttp", "obstore", "opentelemetry", "pydantic", "jsonschema_rs", "rich"}

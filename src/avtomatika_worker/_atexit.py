@@ -8,6 +8,7 @@ however long they take.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import functools
@@ -27,6 +28,9 @@ EXIT_TIMEOUT: Final = 5.0
 
 _FLUSH_TIMEOUT: Final = 3.0
 """Seconds for flushing output, which possibly nobody reads."""
+
+LAST_WORDS: Final = 1.0
+"""Seconds for the log's handlers to take the line that says why a process ends."""
 
 _PAUSE: Final = 0.1
 
@@ -103,14 +107,30 @@ def exit_without_threads(code: int) -> NoReturn:
 
 def exit_at_once(code: int) -> NoReturn:
     """Flush the output, as far as it can be written, and exit without doing anything else."""
-    flushing = threading.Thread(target=_flush, name="flush", daemon=True)
-    try:
-        flushing.start()
-    except RuntimeError:  # threads cannot be started any more
-        _flush()
-    else:
-        flushing.join(_FLUSH_TIMEOUT)
+    attempt_within(_FLUSH_TIMEOUT, _flush)
     os._exit(code)
+
+
+def attempt_within(seconds: float, work: Callable[[], object]) -> None:
+    """Do a last thing before an exit, unless it takes longer; what it raises is dropped.
+
+    Even a line for the log may never be written: its handlers are users' code, and may block.
+    """
+    begun, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        _tried(work)
+        ended.set()
+
+    # Not a Thread: when memory is short, its start() waits indefinitely for a thread that died as it began (observed).
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # threads cannot be started any more
+        _tried(work)
+        return
+    if not ended.wait(seconds) and not begun.is_set():
+        _tried(work)
 
 
 def _flush() -> None:
@@ -125,14 +145,17 @@ def _tried(work: Callable[[], object]) -> None:
 
 @functools.cache
 def _be_gone_in_time(code: int) -> None:
-    threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    try:
+        threading.Thread(target=_exit_late, args=(code,), name="exit", daemon=True).start()
+    except RuntimeError:  # threads cannot be started any more, and nothing would end a wait for the others
+        exit_at_once(code)
 
 
 def _exit_late(code: int) -> None:
     time.sleep(EXIT_TIMEOUT)
     names = [each.name for each in threading.enumerate() if _is_waited_for(each)]
     what = f"threads that do not end ({', '.join(names)})" if names else "atexit functions that do not end"
-    _tried(lambda: _log.warning("the process ends without %s", what, extra={"action": "exit_cut"}))
+    attempt_within(LAST_WORDS, lambda: _log.warning("the process ends without %s", what, extra={"action": "exit_cut"}))
     _tried(_terminate_children)
     exit_at_once(code)
 

@@ -9,6 +9,8 @@ without one.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import signal
 import socket
@@ -18,7 +20,10 @@ from types import FrameType
 from typing import Final
 
 from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._forks import in_forked_children
+
+_log: Final = logging.getLogger("avtomatika_worker")
 
 Listener = Callable[[int, int], None]
 """Called in the thread with the signal's number, and how many signals there were since the listener was set."""
@@ -43,7 +48,8 @@ class _SignalReader:
             for number in numbers:
                 if signal.getsignal(number) is _handle:
                     self.heard += 1
-                    self.listener(number, self.heard)
+                    # The next signal must be heard, whatever becomes of this one.
+                    attempted(functools.partial(self.listener, number, self.heard), _report)
             if self._passed_on >= 0:  # an event loop's own wakeup descriptor
                 with contextlib.suppress(OSError):
                     os.write(self._passed_on, numbers)
@@ -77,6 +83,12 @@ class _SignalReader:
         self._writer.close()
         if self._passed_on >= 0:
             os.close(self._passed_on)
+
+
+def _report(error: Exception) -> None:
+    _log.error(
+        "handling a signal failed; this is a bug in the worker", exc_info=error, extra={"action": "signal_failed"}
+    )
 
 
 _STOP_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

@@ -94,7 +94,7 @@ class LinkThread:
         if self._loop is None:
             return
         if self._main is not None and not self.ended.done():
-            with contextlib.suppress(RuntimeError):  # its loop was closed in this very moment
+            with contextlib.suppress(RuntimeError):  # its loop was closed at this very moment
                 self._loop.call_soon_threadsafe(self._main.cancel)
         await asyncio.wait({asyncio.wrap_future(self.ended)})
         self._thread.join()  # it has nothing left to do

@@ -29,7 +29,7 @@ class Failures:
         self.first: Exception | None = None
 
     def add(self, what: str, error: BaseException, *, logged: bool = True) -> None:
-        """Record an error. One that is no ``Exception`` would end whoever raises it: a RuntimeError names it."""
+        """Record an error. One that is not an ``Exception`` would end whoever raises it: a RuntimeError wraps it."""
         error = the_one(error)
         if not isinstance(error, Exception):
             problem = RuntimeError(f"{what} raised {type(error).__name__}")
@@ -38,7 +38,7 @@ class Failures:
         self.first = self.first or error
         if logged:
             _log.critical(
-                "%s failed, which is a fault of this worker's: %r",
+                "%s failed; this is a bug in the worker: %r",
                 what,
                 error,
                 exc_info=error,
@@ -49,7 +49,7 @@ class Failures:
 class Steps:
     """Runs steps as tasks of ``group``. Once ``force`` is done, the remaining steps are cut short.
 
-    ``until`` is the event loop's time when the machine is taken away, if it is: no step may take longer.
+    ``until`` is the event loop's time when the machine is taken away, if it is: no step may take longer than that.
     """
 
     def __init__(self, group: asyncio.TaskGroup, force: asyncio.Future[None], failures: Failures) -> None:
@@ -67,7 +67,7 @@ class Steps:
         """
         if self._force.done():
             if not in_haste:
-                cut(name, ": asked to be quick")
+                cut(name, ": the shutdown was cut short")
                 return False
             limit = min(limit, in_haste)
         if self.until is not None:
@@ -78,7 +78,7 @@ class Steps:
         if task.done():
             return not task.cancelled() and task.result()
         task.cancel()
-        cut(name, ": asked to be quick" if self._force.done() and not in_haste else " in time")
+        cut(name, ": the shutdown was cut short" if self._force.done() and not in_haste else " in time")
         return False
 
     async def _do(self, name: str, work: Work) -> bool:
@@ -86,10 +86,10 @@ class Steps:
             await work()
         error = kept.error
         if error is not None and not (isinstance(error, asyncio.CancelledError) and is_being_cancelled()):
-            self._failures.add(f"the shutdown's step {name!r}", error)
-        return error is None  # False, too, if it was cancelled for taking too long
+            self._failures.add(f"the shutdown step {name!r}", error)
+        return error is None  # also False if it was cancelled for taking too long
 
 
 def cut(name: str, how: str) -> None:
-    """Log that a step did not come to its end."""
+    """Log that a step was not completed."""
     _log.warning("shutdown: could not %s%s", name, how, extra={"action": "shutdown_step_cut"})

@@ -42,31 +42,31 @@ ANNOUNCE_TIMEOUT: Final = 3.0
 """Seconds for announcing "draining" to every orchestrator, and again for "offline"."""
 
 REPORT_TIMEOUT: Final = 3.0
-"""Seconds for the results of tasks that have ended to be delivered, or stored."""
+"""Seconds to deliver or store the results of tasks that have ended."""
 
 FLUSH_TIMEOUT: Final = 5.0
-"""Seconds for results that wait for another attempt."""
+"""Seconds to deliver results that wait for another attempt."""
 
 DRAINING_FIRST: Final = 1.0
-"""The most seconds before tasks learn of a notice: orchestrators hear of it first."""
+"""Maximum seconds before tasks learn of a notice: orchestrators hear of it first."""
 
 END_RESERVE: Final = 8.0
-"""Seconds of a notice for what follows once the tasks' time is up, besides their own grace: results, goodbyes."""
+"""Seconds of a notice reserved for what follows the tasks and their grace: delivering results, going offline."""
 
 STOP_TIMEOUT: Final = 3.0
-"""Seconds for a part to close, unless it names others; then it is left behind."""
+"""Seconds for a part to close, unless it has a limit of its own; after that, it is left behind."""
 
 
 async def nothing() -> None:
-    """Close what needs no such thing."""
+    """Do nothing, for parts that need no closing."""
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What is opened before the worker registers anywhere, and closed after its services have ended.
+    """Something to open before the worker registers anywhere, and to close after its services have ended.
 
-    ``open`` raises what keeps the worker from starting; only what is awaited can be interrupted. ``close`` is called
-    whether or not ``open`` was, or came to its end, and has ``limit`` seconds. One with ``skipped_in_haste`` is left
-    out of a shutdown that is cut short.
+    ``open`` raises whatever keeps the worker from starting; it can be interrupted only while it awaits. ``close`` has
+    ``limit`` seconds, and is called even if ``open`` was not called or did not finish. With ``skipped_in_haste``, the
+    part is not closed if the shutdown is cut short.
     """
 
     name: str
@@ -77,14 +77,14 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class MainService(msgspec.Struct, frozen=True):
-    """What runs on the main loop from the start to the end, besides the tasks."""
+    """A service that runs on the main loop, beside the tasks, from start to end."""
 
     name: str
     run: Work
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """What brings tasks in and results out: the shutdown goes through it in a written order."""
+    """The parts that bring tasks in and results out. A shutdown stops them in a fixed order."""
 
     links: Sequence[Link]
     heartbeats: Sequence[Heartbeats]
@@ -98,9 +98,9 @@ class Engine(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a worker ended: ``forced``, when its shutdown was cut short; ``lost`` counts results gone for good.
+    """How a worker ended. ``forced``: its shutdown was cut short. ``lost``: the number of results gone for good.
 
-    ``preempted``: because of a notice that its machine is taken away.
+    ``preempted``: it ended because of a notice that its machine would be taken away.
     """
 
     forced: bool = False
@@ -111,7 +111,7 @@ class Ending(msgspec.Struct, frozen=True):
 class Supervisor:
     """Runs a worker until it is asked to stop.
 
-    ``parts`` are opened in their order and closed in the reverse one. Made on the main loop.
+    ``parts`` are opened in order and closed in reverse order. Created on the main loop.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class Supervisor:
             engine.notices.on_notice = self._take_notice
 
     def shutdown(self) -> None:
-        """Begin to shut down. Called on the main loop; more calls change nothing."""
+        """Begin to shut down. Called on the main loop; further calls change nothing."""
         self._asked = True
         self._finish_tasks_within(self._shutdown_timeout)
         settle(self._stop)
 
     def request_shutdown(self) -> None:
-        """Begin to shut down; on the second call, skip to its end."""
+        """Begin to shut down; on the second call, cut the shutdown short."""
         if self._asked:
             settle(self._force)
         self.shutdown()
@@ -165,20 +165,20 @@ class Supervisor:
         self.engine.publisher.announce_draining()
 
     def _take_notice(self, seconds: float | None) -> None:
-        """Take a notice. Called on the link thread."""
+        """Act on a notice. Called on the link thread."""
         CallQueue(self._loop).put(self.preempt, seconds)
         self.announce_draining()
 
     def preempt(self, seconds: float | None) -> None:
-        """Leave a machine that is taken away in ``seconds``: as `drain_for_preemption`, and the ending says so."""
+        """Drain for a notice that the machine is taken away in ``seconds``; the ending is then ``preempted``."""
         self._noticed = True
         self.drain_for_preemption(seconds)
 
     def drain_for_preemption(self, seconds: float | None) -> None:
-        """Let the tasks know that this machine is about to be taken away, and shut down by then.
+        """Let the tasks know that this machine will be taken away in ``seconds``, and shut down by then.
 
-        ``seconds``: until then; None to leave the tasks the time that they have in any shutdown. Called on the main
-        loop. Of several notices, the earliest end counts.
+        With None, the tasks have as much time as in any shutdown. Called on the main loop. Of several notices, the
+        earliest end counts.
         """
         self._preempted = True
         self._loop.call_later(DRAINING_FIRST, self._preempt_tasks)
@@ -204,12 +204,12 @@ class Supervisor:
         await self._stopped.wait()
 
     async def run(self) -> None:
-        """Run until asked to stop, or cancelled: both shut down in order. Raises the first failure of a part.
+        """Run until asked to stop, or cancelled; then shut down in order. Raises the first failure of a part.
 
-        Cancelled again meanwhile, the shutdown is cut short. A failure shuts down in order too, as far as that goes.
-        What does not end within its limit is left behind, and named in the log.
+        A further cancellation cuts the shutdown short. A failure also leads to an orderly shutdown, as far as possible.
+        Whatever does not end within its limit is left behind, and named in the log.
         """
-        # The root of this loop's tasks. It is no child of a group, which could not leave it behind.
+        # The root of this loop's tasks. It is not in a group, which could not leave it behind.
         root = self._loop.create_task(self._live(), name="supervisor")
         cancelled: list[asyncio.CancelledError] = []
 
@@ -218,9 +218,9 @@ class Supervisor:
             self.request_shutdown()
 
         await wait_through({root, self._over}, None, asked)
-        await wait_through({root}, FORCED_TIMEOUT, asked)  # what was cut short may have to end still
+        await wait_through({root}, FORCED_TIMEOUT, asked)  # what was cut short may still have to end
         if not root.done():
-            _log.error("a part of the worker does not end: it is left behind", extra={"action": "shutdown_step_cut"})
+            _log.error("a part of the worker does not end, and is left behind", extra={"action": "shutdown_step_cut"})
         elif not root.cancelled() and (error := root.exception()) is not None:
             self._failures.add("the supervisor", error)
         for reason in (self._failures.first, *cancelled, self._interrupted):
@@ -239,11 +239,11 @@ class Supervisor:
     # -------------------------------------------------------------------------------------------------- up
 
     async def _live(self) -> None:
-        """Hold the group of all that runs on the main loop: children never fail it, their failures are collected."""
+        """Run everything on the main loop in one group. Its children never fail it: their failures are collected."""
         async with self._group:
             try:
                 async with AsyncExitStack() as stack:
-                    with caught() as failed:  # raised by `run`, when everything is taken down
+                    with caught() as failed:  # raised by `run` once everything is taken down
                         if await self._open(stack):
                             await self._serve(stack)
                     if failed.error is not None:
@@ -255,7 +255,7 @@ class Supervisor:
                 _log.info("stopped", extra={"action": "stopped"})
 
     async def _open(self, stack: AsyncExitStack) -> bool:
-        """Open all parts; return False when asked to stop meanwhile. Raises what keeps a part from opening."""
+        """Open all parts; return False if asked to stop meanwhile. Raises whatever keeps a part from opening."""
         for part in self._parts:
             haste = 0.0 if part.skipped_in_haste else part.limit
             close = partial(self._steps.run, f"close {part.name}", part.close, part.limit, in_haste=haste)
@@ -286,7 +286,7 @@ class Supervisor:
         return not self._stop.done()
 
     async def _serve(self, stack: AsyncExitStack) -> None:
-        """Start everything that runs, and shut down when asked to, or when something has failed."""
+        """Start the tasks and services, and shut down when asked to, or when something has failed."""
         ready = self._loop.create_future()
         self._start(stack, partial(self.engine.tasks.run, ready), "tasks")
         await self._wait({ready, self._stop})
@@ -300,7 +300,7 @@ class Supervisor:
         await self._shut_down()
 
     async def _wait(self, waited: set[asyncio.Future[Any]], timeout: float | None = None) -> None:
-        """Wait for the first of them. Cancelled meanwhile, as all tasks of a loop that ends, begin to shut down."""
+        """Wait for the first of them. If cancelled meanwhile, as all tasks are when a loop ends, begin to shut down."""
         await wait_through(waited, timeout, lambda _: self.request_shutdown())
 
     def _start(self, stack: AsyncExitStack, run: Work, name: str) -> None:
@@ -313,16 +313,16 @@ class Supervisor:
         stack.push_async_callback(self._steps.run, f"stop {name}", end, STOP_TIMEOUT, in_haste=STOP_TIMEOUT)
 
     async def _watched(self, run: Work, name: str) -> None:
-        """Run a service. Its end before it is taken down is a failure, and so is whatever it raises, at any time."""
-        with caught() as kept:  # raised by `run`, when everything is taken down
+        """Run a service. It fails by ending before it is taken down, and by raising at any time."""
+        with caught() as kept:  # raised by `run` once everything is taken down
             await run()
         error = kept.error
         if error is not None and not isinstance(error, asyncio.CancelledError):
             self._failures.add(name, error)
         elif not self._taking_down and error is None:
             self._failures.add(name, RuntimeError(f"{name} ended by itself"))
-        elif not self._taking_down:  # perhaps all tasks of the loop are: then `run` is, too
-            self._interrupted = RuntimeError(f"{name} was cancelled, and not by the worker")
+        elif not self._taking_down:  # perhaps with all tasks of the loop, and so with `run`
+            self._interrupted = RuntimeError(f"{name} was cancelled, but not by the worker")
             _log.error("%s", self._interrupted, extra={"action": "part_cancelled"})
         self.shutdown()
 
@@ -331,9 +331,9 @@ class Supervisor:
     async def _shut_down(self) -> None:
         """Shut down in order; each step is bounded, and a second request skips to the end."""
         engine, tasks, step = self.engine, self.engine.tasks, self._steps.run
-        _log.info("shutting down, %d tasks running", len(tasks.running), extra={"action": "shutdown_started"})
+        _log.info("shutting down, running tasks: %d", len(tasks.running), extra={"action": "shutdown_started"})
         for drain in (engine.poller.stop, engine.publisher.drain, *(link.drain for link in engine.links)):
-            await step("take nothing new", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
+            await step("stop taking tasks", partial(at_once, drain), FORCED_TIMEOUT, in_haste=FORCED_TIMEOUT)
         await step("announce draining", partial(self._announce, WorkerStatus.DRAINING), ANNOUNCE_TIMEOUT)
         self._preempt_tasks()
         longest = max(self._shutdown_timeout, (self._tasks_until or 0.0) - self._loop.time())
@@ -352,7 +352,7 @@ class Supervisor:
         await step("answer the last tasks", tasks.all_reported, REPORT_TIMEOUT, in_haste=FORCED_TIMEOUT)
 
     def _preempt_tasks(self) -> None:
-        """Let the tasks know of a notice: what they give up must not come back here, so "draining" goes out before."""
+        """Let the tasks know of a notice, after "draining" is announced: what they give up must not come back here."""
         if self._preempted:
             self.engine.tasks.running.preempt_all()
 
@@ -370,7 +370,7 @@ class Supervisor:
             cut("finish tasks", " in time")
 
     async def _tasks_time_up(self) -> None:
-        if self._tasks_until is None:  # a part has failed: nobody asked
+        if self._tasks_until is None:  # a part has failed: nobody asked for a shutdown
             self._finish_tasks_within(self._shutdown_timeout)
         while self._tasks_until is not None and (left := self._tasks_until - self._loop.time()) > 0:
             self._less_time.clear()

@@ -7,7 +7,7 @@ from bench import checkpoints
 
 @pytest.mark.breaks_invariants("heartbeats_in_time")  # of a worker that is killed
 @pytest.mark.parametrize("store", ["directory", "s3"])
-async def test_a_task_outlives_the_workers_that_are_killed_while_they_do_it(tmp_path, request, store):
+async def test_a_task_survives_the_kill_of_each_worker_that_runs_it(tmp_path, request, store):
     s3 = request.getfixturevalue("s3").url if store == "s3" else None
     if s3 is not None:
         request.getfixturevalue("s3").make_bucket(checkpoints.BUCKET)

@@ -133,7 +133,7 @@ def test_another_jobs_value_is_found(run):
     assert finding.startswith("wrong_result: a wrong result of task task-1 (echo)")
 
 
-def test_a_task_may_be_cancelled_that_nobody_cancelled_where_its_orchestrator_has_forgotten_it(run):
+def test_a_task_may_be_cancelled_unasked_if_its_orchestrator_has_forgotten_it(run):
     job, params = run.job(kind="slow", state="")
     run.hand_out(job, params, 1.1, skill="slow")
     run.ran(1.2)
@@ -175,7 +175,7 @@ def test_a_job_may_fail_while_a_worker_takes_its_time_to_end_and_after_it(run):
     assert [text.partition(" is quarantined")[0] for text in run.findings()] == ["jobs: job job-1 (echo)"]
 
 
-def test_what_was_on_disk_at_a_kill_has_to_come(run):
+def test_results_that_were_on_disk_at_a_kill_have_to_arrive(run):
     job, params = run.job()
     run.hand_out(job, params, 98.0)
     run.ran(98.1, 99.5)
@@ -187,7 +187,7 @@ def test_what_was_on_disk_at_a_kill_has_to_come(run):
 
 
 @pytest.mark.parametrize("steps", [[], [1, 0], [0]])
-def test_events_that_lack_or_come_in_another_order_are_found(run, steps):
+def test_missing_and_reordered_events_are_found(run, steps):
     job, params = run.job(kind="thread")
     params = {**params, "events": 2}
     run.hand_out(job, params, 1.1, skill="thread")

@@ -32,7 +32,7 @@ def test_calls_that_wait_for_longer_than_workers_do_are_made_again():
     assert course.quiet > WORKERS * slow.coming_back / 2
 
 
-def test_nobody_is_later_than_the_longest_delay_where_there_is_room():
+def test_no_worker_is_later_than_the_longest_delay_if_there_is_room():
     policy = BackoffPolicy(initial=1.0, maximum=10.0)
     course = simulate(WORKERS, 100.0, Costs(coming_back=0.0001, idle=0.0), policy=policy)
     assert course.quiet <= 100.0 + policy.maximum + 1.0

@@ -154,7 +154,7 @@ def test_a_second_outcome_is_named(soak):
     assert soak.faults() == [f"job {job.number} has 2 outcomes"]
 
 
-def test_what_was_on_disk_has_to_come(soak):
+def test_results_that_were_on_disk_have_to_arrive(soak):
     job, task = soak.hand_out("echo")
     soak.ran(task, 1, 99)
     soak.killed.stored = [task]
@@ -186,7 +186,7 @@ def test_another_jobs_value_is_named(soak):
 
 
 @pytest.mark.parametrize("steps", [[], [0], [1, 0]])
-def test_events_that_lack_or_come_in_another_order_are_named(soak, steps):
+def test_missing_and_reordered_events_are_named(soak, steps):
     job, task = soak.hand_out("thread")
     soak.ran(task, 1, 2)
     for step in steps:

@@ -54,7 +54,7 @@ class Position(msgspec.Struct):
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists))
-def test_what_is_json_comes_back_as_it_was_infinities_and_integers_of_any_size_included(value):
+def test_json_values_come_back_unchanged_including_infinities_and_huge_integers(value):
     assert written(value).read() == value
 
 
@@ -72,18 +72,18 @@ def test_typed_states_come_back_as_their_type(value):
 @pytest.mark.parametrize(
     ("value", "of"), [({"epoch": "three"}, Training), ([1], Training), (b"bytes", Training), ({"page": 1}, bytes)]
 )
-def test_what_is_not_of_the_type_says_so(value, of):
+def test_a_state_of_another_type_is_an_error(value, of):
     with pytest.raises(StateMismatchError):
         written(value).read(of)
 
 
 @pytest.mark.parametrize("value", [object(), {"model": lambda: None}, {"x": [1, {"y": object}]}, {1: 2, "1": 3}])
-def test_what_is_neither_json_nor_bytes_is_refused_with_its_place(value):
+def test_a_state_that_is_neither_json_nor_bytes_is_refused_with_its_path(value):
     with pytest.raises(TypeError, match=r"must be JSON or bytes: \$"):
         written(value)
 
 
-def test_a_large_state_belongs_into_a_file():
+def test_a_large_state_belongs_in_a_file():
     with pytest.raises(ValueError, match=r"files=\[…\]"):
         written(bytes(MOST_STATE + 1))
 
@@ -464,7 +464,7 @@ async def test_a_task_handed_out_again_while_its_checkpoint_is_written_is_answer
         assert (settled.task_id, settled.checkpoint) == ("task-2", checkpoint)
 
 
-def test_a_state_that_is_no_json_is_no_state():
+def test_a_state_that_is_not_valid_json_is_an_error():
     with pytest.raises(StateMismatchError, match="JSON"):
         State(Kind.JSON, b"{").read()
     with pytest.raises(StateMismatchError, match="JSON"):

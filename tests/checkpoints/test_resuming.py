@@ -1,14 +1,19 @@
 """A task that fails in a way that is retried goes on where it was, in every executor, at whatever worker."""
 
 import asyncio
+import collections
+import decimal
+import json
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avtomatika_worker import TaskContext, TransientError, Worker
+from avtomatika_worker.checkpoints.saved_state import check_restorable, plain
 from avtomatika_worker.devserver import JobState
 from checkpoints import apps
 from services.conftest import running
@@ -122,6 +127,74 @@ async def test_the_state_of_a_loop_may_be_of_any_type_and_several_loops_have_nam
     assert begun == ["a", "b", "c", "c"]
 
 
+@dataclass
+class Seen:
+    pairs: set[tuple[int, int]] = field(default_factory=set)
+    by_number: dict[int, int] = field(default_factory=dict)
+
+
+async def test_the_keys_and_tuples_of_a_typed_state_come_back_and_an_int_may_become_a_float(
+    orchestrator, worker, tmp_path
+):
+    attempts = []
+
+    @worker.skill
+    async def sums(ctx: TaskContext):
+        attempts.append([])
+        loop, total = ctx.resumable([1, 2], state=Seen()), ctx.resumable([1, 2], state=0, name="total")
+        async for number in loop:
+            attempts[-1].append(number)
+            loop.state.pairs.add((number, number))
+            loop.state.by_number[number] = number
+        async for number in total:
+            attempts[-1].append(number)
+            total.state += number / 2
+        if len(attempts) == 1:
+            raise TransientError("once")
+        return {"typed": loop.state == Seen({(1, 1), (2, 2)}, {1: 1, 2: 2}), "total": total.state}
+
+    job = await outcome_of(orchestrator, worker, tmp_path, "sums")
+    assert job.result == {"typed": True, "total": 1.5}
+    assert attempts == [[1, 2, 1, 2], []]
+
+
+@dataclass
+class Untyped:
+    seen: list[Any]
+
+
+@pytest.mark.parametrize(
+    ("state", "where"),
+    [
+        ({"counts": {5: 1}}, "$.counts is {5: 1}"),
+        ({"seen": [[(1, 2)]]}, "$.seen[0][0] is (1, 2)"),
+        ({"total": decimal.Decimal("1.5")}, "$.total is Decimal"),
+        ({"by_host": collections.Counter("a")}, "$.by_host is Counter"),
+        (collections.Counter({5: 1}), "$ is Counter"),
+        ({(1, 2)}, "no set"),
+        (Untyped([(1, 2)]), "$.seen[0] is (1, 2)"),
+    ],
+    ids=str,
+)
+def test_a_state_that_would_come_back_as_another_is_refused_at_once(state, where):
+    with pytest.raises(TypeError, match="another one after a restart") as found:
+        check_restorable(plain(state), state, type(state))
+    assert where in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "state", [{"loss": math.nan, "most": math.inf}, Sums(1, 2), Untyped([math.nan, {"a": 2**70}]), [1, 0.5], None]
+)
+def test_a_state_that_comes_back_as_it_is_is_taken(state):
+    content = json.loads(json.dumps(plain(state)))
+    check_restorable(content, state, type(state))
+
+
+def test_a_state_that_has_become_another_type_is_refused():
+    with pytest.raises(TypeError, match="it is no int any more"):
+        check_restorable([1], [1], int)
+
+
 async def test_a_loop_over_other_items_begins_at_the_first(orchestrator, worker, tmp_path, caplog):
     seen = []
 
@@ -144,6 +217,7 @@ MISTAKES = {
     "both ways": "not by both",
     "for in async def": "async for",
     "a state that is no JSON": "JSON or bytes",
+    "a state with numbers as keys": "$ is {5: 1}, and would be {'5': 1}",
 }
 
 
@@ -161,6 +235,9 @@ async def test_mistakes_say_what_is_wrong(orchestrator, worker, tmp_path, mistak
             case "for in async def":
                 for _ in ctx.resumable([1]):
                     pass
+            case "a state with numbers as keys":
+                async for _ in ctx.resumable([1], state={5: 1}):
+                    pass
             case _:
                 async for _ in ctx.resumable([1], state=object()):
                     pass
@@ -170,7 +247,7 @@ async def test_mistakes_say_what_is_wrong(orchestrator, worker, tmp_path, mistak
 
 
 @pytest.mark.parametrize("by", ["skill", "middleware"])
-async def test_work_is_known_again_whatever_was_done_to_its_params(orchestrator, worker, tmp_path, by):
+async def test_work_is_recognized_whatever_was_done_to_its_params(orchestrator, worker, tmp_path, by):
     found = []
 
     async def begin(ctx: TaskContext):

@@ -138,7 +138,7 @@ def link(path):
 
 @pytest.mark.parametrize("harm", [cut, flip, grow, empty, lose, link])
 @pytest.mark.parametrize("part", ["head", "0"])
-async def test_of_a_damaged_version_nothing_is_used_and_the_one_before_it_is(shelf, files, caplog, harm, part):
+async def test_a_damaged_version_is_ignored_and_the_one_before_it_is_used(shelf, files, caplog, harm, part):
     versions = shelf.versions()
     await versions.write(written("good"), files)
     await versions.write(written("damaged"), files)
@@ -149,7 +149,7 @@ async def test_of_a_damaged_version_nothing_is_used_and_the_one_before_it_is(she
     assert ("cannot be used" in caplog.text) is (harm is not lose or part != "head")
 
 
-async def test_if_all_are_damaged_there_is_none(shelf):
+async def test_if_all_versions_are_damaged_none_is_used(shelf):
     await shelf.versions().write(written("damaged"), {})
     flip(shelf.part("head"))
     assert await shelf.read() is None
@@ -258,7 +258,7 @@ async def test_blobs_are_for_this_user_only(make_shelf, files):
         assert path.stat().st_mode & 0o077 == 0
 
 
-async def test_a_link_that_somebody_put_there_is_not_followed(make_shelf, tmp_path):
+async def test_a_planted_link_is_not_followed(make_shelf, tmp_path):
     shelf = make_shelf()
     await shelf.versions().write(written("mine"), {})
     head = shelf.part("head")
@@ -268,7 +268,7 @@ async def test_a_link_that_somebody_put_there_is_not_followed(make_shelf, tmp_pa
         await shelf.place.blobs.get(str(head.relative_to(tmp_path / "checkpoints")), tmp_path / "target")
 
 
-async def test_a_blob_that_is_gone_says_so(make_shelf, tmp_path):
+async def test_a_missing_blob_is_reported(make_shelf, tmp_path):
     shelf = make_shelf()
     with pytest.raises(BlobGoneError):
         await shelf.place.blobs.get("key/version/head", tmp_path / "target")

@@ -1,6 +1,8 @@
 """Where the command ``worker`` finds the Worker: --app, WORKER_APP, pyproject.toml, or a usual name."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -109,3 +111,71 @@ def test_doctor_checks_the_worker_it_finds_and_works_without_one(command, write)
     write("main.py")
     checked = json.loads(command("doctor", "--json", ORCHESTRATOR_URL="http://127.0.0.1:1").stdout)["findings"]
     assert not [each for each in checked if each["section"] == "Skills" and "not checked" in each["text"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "attribute", "message"),
+    [
+        ("raise BaseException('b')", "worker", "importing app failed: BaseException: b"),
+        ("raise BaseExceptionGroup('g', [GeneratorExit()])", "worker", "importing app failed: BaseExceptionGroup: g"),
+        ("class E(Exception):\n    def __str__(self): raise OSError\nraise E", "worker", "importing app failed: E"),
+        ("raise SystemExit", "worker", "importing app ended the process, exit code 0"),
+        ("def make(): raise SystemExit(0)", "make", "calling it ended the process, exit code 0"),
+        ("def make(): raise GeneratorExit", "make", "calling it failed: GeneratorExit"),
+        ("def make(needed): ...", "make", "calling it failed: TypeError: make() missing 1 required"),
+        ("def __getattr__(name): raise OSError('oh')", "worker", "reading worker failed: OSError: oh"),
+        ("class A:\n    w = property(lambda self: 1 / 0)\na = A()", "a.w", "reading w failed: ZeroDivisionError"),
+    ],
+)
+def test_whatever_the_users_code_raises_is_a_usage_error_in_one_line(command, tmp_path, code, attribute, message):
+    (tmp_path / "app.py").write_text(code + "\n", "utf-8")
+    done = command("run", "--app", f"app:{attribute}")
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert last.startswith("worker: --app")
+    assert message in last
+    assert "worker_app.py" not in done.stderr  # only the user's frames are shown
+
+
+@pytest.mark.parametrize("name", [".app:worker", "app..main:worker", "app:worker.", "app:.worker"])
+def test_a_name_with_an_empty_part_is_a_usage_error(command, name):
+    done = command("run", "--app", name)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        [f"worker: --app {name!r}: write it as module:attribute, such as app.main:worker"],
+    )
+
+
+def test_a_directory_in_place_of_the_env_file_is_reported(command, write, tmp_path):
+    write("main.py")
+    (tmp_path / ".env").mkdir()  # what Docker makes of a bind mount whose source does not exist
+    done = command("skills")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.startswith("worker: .env: cannot be read: ")
+
+
+def test_nesting_that_no_parser_takes_is_a_usage_error(command, write, tmp_path):
+    write("main.py")
+    deep = "[" * 5000 + "]" * 5000
+    done = command("call", "in_main", f'{{"a": {deep}}}')
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    (tmp_path / "pyproject.toml").write_text(f"a = {deep}\n", "utf-8")
+    done = command("skills")
+    assert done.returncode == 2
+    assert done.stderr.startswith("worker: pyproject.toml: not valid TOML")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a directory in use cannot be removed there")
+def test_a_working_directory_that_was_removed_is_a_usage_error(tmp_path):
+    (gone := tmp_path / "gone").mkdir()
+    program = "import os, sys; os.rmdir(os.getcwd()); from avtomatika_worker.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "--app", "main:worker"],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "the working directory does not exist" in done.stderr

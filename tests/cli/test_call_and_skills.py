@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from avtomatika_worker.cli.skills import type_of
+
 APP = '''
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -162,7 +164,7 @@ def test_a_deadline_ends_the_task_with_exit_code_1(command):
     assert json.loads(done.stdout)["error"]["code"] == "TIMEOUT_ERROR"
 
 
-def test_files_of_the_result_are_kept_where_it_says(command, project):
+def test_files_of_the_result_are_kept_at_their_uris(command, project):
     done = command("call", "--app", "app:worker", "write", "-p", "text=hello", "--json", TMPDIR=str(project))
     uri = json.loads(done.stdout)["data"]["file"]
     assert Path(uri.removeprefix("file://")).read_text("utf-8") == "hello"
@@ -225,7 +227,7 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "resize  price 0.5" in shown.stdout
     assert "    width  integer (≥ 1, ≤ 4000): In pixels." in shown.stdout
     assert "may end as needs_review" in shown.stdout
-    assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
+    assert [line for line in shown.stdout.splitlines() if len(line) > 80 or line.endswith(" ")] == []
     reported = json.loads(command("skills", "--app", "app:worker", "--json").stdout)["skills"]
     assert [skill["name"] for skill in reported] == ["resize", "refuse", "write", "compose", "points", "wait"]
     assert reported[0]["input_schema"]["required"] == ["width", "url"]
@@ -234,6 +236,15 @@ def test_skills_are_listed_for_people_machines_and_documentation(command):
     assert "| `width` | integer (≥ 1, ≤ 4000) |  | In pixels. |" in page
     both = command("skills", "--app", "app:worker", "--markdown", "--json")
     assert both.returncode == 2
+
+
+def test_objects_that_are_alternatives_are_named_by_their_titles():
+    circle, square = ({"type": "object", "title": title} for title in ("Circle", "Square"))
+    whole = {"$defs": {"Circle": circle}}
+    assert (
+        type_of({"anyOf": [{"$ref": "#/$defs/Circle"}, square, {"type": "null"}]}, whole) == "Circle or Square or null"
+    )
+    assert type_of({"anyOf": [{"type": "object"}, {"type": "string", "title": "Text"}]}, {}) == "object or string"
 
 
 def test_version_is_a_line_or_what_a_report_should_name(command):

@@ -46,7 +46,7 @@ def test_a_shipped_picture_becomes_a_thumbnail_that_can_be_opened(source: Path, 
     assert len(set(made.palette)) == 5
 
 
-def test_colours_are_those_of_the_picture(tmp_path: Path) -> None:
+def test_colors_are_those_of_the_picture(tmp_path: Path) -> None:
     image = Image.new("RGB", (400, 100), (0, 0, 255))
     image.paste((255, 0, 0), (0, 0, 300, 100))
     image.save(tmp_path / "flag.png")
@@ -103,7 +103,7 @@ def test_a_missing_picture_is_invalid_input_that_names_the_field(tmp_path: Path)
     assert caught.value.details["path"] == "$.source"
 
 
-def test_what_is_no_picture_is_a_permanent_failure(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_a_permanent_failure(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "half.jpg").write_bytes((DATA / "dusk.jpg").read_bytes()[:9000])
     for name in ("text.jpg", "half.jpg"):

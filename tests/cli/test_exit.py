@@ -43,7 +43,7 @@ def test_threads_end_and_atexit_functions_run_and_nothing_is_torn_down(ending, c
     assert ("a text" in done.stderr) == (ending == "sys.exit('a text')")
 
 
-def test_what_nobody_expected_ends_as_python_ends_it():
+def test_an_unexpected_error_ends_the_program_as_in_python():
     program = PROGRAM.replace("{ending}", "raise RuntimeError('oh')")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1

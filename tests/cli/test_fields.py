@@ -1,5 +1,6 @@
 """``--param name=value``: a text is read as the type that the skill's schema allows."""
 
+import decimal
 import enum
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -97,3 +98,10 @@ def test_any_text_reaches_a_text_as_it_is(text):
 def test_what_the_skill_does_not_list_is_json_if_it_can_be():
     for schema in (None, {}, schema_of(int)):
         assert typed_fields(split_fields(["other=3", "another=three"]), schema) == {"other": 3, "another": "three"}
+
+
+@pytest.mark.parametrize("text", ["1.10", "0.1234567890123456789", "1e5"])
+def test_a_decimal_keeps_all_of_its_digits(text):
+    assert typed_fields(split_fields([f"value={text}"]), schema_of(decimal.Decimal)) == {"value": text}
+    assert typed_fields(split_fields([f"value={text}"]), schema_of(float)) == {"value": float(text)}
+    assert typed_fields(split_fields([f"value={text}"]), None) == {"value": float(text)}

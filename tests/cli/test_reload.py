@@ -326,7 +326,7 @@ async def test_a_second_signal_cuts_the_shutdown_short(project, orchestrator):
         assert await worker.end() == 3
 
 
-async def test_a_third_signal_kills_a_worker_that_hears_none(project, orchestrator):
+async def test_a_third_signal_kills_a_worker_that_ignores_the_others(project, orchestrator):
     edit(project, "await asyncio.sleep(0.5)", DEAF)
     async with reloaded(project, "run", url=orchestrator.url) as worker:
         await worker.ready()

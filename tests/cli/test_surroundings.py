@@ -253,7 +253,7 @@ def test_a_skill_that_configures_logging_does_not_silence_the_worker(project):
     assert "ValueError: boom" in ended.stderr
 
 
-def test_logging_disable_is_said(project):
+def test_a_log_switched_off_by_logging_disable_is_reported(project):
     app = f"import logging\nlogging.disable(logging.CRITICAL)\n{textwrap.dedent(APP.replace('EXECUTOR', 'None'))}"
     ended = finished(worker("call", "--app", "main:worker", "answer"), project(main=app))
     assert "worker: logging.disable(50) is in force" in ended.stderr
@@ -301,19 +301,24 @@ NOISY = """
         (("skills", "--app", "main:worker", "--json"), 0, None),
         (("skills", "--app", "nowhere:worker", "--json"), 2, "USAGE_ERROR"),
         (("skills", "--app", "ending:worker", "--json"), 2, "USAGE_ERROR"),
-        (("skills", "--app", "cancelled:worker", "--json"), 1, "CRASHED"),
+        (("skills", "--app", "cancelled:worker", "--json"), 2, "USAGE_ERROR"),
+        (("skills", "--app", "interrupted:worker", "--json"), 1, "CRASHED"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, tuple) else None,
 )
 def test_with_json_standard_output_is_one_json_value(project, arguments, code, error):
-    others = {"ending": "raise SystemExit(3)", "cancelled": "import asyncio\nraise asyncio.CancelledError"}
+    others = {
+        "ending": "raise SystemExit(3)",
+        "cancelled": "import asyncio\nraise asyncio.CancelledError",
+        "interrupted": "raise KeyboardInterrupt",
+    }
     ended = finished(worker(*arguments), project(main=NOISY, **others))
     result = json.loads(ended.stdout)
     assert (result.get("error") or {}).get("code") == error
     assert ended.returncode == code
 
 
-def test_markdown_is_nothing_but_markdown(project):
+def test_the_markdown_output_is_only_markdown(project):
     ended = finished(worker("skills", "--app", "main:worker", "--markdown"), project(main=NOISY))
     assert ended.stdout.startswith("#")
     assert "bye" not in ended.stdout

@@ -1,12 +1,16 @@
 """What the commands write fits into a terminal of 80 columns."""
 
+import io
 import re
 import subprocess
 import sys
 
 import pytest
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from avtomatika_worker.cli import SECTIONS
+from avtomatika_worker.cli import SECTIONS, terminal
 
 COLUMNS = 80
 
@@ -21,7 +25,8 @@ def lines(*arguments, cwd):
         timeout=60,
         check=True,
     )
-    return [line.rstrip() for line in done.stdout.splitlines()]
+    assert re.findall(r"^.* $", done.stdout, re.MULTILINE) == []
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for names in SECTIONS.values() for name in names)])
@@ -37,3 +42,33 @@ def test_the_demo_reports_each_task_on_a_separate_line(tmp_path):
     outcomes = written[written.index("Results") :]
     done = [line for line in outcomes if re.search(r"\d\.\d\d s  (finished|failed, as it should)$", line)]
     assert len(done) == 8, "\n".join(written)
+
+
+ERASES = "a\x1b[2Jb"
+
+
+def table(*cells):
+    made = Table(box=None)
+    made.add_row(*cells)
+    return made
+
+
+@pytest.mark.parametrize("shown", [ERASES, Text(ERASES), table(Text(ERASES), "c")])
+def test_no_text_controls_the_terminal_printed_or_live(shown):
+    written = io.StringIO()
+    console = terminal.console(file=written, force_terminal=True, width=COLUMNS)
+    console.print(shown)
+    with Live(Text("first"), console=console, auto_refresh=False) as live:
+        live.update(shown, refresh=True)
+    assert "\x1b[2J" not in written.getvalue()
+    assert written.getvalue().count("a\\x1b") >= 2
+
+
+def test_only_the_blanks_that_fill_up_a_table_are_left_out_of_a_file():
+    written = io.StringIO()
+    console = terminal.console(file=written, width=COLUMNS)
+    console.print(table("a", "a longer cell"), table("b", ""))
+    console.print(Text("a word and "), end="")
+    console.print(Text("two blanks  \n"))
+    assert written.getvalue().splitlines()[-2:] == ["a word and two blanks  ", ""]
+    assert [line for line in written.getvalue().splitlines()[:-2] if line.endswith(" ")] == []

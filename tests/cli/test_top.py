@@ -79,7 +79,7 @@ async def place():
             await main
 
 
-async def test_one_look_for_machines(place):
+async def test_one_report_for_machines(place):
     where, job = place
     code, out, err = await top("--url", where, "--once", "--json")
     assert (code, err) == (0, "")
@@ -96,7 +96,7 @@ async def test_one_look_for_machines(place):
     assert "a secret text" not in out
 
 
-async def test_one_look_for_people(place):
+async def test_one_report_for_people(place):
     where, job = place
     code, out, err = await top("--url", where)
     assert (code, err) == (0, "")
@@ -110,7 +110,7 @@ async def test_one_look_for_people(place):
     assert lines[-1].endswith("50% 0:00")
 
 
-async def test_it_looks_again_and_again(place):
+async def test_it_reports_repeatedly(place):
     where, _ = place
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "--url", where, "--json", "--interval", "0.1", env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE
@@ -193,6 +193,15 @@ async def test_what_a_worker_says_does_not_control_the_terminal():
     assert "\x1b]0" not in out
 
 
+async def test_what_a_worker_says_stays_json_for_machines():
+    said = {"worker_id": "w\x9b\x85\u202e\x7f\U000e0001", "live": True}
+    async with answering(said) as url:
+        code, out, _ = await top("--url", url, "--json", "--once")
+    assert code == 0
+    assert json.loads(out)["worker_id"] == said["worker_id"]
+    assert out.rstrip("\n").isprintable()
+
+
 async def test_where_no_worker_answers_it_says_so():
     with socket.create_server(("127.0.0.1", 0)) as server:
         free = server.getsockname()[1]
@@ -208,7 +217,7 @@ async def test_where_no_worker_answers_it_says_so():
 
 
 @pytest.mark.parametrize("wrong", ["ftp://here", "here:8083", "http://here:port", "http://"])
-async def test_a_url_that_is_none_is_a_usage_error(wrong):
+async def test_an_invalid_url_is_a_usage_error(wrong):
     code, _, err = await top("--url", wrong)
     assert code == 2
     assert wrong in err

@@ -55,7 +55,7 @@ async def test_a_command_reaches_its_handler_with_all_its_fields(kind: str) -> N
     assert command["params"] == {"a": 1}
 
 
-def test_what_a_command_came_without_is_none_and_a_default_counts() -> None:
+def test_a_missing_field_of_a_command_is_none_or_its_default() -> None:
     command = WorkerCommand(Command(command="reload"))
     assert (command.params, command["params"], command.get("params", {})) == (None, None, {})
     assert command == {"command": "reload"}
@@ -208,7 +208,7 @@ async def test_an_event_that_is_too_long_is_logged_and_those_behind_it_arrive(ca
     ],
     ids=str,
 )
-def test_what_is_no_event_is_refused(event: Any) -> None:
+def test_an_invalid_event_is_refused(event: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="event"):
         Worker().emit_event(event)
 
@@ -443,7 +443,7 @@ async def test_an_older_middleware_may_try_again_and_see_what_never_came_to_the_
 # ---------------------------------------------------------------------------------------------------- files
 
 
-async def test_paths_are_texts_with_pathlibs_ways() -> None:
+async def test_paths_are_strings_with_the_methods_of_pathlib() -> None:
     worker = Worker()
 
     @worker.skill

@@ -273,7 +273,7 @@ def test_numbers_stand_for_switches_and_versions_as_in_python() -> None:
 
 
 @pytest.mark.parametrize("value", [["http://a:1"], [5], 5, [None]], ids=str)
-def test_orchestrators_that_are_no_dicts_are_refused_by_name(value: Any) -> None:
+def test_orchestrators_that_are_not_dicts_are_refused_by_name(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"WorkerConfig\.ORCHESTRATORS must be a list of dicts"):
         WorkerConfig().ORCHESTRATORS = value
 
@@ -291,7 +291,7 @@ def test_the_config_is_there_under_its_private_name_too() -> None:
     assert worker.load_settings({}).max_concurrent_tasks == 3
 
 
-def test_anything_else_is_no_config() -> None:
+def test_anything_else_is_refused_as_a_config() -> None:
     given: Any = {"config": {"WORKER_ID": "a"}}
     with pytest.raises(ConfigError, match="must be a WorkerConfig"):
         Worker(**given)

@@ -58,6 +58,7 @@ def test_imports_calls_and_settings_are_found_by_file_and_line(tmp_path: Path) -
 def test_a_project_for_this_sdk_has_no_findings(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("from avtomatika_worker import Worker\nworker = Worker()\n")
     (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "deep.py").write_text("x = " + "(" * 100_000)
     assert scan(tmp_path) == []
 
 

@@ -95,7 +95,7 @@ def test_an_error_of_params_fails_its_task_as_wrong_input() -> None:
         ("from avtomatika_worker.typing import Middleware", "avtomatika_worker.types"),
     ],
 )
-def test_an_import_that_cannot_be_had_says_what_to_use(statement: str, instead: str) -> None:
+def test_an_unavailable_import_says_what_to_use(statement: str, instead: str) -> None:
     with pytest.raises(ImportError, match=instead):
         exec(statement, {})  # noqa: S102
 
@@ -123,7 +123,7 @@ def test_arguments_that_say_nothing_are_taken() -> None:
     assert worker.load_settings({}).worker_type == "empty"
 
 
-def test_an_argument_that_never_was_is_a_type_error() -> None:
+def test_an_argument_that_never_existed_is_a_type_error() -> None:
     given: Any = {"worker_typ": "x"}
     with pytest.raises(TypeError, match="worker_typ"):
         Worker(**given)
@@ -156,13 +156,13 @@ def test_a_file_run_by_its_path_does_not_find_our_modules_in_place_of_the_standa
 
 
 @pytest.mark.parametrize("value", ["a", "A-z_0", "x" * 128])
-def test_an_identifier_is_one(value: str) -> None:
+def test_a_valid_identifier_is_accepted(value: str) -> None:
     assert is_valid_identifier(value)
     validate_identifier(value)
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a.b", "x" * 129, "é", "a\n", None, 5, b"a"])
-def test_what_is_no_identifier_is_a_value_error_that_names_it(value: Any) -> None:
+def test_an_invalid_identifier_is_a_value_error_that_names_it(value: Any) -> None:
     assert not is_valid_identifier(value)
     with pytest.raises(ValueError, match="Invalid job_id"):
         validate_identifier(value, "job_id")

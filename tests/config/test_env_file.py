@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_quoted_value_may_go_over_several_lines(tmp_path: Path, text: str, val
     assert read(tmp_path, f"Z=0\n{text}\nB=1\n") == {"Z": "0", "A": value, "B": "1"}
 
 
-def test_a_line_after_a_value_of_several_is_named_by_its_own_number(tmp_path: Path) -> None:
+def test_an_error_after_a_multiline_value_names_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 4"):
         read(tmp_path, "A='one\ntwo\nthree'\nbroken\n")
 
@@ -71,6 +72,32 @@ def test_every_bad_line_is_named_without_showing_it(tmp_path: Path) -> None:
         "line 5",
     ]
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
+def test_only_line_breaks_end_a_line(tmp_path: Path, odd: str) -> None:
+    assert read(tmp_path, f"A=a{odd}B=b\nC='c{odd}d'\r\nD=d\rE=e") == {
+        "A": f"a{odd}B=b",
+        "C": f"c{odd}d",
+        "D": "d",
+        "E": "e",
+    }
+
+
+@pytest.mark.parametrize("line", ["A=secret\0", "A='secret\0'", 'A="\0secret"'])
+def test_a_value_that_no_variable_can_hold_is_named_without_being_shown(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match="line 2: a variable cannot hold the character NUL") as caught:
+        read(tmp_path, f"B=1\n{line}\n")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_and_a_directory_are_refused_rather_than_waited_for_or_skipped(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name, why in (("pipe", "it is a pipe"), ("directory", "directory")):
+        with pytest.raises(ConfigError, match=f"cannot be read: .*{why}"):
+            read_env_file(tmp_path / name)
 
 
 def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:

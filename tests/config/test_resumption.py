@@ -21,7 +21,7 @@ def test_a_key_is_hexadecimal_or_base64_and_shown_nowhere(text):
 
 
 @pytest.mark.parametrize("text", ["secret", "ab" * 31, "zz" * 32, base64.b64encode(b"short").decode()])
-def test_what_is_no_key_of_32_bytes_is_refused_without_being_shown(text):
+def test_anything_but_a_key_of_32_bytes_is_refused_without_being_shown(text):
     with pytest.raises(ConfigError, match=r"CHECKPOINT_KEY.*32 random bytes") as caught:
         load_settings({"CHECKPOINT_KEY": text})
     assert text not in str(caught.value)
@@ -43,7 +43,7 @@ def test_each_source_of_notices_is_waited_for_and_sigterm_comes_by_itself(text, 
 
 
 @pytest.mark.parametrize("text", ["ibm", "file:", "aws;gcp", "AWS"])
-def test_another_source_is_refused_with_those_that_there_are(text):
+def test_an_unknown_source_is_refused_with_the_known_ones(text):
     with pytest.raises(ConfigError, match=r"WORKER_PREEMPTION.*aws, gcp, azure, sigterm and file:PATH"):
         load_settings({"WORKER_PREEMPTION": text})
 

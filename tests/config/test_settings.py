@@ -116,7 +116,7 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("ORCHESTRATOR_URL", "http://", "URL"),
         ("ORCHESTRATOR_URL", "http://host:99999", "URL"),
         ("ORCHESTRATOR_URL", "http://[::1", "URL"),
-        ("ORCHESTRATOR_URL", "http://host?x=1", "query"),
+        ("ORCHESTRATOR_URL", "http://host#x=1", "query, a fragment"),
         ("MULTI_ORCHESTRATOR_MODE", "RANDOM", "WATERFALL, ROUND_ROBIN, FAILOVER"),
         ("MAX_CONCURRENT_TASKS", "0", "at least 1"),
         ("MAX_CONCURRENT_TASKS", "1_0", "whole number"),
@@ -124,6 +124,18 @@ def test_empty_and_blank_variables_are_unset() -> None:
         ("HEARTBEAT_INTERVAL", "0", "greater than 0"),
         ("HEARTBEAT_INTERVAL", "nan", "greater than 0"),
         ("HEARTBEAT_INTERVAL", "inf", "greater than 0"),
+        ("HEARTBEAT_INTERVAL", "1_0", "greater than 0"),
+        ("HEARTBEAT_INTERVAL", "\uff11", "greater than 0"),
+        ("WORKER_HEALTH_HOST", "\udcff", "valid host"),
+        ("WORKER_HEALTH_HOST", "a\0b", "valid host"),
+        ("WORKER_HEALTH_HOST", "a b", "valid host"),
+        ("WORKER_HEALTH_HOST", "a..b", "valid host"),
+        ("WORKER_HEALTH_HOST", "x" * 64, "labels have 1 to 63 characters"),
+        ("WORKER_HEALTH_HOST", "unix:/a\0b", "a path after unix:"),
+        ("ORCHESTRATOR_URL", "http://a..b", "valid host"),
+        ("ORCHESTRATOR_URL", f"http://{'x' * 64}.test/", "labels have 1 to 63 characters"),
+        ("ORCHESTRATOR_URL", "http://host/\udcff", "UTF-8"),
+        ("WORKER_TYPE", "\udcff", "UTF-8"),
         ("WORKER_SHUTDOWN_TIMEOUT", "-1", "at least 0"),
         ("WORKER_PORT", "65536", "at most 65535"),
         ("WORKER_PORT", "tcp://10.0.0.1:8083", "enableServiceLinks"),
@@ -147,7 +159,7 @@ def test_a_wrong_value_is_one_problem_naming_variable_value_and_what_is_allowed(
     variable: str, text: str, allowed: str
 ) -> None:
     (problem,) = problems({variable: text})
-    assert problem.startswith(f"{variable}='{text[:100]}")
+    assert problem.startswith(f"{variable}={text!r}"[: len(variable) + 100])
     assert allowed in problem
 
 
@@ -194,6 +206,12 @@ SECRET = "correct-horse-battery"
         {"ORCHESTRATOR_URL": f"http://user:{SECRET}@host"},
         {"ORCHESTRATOR_URL": f"http://user:{SECRET} x@host"},
         {"ORCHESTRATOR_URL": f"user:{SECRET}@host:8080"},
+        {"ORCHESTRATOR_URL": f"https://host/?token={SECRET}"},
+        {"S3_ENDPOINT_URL": f"https://host/?signature={SECRET}"},
+        {"WORKER_FILE_HOSTS": f"user:{SECRET}@host"},
+        {"WORKER_FILE_HOSTS": f"https://host/?{SECRET}"},
+        {"WORKER_FILE_SOURCES": f"s3://a/ https://user:{SECRET}@host/x?{SECRET}"},
+        {"WORKER_PREEMPTION": f"aws,http://user:{SECRET}@host/"},
         {"ORCHESTRATOR_URL": f"http://{'u' * 70}:{SECRET}{'p' * 100}@host"},
     ],
 )
@@ -330,6 +348,8 @@ def test_overrides_win_and_none_means_not_given() -> None:
         ({"worker_devices": (HardwareDevice(type=""),)}, "of length >= 1 - at `$[0].type`"),
         ({"orchestrators_config": (OrchestratorSettings(url="http://a", weight=0),)}, ">= 1 - at `$[0].weight`"),
         ({"orchestrators_config": (OrchestratorSettings(url="a"),)}, "must be a URL"),
+        ({"heartbeat_interval": 10**400}, "must be a number greater than 0"),
+        ({"heartbeat_interval": float("nan")}, "must be a number greater than 0"),
         ({"cost_per_skill": {"a": float("inf")}}, "non-negative numbers: Expected `float` <= "),
         ({"cost_per_skill": {"a": float("nan")}}, "Expected `float` >= 0.0 - at `$['a']`"),
     ],
@@ -339,7 +359,7 @@ def test_overrides_are_checked_like_variables(override: dict[str, Any], allowed:
     assert allowed in problem
 
 
-def test_an_override_that_is_no_setting_is_a_mistake_of_the_program() -> None:
+def test_an_override_of_an_unknown_setting_is_a_programming_error() -> None:
     with pytest.raises(TypeError, match="max_tasks"):
         load_settings({}, max_tasks=1)
 

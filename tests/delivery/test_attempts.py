@@ -100,7 +100,7 @@ def test_faults_of_one_kind_are_one_line_of_log_and_those_of_another_kind_are_an
     assert [text.split("task ")[1][:2] for _, _, text in said(caplog)] == ["t0", "t2", "t3"]
 
 
-def test_an_answer_that_is_no_orchestrators_is_a_failure(bench):
+def test_an_answer_that_is_not_from_an_orchestrator_is_a_failure(bench):
     bench.send(bench.result(), {"status": "hello"})
     assert outcomes(bench) == [("result", "failed")]
     bench.settle(DELAY)

@@ -91,7 +91,7 @@ def test_an_orchestrator_that_leaves_many_unanswered_gets_no_more_first_attempts
     assert bench.sent()[-1]["task_id"] == "t-again"
 
 
-def test_a_task_that_is_late_itself_is_none_of_those_that_go_before_it(bench):
+def test_a_late_task_does_not_count_itself_among_the_late_ones(bench):
     bench.answers += [NEVER] * (LATE - 1)
     for number in range(LATE - 1):
         hand_over(bench, f"t{number}")
@@ -127,8 +127,8 @@ def test_each_answer_lets_one_more_first_attempt_go(bench):
 CONTEXT = contextvars.ContextVar("CONTEXT", default="nobody's")
 
 
-def test_a_slot_is_freed_in_nobodys_context(bench):
-    """That of the first task would stay alive as long as others are late, and all that it refers to."""
+def test_a_slot_is_freed_in_an_empty_context(bench):
+    """The first task's context, and all it refers to, would stay alive as long as others are late."""
     seen = []
 
     async def deliver():

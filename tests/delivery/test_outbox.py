@@ -18,7 +18,7 @@ from delivery.bench import BROKEN, DELAY, LABEL, NEVER, URL, outcomes, said
 # ------------------------------------------------------------------------------------------------ order and limits
 
 
-def test_what_is_of_one_lane_stays_in_order_and_other_lanes_go_on(bench):
+def test_deliveries_of_one_lane_stay_in_order_and_other_lanes_go_on(bench):
     bench.send(bench.event(1), 503)
     bench.send(bench.event(2))
     bench.send(bench.event(1, "t2"))
@@ -36,7 +36,7 @@ def test_a_result_does_not_wait_for_the_events_of_its_task_here(bench):
     assert len(bench.sent()) == 1
 
 
-def test_retries_make_so_many_calls_side_by_side_and_no_more(bench):
+def test_retries_make_a_limited_number_of_calls_at_once(bench):
     for number in range(RETRIES_IN_FLIGHT + 3):
         bench.send(bench.result(f"t{number}"), 503)
     bench.answers += [NEVER] * (RETRIES_IN_FLIGHT + 3)
@@ -73,7 +73,7 @@ def test_a_limit_holds_back_retries_that_wait_for_their_turn(bench):
     assert len(bench.calls) > calls
 
 
-def test_contact_that_is_back_ends_the_wait_after_a_moment(bench):
+def test_restored_contact_ends_the_wait_after_a_moment(bench):
     bench.send(bench.result(), 503, 503, 503)
     bench.settle(3 * DELAY)  # the third attempt has failed: the next is in 4 delays
     at = bench.stage.time()
@@ -83,7 +83,7 @@ def test_contact_that_is_back_ends_the_wait_after_a_moment(bench):
     assert bench.calls[3].at == pytest.approx(at + 0.5, abs=0.02)
 
 
-def test_a_wait_that_is_nearly_over_is_not_made_longer_by_contact_that_is_back(bench):
+def test_a_wait_that_is_nearly_over_is_not_extended_by_restored_contact(bench):
     bench.send(bench.result(), 503)
     bench.settle(DELAY - 0.2)
     bench.register()
@@ -91,7 +91,7 @@ def test_a_wait_that_is_nearly_over_is_not_made_longer_by_contact_that_is_back(b
     assert bench.at() == [0.0, DELAY]
 
 
-def test_a_wait_that_was_asked_for_is_kept_when_contact_is_back(bench):
+def test_a_requested_wait_is_kept_when_contact_is_restored(bench):
     bench.send(bench.result(), 429)
     bench.register()
     bench.settle(61.0)
@@ -140,7 +140,7 @@ def test_an_event_that_is_too_old_is_given_up_too(make, caplog):
     assert bench.outbox.expired == 1
 
 
-def test_each_that_is_given_up_is_counted(make):
+def test_each_delivery_that_is_given_up_is_counted(make):
     bench = make(max_age=DELAY)
     for number in range(3):
         bench.send(bench.result(f"t{number}"), 503)
@@ -310,7 +310,7 @@ def test_what_can_be_neither_delivered_nor_stored_is_lost_and_each_is_named(make
     assert [(each.task_id, each.job_id) for each in caplog.records] == [("t1", "j1"), ("t2", "j1")]
 
 
-def test_what_is_lost_is_not_counted_among_what_is_on_disk(bench, caplog):
+def test_lost_deliveries_are_not_counted_as_on_disk(bench, caplog):
     bench.send(bench.result("t1"), 503)
     bench.send(bench.result("t2"), 503)
     bench.disk.full = True
@@ -344,7 +344,7 @@ def test_the_last_writes_are_waited_for_as_long_as_a_write_may_take(bench):
     assert bench.outbox.lost == 1
 
 
-def test_what_is_rescued_is_not_stored_twice_nor_lost_twice(make):
+def test_rescued_deliveries_are_neither_stored_nor_lost_twice(make):
     bench = make(durable=False)
     bench.outbox.take_over(bench.link, bench.result())
     bench.outbox.rescue()
@@ -370,7 +370,7 @@ def test_after_a_rescue_nothing_goes_out(bench):
     assert bench.outbox.depth == 1
 
 
-def test_what_is_discarded_is_neither_kept_at_the_end_nor_lost(bench, caplog):
+def test_discarded_deliveries_are_neither_kept_at_the_end_nor_lost(bench, caplog):
     bench.send(bench.result(), 503)
     bench.outbox.discard_result(bench.link, "t1")
     caplog.clear()

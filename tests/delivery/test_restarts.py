@@ -107,7 +107,7 @@ def test_a_restart_with_nothing_left_is_silent(make, caplog):
 
 
 @pytest.mark.parametrize(("age", "max_age", "after"), [(1e9, 2 * RESTORED_FOR, RESTORED_FOR), (1e9, 50.0, 50.0)])
-def test_however_old_it_seems_what_a_former_run_left_is_tried_for_a_while(make, age, max_age, after):
+def test_messages_of_a_former_run_are_tried_for_a_while_however_old_they_seem(make, age, max_age, after):
     bench = make(registered=False, max_age=max_age)
     bench.disk.rows[1] = encode(URL, bench.result(), bench.world.wall() - age)
     bench.outbox.open([bench.link], required=True)
@@ -180,7 +180,7 @@ def test_a_store_that_cannot_be_used_stops_the_start_where_it_is_required(bench,
     outbox.open([bench.link], required=False)
     text = (
         "no such place: a crash loses results that could not be delivered yet (set WORKER_STATE_DIR to a writable"
-        " directory, or WORKER_RESULT_DURABILITY=off if that is meant)"
+        " directory, or WORKER_RESULT_DURABILITY=off if that is intended)"
     )
     assert said(caplog) == [("ERROR", "store_unusable", text)]
     assert not store.on
@@ -215,7 +215,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_reported_until_it_answers(benc
     assert bench.on_disk == [("result", "t4")]
 
 
-def test_what_is_stored_after_it_was_given_up_is_forgotten(bench):
+def test_a_write_that_completes_after_it_was_given_up_is_forgotten(bench):
     """A write that has begun cannot be taken back."""
     writing = Future()
     writing.set_running_or_notify_cancel()
@@ -246,7 +246,7 @@ def test_a_write_that_goes_on_after_its_delivery_was_cut_off_leaves_nothing(benc
     assert (bench.disk.rows == {}) is (how == "stored")
 
 
-def test_a_disk_that_goes_on_failing_is_reported_once_a_minute_until_it_is_well(bench, caplog):
+def test_a_disk_that_keeps_failing_is_reported_once_a_minute_until_it_recovers(bench, caplog):
     bench.disk.full = True
     full = f"{bench.file.path}: the disk is full; undelivered results are in memory only: a crash would lose them"
 
@@ -294,7 +294,7 @@ def test_a_reminder_of_a_failing_disk_is_due_after_exactly_its_interval(bench, c
     assert [action for _, action, _ in said(caplog)] == ["store_failed"] * lines
 
 
-def test_a_value_that_cannot_be_stored_is_sent_without(bench):
+def test_a_value_that_cannot_be_stored_is_sent_all_the_same(bench):
     unheard = bench.result(data={"n": object()})
     assert size_of(unheard) == 0
     assert bench.begin(bench.store.keep(URL, unheard, 0.0)).result() is None

@@ -51,7 +51,7 @@ def test_members_have_names_and_volumes_of_their_own():
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_workers_are_given_only_settings_that_there_are(name):
+def test_workers_are_given_only_settings_that_exist(name):
     assert WORKERS[name]["environment"].keys() <= settings()
 
 
@@ -108,7 +108,7 @@ def test_what_we_build_runs_without_privileges_on_a_read_only_root(name):
     assert service["tmpfs"] == ["/tmp"]
 
 
-def test_images_have_tags_that_are_not_latest_and_ports_are_this_machines_only():
+def test_images_have_tags_other_than_latest_and_ports_are_local():
     for service in SERVICES.values():
         if "build" not in service:
             assert re.fullmatch(r"[\w./-]+:[\w.-]+", service["image"])

@@ -30,7 +30,7 @@ def test_hadolint_accepts_it(path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_copied_is_there_and_sent_to_the_engine():
+def test_copied_files_exist_and_are_sent_to_the_engine():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored[0] == "*"
     sent = [line.removeprefix("!") for line in ignored if line.startswith("!")]
@@ -65,7 +65,7 @@ def test_its_base_image_has_a_tag_and_can_be_given_as_a_digest(path):
     assert {rest.split()[0] for name, rest in steps if name == "FROM"} == {"${BASE_IMAGE}"}
 
 
-def test_it_sets_only_settings_that_there_are():
+def test_it_sets_only_settings_that_exist():
     variables = {name for kind, rest in WORKER if kind == "ENV" for name in re.findall(r"(\w+)=", rest)}
     assert variables - settings() == {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH"}
 

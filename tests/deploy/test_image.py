@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_writes_to_nothing_but_its_volumes_and_directories_that_are_everybodys(containers, name):
+def test_it_writes_only_to_its_volumes_and_world_writable_directories(containers, name):
     container = containers[name]
     command = ["find", "/", "-xdev", "-writable", "-not", "-type", "l"]
     with container.start("sleep", "60", read_only=False) as process:
@@ -136,7 +136,7 @@ async def test_its_worker_lets_a_running_task_finish_after_sigterm(containers):
 
 
 @pytest.mark.parametrize("name", ["repository", "project"])
-def test_its_process_1_reaps_what_lost_its_parent(containers, name):
+def test_its_process_1_reaps_orphans(containers, name):
     container = containers[name]
     with container.start("sleep", "60") as process:
         orphan = container.execute(process, "sh", "-c", "sleep 0.1 & exec true")

@@ -131,13 +131,13 @@ def test_dns_and_orchestrators_are_within_reach_and_the_metadata_service_is_not(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_settings_are_settings_of_the_worker(variant):
+def test_every_setting_is_one_of_the_workers(variant):
     named = {*rendered(variant)["ConfigMap"]["data"], *(each["name"] for each in container(variant)["env"])}
     assert named <= settings()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_scaler_asks_for_a_metric_and_a_load_that_there_are(variant):
+def test_the_scaler_asks_for_a_metric_and_a_load_that_exist(variant):
     (trigger,) = rendered(variant)["ScaledObject"]["spec"]["triggers"]
     query, threshold = trigger["metadata"]["query"], float(trigger["metadata"]["threshold"])
     (metric,) = [each for each in METRICS if prometheus_name(each) in re.findall(r"\w+", query)]

@@ -42,7 +42,7 @@ def test_an_interpreter_that_is_named_gets_an_environment_of_its_own(project):
     assert version.stdout.split()[1] == sys.version.split()[0]
 
 
-def test_an_interpreter_that_there_is_not_is_named_and_nothing_else_is_used(project):
+def test_a_missing_interpreter_is_named_and_no_other_is_used(project):
     (project / ".venv" / "bin").mkdir(parents=True)
     (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
     output = make(project, "demo", "PYTHON=python9.9", code=2)

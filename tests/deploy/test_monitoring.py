@@ -54,7 +54,7 @@ def test_labels_of_expressions_are_those_of_the_metrics():
     assert used <= known | {"le", "job", "instance"}
 
 
-def test_alerts_name_only_metrics_that_there_are():
+def test_alerts_name_only_metrics_that_exist():
     found = named(re.sub(r"#.*", "", ALERTS.read_text()))
     assert found
     assert found <= NAMES.keys()

@@ -178,7 +178,7 @@ async def test_everything_is_streamed(start: Start) -> None:
         assert [event async for event in stream] == []
 
 
-async def test_who_is_there_and_what_they_can_do(start: Start) -> None:
+async def test_workers_and_their_skills_are_listed(start: Start) -> None:
     _, worker = await start(skills=(STRICT, ECHO))
     _, workers = await call(worker, "GET", "/api/workers")
     assert [(each["worker_id"], each["skills"]) for each in workers["workers"]] == [("w1", ["echo", "strict"])]

@@ -72,7 +72,7 @@ async def test_browsers_are_led_to_the_page_and_others_get_the_calls(start: Star
     assert response.headers["Location"] == "/console/"
 
 
-async def test_there_is_no_console_unless_one_is_asked_for(start: Start) -> None:
+async def test_there_is_no_console_unless_requested(start: Start) -> None:
     orchestrator, worker = await start()
     assert orchestrator.console_url is None
     assert (await fetch(worker, "/console/"))[0].status == 404
@@ -195,7 +195,7 @@ async def follow() -> AsyncIterator[Callable[[WorkerClient], Any]]:
             await each.close()
 
 
-async def test_the_stream_starts_with_all_there_is(start: Start, follow: Get) -> None:
+async def test_the_stream_starts_with_the_whole_state(start: Start, follow: Get) -> None:
     orchestrator, worker = await start(console=Console())
     job = orchestrator.submit("echo", {"text": "x" * 100, "number": 5, "list": [1], "none": {}})
     stream = await follow(worker)
@@ -324,7 +324,7 @@ async def test_problems_of_params_are_reported_with_their_paths(start: Start) ->
 # ---------------------------------------------------------------------------------------------------- faults
 
 
-async def test_a_fault_happens_as_often_as_was_said(start: Start) -> None:
+async def test_a_fault_happens_as_often_as_requested(start: Start) -> None:
     _, worker = await start(console=Console())
     fault = {"call": "heartbeat", "kind": "status", "status": 429, "retry_after": 7, "times": 2}
     status, answer = await send(worker, "POST", "/console/api/faults", fault)
@@ -443,7 +443,7 @@ async def test_a_page_of_a_task_is_offered_for_download_only(start: Start, room:
         assert response.headers["Content-Disposition"].startswith("attachment")
 
 
-async def test_without_a_place_for_files_that_is_said(start: Start) -> None:
+async def test_a_missing_place_for_files_is_reported(start: Start) -> None:
     _, worker = await start(console=Console())
     status, answer = await send(worker, "POST", "/console/api/files?name=a", b"x")
     assert (status, "without a directory for files" in answer["error"]) == (404, True)

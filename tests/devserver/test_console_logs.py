@@ -82,7 +82,7 @@ def test_a_traceback_that_was_written_elsewhere_has_frames_too(logs: TaskLogs, l
     ]
 
 
-def test_what_is_new_is_returned_once(logs: TaskLogs, logger: logging.Logger) -> None:
+def test_new_records_are_returned_once(logs: TaskLogs, logger: logging.Logger) -> None:
     logger.info("first")
     seen = logs.newest
     assert logs.after(seen) == []

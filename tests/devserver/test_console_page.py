@@ -323,7 +323,7 @@ async def fill_required(page: Page) -> None:
     await at(page, "$.colour").locator("select").select_option(label="red")
 
 
-async def test_what_is_left_empty_is_left_out(page: Page, bench: Bench) -> None:
+async def test_empty_fields_are_left_out(page: Page, bench: Bench) -> None:
     await fill_required(page)
     await run(page)
     await ran(page)
@@ -646,7 +646,7 @@ async def test_a_lost_reply_is_tried_from_the_menu(page: Page, bench: Bench) -> 
     await expect(page.locator(".details")).to_contain_text("ignored: job_already_terminated")
 
 
-async def test_a_fault_of_ones_own_is_put_together_and_cleared(page: Page, bench: Bench) -> None:
+async def test_a_custom_fault_is_composed_and_cleared(page: Page, bench: Bench) -> None:
     await open_part(page, "Faults")
     await page.get_by_label("Fault", exact=True).select_option(label="Something else…")
     await page.get_by_label("Call", exact=True).select_option("result")
@@ -745,7 +745,7 @@ async def test_every_control_has_a_name_for_screen_readers(page: Page) -> None:
 BACKGROUND = "getComputedStyle(document.documentElement).backgroundColor"
 
 
-async def test_colours_follow_the_system_or_the_choice_that_is_remembered(bench: Bench) -> None:
+async def test_colors_follow_the_system_or_the_choice_that_is_remembered(bench: Bench) -> None:
     async with opened(bench.browser, bench.orchestrator.url, color_scheme="dark") as page:
         dark = await page.evaluate(BACKGROUND)
         await page.emulate_media(color_scheme="light")

@@ -120,7 +120,7 @@ async def test_back_returns_to_the_run_before(page: Page, bench: Bench) -> None:
     await expect(page.locator("[data-fact=job]")).to_have_text(first.job_id)
 
 
-async def test_an_address_of_no_run_says_so(page: Page) -> None:
+async def test_the_address_of_an_unknown_run_says_so(page: Page) -> None:
     await go(page, "#/run/none")
     await expect(page.locator(".details")).to_contain_text("no such job")
     await go(page, "#/run/%E0%A4%A")

@@ -88,7 +88,7 @@ async def test_an_event_for_an_unknown_job_is_accepted_and_a_problem(start: Star
     assert ["event 'alert' of a job that is not known here" in each.text for each in orchestrator.problems] == [True]
 
 
-async def test_schemas_that_are_none_are_problems_at_registration(start: Start) -> None:
+async def test_invalid_schemas_are_problems_at_registration(start: Start) -> None:
     broken = SkillInfo(name="broken", type="broken", input_schema={"type": "no such type"})
     remote = SkillInfo(name="remote", type="remote", output_schema={"$ref": "http://localhost/schema"})
     orchestrator, _ = await start(skills=(broken, remote))

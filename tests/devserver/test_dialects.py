@@ -50,7 +50,7 @@ async def test_every_answer_announces_the_version(start: Start, version: str) ->
 
 
 @every_version
-async def test_tasks_look_as_the_release_writes_them(start: Start, version: str) -> None:
+async def test_tasks_have_the_form_that_the_release_gives_them(start: Start, version: str) -> None:
     orchestrator, worker = await start(version=version, secret_key="secret")
     job = orchestrator.submit("echo", {"x": 1}, priority=2)
     task = await worker.task()
@@ -123,6 +123,6 @@ async def test_missing_containers_are_a_problem_where_they_break_dispatch(start:
     assert [text.split()[0] for text in texts] == expected
 
 
-async def test_a_version_nobody_knows_is_refused() -> None:
+async def test_an_unknown_version_is_refused() -> None:
     with pytest.raises(ValueError, match=r"1\.0b99"):
         EmbeddedOrchestrator(version="1.0b99")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -112,7 +115,7 @@ async def test_a_dropped_poll_takes_no_task_and_is_a_problem(start: Start) -> No
     assert job.state == "queued"
 
 
-async def test_a_worker_that_has_said_it_goes_may_drop_its_polls(start: Start) -> None:
+async def test_a_worker_that_announced_draining_may_drop_its_polls(start: Start) -> None:
     orchestrator, worker = await start(poll_time=30)
     poll = asyncio.create_task(worker.poll())
     await orchestrator.wait_for(lambda: orchestrator.workers["w1"].polls == 1)
@@ -385,3 +388,23 @@ async def test_waiting_for_a_job_ends_with_a_time_out_that_says_where_it_stands(
     orchestrator = EmbeddedOrchestrator()
     with pytest.raises(TimeoutError, match="queued"):
         await orchestrator.submit("echo").done(0.01)
+
+
+@pytest.mark.parametrize("collection", [{"ab"}, frozenset({"ab"}), deque(["ab"])], ids=str)
+async def test_a_collection_in_params_is_an_array(start: Start, collection: Any) -> None:
+    orchestrator, worker = await start()
+    orchestrator.submit("echo", {"names": collection, "many": [collection]})
+    assert (await worker.task())["params"] == {"names": ["ab"], "many": [["ab"]]}
+
+
+async def test_what_json_has_not_is_refused_wherever_it_is(start: Start) -> None:
+    @dataclass
+    class Point:
+        x: float
+
+    orchestrator, _ = await start()
+    for value in (Point(math.nan), {math.inf}):
+        with pytest.raises(ValueError, match="does not exist in JSON"):
+            orchestrator.submit("echo", {"value": value})
+    with pytest.raises(ValueError, match="map is not JSON-able"):
+        orchestrator.submit("echo", {"value": map(str, [1])})

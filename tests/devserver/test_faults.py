@@ -56,7 +56,7 @@ async def test_a_task_whose_answer_is_lost_is_gone_from_the_queue(start: Start) 
     assert (await worker.poll()).status == 204
 
 
-async def test_a_status_of_choice(start: Start) -> None:
+async def test_a_chosen_status(start: Start) -> None:
     orchestrator, worker = await start()
     orchestrator.inject(Fault("heartbeat", "status", status=429, retry_after=7, headers={"X-Extra": "1"}))
     reply = await worker.heartbeat()
@@ -75,7 +75,7 @@ async def test_a_proxys_page(start: Start) -> None:
     assert b"<html>" in reply.body
 
 
-async def test_a_body_of_choice_leaves_the_queue_alone(start: Start) -> None:
+async def test_a_chosen_body_leaves_the_queue_alone(start: Start) -> None:
     orchestrator, worker = await start()
     job = orchestrator.submit("echo")
     orchestrator.inject(Fault("poll", "body", body=b'{"job_id": 1'))
@@ -117,7 +117,7 @@ async def test_a_fault_may_pick_its_calls(start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", ["drop_before", "reset", "garbage"])
-async def test_websockets_that_do_not_come_about(start: Start, kind: str) -> None:
+async def test_websockets_that_never_open(start: Start, kind: str) -> None:
     orchestrator, worker = await start()
     orchestrator.inject(Fault("ws", kind, times=2))  # type: ignore[arg-type]
     with pytest.raises(aiohttp.ClientError):
@@ -143,7 +143,7 @@ async def test_a_websocket_that_breaks_after_the_handshake(start: Start) -> None
 
 
 @pytest.mark.parametrize("body", [b"not JSON", b"\xff\xfe"])
-async def test_a_websocket_that_says_something_strange(start: Start, body: bytes) -> None:
+async def test_a_websocket_that_sends_malformed_messages(start: Start, body: bytes) -> None:
     orchestrator, worker = await start()
     orchestrator.inject(Fault("ws", "body", body=body))
     async with worker.websocket() as websocket:

@@ -14,7 +14,7 @@ from avtomatika_worker.devserver.sse import EventStream
 
 
 @pytest.mark.parametrize("sent", [0, 1])
-async def test_a_client_that_leaves_is_no_error(
+async def test_a_client_that_leaves_is_not_an_error(
     sent: int, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended = asyncio.Event()

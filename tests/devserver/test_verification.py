@@ -137,7 +137,7 @@ async def test_a_nonce_is_forgotten_after_its_window(start: Start) -> None:
     assert (await worker.send(later)).status == 200
 
 
-async def test_a_second_delivery_of_an_event_is_refused_but_no_problem(start: Start) -> None:
+async def test_a_second_delivery_of_an_event_is_refused_but_not_a_problem(start: Start) -> None:
     orchestrator, worker = await start()
     event = worker.happening(None, "alert", {})
     assert (await worker.send(event)).status == 200
@@ -146,7 +146,7 @@ async def test_a_second_delivery_of_an_event_is_refused_but_no_problem(start: St
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"null", b"\xff", b'{"worker_id":1}', b"{}"])
-async def test_bodies_that_are_no_messages_are_malformed(start: Start, body: bytes) -> None:
+async def test_bodies_that_are_not_messages_are_malformed(start: Start, body: bytes) -> None:
     orchestrator, worker = await start()
     assert (await worker.send(Request("POST", RESULT_PATH, body))).status == 400
     assert only_problem(orchestrator)
@@ -190,7 +190,7 @@ async def test_registrations_need_their_fields(start: Start, fields: dict[str, A
     assert not orchestrator.workers
 
 
-async def test_unknown_fields_and_nulls_are_no_matter(start: Start) -> None:
+async def test_unknown_fields_and_nulls_are_ignored(start: Start) -> None:
     orchestrator, worker = await start(version="1.0b7")
     request = resigned(worker, worker.beat(), unheard_of={"x": 1})
     assert (await worker.send(request)).status == 200

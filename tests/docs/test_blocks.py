@@ -165,7 +165,7 @@ def test_everything_hidden_belongs_to_a_page():
 
 
 @pytest.mark.parametrize("block", of(*SHELLS))
-def test_commands_can_be_typed_like_this(block):
+def test_commands_can_be_typed_as_shown(block):
     for command in commands_of(block):
         done = subprocess.run(["bash", "-n"], input=command.text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -299,7 +299,7 @@ READERS: dict[str, Callable[[str], object]] = {
 
 
 @pytest.mark.parametrize("block", of(*READERS))
-def test_what_is_no_program_is_right_for_who_reads_it(block, tmp_path, monkeypatch):
+def test_blocks_that_are_not_programs_can_be_parsed(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     READERS[block.language](block.text)
 

@@ -98,7 +98,9 @@ async def test_a_transient_failure_is_retried_and_succeeds(client: Client, worke
     assert (job.status, job.data, job.retries) == ("finished", {"second": True}, 1)
 
 
-async def test_a_blocking_skill_runs_in_a_thread_and_holds_up_nobody(client: Client, worker: RunningWorker) -> None:
+async def test_a_blocking_skill_runs_in_a_thread_and_does_not_hold_up_others(
+    client: Client, worker: RunningWorker
+) -> None:
     blocking = await client.submit(worker.skill("block"), {"seconds": 1.5})
     await client.wait_until(blocking, lambda job: job.progress == 0.5)
     echo = await client.run(worker.skill("echo"), {"n": 1})

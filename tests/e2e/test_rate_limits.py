@@ -38,7 +38,7 @@ async def test_all_results_arrive_although_calls_are_refused(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_hundred_and_fifty_tasks_are_done_within_the_limits_of_a_default_orchestrator(fleet: Fleet) -> None:
-    """60 polls and 100 results a minute, as released orchestrators allow when nobody says otherwise."""
+    """60 polls and 100 results a minute, as released orchestrators allow by default."""
 
     async def check(version: str) -> None:
         strict = await asyncio.to_thread(fleet.start_orchestrator, version, RATE_LIMITING_ENABLED=True)

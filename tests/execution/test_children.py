@@ -59,7 +59,7 @@ async def test_a_child_that_closes_its_owner_does_not_wait_for_itself():
         assert await children.wait()
 
 
-async def test_what_fails_in_a_child_that_nobody_looks_at_is_logged(caplog: pytest.LogCaptureFixture):
+async def test_an_error_in_an_unobserved_child_is_logged(caplog: pytest.LogCaptureFixture):
     children = Children()
 
     async def broken() -> None:

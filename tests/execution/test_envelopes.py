@@ -63,7 +63,7 @@ def dropped(caplog):
     ],
     ids=str,
 )
-def test_keys_that_are_none_of_an_envelopes_are_named_in_one_warning(returned, outcome, names, caplog):
+def test_unknown_keys_of_an_envelope_are_named_in_one_warning(returned, outcome, names, caplog):
     assert from_value(returned, REVIEWED) == outcome
     (message,) = dropped(caplog)
     assert f"; dropping its keys {names}" in message
@@ -117,7 +117,7 @@ def test_an_unknown_status_names_the_allowed_ones_and_keeps_the_reason(returned,
     [{"status": "done"}, {"status": "open", "data": 1, "title": "x"}, {"status": "Success", "data": {}}, {"status": 5}],
     ids=str,
 )
-def test_a_status_that_is_none_is_a_contract_violation_in_an_envelope(returned):
+def test_an_invalid_status_is_a_contract_violation_in_an_envelope(returned):
     with pytest.raises(ContractViolationError, match="status"):
         from_value(returned)
 
@@ -129,7 +129,7 @@ def test_a_success_with_an_error_is_a_contradiction(status):
 
 
 @pytest.mark.parametrize("error", [None, "", {}, []], ids=repr)
-def test_an_empty_error_beside_success_or_data_is_none(error):
+def test_an_empty_error_beside_success_or_data_is_ignored(error):
     assert from_value({"status": "success", "data": {"x": 1}, "error": error}) == Succeeded({"x": 1})
     assert from_value({"data": {"x": 1}, "error": error}) == Succeeded({"x": 1})
 
@@ -296,7 +296,7 @@ def test_the_values_of_an_outcome_are_written_as_those_of_a_dict():
 
 
 @pytest.mark.parametrize("error", ["caf\udce9", {"message": "caf\udce9"}], ids=["text", "object"])
-def test_a_reason_that_is_no_unicode_is_repaired_as_that_of_an_exception(error):
+def test_a_reason_that_is_not_unicode_is_repaired_like_that_of_an_exception(error):
     assert from_value({"status": "failure", "error": error}).message == "caf?"
     assert from_exception(ValueError("caf\udce9")).message == "ValueError: caf?"
 
@@ -340,6 +340,6 @@ def test_statuses_in_data_are_not_named_without_end(caplog):
 @pytest.mark.parametrize(
     ("returned", "is_data"), [(Reason("status", "failed"), False), ({"status": "open", "title": "x"}, True)], ids=repr
 )
-def test_the_status_of_a_type_is_nothing_to_warn_of(returned, is_data, caplog):
+def test_the_status_of_a_type_causes_no_warning(returned, is_data, caplog):
     from_value(returned, ResultContract("rate", is_data=is_data))
     assert statuses_in_data(caplog) == []

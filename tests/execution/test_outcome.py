@@ -56,7 +56,7 @@ class Color(enum.Enum):
     ],
     ids=str,
 )
-def test_what_is_no_envelope_is_the_data(returned, data):
+def test_anything_but_an_envelope_is_the_data(returned, data):
     assert from_value(returned) == Succeeded(data)
 
 
@@ -183,7 +183,7 @@ def test_a_full_disk_or_memory_is_named_however_it_is_wrapped(build):
     assert from_exception(caught.value).code == "RESOURCE_EXHAUSTED_ERROR"
 
 
-def test_a_missing_file_is_no_exhaustion_and_a_ring_of_causes_ends():
+def test_a_missing_file_is_not_exhaustion_and_a_cycle_of_causes_ends():
     first, second = ValueError("a"), OSError(errno.ENOENT, "gone")
     first.__cause__, second.__cause__ = second, first
     assert from_exception(first).code == "TRANSIENT_ERROR"
@@ -231,7 +231,7 @@ def test_an_error_that_raises_when_it_is_looked_at_is_a_failure_that_names_it(ki
 
 
 @pytest.mark.parametrize("number", ["28", [28], None, object(), 10**30])
-def test_an_errno_that_is_no_number_of_the_systems_is_no_exhaustion(number):
+def test_an_errno_that_the_system_does_not_know_is_not_exhaustion(number):
     error = OSError("x")
     error.errno = number
     assert from_exception(error).code == "TRANSIENT_ERROR"

@@ -51,7 +51,7 @@ def test_xlas_error_is_exhaustion_by_its_code(module, name):
     ],
     ids=repr,
 )
-def test_words_and_other_libraries_names_are_none(error):
+def test_messages_and_names_of_other_libraries_are_not_exhaustion(error):
     assert from_exception(error).code == "TRANSIENT_ERROR"
     assert not wants_smaller_batches(error)
 

@@ -22,7 +22,7 @@ from avtomatika_worker.execution.task_boundary import TaskBoundary
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_whatever_a_task_raises_is_its_failure(error: BaseException, code: str) -> None:
+def test_anything_that_a_task_raises_is_its_failure(error: BaseException, code: str) -> None:
     with TaskBoundary() as boundary:
         raise error
     assert boundary.failure.code == code
@@ -42,12 +42,12 @@ def test_what_is_caught_is_the_error_itself_and_no_other_kind() -> None:
         raise error
 
 
-def test_nothing_caught_is_none() -> None:
+def test_the_error_is_none_if_nothing_was_caught() -> None:
     with caught() as kept:
         pass
     assert kept.error is None
 
 
-def test_what_cannot_be_had_is_what_is_made_of_its_error() -> None:
+def test_a_value_that_raises_is_replaced_by_one_made_from_the_error() -> None:
     assert attempted(lambda: 1, lambda _: 2) == 1
     assert attempted(lambda: 1 // 0, lambda error: type(error).__name__) == "ZeroDivisionError"

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import pytest
 
 from avtomatika_worker.demo_app.invoice import totals
-from avtomatika_worker.errors import PermanentError
+from avtomatika_worker.errors import PermanentError, SkillLoadError
 from avtomatika_worker.execution import runners
 from avtomatika_worker.execution.outcome import from_exception
 from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.skills import jsonable as plain
+from avtomatika_worker.skills.loading import load_directory
 
 MARK = "of avtomatika_worker]"
 
@@ -149,3 +150,19 @@ def test_errors_that_misbehave_are_reported_all_the_same():
     assert from_exception(caught(raising(NotedError("x")))).message == "NotedError: x"
     assert from_exception(ForeignError("why")).message == "why"
     assert from_exception(PermanentError(ValueError("inner"))).message == "inner"
+
+
+@pytest.mark.parametrize(
+    "text", ["raise ValueError('no')", "import nothing_like_this", "from ._broken_too import x", "def ("]
+)
+def test_a_module_that_cannot_be_imported_shows_its_own_lines_alone(tmp_path, text):
+    directory = tmp_path / f"skills_{len(text)}"
+    directory.mkdir()
+    (directory / "broken.py").write_text(text)
+    (directory / "_broken_too.py").write_text("x = 1 +")
+    with pytest.raises(SkillLoadError) as info:
+        load_directory(directory, on_error="stop", on_problem=lambda _: None)
+    shown = folded_traceback(info.value.__cause__)
+    assert "importlib" not in shown
+    assert "loading.py" not in shown
+    assert "broken.py" in shown

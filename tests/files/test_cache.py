@@ -70,7 +70,7 @@ async def test_another_etag_or_none_is_another_object(source: Source) -> None:
     assert len(source.fetched) == 4
 
 
-async def test_what_was_not_used_for_longest_leaves_first(source: Source) -> None:
+async def test_the_least_recently_used_object_is_evicted_first(source: Source) -> None:
     for name in "abc":
         await source.get(f"s3://b/{name}", size=400)  # the third drives the first out
     await source.get("s3://b/b", size=400)
@@ -94,6 +94,26 @@ async def test_an_entry_that_was_written_to_is_fetched_again(source: Source, tmp
     entry.chmod(0o600)
     entry.write_bytes(b"x" * 10)
     assert (await source.get("s3://b/a")).read_bytes() == b"a" * 10
+
+
+async def test_in_a_directory_that_others_may_write_to_theirs_is_neither_taken_nor_followed(
+    source: Source, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    await source.get("s3://b/a")
+    (entry,) = cache.glob("??/*")
+    entry.chmod(0o600)
+    entry.write_bytes(b"x" * 10)
+    os.utime(entry, (1, 1_000_000_000))  # as another user can make one, where the directory is like /tmp
+    (lock,) = cache.glob("*.lock")
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    cache.chmod(0o1777)
+    disk = Disk()
+    again = Source(BlobCache(cache, LIMIT, disk), tmp_path / "work" / "..")
+    assert (await again.get("s3://b/a")).read_bytes() == b"a" * 10
+    assert not (tmp_path / "elsewhere").exists()
+    disk.close()
 
 
 async def test_a_cancelled_fetch_leaves_the_turn_to_the_next(source: Source) -> None:

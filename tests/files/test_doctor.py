@@ -81,7 +81,7 @@ async def test_a_probe_is_written_read_and_deleted(doctor: Doctor, bucket: Bucke
         ("POST", "warning", "the probe cannot be deleted: access denied", 1),
     ],
 )
-async def test_what_the_keys_may_not_do_is_reported_with_what_to_do(
+async def test_permissions_that_the_keys_lack_are_reported_with_a_remedy(
     doctor: Doctor, bucket: Bucket, proxy: FaultProxy, method: str, severity: str, text: str, code: int
 ) -> None:
     def refused(request: Request) -> Answer | None:
@@ -97,7 +97,7 @@ async def test_what_the_keys_may_not_do_is_reported_with_what_to_do(
     assert (b"<Key>" in bucket.get("")) == (method == "POST")
 
 
-async def test_a_bucket_that_is_not_there_and_a_store_out_of_reach_are_distinguished(
+async def test_a_missing_bucket_and_an_unreachable_store_are_distinguished(
     doctor: Doctor, bucket: Bucket, proxy: FaultProxy
 ) -> None:
     code, ((severity, text, advice),) = await doctor(**environment(bucket.server.url, "no-such-bucket"))

@@ -167,9 +167,7 @@ async def test_an_upload_that_fails_for_good_says_so(files: FilesOfTasks, proxy:
         await task.upload_file("big")
 
 
-async def test_a_bucket_that_is_not_there_is_reported_as_such(
-    make_files: Callable[..., FilesOfTasks], bucket: Bucket
-) -> None:
+async def test_a_missing_bucket_is_reported_as_such(make_files: Callable[..., FilesOfTasks], bucket: Bucket) -> None:
     task = make_files(store_settings(bucket.server.url, bucket.name, sources=("s3://never-made/",))).task()
     await task.write("a", "x")
     with pytest.raises(DependencyError, match="no such bucket"):

@@ -227,7 +227,7 @@ def reader(worker: Worker) -> Worker:
 
 
 @pytest.mark.parametrize("wrong", [{"size": 4}, {"etag": "0" * 32}, {"etag": '"x"', "size": 3}])
-async def test_metadata_that_do_not_agree_fail_the_job(
+async def test_metadata_that_contradicts_the_object_fails_the_job(
     reader: Worker, bucket: Bucket, run: Any, wrong: dict[str, Any]
 ) -> None:
     uri = bucket.put("a.txt", b"abc")
@@ -237,7 +237,7 @@ async def test_metadata_that_do_not_agree_fail_the_job(
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
-async def test_metadata_that_agree_or_are_of_another_object_do_not(
+async def test_metadata_that_matches_or_is_of_another_object_does_not_fail_the_job(
     reader: Worker, bucket: Bucket, run: Any, quote: str
 ) -> None:
     uri = bucket.put("a.txt", b"abc")
@@ -246,13 +246,13 @@ async def test_metadata_that_agree_or_are_of_another_object_do_not(
     assert (await run("read", {"file": uri}, params_metadata=other)).result == {"text": "abc"}
 
 
-async def test_an_object_that_is_not_there_is_wrong_input(reader: Worker, bucket: Bucket, run: Any) -> None:
+async def test_a_missing_object_is_invalid_input(reader: Worker, bucket: Bucket, run: Any) -> None:
     job = await run("read", {"file": bucket.uri("missing")})
     assert error(job)["code"] == "INVALID_INPUT_ERROR"
     assert bucket.uri("missing") in error(job)["message"]
 
 
-async def test_a_prefix_without_objects_is_wrong_input(reader: Worker, bucket: Bucket, run: Any) -> None:
+async def test_a_prefix_without_objects_is_invalid_input(reader: Worker, bucket: Bucket, run: Any) -> None:
     assert error(await run("read", {"file": bucket.uri("missing/")}))["code"] == "INVALID_INPUT_ERROR"
 
 

@@ -119,7 +119,7 @@ def _make_container(port: int, name: str) -> None:
 # -------------------------------------------------------------------------------------------------- other servers
 
 
-async def test_another_s3_server_does_as_well(tmp_path: Path, make_files: MakeFiles):
+async def test_other_s3_servers_work_too(tmp_path: Path, make_files: MakeFiles):
     """s3rver, from npm; it checks signatures."""
     command = binary("s3rver", "3.7.1", "s3rver")
     port = free_port()

@@ -75,7 +75,7 @@ async def test_what_cannot_get_small_enough_fails_before_anything_is_stored(work
 LARGE = list(range(10_000))
 
 
-async def test_a_value_whose_type_allows_no_uri_fails_and_says_how_it_could_go(worker, bucket, run):
+async def test_a_value_whose_type_allows_no_uri_fails_with_advice(worker, bucket, run):
     @worker.skill
     async def numbers() -> list[int]:
         return LARGE

@@ -278,7 +278,7 @@ async def test_a_shutdown_hands_back_what_waits_and_leaves_nothing(
 @pytest.mark.parametrize(
     "error", [ValueError("no"), SystemExit(3), GeneratorExit(), asyncio.CancelledError()], ids=repr
 )
-async def test_whatever_a_skill_raises_the_next_one_computes(
+async def test_the_next_task_computes_whatever_a_skill_raises(
     orchestrator: EmbeddedOrchestrator, worker: Worker, bucket: Bucket, settings: dict[str, Any], error: BaseException
 ) -> None:
     class Raising:

@@ -88,7 +88,7 @@ def _links(tree: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
 @pytest.mark.parametrize("fill", [_deep, _not_utf_8, _special, _links])
-def test_whatever_is_in_it_is_removed(tmp_path: Path, fill: Callable[[Path], None]) -> None:
+def test_a_directory_with_any_content_is_removed(tmp_path: Path, fill: Callable[[Path], None]) -> None:
     tree = tmp_path / "task"
     tree.mkdir()
     fill(tree)

@@ -128,7 +128,7 @@ async def test_a_directory_that_others_may_change_is_refused(offline: FilesOfTas
         await offline.task().get_root()
 
 
-async def test_a_pipe_is_no_file_to_upload(offline: FilesOfTasks) -> None:
+async def test_a_pipe_cannot_be_uploaded(offline: FilesOfTasks) -> None:
     files = offline.task()
     os.mkfifo(await files.path_to("d/pipe"))
     with pytest.raises(FileNotFoundError):

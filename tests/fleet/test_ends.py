@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from avtomatika_worker.devserver import JobState
+from avtomatika_worker.fleet.membership import Command
 from avtomatika_worker.policy.restarts import RESTARTS
 from fleet.support import APP, fleet
 
@@ -27,6 +28,33 @@ control.start()
 control.greet(Ready("w-1", "127.0.0.1", 8080, False, "json", "INFO", 5.0))
 """
 """A member that reports to its fleet, and waits for its order to begin."""
+
+BLOCKED_MEMBER = """
+import asyncio, sys, pathlib, time
+from avtomatika_worker.fleet.control import Control
+from avtomatika_worker.fleet.membership import Membership, Ready
+from avtomatika_worker.supervisor import Ending
+
+class Worker:
+    ending, shutdown_limit = Ending(), 0.1
+
+    def request_shutdown(self): ...
+
+    def announce_draining(self): ...
+
+    def rescue(self):
+        print("rescued", flush=True)
+
+async def main():
+    print("blocked", flush=True)
+    time.sleep(3600)
+
+control = Control(Membership("-1", int(sys.argv[1]), "w", pathlib.Path("socket")))
+control.start()
+control.greet(Ready("w-1", "127.0.0.1", 8080, False, "json", "INFO", 0.1))
+asyncio.run(control.run(Worker(), main))
+"""
+"""A member whose main loop is blocked as soon as it begins."""
 
 
 async def napping(orchestrator, skill="nap", seconds=0.7):
@@ -75,6 +103,26 @@ async def test_no_member_outlives_a_fleet_that_did_not_read_its_report():
     ours.close()  # which resets the connection, as something is unread
     async with asyncio.timeout(30):
         assert await process.wait() == 0
+
+
+async def test_a_blocked_member_whose_fleet_dies_saves_its_results_before_it_ends():
+    ours, theirs = socket.socketpair()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        BLOCKED_MEMBER,
+        str(theirs.fileno()),
+        pass_fds=[theirs.fileno()],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    theirs.close()
+    await asyncio.to_thread(ours.recv, 4096)
+    ours.sendall(Command.GO.value)
+    async with asyncio.timeout(30):
+        assert await process.stdout.readline() == b"blocked\n"
+        ours.close()
+        output, _ = await process.communicate()
+    assert (process.returncode, output) == (3, b"rescued\n")
 
 
 async def test_a_second_signal_cuts_the_shutdown_short_and_a_third_kills(orchestrator, tmp_path):

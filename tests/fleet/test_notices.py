@@ -87,7 +87,7 @@ async def test_one_process_that_was_given_notice_leaves_and_the_others_go_on(orc
     assert len(actions(workers, "process_left")) == 1
 
 
-async def test_sigterm_of_one_process_is_no_notice_to_the_fleet(orchestrator, tmp_path):
+async def test_sigterm_of_one_process_is_not_a_notice_to_the_fleet(orchestrator, tmp_path):
     async with fleet(tmp_path, orchestrator, "--workers", "2", WORKER_PREEMPTION="sigterm") as workers:
         os.kill((await workers.up(2))["w-1"], signal.SIGTERM)
         assert (await workers.record("process_ended"))["worker_id"] == "w-1"

@@ -61,6 +61,9 @@ class Story:
     def polls(self, number: int, at: str = A, after: float = 0.1) -> None:
         self.add(Kind.CALL_SENT, at=at, after=after, call="poll", number=number)
 
+    def begins_poll(self, at: str = A) -> None:
+        self.add(Kind.POLLING, at=at, after=0.01)
+
     def handed_out(self, task: str = T, job: str = J, **params: Any) -> None:
         self.call("poll")
         self.add(Kind.HANDED_OUT, task=task, job=job, skill="echo", params=params)
@@ -172,13 +175,22 @@ def too_many_polls_at_two(story: Story) -> None:
     story.polls(103, at=B, after=0.05)
 
 
+def too_many_polls_begun(story: Story) -> None:
+    """They arrive late, but were begun together."""
+    for _ in range(3):
+        story.begins_poll()
+    story.polls(101, after=0.4)
+    story.polls(102, after=0.01)
+    story.polls(103, after=0.01)
+
+
 def too_many_polls_when_a_lent_one_is_answered(story: Story) -> None:
     """It is answered with nothing, so that no slot is free for another."""
     story.polls(101)
     story.call("register", slots=2)  # the poll lends its slot
     story.polls(102, after=0.3)
     story.polls(103, after=0.05)
-    story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=204)
+    story.add(Kind.CALL_ANSWERED, call="poll", number=101, code=204, after=0.05)
     story.polls(104, after=0.05)
 
 
@@ -222,6 +234,7 @@ FAULTS = {
     too_many_tasks: "slots_not_exceeded",
     too_many_polls: "polls_within_free_slots",
     too_many_polls_at_two: "polls_within_free_slots",
+    too_many_polls_begun: "polls_within_free_slots",
     too_many_polls_when_a_lent_one_is_answered: "polls_within_free_slots",
     no_heartbeats: "heartbeats_in_time",
     late_by_its_own_promise: "heartbeats_in_time",
@@ -290,6 +303,22 @@ def is_lent_when_contact_breaks(story: Story) -> None:
     story.polls(102, at=B, after=0.02)
 
 
+def has_lent_long_before_it_arrives(story: Story) -> None:
+    story.call("register", at=B, slots=1)
+    story.begins_poll()
+    story.polls(101, after=0.45)
+    story.begins_poll(at=B)
+    story.polls(102, at=B, after=0.01)
+
+
+def began_before_the_worker_registers_again(story: Story) -> None:
+    story.begins_poll()
+    story.call("register", slots=1)
+    story.polls(101, after=0.01)
+    story.begins_poll()
+    story.polls(102, after=0.02)
+
+
 def is_on_its_way_while_the_worker_registers_again(story: Story) -> None:
     story.call("register", slots=1)
     story.polls(101, after=0.01)  # sent before, on another connection
@@ -337,6 +366,8 @@ def begins_again_after_a_while(story: Story) -> None:
     [
         lends_to_another,
         is_lent_when_contact_breaks,
+        has_lent_long_before_it_arrives,
+        began_before_the_worker_registers_again,
         is_on_its_way_while_the_worker_registers_again,
         another_lends_for_a_task,
         one_on_its_way_lends_for_a_task,
@@ -345,7 +376,7 @@ def begins_again_after_a_while(story: Story) -> None:
     ],
     ids=lambda life: life.__name__,
 )
-def test_a_worker_may_live_like_this(life: Any) -> None:
+def test_valid_histories_violate_nothing(life: Any) -> None:
     story = Story()
     story.started(slots=1)
     life(story)

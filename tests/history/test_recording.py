@@ -52,7 +52,7 @@ async def test_a_result_that_never_arrives_is_seen_and_its_story_is_shown() -> N
         history.check()
 
 
-async def test_records_that_nobody_wants_are_seen_and_shown_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_records_below_the_level_of_the_log_are_recorded_but_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "avtomatika_worker")
     with recording() as history:
         async with WorkerHarness(a_worker()) as h:

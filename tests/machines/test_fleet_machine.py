@@ -333,7 +333,7 @@ class FleetMachine(RuleBasedStateMachine):
 
 
 def test_a_member_that_was_being_started_when_a_roll_reached_its_seat_is_replaced_too():
-    """It belonged to the generation before, and the roll waited without end for a newer one."""
+    """It belonged to the generation before, and the roll waited endlessly for a newer one."""
     machine = FleetMachine()
     machine.begin(seed=0, workers=2)
     machine.starting_takes(seconds=2.0, fail=False)

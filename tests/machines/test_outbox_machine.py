@@ -379,5 +379,5 @@ def number_of(message):
 
 
 @pytest.mark.timeout(600)  # a failure is made small first
-def test_whatever_happens_results_and_events_arrive_in_order_and_nothing_stays():
+def test_results_and_events_always_arrive_in_order_and_nothing_stays():
     run_machine(OutboxMachine, examples=25, steps=30)

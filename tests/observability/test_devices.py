@@ -46,7 +46,7 @@ def found(environ, kfd):
         ({"ZE_AFFINITY_MASK": "0.0,0.1"}, [("gpu0-0", "0.0"), ("gpu0-1", "0.1")]),
     ],
 )
-def test_what_a_variable_names_is_shared_out(tmp_path, environ, expected):
+def test_devices_that_a_variable_names_are_shared_out(tmp_path, environ, expected):
     variable = next(iter(environ))
     kfd = amd(tmp_path / "kfd", 0, 256)  # does not count: less was named
     assert found(environ, kfd) == [(label, {variable: name}) for label, name in expected]
@@ -68,7 +68,7 @@ def test_gpus_of_amd_s_driver_are_found_in_its_order(tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"])
-def test_what_is_hidden_is_given_to_nobody_and_the_error_says_what_hides_it(tmp_path, variable):
+def test_hidden_devices_are_not_assigned_and_the_error_says_what_hides_them(tmp_path, variable):
     with pytest.raises(NoDeviceError, match=f"{variable} is set, and hides all devices"):
         found({variable: "-1"}, amd(tmp_path / "kfd", 304))
 

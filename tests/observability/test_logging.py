@@ -364,7 +364,7 @@ def test_what_a_loop_did_not_live_to_write_is_written_with_the_next_loops_or_at_
         assert next(message for write in stream.writes for message in write) == "a"
 
 
-async def test_a_stream_that_nobody_reads_any_more_stops_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_stream_that_is_no_longer_read_blocks_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     stream = Writes()
     handler = configure_logging("json", stream=stream)
     finished("a")

@@ -30,7 +30,7 @@ def test_the_larger_growth_counts():
 
 @given(sizes, st.randoms(use_true_random=False))
 def test_what_is_loaded_side_by_side_is_counted_once(grown, random):
-    """Whatever the order in which loads begin and end, their sizes are together what the memory has grown by."""
+    """In whatever order loads begin and end, their sizes add up to the growth of the memory in use."""
     ledger, host, marks, total = MemoryLedger(), 5000, [], 0
     for size in grown:
         marks.append(ledger.begin(MemoryReading(host, 0)))

@@ -366,7 +366,7 @@ async def test_switched_off_nothing_is_imported_and_skills_need_not_ask(tmp_path
     assert not any("traceparent" in {name.lower() for name in call.headers} for call in orchestrator.requests)
 
 
-async def test_without_the_extra_it_is_said_what_to_install(tmp_path):
+async def test_without_the_extra_the_error_says_what_to_install(tmp_path):
     (tmp_path / "my_app.py").write_text(APP, "utf-8")
     (tmp_path / "opentelemetry.py").write_text("raise ModuleNotFoundError('no', name='opentelemetry')", "utf-8")
     process = await asyncio.create_subprocess_exec(

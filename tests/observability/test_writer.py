@@ -74,7 +74,7 @@ def test_a_single_record_is_written_although_nothing_follows(pipe: Pipe) -> None
     assert [record["message"] for record in pipe.read("alone")] == ["alone"]
 
 
-def test_nobody_waits_for_a_full_pipe_and_what_was_dropped_is_counted(pipe: Pipe) -> None:
+def test_logging_does_not_block_on_a_full_pipe_and_dropped_records_are_counted(pipe: Pipe) -> None:
     count = MOST_WAITING // 1_000 + 200
     for number in range(count):
         log.info("%d", number, extra={"filling": "x" * 1_000})
@@ -90,7 +90,7 @@ def test_nobody_waits_for_a_full_pipe_and_what_was_dropped_is_counted(pipe: Pipe
     assert int(report["message"].split()[0]) >= count - len(numbers) - marks > 0
 
 
-def test_nobody_waits_either_once_a_configuration_has_closed_all_handlers(pipe: Pipe) -> None:
+def test_logging_does_not_block_even_after_a_configuration_closed_all_handlers(pipe: Pipe) -> None:
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # which it does
     restore_logging()
     filling = threading.Thread(target=log.info, args=("x" * 1_000_000,), daemon=True)

@@ -269,7 +269,7 @@ def test_they_wait_no_longer_than_a_batch_with_one_more_leaves_until_the_deadlin
     assert batcher.due(0.01) == pytest.approx(1.35 - 1.3)
 
 
-def test_they_do_not_wait_when_nobody_else_is_expected_in_time():
+def test_they_do_not_wait_if_no_other_task_is_expected_in_time():
     assert waiting_for_more(max_wait=0.011).due(0.01) == 0.01
 
 

@@ -81,7 +81,7 @@ def test_four_streams_of_ten_seconds_share_it():
     st.lists(st.tuples(st.floats(0, 70), st.floats(1, 120), st.integers(1, 5)), min_size=1, max_size=6),
 )
 def test_streams_alone_are_refused_at_most_once_and_then_never(calls, runs):
-    """The last chunk of each goes in any case while the limit is a mere assumption: one refusal settles that."""
+    """The last chunk of each is sent anyway while the limit is only assumed: one refusal settles that."""
     orchestrator, budget, now = Orchestrator(calls), CallBudget(CallLimit(calls)), 0.0
     for pause, seconds, streams in runs:
         now += pause
@@ -98,7 +98,7 @@ def test_long_streams_alone_are_never_refused_and_go_on_after_each_silence(calls
     assert orchestrator.refusals == 0
 
 
-def test_what_cannot_be_combined_goes_whatever_is_assumed_and_raises_it():
+def test_calls_that_cannot_be_combined_go_out_and_raise_the_assumed_limit():
     budget, orchestrator = CallBudget(CallLimit(100)), Orchestrator(100_000)
     for number in range(1_000):
         assert budget.must_wait(number / 100) == 0
@@ -154,7 +154,7 @@ def test_a_former_run_halves_the_limit_for_a_while_only():
     assert budget.calls == 100
 
 
-def test_who_names_the_seconds_to_wait_says_nothing_of_the_limit():
+def test_a_refusal_that_names_the_wait_says_nothing_about_the_limit():
     budget = CallBudget(CallLimit(100))
     for now in range(10):
         budget.spend(float(now))
@@ -201,7 +201,7 @@ def test_a_refusal_after_half_of_what_is_assumed_is_believed_for_good():
     assert budget.calls == 50
 
 
-def test_so_many_streams_share_what_is_left_evenly():
+def test_streams_share_what_is_left_evenly():
     budget = CallBudget(CallLimit(100))  # of which 85 are for streams
     for streams in (1, 2, 5):
         assert budget.interval(0.0, streams) == pytest.approx(streams * HORIZON / (85 - streams) * 61.0)

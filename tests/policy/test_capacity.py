@@ -144,7 +144,7 @@ def test_skills_that_are_not_batched_share_their_places_and_batched_ones_take_no
     assert not here.has_room("draw")
 
 
-def test_limits_are_true_if_there_are_any():
+def test_limits_are_truthy_if_there_are_any():
     assert not Limits(types=TYPES, ahead={"draw": 1})
     assert Limits(by_skill={"draw": 1})
     assert Limits(by_type={"gpu": 1})

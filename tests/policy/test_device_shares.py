@@ -28,7 +28,7 @@ COMBINABLE = st.lists(st.booleans(), min_size=1, max_size=6)
         (0.1, 1, 10),
     ],
 )
-def test_so_many_processes_are_on_the_devices_at_once(gpus, devices, expected):
+def test_a_limited_number_of_processes_is_on_the_devices_at_once(gpus, devices, expected):
     assert most_at_once(gpus, [True] * devices) == expected
 
 
@@ -90,8 +90,8 @@ def test_no_device_is_ever_taken_more_than_once(combinable, pack, steps):
 
 
 @given(COMBINABLE, st.booleans(), st.lists(GPUS, max_size=12), st.data())
-def test_whoever_waits_gets_a_turn_when_no_more_than_the_running_have_ended(combinable, pack, others, data):
-    """No process is started for those behind, and whatever is free and wanted ends: then it fits in the end."""
+def test_a_waiting_process_gets_a_turn_once_the_running_ones_have_ended(combinable, pack, others, data):
+    """No process is started for those behind it, and what is idle and needed ends: eventually it fits."""
     gpus = data.draw(GPUS.filter(lambda each: most_at_once(each, combinable)))
     shares = DeviceShares(combinable, pack=pack)
     running = [(each, devices) for each in others if (devices := shares.take(each)) is not None]
@@ -108,7 +108,7 @@ def test_whoever_waits_gets_a_turn_when_no_more_than_the_running_have_ended(comb
     assert len(found) == max(1, int(gpus))
 
 
-def test_no_more_ends_than_has_to():
+def test_no_more_processes_end_than_necessary():
     shares = DeviceShares([True] * 3)
     idle = [(0.5, shares.take(0.5)) for _ in range(6)]  # on 0, 1, 2, 0, 1, 2
     assert shares.reclaim(0.5, [], idle) == [0]

@@ -29,7 +29,7 @@ def settled(at=100.0, credit_used=0, interval=15.0):
     return memory
 
 
-def test_the_first_heartbeat_has_all_there_is():
+def test_the_first_heartbeat_has_everything():
     assert HeartbeatMemory(15.0).compose(STATE, CATALOGUE, NEWEST, USAGE) == Heartbeat(
         worker_id="w",
         status=WorkerStatus.BUSY,

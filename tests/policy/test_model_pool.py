@@ -128,7 +128,7 @@ def test_what_is_too_large_for_the_memory_is_loaded_alone():
     assert step(pool, 4) == []
 
 
-def test_a_model_that_nobody_uses_is_unloaded_after_its_time():
+def test_an_unused_model_is_unloaded_after_its_time():
     pool = ModelPool(PoolLimits(keep_alive=10.0))
     pool.ask(0, "a")
     step(pool, 0.0)

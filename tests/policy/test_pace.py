@@ -7,7 +7,7 @@ from avtomatika_worker.policy.token_bucket import TokenBucket
 
 
 @given(st.floats(0.1, 1000), st.lists(st.floats(0, 2), min_size=1, max_size=100))
-def test_in_no_span_are_there_more_than_the_rate_and_a_seconds_worth(rate, gaps):
+def test_no_span_has_more_than_the_rate_and_a_seconds_worth(rate, gaps):
     pace, now, at = TokenBucket(rate), 100.0, []
     for gap in gaps:
         now += gap

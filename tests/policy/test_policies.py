@@ -27,7 +27,7 @@ def test_what_the_other_side_asked_for_is_a_floor_up_to_some_minutes(attempt, ji
 
 
 @given(st.integers(1, 100), st.floats(0, 0.999), st.floats(0, allow_infinity=True))
-def test_nobody_can_ask_for_more_than_some_minutes(attempt, jitter, asked):
+def test_no_requested_wait_exceeds_some_minutes(attempt, jitter, asked):
     policy = BackoffPolicy()
     assert policy.delay(attempt, jitter, retry_after=asked) <= LONGEST_WAIT + policy.maximum
     wait = policy.delay(attempt, jitter, retry_after=asked, rate_limited=True)

@@ -17,7 +17,7 @@ candidates = st.lists(
 
 
 @given(candidates, st.sampled_from(Mode), st.data())
-def test_only_who_wants_is_chosen_and_somebody_is_when_anybody_may(some, mode, data):
+def test_only_candidates_that_want_a_task_are_chosen_and_one_is_if_any_may_be(some, mode, data):
     weights = data.draw(st.lists(st.integers(1, 9), min_size=len(some), max_size=len(some)))
     chosen = Rotation(mode, weights).next(some)
     if chosen is not None:
@@ -33,7 +33,7 @@ def test_waterfall_takes_the_first_that_wants(some):
 
 
 @given(candidates)
-def test_failover_asks_nobody_while_somebody_before_is_reachable(some):
+def test_failover_asks_no_other_while_an_earlier_one_is_reachable(some):
     chosen = Rotation(Mode.FAILOVER, [1] * len(some)).next(some)
     if chosen is not None:
         assert not any(each.reachable for each in some[:chosen])
@@ -54,7 +54,7 @@ def test_round_robin_shares_by_weight_and_smoothly(weights):
             assert -len(weights) * share - 1e-6 <= got[index] - number * share <= 1 + 1e-6
 
 
-def test_who_had_no_work_for_a_while_gets_no_credit_for_that():
+def test_idle_time_earns_no_credit():
     rotation = Rotation(Mode.ROUND_ROBIN, [1, 1])
     for _ in range(100):
         rotation.got_task(0)

@@ -101,7 +101,7 @@ def test_running_tasks_are_what_is_shrunk_from():
     assert tuner.look(FULL, 2, SHRINK_EVERY) == 4
 
 
-def test_a_peak_of_the_cpu_is_no_shortage_but_a_load_that_stays_is():
+def test_a_peak_of_the_cpu_is_not_a_shortage_but_a_lasting_load_is():
     tuner = SlotTuner(TunerPolicy(1, 10))
     assert tuner.look(Load(0, 20), 10, 0.0) == 10
     assert tuner.look(Load(0, 100), 10, 1.0) == 10
@@ -125,7 +125,7 @@ def test_what_is_short_is_named():
 
 
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2)])
-def test_bounds_that_are_none_are_refused(least, most):
+def test_invalid_bounds_are_refused(least, most):
     with pytest.raises(ValueError, match="slot limits"):
         SlotTuner(TunerPolicy(least, most))
 

@@ -23,7 +23,7 @@ def test_a_slot_goes_from_free_through_polling_and_running_back_to_free():
     assert counts(slots) == (2, 0, 0, 0)
 
 
-def test_what_is_not_there_is_refused_by_name_and_changes_nothing():
+def test_an_impossible_transition_of_a_slot_is_refused_by_name_and_changes_nothing():
     slots = Slots(1)
     for step, problem in [("start", "no poll"), ("release", "no poll"), ("finish", "no running slot")]:
         with pytest.raises(RuntimeError, match=f"^{problem}"):
@@ -62,7 +62,7 @@ def test_a_poll_in_flight_leaves_a_worker_idle_and_counts_as_taken():
 
 
 @pytest.mark.parametrize("usable", [0, -1, 3])
-def test_no_worker_has_no_usable_slots_or_more_than_it_has(usable):
+def test_usable_slots_are_from_one_to_all(usable):
     with pytest.raises(ValueError, match=f"^from 1 to 2 slots can be usable, not {usable}$"):
         Slots(2).limit(usable)
 

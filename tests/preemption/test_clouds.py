@@ -85,7 +85,7 @@ async def test_azure_lists_events_of_other_machines_and_harmless_ones_too():
 @pytest.mark.parametrize(
     ("source", "cloud"), [(AwsNotices, Gcp), (GcpNotices, Azure), (AzureNotices, Aws)], ids=["aws", "gcp", "azure"]
 )
-async def test_what_is_no_metadata_service_of_the_cloud_is_no_notice(source, cloud):
+async def test_an_answer_from_anything_but_the_metadata_service_is_not_a_notice(source, cloud):
     async with serving(cloud()) as base:
         with pytest.raises(NoticeUnavailableError):
             await source(base=base).wait()

@@ -135,7 +135,7 @@ async def test_batches_and_others_take_turns_on_a_device(running, tmp_path):
         ("MIG-a,MIG-b", "both", "gpus=2, but there are 2 GPUs: gpu0, gpu1; a process can use one instance (MIG) only"),
     ],
 )
-async def test_what_there_is_not_stops_the_start(running, devices, skill, problem):
+async def test_a_request_for_missing_devices_keeps_the_worker_from_starting(running, devices, skill, problem):
     with pytest.raises(SkillDefinitionError) as caught:
         async with running(devices, skill):
             pass

@@ -238,7 +238,7 @@ async def test_a_process_without_devices_is_replaced_while_others_wait_for_devic
 
 
 async def test_tasks_one_after_another_never_need_a_second_process():
-    """The task that comes while a process ends has another begun, which replaces it."""
+    """A task that arrives while a process ends has another started, which replaces it."""
     machine = Machine(random.Random(7), faults=False)
     pool, _ = pool_on(machine, 0, [0])
     await pool.open()

@@ -349,7 +349,7 @@ def surrounded(tmp_path, monkeypatch):
     sys.modules.pop("surrounded")
 
 
-async def test_what_a_resource_does_beside_goes_on_between_the_tasks_of_a_process(surrounded, tmp_path):
+async def test_background_work_of_a_resource_goes_on_between_the_tasks_of_a_process(surrounded, tmp_path):
     async with WorkerHarness(surrounded) as h:
         before = (await h.run("ticks")).data["result"]
         ticks = tmp_path / "ticks"

@@ -266,7 +266,7 @@ def make_other_from(model: Model) -> Other:
     return Other(model)
 
 
-def test_a_circle_and_a_need_that_nobody_fills_are_found_before_the_start():
+def test_cycles_and_missing_resources_are_found_before_the_start():
     worker = Worker()
     worker.resource(make_from_other)
     settings = worker.load_settings({})
@@ -328,7 +328,7 @@ async def test_resources_of_one_module_of_the_skills_directory_are_given_in_anot
     assert result.data == {"name": "here"}, result.error
 
 
-async def test_a_context_without_the_resource_says_which_there_are():
+async def test_a_context_without_the_resource_names_the_available_ones():
     worker = worker_with([])
 
     @worker.skill

@@ -14,7 +14,8 @@ from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from processes.conftest import gone, until
 
 APP = """
-import asyncio, atexit, concurrent.futures, ctypes, multiprocessing, os, signal, subprocess, sys, threading, time
+import asyncio, atexit, concurrent.futures, ctypes, logging, multiprocessing, os, signal, subprocess, sys
+import threading, time
 from pathlib import Path
 from avtomatika_worker import TaskContext, Worker
 
@@ -91,6 +92,25 @@ def slow_atexit() -> dict:
 @worker.skill
 async def ignore_signals() -> dict:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return {}
+
+@worker.skill
+async def run_out_of_threads() -> dict:
+    def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    threading._start_new_thread = threading._start_joinable_thread = refuse
+    Path("is-blocked").touch()
+    time.sleep(AN_HOUR)
+
+@worker.skill
+def block_the_log() -> dict:
+    class Blocking(logging.Handler):
+        def emit(self, record):
+            Path("is-blocked").touch()
+            time.sleep(AN_HOUR)
+
+    logging.getLogger().addHandler(Blocking())
     return {}
 
 @worker.skill(cancel_grace=0.1, events={"runs": {"type": "object"}})
@@ -198,7 +218,7 @@ async def test_a_child_that_is_terminated_dies_of_it_and_the_worker_goes_on(orch
         assert await worker.exit_code() == 0
 
 
-async def test_pools_in_skills_disturb_nobody(orchestrator, project):
+async def test_pools_in_skills_disturb_nothing(orchestrator, project):
     async with running(orchestrator, project) as worker:
         for _ in range(5):
             assert (await orchestrator.submit("pool", {}).done(10)).result == {"squares": [0, 1, 2, 3]}
@@ -235,7 +255,7 @@ async def test_a_child_left_behind_by_a_killed_worker_holds_no_port(orchestrator
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_who_has_the_port_is_named(orchestrator, project, unused_tcp_port):
+async def test_the_owner_of_the_port_is_named(orchestrator, project, unused_tcp_port):
     async with running(orchestrator, project, environment={"WORKER_PORT": str(unused_tcp_port)}) as worker:
         await until(lambda: "health server on port" in worker.output)
         other = project / "other"
@@ -283,6 +303,33 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(12) == 3
+
+
+async def test_signals_end_a_worker_that_can_start_no_more_threads(orchestrator, project):
+    async with running(orchestrator, project) as worker:
+        orchestrator.submit("run_out_of_threads", {})
+        await until((project / "is-blocked").exists)
+        worker.send(signal.SIGTERM)
+        await asyncio.sleep(0.05)  # two that come together may be one
+        worker.send(signal.SIGINT)
+        assert await worker.exit_code(20) == 3
+
+
+async def test_a_log_handler_that_blocks_keeps_no_shutdown_from_its_end(orchestrator, project):
+    async with running(orchestrator, project) as worker:
+        orchestrator.submit("block_the_log", {})
+        await until((project / "is-blocked").exists)
+        worker.send(signal.SIGTERM)
+        await asyncio.sleep(0.05)  # two that come together may be one
+        worker.send(signal.SIGINT)
+        assert await worker.exit_code(20) == 3
+
+
+async def test_the_longest_shutdown_timeout_is_no_problem(orchestrator, project):
+    async with running(orchestrator, project, environment={"WORKER_SHUTDOWN_TIMEOUT": "1e308"}) as worker:
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == 0
+        assert "Traceback" not in worker.output
 
 
 async def test_a_third_signal_ends_it_at_once(orchestrator, project):
@@ -359,7 +406,7 @@ async def test_a_signal_while_the_app_is_imported_ends_the_command_at_once(orche
         assert await it.exit_code(5) == (code and code + number)
 
 
-async def test_ctrl_c_ends_a_call_of_a_def_that_hears_nothing(project):
+async def test_ctrl_c_ends_a_call_of_a_def_that_never_checks_for_cancellation(project):
     nowhere = asyncio.subprocess.DEVNULL
     async with command("call", "--app", "app:worker", "sleep", "--json", cwd=project, stderr=nowhere) as it:
         await until((project / "runs").exists)

@@ -120,7 +120,7 @@ async def test_log_records_of_the_process_reach_the_workers_handlers(h, caplog):
     ],
     ids=str,
 )
-async def test_what_a_skill_returns_is_read_there_as_anywhere(h, params, status, code, message):
+async def test_the_result_of_a_skill_is_read_in_a_process_as_anywhere(h, params, status, code, message):
     result = await h.run("answers", params)
     assert (result.status, result.error and result.error.code) == (status, code)
     assert message in (result.error.message if result.error else "")
@@ -130,7 +130,7 @@ async def test_a_typed_dict_is_data_there_too(h):
     assert (await h.run("ticket")).data == {"status": "failure", "title": "x"}
 
 
-async def test_what_a_thread_says_after_its_tasks_end_is_not_taken_for_the_next_ones(h, tmp_path):
+async def test_messages_of_a_thread_after_its_task_ended_are_not_attributed_to_the_next_one(h, tmp_path):
     said = tmp_path / "said"
     pid = (await h.run("leaves_a_thread", {"said": str(said)})).data["pid"]
     task = h.submit("polite", {})

@@ -133,7 +133,7 @@ class Broken(ProcessSpec):
     [(ProcessSpec, Refusing), (Broken, ThreadPoolExecutor)],
     ids=["no thread", "no message"],
 )
-async def test_whatever_step_of_a_start_fails_it_is_a_failed_start_and_nothing_is_left(spec, spawner):
+async def test_a_start_that_fails_at_any_step_leaves_nothing_behind(spec, spawner):
     before, children = descriptors(), set(psutil.Process().children())
     with spawner() as pool, pytest.raises(ProcessStartError, match="cannot be started"):
         await Process(lambda _: None).start(spec(worker_id="w", skills={}, resources={}, given=b"", packages={}), pool)
@@ -197,7 +197,7 @@ def process_for(worker: Any, skill: str) -> Iterator[tuple[Any, Any, Any]]:
 
 @pytest.mark.parametrize("skill", ["polite", "polite_async"])
 def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worker, skill):
-    """Both messages are in the socket before the process looks at it: the worker may send them so."""
+    """Both messages are in the socket before the process reads from it, which may happen."""
     with process_for(worker, skill) as (process, say, heard):
         for number in range(1, 6):
             facts = {"task": {"job_id": "j", "task_id": "t", "type": skill}, "costs": {}, "preempted": False}
@@ -213,7 +213,7 @@ def test_a_cancellation_that_comes_before_the_task_is_taken_up_is_not_lost(worke
     [encode("task", 1, [{}]), encode("answer"), HEAD.pack(MARK, 1, 1) + b"\xc1"],
     ids=["a task without facts", "an answer to nothing", "no message"],
 )
-def test_a_process_that_cannot_take_what_the_worker_says_ends_and_says_why(worker, message):
+def test_a_process_that_cannot_handle_a_message_ends_and_says_why(worker, message):
     with process_for(worker, "add_up") as (process, say, heard):
         say(message)
         record = heard("log")[1]

@@ -85,7 +85,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5), st.sampled_from(DIALECTS))
-def test_canonicalising_what_was_sent_changes_nothing(message, dialect):
+def test_canonicalizing_what_was_sent_changes_nothing(message, dialect):
     sent = canonical_bytes(message, dialect)
     assert canonical_bytes(orjson.loads(sent), dialect) == sent
 
@@ -302,7 +302,7 @@ def test_a_message_may_be_as_deep_as_its_orchestrator_accepts_and_no_deeper(dial
     assert caught.value.problem == limit
 
 
-def test_a_signature_is_no_other_text_and_no_other_type():
+def test_only_the_exact_text_of_a_signature_is_verified():
     signer = Signer("key")
     right = signer.sign(b"data")
     assert signer.verify(b"data", right)
@@ -311,7 +311,7 @@ def test_a_signature_is_no_other_text_and_no_other_type():
 
 
 @pytest.mark.parametrize("security", [None, [], "x", {}, {"signature": None}], ids=str)
-def test_a_message_without_a_signature_has_no_right_one(security):
+def test_a_message_without_a_signature_is_never_verified(security):
     assert not verify_message({"a": 1, "security": security}, Signer("key"), NEWEST)
 
 

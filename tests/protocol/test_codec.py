@@ -168,7 +168,7 @@ def test_a_heartbeat_names_skills_where_names_are_read():
 
 
 @EVERY
-def test_a_worker_that_drains_is_busy_to_who_does_not_know_draining(dialect):
+def test_a_draining_worker_is_busy_to_orchestrators_that_do_not_know_draining(dialect):
     draining, busy, idle = (
         sent(writer().heartbeat(heartbeat(status=status), dialect, NOW))["status"]
         for status in (WorkerStatus.DRAINING, WorkerStatus.BUSY, WorkerStatus.IDLE)
@@ -209,7 +209,7 @@ def test_a_result_carries_its_error_files_metadata_and_costs(dialect):
     assert message.get("costs") == ({"total": 2} if dialect.version in {"1.0b15", "1.0b16", "1.0b17"} else None)
 
 
-def test_data_written_before_goes_out_in_the_form_of_the_orchestrator_of_now():
+def test_data_written_earlier_goes_out_in_the_form_of_the_current_orchestrator():
     old = replace(RESULT, data=CanonicalData(b'{"x":[null,1.0]}', "1.0b9"))
     assert b'"data":{"x":[null,1.0]}' in writer().result(old, choose("1.0b9").dialect, NOW).body, "as it was written"
     assert b'"data":{"x":[null,1]}' in writer().result(old, NEWEST, NOW).body
@@ -238,7 +238,7 @@ def test_a_signature_covers_all_but_security_and_the_chain_of_the_orchestrator(w
 
 
 @pytest.mark.parametrize("token", [None, KEY])
-def test_whom_a_task_went_through_is_sent_with_and_without_a_signature(token):
+def test_the_chain_of_a_task_is_sent_with_and_without_a_signature(token):
     chain = ("root", "hub-ü", "w1")
     result, event = (replace(each, identity_chain=chain) for each in (RESULT, EVENT))
     for request in (writer(token).result(result, NEWEST, NOW), writer(token).event(event, NEWEST, NOW)):

@@ -16,7 +16,7 @@ def test_a_known_version_has_its_own_dialect(dialect):
 @pytest.mark.parametrize(
     ("version", "facts_of"), [("1.0b8", OLDEST), ("1.0b6", OLDEST), ("1.0b0", OLDEST), ("1.0b013", DIALECTS[5])]
 )
-def test_a_version_without_facts_of_its_own_has_those_of_an_older_one_or_the_oldest_under_its_name(version, facts_of):
+def test_a_version_without_facts_of_its_own_uses_those_of_an_older_one_or_the_oldest(version, facts_of):
     chosen = choose(version)
     assert chosen.dialect == msgspec.structs.replace(facts_of, version=version)
     assert chosen.exact is True

@@ -66,6 +66,21 @@ def test_a_malformed_task_that_names_itself_can_be_answered():
     assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
 
 
+@pytest.mark.parametrize("long", ["job_id", "task_id"])
+def test_a_task_with_a_long_id_is_none_and_cannot_be_answered(long):
+    ids = {"job_id": "j" * 256, "task_id": "t" * 256, "type": "x"}
+    assert replies.decode_task(answer(ids)).task_id == "t" * 256
+    with pytest.raises(MalformedMessageError, match="an id of more than 256 characters") as caught:
+        replies.decode_task(answer({**ids, long: "i" * 257}))
+    assert (caught.value.job_id, caught.value.task_id) == (None, None)
+
+
+def test_a_task_with_a_long_type_can_be_answered():
+    with pytest.raises(MalformedMessageError, match="a type of more than 256 characters") as caught:
+        replies.decode_task(answer({"job_id": "j", "task_id": "t", "type": "x" * 257}))
+    assert (caught.value.job_id, caught.value.task_id) == ("j", "t")
+
+
 def test_deep_nesting_is_malformed_not_a_crash():
     with pytest.raises(MalformedMessageError):
         replies.decode_task(answer(b'{"params":' + b"[" * 100_000))
@@ -178,10 +193,20 @@ def test_what_a_heartbeats_answer_lacks_or_has_of_another_type_asks_for_nothing(
         (replies.decode_token, {"access_token": ""}, "not a token: an access token must have 1 to 8192 printable"),
     ],
 )
-def test_an_answer_that_is_none_says_what_it_should_have_been_and_why_it_is_not(decode, body, problem):
+def test_a_malformed_answer_is_reported_with_what_it_should_have_been(decode, body, problem):
     with pytest.raises(MalformedMessageError) as caught:
         decode(answer(body))
     assert str(caught.value).startswith(problem)
+
+
+def test_texts_of_answers_that_logs_repeat_are_cut():
+    long, version = "x" * 100_000, {"x-rxon-version": "1.0b17"}
+    result = replies.decode_result(answer({"status": "ignored", "reason": long, "message": long}))
+    event = replies.decode_event(answer({"status": "error", "code": long, "message": long}, **version))
+    assert {len(each) for each in (result.reason, result.message, event.code, event.message)} == {200}
+    assert answer({}, **{"x-rxon-version": "v" * 65}).version is None
+    with pytest.raises(MalformedMessageError, match="a version of more than 64 characters"):
+        replies.decode_registration(answer({"status": "registered", "version": "v" * 65}))
 
 
 def test_a_registration_is_read_with_and_without_tokens():
@@ -252,7 +277,7 @@ def test_only_what_succeeded_is_an_answer(status, accepted):
         replies.raise_for_status(answer({}, status))
 
 
-def test_a_refusal_knows_who_refused_and_when_to_come_back():
+def test_a_refusal_names_its_origin_and_when_to_try_again():
     when = {"date": "Mon, 23 Nov 2026 12:00:00 GMT", "retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}
     for version in ({}, {"x-rxon-version": "1.0b17"}):
         with pytest.raises(RejectedError) as caught:
@@ -261,7 +286,7 @@ def test_a_refusal_knows_who_refused_and_when_to_come_back():
         assert (refused.status, refused.retry_after, refused.from_orchestrator) == (429, 30.0, bool(version))
 
 
-def test_a_204_is_no_task_whatever_is_in_it():
+def test_a_204_means_no_task_whatever_its_body():
     assert replies.decode_task(answer({"job_id": "j", "task_id": "t", "type": "echo"}, 204)) is None
 
 
@@ -297,7 +322,7 @@ def test_an_id_is_salvaged_if_it_can_be_one(id_, kept):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
-def test_where_no_ids_are_there_are_none_to_salvage(body):
+def test_without_ids_none_are_salvaged(body):
     assert replies.salvage_ids(body) == (None, None)
 
 

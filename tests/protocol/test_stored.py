@@ -58,7 +58,7 @@ def test_a_field_that_is_called_like_a_keyword_stays() -> None:
     }
 
 
-def test_no_schema_and_no_schemas_are_none() -> None:
+def test_missing_schemas_are_none() -> None:
     assert storable_schema(None) is None
     assert storable_schemas({}) is None
     assert storable_schemas({"alert": {}}) == {"alert": {"$comment": "anything"}}

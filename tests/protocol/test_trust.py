@@ -74,7 +74,7 @@ def test_a_task_that_was_changed_anywhere_after_it_was_signed_is_refused(params,
 @given(
     st.binary(max_size=100) | st.sampled_from([b"[]", b"null", b"{", b'{"sig":1}', b'{"sig":"\xc3\xa9"}', b"[" * 9999])
 )
-def test_whatever_is_not_a_signed_task_is_refused_with_its_reason(body):
+def test_anything_but_a_signed_task_is_refused_with_the_reason(body):
     if body:
         with pytest.raises(UntrustedTaskError) as caught:
             GUARD.admit(answer(body), NEWEST)
@@ -132,7 +132,7 @@ def test_the_refusal_of_an_unsigned_task_says_no_more_where_the_orchestrator_cou
 
 
 def test_a_version_that_signs_no_tasks_is_refused_whatever_names_it():
-    """A header is signed by nobody: it must not choose rules under which more is taken for signed."""
+    """Headers are not signed: they must not select rules under which more counts as signed."""
     task = answer(signed({**TASK, "params": {"a": [None, 1]}}))
     assert GUARD.admit(task, NEWEST).params == {"a": [None, 1]}
     for older in (each for each in DIALECTS if not each.signed_tasks):
@@ -186,7 +186,7 @@ def test_a_task_nested_deeper_than_allowed_is_malformed_whichever_brackets_it_ha
         TaskGuard(max_nesting=30).admit(answer({**TASK, "params": {"v": value}}), NEWEST)
 
 
-def test_no_task_is_none_with_a_key_too():
+def test_an_empty_poll_yields_none_with_a_key_too():
     for guard in (TaskGuard(), GUARD):
         assert guard.admit(Response(204, {}, b""), NEWEST) is None
         with pytest.raises((MalformedMessageError, UntrustedTaskError)):  # that is no orchestrator's answer to a poll

@@ -38,13 +38,13 @@ def test_a_uri_that_ends_in_a_slash_is_a_prefix(text, is_prefix):
 
 
 @given(st.sampled_from(["s3", "gs", "az", "file"]), st.text().filter(lambda text: "/" not in text), st.text(min_size=1))
-def test_whatever_is_in_a_bucket_and_a_key_is_found_again(scheme, bucket, key):
+def test_any_bucket_and_key_survive_a_round_trip(scheme, bucket, key):
     uri = S3Uri(f"{scheme}://{bucket}/{key}")
     assert (uri.scheme, uri.bucket, uri.key) == (scheme, bucket, key)
 
 
 @pytest.mark.parametrize("value", [None, 7, b"s3://b/a", ["s3://b/a"], {}])
-def test_what_is_no_text_is_neither_an_object_nor_on_the_web(value):
+def test_a_value_that_is_not_text_is_neither_an_object_nor_on_the_web(value):
     assert not is_object_uri(value)
     assert not is_web_url(value)
 

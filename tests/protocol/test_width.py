@@ -19,7 +19,7 @@ def test_a_million_of_anything_is_too_wide(item):
 
 
 @pytest.mark.parametrize("text", ["1,2,[3]{\n", '",', "\\,", '\\",', 'a"b\\[,'])
-def test_texts_are_one_value_however_they_look(text):
+def test_a_text_is_one_value_whatever_it_contains(text):
     document = json.dumps({"csv": text * 800_000}).encode()
     assert len(document) > MOST_VALUES
     assert not is_too_wide(document)
@@ -35,7 +35,7 @@ def test_a_document_with_exactly_the_bound_is_not_too_wide_with_more_commas_in_i
     assert is_too_wide(document, most=1)
 
 
-def test_what_is_within_the_bound_is_not():
+def test_a_document_within_the_bound_is_not_too_wide():
     assert not is_too_wide(wide("1.234567", MOST_VALUES - 1))
     assert not is_too_wide(b"")
 

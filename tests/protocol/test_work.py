@@ -59,7 +59,7 @@ def test_an_id_of_no_known_form_counts_as_a_branch(id_):
         {"params": None},
     ],
 )
-def test_what_differs_in_anything_that_names_the_work_is_other_work(other):
+def test_a_difference_in_anything_that_identifies_work_makes_it_other_work(other):
     one, two = work_key(HERE, plain("a", step=1)), work_key(HERE, plain("b", **{"step": 1, **other}))
     assert one != two
     assert one.digest != two.digest
@@ -77,7 +77,7 @@ def test_a_step_may_come_as_a_float(step):
 @pytest.mark.parametrize(
     "step", [float("inf"), float("-inf"), float("nan"), 10**400], ids=["inf", "-inf", "nan", "huge"]
 )
-def test_a_step_that_is_no_finite_number_counts_as_none(step):
+def test_a_step_that_is_not_a_finite_number_counts_as_none(step):
     assert work_key(HERE, task(step=step)) == work_key(HERE, task(step=None))
 
 
@@ -87,7 +87,7 @@ def test_params_that_only_the_standard_library_can_write_have_a_key_too():
     assert work_key(HERE, plain("a", params=huge)) != work_key(HERE, plain("b", params={"n": 10**40 + 1}))
 
 
-def test_the_order_of_keys_is_no_difference_in_params_that_only_the_standard_library_can_write():
+def test_the_order_of_keys_does_not_matter_in_params_that_only_the_standard_library_can_write():
     one, other = {"n": 10**40, "a": 1}, {"a": 1, "n": 10**40}
     assert work_key(HERE, plain("a", params=one)) == work_key(HERE, plain("b", params=other))
 

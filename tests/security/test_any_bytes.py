@@ -89,7 +89,7 @@ def test_any_bytes_on_the_websocket_end_in_messages_or_a_transport_error(sent, h
 
 
 @pytest.mark.parametrize("version", ["1.0b17\n", "1.0b17\r", "1.0b１７", "\x001.0b17", "1.0b17 ", "1.0b99999", "é"])
-def test_a_version_that_no_header_can_carry_is_nobodys_dialect(version):
+def test_a_version_that_no_header_can_carry_gets_the_newest_dialect(version):
     assert choose(version).dialect is NEWEST
     assert not choose(version).exact
 
@@ -215,7 +215,7 @@ async def test_a_service_that_fails_is_started_again_alone_until_it_returns(capl
     assert len([each for each in caplog.records if each.exc_info]) == 1
 
 
-async def test_cancelling_is_no_fault(caplog):
+async def test_a_cancellation_is_not_a_fault(caplog):
     link = Broken()
 
     async def forever():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ async def store(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
 
 @pytest.fixture
 def files_of(tmp_path):
-    def make(url: str, **options: int) -> Files:
+    def make(url: str, **options: Any) -> Files:
         settings = StoreSettings(
             endpoint_url=url, access_key="a", secret_key="s", default_bucket="b", attempts=1,
             backoff=BackoffPolicy(0.01, 0.02),
@@ -105,3 +106,32 @@ async def test_a_listing_without_end_is_cut_off(files_of):
             await task.download_file("s3://b/in/")
         await operations.remove()
         files.close()
+
+
+async def test_a_long_error_of_a_store_takes_no_longer_to_report_than_a_short_one(files_of):
+    body = b"a" * 500_000  # what could be a URL's scheme at each of its characters
+
+    def answer(_request: str) -> tuple[str, bytes, int]:
+        return f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(body)}\r\n", body, 1
+
+    async with store(answer) as (url, _):
+        files = files_of(url)
+        operations = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
+        with pytest.raises(TransientError):
+            await operations.files.download_file("s3://b/in/")
+        await operations.remove()
+        files.close()
+
+
+async def test_an_object_of_one_store_is_never_taken_for_one_of_the_same_name_in_another(files_of, tmp_path):
+    def saying(content: bytes) -> Answer:
+        head = f"HTTP/1.1 200 OK\r\n{FACTS}Content-Length: {len(content)}\r\n"
+        return lambda request: (head, b"" if request.startswith("HEAD") else content, 1)
+
+    async with store(saying(b"evil")) as (hostile, _), store(saying(b"good")) as (trusted, _):
+        for url, content in ((hostile, b"evil"), (trusted, b"good")):
+            files = files_of(url, cache_dir=tmp_path / "cache", cache_limit=1000)
+            operations = files.for_task("j", "t", lambda _: None, asyncio.get_running_loop())
+            assert (await operations.files.download_file("s3://b/k")).read_bytes() == content
+            await operations.remove()
+            files.close()

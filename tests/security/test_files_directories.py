@@ -107,7 +107,7 @@ async def test_only_the_default_has_a_place_to_go_to(tmp_path: Path) -> None:
 
 
 def test_a_directory_on_the_way_that_is_replaced_gets_no_files(tmp_path: Path) -> None:
-    """Its owner allows others to rename what is in it: only what hangs on a descriptor is safe from them."""
+    """Its owner allows others to rename what is in it: only what is reached through a descriptor is safe."""
     spaces = Workspaces(tmp_path / "shared" / "payloads")
     first = spaces.make("t1")
     (first / "ours").touch()

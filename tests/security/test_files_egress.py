@@ -19,6 +19,7 @@ from avtomatika_worker import TaskFiles
 from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
 from avtomatika_worker.files.egress_route import Allowed, Route
+from avtomatika_worker.files.relay import MOST_STRANGERS
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
 from avtomatika_worker.files.task_files import FileOperations
@@ -311,7 +312,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
-async def test_whatever_a_store_answers_ends_in_a_documented_error(task_of: Callable[[str], TaskFiles], head: str):
+async def test_any_answer_of_a_store_ends_in_a_documented_error(task_of: Callable[[str], TaskFiles], head: str):
     def answer(request: str) -> tuple[str, bytes, int]:
         if request.startswith("HEAD"):
             return f"HTTP/1.1 200 OK\r\n{FACTS}{LENGTH}\r\n", b"", 0
@@ -369,7 +370,7 @@ async def write_on(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
-async def test_a_store_that_reads_no_more_holds_no_connection_of_a_client_that_has_given_up():
+async def test_a_store_that_stops_reading_holds_no_connection_of_a_client_that_gave_up():
     ended = asyncio.Event()
 
     async def read_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -402,7 +403,7 @@ async def test_a_store_that_reads_no_more_holds_no_connection_of_a_client_that_h
 
 
 @pytest.mark.parametrize("key", [None, "", "!!!", "cm91dGU6", "cm91dGU6eA==", "/////w=="])
-async def test_who_has_not_the_key_of_a_route_reaches_nobody_through_it(key: str | None):
+async def test_nobody_is_reached_through_a_route_without_its_key(key: str | None):
     async with serving(no_answer) as anybody:
         proxy = EgressProxy()
         route = Route()
@@ -411,6 +412,19 @@ async def test_who_has_not_the_key_of_a_route_reaches_nobody_through_it(key: str
         assert anybody.requests == []
         assert route.key not in repr(route)
         proxy.close()
+
+
+async def test_other_users_of_the_machine_cannot_hold_more_than_a_few_of_its_connections():
+    proxy = EgressProxy()
+    parts = urlsplit(await asyncio.to_thread(proxy.url, Route()))
+    held = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(MOST_STRANGERS + 50)]
+    for reader, _ in held[:50]:
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    assert (await ask(parts.geturl(), key=None)).startswith(b"HTTP/1.1 407 ")
+    for _, writer in held:
+        writer.close()
+    proxy.close()
 
 
 @pytest.mark.parametrize("raw", [

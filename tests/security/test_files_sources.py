@@ -13,7 +13,7 @@ from avtomatika_worker import TaskError, TaskFiles, Worker
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.errors import ConfigError, SourceRefusedError
 from avtomatika_worker.files.location import locate
-from avtomatika_worker.files.sources import Sources
+from avtomatika_worker.files.sources import OWN, Sources
 from avtomatika_worker.testing import WorkerHarness
 
 ROOT = Path("/srv/files")
@@ -99,11 +99,25 @@ def test_no_key_of_another_jobs_directory_is_ever_allowed(parts: list[str], is_p
         assert refused(sources(), uri)
 
 
+@pytest.mark.parametrize("name", [OWN, OWN.upper(), OWN.title(), f"{OWN}.", f"{OWN} ", OWN.replace("k", "\u212a")])
+@pytest.mark.parametrize("place", ["s3://payloads/", "s3://models/other-worker/", "file:///srv/files/"])
+def test_no_checkpoint_is_reached_by_a_name_that_some_file_system_takes_for_the_same(name: str, place: str) -> None:
+    rule = sources("s3://payloads/", "s3://models/", "file:///srv/files/")
+    assert not refused(rule, f"{place}other/key")
+    assert refused(rule, f"{place}{name}/key")
+    assert refused(rule, f"{place}{name}/")
+
+
+@pytest.mark.parametrize("uri", ["s3://payloads/jobs/job-b/input.bin", "s3://payloads/jobs/job-b/"])
+def test_a_job_that_is_called_like_the_directory_of_all_jobs_owns_none_of_theirs(uri: str) -> None:
+    assert refused(sources(), uri, "jobs")
+
+
 @pytest.mark.parametrize(
     "text",
     ["payloads", "s3://", "s3://b/../c", "s3://b//c", "s3://b/%2e%2e/", "file://host/x", "http://x/y", "gs:///k"],
 )
-def test_an_entry_that_is_no_source_stops_the_start_and_is_named(text: str) -> None:
+def test_an_invalid_source_keeps_the_worker_from_starting_and_is_named(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings({"WORKER_FILE_SOURCES": f"s3://good/ {text}"})
     assert "WORKER_FILE_SOURCES" in str(caught.value)

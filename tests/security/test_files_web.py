@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtomatika_worker import TaskFiles, Worker
-from avtomatika_worker.errors import SourceRefusedError, UnsafeNameError
+from avtomatika_worker.errors import IntegrityMismatchError, SourceRefusedError, UnsafeNameError
+from avtomatika_worker.files.objects import ObjectInfo
+from avtomatika_worker.files.offload import expectation, verification
 from avtomatika_worker.files.web import WebHosts
 from avtomatika_worker.files.web_resolver import PrivateAddressError, refuse_private
 from avtomatika_worker.testing import WorkerHarness
@@ -144,6 +146,30 @@ async def test_any_other_answer_is_an_error_without_the_query(worker, host, sett
     assert len(host.asked) <= 1
 
 
+@pytest.mark.parametrize("skill", ["size", "fetch"])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:s3cret@h/x?signature=s3cret", "http://h/x"),
+        ("https://user:s3cret@h/x?signature=s3cret", "https://h/x"),
+        ("ftp://h/x#s3cret", "ftp://h/x"),
+    ],
+)
+async def test_no_error_shows_the_query_or_the_password_of_a_url(worker, host, settings, skill, url, shown):
+    async with WorkerHarness(worker, settings=settings) as h:
+        error = (await h.run(skill, {"file": url} if skill == "size" else {"url": url})).error
+    assert repr(shown) in error.message
+    assert "s3cret" not in f"{error.message}{error.details}"
+
+
+def test_an_object_that_is_not_the_expected_one_is_reported_without_the_query_of_its_url():
+    url, given = "https://h/x?signature=s3cret", {"size": 5}
+    for check in (expectation(url, ("file",), {"file": given}), verification(url, given)):
+        with pytest.raises(IntegrityMismatchError, match="https://h/x has size 6") as caught:
+            check(ObjectInfo(6, None))
+        assert "s3cret" not in f"{caught.value.message}{caught.value.details}"
+
+
 async def test_a_host_at_a_private_address_is_asked_nothing_unless_it_is_listed_as_one(worker, host, settings):
     public = {**settings, "file_private_hosts": (), "file_hosts": (f"localhost:{host.port}", f"127.0.0.1:{host.port}")}
     async with WorkerHarness(worker, settings=public) as h:
@@ -239,6 +265,8 @@ def test_a_url_that_is_accepted_leads_to_a_listed_host(url):
         ),
         *("255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00:ec2::254"),
+        *("fec0::1", "::127.0.0.1", "::ffff:0:10.0.0.1", "64:ff9b:1::a00:1", "5f00::1", "4000::1"),  # not unicast
+        "168.63.129.16",  # Azure's own service in its machines
     ],
 )
 def test_an_address_that_is_not_public_is_refused(address):
@@ -246,7 +274,7 @@ def test_an_address_that_is_not_public_is_refused(address):
         refuse_private(address)
 
 
-def test_public_addresses_and_names_are_not():
+def test_public_addresses_and_names_are_not_refused():
     for each in ("93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822", "a.example"):
         refuse_private(each)
 
@@ -254,7 +282,9 @@ def test_public_addresses_and_names_are_not():
 @given(st.ip_addresses(v=4).filter(lambda each: not each.is_global))
 def test_no_private_address_hides_in_another_one(address):
     for inside in (
+        f"::{address}",
         f"::ffff:{address}",
+        f"::ffff:0:{address}",
         str(ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) + int(address))),
     ):
         with pytest.raises(PrivateAddressError):

@@ -99,7 +99,7 @@ async def test_calls_follow_no_redirect(status):
     assert stolen == []
 
 
-async def test_credentials_of_netrc_are_sent_to_nobody(tmp_path, monkeypatch):
+async def test_credentials_of_netrc_are_never_sent(tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login u password NETRC\ndefault login u password NETRC\n")
     netrc.chmod(0o600)
@@ -168,7 +168,7 @@ async def test_no_proxy_is_asked_for_the_hosts_that_no_proxy_names(monkeypatch):
     assert heads == []
 
 
-async def test_a_proxy_that_is_none_for_http_is_named_and_not_passed_by(monkeypatch):
+async def test_a_proxy_for_another_protocol_is_named_and_not_bypassed(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://u:pass@127.0.0.1:1")
     with pytest.raises(ConnectionFailedError, match="socks5:// proxy") as caught:
         await anext(listen("ws://orchestrator.invalid/ws", HEADERS))

@@ -128,7 +128,7 @@ def spliced(draw, body):
 
 @given(st.data(), TASKS, VERSIONS, LINKS)
 @settings(max_examples=500)
-def test_whatever_is_done_to_a_signed_task_it_runs_as_it_was_signed_or_not_at_all(data, task, version, link):
+def test_a_manipulated_signed_task_runs_as_it_was_signed_or_not_at_all(data, task, version, link):
     body = sealed(task)
     original = admitted(body)
     assert original is not None

@@ -10,9 +10,12 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 from rich.text import Text
 
 from avtomatika_worker.cli import terminal
+from avtomatika_worker.cli.dev_log import DevLogFormatter
+from avtomatika_worker.cli.top import view
 from avtomatika_worker.devserver import EmbeddedOrchestrator, Fault
 from avtomatika_worker.observability.log_formats import JsonLogFormatter, TextLogFormatter
 from avtomatika_worker.observability.printable import printable, printable_json
@@ -50,6 +53,25 @@ def test_what_rich_prints_holds_nothing_but_its_own_styles(text, colored):
     assert RAW.search(left) is None
 
 
+@given(st.text(st.sampled_from("[]/=:b linkod")).map(lambda each: each.replace("\n", " ")))
+def test_what_rich_prints_is_shown_as_it_is_wherever_it_stands(text):
+    out = io.StringIO()
+    made = terminal.console(file=out, force_terminal=True, width=1000, highlight=False, color_system="standard")
+    table = Table.grid()
+    table.add_row("<" + text + ">")
+    made.print(table)
+    made.print("<" + text + ">")
+    assert out.getvalue().splitlines() == [f"<{text}>"] * 2
+
+
+@pytest.mark.parametrize("job_id", ["[/b]", "[bold]", "[link=x]", ":bomb:"])
+def test_top_shows_a_jobs_id_as_it_is(job_id):
+    out = io.StringIO()
+    task = {"skill": job_id, "job_id": job_id, "seconds": 1}
+    terminal.console(file=out, width=100, highlight=False).print(view({"worker_id": job_id, "tasks": [task]}))
+    assert out.getvalue().count(job_id) == 3
+
+
 def logged(formatter, text):
     """Return what is written of a record in which everything is ``text``."""
     record = logging.LogRecord(text, logging.ERROR, "f", 1, "%s", (text,), None)
@@ -64,6 +86,16 @@ def logged(formatter, text):
 @pytest.mark.parametrize("formatter", [TextLogFormatter(), JsonLogFormatter()], ids=["text", "json"])
 def test_no_log_holds_marks_that_turn_text_around(formatter):
     assert RAW.search(logged(formatter, EVIL)) is None
+
+
+@given(st.text(), st.sampled_from(["task_failed", "task_finished", "other"]), st.booleans())
+def test_only_our_own_lines_of_dev_start_at_the_margin_whatever_a_task_is_called(text, action, failed):
+    record = logging.LogRecord("n", logging.WARNING, "f", 1, "%s", (text,), None)
+    vars(record).update(task_id=text, job_id=text, action=action, skill=text, status=text, seconds=1.0)
+    if failed:
+        record.code, record.exc_text = text, text
+    _, *rest = DevLogFormatter().format(record).splitlines()
+    assert all(line.startswith("    ") for line in rest)
 
 
 # ------------------------------------------------------------------------------------------- the commands

@@ -115,7 +115,7 @@ async def test_every_status_has_its_meaning(server, link, kind, announced):
         PORTAL,
     ],
 )
-async def test_a_200_that_is_not_the_calls_reply_is_no_success(server, link, kind, body, announced):
+async def test_a_200_without_the_reply_to_the_call_is_not_a_success(server, link, kind, body, announced):
     server.script = lambda _call: Answer(200, body, announced=announced)
     assert await meaning(link, kind) == "again"
 
@@ -178,7 +178,7 @@ async def test_a_portal_is_not_registered_at(worker, caplog):
 
 
 @pytest.mark.parametrize("kind", ["poll", "result", "register"])
-async def test_nobody_is_silenced_for_years_and_the_figure_is_reported_once(worker, caplog, kind):
+async def test_a_retry_after_of_years_is_ignored_and_reported_once(worker, caplog, kind):
     @worker.skill
     async def note():
         return {}
@@ -197,7 +197,7 @@ async def test_nobody_is_silenced_for_years_and_the_figure_is_reported_once(work
 
 
 async def test_an_event_that_was_reset_and_then_refused_for_another_reason_is_delivered(worker):
-    """A token that is taken again after a while: what was refused meanwhile is no replay."""
+    """A token that is accepted again after a while: what was refused meanwhile is not a replay."""
 
     @worker.skill(events={"step": {"type": "object"}})
     async def steps(ctx: TaskContext):

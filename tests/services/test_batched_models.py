@@ -125,7 +125,7 @@ async def test_a_bad_task_fails_alone_and_the_model_stays_for_the_others():
 
 
 @pytest.mark.parametrize("name", [None, "", 5], ids=repr)
-async def test_a_name_that_is_none_fails_its_own_task(name):
+async def test_an_invalid_model_name_fails_only_its_own_task(name):
     worker = Worker(worker_type="test")
 
     @worker.model

@@ -22,7 +22,7 @@ async def ended(orchestrator, skill, params=None):
     return job
 
 
-async def test_an_answer_that_is_too_long_is_given_up_and_the_worker_goes_on(worker, echo, orchestrator, caplog):
+async def test_an_answer_that_is_too_long_is_abandoned_and_the_worker_goes_on(worker, echo, orchestrator, caplog):
     fault = Fault(
         "poll", "body", body=b'{"job_id":"j","task_id":"t","type":"echo","params":{"x":"' + b"x" * 50_000 + b'"}}'
     )
@@ -125,7 +125,7 @@ async def test_a_result_of_just_the_right_size_passes(worker, orchestrator):
     assert len(job.result["text"]) == 19_900
 
 
-async def test_a_failure_with_too_much_to_say_keeps_its_code_and_message(worker, orchestrator):
+async def test_a_failure_with_too_many_details_keeps_its_code_and_message(worker, orchestrator):
     @worker.skill
     async def fails() -> Failed:
         return Failed("PERMANENT_ERROR", "the disk is full", {"log": "x" * 30_000}, {"partial": "y" * 30_000})

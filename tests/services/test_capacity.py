@@ -48,7 +48,7 @@ async def finished(jobs):
         assert (await job.done()).state is JobState.FINISHED
 
 
-async def test_a_skill_runs_no_more_often_at_a_time_than_it_says(orchestrator, worker, meter):
+async def test_a_skill_runs_at_most_as_many_tasks_at_once_as_its_limit(orchestrator, worker, meter):
     @worker.skill(max_concurrent=2)
     async def limited():
         await meter.run("limited")
@@ -199,7 +199,7 @@ async def test_tasks_that_are_here_ahead_take_no_slots_of_batched_skills(orchest
 
 
 async def test_a_checker_that_blocks_keeps_no_signal_from_being_heard():
-    """The threads that hear signals and notices announce the end, whatever blocks the main loop."""
+    """The threads that handle signals and notices announce the end, whatever blocks the main loop."""
     announced = []
 
     def slow(skill):
@@ -241,7 +241,7 @@ async def test_a_checker_that_raises_is_reported_and_stops_nothing(orchestrator,
         (lambda *, slots: True, "it must take the name of a skill, or no argument"),
     ],
 )
-def test_a_checker_that_cannot_be_called_is_an_error_that_says_what_is_right(checker, problem):
+def test_a_checker_that_cannot_be_called_is_an_error_that_shows_a_valid_one(checker, problem):
     if checker is max and _has_signature(max):
         pytest.skip("this Python knows its signature")
     with pytest.raises(ConfigError, match=f"capacity_checker .*: {problem}"):
@@ -261,7 +261,7 @@ def _has_signature(function):
     return True
 
 
-async def test_wrong_limits_are_errors_that_say_what_is_right(orchestrator):
+async def test_wrong_limits_are_errors_that_show_valid_ones(orchestrator):
     with pytest.raises(ConfigError, match="'gpu' must have a positive integer, not 0"):
         Worker(skill_type_limits={"gpu": 0})
     worker = Worker(skill_type_limits={"gpu": 1})

@@ -76,7 +76,7 @@ async def test_after_a_break_the_first_poll_goes_out_with_the_registration_howev
 
 
 async def test_a_registration_that_no_poll_follows_up_is_not_repeated_in_a_hurry(worker):
-    """Polls that always fail break contact each time; what registers at once again does so ever more seldom."""
+    """Polls that always fail break contact each time; registrations that follow at once become rarer and rarer."""
 
     @worker.skill
     async def note():
@@ -92,7 +92,7 @@ async def test_a_registration_that_no_poll_follows_up_is_not_repeated_in_a_hurry
     assert came[9] - came[0] > 0.5  # with delays below 0.02 s; these are random below 0.02, 0.04, … 5.12 s
 
 
-async def test_a_poll_that_nobody_answers_is_listened_to_and_holds_nothing_back_after_a_break(worker, tasks_at_once):
+async def test_an_unanswered_poll_is_kept_open_and_holds_nothing_back_after_a_break(worker, tasks_at_once):
     held = asyncio.Event()
 
     def script(call):
@@ -181,7 +181,7 @@ async def test_in_failover_one_that_is_silent_is_out_of_reach(worker):
         worker.request_shutdown()
 
 
-async def test_one_that_restarted_while_no_poll_waited_there_is_registered_at_again(worker, orchestrator):
+async def test_an_orchestrator_that_restarted_while_no_poll_waited_is_registered_at_again(worker, orchestrator):
     """Its answers to heartbeats do not say that it has lost the worker. That it closed their connection does."""
     release = asyncio.Event()
 
@@ -249,7 +249,7 @@ def test_a_registration_for_another_reason_ends_a_doubt_and_defers_no_later_one(
     assert doubt.calls_for_registration
 
 
-def test_silence_is_no_answer_at_all_to_somebody_who_asked():
+def test_silence_is_the_lack_of_any_answer_while_a_call_is_open():
     now = 0.0
     silence = Silence(lambda: now)
     now = 100.0
@@ -348,7 +348,7 @@ def test_a_clock_that_is_wrong_is_corrected_by_the_first_answer(clocks, offset):
 
 
 @pytest.mark.parametrize("answered_after", [0.1, 35.0, 69.9])
-def test_a_blocked_loop_or_a_held_poll_is_no_offset(clocks, clock, answered_after):
+def test_a_blocked_loop_or_a_held_poll_is_not_a_clock_offset(clocks, clock, answered_after):
     asked = clocks.steady()
     clocks.passed += answered_after
     date = clocks.date()
@@ -358,7 +358,7 @@ def test_a_blocked_loop_or_a_held_poll_is_no_offset(clocks, clock, answered_afte
     assert abs(clock.now() - clocks.server()) < 0.001
 
 
-def test_a_results_age_is_not_what_the_clock_says():
+def test_the_age_of_a_result_does_not_depend_on_the_clock():
     delivery = delivery_of(a_link(), a_result(1))
     delivery.created -= 90_000.0  # the clock was set forward by 25 hours
     assert delivery.age < 5.0

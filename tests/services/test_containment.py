@@ -183,7 +183,7 @@ async def test_the_loop_s_own_switches_refuse_a_skill(h, name):
 
 
 @pytest.mark.parametrize("raised", [ValueError, SystemExit, Odd])
-def test_a_log_handler_that_raises_does_not_reach_who_logs_and_others_get_the_record(raised, capsys):
+def test_an_error_of_a_log_handler_does_not_reach_the_caller_and_other_handlers_get_the_record(raised, capsys):
     class Broken(logging.Handler):
         def emit(self, record):
             raise raised("oh")
@@ -212,7 +212,7 @@ def test_a_log_handler_that_raises_does_not_reach_who_logs_and_others_get_the_re
 
 @pytest.mark.parametrize("where", ["the factory of records", "a filter", "what records are made with"])
 @pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
-def test_a_record_that_cannot_be_made_does_not_reach_who_logs(where, raised, capsys, monkeypatch):
+def test_an_error_in_making_a_record_does_not_reach_the_caller(where, raised, capsys, monkeypatch):
     kind = type("OfThisTest", (raised,), {})
 
     def raises(*_args, **_kwargs):
@@ -245,7 +245,7 @@ def test_a_record_names_its_caller_whoever_contains_its_logger(caplog):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
 @pytest.mark.parametrize("where", ["thread", "coroutine"])
-async def test_a_forked_child_that_comes_out_of_a_skill_ends_there(where, worker):
+async def test_a_forked_child_that_returns_from_a_skill_ends_there(where, worker):
     def fork_in_thread():
         return {"pid": os.fork()}
 

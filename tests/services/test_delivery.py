@@ -41,7 +41,7 @@ def refusing_results(**more):
 
 
 @pytest.mark.parametrize("durability", ["on_failure", "always", "off"])
-async def test_an_outage_in_the_middle_loses_and_doubles_nothing(worker, durability):
+async def test_an_outage_loses_and_duplicates_nothing(worker, durability):
     release, ended = asyncio.Event(), []
 
     @worker.skill
@@ -68,7 +68,7 @@ async def test_an_outage_in_the_middle_loses_and_doubles_nothing(worker, durabil
         assert {job.attempts for job in jobs} == {1}
 
 
-async def test_what_a_worker_could_not_deliver_goes_out_when_it_comes_back_under_its_id(orchestrator, caplog):
+async def test_undelivered_results_go_out_when_a_worker_with_the_same_id_is_back(orchestrator, caplog):
     refusal = refusing_results()
     orchestrator.inject(refusal)
     worker = echoing(Worker())
@@ -189,7 +189,7 @@ async def test_a_second_worker_with_the_same_id_is_refused(orchestrator, worker)
 
 
 @pytest.mark.breaks_invariants("results_settled")
-async def test_a_result_that_nobody_could_take_or_keep_counts_as_lost(orchestrator, worker, caplog):
+async def test_a_result_that_was_neither_delivered_nor_stored_counts_as_lost(orchestrator, worker, caplog):
     refusal = refusing_results()
     orchestrator.inject(refusal)
     async with running(echoing(worker), orchestrator, result_durability="off"):

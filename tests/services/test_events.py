@@ -95,7 +95,7 @@ UNSENDABLE = {
 
 
 @pytest.mark.parametrize("kind", ["async", "thread"])
-async def test_an_event_that_cannot_be_sent_is_answered_false_and_logged_once(orchestrator, worker, caplog, kind):
+async def test_an_event_that_cannot_be_sent_returns_false_and_is_logged_once(orchestrator, worker, caplog, kind):
     @worker.skill(name="async")
     async def awaits(ctx: TaskContext):
         return {name: await ctx.send_event("e", {"v": [value]}) for name, (value, _) in UNSENDABLE.items()}
@@ -116,7 +116,7 @@ async def test_an_event_that_cannot_be_sent_is_answered_false_and_logged_once(or
         assert problem in text
 
 
-async def test_an_event_is_held_against_the_dialect_of_its_own_orchestrator(worker):
+async def test_an_event_is_checked_against_the_dialect_of_its_own_orchestrator(worker):
     @worker.skill
     async def deep(ctx: TaskContext):
         return {"sent": await ctx.send_event("e", {"v": nested(40)})}
@@ -147,7 +147,7 @@ NO_FRACTIONS = [None, "0.5", True, float("nan"), float("inf"), -0.1, 1.01, 2**70
 
 
 @pytest.mark.parametrize("fraction", NO_FRACTIONS, ids=range(len(NO_FRACTIONS)))
-async def test_progress_that_is_no_fraction_is_answered_false_and_logged_once(orchestrator, worker, caplog, fraction):
+async def test_progress_that_is_not_a_fraction_returns_false_and_is_logged_once(orchestrator, worker, caplog, fraction):
     @worker.skill
     async def send(ctx: TaskContext):
         return {

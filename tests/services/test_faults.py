@@ -120,7 +120,7 @@ async def test_in_a_storm_every_job_is_finished_and_none_is_run_twice_unasked(wo
 
 @pytest.mark.parametrize("retry_after", [None, 0.3])
 async def test_a_worker_that_is_asked_to_slow_down_gets_everything_done(worker, runs, retry_after):
-    """Every other call is refused; no call is made before the time that was named has passed."""
+    """Every other call is refused; no call is made before the requested time has passed."""
     turn = itertools.count()
     limited = [
         Fault(call=call, status=429, retry_after=retry_after, times=20, when=lambda _call: next(turn) % 2 == 0)

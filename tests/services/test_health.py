@@ -77,14 +77,14 @@ async def test_head_has_no_body_and_other_methods_and_paths_are_refused() -> Non
 @pytest.mark.parametrize(
     "garbage", [b"\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /live SMTP\r\n\r\n", b"GET " + b"x" * 100_000 + b"\r\n\r\n"]
 )
-async def test_what_is_not_http_hurts_nothing(garbage: bytes) -> None:
+async def test_bytes_that_are_not_http_do_no_harm(garbage: bytes) -> None:
     async with serving(WELL) as port:
         with contextlib.suppress(ConnectionError):
             assert b" 200 " not in await raw(port, garbage)
         assert b'{"status":"ok"}' in await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
 
 
-async def test_clients_that_say_nothing_do_not_keep_probes_out() -> None:
+async def test_silent_clients_do_not_keep_probes_out() -> None:
     async with serving(WELL) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_REQUESTS - 1)]
         assert b'{"status":"ok"}' in await raw(port, b"GET /live HTTP/1.1\r\n\r\n")
@@ -107,7 +107,7 @@ async def test_a_probe_is_answered_within_a_second_beside_hundreds_of_idle_conne
             writer.close()
 
 
-async def test_a_client_that_sends_byte_after_byte_has_no_longer_than_others() -> None:
+async def test_a_client_that_sends_byte_by_byte_gets_no_more_time_than_others() -> None:
     async with serving(WELL) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()

@@ -120,7 +120,7 @@ async def test_a_poller_that_has_stopped_is_noticed(due, caplog):
 
 
 async def test_the_poller_is_asked_in_its_own_thread_and_its_answer_is_read_in_the_other(caplog):
-    """What polls wait changes on the main loop thousands of times a second: no other thread may walk it."""
+    """The waiting polls change on the main loop thousands of times a second: no other thread may iterate over them."""
     asked = []
 
     def poll_is_due():

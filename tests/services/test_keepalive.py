@@ -46,7 +46,7 @@ def as_it_comes(form):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.version)
-def test_it_is_signed_as_the_worker_signs_and_no_two_are_alike(dialect):
+def test_it_is_signed_like_the_workers_own_and_each_is_unique(dialect):
     link = link_to("http://127.0.0.1:1")
     link.dialect = dialect
     form = as_it_comes(keepalive_of(link, heartbeat(), 0.0))
@@ -71,7 +71,7 @@ def test_without_a_token_it_is_not_signed_and_has_no_security():
     assert "X-Worker-Token" not in form["headers"]
 
 
-def test_no_secret_is_in_what_is_printed():
+def test_nothing_that_is_printed_contains_a_secret():
     assert "the-token" not in repr(keepalive_of(link_to("http://127.0.0.1:1"), heartbeat(), 0.0))
 
 
@@ -151,7 +151,7 @@ async def test_credentials_in_the_url_are_sent_and_redirects_are_not_followed():
 @pytest.mark.parametrize(
     "answer", [b"", b"\x00\xff" * 50, b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2**21, b"HTTP/9 x\r\n\r\n"]
 )
-async def test_whatever_an_orchestrator_answers_there_is_a_report(answer):
+async def test_any_answer_of_an_orchestrator_is_reported(answer):
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         with contextlib.suppress(ConnectionError):
@@ -172,7 +172,7 @@ async def test_whatever_an_orchestrator_answers_there_is_a_report(answer):
     "begin",
     [b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 OK\r\n\r\n"],
 )
-async def test_an_answer_that_comes_byte_by_byte_has_no_longer_than_others(begin):
+async def test_an_answer_that_comes_byte_by_byte_gets_no_more_time_than_others(begin):
     async def drip(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(begin)
@@ -197,7 +197,7 @@ async def test_an_answer_that_comes_byte_by_byte_has_no_longer_than_others(begin
 
 
 @pytest.mark.parametrize("proxy_url", ["https://proxy.invalid:3128", "socks5://proxy.invalid:1080"])
-def test_a_proxy_that_it_cannot_go_through_is_known_at_the_start(monkeypatch, proxy_url):
+def test_an_unusable_proxy_is_reported_at_the_start(monkeypatch, proxy_url):
     for name in ("no_proxy", "NO_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", proxy_url)

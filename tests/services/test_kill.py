@@ -151,7 +151,7 @@ def ended(jobs):
 
 @pytest.mark.breaks_invariants("events_before_result")
 async def test_events_behind_one_that_is_not_answered_are_on_disk(orchestrator, subject):
-    """The result goes out without them after a while; whoever kills the worker then must not lose them."""
+    """The result goes out without them after a while; a kill at that moment must not lose them."""
     orchestrator.inject(Fault(call="event", kind="drop_before", delay=60.0))
     await subject.start()
     job = await orchestrator.submit("steps").done(timeout=30)

@@ -137,7 +137,7 @@ async def granted(*tasks: Task) -> list[str]:
     return [task.stage for task in tasks]
 
 
-async def test_nobody_gets_a_device_that_a_task_before_them_waits_for():
+async def test_no_task_gets_a_device_that_an_earlier_task_waits_for():
     limiter = ConcurrencyLimiter(SHARED, None)
     first, whole = Task(limiter, "half"), Task(limiter, "whole")
     await granted()
@@ -154,7 +154,7 @@ async def test_nobody_gets_a_device_that_a_task_before_them_waits_for():
     await asyncio.gather(first.runs, whole.runs, behind.runs, return_exceptions=True)
 
 
-async def test_a_task_that_no_longer_waits_for_devices_is_in_nobodys_way():
+async def test_a_task_that_no_longer_waits_for_devices_blocks_no_other():
     limiter = ConcurrencyLimiter(SHARED, None)
     first, whole, behind = Task(limiter, "half"), Task(limiter, "whole"), Task(limiter, "half")
     await granted()

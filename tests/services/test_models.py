@@ -175,7 +175,7 @@ def _raising_async_generator(error):
 @pytest.mark.parametrize(
     "error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()], ids=lambda it: repr(it)
 )
-async def test_a_loader_that_raises_what_ends_programs_or_loops_fails_its_tasks_only(make, error):
+async def test_a_loader_that_raises_a_base_exception_fails_only_its_tasks(make, error):
     async with WorkerHarness(worker_with(make(error))) as h:
         for _ in range(2):
             assert (await h.run("use", {"name": "a"})).error.code == "TRANSIENT_ERROR"
@@ -395,7 +395,7 @@ async def test_a_hook_may_be_async_and_one_that_fails_is_logged_and_frees_the_ro
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()], ids=lambda it: repr(it))
-async def test_a_hook_that_raises_what_ends_programs_or_loops_is_logged_and_frees_the_room(error, caplog):
+async def test_a_hook_that_raises_a_base_exception_is_logged_and_frees_the_room(error, caplog):
     def unload(model: Model) -> None:
         raise error
 
@@ -618,7 +618,7 @@ def _yields(name: str) -> Iterator[Model]:
         (_plain, {"max_load": 2}, "there is no option 'max_load' (options are: max_loaded"),
     ],
 )
-def test_a_loader_that_cannot_be_is_refused(load, options, problem):
+def test_an_invalid_loader_is_refused(load, options, problem):
     with pytest.raises(ResourceError) as caught:
         Worker(worker_type="test").model(**options)(load)
     assert problem in str(caught.value)

@@ -103,7 +103,7 @@ async def test_a_waiting_poll_keeps_no_room_from_a_skill_that_none_asks_for():
 
 @pytest.mark.parametrize("mode", ["WATERFALL", "ROUND_ROBIN"])
 @pytest.mark.parametrize("slots", [1, 4])
-async def test_nobody_starves_behind_the_long_poll_of_another(worker, order, mode, slots):
+async def test_no_orchestrator_starves_behind_the_long_poll_of_another(worker, order, mode, slots):
     async with orchestrators(3) as all_, at(worker, all_, mode, max_concurrent_tasks=slots):
         for name, orchestrator in enumerate(all_):
             await finished(submit(orchestrator, name), timeout=10)  # the polls of the others last 20 s

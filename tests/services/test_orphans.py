@@ -92,7 +92,7 @@ async def test_no_task_is_an_orphan_while_tasks_run_links_break_and_the_worker_s
         await asyncio.sleep(0.02)
 
 
-async def test_the_look_finds_an_orphan(busy):
+async def test_the_check_finds_an_orphan(busy):
     async with EmbeddedOrchestrator() as orchestrator, running(busy, orchestrator):
         lost = asyncio.get_running_loop().create_task(busy.check_for_cancellation("none"))
         assert orphans() == {lost}

@@ -83,7 +83,9 @@ def caller():
     ],
     ids=lambda each: getattr(each, "__name__", str(each)),
 )
-async def test_what_is_no_json_names_itself_and_the_remedy_and_is_permanent(func, kind, remedy, orchestrator):
+async def test_a_value_that_is_not_json_is_a_permanent_failure_that_names_it_and_the_remedy(
+    func, kind, remedy, orchestrator
+):
     worker = Worker()
     worker.skill("it")(func)
     async with WorkerHarness(worker, orchestrator=orchestrator) as h:  # one that tries again
@@ -248,7 +250,7 @@ async def returns_dict(ctx, call_next):
 
 
 @pytest.mark.parametrize("middleware", [puts_in, makes, makes_costs, returns_dict])
-async def test_a_middleware_that_puts_in_what_is_no_json_fails_its_task_only(middleware):
+async def test_a_middleware_that_adds_a_value_that_is_not_json_fails_only_its_task(middleware):
     worker, on = Worker(), [True]
 
     @worker.add_middleware
@@ -269,7 +271,7 @@ async def test_a_middleware_that_puts_in_what_is_no_json_fails_its_task_only(mid
 
 
 @pytest.mark.parametrize("executor", [None, "process"])
-async def test_a_skill_that_makes_an_outcome_of_what_is_no_json_fails_its_task_only(executor):
+async def test_an_outcome_with_a_value_that_is_not_json_fails_only_its_task(executor):
     worker = Worker()
     worker.skill("makes", executor=executor)(outcome_of)
     async with WorkerHarness(worker) as h:
@@ -333,7 +335,7 @@ async def untyped_later(params):
     [(untyped, None), (untyped_later, None), (untyped, "process")],
     ids=["thread", "loop", "process"],
 )
-async def test_what_no_orchestrator_could_digest_is_a_failure_before_the_log_says_how_the_task_ended(
+async def test_a_result_that_no_orchestrator_can_read_is_logged_as_the_failure_it_becomes(
     which, skill, executor, caplog
 ):
     worker = Worker()
@@ -374,7 +376,7 @@ async def test_a_full_disk_is_named_as_such_wherever_the_skill_runs(skill, execu
     assert (error.code, "No space left on device" in error.message) == ("RESOURCE_EXHAUSTED_ERROR", True)
 
 
-async def test_a_number_that_is_none_in_json_is_named_where_there_is_a_schema():
+async def test_a_number_that_json_cannot_represent_is_named_if_there_is_a_schema():
     worker = Worker()
 
     @worker.skill

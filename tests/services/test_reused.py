@@ -44,7 +44,7 @@ async def test_what_is_given_to_a_task_in_the_turn_in_which_it_is_cancelled_is_n
     assert late.cr_frame is None  # closed: Python warns of those that nobody has awaited
 
 
-async def test_what_raises_fails_the_group():
+async def test_an_error_of_the_work_fails_the_group():
     async def work() -> None:
         raise ValueError("a fault")
 

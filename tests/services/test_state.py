@@ -33,7 +33,7 @@ async def test_state_goes_from_the_middlewares_to_the_skill_and_back_and_no_furt
     assert seen == [(Succeeded, 3), (Succeeded, 5)]
 
 
-async def test_what_nobody_has_set_is_an_error_that_says_who_should():
+async def test_reading_a_state_that_was_never_set_is_an_error_that_says_who_should_set_it():
     worker = Worker(worker_type="test")
 
     @worker.skill

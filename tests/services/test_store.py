@@ -46,7 +46,7 @@ def reopened(store):
         again.close()
 
 
-def test_what_was_put_is_there_after_a_restart_in_order_and_what_was_forgotten_is_not(store):
+def test_stored_messages_survive_a_restart_in_order_and_forgotten_ones_do_not(store):
     rows = [store.put(message(f"t{number}")).result() for number in range(5)]
     store.forget(rows[1])
     assert reopened(store) == [(rows[n], message(f"t{n}")) for n in (0, 2, 3, 4)]
@@ -165,7 +165,7 @@ def test_a_file_that_sqlite_can_open_and_finds_faults_in_is_set_aside_with_the_f
     assert "(NULL value in waiting.url)" in caplog.text
 
 
-def test_a_file_that_is_no_database_is_set_aside(tmp_path):
+def test_a_file_that_is_not_a_database_is_set_aside(tmp_path):
     (tmp_path / "outbox-w1.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 100)
     store = SqliteStore(tmp_path, "w1")
     assert store.open() == []
@@ -211,7 +211,7 @@ def test_a_path_that_sqlite_cannot_open_is_named_with_its_reason(tmp_path):
     assert isinstance(refused.value.__cause__, sqlite3.OperationalError)
 
 
-def test_a_full_disk_refuses_what_does_not_fit_and_takes_it_when_there_is_room(tmp_path):
+def test_a_full_disk_refuses_what_does_not_fit_until_there_is_room(tmp_path):
     code = f"""
         import resource, signal, sys
         from pathlib import Path
@@ -338,26 +338,26 @@ PLANTED = {
 }
 
 
-NO_OUTBOX = "it is no outbox of this version: version"
+NO_OUTBOX = "it is not an outbox of this version: version"
 REASONS = {
-    "another table": f"{NO_OUTBOX} 1, it holds table other",
-    "other columns": f"{NO_OUTBOX} 1, it holds table waiting",
-    "no version": f"{NO_OUTBOX} 0, it holds table waiting",
-    "an odd version": f"{NO_OUTBOX} -7, it holds nothing",
-    "a view": f"{NO_OUTBOX} 1, it holds view waiting",
-    "a trigger": f"{NO_OUTBOX} 1, it holds table waiting, trigger no",
-    "other types": f"{NO_OUTBOX} 1, it holds table waiting",
-    "more tables": f"{NO_OUTBOX} 1, it holds table waiting, table other",
+    "another table": f"{NO_OUTBOX} 1, holding table other",
+    "other columns": f"{NO_OUTBOX} 1, holding table waiting",
+    "no version": f"{NO_OUTBOX} 0, holding table waiting",
+    "an odd version": f"{NO_OUTBOX} -7, holding nothing",
+    "a view": f"{NO_OUTBOX} 1, holding view waiting",
+    "a trigger": f"{NO_OUTBOX} 1, holding table waiting, trigger no",
+    "other types": f"{NO_OUTBOX} 1, holding table waiting",
+    "more tables": f"{NO_OUTBOX} 1, holding table waiting, table other",
     "half a file": "database disk image is malformed",
     "less than a page": "database disk image is malformed",
-    "a log without its file": "the file that it belongs to is gone",
-    "a log beside an empty file": "the file that it belongs to is gone",
-    "a directory for its log": "outbox-w1.sqlite3-wal is no regular file",
+    "a log without its file": "the file it belongs to is gone",
+    "a log beside an empty file": "the file it belongs to is gone",
+    "a directory for its log": "outbox-w1.sqlite3-wal is not a regular file",
     "another's log alone": "others may write to outbox-w1.sqlite3-wal",
-    "a directory": "outbox-w1.sqlite3 is no regular file",
-    "a pipe": "outbox-w1.sqlite3 is no regular file",
-    "a link": "outbox-w1.sqlite3 is no regular file",
-    "a second name": "outbox-w1.sqlite3 has other links",
+    "a directory": "outbox-w1.sqlite3 is not a regular file",
+    "a pipe": "outbox-w1.sqlite3 is not a regular file",
+    "a link": "outbox-w1.sqlite3 is not a regular file",
+    "a second name": "outbox-w1.sqlite3 has other hard links",
     "a file that others may write to": "others may write to outbox-w1.sqlite3",
 }
 
@@ -370,7 +370,7 @@ def set_aside_line(path, why, suffix=""):
 
 
 @pytest.mark.parametrize("what", PLANTED)
-def test_what_is_no_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, what):
+def test_a_file_that_is_not_a_store_of_this_user_is_set_aside_with_one_error(tmp_path, caplog, what):
     store = SqliteStore(tmp_path, "w1")
     PLANTED[what](store.path)
     assert store.open() == []
@@ -399,7 +399,7 @@ def invaded(path, plant):
 @pytest.mark.parametrize(
     ("plant", "reason"),
     [
-        (lambda path: wrong_shape(path, "CREATE TABLE other (a)"), f"{NO_OUTBOX} 0, it holds table other"),
+        (lambda path: wrong_shape(path, "CREATE TABLE other (a)"), f"{NO_OUTBOX} 0, holding table other"),
         (lambda path: path.write_bytes(b"no database" * 100), "file is not a database"),
     ],
     ids=["another table", "no database"],
@@ -433,7 +433,7 @@ def test_a_file_of_ours_is_made_private_and_writable(tmp_path, mode):
 
 
 @pytest.mark.parametrize("look", [lambda store: store.check(), lambda store: store.put(message("t2")).result()])
-def test_a_directory_that_disappears_is_made_again_with_all_that_was_in_it(store, caplog, look):
+def test_a_directory_that_disappears_is_recreated_with_all_messages(store, caplog, look):
     row = store.put(message("t1")).result()
     shutil.rmtree(store.path.parent)
     assert look(store)
@@ -455,7 +455,7 @@ def test_a_directory_that_disappears_is_noticed_while_nothing_is_written(tmp_pat
     assert reopened(store)[0] == (row, message("t1"))
 
 
-def test_what_cannot_be_made_again_is_not_called_stored(store):
+def test_messages_whose_file_cannot_be_recreated_do_not_count_as_stored(store):
     store.put(message("t1")).result()
     shutil.rmtree(store.path.parent)
     store.path.parent.touch()  # no directory can be made there
@@ -464,7 +464,7 @@ def test_what_cannot_be_made_again_is_not_called_stored(store):
         store.put(message("t2")).result()
 
 
-def test_what_sqlite_cannot_take_is_refused_with_its_reason(store, caplog):
+def test_a_message_that_sqlite_cannot_store_is_refused_with_the_reason(store, caplog):
     endless = Message("http://o.test", Kind.RESULT, "t1", b"body", 2**70)
     with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: Python int too large"):
         store.put(endless).result(WRITE_TIMEOUT)
@@ -472,7 +472,7 @@ def test_what_sqlite_cannot_take_is_refused_with_its_reason(store, caplog):
     assert reopened(store) == []
 
 
-def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_room(tmp_path):
+def test_a_file_that_cannot_be_recreated_on_a_full_disk_is_recreated_once_there_is_room(tmp_path):
     code = f"""
         import resource, signal, shutil
         from pathlib import Path
@@ -505,7 +505,7 @@ def test_a_file_that_cannot_be_made_again_on_a_full_disk_is_made_when_there_is_r
 
 
 @pytest.mark.parametrize("column", ["kind = 'other'", "task_id = x'80'", "message = 'text'", "created = 'yesterday'"])
-def test_rows_that_are_no_messages_are_counted_and_the_others_are_sent(store, caplog, column):
+def test_rows_that_are_not_messages_are_counted_and_the_others_are_sent(store, caplog, column):
     for number in range(4):
         store.put(message(f"t{number}")).result()
     store.close()
@@ -515,11 +515,11 @@ def test_rows_that_are_no_messages_are_counted_and_the_others_are_sent(store, ca
     found = [each.task_id for _, each in reopened(store)]
     assert found == ["t0", "t3"]
     assert [record.action for record in caplog.records] == ["store_unreadable"]
-    text = f"2 rows in {store.path} are no results or events; they are not sent, and stay there"
+    text = f"2 rows in {store.path} are neither results nor events; they are not sent, and stay there"
     assert caplog.messages == [text]
 
 
-def test_a_text_that_is_none_keeps_nothing_from_being_read(store):
+def test_invalid_text_does_not_keep_other_messages_from_being_read(store):
     store.put(message("t1")).result()
     store.put(message("t2")).result()
     store.close()
@@ -529,7 +529,7 @@ def test_a_text_that_is_none_keeps_nothing_from_being_read(store):
 
 
 @pytest.mark.parametrize(("length", "aside"), [(5_000, 1), (20, 0)])
-def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, length, aside):
+def test_an_invalid_log_is_set_aside_and_the_file_is_used(store, caplog, length, aside):
     store.put(message("t1")).result()
     store.close()
     Path(f"{store.path}-shm").write_bytes(os.urandom(32_768))
@@ -539,7 +539,7 @@ def test_a_log_that_is_none_is_set_aside_and_the_file_is_used(store, caplog, len
     assert [each.task_id for _, each in reopened(store)] == ["t1"]
     assert [record.action for record in caplog.records] == ["store_corrupt"] * aside
     for line in caplog.messages:
-        assert re.fullmatch(set_aside_line(store.path, "it is no log of SQLite's", "-wal"), line)
+        assert re.fullmatch(set_aside_line(store.path, "it is not an SQLite log", "-wal"), line)
     assert [len(list(store.path.parent.glob(f"*.corrupt-*{each}"))) for each in ("-wal", "-shm")] == [aside] * 2
 
 
@@ -613,7 +613,7 @@ class SilentStore(SqliteStore):
         return self.probed
 
 
-def test_what_a_disk_has_accepted_counts_as_stored_when_it_does_not_answer_and_nobody_waits_again(tmp_path):
+def test_writes_that_a_hanging_disk_accepted_count_as_stored_and_are_not_waited_for_again(tmp_path):
     before = threading.active_count()
     store = SilentStore(tmp_path, "w1")
     store.open()
@@ -637,7 +637,7 @@ class Unforeseen(bytes):
         raise RuntimeError("unforeseen")
 
 
-def test_an_error_that_nobody_foresaw_refuses_its_writes_and_the_store_goes_on(store, caplog):
+def test_an_unforeseen_error_fails_its_writes_and_the_store_goes_on(store, caplog):
     with pytest.raises(StoreError, match=f"^{re.escape(str(store.path))} cannot be written: unforeseen$"):
         store.put(message("t1", Unforeseen(b"body"))).result(WRITE_TIMEOUT)
     row = store.put(message("t2")).result(WRITE_TIMEOUT)
@@ -660,7 +660,7 @@ def test_an_error_without_a_text_is_named_by_its_type(store):
         store.put(message("t1", Wordless(b"body"))).result(WRITE_TIMEOUT)
 
 
-def test_a_check_that_meets_an_error_nobody_foresaw_says_that_nothing_is_certain(store):
+def test_a_check_that_meets_an_unforeseen_error_reports_nothing_as_stored(store):
     with hanging(store):
         put, probe = store.put(message("t1", Unforeseen(b"body"))), store.probe()
     assert probe.result(WRITE_TIMEOUT) is False

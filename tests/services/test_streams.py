@@ -103,7 +103,7 @@ async def test_items_are_lists_by_their_type_and_models_as_their_fields(orchestr
     assert announced["properties"]["data"]["type"] == "array"
 
 
-async def test_what_a_generator_says_last_is_the_result(orchestrator, worker):
+async def test_the_last_value_of_a_generator_may_be_the_result(orchestrator, worker):
     seen = []
 
     async def look(ctx, call_next):
@@ -200,7 +200,7 @@ async def test_long_texts_are_cut_to_what_an_event_may_hold_and_items_too_long_a
     assert message.endswith("but at most 983040 can be sent")
 
 
-async def test_an_item_is_held_against_its_type(orchestrator, worker):
+async def test_an_item_is_checked_against_its_type(orchestrator, worker):
     @worker.skill
     async def points() -> AsyncIterator[Point]:
         yield Point("far")  # type: ignore[arg-type]
@@ -213,7 +213,7 @@ async def test_an_item_is_held_against_its_type(orchestrator, worker):
 
 @pytest.mark.parametrize("kind", ["loop", "busy", "stubborn", "thread"])
 @pytest.mark.parametrize("by", ["cancellation", "deadline"])
-async def test_what_ends_a_task_reaches_its_generator(orchestrator, worker, kind, by):
+async def test_the_end_of_a_task_reaches_its_generator(orchestrator, worker, kind, by):
     closed = threading.Event()
 
     @worker.skill

@@ -52,7 +52,7 @@ async def steps(force=None):
 
 
 @pytest.mark.parametrize("error", RAISED, ids=named)
-async def test_a_step_that_raises_whatever_it_is_is_reported_and_the_next_follows(error, caplog):
+async def test_a_step_that_raises_anything_is_reported_and_the_next_follows(error, caplog):
     done = []
 
     async def fail():
@@ -112,7 +112,7 @@ async def test_once_forced_a_step_is_skipped_unless_it_has_a_limit_for_haste():
     assert done == ["done"]
 
 
-async def test_who_is_cancelled_while_a_step_runs_goes_on_in_haste():
+async def test_a_caller_that_is_cancelled_during_a_step_goes_on_in_haste():
     done = []
 
     async def sequence(all_steps):
@@ -382,8 +382,8 @@ async def test_results_are_on_disk_although_closing_the_connections_fails(orches
     assert job.result == {"n": 1}
 
 
-async def test_shutdown_returns_whatever_becomes_of_the_worker(worker):
-    """`Worker.shutdown` waits for the end, not for a good one."""
+async def test_shutdown_returns_however_the_worker_ends(worker):
+    """`Worker.shutdown` waits for the end, whether or not it is a clean one."""
     async with EmbeddedOrchestrator() as orchestrator:
         supervisor, _ = make_supervisor(worker, orchestrator, parts=[Traced("a", [], closing=OSError("failed")).part])
         run = asyncio.create_task(supervisor.run())

@@ -107,7 +107,7 @@ async def test_health_reports_ready_only_with_a_registered_link(orchestrator, wo
     await main
 
 
-async def test_a_skill_nobody_registered_is_a_missing_dependency(orchestrator, worker):
+async def test_an_unregistered_skill_is_a_missing_dependency(orchestrator, worker):
     @worker.skill
     async def echo(params: dict):
         return params

@@ -215,7 +215,7 @@ def source_of(kind):
         return ""
 
 
-def test_the_table_lists_nothing_that_is_not_there():
+def test_the_table_lists_only_what_exists():
     known, gone = classes(), []
     for (owner, name), row in table().items():
         nodes = [*ast.walk(ast.parse("".join(map(source_of, known[owner].__mro__[:-1]))))]
@@ -296,7 +296,7 @@ def test_the_check_finds_what_is_not_safe(there, then_here, row, problem):
     assert problem is None or problem in found[0]
 
 
-def test_what_one_thread_touches_and_what_never_changes_is_of_no_interest():
+def test_attributes_of_one_thread_and_constant_ones_are_ignored():
     with recorded(Planted) as recording:
         planted = Planted()
         written(planted)

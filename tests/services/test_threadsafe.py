@@ -30,13 +30,13 @@ async def test_calls_are_made_on_the_loop_in_the_order_of_each_thread():
         assert [i for (who, i), _ in calls if who == number] == [*range(100)]
 
 
-def test_a_loop_that_is_closed_is_left_no_calls_and_nobody_hears_of_it():
+def test_calls_to_a_closed_loop_are_dropped_without_an_error():
     loop = asyncio.new_event_loop()
     loop.close()
     CallQueue(loop).put(print, "never")
 
 
-def test_what_many_threads_enter_is_there_until_they_take_it_out():
+def test_entries_of_many_threads_stay_until_they_are_removed():
     table: Table[str, int] = Table()
     in_threads(8, lambda number: [table.put(f"{number} {each}", number) for each in range(100)])
     assert sorted(table.values()) == sorted([*range(8)] * 100)

@@ -86,7 +86,7 @@ def test_slots_shrink_as_tasks_run_and_come_back_within_their_bounds_and_each_st
         ({"WORKER_SLOT_TUNER": "memory"}, "must be one of off, resource"),
     ],
 )
-def test_wrong_settings_of_it_are_named(variables, problem):
+def test_wrong_settings_for_tuning_are_named(variables, problem):
     with pytest.raises(ConfigError, match=problem):
         load_settings(variables)
 

@@ -250,7 +250,7 @@ async def test_records_carry_the_ids_of_their_own_task(orchestrator, worker, cap
     assert seen == {i: {("w1", job.task_id, job.job_id)} for i, job in enumerate(jobs)}
 
 
-async def test_nothing_is_left_of_a_worker_in_the_program_around_it(orchestrator, worker):
+async def test_a_worker_leaves_nothing_behind_in_its_program(orchestrator, worker):
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
     async with running(add_skills(worker), orchestrator):

@@ -89,7 +89,7 @@ def test_work_that_is_done_again_takes_the_place_of_its_stale_result(bench):
     assert bench.works.known(WORK).stage is Stage.STALE
 
 
-def test_what_is_known_of_work_is_how_far_its_result_has_come(bench):
+def test_works_know_how_far_the_result_of_each_work_is(bench):
     assert bench.works.known(WORK) is None
     delivery = bench.entered()
     assert bench.works.known(WORK) == Known(Stage.ENDED)
@@ -150,7 +150,7 @@ def test_a_result_that_already_has_the_newest_id_is_not_copied(bench):
     assert bench.works.addressed(delivery, delivery.message) is delivery.message
 
 
-def test_an_event_is_nobodys_result(bench):
+def test_an_event_is_not_the_result_of_any_work(bench):
     ids = {"event_id": "e", "worker_id": "w1", "origin_worker_id": "w1"}
     event = delivery_of(bench.link, Event(**ids, event_type="note", payload={}, origin_task_id="task-1"))
     bench.works.enter(event)
@@ -225,7 +225,7 @@ def test_a_result_that_was_replaced_by_that_of_the_same_work_answers_nothing_els
     assert bench.ids_tried(second) == ["task-3", "task-2"]
 
 
-def test_what_is_settled_is_known_no_more(bench):
+def test_settled_work_is_forgotten(bench):
     delivery = bench.entered()
     bench.works.leave(delivery)
     assert bench.works.known(WORK) is None
@@ -269,7 +269,7 @@ def test_when_the_accepted_id_was_the_oldest_of_too_many_all_hand_outs_are_misse
     assert [task_id for _, task_id in bench.missed] == [f"task-{number}" for number in range(2, MOST_IDS + 2)]
 
 
-def test_so_many_stale_results_are_kept_and_of_more_the_newest(bench):
+def test_only_a_limited_number_of_stale_results_is_kept_the_newest(bench):
     for number in range(MOST_KEPT):
         bench.kept(row=number, work=work(number))
     assert bench.forgotten == []
@@ -280,7 +280,7 @@ def test_so_many_stale_results_are_kept_and_of_more_the_newest(bench):
     assert bench.works.known(work(2)) is not None
 
 
-def test_so_many_bytes_of_stale_results_are_kept_and_of_more_the_newest(bench):
+def test_only_a_limited_size_of_stale_results_is_kept_the_newest(bench):
     half = MOST_BYTES // 2
     for number in range(2):
         bench.kept(row=number, size=half, work=work(number))
@@ -309,7 +309,7 @@ def test_a_stale_result_is_kept_however_long_it_is_while_there_is_no_other(bench
 
 
 @pytest.mark.parametrize("how", ["handed out again", "done again"])
-def test_what_is_kept_no_longer_takes_no_room(bench, how):
+def test_dropped_stale_results_take_no_room(bench, how):
     bench.kept(row=0, size=MOST_BYTES, work=work(0))
     if how == "done again":
         bench.entered(row=5, work=work(0))

@@ -87,7 +87,7 @@ def _of_job(simulation, job, record):
 
 
 def _must_finish(scenario, job):
-    """Whether nothing but a fault of the worker's keeps a job from its success."""
+    """Whether only a bug in the worker can keep a job from its success."""
     if job.cancelled_after is not None or job.deadline is not None or job.params.get("failures", 0) > 2:
         return False
     if scenario.settings.get("lease_lost_after") is not None:

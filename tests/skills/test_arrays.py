@@ -117,7 +117,7 @@ def deep(levels):
     ],
     ids=str,
 )
-def test_what_is_no_such_array_is_refused_with_the_place(hint, value, problem):
+def test_an_invalid_array_is_refused_with_its_path(hint, value, problem):
     with pytest.raises(InvalidValue) as caught:
         contract(hint).convert({"x": value})
     assert problem in str(caught.value)
@@ -126,6 +126,6 @@ def test_what_is_no_such_array_is_refused_with_the_place(hint, value, problem):
 @pytest.mark.parametrize(
     "dtype", [np.str_, np.object_, np.complex64, np.datetime64, np.longdouble, np.float16 | np.float32]
 )
-def test_arrays_of_what_json_has_not_are_refused_at_the_definition(dtype):
+def test_arrays_of_types_that_json_lacks_are_refused_at_the_definition(dtype):
     with pytest.raises(UnsupportedTypeError, match="are no numbers that JSON has"):
         contract(np.ndarray[Any, np.dtype[dtype]])

@@ -149,7 +149,7 @@ def test_a_function_that_cannot_be_batched_is_refused_with_the_reason(func, prob
     ],
     ids=str,
 )
-def test_an_option_that_cannot_be_is_refused_with_the_reason(options, problem):
+def test_an_invalid_option_is_refused_with_the_reason(options, problem):
     with pytest.raises(SkillDefinitionError) as caught:
         define(untyped, **options)
     assert problem in str(caught.value)

@@ -159,7 +159,7 @@ def test_a_model_of_lists_announces_one_item_of_each_and_gets_those_of_all_tasks
     assert fields(value) == {"text": ["a", "b"], "extra": [1, None]}
 
 
-def test_what_a_class_says_of_itself_and_of_its_items_is_announced():
+def test_what_a_class_declares_about_itself_and_its_items_is_announced():
     assert skill_of(Rows[int]).contract.input_schema["description"] == "Texts to work on."
     schema = skill_of(Model).contract.input_schema
     assert schema["properties"]["Text"]["description"] == "What to read"
@@ -187,7 +187,7 @@ def test_an_argument_of_another_name_is_a_field_that_holds_the_object():
     ],
     ids=str,
 )
-def test_what_a_models_constructor_refuses_fails_the_task_that_brings_it(kind, params, problem):
+def test_params_that_a_models_constructor_refuses_fail_their_task(kind, params, problem):
     with pytest.raises(InvalidInputError) as caught:
         skill_of(kind).convert(params)
     assert str(caught.value) == f"invalid input: {problem}"
@@ -198,7 +198,7 @@ def test_a_model_may_refer_to_one_that_comes_after_it():
     assert value == Early(text=[Later(n=1), Later(n=2)], extra=[1, 2])
 
 
-def test_a_constructor_may_say_how_the_task_ends():
+def test_a_constructor_may_decide_the_outcome_of_a_batched_task():
     with pytest.raises(TransientError, match="busy"):
         skill_of(Rows[int]).convert({"text": "busy", "extra": 1})
 
@@ -278,20 +278,20 @@ ALL = "write list[…], a model whose fields are all lists, or a NumPy array"
     ],
     ids=str,
 )
-def test_what_is_none_of_the_forms_is_refused_with_all_of_them(hint, problem):
+def test_an_unsupported_form_is_refused_with_the_supported_ones(hint, problem):
     with pytest.raises(SkillDefinitionError) as caught:
         skill_of(hint)
     assert "the argument 'params' of a batched skill" in str(caught.value)
     assert problem in str(caught.value)
 
 
-def test_a_description_of_a_list_is_no_constraint():
+def test_a_description_of_a_list_is_not_a_constraint():
     for said in (msgspec.Meta(description="Texts"), pydantic.Field(description="Texts"), "texts"):
         assert skill_of(Annotated[list[Typed], said]).contract.input_schema["properties"].keys() == {"text", "extra"}
 
 
 @pytest.mark.parametrize(("name", "hint"), [("ctx", TaskContext), ("task_id", Typed)])
-def test_what_is_injected_comes_in_a_list_only(name, hint):
+def test_injected_arguments_of_a_batch_must_be_lists(name, hint):
     with pytest.raises(SkillDefinitionError, match=rf"argument '{name}' of a batched skill .* write list\[…\]$"):
         skill_of(hint, name=name)
 
@@ -345,7 +345,7 @@ def test_models_may_hold_arrays():
             skill.convert({"pixels": [[1], [1, 2]], "label": "a"})
 
 
-def test_arrays_stand_beside_what_only_pydantic_knows():
+def test_arrays_may_be_mixed_with_types_of_pydantic():
     np = pytest.importorskip("numpy")
     array = np.typing.NDArray[np.float64]
 

@@ -134,7 +134,7 @@ def test_every_injected_name_is_filled() -> None:
     assert filled == {name: f"the {name}" for name in INJECTED_NAMES if name != "params"}
 
 
-def test_injected_names_are_no_input() -> None:
+def test_injected_arguments_are_not_input() -> None:
     def resize(width: int, task_id: str, priority: float = 0.0) -> object:
         return width, task_id, priority
 
@@ -281,7 +281,7 @@ def test_a_models_own_validation_counts() -> None:
 # ------------------------------------------------------------------------------------------------------ wrong functions
 
 
-def test_an_argument_nobody_can_fill_is_named_with_what_can_be() -> None:
+def test_an_argument_that_cannot_be_filled_is_named_with_those_that_can() -> None:
     def resize(width):  # type: ignore[no-untyped-def]
         return width
 
@@ -317,7 +317,7 @@ def test_a_type_without_a_schema_is_refused() -> None:
 
 
 @pytest.mark.parametrize("source", ["width: 'not python('", "width: 'functools.nothing'"])
-def test_hints_that_are_no_types_are_refused(source: str) -> None:
+def test_hints_that_are_not_types_are_refused(source: str) -> None:
     namespace: dict[str, Any] = {"__name__": __name__, "functools": functools}
     exec(f"def resize({source}): ...", namespace)  # noqa: S102
     assert "type hints cannot be read" in definition_error(namespace["resize"])
@@ -346,7 +346,7 @@ def test_a_model_with_an_open_reference_is_unresolved_too() -> None:
             skill(func, **options)
 
 
-def test_classes_of_the_function_around_are_found() -> None:
+def test_classes_of_the_enclosing_function_are_found() -> None:
     @dataclasses.dataclass
     class Local:
         width: Annotated[int, at.Gt(0)]
@@ -488,7 +488,7 @@ def test_without_a_hint_the_default_stands_for_one() -> None:
     assert call(fine, {}) == "the priority"
 
 
-def test_a_positional_only_argument_is_held_to_it_as_well() -> None:
+def test_a_positional_only_argument_with_a_contradicting_hint_is_refused() -> None:
     def func(priority: str, /) -> str:
         return priority
 
@@ -534,14 +534,14 @@ _KEYED.func.__annotations__["term"] = str
     ],
     ids=["partial", "partial of it", "decorated", "partial of a decorated", "partialmethod", "callable object"],
 )
-def test_what_a_partial_has_bound_is_no_param(func: Callable[..., Any]) -> None:
+def test_arguments_bound_by_a_partial_are_not_params(func: Callable[..., Any]) -> None:
     assert call(func, {"term": "x", "api_key": "the caller's"}, name="search") == ("x", "S3CRET")
     contract = skill(func, name="search").contract
     assert (contract.input_schema or {})["properties"].keys() == {"term"}
     assert "S3CRET" not in str(contract)
 
 
-def test_what_a_partial_has_bound_is_not_injected_either() -> None:
+def test_arguments_bound_by_a_partial_are_not_injected() -> None:
     mine = Files()
     func = functools.partial(search, "x", api_key="k", files=mine, task_id="own")
     term, unit, api_key, files, rest = call(func, {"unit": "em", "files": 1, "task_id": "forged"}, name="search")
@@ -552,7 +552,7 @@ def test_what_a_partial_has_bound_is_not_injected_either() -> None:
     assert (skill(func, name="search").contract.input_schema or {})["properties"].keys() == {"unit"}
 
 
-def test_params_that_a_partial_has_bound_come_from_nobody_else() -> None:
+def test_params_bound_by_a_partial_come_from_nowhere_else() -> None:
     def resize(params: Size, width: int) -> object:
         return params, width
 

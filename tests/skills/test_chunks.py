@@ -79,7 +79,7 @@ ROW = {"title": "Row", "type": "object", "properties": {"n": {"type": "integer"}
         (rows, ChunkKind.ITEMS, {"type": "array", "items": ROW}, {"type": "array", "items": {"$ref": "#/$defs/Row"}}),
     ],
 )
-def test_chunks_and_result_follow_from_what_is_yielded(func: Any, kind: Any, data: Any, result: Any) -> None:
+def test_the_yielded_type_determines_chunks_and_result(func: Any, kind: Any, data: Any, result: Any) -> None:
     skill = compiled(func)
     assert skill.stream is not None
     assert skill.stream.kind is kind
@@ -89,7 +89,7 @@ def test_chunks_and_result_follow_from_what_is_yielded(func: Any, kind: Any, dat
     assert skill.contract.output_schema["properties"] == {"result": result}
 
 
-def test_a_result_of_its_own_is_what_is_returned_or_marked_as_final() -> None:
+def test_a_separate_result_is_returned_or_marked_as_final() -> None:
     assert compiled(returned).contract.output_schema == {
         "type": "object",
         "additionalProperties": {"type": "integer"},
@@ -108,7 +108,7 @@ def test_without_a_type_anything_may_be_yielded() -> None:
     assert (skill.stream and skill.stream.kind, skill.contract.output_schema) == (None, None)
 
 
-def test_a_list_by_an_iterable_s_name_is_no_stream() -> None:
+def test_a_list_annotated_as_an_iterable_is_not_a_stream() -> None:
     def listed() -> Iterable[int]:
         return [1]
 

@@ -127,7 +127,7 @@ def test_a_name_that_belongs_to_something_else_is_left_alone(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", ["my-skills", "1st", "skills.d"])
-def test_a_directory_need_not_be_called_like_a_module(tmp_path: Path, name: str) -> None:
+def test_the_name_of_a_directory_need_not_be_valid_for_a_module(tmp_path: Path, name: str) -> None:
     loaded = load(write(tmp_path / name, a=BLUEPRINT.format(name="first")))
     assert skills(loaded) == ["first"]
     assert loaded.modules[0].isidentifier()

@@ -44,7 +44,7 @@ def properties(**given: Any) -> dict[str, Any]:
         ("pirce", "price"),
     ],
 )
-def test_a_keyword_that_is_almost_an_option_is_refused_with_the_one_that_was_meant(given: str, meant: str) -> None:
+def test_a_misspelled_option_is_refused_with_a_suggestion(given: str, meant: str) -> None:
     with pytest.raises(SkillDefinitionError) as caught:
         define(resize, **{given: 1})
     assert f"there is no option {given!r}; did you mean {meant!r}?" in str(caught.value)
@@ -101,7 +101,7 @@ def test_worker_and_blueprint_refuse_alike(owner: Any) -> None:
         owner().resource(timout=1)
 
 
-def test_options_beside_the_function_itself_count() -> None:
+def test_options_may_be_passed_together_with_the_function() -> None:
     blueprint = SkillBlueprint()
     decorate: Any = blueprint.skill
     assert decorate(resize, timeout=3, name="scale") is resize

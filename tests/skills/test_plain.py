@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pydantic
 import pytest
 from hypothesis import given
@@ -106,7 +107,7 @@ def test_keys_become_texts(key: object, text: str) -> None:
     assert to_plain({"in": {key: Box("b")}}) == {"in": {text: {"name": "b", "content": None}}}
 
 
-def test_fields_beside_an_unusual_key_are_written_as_ever() -> None:
+def test_fields_beside_an_unusual_key_are_written_as_usual() -> None:
     assert to_plain(Record("Ann", {None: 1})) == {"type": "rec", "firstName": "Ann", "extra": {"null": 1}}
     assert to_plain(Box("b", {True: Model(when=dt.date(2020, 1, 2))}))["content"]["true"]["imageUrl"] == "x"
 
@@ -146,7 +147,7 @@ def test_a_named_tuple_inside_of_something_is_an_array() -> None:
         "generator",
     ],
 )
-def test_what_cannot_be_sent_is_named_with_its_path(value: object, path: str, named: str) -> None:
+def test_a_value_that_cannot_be_sent_is_named_with_its_path(value: object, path: str, named: str) -> None:
     with pytest.raises(UnsendableValueError) as caught:
         to_plain(value)
     assert caught.value.path == path
@@ -179,12 +180,12 @@ def test_keys_that_are_the_same_in_json_are_named_with_their_path(value: object,
     assert all(each in caught.value.problem for each in keys)
 
 
-def test_the_same_value_twice_is_no_cycle() -> None:
+def test_the_same_value_twice_is_not_a_cycle() -> None:
     shared = {None: 1}  # an unusual key: it takes the way that looks for cycles
     assert to_plain({"a": shared, "b": [shared]}) == {"a": {"null": 1}, "b": [{"null": 1}]}
 
 
-def test_endless_nesting_is_an_error_of_ours() -> None:
+def test_endless_nesting_raises_an_error_of_the_package() -> None:
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
@@ -201,7 +202,74 @@ def test_a_model_that_cannot_be_dumped_says_why() -> None:
     assert caught.value.path == "$.m[0].inside"
 
 
-def test_numpy_values_are_known_by_their_module_alone() -> None:
+class Masked(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "***"
+
+
+class Rounded(float):
+    __slots__ = ()
+
+    def __float__(self) -> float:
+        return 9.0
+
+
+class Renamed(int):
+    def __int__(self) -> int:
+        return 99
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(Masked("a"), "a"), (Rounded(1.5), 1.5), (Renamed(5), 5), ({Masked("a"): 1}, {"a": 1})],
+    ids=str,
+)
+def test_what_a_subclass_holds_is_sent_not_what_it_shows(value: Any, plain: Any) -> None:
+    assert to_plain([value]) == [plain]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "plain"),
+    [
+        ("2020-01-01T05:00", "ns", "2020-01-01T05:00:00"),
+        ("2020-01-01T05:00", "25ns", "2020-01-01T05:00:00"),
+        ("2020-01-01", "D", "2020-01-01"),
+        (["2020-01-01", "NaT"], "ns", ["2020-01-01T00:00:00", None]),
+        ([["2020-01-01"]], "ns", [["2020-01-01T00:00:00"]]),
+        ([], "ns", []),
+    ],
+    ids=str,
+)
+def test_numpy_dates_are_texts_whatever_their_unit(value: Any, unit: str, plain: Any) -> None:
+    assert to_plain(np.array(value, f"datetime64[{unit}]")) == plain
+    if isinstance(value, str):
+        assert to_plain({"a": np.datetime64(value, unit)}) == {"a": plain}
+
+
+def test_numpy_durations_are_texts_whatever_their_unit() -> None:
+    assert to_plain(np.timedelta64(3000, "ns")) == to_plain(np.timedelta64(3, "us")) == "PT0.000003S"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.timedelta64(1, "M"), np.timedelta64(1, "ns"), np.datetime64("20000-01-01"), np.array([1], "datetime64[ns]")],
+    ids=str,
+)
+def test_numpy_times_that_python_has_no_type_for_are_refused(value: Any) -> None:
+    with pytest.raises(
+        UnsendableValueError, match=r"cannot be written exactly: convert it, as in x.astype\('.8\[us\]'\)"
+    ):
+        to_plain(value)
+
+
+def test_a_number_longer_than_those_of_json_is_refused() -> None:
+    with pytest.raises(UnsendableValueError, match="JSON's numbers are shorter"):
+        to_plain([np.longdouble(1.5)])
+
+
+def test_numpy_values_are_recognized_by_their_module_alone() -> None:
     array = type("ndarray", (), {"__module__": "numpy", "tolist": lambda self: [1, 2.5]})
     scalar = type("float32", (), {"__module__": "numpy", "item": lambda self: 2.5})
     assert to_plain({"a": array(), "s": scalar()}) == {"a": [1, 2.5], "s": 2.5}
@@ -230,7 +298,7 @@ _own = st.recursive(
 
 
 @given(_own)
-def test_pythons_own_values_are_written_alike_with_and_without_others_beside_them(value: object) -> None:
+def test_builtin_values_are_written_the_same_with_and_without_others(value: object) -> None:
     alone = written([value, "p"])
     beside = written([value, PurePosixPath("p")])  # what msgspec does not know: the whole is walked
     assert repr(alone) == repr(beside)  # equal, and of the same types
@@ -248,7 +316,7 @@ def test_an_enums_value_is_written_as_any_other() -> None:
     assert to_plain(list(kinds)) == [[1, "a"], "b"]
 
 
-def test_an_error_that_is_returned_says_that_it_is_to_be_raised() -> None:
+def test_a_returned_error_is_refused_with_advice_to_raise_it() -> None:
     with pytest.raises(UnsendableValueError, match="raise it"):
         to_plain({"error": KeyError("x")})
 

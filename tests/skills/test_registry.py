@@ -65,7 +65,7 @@ def test_skills_are_found_in_the_order_of_registration() -> None:
     assert registry.get("third") is None
 
 
-def test_a_name_taken_twice_names_both_places() -> None:
+def test_a_duplicate_name_is_reported_with_both_places() -> None:
     registry = SkillRegistry(Injectables())
     registry.add(define(first))
     with pytest.raises(SkillDefinitionError) as caught:
@@ -94,7 +94,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
-def test_a_reference_further_down_is_resolved_when_frozen(module: types.ModuleType) -> None:
+def test_a_forward_reference_is_resolved_on_freezing(module: types.ModuleType) -> None:
     registry = SkillRegistry(Injectables())
     registry.add(define(module.resize))
     assert registry.names() == ("resize",)
@@ -112,7 +112,7 @@ def test_a_reference_further_down_is_resolved_when_frozen(module: types.ModuleTy
     assert schema["required"] == ["width"]
 
 
-def test_a_reference_that_is_never_resolved_surfaces_when_frozen(module: types.ModuleType) -> None:
+def test_an_unresolved_reference_is_reported_on_freezing(module: types.ModuleType) -> None:
     registry = SkillRegistry(Injectables())
     registry.add(define(module.resize))
     with pytest.raises(UnresolvedReferenceError, match="Size"):

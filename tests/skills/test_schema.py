@@ -337,12 +337,12 @@ def test_a_huge_value_is_not_repeated(annotation: Any) -> None:
 
 
 @pytest.mark.parametrize("annotation", [None, MISSING, Any, object, dict, dict[str, Any], type(None)])
-def test_some_types_say_nothing(annotation: Any) -> None:
+def test_some_types_have_no_schema(annotation: Any) -> None:
     assert infer_input(annotation) is None
     assert infer_output(annotation) is None
 
 
-def test_metadata_that_cannot_be_hashed_are_no_trouble() -> None:
+def test_unhashable_metadata_is_accepted() -> None:
     assert infer_output(Annotated[int, msgspec.Meta(examples=[{}])]) is not None
 
 
@@ -357,12 +357,12 @@ def test_two_engines_in_one_type_are_refused_rather_than_a_constraint_lost() -> 
         infer_fields("skill", {"a": (Annotated[int, msgspec.Meta(ge=1)], MISSING), "b": (Model, MISSING)})
 
 
-def test_a_constraint_of_the_users_own_needs_pydantic() -> None:
+def test_a_custom_constraint_needs_pydantic() -> None:
     with pytest.raises(InvalidValue, match="odd"):
         infer_fields("skill", {"a": (Annotated[int, Even()], MISSING)}).convert({"a": 3})
 
 
-def test_a_pattern_that_is_none_in_json_schema_is_refused() -> None:
+def test_a_pattern_that_is_invalid_in_json_schema_is_refused() -> None:
     with pytest.raises(UnsupportedTypeError, match="regex"):
         infer_fields("skill", {"a": (Annotated[str, msgspec.Meta(pattern=r"(?P<x>a)\Z")], MISSING)})
 
@@ -473,7 +473,7 @@ def test_given_types_become_schemas() -> None:
     assert event["properties"].keys() == {"x", "y"}
 
 
-def test_an_event_with_the_fields_of_an_envelope_is_no_envelope() -> None:
+def test_an_event_with_the_fields_of_an_envelope_is_not_an_envelope() -> None:
     assert explicit_event(StatusOnly)["properties"].keys() == {"status"}
 
 
@@ -484,7 +484,7 @@ def test_an_event_must_be_an_object() -> None:
 
 @pytest.mark.parametrize("read", [explicit_input, explicit_output, explicit_event])
 @pytest.mark.parametrize("schema", [{"type": "nope"}, {"properties": 3}, {"$ref": "#/$defs/Nowhere"}], ids=str)
-def test_what_is_no_json_schema_is_refused(read: Any, schema: dict[str, Any]) -> None:
+def test_an_invalid_json_schema_is_refused(read: Any, schema: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedTypeError, match="not a JSON Schema"):
         read(schema)
 
@@ -522,7 +522,7 @@ def test_a_docstring_becomes_a_description_without_its_indentation(tp):
 
 
 @pytest.mark.parametrize("tp", [DescribedModel, DescribedDataclass, DescribedStruct])
-def test_so_do_the_docstrings_of_what_a_type_holds(tp):
+def test_docstrings_of_nested_types_become_descriptions_too(tp):
     schema = infer_output(list[tp])
     assert schema is not None
     assert schema["$defs"][tp.__name__]["description"] == _ABOUT

@@ -228,7 +228,7 @@ def test_data_the_validator_cannot_read_are_a_violation(value: Any) -> None:
         skill.check_output({"a": value, "\ud800": value})
 
 
-def test_without_a_schema_all_data_are_right() -> None:
+def test_without_a_schema_all_data_is_valid() -> None:
     compiled(later).check_output({"anything": object()})
 
 
@@ -243,7 +243,7 @@ def test_without_a_schema_all_data_are_right() -> None:
         ("progress", {"progress": 0.5}, True, None),
     ],
 )
-def test_events_are_held_against_their_declaration(
+def test_events_are_checked_against_their_declaration(
     name: str, payload: dict[str, Any], strict: bool, problem: str | None
 ) -> None:
     found = compiled(resize, events={"alert": Alert}).event_problem(name, payload, strict)

@@ -36,7 +36,7 @@ def with_context(width: int, ctx: TaskContext): ...
 
 
 @pytest.mark.parametrize("skill", [separate, dataclass_, model, with_context])
-async def test_a_param_that_no_argument_takes_is_noted_once_with_what_was_meant(skill, caplog):
+async def test_an_unknown_param_is_reported_once_with_a_suggestion(skill, caplog):
     worker = Worker(worker_type="test")
     worker.skill("size")(skill)
     async with WorkerHarness(worker) as h:
@@ -95,7 +95,7 @@ def reads(params: Reads): ...
         (reads, {"breadth": 1}),
     ],
 )
-async def test_what_may_be_read_is_not_noted(skill, params, caplog):
+async def test_params_that_may_be_read_are_not_reported(skill, params, caplog):
     worker = Worker(worker_type="test")
     worker.skill("size")(skill)
     async with WorkerHarness(worker) as h:

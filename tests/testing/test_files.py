@@ -106,7 +106,7 @@ async def test_a_worker_without_a_store_can_be_tested_too(worker):
     assert "WORKER_FILE_STORE_ROOT is not set" in result.error.message
 
 
-async def test_a_text_that_is_no_file_name_is_reported(worker):
+async def test_a_text_that_is_not_a_file_name_is_reported(worker):
     async with WorkerHarness(worker) as h:
         for name in ("", "a/b", "/etc/passwd", ".."):
             with pytest.raises(ValueError, match="is not the name of a file"):

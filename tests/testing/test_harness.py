@@ -73,7 +73,7 @@ async def test_a_failure_is_a_result_with_code_message_and_details(worker):
     assert failed.error.details["url"] == "x"
 
 
-async def test_a_transient_failure_is_not_tried_again_unless_an_orchestrator_says_so(worker):
+async def test_a_transient_failure_is_retried_only_if_an_orchestrator_says_so(worker):
     attempts = []
 
     @worker.skill
@@ -108,6 +108,24 @@ async def test_events_and_all_progress_are_seen_in_order(worker):
     assert result.costs["tokens"] == 12
     with pytest.raises(LookupError, match="events: number, number, number, last"):
         result.event("nothing")
+
+
+@pytest.mark.parametrize("status", ["success", "failure"])
+async def test_costs_of_the_context_and_of_the_envelope_add_up(worker, status):
+    @worker.add_middleware
+    async def count(ctx, call_next):
+        ctx.add_cost("tokens", 2)
+        return await call_next()
+
+    @worker.skill
+    async def spend(ctx: TaskContext):
+        ctx.add_cost("tokens", 1)
+        return {"status": status, "costs": {"tokens": 10.5, "pages": 1, "currency": "EUR"}}
+
+    async with WorkerHarness(worker) as h:
+        result = await h.run("spend")
+    del result.costs["execution_time_seconds"]
+    assert (result.status, result.costs) == (status, {"tokens": 13.5, "pages": 1, "currency": "EUR"})
 
 
 async def test_metadata_and_priority_reach_the_skill(worker):

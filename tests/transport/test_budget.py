@@ -29,7 +29,7 @@ async def test_reservations_are_granted_in_order_and_never_more_than_there_is():
     assert budget.left == 10
 
 
-async def test_who_gives_up_waiting_leaves_the_line():
+async def test_a_reader_that_gives_up_leaves_the_line():
     budget = Budget(10)
     async with budget.reserved(10):
         waiting = asyncio.create_task(contextlib.AsyncExitStack().enter_async_context(budget.reserved(1)))
@@ -98,6 +98,6 @@ async def test_long_answers_are_all_read_in_the_end(stalling):
     assert [len(answer.body) for answer in await asyncio.gather(*long)] == [LIMIT] * 10
 
 
-async def test_an_answer_that_says_that_it_is_too_long_is_not_waited_for(stalling):
+async def test_an_answer_with_a_declared_length_over_the_limit_is_not_waited_for(stalling):
     with pytest.raises(AnswerTooLongError):
         await stalling.send(Request("GET", f"/{LIMIT + 1}"), {}, 20)

@@ -52,7 +52,7 @@ def test_calls_after_one_another_share_a_connection_and_calls_at_once_have_their
     run(main)
 
 
-def test_what_a_request_says(run):
+def test_a_request_has_its_line_headers_and_body(run):
     async def main():
         async with serving(ok()) as server, calling(server.url + "/prefix/") as transport:
             port = server.port
@@ -104,7 +104,7 @@ def test_a_close_that_the_loop_was_too_busy_to_see_is_seen(run):
     run(main)
 
 
-def test_that_the_other_side_closed_an_idle_connection_is_reported_once_with_the_time_that_it_had_rested(run):
+def test_a_close_of_an_idle_connection_is_reported_once_with_its_idle_time(run):
     async def main():
         rests = asyncio.Queue()
         async with serving(ok()) as server, calling(server.url, on_dropped=rests.put_nowait) as transport:
@@ -178,7 +178,7 @@ def dropping(server_heads):
     return answer
 
 
-def test_a_poll_is_repeated_where_a_connection_that_had_rested_ends_before_the_answer(run):
+def test_a_poll_is_repeated_if_a_connection_that_was_idle_ends_before_the_answer(run):
     async def main():
         asked = []
         async with serving(dropping(asked)) as server, calling(server.url, idle_timeout=5) as transport:
@@ -190,7 +190,7 @@ def test_a_poll_is_repeated_where_a_connection_that_had_rested_ends_before_the_a
     run(main)
 
 
-def test_a_poll_that_was_held_is_not_repeated_for_its_end_is_a_break(run):
+def test_a_held_poll_is_not_repeated_since_its_end_is_a_break(run):
     async def main():
         async def answer(server, writer, head):
             if len(server.heads) > 1:
@@ -266,7 +266,7 @@ def test_a_connection_with_more_on_it_than_the_answer_carries_no_other_call(run,
     run(main)
 
 
-def test_what_comes_unasked_for_is_no_answer_to_the_next_call(run):
+def test_unrequested_bytes_are_not_an_answer_to_the_next_call(run):
     async def main():
         late = asyncio.Event()
 
@@ -328,7 +328,7 @@ def test_a_cancelled_long_poll_closes_its_connection_at_once(run):
 
 
 def test_calls_cancelled_in_any_turn_of_the_loop_leave_nothing_to_wait_for_at_its_end(run):
-    """uvloop closes a connection that is cancelled in the turn in which it is made without a word to its protocol."""
+    """uvloop closes a connection that is cancelled in the turn in which it is made, without calling its protocol."""
 
     async def main():
         async with serving(ok()) as server:
@@ -459,8 +459,8 @@ def test_a_forked_child_holds_no_connection_open(run):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_keeps_what_has_the_number_of_a_connection_by_now(run):
-    """A connection whose loop was closed before it tells nobody of its end."""
+def test_a_forked_child_keeps_a_descriptor_that_a_connection_used_before(run):
+    """A connection whose loop was closed earlier reports its end to nobody."""
 
     async def main():
         async with serving(ok()) as server, calling(server.url) as transport:
@@ -607,7 +607,7 @@ def test_no_address_in_time_leaves_no_socket_behind(monkeypatch, full):
     gc.collect()  # a socket that was left would warn
 
 
-def test_the_reason_for_a_missing_connection_is_in_words(run, monkeypatch):
+def test_the_reason_for_a_failed_connection_is_readable(run, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -647,7 +647,7 @@ def gzipped(body, *, cut=None, more=b""):
     return ok(packed, b"Content-Encoding: gzip")
 
 
-def test_compressed_bodies_are_read_and_what_is_none_is_refused(run):
+def test_compressed_bodies_are_read_and_malformed_ones_are_refused(run):
     async def main():
         body = os.urandom(100_000)
         for answer in (
@@ -656,6 +656,8 @@ def test_compressed_bodies_are_read_and_what_is_none_is_refused(run):
             gzipped(body),
             gzipped(bytes(2_000_000)),
             ok(b"", b"Content-Encoding: br"),
+            ok(b"{}", b"Content-Encoding: identity"),
+            ok(b"{}", b"Content-Encoding: Identity ,"),
         ):
             async with serving(answer) as server, calling(server.url) as transport:
                 for _ in range(2):

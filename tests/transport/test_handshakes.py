@@ -73,7 +73,7 @@ async def over_websocket(port, files):
         return await anext(messages)
 
 
-async def test_an_upgrade_that_nobody_answers_ends_in_time_and_its_connection_is_closed():
+async def test_an_unanswered_upgrade_ends_in_time_and_its_connection_is_closed():
     heads, gone = [], asyncio.Event()
 
     async def read_only(reader, writer):
@@ -174,7 +174,7 @@ async def test_a_ca_file_is_trusted_besides_the_systems_authorities(reach, tmp_p
             assert await reach(port, TlsFiles(ca=OURS.write_ca(tmp_path / "ca.pem"))) == "hello"
 
 
-def test_a_machine_that_trusts_nobody_is_a_problem_with_that_reason(tmp_path, monkeypatch):
+def test_a_machine_that_trusts_no_authority_is_reported_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match=r"TLS_CA_PATH"):

@@ -145,7 +145,7 @@ async def test_an_answer_over_the_limit_is_refused_however_it_comes(bounded, for
     assert (await bounded.send(Request("GET", "/?size=3&form=plain"), {}, 5)).status == 200
 
 
-async def test_what_is_over_the_limit_is_not_even_received(bounded):
+async def test_bytes_over_the_limit_are_not_even_received(bounded):
     with pytest.raises(AnswerTooLongError):
         await bounded.send(Request("GET", f"/?size={3000 * LIMIT}&form=chunked"), {}, 20)
     assert len(bounded.sent) < 15_000  # of 30,000 pieces
@@ -153,7 +153,7 @@ async def test_what_is_over_the_limit_is_not_even_received(bounded):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's queue of connections is filled")
 @pytest.mark.parametrize("path", ["/", "/?timeout=30"])
-async def test_a_host_that_does_not_take_the_connection_is_named_so(path):
+async def test_a_host_that_does_not_accept_the_connection_is_reported_as_such(path):
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))

@@ -80,7 +80,7 @@ def test_a_connection_may_be_used_again_after_an_answer_that_says_where_it_ends(
 
 
 @pytest.mark.parametrize("name", ["closing", "garbage after it", "another after it"])
-def test_a_connection_is_not_used_again_after_an_answer_that_is_not_the_last_word(name):
+def test_a_connection_is_not_used_again_after_an_answer_that_may_not_be_the_last(name):
     parser = read(ANSWERS[name])
     assert (parser.complete, parser.reusable, parser.body()) == (True, False, b"hello")
 
@@ -125,7 +125,7 @@ def test_a_body_that_is_cut_off_is_not_taken_for_whole(name):
     ],
     ids=lambda each: each.decode("latin-1")[:40],
 )
-def test_what_two_readers_could_understand_differently_is_refused(fields, rest):
+def test_ambiguous_framing_is_refused(fields, rest):
     error = read(OK + fields + b"\r\n\r\n" + rest)
     assert type(error) is ConnectionFailedError
     assert str(error).startswith("the answer is not valid HTTP: ")
@@ -134,7 +134,7 @@ def test_what_two_readers_could_understand_differently_is_refused(fields, rest):
 @pytest.mark.parametrize(
     "start", [b"HTTP/2 200", b"HTTP/9.9 200 OK", b"ICY 200 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 X"]
 )
-def test_status_lines_of_something_else_are_refused(start):
+def test_status_lines_of_other_protocols_are_refused(start):
     assert type(read(start + b"\r\nContent-Length: 0\r\n\r\n")) is ConnectionFailedError
 
 
@@ -144,7 +144,7 @@ def test_a_switch_of_protocols_is_refused(fields):
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_what_has_no_body_by_its_status_has_none_whatever_is_sent(status):
+def test_a_status_without_a_body_has_none_whatever_is_sent(status):
     parser = read(b"HTTP/1.1 %d X\r\nContent-Length: 5\r\n\r\nhello" % status)
     assert (parser.complete, parser.body(), parser.reusable) == (True, b"", False)
 
@@ -206,7 +206,7 @@ def flood(*pieces, of, times=100_000):
         "trailers",
     ],
 )
-def test_what_is_no_body_is_bounded(pieces, more):
+def test_bytes_outside_of_the_body_are_bounded(pieces, more):
     assert flood(*pieces, of=more) <= MAX_HEAD
 
 
@@ -244,7 +244,7 @@ REUSING = [
     st.lists(st.tuples(st.sampled_from(REUSING), st.integers(0, 3)), max_size=40),
     st.sampled_from([*ANSWERS.values(), ENCODED]),
 )
-def test_what_came_before_on_a_connection_makes_no_difference(before, last):
+def test_earlier_answers_on_a_connection_make_no_difference(before, last):
     parser = AnswerParser(LIMIT)
     for answer, cut in before:
         parser.expect()

@@ -181,8 +181,8 @@ def test_hosts_that_no_proxy_names_are_called_directly(run, no_proxies, monkeypa
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "no tunnel: HTTP 407"),
-        (b"HTTP/1.0 403 Forbidden\r\n\r\n", "no tunnel: HTTP 403"),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "to open a tunnel: HTTP 407"),
+        (b"HTTP/1.0 403 Forbidden\r\n\r\n", "to open a tunnel: HTTP 403"),
         (b"HTTP/1.1 200 OK\r\n\r\nsomething", "not valid HTTP"),
         (b"\x15\x03\x01 no proxy at all\r\n\r\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, "not valid HTTP"),
@@ -190,7 +190,7 @@ def test_hosts_that_no_proxy_names_are_called_directly(run, no_proxies, monkeypa
     ],
     ids=["credentials", "forbidden", "more", "garbage", "endless", "nothing"],
 )
-def test_a_proxy_that_opens_no_tunnel_is_named_without_its_credentials(run, reply, said, no_proxies, monkeypatch):
+def test_a_proxy_that_refuses_a_tunnel_is_named_without_its_credentials(run, reply, said, no_proxies, monkeypatch):
     async def main():
         async def answer(server, writer, head):
             writer.write(reply)
@@ -215,3 +215,42 @@ def test_a_proxy_of_another_kind_is_a_problem_of_the_configuration(url, no_proxi
     with pytest.raises(ConfigError, match="socks5:// proxy") as caught:
         HttpTransport(url, user_agent="test").open()
     assert "xypass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["http://[::1", "http://", "http://host:99999", "http://u:s3cr3t@a..b", "http://u:s3cr3t@a b:1", "\udcff:1"]
+)
+@pytest.mark.parametrize(("url", "variable"), [("http://h.test", "HTTP_PROXY"), ("https://h.test", "HTTPS_PROXY")])
+def test_a_variable_that_names_no_proxy_is_named_without_its_value(url, variable, text, no_proxies, monkeypatch):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigError, match=f"^{variable} is no URL of a proxy") as caught:
+        HttpTransport(url, user_agent="test").open()
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_proxy_that_is_out_of_reach_is_named_in_the_error(run, unused_tcp_port, no_proxies, monkeypatch):
+    async def main():
+        monkeypatch.setenv("HTTP_PROXY", f"user:pr%40xypass@127.0.0.1:{unused_tcp_port}")
+        async with calling("http://orchestrator.test") as transport:
+            with pytest.raises(ConnectionFailedError) as caught:
+                await transport.send(Request("POST", "/", b"{}"), {}, 9)
+        assert f"(through the proxy 127.0.0.1:{unused_tcp_port}, from the environment)" in str(caught.value)
+        assert "xypass" not in str(caught.value)
+
+    run(main)
+
+
+def test_a_tunnel_is_asked_for_by_the_ascii_form_of_a_name(run, no_proxies, monkeypatch):
+    async def main():
+        async def refuse(_server, writer, _head):
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+            return False
+
+        async with serving(refuse) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            async with calling("https://b\u00fccher.test") as transport:
+                with pytest.raises(ConnectionFailedError, match="refused to open a tunnel"):
+                    await transport.send(Request("POST", "/", b"{}"), {}, 9)
+            assert proxy.heads[0].startswith("CONNECT xn--bcher-kva.test:443 ")
+
+    run(main)

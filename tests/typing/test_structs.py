@@ -85,7 +85,7 @@ def complaints(tmp_path_factory) -> dict[int, str]:
     return {int(line.split(":")[1]): line.partition(" error: ")[2] for line in done.stdout.splitlines()}
 
 
-def test_each_use_of_the_other_kinds_functions_is_found(complaints):
+def test_each_use_of_a_function_for_the_other_kind_is_found(complaints):
     lines = enumerate(SAMPLE.splitlines(), start=1)
     expected = {number: line.partition("  # ")[2] for number, line in lines if "  # " in line}
     assert {number: said for number, said in complaints.items() if not said.startswith(expected.get(number, "?"))} == {}

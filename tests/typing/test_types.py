@@ -62,7 +62,7 @@ def findings(request, cache) -> Findings:
     return checker(cache)
 
 
-def test_nothing_is_wrong_with_right_code(findings):
+def test_correct_code_has_no_errors(findings):
     assert {place: message for place, message in findings.items() if place[0] != WRONG.name} == {}
 
 

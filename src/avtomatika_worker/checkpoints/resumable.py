@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from typing import Any, Final, Generic, TypeVar
 
 from avtomatika_worker.checkpoints.checkpoint import Checkpoint, Desk, claim, is_on_loop
-from avtomatika_worker.checkpoints.saved_state import State, StateMismatchError, converted, plain, written
+from avtomatika_worker.checkpoints.saved_state import (
+    State,
+    StateMismatchError,
+    check_restorable,
+    converted,
+    plain,
+    written,
+)
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.protocol.coerce import as_object
 
@@ -77,6 +84,7 @@ class Resumable(Generic[_T]):
         loops.add(name)
         self.state: Any = state
         self.done: int = 0
+        self._kind: type = type(state)
         self._items = items
         self._of = len(items) if isinstance(items, Sized) else None
         self._loops = loops
@@ -117,7 +125,7 @@ class Resumable(Generic[_T]):
         try:
             if not isinstance(done, int) or of != self._of:
                 raise StateMismatchError(f"it is of a loop over {of} items, and there are {self._of} now")
-            self.state = converted(record.get("state"), self.state)
+            self.state = converted(record.get("state"), self._kind)
         except StateMismatchError as error:
             await self._loops.desk.reject(f"loop {self._name!r}: {error}")
             return
@@ -126,7 +134,9 @@ class Resumable(Generic[_T]):
     def _advanced(self) -> State | None:
         """Count an item as done; return the state if it is to be saved at once."""
         self.done += 1
-        record = {"done": self.done, "of": self._of, "state": plain(self.state)}
+        content = plain(self.state)
+        check_restorable(content, self.state, self._kind)
+        record = {"done": self.done, "of": self._of, "state": content}
         state = self._loops.noted(self._name, record)
         if self._loops.desk.is_due():
             return state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+import marshal
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -12,10 +14,14 @@ from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.engines import by_engine
 from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.round_trips import difference
 from avtomatika_worker.skills.type_hints import UnsupportedTypeError, is_named_tuple, name_of
 from avtomatika_worker.skills.validation import InvalidValue
 
 _PLAIN: Final = frozenset({dict, list, str, int, float, bool, type(None)})
+_NUMBERS: Final = frozenset({int, float})
+_WITHOUT_REFERENCES: Final = 2
+"""The last version of marshal's format in which the same object is written in full each time."""
 
 MOST_STATE: Final = 16 * 1024 * 1024
 """Bytes of a state: what is larger belongs into a file."""
@@ -83,20 +89,44 @@ def check_type(of: Any) -> None:
         _converter(of)
 
 
-def converted(value: Any, like: object) -> Any:
-    """Make a plain value into what ``like`` is: its type, unless that is one of JSON's own.
+def converted(value: Any, of: type) -> Any:
+    """Make a plain value into the type ``of``; of JSON's own types, all numbers are one.
 
     Raises `StateMismatchError`, and TypeError for a type that JSON cannot be read as.
     """
-    of = type(like)
+    if of is type(None):
+        return value
     if of in _PLAIN:
-        if like is not None and type(value) is not of and not (of is float and type(value) is int):
+        if type(value) is not of and not {type(value), of} <= _NUMBERS:
             raise StateMismatchError(f"it is no {of.__name__}")
         return value
     try:
         return _converter(of)(value)
     except InvalidValue as error:
         raise StateMismatchError(f"it is no {name_of(of)}: {error}") from None
+
+
+def check_restorable(value: Any, state: object, of: type) -> None:
+    """Raise TypeError if `converted` would make another state of ``value``, the plain form of ``state``."""
+    if of in _PLAIN and type(state) is of and _is_written_alike(value, state):
+        return
+    try:
+        found = difference(converted(value, of), state)
+    except StateMismatchError as error:
+        found = f"{error} any more"
+    if found is not None:
+        raise TypeError(
+            f"the state of a loop would be another one after a restart: {found}; use lists, texts as keys and JSON's"
+            " other types, or a dataclass that has the types of its fields, from the loop's beginning on"
+        )
+
+
+def _is_written_alike(value: Any, state: Any) -> bool:
+    """Whether two values are the same in all types and parts; if in doubt, false. Quick, also for large ones."""
+    try:
+        return marshal.dumps(value, _WITHOUT_REFERENCES) == marshal.dumps(state, _WITHOUT_REFERENCES)
+    except ValueError:  # something in the state is of no built-in type
+        return False
 
 
 def _is_bytes(value: object) -> bool:
@@ -112,6 +142,7 @@ def _bounded(kind: Kind, content: bytes) -> State:
     return State(kind, content)
 
 
+@lru_cache(64)
 def _converter(of: Any) -> Any:
     if is_named_tuple(of):
         raise TypeError(f"a state cannot be read as {name_of(of)}: use a dataclass, a Struct or a model")

@@ -99,7 +99,7 @@ def _read(file: str) -> str:
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = """quote it for the shell: '{"width": 100}', or use --param width=100"""
         raise UsageProblem(f"{what}: not JSON: {error} ({hint})") from None
     if not is_dict(value):

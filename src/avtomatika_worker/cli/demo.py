@@ -90,16 +90,19 @@ async def _run(output: Path, console: Console, skills_dir: str) -> int:
         thread = WorkerThread(worker, settings)
         thread.start()
         record = await orchestrator.wait_for_worker(timeout=30)
-        greeting = f"Orchestrator at {orchestrator.url}, worker [bold]{record.worker_id}[/] registered\n"
-        console.print(greeting, highlight=False)
+        console.print(
+            Text.assemble(f"Orchestrator at {orchestrator.url}, worker ", (record.worker_id, "bold"), " registered\n")
+        )
         jobs = [(job, orchestrator.submit(job.skill, job.params)) for job in demo_jobs(output, pictures)]
         await _watch(orchestrator, jobs, console)
         thread.request_shutdown()
         await thread.ended()
     _print_outcomes(jobs, console)
     where = output if pictures is None else f"the bucket {settings.s3_default_bucket}"
-    console.print(f"Thumbnails are in [bold]{where}[/]", highlight=False)
-    console.print("\nNext: [bold]worker init my-worker[/] makes a project with a worker of your own.", highlight=False)
+    console.print(Text.assemble("Thumbnails are in ", (str(where), "bold")))
+    console.print(
+        Text.assemble("\nNext: ", ("worker init my-worker", "bold"), " makes a project with a worker of your own.")
+    )
     return EXIT_OK if all(_as_expected(job, record) for job, record in jobs) else EXIT_CRASHED
 
 
@@ -125,9 +128,11 @@ async def _stored_pictures(settings: Settings) -> str | None:
 async def _watch(orchestrator: EmbeddedOrchestrator, jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> None:
     """Show progress until every job has ended."""
     # The note gets the remaining width, so that its length does not move the other columns.
-    note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), _Bar(_BAR), TimeElapsedColumn(), note)
-    with Progress(*columns, console=console, expand=True) as bars:
+    note_column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    note = TextColumn("{task.fields[note]}", markup=False, table_column=note_column)
+    title = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), title, _Bar(_BAR), TimeElapsedColumn(), note)
+    with Progress(*columns, console=console, expand=True, disable=not console.is_terminal) as bars:
         rows: dict[str, TaskID] = {
             record.job_id: bars.add_task(job.title, total=1.0, note=record.state.value, failed=False)
             for job, record in jobs
@@ -164,15 +169,19 @@ def _print_outcomes(jobs: list[tuple[DemoJob, JobRecord]], console: Console) -> 
     """Print two lines for each job: in 80 columns a table would leave no room for the results."""
     title = max(len(job.title) for job, _ in jobs)
     skill = max(len(job.skill) for job, _ in jobs)
-    console.print("\n[bold]Results[/]\n")
+    console.print(Text("\nResults\n", style="bold"))
     for job, record in jobs:
         expected = _as_expected(job, record)
         seconds = (record.finished_at or 0) - (record.handed_out_at or 0)
         status = record.state.value + (", as it should" if expected and job.expect == "failure" else "")
         colour = "green" if expected else "red"
         console.print(
-            f"  [bold]{job.title:{title}}[/]  [cyan]{job.skill:{skill}}[/]  {seconds:5.2f} s  [{colour}]{status}[/]",
-            highlight=False,
+            Text.assemble(
+                ("  " + job.title.ljust(title), "bold"),
+                ("  " + job.skill.ljust(skill), "cyan"),
+                f"  {seconds:5.2f} s  ",
+                (status, colour),
+            )
         )
         console.print(Padding(Text(_summary(record), style="dim"), (0, 0, 0, 4)))
     console.print()

@@ -8,7 +8,7 @@ import sys
 from collections import OrderedDict
 from typing import Final
 
-from avtomatika_worker.observability.log_formats import DIM, INDENT, TextLogFormatter, shown_name
+from avtomatika_worker.observability.log_formats import DIM, INDENT, TextLogFormatter, one_line, shown_name
 from avtomatika_worker.observability.printable import printable
 
 SHORT: Final = 4
@@ -28,7 +28,7 @@ _CYAN: Final = "\x1b[36m"
 
 def short_id(job_id: str) -> str:
     """Return the short id of a job for the terminal."""
-    return printable(job_id[: SHORT if _UUID.fullmatch(job_id) else _LONGEST])
+    return one_line(job_id[: SHORT if _UUID.fullmatch(job_id) else _LONGEST])
 
 
 class DevLogFormatter(TextLogFormatter):
@@ -60,10 +60,10 @@ class DevLogFormatter(TextLogFormatter):
         status, seconds = str(facts.get("status")), f"{facts.get('seconds') or 0:.2f} s"
         failed = "code" in facts
         mark = self._painted(_RED, self._failed) if failed else self._painted(_GREEN, self._done)
-        line = f"{head} {printable(str(facts.get('skill')))} {mark} {seconds}"
+        line = f"{head} {one_line(str(facts.get('skill')))} {mark} {seconds}"
         if not failed:
             self._failures.pop(job_id, None)
-            line += "" if status == "success" else f"  {printable(status)}"
+            line += "" if status == "success" else f"  {one_line(status)}"
             return INDENT.join([line, *self._traceback(record)])
         said = record.args[-1] if isinstance(record.args, tuple) and record.args else ""
         problem, trace = f"{facts['code']}: {said}", self._traceback(record)

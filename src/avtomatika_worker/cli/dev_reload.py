@@ -33,7 +33,10 @@ from avtomatika_worker.cli.worker_app import UsageProblem
 from avtomatika_worker.devserver import EmbeddedOrchestrator, TaskLogs
 from avtomatika_worker.devserver.console.shown_program import Program
 from avtomatika_worker.devserver.console.task_logs import Line
+from avtomatika_worker.errors import ResourceError, SkillLoadError
+from avtomatika_worker.execution.tracebacks import folded_traceback
 from avtomatika_worker.observability.host import listener_at
+from avtomatika_worker.worker.program import USAGE_ERRORS
 
 _VARIABLE: Final = "AVTOMATIKA_WORKER_DEV"
 _LOOK: Final = 1.0
@@ -253,8 +256,12 @@ class SentLogs(TaskLogs):
 def _explanation(error: BaseException) -> str:
     """Return the traceback of the user's mistake, without our own frames, or the message of one without a traceback."""
     cause = error.__cause__
+    if isinstance(cause, SkillLoadError | ResourceError):
+        cause = cause.__cause__ or cause
     if cause is None:
         return getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+    if not isinstance(cause, USAGE_ERRORS):
+        return folded_traceback(cause)
     theirs = cause.__traceback__
     while theirs is not None and theirs.tb_frame.f_code.co_filename.startswith(_OURS):
         theirs = theirs.tb_next

@@ -56,18 +56,23 @@ def _read(field: Named, types: frozenset[str]) -> Any:
         return field.text
     try:
         value = json.loads(field.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = field.text
     # A quoted string may be meant as a JSON string only if anything is allowed.
     if isinstance(value, str):
         if "string" in types:
             return value if types == _EVERY else field.text
     elif not types.isdisjoint(_types_of_value(value)):
-        return value
+        return field.text if types != _EVERY and "string" in types and _is_shortened(value, field.text) else value
     if "string" in types:
         return field.text
     allowed = " or ".join(_WRITTEN[each] for each in sorted(types - _implied(types)))
     raise UsageProblem(f"--param {field.name}={field.text!r:.80}: it should be {allowed or 'left out'}")
+
+
+def _is_shortened(value: object, text: str) -> bool:
+    """Whether a number is not all that its text says, as 1.1 for 1.10: for a decimal, the text says more."""
+    return isinstance(value, float) and str(value) != text
 
 
 def _implied(types: frozenset[str]) -> frozenset[str]:

@@ -17,6 +17,9 @@ from avtomatika_worker.protocol.coerce import as_object
 TIMEOUT: Final = 5.0
 """Seconds to wait for a response."""
 
+_LONGEST: Final = 32 * 2**20
+"""Bytes that a response may have: whoever has the port may send anything."""
+
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - reading, not binding
 
 
@@ -49,7 +52,8 @@ class HealthPort:
                 connection.sock.connect(str(self._socket))
             connection.request("GET", "/health")
             answer = connection.getresponse()
-            body = as_object(json.loads(answer.read()))
+            content = answer.read(_LONGEST + 1)
+            body = as_object(json.loads(content)) if len(content) <= _LONGEST else {}
         except OSError as error:
             raise NoAnswerError((error.strerror or str(error)).lower()) from error
         except (http.client.HTTPException, ValueError, RecursionError) as error:

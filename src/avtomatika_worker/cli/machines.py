@@ -29,6 +29,11 @@ def write(text: str) -> bool:
     return _write(printable(text))
 
 
+def write_json_line(value: object) -> bool:
+    """Write a value as one line of JSON, with control characters escaped. Returns what `write` returns."""
+    return _write(printable_json(json.dumps(value, ensure_ascii=False)))
+
+
 def write_json(value: object) -> None:
     """Write a value as JSON, with control characters escaped."""
     _write(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))

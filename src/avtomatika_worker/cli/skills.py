@@ -76,7 +76,7 @@ def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
     found = _resolved(schema, whole)
     for key in ("anyOf", "oneOf"):
         if key in found:
-            options = [type_of(each, whole, depth + 1) for each in found[key]]
+            options = [_alternative(each, whole, depth + 1) for each in found[key]]
             return " or ".join(dict.fromkeys(options))
     if "const" in found or "enum" in found:
         return " or ".join(json.dumps(each, ensure_ascii=False) for each in found.get("enum", [found.get("const")]))
@@ -88,6 +88,13 @@ def type_of(schema: JsonSchema, whole: JsonSchema, depth: int = 0) -> str:
         return f"array of {type_of(items, whole, depth + 1)}" if is_dict(items) else "array"
     text = str(kind or "any")
     return text + _bounds(found)
+
+
+def _alternative(schema: JsonSchema, whole: JsonSchema, depth: int) -> str:
+    """Describe one of several types: objects by their titles."""
+    found = _resolved(schema, whole)
+    title = found.get("title")
+    return title if found.get("type") == "object" and isinstance(title, str) else type_of(schema, whole, depth)
 
 
 def _bounds(schema: JsonSchema) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -19,7 +18,7 @@ from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker._signals import SIGNALLED, hear_signals
 from avtomatika_worker.cli import terminal
 from avtomatika_worker.cli.health_port import HealthPort, NoAnswerError, default_url
-from avtomatika_worker.cli.machines import write
+from avtomatika_worker.cli.machines import write_json_line
 from avtomatika_worker.cli.worker_app import UsageProblem, read_dotenv
 from avtomatika_worker.config import load_settings
 from avtomatika_worker.errors import ConfigError
@@ -36,7 +35,7 @@ def top_command(url: str | None, *, interval: float, once: bool, as_json: bool) 
     try:
         health = port.health()
     except NoAnswerError as error:
-        advice = "start one with its health check, or name another with --url"
+        advice = "start one with `worker run` (`worker dev` has its console instead), or name another with --url"
         terminal.echo(f"worker: no worker answers at {port.url}: {error}; {advice}", err=True)
         sys.exit(1)
     ended = _Ended(interval, once=once or not (as_json or sys.stdout.isatty()))
@@ -79,7 +78,7 @@ def _own_url() -> str:
 
 
 def _write_lines(port: HealthPort, health: dict[str, Any], ended: _Ended) -> None:
-    while write(json.dumps(health, ensure_ascii=False)) and not ended():
+    while write_json_line(health) and not ended():
         try:
             health = port.health()
         except NoAnswerError as error:

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.cli.terminal import echo
 from avtomatika_worker.config import Settings, read_env_file, read_setting, unknown_variables
 from avtomatika_worker.errors import ConfigError
@@ -28,6 +29,8 @@ from avtomatika_worker.worker.program import EXIT_USAGE, USAGE_ERRORS, explain
 
 USUAL: Final = ("app.main:worker", "main:worker", "worker:worker")
 """Where the Worker is if nothing names it: the first of these in the working directory."""
+
+_MAIN_HINT: Final = 'put calls such as worker.run() under: if __name__ == "__main__"'
 
 _LOADED_LATE: Final = (
     "aiohttp",
@@ -102,7 +105,7 @@ def app_in_pyproject(file: Path) -> str | None:
         return None
     except OSError as error:
         raise UsageProblem(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8; or nested thousands of times
         raise UsageProblem(f"{file}: not valid TOML: {error}") from error
     table = as_object(whole.get("tool")).get("avtomatika-worker", {})
     if not is_dict(table):
@@ -126,7 +129,8 @@ def _first_of_usual() -> Worker:
             tried.append(f"{path} (there is no {places[0]})")
             continue
         module = _import(module_name, "without --app")
-        found = getattr(module, attribute, None)
+        with _users_code("without --app", f"reading {attribute}"):
+            found = getattr(module, attribute, None)
         if isinstance(found, Worker):
             return found
         tried.append(f"{path} ({_no_worker(module_name, attribute, module)})")
@@ -140,13 +144,14 @@ def _load(source: str, path: str) -> Worker:
     """Import the worker that ``path`` names; messages begin with ``source``, where the path comes from."""
     module_name, colon, attribute = path.partition(":")
     where = f"{source} {path!r}"
-    if not (module_name and colon and attribute):
+    if not (colon and all(module_name.split(".")) and all(attribute.split("."))):
         raise UsageProblem(f"{where}: write it as module:attribute, such as app.main:worker")
     found: Any = _import(module_name, source)
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageProblem(f"{where}: {_no_worker(module_name, part, found)}")
-        found = getattr(found, part)
+        with _users_code(where, f"reading {part}"):  # it may be a property, or the module have a __getattr__
+            if not hasattr(found, part):
+                raise UsageProblem(f"{where}: {_no_worker(module_name, part, found)}")
+            found = getattr(found, part)
     if not isinstance(found, Worker) and callable(found):
         found = _call(where, found)
     if not isinstance(found, Worker):
@@ -175,7 +180,7 @@ def load_skills(worker: Worker, settings: Settings) -> None:
 def read_dotenv() -> None:
     """Read the .env file of the working directory; variables already in the environment win."""
     path = Path(".env")
-    if path.is_file():
+    if path.exists():
         try:
             variables = read_env_file(path)
         except ConfigError as error:
@@ -189,25 +194,40 @@ def _exit(error: Exception) -> NoReturn:
 
 
 def _import(name: str, source: str) -> ModuleType:
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UsageProblem(f"{source}: the working directory does not exist anymore; change to another one") from error
     if here not in sys.path:
         _load_our_own(here)
         sys.path.insert(0, here)
+    with _users_code(source, f"importing {name}", exit_hint=_MAIN_HINT):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+                raise
+            if (Path.cwd() / name).is_file():
+                module = name.removesuffix(".py").replace("/", ".")
+                raise UsageProblem(f"{source}: {name!r} is a file; write the module's name: {module}") from error
+            hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
+            raise UsageProblem(f"{source}: there is no module {error.name!r} in {here} ({hint})") from error
+
+
+@contextlib.contextmanager
+def _users_code(source: str, doing: str, *, exit_hint: str = "it must not exit") -> Generator[None]:
+    """Turn whatever the user's code raises into a `UsageProblem`: exit code 2, which nothing takes for an end in order.
+
+    Ctrl+C stays what it is.
+    """
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise _broken(source, name, error) from error
-        if (Path.cwd() / name).is_file():
-            module = name.removesuffix(".py").replace("/", ".")
-            raise UsageProblem(f"{source}: {name!r} is a file; write the module's name: {module}") from error
-        hint = f"run this from the directory that holds {name.split('.')[0]}.py or the package, or set PYTHONPATH"
-        raise UsageProblem(f"{source}: there is no module {error.name!r} in {here} ({hint})") from error
+        yield
+    except (UsageProblem, KeyboardInterrupt):
+        raise
     except SystemExit as error:
-        hint = 'put calls such as worker.run() under: if __name__ == "__main__"'
-        raise UsageProblem(f"{source}: importing {name} ended the process, exit code {error.code} ({hint})") from error
-    except Exception as error:
-        raise _broken(source, name, error) from error
+        raise UsageProblem(f"{source}: {doing} ended the process, exit code {error.code or 0} ({exit_hint})") from error
+    except BaseException as error:
+        raise _broken(source, doing, error) from error
 
 
 def _load_our_own(directory: str) -> None:
@@ -229,10 +249,10 @@ def _belongs_to_a_library(name: str, file: str) -> bool:
     return spec is not None and spec.origin is not None and os.path.realpath(spec.origin) != os.path.realpath(file)
 
 
-def _broken(source: str, name: str, error: Exception) -> UsageProblem:
-    """Report where the user's module fails, with the frames of the traceback that are its own."""
+def _broken(source: str, doing: str, error: BaseException) -> UsageProblem:
+    """Report where the user's code fails, with the frames of the traceback that are its own."""
     if isinstance(error, USAGE_ERRORS):
-        return UsageProblem(f"{source}: {name}: {error}")
+        return UsageProblem(f"{source}: {doing.removeprefix('importing ')}: {error}")
     theirs = error.__traceback__
     while theirs is not None and _is_ours(theirs.tb_frame.f_code.co_filename):
         theirs = theirs.tb_next
@@ -241,7 +261,9 @@ def _broken(source: str, name: str, error: Exception) -> UsageProblem:
     # The last frame in the user's directory: a mistake that a library notices was made there.
     own = [frame for frame in own if Path(frame.filename).is_relative_to(Path.cwd())] or own
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return UsageProblem(f"{source}: importing {name} failed: {type(error).__name__}: {error}{where}")
+    text = attempted(lambda: str(error), lambda _: "")  # its __str__ is the user's, too
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return UsageProblem(f"{source}: {doing} failed: {named}{where}")
 
 
 def _is_ours(file: str) -> bool:
@@ -260,8 +282,5 @@ def _no_worker(module: str, attribute: str, found: Any) -> str:
 def _call(where: str, factory: Any) -> Any:
     if inspect.iscoroutinefunction(factory):
         raise UsageProblem(f"{where}: this is an async def function; use a plain def that returns a Worker")
-    try:
+    with _users_code(where, "calling it"):
         return factory()
-    except Exception as error:
-        traceback.print_exception(error)
-        raise UsageProblem(f"{where}: calling it failed: {type(error).__name__}: {error}") from error

@@ -69,7 +69,7 @@ def _in_text(file: str, text: str) -> Iterator[Difference]:
 def _in_code(file: str, text: str) -> Iterator[Difference]:
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two for what is nested too deeply
         return
     if "avtomatika_worker" not in text and "rxon" not in text:
         return

@@ -27,7 +27,10 @@ def read_env_file(path: str | Path) -> dict[str, str]:
     names every other line without showing it, as it may be a secret.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        if Path(path).is_fifo():
+            raise ConfigError([f"{path}: cannot be read: it is a pipe, and reading it could take forever"])
+        # Not splitlines(): values may hold U+2028, form feeds and the like.
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError([f"{path}: cannot be read: {reason}"]) from None
@@ -76,6 +79,8 @@ def _parse_line(line: str) -> tuple[str, str]:
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError("must be KEY=VALUE, a comment or empty")
+    if "\0" in line:
+        raise ValueError("a variable cannot hold the character NUL")
     return match["key"], _unquoted(match["value"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import MISSING, replace
@@ -11,12 +10,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from avtomatika_worker.config.declaring import Setting
+from avtomatika_worker.config.kinds import presentable
 from avtomatika_worker.config.settings import EXTRA_PREFIX, Settings, setting_fields
 from avtomatika_worker.config.structured import loose_json
 from avtomatika_worker.errors import ConfigError
 from avtomatika_worker.narrowing import is_mapping
 
-_SHOWN: Final = 120  # characters shown of a wrong value
 _EXTRA: Final = "extra_capabilities"
 # Variables that start like ours; all others belong to other programs, whatever they look like.
 _FAMILIES: Final = (
@@ -147,14 +146,8 @@ def _value(spec: Setting, environ: Mapping[str, str], name: str, override: Any) 
     try:
         return spec.kind.take(shown)
     except ValueError as error:
-        value = "***" if spec.secret else _presentable(shown)
+        value = "***" if spec.secret else presentable(shown)
         raise ValueError(f"{where}={value}: {error}") from None
-
-
-def _presentable(value: object) -> str:
-    """Return the part of a wrong value to show: not too much, and never a URL's password, however written."""
-    shown = repr(re.sub(r"(?s)^((?:[A-Za-z]+:)?/*).*@", r"\1***@", value) if isinstance(value, str) else value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
 def _frozen(value: Any) -> Any:

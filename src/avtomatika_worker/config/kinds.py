@@ -10,6 +10,7 @@ import enum
 import math
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,21 @@ _BOOLEANS: Final = {
 }
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NOT_IN_HOSTS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+
+
+_SHOWN: Final = 120
+"""Characters shown of a wrong value."""
+
+
+def presentable(value: object) -> str:
+    """Return the part of a wrong value to show: not too much, and never a URL's password or query, however written."""
+    if isinstance(value, str):
+        value = re.sub(r"(?s)^((?:[A-Za-z]+:)?/*).*@", r"\1***@", value)
+        value = re.sub(r"(?s)\?.+", "?***", value)
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
 def _accept(_value: Any) -> None:
@@ -64,9 +80,17 @@ class Kind(msgspec.Struct, frozen=True):
         return value
 
 
+def check_unicode(value: str) -> None:
+    """Raise ValueError for a variable that held bytes other than UTF-8: it could never be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid UTF-8") from None
+
+
 def text() -> Kind:
     """Any text."""
-    return Kind(str, (str,))
+    return Kind(str, (str,), check_unicode)
 
 
 def identifier() -> Kind:
@@ -165,14 +189,16 @@ def number(*, above: float | None = None, least: float | None = None, most: floa
     allowed = f"must be a number {bound}" + ("" if most is None else f" and at most {most:g}")
 
     def parse(value: str) -> float:
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(allowed) from None
+        # float() alone would accept "1_0" and digits of other scripts.
+        if _NUMBER.fullmatch(value) is None:
+            raise ValueError(allowed)
+        return float(value)
 
     def check(value: float) -> None:
         too_small = value <= above if above is not None else value < (least or 0)
-        if too_small or not math.isfinite(value) or (most is not None and value > most):
+        # An int beyond all floats comes from a program; isfinite() would raise OverflowError for it.
+        too_large = value > (sys.float_info.max if most is None else most)
+        if too_small or too_large or math.isnan(value):
             raise ValueError(allowed)
 
     return Kind(parse, (float, int), check)
@@ -224,7 +250,33 @@ def parse_url(value: str) -> str:
         raise ValueError("must not contain a user name or password (tokens have variables of their own)")
     if parts.query or parts.fragment or re.search(r"[\s?#\x00-\x1f]", value):
         raise ValueError("must not contain a query, a fragment or spaces")
+    check_unicode(value)
+    check_host(parts.hostname)
     return value.rstrip("/")
+
+
+def check_host(value: str) -> None:
+    """Raise ValueError for what can be neither an address nor the name of a host, whatever names there are."""
+    try:
+        value.encode("idna")  # as every lookup does
+    except UnicodeError:
+        valid = False
+    else:
+        valid = _NOT_IN_HOSTS.search(value) is None
+    if not valid:
+        raise ValueError("must have a valid host: an address, or a name whose labels have 1 to 63 characters")
+
+
+def listening_host() -> Kind:
+    """A host to listen at, or ``unix:`` and a path."""
+
+    def check(value: str) -> None:
+        if not value.startswith("unix:"):
+            check_host(value)
+        elif "\0" in value:
+            raise ValueError("must be a path after unix:")
+
+    return Kind(str, (str,), check)
 
 
 def url() -> Kind:
@@ -253,10 +305,10 @@ def object_uris() -> Kind:
         for each in value:
             uri = S3Uri(each)
             if not uri.scheme or bool(uri.bucket) == (uri.scheme == "file"):
-                raise ValueError(f"{each!r:.200} must be a URI such as s3://bucket/prefix/ or file:///directory/")
+                raise ValueError(f"{presentable(each)} must be a URI such as s3://bucket/prefix/ or file:///directory/")
             parts = uri.key.removesuffix("/").split("/")
             if uri.key and any(unquote(part) in {"", ".", ".."} for part in parts):
-                raise ValueError(f"{each!r:.200} must have no segment that is empty, '.' or '..'")
+                raise ValueError(f"{presentable(each)} must have no segment that is empty, '.' or '..'")
 
     return Kind(parse, (tuple,), check)
 
@@ -275,7 +327,9 @@ def hosts() -> Kind:
             except ValueError:
                 valid = False
             if not valid or "*" in each or not each.isascii():
-                raise ValueError(f"{each!r:.200} must be a host such as files.example.com or files.example.com:8443")
+                raise ValueError(
+                    f"{presentable(each)} must be a host such as files.example.com or files.example.com:8443"
+                )
 
     return Kind(parse, (tuple,), check)
 

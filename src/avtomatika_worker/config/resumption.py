@@ -48,7 +48,7 @@ def _notices() -> Kind:
     def check(value: tuple[str, ...]) -> None:
         for each in value:
             if each not in _SOURCES and not (each.startswith(FILE) and each != FILE):
-                raise ValueError(f"{each!r:.200} must be one of {', '.join(_SOURCES)} and file:PATH")
+                raise ValueError(f"{kinds.presentable(each)} must be one of {', '.join(_SOURCES)} and file:PATH")
 
     return Kind(parse, (tuple,), check)
 

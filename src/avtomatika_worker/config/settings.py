@@ -170,7 +170,7 @@ class Settings(ScalingSettings, SecuritySettings, ResumptionSettings):
     )
     health_host: str = _setting(
         "WORKER_HEALTH_HOST",
-        kinds.text(),
+        kinds.listening_host(),
         "Address the health server listens on.",
         default="0.0.0.0",  # noqa: S104 - Kubernetes probes come from outside of the container
     )

@@ -57,6 +57,9 @@ class _Orchestrator(msgspec.Struct, forbid_unknown_fields=True):
     secret_key: _Text | None = None
     rate_limit: _Text | None = None
 
+    def __repr__(self) -> str:
+        return f"_Orchestrator(url={self.url!r})"
+
 
 class _Device(msgspec.Struct, forbid_unknown_fields=True):
     type: _Text

@@ -31,7 +31,7 @@ REPLAYS_DOUBTED: Final = 2
 """Accepted registrations after which the refusal of an event counts as that of a replay."""
 
 _SUPERSEDED: Final = frozenset({"stale_task", "worker_mismatch"})
-"""Reasons for ignoring a result that mean that another attempt at the task counts (RXON.md, "Error codes")."""
+"""Reasons for ignoring a result because another attempt at the task counts (RXON.md, "Error codes")."""
 
 
 @dataclass(slots=True, eq=False)

@@ -39,7 +39,7 @@ class Handover:
         self._late: dict[Link, int] = {}
         self._in_time: dict[_Handing, None] = {}  # the oldest first
         self._timer: asyncio.TimerHandle | None = None  # one for all: hardly any is late
-        self._context = contextvars.Context()  # that of a task would be kept alive, and all it refers to
+        self._context = contextvars.Context()  # a task's would be kept alive, with all it refers to
 
     async def deliver(
         self,

@@ -29,7 +29,7 @@ from avtomatika_worker.world import REAL, World
 _log: Final = logging.getLogger("avtomatika_worker.outbox")
 
 RETRIES_IN_FLIGHT: Final = 20
-"""Calls to one orchestrator that retries make side by side: what piled up in an outage must not be the next one."""
+"""Calls to one orchestrator that retries make side by side: what piled up in an outage must not cause the next."""
 
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds that a task's result waits for its last events; afterwards they follow it."""
@@ -41,7 +41,7 @@ BACKLOG_BYTES: Final = 64 * 2**20
 """... or their bytes."""
 
 RESTORED_FOR: Final = 3600.0
-"""Seconds for which what a former run left is tried at least, however old the machine's clock says it is."""
+"""Minimum seconds to try what an earlier run left behind, however old it is by this machine's clock."""
 
 _NONCE_LIFE: Final = 70.0
 """Seconds for which an orchestrator remembers an event it has seen (65), and a little more."""
@@ -173,11 +173,11 @@ class Outbox:
         self._store_rest()
 
     def _store_rest(self) -> int:
-        """Store what is not stored, what goes out at this moment included; return how many are not delivered."""
+        """Store what is not stored, including what is being sent right now; return how many are not delivered."""
         with self._lock:
             waiting = [each for lane in self._lanes.values() for each in lane]
             left = [*waiting, *(each for each in self._on_its_way if each not in waiting)]
-        with self._ending:  # both the loop and the last resort may come here
+        with self._ending:  # both the loop and the last resort may get here
             rest = [each for each in left if not each.discarded and each not in self._settled_at_end]
             until = self._world.monotonic() + WRITE_TIMEOUT  # all of it together: the disk may hang
             on_disk = bool(rest) and self._store.check()
@@ -274,7 +274,7 @@ class Outbox:
         await self.deliver(delivery)
 
     def take_over(self, link: Link, message: TaskResult | Event) -> None:
-        """Take a result or event over without an attempt. Called at the very end, when nothing can be awaited."""
+        """Take over a result or event without an attempt. Called at the very end, when nothing can be awaited."""
         self.set_aside(delivery_of(link, message))
 
     def set_aside(self, delivery: Delivery) -> None:
@@ -323,7 +323,7 @@ class Outbox:
         delivery = delivery_of(link, message)
         delivery.created, delivery.row, delivery.restored = stored.created, row, True
         delivery.size = len(stored.body)
-        # The clock may have been set since; what it says is believed as far as that loses nothing at once.
+        # The clock may have been changed since: it is believed only as far as nothing is lost at once.
         oldest = self._max_age - min(self._max_age, RESTORED_FOR)
         delivery.since -= min(max(0.0, self._world.wall() - stored.created), oldest)
         delivery.doubtful = self._world.wall() - stored.created < _NONCE_LIFE
@@ -356,12 +356,12 @@ class Outbox:
     async def _retry(self, delivery: Delivery) -> Fate:
         """Try until the delivery is settled, or kept."""
         link = delivery.link
-        if delivery.restored and isinstance(delivery.message, TaskResult):  # its events left in order before it
+        if delivery.restored and isinstance(delivery.message, TaskResult):  # its events go out before it, in order
             await link.known.wait(timeout=self._max_age)
             await self.events_settled(link, delivery.message.task_id, FLUSH_TIMEOUT)
         delay: float | Fate = delivery.next_delay
         while not isinstance(delay, Fate) and not delivery.discarded:
-            # Only then the dialect is known, and the orchestrator knows the worker.
+            # Only then is the dialect known, and the worker known to the orchestrator.
             await link.known.wait(timeout=max(0.0, self._max_age - delivery.age))
             await self._pause(delivery, delay)
             await keep(delivery, self._store)

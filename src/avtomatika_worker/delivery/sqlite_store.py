@@ -31,9 +31,9 @@ _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY: Final = 0xFF
 """The bits of SQLite's extended error codes that hold the primary code."""
 _LOCK_TIMEOUT: Final = 2.0
-"""Seconds for which the former process may still hold the file."""
+"""Seconds for which the previous process may still hold the file."""
 _BATCH: Final = 500
-"""The most writes in one transaction."""
+"""Maximum writes in one transaction."""
 
 
 class Kind(enum.StrEnum):
@@ -70,7 +70,7 @@ class _Check(msgspec.Struct, frozen=True):
     done: Future[bool]
 
 
-_Write = _Put | _Forget | _Check | None  # None: no more follow
+_Write = _Put | _Forget | _Check | None  # None: the last one
 LOOK_EVERY: Final = 5.0
 """Seconds between two checks that the file still exists, while nothing is written."""
 
@@ -142,7 +142,7 @@ class SqliteStore:
         return check.done
 
     def _ask(self, write: _Write) -> bool:
-        """Leave something for the thread; return false when it would never be done."""
+        """Pass something to the thread; return False if it would never be done."""
         with self._lock:
             if self._writable:
                 self._writes.put(write)
@@ -158,7 +158,7 @@ class SqliteStore:
     # ------------------------------------------------------------------------------------------------ opening
 
     def _open_or_replace(self) -> sqlite3.Connection:
-        """Connect, after setting aside a file that is no store. Raises OSError, `ConfigError` and `StoreError`."""
+        """Connect, after setting aside a file that is not a store. Raises OSError, `ConfigError` and `StoreError`."""
         try:
             check_files(self.path)
             return self._connect()
@@ -251,7 +251,7 @@ class SqliteStore:
                 unreadable += 1
         if unreadable:
             _log.error(
-                "%d rows in %s are no results or events; they are not sent, and stay there",
+                "%d rows in %s are neither results nor events; they are not sent, and stay there",
                 unreadable,
                 self.path,
                 extra={"action": "store_unreadable"},
@@ -263,7 +263,7 @@ class SqliteStore:
     def _write_all(self) -> None:
         """Write until asked to stop. Nothing else uses the file after `open`.
 
-        An error that nobody has foreseen refuses the writes that it hits, and no others: whoever waits is answered.
+        An unforeseen error fails only the writes that it affects, and whoever waits for those is answered.
         """
         batch: list[_Write] = []
         while None not in batch:
@@ -313,7 +313,7 @@ class SqliteStore:
                 each.done.set_result(self._look())
 
     def _look(self) -> bool:
-        """Return whether the file exists, or could be written again just now."""
+        """Return whether the file exists, or has just been written again."""
         try:
             self._make_again()
         except (OSError, sqlite3.Error, StoreError, ConfigError):
@@ -353,7 +353,7 @@ class SqliteStore:
             raise
 
     def _refuse(self, writes: Iterable[_Write], why: object) -> None:
-        """Answer those that wait for these writes, and have no answer yet."""
+        """Fail those of these writes that are not done yet."""
         problem = StoreError(f"{self.path} cannot be written: {str(why) or type(why).__name__}")
         for write in writes:
             if isinstance(write, _Put) and not write.done.done():
@@ -375,4 +375,4 @@ def _apply(connection: sqlite3.Connection, write: _Put | _Forget) -> int:
 
 
 def _code_of(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY  # errors of Python's own side have none
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY  # errors raised by Python itself have none

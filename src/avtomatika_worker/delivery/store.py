@@ -21,7 +21,7 @@ _log: Final = logging.getLogger("avtomatika_worker.outbox")
 _ENCODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 REMIND_EVERY: Final = 60.0
-"""Seconds between two error lines about a disk that goes on failing."""
+"""Seconds between two error lines about a disk that keeps failing."""
 
 
 async def _nothing(_key: str) -> None:
@@ -41,7 +41,7 @@ class Store:
         *,
         remove_checkpoint: Callable[[str], Awaitable[None]] = _nothing,
     ) -> None:
-        """``remove_checkpoint``: removes what is kept for a task's next attempt, once it has no other."""
+        """``remove_checkpoint`` removes what is kept for a task's next attempt, once none will follow."""
         self.remove_checkpoint: Callable[[str], Awaitable[None]] = remove_checkpoint
         self._monotonic = world.monotonic
         self._store = store
@@ -58,8 +58,8 @@ class Store:
     def open(self, *, required: bool) -> list[tuple[int, Message]]:
         """Return the messages that an earlier run left, with their rows.
 
-        Raises `ConfigError` when another process has the file, or when there is no place for it and one is
-        ``required``; otherwise that is an error in the log, and results are kept in memory.
+        Raises `ConfigError` if another process has the file, or if there is no place for it and one is ``required``;
+        otherwise that is logged as an error, and results are kept in memory.
         """
         if self._store is None:
             return []
@@ -71,7 +71,7 @@ class Store:
             self._store = None
             _log.error(
                 "%s: a crash loses results that could not be delivered yet (set WORKER_STATE_DIR to a writable"
-                " directory, or WORKER_RESULT_DURABILITY=off if that is meant)",
+                " directory, or WORKER_RESULT_DURABILITY=off if that is intended)",
                 error,
                 extra={"action": "store_unusable"},
             )
@@ -88,7 +88,7 @@ class Store:
         try:
             put = self._store.put(encode(url, message, created))
         except _ENCODE_ERRORS:
-            return None  # a value that cannot be sent either: the attempt finds it and a failure takes its place
+            return None  # it cannot be sent either: the attempt finds that out, and replaces it by a failure
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
                 row = await asyncio.wrap_future(put)
@@ -110,7 +110,7 @@ class Store:
     def keep_at_end(self, messages: Sequence[Message], until: float) -> list[bool]:
         """Store messages without the event loop, and wait until all are safe or it is ``until``, monotonic seconds.
 
-        Returns which are safe. For the very last moment.
+        Returns which are safe. For use at the very end.
         """
         if self._store is None:
             return [False] * len(messages)
@@ -136,7 +136,7 @@ class Store:
             self.forget(put.result())
 
     def _answers_again(self, probe: Future[bool]) -> None:
-        """Take note, in the store's thread, that the disk has answered."""
+        """Record, on the store's thread, that the disk has answered."""
         self._set_hangs(hangs=False)
         if probe.result():
             self._recovered()

@@ -27,7 +27,8 @@ class UnusableFileError(Exception):
 def check_files(path: Path) -> None:
     """Check the files of the store at ``path``, and make them private.
 
-    Raises `UnusableFileError` for files that somebody else may have made. If only the log is invalid, it is set aside.
+    Raises `UnusableFileError` for files that somebody else may have made or changed. If only the log is invalid, that
+    is set aside.
     """
     for each in (Path(f"{path}{suffix}") for suffix in _SUFFIXES):
         try:
@@ -35,13 +36,13 @@ def check_files(path: Path) -> None:
         except FileNotFoundError:
             continue
         if not stat.S_ISREG(status.st_mode):
-            raise UnusableFileError(f"{each.name} is no regular file")
+            raise UnusableFileError(f"{each.name} is not a regular file")
         if sys.platform == "win32":
             continue
         if status.st_uid != os.geteuid():
             raise UnusableFileError(f"{each.name} belongs to another user")
         if status.st_nlink > 1:
-            raise UnusableFileError(f"{each.name} has other links")
+            raise UnusableFileError(f"{each.name} has other hard links")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise UnusableFileError(f"others may write to {each.name}")
         if stat.S_IMODE(status.st_mode) != 0o600:
@@ -55,9 +56,9 @@ def _check_log(path: Path) -> None:
     if not _size_of(log):
         return
     if not _size_of(path):
-        set_aside(path, UnusableFileError("the file that it belongs to is gone"), (_WAL, "-shm"))
+        set_aside(path, UnusableFileError("the file it belongs to is gone"), (_WAL, "-shm"))
     elif not _is_log(log):
-        set_aside(path, UnusableFileError("it is no log of SQLite's"), (_WAL, "-shm"))
+        set_aside(path, UnusableFileError("it is not an SQLite log"), (_WAL, "-shm"))
 
 
 def set_aside(path: Path, error: Exception, suffixes: Sequence[str] = _SUFFIXES) -> None:

@@ -1,4 +1,4 @@
-"""What a file of undelivered messages holds, and what it is not."""
+"""The schema of a file of undelivered messages, and how any other file is recognized."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREATE TABLE waiting (
     created REAL NOT NULL
 )
 """
-_COLUMNS: Final = [  # as "PRAGMA table_info" has them: name, type, NOT NULL, default, place in the key
+_COLUMNS: Final = [  # as "PRAGMA table_info" lists them: name, type, NOT NULL, default, position in the key
     ("id", "INTEGER", 0, None, 1),
     ("url", "TEXT", 1, None, 0),
     ("kind", "TEXT", 1, None, 0),
@@ -32,7 +32,7 @@ _OBJECTS: Final = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sql
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the table in an empty file. Raises for one that is damaged, newer or no store: see `SqliteStore.open`."""
+    """Create the table in an empty file. Raises for a damaged, newer or foreign one: see `SqliteStore.open`."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > _SCHEMA_VERSION:
         raise StoreError(f"{path} was written by a newer version of this worker")
@@ -46,7 +46,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
     elif version != _SCHEMA_VERSION or objects != [("table", "waiting")] or columns != _COLUMNS:
         holds = ", ".join(f"{kind} {name}" for kind, name in objects) or "nothing"
-        raise UnusableFileError(f"it is no outbox of this version: version {version}, it holds {holds:.200}")
+        raise UnusableFileError(f"it is not an outbox of this version: version {version}, holding {holds:.200}")
 
 
 def text(written: bytes) -> str:

@@ -1,8 +1,8 @@
-"""Undelivered results by the work that they answer: a task that is handed out again gives its result another id.
+"""Undelivered results by the work they answer: when a task is handed out again, its result gets another id.
 
-A result goes out under the newest id that is known. One that the orchestrator calls stale under every id is kept, on
-disk too: the hand-out under the newer id waits in a queue over there until this worker has a slot free for it (a worker
-whose slots are all taken does not poll), or went to another worker, which may fail. Used from both loops.
+A result is sent under the newest known id. If the orchestrator calls it stale under every id, it is kept, on disk too:
+the hand-out with a newer id either waits in the orchestrator's queue until this worker has a free slot (a worker
+without one does not poll), or went to another worker, which may fail. Used from both loops.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from avtomatika_worker.delivery.attempt import Delivery
     from avtomatika_worker.link.link import Link
 
-MOST_KEPT: Final = 64
-"""Stale results that are kept at most ..."""
-
 MOST_IDS: Final = 4
-"""Ids that a result is tried under, the newest: as many as orchestrators give a task by default."""
+"""Maximum number of ids to try a result under, the newest: as many as orchestrators give a task by default."""
+
+MOST_KEPT: Final = 64
+"""Maximum number of stale results to keep, the newest ..."""
 
 MOST_BYTES: Final = 16 * 2**20
-"""... and their bytes; of more, the newest."""
+"""... and their total size in bytes."""
 
 
 class Fate(enum.Enum):
-    """What becomes of a delivery that is not tried again later."""
+    """What happens to a delivery that is not retried later."""
 
     TRY_NEXT = enum.auto()
-    """There is another id to try at once."""
+    """Another id is to be tried at once."""
     KEPT = enum.auto()
     """It waits for its work to be handed out again."""
     SETTLED = enum.auto()
-    """It has arrived, or nobody wants it."""
+    """It has arrived, or is not wanted."""
 
 
 class _UnderWay(msgspec.Struct, frozen=True):
     """A result that is being delivered, and the ids that it may be wanted under, the newest last.
 
-    ``hand_outs`` are those that came since it is on its way.
+    ``hand_outs`` are those that arrived since its delivery began.
     """
 
     delivery: Delivery
@@ -58,7 +58,7 @@ class _UnderWay(msgspec.Struct, frozen=True):
 
 
 class _Stale(msgspec.Struct, frozen=True):
-    """A result that was not wanted, ``at`` a time of the orchestrator's in Unix seconds."""
+    """A result that was refused as stale ``at`` a time of the orchestrator's, in Unix seconds."""
 
     delivery: Delivery
     at: float
@@ -67,23 +67,23 @@ class _Stale(msgspec.Struct, frozen=True):
 class Works:
     """The results that may still be wanted under another id.
 
-    ``max_age`` is how many seconds one is kept; ``forget`` removes the row of one that is kept no longer.
+    ``max_age`` is the seconds for which one is kept; ``forget`` removes the row of one that is no longer kept.
     """
 
     def __init__(self, max_age: float, forget: Callable[[int | None], None]) -> None:
         self._max_age = max_age
         self._forget = forget
         self.on_missed: Callable[[Link, Task], None] = lambda _link, _task: None
-        """Called, in any thread, with a hand-out that was no retry: it came while the result was being accepted."""
+        """Called, on any thread, with a hand-out that was not a retry: it came while the result was being accepted."""
         self._lock = threading.Lock()
         self._under_way: dict[WorkKey, _UnderWay] = {}
         self._stale: OrderedDict[WorkKey, _Stale] = OrderedDict()  # the oldest first
         self._bytes = 0
 
     def enter(self, delivery: Delivery, older_ids: Sequence[str] = ()) -> None:
-        """Take in a result that is about to be delivered; one after which its task is tried again does not count.
+        """Add a result that is about to be delivered, unless its task will be retried.
 
-        It takes the place of a stale one of the same work, which has been done again.
+        It replaces a stale result of the same work, which has been done again.
         """
         result = delivery.message
         if not isinstance(result, TaskResult) or (key := _key_of(result)) is None:
@@ -97,7 +97,7 @@ class Works:
             self._forget(older.delivery.row)
 
     def known(self, key: WorkKey) -> Known | None:
-        """Return what is known of the work of a hand-out."""
+        """Return what is known about the work of a hand-out."""
         with self._lock:
             if key in self._under_way:
                 return Known(Stage.ENDED)
@@ -105,9 +105,9 @@ class Works:
             return None if stale is None else Known(Stage.STALE, answered_at=stale.at)
 
     def add(self, key: WorkKey, task: Task, *, newest: bool) -> Delivery | None:
-        """Let a hand-out have the result of its work. Return the delivery when it has to be begun again.
+        """Assign the result of its work to a hand-out. Return the delivery if that has to be started again.
 
-        ``newest``: none of the ids that are known is newer.
+        ``newest``: no known id is newer.
         """
         with self._lock:
             under_way = self._under_way.get(key)
@@ -134,7 +134,7 @@ class Works:
         return result if task_id == result.task_id else msgspec.structs.replace(result, task_id=task_id)
 
     def refused(self, delivery: Delivery, result: TaskResult, now: float) -> Fate:
-        """Take note that a result is stale under its id, and return what follows.
+        """Record that a result is stale under its id, and return what follows.
 
         ``now`` is the orchestrator's time in Unix seconds.
         """
@@ -157,17 +157,17 @@ class Works:
         return Fate.KEPT
 
     def accepted(self, delivery: Delivery, result: TaskResult) -> None:
-        """Take note that a result was accepted under its id: a newer one is that of other work.
+        """Record that a result was accepted under its id: a newer id belongs to other work.
 
-        A job may go on to a step with the same skill and params, which no number shows from a retry before 1.0b28; it
-        may come before the answer to the result that led to it.
+        A job may continue with a step of the same skill and params, which before 1.0b28 no number distinguishes from a
+        retry. That step may arrive before the answer to the result that led to it.
         """
         if result.work is None:
             return
         with self._lock:
             under_way = self._entry(delivery, result)
             ids = () if under_way is None else under_way.ids
-            if result.task_id in ids:  # else it was the oldest of too many
+            if result.task_id in ids:  # otherwise it was dropped, as the oldest of too many
                 ids = ids[ids.index(result.task_id) + 1 :]
             missed = [] if under_way is None else [each for each in under_way.hand_outs if each.task_id in ids]
         for task in missed:
@@ -195,7 +195,7 @@ class Works:
 
 
 def _key_of(result: TaskResult) -> WorkKey | None:
-    """Return the work of a result that may be wanted under another id."""
+    """Return the work of a result, if it may be wanted under another id."""
     if result.work is None or result.status == CANCELLED or is_retried(result):
         return None
     return result.work

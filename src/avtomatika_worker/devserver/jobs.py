@@ -20,6 +20,7 @@ from avtomatika_worker.devserver.snapshots import HandOut, JobRecord, JobState, 
 from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import is_list, is_mapping, is_tuple
 from avtomatika_worker.protocol.canonical import canonical_bytes
+from avtomatika_worker.skills.jsonable import to_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +101,9 @@ class JobBook:
         try:
             if not all(math.isfinite(values[name] or 0) for name in ("priority", "deadline")):
                 raise ValueError("priority and deadline must be finite numbers")
-            written = orjson.dumps(values, default=dict)
-            _check_finite(values, "$")  # it was omitted: a default would take its place
+            given = to_plain(values)
+            written = orjson.dumps(given)
+            _check_finite(given, "$")  # it was omitted: a default would take its place
             plain: dict[str, Any] = orjson.loads(written)
             if not self._release.tasks_keep_nulls:
                 canonical_bytes(plain, self._release.dialect)

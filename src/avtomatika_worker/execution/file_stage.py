@@ -25,7 +25,7 @@ from avtomatika_worker.files.offload import (
 )
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.observability.tracing import Tracing
-from avtomatika_worker.protocol.uris import is_object_uri, is_web_url
+from avtomatika_worker.protocol.uris import for_messages, is_object_uri, is_web_url
 from avtomatika_worker.skills.skill import Skill
 from avtomatika_worker.skills.uri_params import KEY
 
@@ -158,9 +158,9 @@ def _is_elsewhere(text: str) -> bool:
 
 
 def _no_file(place: Place, text: str, error: UnsafeNameError) -> InvalidInputError:
-    where = name_of(place)
+    where, shown = name_of(place), for_messages(text)
     return InvalidInputError(
-        f"params.{where}: {text!r:.300} is not a file of this task: {error.problem}; give its URI, or a name relative"
+        f"params.{where}: {shown!r:.300} is not a file of this task: {error.problem}; give its URI, or a name relative"
         " to the task's directory",
         {"param": where, "problem": error.problem},
     )

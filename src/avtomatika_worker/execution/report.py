@@ -60,11 +60,11 @@ def build_result(
     match outcome:
         case Succeeded():
             status, data, metadata, files = outcome.status, outcome.data, outcome.metadata, outcome.data_metadata
-            costs |= outcome.costs
+            costs |= _with_added(outcome.costs, added)
         case Failed():
             status, data, metadata, files = FAILURE, outcome.data, outcome.metadata, outcome.data_metadata
             error = ResultError(code=outcome.code, message=outcome.message, details=outcome.details or None)
-            costs |= outcome.costs
+            costs |= _with_added(outcome.costs, added)
         case Cancelled(reason=CancelReason.REQUESTED):
             status = CANCELLED
         case Cancelled():
@@ -85,6 +85,14 @@ def build_result(
         identity_chain=task.chain_through(worker_id),
         work=work,
     )
+
+
+def _with_added(costs: Mapping[str, Any], added: Mapping[str, float]) -> dict[str, Any]:
+    """Return an outcome's costs, each with what ``ctx.add_cost`` has added to it: a middleware may have."""
+    return {
+        name: amount + added[name] if name in added and type(amount) in {int, float} else amount
+        for name, amount in costs.items()
+    }
 
 
 def log_end(task: Task, outcome: Outcome, result: TaskResult, seconds: float) -> None:

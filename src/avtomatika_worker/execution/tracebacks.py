@@ -33,9 +33,9 @@ class _Stack(traceback.StackSummary):
 def folded_traceback(error: BaseException) -> str:
     """Return the traceback of an exception, including those of chained and grouped exceptions.
 
-    Frames of this package that led to user code are left out; its other frames are replaced by their number. If none
-    of the frames is the user's, all are kept, because the bug is then in the package. Returns "" if the exception was
-    never raised.
+    Frames of this package that led to user code are left out, with those of an import; its other frames are replaced by
+    their number. If none of the frames is the user's, all are kept, because the bug is then in the package, unless the
+    user's file cannot be read as Python. Returns "" if the exception was never raised.
     """
     if error.__traceback__ is None:
         return ""
@@ -51,6 +51,8 @@ def _formatted(error: BaseException) -> str:
     if any(not _is_ours(frame) and not _is_standard(frame) for part in parts for frame in part.stack):
         for part in parts:
             part.stack = _folded(part.stack)
+    elif isinstance(error, SyntaxError):
+        shown.stack = _Stack()  # it names its line itself
     return "".join(shown.format()).rstrip("\n")
 
 
@@ -73,9 +75,11 @@ def _folded(stack: traceback.StackSummary) -> _Stack:
         if foreign or not ours:
             kept.extend(frames)
             continue
+        below = frames[ours[-1] + 1 :]
         if kept or len(frames) == len(stack):  # otherwise the run led to the user's code
-            kept.extend((*frames[: ours[0]], _marker(len(ours))))
-        kept.extend(frames[ours[-1] + 1 :])
+            kept.extend((*frames[: ours[0]], _marker(len(ours)), *below))
+        else:
+            kept.extend(frame for frame in below if not _imports(frame))
     return kept
 
 
@@ -85,6 +89,10 @@ def _marker(count: int) -> traceback.FrameSummary:
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith(_OURS) and not frame.filename.startswith(_DEMO)
+
+
+def _imports(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(("<frozen importlib", f"{_STANDARD}importlib/"))
 
 
 def _is_standard(frame: traceback.FrameSummary) -> bool:

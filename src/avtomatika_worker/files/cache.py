@@ -1,6 +1,6 @@
-"""Caches downloaded objects by URI and etag, for all tasks and all workers that share the directory.
+"""Caches downloaded objects by store, URI and etag, for all tasks and all workers that share the directory.
 
-    WORKER_BLOB_CACHE_DIR/ab/ab12…      an object, read-only, named by a hash of its URI and etag
+    WORKER_BLOB_CACHE_DIR/ab/ab12…      an object, read-only, named by a hash of its store, URI and etag
     WORKER_BLOB_CACHE_DIR/ab/ab12….part being downloaded by the holder of …
     WORKER_BLOB_CACHE_DIR/ab.lock       … this lock
 
@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -62,11 +63,12 @@ class BlobCache:
         self._ready = False
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def provide(self, uri: str, info: ObjectInfo, path: Path, download: Download) -> bool:
+    async def provide(self, identity: str, info: ObjectInfo, path: Path, download: Download) -> bool:
         """Put the object at ``path``; return whether it was cached. If not, ``download`` was called, once for all
         concurrent callers.
 
-        The file is read-only. Raises what ``download`` raises.
+        ``identity`` distinguishes the object from all others, whatever the store. The file is read-only. Raises what
+        ``download`` raises.
         """
         if info.etag is None or info.size > self._limit:
             await download(path)
@@ -74,7 +76,7 @@ class BlobCache:
         if not self._ready:
             await self._disk.run(self._prepare)
             self._ready = True
-        name = hashlib.sha256(f"{uri}\0{info.etag}".encode()).hexdigest()
+        name = hashlib.sha256(f"{identity}\0{info.etag}".encode()).hexdigest()
         entry = self._directory / name[:2] / name
         turn = self._turns.setdefault(name, asyncio.Lock())
         async with turn:
@@ -116,6 +118,9 @@ class BlobCache:
     def _prepare(self) -> None:
         try:
             self._directory = private_directory(self._directory)
+            if sys.platform != "win32" and self._directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                # It is sticky: others could put objects of theirs, or links, where ours would be.
+                self._directory = private_directory(self._directory / f"worker-cache-{os.geteuid()}")
         except OSError as error:
             raise DependencyMissingError(f"WORKER_BLOB_CACHE_DIR={self._directory} cannot be used: {error}") from error
 

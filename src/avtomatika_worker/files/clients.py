@@ -24,7 +24,10 @@ from avtomatika_worker.files.store_settings import StoreSettings, retry_config
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*|\?\S*")
+_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://\S*|\?\S*")
+_READ: Final = 2_000
+"""Characters of an error's text that are looked at: it repeats an answer's body, of up to a megabyte."""
+
 _MOST_CLIENTS: Final = 32
 
 _TIMEOUTS: Final = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "300s"}
@@ -173,7 +176,7 @@ class Clients:
 
 def reported(error: Exception, settings: StoreSettings) -> str:
     """Return an error's text without the answer's body, our keys and the store's address: URLs can be signed."""
-    text = str(error).partition("\n")[0].partition("<")[0]
+    text = str(error)[:_READ].partition("\n")[0].partition("<")[0]
     text = _URL.sub("the store", text)
     for secret in (settings.secret_key, settings.access_key):
         text = text.replace(secret, "***") if secret else text

@@ -59,7 +59,7 @@ class EgressProxy:
 
     def _run(self, started: Future[tuple[asyncio.AbstractEventLoop, int]]) -> None:
         loop = asyncio.new_event_loop()
-        open_connections: set[FromClient] = set()
+        open_connections: dict[FromClient, None] = {}  # the oldest first
         try:
             make = partial(
                 FromClient, loop, self._routes, self._proxy_for, open_connections, stall_timeout=self._stall_timeout

@@ -25,6 +25,9 @@ class Request(msgspec.Struct, frozen=True):
     target: str
     headers: tuple[tuple[str, str], ...]
 
+    def __repr__(self) -> str:  # headers hold signatures, and the key of a route
+        return f"Request(method={self.method!r})"
+
     @property
     def by_name(self) -> dict[str, str]:
         """The headers by lower-case name, the last of each."""

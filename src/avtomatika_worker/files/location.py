@@ -10,7 +10,7 @@ import msgspec
 
 from avtomatika_worker.errors import DependencyMissingError, InvalidInputError, UnsafeNameError
 from avtomatika_worker.files.names import check_key
-from avtomatika_worker.protocol.uris import S3Uri
+from avtomatika_worker.protocol.uris import S3Uri, for_messages
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 FILE: Final = "file"
@@ -50,7 +50,8 @@ def locate(uri: str, file_root: Path | None) -> Location:
     if parsed.scheme == FILE:
         key = _below_root(parsed, key, file_root)
     elif not parsed.scheme or _BUCKET.fullmatch(parsed.bucket) is None:
-        raise InvalidInputError(f"{uri!r:.300} is not an object's URI, such as s3://bucket/key", {"uri": uri[:300]})
+        shown = for_messages(uri)
+        raise InvalidInputError(f"{shown!r:.300} is not an object's URI, such as s3://bucket/key", {"uri": shown[:300]})
     if key:
         check_key(key, uri)
     elif not parsed.is_prefix:

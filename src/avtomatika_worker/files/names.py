@@ -7,6 +7,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Final
 
 from avtomatika_worker.errors import UnsafeNameError
+from avtomatika_worker.protocol.uris import for_messages
 
 _LONGEST: Final = 200
 """The most bytes in one part of a name: file systems allow 255, and temporary names are longer than final ones."""
@@ -47,7 +48,9 @@ def check_given(text: str) -> None:
     """
     windows = PureWindowsPath(text)
     if "://" in text or text.lower().startswith("file:"):
-        raise UnsafeNameError(text, "it is a URI of an unsupported kind (use s3://, gs://, az://, file:// or https://)")
+        raise UnsafeNameError(
+            for_messages(text), "it is a URI of an unsupported kind (use s3://, gs://, az://, file:// or https://)"
+        )
     if text.startswith("/") or windows.drive or windows.root:
         raise UnsafeNameError(text, "it is a path on a machine")
     if text.startswith("~"):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from avtomatika_worker.errors import IntegrityMismatchError, PermanentError
 from avtomatika_worker.files.objects import ObjectInfo, plain_etag
 from avtomatika_worker.narrowing import is_dict, is_list
-from avtomatika_worker.protocol.uris import is_object_uri
+from avtomatika_worker.protocol.uris import for_messages, is_object_uri
 
 Place = tuple[str | int, ...]
 """A value's location: the keys and indices that lead to it."""
@@ -73,14 +73,16 @@ def expectation(uri: str, place: Place, metadata: Mapping[str, Any]) -> Callable
     """
     entries = [entry for name, entry in metadata.items() if _is_about(entry, name, uri, place)]
 
+    shown = for_messages(uri)
+
     def check(info: ObjectInfo) -> None:
         found = {"size": info.size, "etag": plain_etag(info.etag)}
         for entry in entries:
             for fact, wanted in _facts(entry).items():
                 if found[fact] is not None and found[fact] != wanted:
                     raise IntegrityMismatchError(
-                        f"params.{name_of(place)}: {uri} has {fact} {found[fact]}, its metadata says {wanted}",
-                        {"param": name_of(place), "uri": uri, "fact": fact, "expected": wanted, "found": found[fact]},
+                        f"params.{name_of(place)}: {shown} has {fact} {found[fact]}, its metadata says {wanted}",
+                        {"param": name_of(place), "uri": shown, "fact": fact, "expected": wanted, "found": found[fact]},
                     )
 
     return check
@@ -96,15 +98,15 @@ def verification(uri: str, metadata: Any) -> Callable[[ObjectInfo], None]:
 
     It raises `IntegrityMismatchError`.
     """
-    given = facts_of(metadata)
+    given, shown = facts_of(metadata), for_messages(uri)
 
     def check(info: ObjectInfo) -> None:
         found = {"size": info.size, "etag": plain_etag(info.etag)}
         for fact, wanted in _facts(given).items():
             if found[fact] is not None and found[fact] != wanted:
                 raise IntegrityMismatchError(
-                    f"{uri} has {fact} {found[fact]}, its metadata say {wanted}",
-                    {"uri": uri, "fact": fact, "expected": wanted, "found": found[fact]},
+                    f"{shown} has {fact} {found[fact]}, its metadata say {wanted}",
+                    {"uri": shown, "fact": fact, "expected": wanted, "found": found[fact]},
                 )
 
     return check

@@ -25,6 +25,9 @@ _CONNECT_TIMEOUT: Final = 10.0
 STALL_TIMEOUT: Final = 60.0
 """Seconds for which a host may take nothing of what is sent to it, as obstore's own for what it reads."""
 
+MOST_STRANGERS: Final = 128
+"""Connections that have not shown a route's key: any user of the machine can open them. The oldest makes room."""
+
 _HEAD_END: Final = b"\r\n\r\n"
 _LONGEST_HEAD: Final = 64 * 1024
 
@@ -37,7 +40,7 @@ class FromClient(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         routes: Mapping[str, Route],
         proxy_for: ProxyFor,
-        others: set[FromClient],
+        others: dict[FromClient, None],
         stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
         self._loop = loop
@@ -61,11 +64,15 @@ class FromClient(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = transport  # type: ignore[assignment]
-        self._others.add(self)
+        self._others[self] = None
+        strangers = [each for each in self._others if each.is_stranger]
+        if len(strangers) > MOST_STRANGERS:
+            del self._others[strangers[0]]
+            strangers[0].abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as it is called
         """End."""
-        self._others.discard(self)
+        self._others.pop(self, None)
         self._forget_stall()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -93,6 +100,11 @@ class FromClient(asyncio.Protocol):
             self._go_on()
 
     # ------------------------------------------------------------------------------------------ what is done
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it has not shown the key of a route."""
+        return self._route is None
 
     def write(self, data: bytes) -> None:
         """Pass on data from a host if its route has room for it."""

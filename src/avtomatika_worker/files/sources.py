@@ -36,8 +36,7 @@ class Sources(msgspec.Struct, frozen=True):
         """Raise `SourceRefusedError` for a location that a task of this job may neither read nor write."""
         if any(_is_ambiguous(part) for part in _parts(location)):
             raise SourceRefusedError(location.uri, "a segment of its key stands for '.', '..' or a slash when decoded")
-        below = _below(location, self.results) if self.results is not None else None
-        if below is not None and below[:1] == (OWN,):
+        if any(_is_checkpoints(part) for part in _parts(location)):  # another worker's too, whose results go elsewhere
             raise self._refused(location, "checkpoints are kept there")
         if self._is_own(location, job_id):
             return
@@ -55,7 +54,10 @@ class Sources(msgspec.Struct, frozen=True):
 
     def _is_own(self, location: Location, job_id: str) -> bool:
         below = _below(location, self.results) if self.results is not None else None
-        return below is not None and (below[:1] == (job_id,) or below[:2] == (_ORCHESTRATORS, job_id))
+        if below is None:
+            return False
+        # A job called "jobs" would otherwise own the objects of all others.
+        return below[:2] == (_ORCHESTRATORS, job_id) or (below[:1] == (job_id,) and job_id != _ORCHESTRATORS)
 
     def _refused(self, location: Location, problem: str) -> SourceRefusedError:
         if self.listed is not None:
@@ -80,6 +82,11 @@ def _below(location: Location, source: Location) -> tuple[str, ...] | None:
         return None
     parts, start = _parts(location), _parts(source)
     return parts[len(start) :] if parts[: len(start)] == start else None
+
+
+def _is_checkpoints(part: str) -> bool:
+    """Whether a segment names the directory of checkpoints, on file systems without case or final dots too."""
+    return part.casefold().rstrip(". ") == OWN
 
 
 def _is_ambiguous(part: str) -> bool:

@@ -97,6 +97,11 @@ class Stores:
         except TaskError as error:
             raise DependencyMissingError(f"{uri:.300} cannot be used: {error}") from None
 
+    async def identity(self, location: Location) -> str:
+        """Return what distinguishes an object from all others, those of the same URI in another store included."""
+        allowed = (await self._clients.of(location)).route.allowed
+        return location.uri if allowed is None else f"{allowed.place[0]}:{allowed.place[1]} {location.uri}"
+
     def target(self, key: str) -> str:
         """Return the URI of ``key`` where results go. Raises `DependencyMissingError` if there is no such place."""
         place = self.settings.results_uri

@@ -169,7 +169,7 @@ class Transfers:
 
         if self._cache is None:
             await download(path)
-        elif await self._cache.provide(location.uri, info, path, download):
+        elif await self._cache.provide(await self._stores.identity(location), info, path, download):
             progress.add(info.size)
 
     async def _download(self, location: Location, info: ObjectInfo, path: Path, progress: Progress) -> None:

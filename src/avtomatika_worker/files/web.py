@@ -27,6 +27,7 @@ from avtomatika_worker.files.disk import Disk
 from avtomatika_worker.files.names import check_part
 from avtomatika_worker.files.objects import Expect, ObjectInfo
 from avtomatika_worker.files.permit import Permit
+from avtomatika_worker.protocol.uris import for_messages
 
 if TYPE_CHECKING:
     import aiohttp
@@ -68,8 +69,7 @@ class WebHosts:
         """Return a URL as one that may be fetched. Raises `SourceRefusedError` and `UnsafeNameError`."""
         from yarl import URL  # aiohttp's own: what is checked is what is asked
 
-        shown = text.partition("?")[0].partition("#")[0]
-        shown = f"https://{shown[8:].rpartition('@')[2]}"
+        shown = for_messages(text)
         if not all("!" <= character <= "~" and character not in '\\"<>^`{|}' for character in text):
             raise UnsafeNameError(shown, "a URL has no spaces and no such characters; percent-encode them")
         try:

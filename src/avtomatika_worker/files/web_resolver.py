@@ -11,6 +11,12 @@ from aiohttp.resolver import ThreadedResolver
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""Where the open internet is in IPv6. The rest is private, obsolete, or unassigned, and which is which changes."""
+
+_AZURE: Final = ipaddress.IPv4Address("168.63.129.16")
+"""Azure's own service in each of its machines, at an address like any other's."""
+
 
 class PrivateAddressError(OSError):
     """A host is at an address that is not public."""
@@ -49,11 +55,11 @@ def refuse_private(host: str) -> None:
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is one of the open internet, and so is any that it carries inside."""
-    if not address.is_global or address.is_multicast:
-        return False
     if isinstance(address, ipaddress.IPv4Address):
-        return True
-    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        return address.is_global and not address.is_multicast and address != _AZURE
+    if address.ipv4_mapped is not None:
+        return _is_public(address.ipv4_mapped)
     if address in _NAT64:
-        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return all(each is None or _is_public(each) for each in inner)
+        return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    inner = (address.sixtofour, *(address.teredo or ()))
+    return address in _UNICAST and address.is_global and all(each is None or _is_public(each) for each in inner)

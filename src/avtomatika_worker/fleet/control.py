@@ -15,10 +15,9 @@ from typing import Final
 
 import msgspec
 
-from avtomatika_worker._atexit import exit_at_once
 from avtomatika_worker.fleet.membership import PREEMPTED, Command, Membership, Ready
 from avtomatika_worker.supervisor import Ending
-from avtomatika_worker.worker.program import EXIT_FORCED, EXIT_OK, Stoppable
+from avtomatika_worker.worker.program import EXIT_OK, Stoppable, end_by_force
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -120,7 +119,7 @@ class Control(Stoppable):
         self._orphaned = True
         self._obey(1)
         time.sleep(self._drain_limit)
-        exit_at_once(EXIT_FORCED)  # the main loop is blocked; nothing else would end this process
+        end_by_force(self)  # the main loop is blocked; nothing else would end this process
 
     def _obey(self, times: int) -> None:
         with self._guard:

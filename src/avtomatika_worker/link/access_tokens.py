@@ -21,7 +21,7 @@ _log: Final = logging.getLogger("avtomatika_worker.link")
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
 REFUSED: Final = frozenset({401, 403})
-"""Statuses for a token that the orchestrator does not know: 401 from 1.0b21, 403 since 1.0b22 (measured).
+"""Statuses for a token that the orchestrator does not know: 401 in 1.0b21, 403 since 1.0b22 (measured).
 
 403 also means a replay or a timestamp that is off.
 """

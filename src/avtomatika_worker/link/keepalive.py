@@ -79,6 +79,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
     granted: Answered | None = None
 
+    def __repr__(self) -> str:
+        return f"Report(orchestrator={self.orchestrator!r}, status={self.status!r})"
+
     def response(self) -> Response:
         """Return the response. Raises `CallTimedOutError` or `ConnectionFailedError` if there was none."""
         if self.status is None:

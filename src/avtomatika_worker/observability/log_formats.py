@@ -127,15 +127,16 @@ def _text_context(record: logging.LogRecord, labels: tuple[tuple[str, str], ...]
     """Return the context as ``task=… job=…``."""
     fields = record.__dict__
     text = " ".join([f"{label}={fields[name]}" for label, name in labels if fields.get(name)])
-    return _one_line(text)
+    return one_line(text)
 
 
 @functools.lru_cache(maxsize=256)
 def shown_name(name: str) -> str:
-    return _one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
+    return one_line(re.sub(r"^avtomatika_worker(?=\.|$)", "worker", name))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text as a part of a line: printable, its line feeds escaped too."""
     if text.isprintable():
         return text
     return printable(text).replace("\n", "\\n")

@@ -43,6 +43,9 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     body: bytes | None = None
 
+    def __repr__(self) -> str:  # the body may hold a refresh token
+        return f"Request(method={self.method!r}, path={self.path!r})"
+
 
 SKILL_CALL_PATH: Final = "/skills/call"
 """Where `OrchestratorClient` asks for another skill. No orchestrator up to 1.0b30 has it."""

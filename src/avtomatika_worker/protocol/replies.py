@@ -30,9 +30,15 @@ from avtomatika_worker.protocol.messages import (
 )
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=msgspec.Struct)
 _VERSION_HEADER: Final = VERSION_HEADER.lower()
 _DETAIL_LIMIT: Final = 200
+"""Characters of a text for people that are kept: logs repeat it."""
+
+_VERSION_LIMIT: Final = 64
 _ID_LIMIT: Final = 256
+"""Characters of a task's id, its job's id and its type: every line of its log and every event repeats them."""
+
 _DIGITS: Final = 12  # of seconds: a longer wait is unrealistic
 # One standard date parser imports sockets, the other depends on the locale.
 _HTTP_DATE: Final = re.compile(
@@ -51,10 +57,14 @@ class Response(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:  # the body may hold tokens
+        return f"Response(status={self.status!r}, {len(self.body)} bytes)"
+
     @property
     def version(self) -> str | None:
-        """The protocol version announced by the orchestrator, if any."""
-        return self.headers.get(_VERSION_HEADER)
+        """The protocol version announced by the orchestrator, if any; a longer text is none."""
+        version = self.headers.get(_VERSION_HEADER)
+        return version if version is None or len(version) <= _VERSION_LIMIT else None
 
     @property
     def from_orchestrator(self) -> bool:
@@ -84,10 +94,16 @@ def decode_task(response: Response) -> Task | None:
     if response.status == 204:
         return None
     try:
-        return _task_decoder.decode(response.body)
+        task = _task_decoder.decode(response.body)
     except DECODE_ERRORS as error:
         job_id, task_id = salvage_ids(response.body)
         raise MalformedMessageError(f"not a task: {error}", job_id=job_id, task_id=task_id) from None
+    if len(task.job_id) > _ID_LIMIT or len(task.task_id) > _ID_LIMIT:
+        raise MalformedMessageError(f"not a task: an id of more than {_ID_LIMIT} characters")
+    if len(task.type) > _ID_LIMIT:
+        text = f"not a task: a type of more than {_ID_LIMIT} characters"
+        raise MalformedMessageError(text, job_id=task.job_id, task_id=task.task_id)
+    return task
 
 
 def decode_registration(response: Response) -> RegistrationReply:
@@ -95,6 +111,8 @@ def decode_registration(response: Response) -> RegistrationReply:
     reply = _decode(_registration_decoder, response, "the answer to a registration")
     if reply.status != "registered":
         raise MalformedMessageError(f"not a registration's answer: status {reply.status!r:.100}")
+    if len(reply.version or "") > _VERSION_LIMIT:
+        raise MalformedMessageError(f"not a registration's answer: a version of more than {_VERSION_LIMIT} characters")
     if reply.access_token:
         _check_token(reply.access_token, "the answer to a registration")
     return reply
@@ -125,14 +143,14 @@ def decode_result(response: Response) -> ResultReply:
     reply = _decode(_result_decoder, response, "the answer to a result")
     if not reply.final:
         raise MalformedMessageError(f"not the answer to a result: status {reply.status!r:.100}")
-    return reply
+    return reply if reply.reason is reply.message is None else _brief(reply, "reason", "message")
 
 
 def decode_event(response: Response) -> EventReply:
     """Read the answer to an event. A refusal counts only if the orchestrator announces itself."""
     reply = _decode(_event_decoder, response, "the answer to an event")
     if reply.accepted or (reply.status == "error" and response.from_orchestrator):
-        return reply
+        return reply if reply.accepted else _brief(reply, "code", "message")
     raise MalformedMessageError(f"not the answer to an event: status {reply.status!r:.100}")
 
 
@@ -202,6 +220,12 @@ def _decode(decoder: msgspec.json.Decoder[_T], response: Response, what: str) ->
         return decoder.decode(response.body)
     except DECODE_ERRORS as error:
         raise MalformedMessageError(f"not {what}: {error}") from None
+
+
+def _brief(reply: _S, *names: str) -> _S:
+    """Return a reply with these texts shortened."""
+    texts = {name: as_text(getattr(reply, name)) for name in names}
+    return msgspec.structs.replace(reply, **{name: text[:_DETAIL_LIMIT] for name, text in texts.items() if text})
 
 
 def _check_token(token: str, what: str) -> None:

@@ -69,3 +69,11 @@ def is_object_uri(value: object) -> bool:
 def is_web_url(value: object) -> bool:
     """Whether ``value`` is a text that names a file on the web: ``https://…``."""
     return isinstance(value, str) and value[:8].lower() == "https://"
+
+
+def for_messages(uri: str) -> str:
+    """Return a URI as messages may show it: of a URL, neither the query, which may be a signature, nor a password."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or is_object_uri(uri):
+        return uri
+    return f"{scheme}://{rest.partition('?')[0].partition('#')[0].rpartition('@')[2]}"

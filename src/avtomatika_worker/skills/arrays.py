@@ -14,7 +14,7 @@ import msgspec
 
 from avtomatika_worker.narrowing import as_any, is_list
 from avtomatika_worker.skills.contract import JsonSchema
-from avtomatika_worker.skills.type_hints import UnsupportedTypeError, stands_for, union_of
+from avtomatika_worker.skills.type_hints import UnsupportedTypeError, list_instead, stands_for, union_of
 from avtomatika_worker.skills.validation import integral
 
 _DEEPEST: Final = 32
@@ -146,7 +146,9 @@ def array_type(hint: Any) -> ArrayType:
 
 
 def for_pydantic_with_arrays(hint: Any) -> Any:
-    """Return a type hint in which pydantic knows the arrays. Raises `UnsupportedTypeError`."""
+    """Return a type hint in which pydantic knows the arrays, and iterables are lists. Raises `UnsupportedTypeError`."""
+    if (listed := list_instead(hint)) is not hint:
+        return for_pydantic_with_arrays(listed)
     if is_array(array := _named(hint)):
         return Annotated[Any, array_type(array)]
     origin, args = get_origin(hint), get_args(hint)

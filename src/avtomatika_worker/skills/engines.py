@@ -6,7 +6,6 @@ msgspec would silently ignore. A type that neither supports is an error at regis
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,22 +14,21 @@ from typing import Any, Final
 import msgspec
 
 from avtomatika_worker._extras import install_hint
-from avtomatika_worker.errors import TaskError, UnsendableValueError
+from avtomatika_worker.errors import TaskError
 from avtomatika_worker.narrowing import is_dict, is_list
 from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.protocol.uris import JSON_SCHEMA as URI_SCHEMA
 from avtomatika_worker.protocol.uris import S3Uri
-from avtomatika_worker.skills.announced import announceable, take_numbers_for_decimals
+from avtomatika_worker.skills.announced import announceable, announced_default, take_numbers_for_decimals
 from avtomatika_worker.skills.arrays import array_type, is_array
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.skills.mirrors import Mirrors
+from avtomatika_worker.skills.mirrors import Mirrors, checks_badly
 from avtomatika_worker.skills.records import Record
 from avtomatika_worker.skills.type_hints import (
     MISSING,
     UnsupportedTypeError,
     is_msgspec_constraint,
-    is_named_tuple,
     mentions,
     name_of,
     needs_pydantic,
@@ -102,36 +100,43 @@ def with_msgspec(given: Any, *, output: bool = False) -> TypeContract:
     schema = _unfold(_dedented(msgspec.json.schema(mirror, schema_hook=_schema_hook)))
     schema, _ = announceable(schema if output else take_numbers_for_decimals(schema))
     compiled = written_schema(schema)
-    # The validator matches patterns in linear time. Python's ``re``, used by msgspec, may take years for one text.
-    patterns = has_pattern(schema)
-    if patterns:
-        mirrors, mirror = _mirrored(given, output=output, patterns=False)
+    lenient = _has_what_is_checked_badly(schema)
+    if lenient:
+        mirrors, mirror = _mirrored(given, output=output, lenient=True)
     finish = mirrors.made if mirror is not given else None
 
     def convert(value: object) -> Any:
-        if patterns:
+        if lenient:
             compiled.check(value)
         converted = _converted(value, mirror, compiled)
-        return converted if finish is None else finish(converted)
+        return converted if finish is None else finish(converted, value)
 
     return TypeContract(schema, convert)
 
 
-def _mirrored(given: Any, *, output: bool, patterns: bool = True) -> tuple[Mirrors, Any]:
-    mirrors = Mirrors(_default_as_json, output=output, patterns=patterns)
-    return mirrors, mirrors.of_record(given) if isinstance(given, Record) else mirrors.of(given)
+def _mirrored(given: Any, *, output: bool, lenient: bool = False) -> tuple[Mirrors, Any]:
+    mirrors = Mirrors(output=output, lenient=lenient)
+    mirror: Any = mirrors.of_record(given) if isinstance(given, Record) else mirrors.of(given)
+
+    def as_json(default: object, tp: Any) -> Any:
+        def read(json: object) -> Any:
+            return mirrors.made(_convert(json, tp), json)
+
+        return announced_default(default, to_plain, None if output else read)
+
+    mirrors.announce_defaults(as_json)
+    return mirrors, mirror
 
 
-def has_pattern(schema: object) -> bool:
-    """Whether a schema contains a pattern."""
+def _has_what_is_checked_badly(schema: object) -> bool:
     if is_dict(schema):
-        return isinstance(schema.get("pattern"), str) or any(map(has_pattern, schema.values()))
-    return is_list(schema) and any(map(has_pattern, schema))
+        return any(checks_badly(name, each) or _has_what_is_checked_badly(each) for name, each in schema.items())
+    return is_list(schema) and any(map(_has_what_is_checked_badly, schema))
 
 
 def _converted(value: object, tp: Any, compiled: Schema) -> Any:
     try:
-        return msgspec.convert(value, tp, str_keys=True, dec_hook=_dec_hook)
+        return _convert(value, tp)
     except msgspec.ValidationError as error:
         # The schema's validator names every problem and its path; msgspec only the first one, in its message.
         problems = compiled.problems(value)
@@ -144,13 +149,8 @@ def _converted(value: object, tp: Any, compiled: Schema) -> Any:
         raise InvalidValue([Problem("$", said(error))]) from error
 
 
-def _default_as_json(value: Any) -> Any:
-    if value is msgspec.UNSET:
-        return MISSING
-    try:
-        return to_plain(value) if not is_named_tuple(value) else to_plain([value])[0]
-    except UnsendableValueError:  # then it is just not announced
-        return MISSING
+def _convert(value: object, tp: Any) -> Any:
+    return msgspec.convert(value, tp, str_keys=True, dec_hook=_dec_hook)
 
 
 def with_pydantic(
@@ -169,8 +169,11 @@ def with_pydantic(
         known = PydanticType(annotation)
         schema = _unfold(known.schema(output=output))
         for field, (tp, default) in (defaults or {}).items():
-            with contextlib.suppress(UnsendableValueError):  # a default that is not JSON is just not announced
-                schema["properties"][field]["default"] = PydanticType(tp).write(default)
+            one = PydanticType(tp)
+            _, nullable = announceable(one.schema(output=False))
+            json = announced_default(default, one.write, one.reader(nullable))
+            if json is not MISSING:
+                schema["properties"][field]["default"] = json
     except pydantic.errors.PydanticUserError as error:
         if error.code == "class-not-fully-defined":
             raise NameError(error.message.partition(";")[0]) from None

@@ -220,16 +220,52 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]] | None:
 
 def _encode(value: Any) -> Any:
     """Encode a type that msgspec does not know. Raises TypeError for an unknown one."""
-    if isinstance(value, PurePath | str):  # msgspec accepts no subclass of str
+    if isinstance(value, PurePath):
         return str(value)
-    for kind in (bool, int, float):  # nor of these
+    for kind, content in _CONTENT.items():
         if isinstance(value, kind):
-            return kind(value)
+            return content(value)
     if type(value).__module__.partition(".")[0] == "numpy":
         convert = getattr(value, "tolist", None) or getattr(value, "item", None)
         if callable(convert):
-            return convert()
+            return _of_numpy(value, convert)
     raise TypeError(f"{_kind(value)} is not JSON-able")
+
+
+_CONTENT: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+"""How to read what a subclass of one of these holds, whatever it makes of ``str()`` or ``int()`` itself."""
+_TIMES: Final = ("M", "m")
+"""NumPy's kinds of dates and durations."""
+
+
+def _of_numpy(value: Any, convert: Callable[[], Any]) -> Any:
+    """Return NumPy's value as Python's. Raises ValueError for a number or a time that Python has no type for."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in _TIMES:
+        return _times(value, f"{kind}8[us]")
+    found = convert()
+    if type(found) is type(value):  # a longdouble
+        raise ValueError("JSON's numbers are shorter: convert it, as in float(x)")
+    return found
+
+
+def _times(value: Any, exact: str) -> Any:
+    """Return NumPy's dates or durations as Python's: NumPy makes integers of those in nanoseconds."""
+    if value.dtype.str.endswith(_FINER):
+        rounded = value.astype(exact)
+        if ((rounded.astype(value.dtype) == value) | (value != value)).all():  # or NaT
+            value = rounded
+    if any(isinstance(each, int) for each in value.reshape(-1).tolist()):
+        raise ValueError(f"{value.dtype} cannot be written exactly: convert it, as in x.astype({exact!r})")
+    return value.tolist()
+
+
+_FINER: Final = ("ns]", "ps]", "fs]", "as]")
+"""Ends of the names of types that are finer than microseconds."""
 
 
 _NO_KEYS: Final = (Mapping, tuple)

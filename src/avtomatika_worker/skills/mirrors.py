@@ -21,11 +21,11 @@ import msgspec
 from avtomatika_worker.errors import TaskError
 from avtomatika_worker.skills.arrays import array_type, is_array
 from avtomatika_worker.skills.records import Field, Record, record_of
-from avtomatika_worker.skills.type_hints import MISSING, admits_none, name_of, stands_for, union_of
-from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said
+from avtomatika_worker.skills.type_hints import MISSING, admits_none, list_instead, name_of, stands_for, union_of
+from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said, shorten
 
-WriteDefault = Callable[[Any], Any]
-"""Returns a default as JSON, or `MISSING` if it cannot be announced."""
+WriteDefault = Callable[[Any, Any], Any]
+"""Takes a default and the mirror of its type; returns it as JSON, or `MISSING` if it cannot be announced."""
 
 
 class _Absent:
@@ -33,6 +33,7 @@ class _Absent:
 
 
 _ABSENT: Final = _Absent()
+_SETS: Final = frozenset({set, frozenset})
 _ARRAYS: Final = frozenset({list, tuple, set, frozenset})
 _KEYS: Final = frozenset(
     {str, int, float, bytes, decimal.Decimal, uuid.UUID, dt.datetime, dt.date, dt.time, dt.timedelta, Any, object}
@@ -47,11 +48,10 @@ def _absent() -> _Absent:
 class Mirrors:
     """The mirrors of one type, and the way back."""
 
-    def __init__(self, write_default: WriteDefault, *, output: bool = False, patterns: bool = True) -> None:
-        """``patterns``: whether msgspec checks its pattern constraints, which it does with Python's ``re``."""
-        self._write_default = write_default
+    def __init__(self, *, output: bool = False, lenient: bool = False) -> None:
+        """``lenient``: whether msgspec leaves to the schema's validator what it checks badly, see `checks_badly`."""
         self._output = output
-        self._patterns = patterns
+        self._lenient = lenient
         self._known: list[tuple[Any, Any]] = []
         self._records: dict[type, tuple[Record, tuple[bool, ...]]] = {}
         self._open: list[Any] = []
@@ -96,13 +96,19 @@ class Mirrors:
             self._known.append((annotation, mirror))
         self._records[mirror] = (record, ())
         inner = [self.of(each.type) for each in record.fields]
-        mirror.__annotations__ = {
-            f"f{index}": self._announced(each, tp)
-            for index, (each, tp) in enumerate(zip(record.fields, inner, strict=True))
-        }
+        mirror.__annotations__ = {f"f{index}": tp for index, tp in enumerate(inner)}
         done = tuple(tp is each.type for each, tp in zip(record.fields, inner, strict=True))
         self._records[mirror] = (record, done)
         return mirror
+
+    def announce_defaults(self, write_default: WriteDefault) -> None:
+        """Add the defaults of all fields to the schema, once the mirrors are complete."""
+        for mirror, (record, _) in self._records.items():
+            fields = zip(mirror.__annotations__.items(), record.fields, strict=True)
+            mirror.__annotations__ = {
+                name: _with_default(tp, MISSING if each.default is MISSING else write_default(each.default, tp))
+                for (name, tp), each in fields
+            }
 
     def _own_name(self, record: Record) -> str:
         """Return a unique mirror name: two local classes may have the same name."""
@@ -112,10 +118,13 @@ class Mirrors:
         )
         return f"{name}_{alike + 1}" if alike else name
 
-    def made(self, value: Any) -> Any:
-        """Return ``value`` with the mirrors replaced by objects. Raises `InvalidValue`, `TaskError`."""
+    def made(self, value: Any, sent: Any) -> Any:
+        """Return ``value`` with the mirrors replaced by objects. Raises `InvalidValue`, `TaskError`.
+
+        ``sent``: the JSON of which it was made; keys that have become one are refused.
+        """
         try:
-            return self._made(value)
+            return self._made(value, sent)
         except _Refused as error:
             raise InvalidValue([Problem(json_path(error.path[::-1]), error.problem)]) from None
 
@@ -130,18 +139,24 @@ class Mirrors:
             return self._instead(annotation, meaning)
         if origin is Annotated:
             return self._annotated(annotation)
+        listed: Any = annotation if self._output else list_instead(annotation)
+        return self._generic(annotation, origin, args) if listed is annotation else self.of(listed)
+
+    def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...]) -> Any:
         if origin is None or origin is Literal:
             return annotation
         if args and _is_mapping(origin) and not _can_be_key(args[0]):
             raise TypeError(f"keys of type {name_of(args[0])} are not supported")
         inner = tuple(each if each is ... else self.of(each) for each in args)
+        if args and _is_mapping(origin) and not _is_text(args[0]):  # two texts may be one key: `made` looks
+            return Annotated[origin[inner], msgspec.Meta()]
         if all(new is old for new, old in zip(inner, args, strict=True)):
             return annotation
         return union_of(inner) if origin in {Union, types.UnionType} else origin[inner]
 
     def _annotated(self, annotation: Any) -> Any:
         base, given = get_args(annotation)[0], annotation.__metadata__
-        inner, kept = self.of(base), given if self._patterns else tuple(map(_without_pattern, given))
+        inner, kept = self.of(base), tuple(map(_leniently, given)) if self._lenient else given
         same = inner is base and all(new is old for new, old in zip(kept, given, strict=True))
         return annotation if same else Annotated[(inner, *kept)]
 
@@ -152,29 +167,37 @@ class Mirrors:
     def _may_be_absent(self, record: Record, each: Field) -> bool:
         return not record.array and admits_none(each.type)
 
-    def _announced(self, each: Field, tp: Any) -> Any:
-        default = MISSING if each.default is MISSING else self._write_default(each.default)
-        if default is MISSING:
-            return tp
-        return Annotated[tp, msgspec.Meta(extra_json_schema={"default": default})]
-
     # ---------------------------------------------------------------------------------------------------- values
 
-    def _made(self, value: Any) -> Any:
+    def _made(self, value: Any, sent: Any) -> Any:
         kind = cast("Any", type(value))
         if kind in _ARRAYS:
-            return kind([self._inside(index, each) for index, each in enumerate(value)])
+            known = _ABSENT if kind in _SETS else sent  # what a set has cannot hold a dict
+            return kind([self._inside(index, each, _part(known, index)) for index, each in enumerate(value)])
         if issubclass(kind, dict):
-            return {self._made(key): self._inside(key, each) for key, each in value.items()}
-        known = self._records.get(kind)
-        return value if known is None else self._constructed(value, *known)
+            return self._mapping(value, sent)
+        record = self._records.get(kind)
+        return value if record is None else self._constructed(value, sent, *record)
 
-    def _constructed(self, value: Any, record: Record, done: tuple[bool, ...]) -> Any:
+    def _mapping(self, value: dict[Any, Any], sent: Any) -> dict[Any, Any]:
+        names = list(value if sent is _ABSENT else sent)
+        if len(value) < len(names):
+            raise _Refused(f"some of its keys are the same: {shorten(', '.join(map(repr, names)))}")
+        return {
+            self._made(key, _ABSENT): self._inside(key, item, _part(sent, name))
+            for (key, item), name in zip(value.items(), names, strict=True)
+        }
+
+    def _constructed(self, value: Any, sent: Any, record: Record, done: tuple[bool, ...]) -> Any:
         given: dict[str, Any] = {}
+        first = 1 if record.tag else 0  # of an array
         for index, (each, as_it_is) in enumerate(zip(record.fields, done, strict=True)):
             item = getattr(value, f"f{index}")
             if item is not _ABSENT:
-                given[each.name] = item if as_it_is else self._inside(index if record.array else each.written, item)
+                part = _part(sent, first + index if record.array else each.written)
+                given[each.name] = (
+                    item if as_it_is else self._inside(index if record.array else each.written, item, part)
+                )
             elif each.required:
                 given[each.name] = None
         try:
@@ -184,22 +207,52 @@ class Mirrors:
         except Exception as error:  # a user's constructor may raise anything
             raise _Refused(said(error)) from error
 
-    def _inside(self, key: Any, value: Any) -> Any:
+    def _inside(self, key: Any, value: Any, sent: Any) -> Any:
         try:
-            return self._made(value)
+            return self._made(value, sent)
         except _Refused as error:
             error.path.append(key)
             raise
 
 
-def _without_pattern(constraint: Any) -> Any:
-    if not isinstance(constraint, msgspec.Meta) or constraint.pattern is None:
+def _part(sent: Any, step: Any) -> Any:
+    return _ABSENT if sent is _ABSENT else sent[step]
+
+
+def _with_default(tp: Any, default: Any) -> Any:
+    return tp if default is MISSING else Annotated[tp, msgspec.Meta(extra_json_schema={"default": default})]
+
+
+def checks_badly(name: object, value: object) -> bool:
+    """Whether msgspec checks a constraint badly, given as it is in a schema.
+
+    It matches patterns with Python's ``re``, which may take years for one text, and finds that 19.99 is no multiple of
+    0.01. The schema's validator takes linear time, and reckons with decimals.
+    """
+    return (name == "pattern" and isinstance(value, str)) or (name == "multipleOf" and isinstance(value, float))
+
+
+def _leniently(constraint: Any) -> Any:
+    if not isinstance(constraint, msgspec.Meta):
         return constraint
-    return msgspec.Meta(**{name: value for name, value in constraint.__rich_repr__() if name != "pattern"})
+    given = dict(constraint.__rich_repr__())
+    kept = {name: value for name, value in given.items() if not checks_badly(_IN_SCHEMAS.get(name, name), value)}
+    return constraint if len(kept) == len(given) else msgspec.Meta(**kept)
+
+
+_IN_SCHEMAS: Final = {"multiple_of": "multipleOf"}
 
 
 def _is_mapping(origin: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _is_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return all(isinstance(each, str) for each in get_args(annotation))
+    return annotation in {str, Any} or any(map(_is_text, stands_for(annotation)))
 
 
 def _can_be_key(annotation: Any) -> bool:

@@ -18,9 +18,11 @@ from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.narrowing import is_dict, is_list, is_tuple
 from avtomatika_worker.skills.contract import JsonSchema
 from avtomatika_worker.skills.jsonable import to_plain
+from avtomatika_worker.skills.pydantic_bytes import ENCODED, with_base64
 from avtomatika_worker.skills.type_hints import MISSING, for_pydantic
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said, shorten
 
+_BASE64: Final = {"type": "string", "contentEncoding": "base64"}
 _MOST: Final = 20
 _LOOKED_AT: Final = 1_000
 _SERIALIZERS: Final = frozenset({"function-plain", "function-wrap"})
@@ -34,25 +36,29 @@ class PydanticType:
     """A type known to pydantic. Raises `pydantic.errors.PydanticUserError` for others."""
 
     def __init__(self, annotation: Any) -> None:
-        self._adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
+        self._core: Any = with_base64(adapter.core_schema)
+        own = self._core is adapter.core_schema
+        self._validator: Any = adapter.validator if own else pydantic_core.SchemaValidator(self._core)
+        self._serializer: Any = adapter.serializer if own else pydantic_core.SchemaSerializer(self._core)
         self.reads_more: bool = _reads_more(annotation)
         """Whether fields that its schema does not list may be read."""
 
     def schema(self, *, output: bool) -> JsonSchema:
         """Return the JSON Schema for reading or for writing."""
-        return self._adapter.json_schema(mode="serialization" if output else "validation", schema_generator=_Schemas)
+        return _Schemas().generate(self._core, mode="serialization" if output else "validation")
 
     def reader(self, nullable: frozenset[str]) -> Callable[[object], Any]:
         """Return the JSON reader. An absent field is null if its name is in ``nullable`` and its type allows null."""
 
         def read(value: object) -> Any:
-            return _Reading(self._adapter, value, nullable).result()
+            return _Reading(self._validator, value, nullable).result()
 
         return read
 
     def write(self, value: object) -> Any:
         """Return ``value`` as JSON. Raises `UnsendableValueError`."""
-        return written(self._adapter.serializer, value)
+        return written(self._serializer, value)
 
 
 def _reads_more(annotation: Any) -> bool:
@@ -76,6 +82,20 @@ class _Schemas(pydantic.json_schema.GenerateJsonSchema):
         found = super().ser_schema(schema)
         return {} if found is None and schema["type"] in _SERIALIZERS and self.mode == "serialization" else found
 
+    def bytes_schema(self, schema: Any) -> Any:
+        """Announce base64 where it is."""
+        return dict(_BASE64) if schema.get("metadata") == ENCODED else super().bytes_schema(schema)
+
+    def str_schema(self, schema: Any) -> Any:
+        """Announce base64 where it is."""
+        return dict(_BASE64) if schema.get("metadata") == ENCODED else super().str_schema(schema)
+
+    def default_schema(self, schema: Any) -> Any:
+        """Leave out a default with bytes in it, which would be announced as a text."""
+        if schema.get("metadata") == ENCODED:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
     def field_is_present(self, field: Any) -> bool:
         """Omit from params the fields that a dataclass does not accept (``init=False``)."""
         return super().field_is_present(field) and (self.mode == "serialization" or field.get("init", True))
@@ -84,8 +104,8 @@ class _Schemas(pydantic.json_schema.GenerateJsonSchema):
 class _Reading:
     """Reads one value."""
 
-    def __init__(self, adapter: pydantic.TypeAdapter[Any], value: object, nullable: frozenset[str]) -> None:
-        self._adapter = adapter
+    def __init__(self, validator: Any, value: object, nullable: frozenset[str]) -> None:
+        self._validator = validator
         self._value = value
         self._nullable = nullable
         self._filled: set[str] = set()
@@ -95,7 +115,7 @@ class _Reading:
         found: Sequence[Any] = ()
         for _ in range(_ROUNDS):
             try:
-                return self._adapter.validate_json(pydantic_core.to_json(self._value, inf_nan_mode="constants"))
+                return self._validator.validate_json(pydantic_core.to_json(self._value, inf_nan_mode="constants"))
             except pydantic.ValidationError as error:
                 found = error.errors(include_url=False, include_context=False, include_input=False)
             except TaskError:  # the user decides how the task ends

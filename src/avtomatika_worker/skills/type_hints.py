@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import functools
 import inspect
@@ -21,6 +22,7 @@ MISSING: Final = dataclasses.MISSING
 _SAYS_NOTHING: Final = frozenset(
     {MISSING, None, types.NoneType, Never, NoReturn, Any, object, dict, Mapping, typing.Dict, typing.Mapping}  # noqa: UP006
 )
+_ITERABLES: Final = (collections.abc.Iterable, collections.abc.Reversible, collections.abc.Container)
 _PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
 
 
@@ -142,6 +144,17 @@ def is_named_tuple(value: object) -> bool:
     return hasattr(value, "_fields") and (
         isinstance(value, tuple) or (isinstance(value, type) and issubclass(value, tuple))
     )
+
+
+def list_instead(annotation: Any) -> Any:
+    """Return the list that comes for a type that promises no more than iteration; any other type as it is.
+
+    What pydantic makes of an ``Iterable`` is checked late, while the skill runs, and empty the second time.
+    """
+    if not any((get_origin(annotation) or annotation) is each for each in _ITERABLES):
+        return annotation
+    items: Any = (get_args(annotation) or (Any,))[0]
+    return list[items]
 
 
 def without_requiredness(annotation: Any) -> Any:

@@ -82,6 +82,8 @@ class Poller:
                 while (chosen := self._next(now, skills)) is not None:
                     poll = Poll(now, self._named(chosen, now, skills), chosen.link.breaks)
                     chosen.polls[poll] = None
+                    if _log.isEnabledFor(logging.DEBUG):
+                        _log_poll(chosen.link, poll)
                     self._tasks.slots.reserve()
                     reserved = True
                     calls.run(self._poll(chosen, poll))
@@ -348,6 +350,15 @@ class Poller:
             )
             args = (source.link.url, delay, since.tasks, took)
             source.link.faults.log(_log, logging.WARNING, text, *args, action="polls_limited", kind="limited")
+
+
+def _log_poll(link: Link, poll: Poll) -> None:
+    _log.debug(
+        "polling %s for %s",
+        link.url,
+        ", ".join(poll.skills),
+        extra={"action": "polling", "orchestrator": link.url, "worker_id": link.worker_id},
+    )
 
 
 def _may_be_healed(error: RejectedError) -> bool:

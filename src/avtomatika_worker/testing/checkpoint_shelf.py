@@ -25,6 +25,7 @@ from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.protocol.messages import Task
 from avtomatika_worker.protocol.work import work_key
+from avtomatika_worker.skills.jsonable import to_plain
 from avtomatika_worker.skills.registry import SkillRegistry
 
 
@@ -70,7 +71,7 @@ class CheckpointShelf:
         """
         seen = given if isinstance(given, SeenCheckpoint) else SeenCheckpoint(given)
         job = JobRecord(number=0, job_id=str(uuid.uuid4()), skill=skill, params={}, submitted_at=0.0)
-        job.params = orjson.loads(orjson.dumps(params, default=dict))
+        job.params = orjson.loads(orjson.dumps(to_plain(params)))
         keeper, files = self._keeper(job)
         try:
             for name, content in seen.files.items():

@@ -16,13 +16,13 @@ from avtomatika_worker.transport.parsing import AnswerParser
 from avtomatika_worker.transport.route import Route
 
 SMALL: Final = 64 * 2**10
-"""Bytes up to which an answer is read without asking whether there is room for it."""
+"""Bytes up to which an answer is read without reserving memory for it."""
 
 IDLE_TIMEOUT: Final = 50.0
-"""Seconds that an idle connection is kept: common servers and proxies keep theirs for a minute or more."""
+"""Seconds for which an idle connection is kept: common servers and proxies keep theirs for a minute or more."""
 
 _FRESH: Final = 1 / 50
-"""Share of the idle timeout for which an idle connection may be used without a second look."""
+"""Share of the idle timeout for which an idle connection may be used without checking it first."""
 
 
 class Connection(asyncio.Protocol):
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         self.rested: float | None = None
         self._on_open, self._on_closed = on_open, on_closed
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()  # a timer would keep that of the call alive, and all it refers to
+        self._context = contextvars.copy_context()  # a timer would keep the call's alive, with all it refers to
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -63,10 +63,10 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------- for a call
 
     def exchange(self, message: bytes, until: float, timeout: float, *, head: bool = False) -> asyncio.Future[bool]:
-        """Send a request; the future is True when its answer is complete, False when it is long: `read_on` then.
+        """Send a request. The future is True once the answer is complete, False if it is long: call `read_on`.
 
-        ``until`` is in the loop's time, ``timeout`` the seconds to name when it has passed. Raises `TransportError`, as
-        does the future.
+        ``until`` is in the loop's time; ``timeout``, in seconds, is only named in the error. Raises `TransportError`,
+        as does the future.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         return self._outcome(until)
 
     def read_on(self, until: float) -> asyncio.Future[bool]:
-        """Read the rest of a long answer, for which there is room now. Raises `TransportError`, as does the future."""
+        """Read the rest of a long answer, now that there is room. Raises `TransportError`, as does the future."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionFailedError("connection closed in the middle of an answer")
         self._may_be_long = True
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         return waiter
 
     def rest(self) -> bool:
-        """Wait for another call, after one that has ended well; return whether that can be."""
+        """Become idle after a call that ended well; return whether the connection can be used again."""
         transport = self._transport
         if not self.answer.reusable or transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return False
@@ -106,23 +106,23 @@ class Connection(asyncio.Protocol):
         return True
 
     def is_alive(self) -> bool:
-        """Return whether an idle connection, which is about to be used, looks as if the other side still had it."""
+        """Return whether an idle connection, which is about to be used, still seems to be open on the other side."""
         if self._transport is None or self._transport.is_closing():
             return False
         since = self._idle_since
         self._had_rested = since is not None and self._has_rested(since)
         if not self._had_rested:
             return True
-        # The loop may have been busy elsewhere when the other side closed it: then its end waits to be read.
+        # The loop may have been busy when the other side closed it: then the end of the stream waits to be read.
         if not _is_readable(self._transport.get_extra_info("socket").fileno()):
             return True
         self._note_rest()
         return False
 
     def was_stale(self) -> bool:
-        """Return whether a call has failed since the other side had closed the connection for having rested.
+        """Return whether a call failed because the other side had closed the connection for being idle.
 
-        It may have been doing so while the request was on its way. A call that ends later ends for another reason.
+        It may have done so while the request was on its way. A call that fails later fails for another reason.
         """
         return self._had_rested and not self.answer.touched and not self._has_rested(self._asked_at)
 
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         return self._loop.time() - since >= _FRESH * self._idle_timeout
 
     def discard(self) -> None:
-        """End it at once, whether or not the event loop reports it."""
+        """End it at once, whether or not the event loop reports its end."""
         self.abort()
         self.connection_lost(None)
 
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
     # -------------------------------------------------------------------------------------------- for asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin. Over TLS through a proxy, called by whoever made it."""
+        """Start. Over TLS through a proxy, this is called by `dial`."""
         if self.closed.is_set():  # discarded meanwhile
             transport.close()
             return
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
             self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on. Bytes that nobody asked for, or that make no sense, end the connection."""
+        """Read the next part of an answer. Bytes that are unrequested or malformed end the connection."""
         if self._waiter is None:
             self.abort()
             return
@@ -170,12 +170,12 @@ class Connection(asyncio.Protocol):
             self._settle(False)
 
     def eof_received(self) -> None:
-        """Handle the end of what the other side sends; it ends the answer too, where nothing else marks its end."""
+        """Handle the end of the stream; it also ends an answer whose end nothing else marks."""
         if self._waiter is not None and self.answer.end():
             self._settle(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End; called again, do nothing."""
+        """Handle the end of the connection. Further calls do nothing."""
         if self.closed.is_set():
             return
         if self._forget_fork is not None:
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------- inside
 
     def _note_rest(self) -> None:
-        """Take note that the other side has closed it, unless we have."""
+        """Record that the other side closed it, unless we did."""
         if self._idle_since is not None:
             self.rested = self._loop.time() - self._idle_since
 
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def _set_timer(self) -> None:
-        """Look at the time at ``_until``. Not called for each call: only while there is no timer that soon."""
+        """Check the time at ``_until``. Not needed for most calls: a timer that is due earlier sets the next one."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = self._until

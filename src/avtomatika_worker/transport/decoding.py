@@ -1,4 +1,4 @@
-"""Decompresses the bodies of answers, no further than is asked for."""
+"""Decompresses the bodies of answers, only as far as requested."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Decoder:
         elif encoding in {"gzip", "x-gzip"}:
             self._stream = zlib.decompressobj(_GZIP)
         else:
-            raise ConnectionFailedError(f"the answer has an unrequested compression: {encoding[:40]!r}")
+            raise ConnectionFailedError(f"the answer has a compression that was not requested: {encoding[:40]!r}")
 
     def read(self, most: int) -> bytes:
-        """Return up to ``most`` further bytes, none at the end. Raises `ConnectionFailedError` for malformed bodies."""
+        """Return up to ``most`` more bytes, none at the end. Raises `ConnectionFailedError` for malformed bodies."""
         if self._stream.eof:
             if self._stream.unused_data:
                 raise ConnectionFailedError("the answer continues after its compressed body")

@@ -15,7 +15,7 @@ from avtomatika_worker.transport.route import Hop, Route
 from avtomatika_worker.transport.tcp import connect
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
-_LONGEST_REPLY: Final = 16 * 2**10  # of a proxy to CONNECT
+_LONGEST_REPLY: Final = 16 * 2**10  # a proxy's reply to CONNECT, in bytes
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
@@ -29,7 +29,12 @@ async def dial(route: Route, make: Callable[[], _P], timeout: float) -> _P:
         raise
     except (OSError, UnicodeError, asyncio.IncompleteReadError) as error:
         text = f"no connection within {timeout:g} s" if limit.expired() else describe(error)
-        raise ConnectionFailedError(text, maybe_processed=False) from error
+        raise ConnectionFailedError(text + _through(route), maybe_processed=False) from error
+
+
+def _through(route: Route) -> str:
+    """Return which proxy was used: its name may be the wrong one, and no setting of the worker's shows it."""
+    return f" (through the proxy {route.first.host}:{route.first.port}, from the environment)" if route.proxied else ""
 
 
 async def _dial(route: Route, make: Callable[[], _P]) -> _P:
@@ -100,5 +105,5 @@ class _Tunnel(asyncio.Protocol):
         if status is None or not end or (rest and status[1].startswith(b"2")):
             raise ConnectionFailedError("the proxy's answer is not valid HTTP", maybe_processed=False)
         if not status[1].startswith(b"2"):
-            text = f"the proxy opens no tunnel: HTTP {status[1].decode()}"
+            text = f"the proxy refused to open a tunnel: HTTP {status[1].decode()}"
             raise ConnectionFailedError(text, maybe_processed=False)

@@ -1,4 +1,4 @@
-"""RXON over HTTP/1.1, on the event loop that calls."""
+"""RXON over HTTP/1.1, on the caller's event loop."""
 
 from __future__ import annotations
 
@@ -28,20 +28,23 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 
 
 class _Written(NamedTuple):
-    """A request without a body, and what it is made of."""
+    """A request without a body as it goes out, and what it was made from."""
 
     route: Route
     request: Request
     headers: Mapping[str, str]
     message: bytes
 
+    def __repr__(self) -> str:  # the rest holds the token
+        return f"_Written(request={self.request!r})"
+
 
 class HttpTransport:
     """A pool of connections to one orchestrator.
 
-    Answers are at most ``max_answer`` bytes long, decompressed; those that are being read hold at most twice as much
-    together, and further ones wait. May be used from several event loops at once. Redirects are not followed: the token
-    must not go elsewhere. The proxy is the environment's (`proxies`).
+    Answers have at most ``max_answer`` bytes, decompressed; those being read hold at most twice that in total, and
+    further ones wait. May be used from several event loops at once. Redirects are not followed: the token must not go
+    elsewhere. The environment's proxy is used (`proxies`).
 
     ``on_dropped`` is called, on the event loop of the calls, with the seconds that a connection had been idle when the
     other side closed it.
@@ -74,9 +77,9 @@ class HttpTransport:
         self._poll: _Written | None = None
 
     def open(self) -> None:
-        """Get ready. Raises OSError when a TLS file cannot be read, `ConfigError` for what else cannot be used.
+        """Prepare to connect. Raises OSError if a TLS file cannot be read, `ConfigError` for other unusable settings.
 
-        Opened again, it reads the TLS files again, for new connections; calls in flight end on those that they have.
+        Another call reads the TLS files again, for new connections; calls in flight finish on the ones they have.
         """
         route = find_route(self._base_url, self._user_agent, self._tls)
         with self._lock:
@@ -87,7 +90,7 @@ class HttpTransport:
                 pool.loop.call_soon_threadsafe(pool.use, route)
 
     async def send(self, request: Request, headers: Mapping[str, str], timeout: float) -> Response:
-        """Send a request and return the answer, whatever its status. ``timeout`` is in seconds, for all of it.
+        """Send a request and return the answer, whatever its status. ``timeout`` is in seconds, for the whole call.
 
         Raises `TransportError`. A cancelled call may have been processed; its connection is closed.
         """
@@ -104,9 +107,9 @@ class HttpTransport:
                 response = Response(answer.status, answer.headers(), body)
             except ConnectionFailedError:
                 connection.abort()
-                # What is signed may be processed once, and is refused then (RXON.md, "Signing"): whoever wrote it has
-                # to know that it may have arrived. And every end but that of an idle connection is a break:
-                # the orchestrator may have lost the worker (Behaviour 4).
+                # A signed message is processed once, and refused from then on (RXON.md, "Signing"): its author has to
+                # know that it may have arrived. And unless the connection was idle, its end is a break: the
+                # orchestrator may have lost the worker (Behaviour 4).
                 if request.method not in _REPEATABLE or not connection.was_stale():
                     raise
             except BaseException:
@@ -151,9 +154,9 @@ class HttpTransport:
             self._pools = {loop: each for loop, each in self._pools.items() if each is not pool}
 
     def _message(self, route: Route, request: Request, headers: Mapping[str, str]) -> bytes:
-        """Return a request as it goes out. Headers are mostly the very object of the last call, which nobody changes.
+        """Return a request as it goes out.
 
-        So are polls: that saves writing each.
+        Headers and polls are usually the same objects as in the last call, never modified: their bytes are reused.
         """
         poll = self._poll
         if poll is not None and request is poll.request and headers is poll.headers and route is poll.route:
@@ -178,7 +181,7 @@ class HttpTransport:
     # ------------------------------------------------------------------------------------------------ long answers
 
     async def _body(self, connection: Connection, complete: bool, until: float) -> bytes:
-        """Return a body that is compressed, or long: not ``complete``, it waits to be read on."""
+        """Return a body that is compressed or long. If it is not ``complete``, the rest is still to be read."""
         answer = connection.answer
         if complete:
             decoder = Decoder(answer.encoding, answer.body())
@@ -195,7 +198,7 @@ class HttpTransport:
             return await self._decoded(Decoder(answer.encoding, answer.body()), [])
 
     async def _decoded(self, decoder: Decoder, pieces: list[bytes]) -> bytes:
-        """Read what is left, letting others go on in between. Raises `AnswerTooLongError`."""
+        """Read the rest, letting other tasks run in between. Raises `AnswerTooLongError`."""
         left = self._max_answer - sum(map(len, pieces))
         while left >= 0 and (piece := decoder.read(min(_PIECE, left + 1))):
             pieces.append(piece)
@@ -207,7 +210,7 @@ class HttpTransport:
 
     @contextlib.asynccontextmanager
     async def _room(self, size: int, until: float) -> AsyncGenerator[None]:
-        """Hold room for a long answer. Raises `CallTimedOutError` when there is none in time."""
+        """Reserve memory for a long answer. Raises `CallTimedOutError` if there is none in time."""
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(until):

@@ -1,7 +1,7 @@
-"""An HTTP/1.1 client's reading half, sans I/O: bytes in, one answer after the other out.
+"""The reading half of an HTTP/1.1 client, sans I/O: bytes in, one answer after the other out.
 
-llhttp, in `httptools`, does the grammar, and refuses what two readers could understand differently: a body with two
-lengths, a folded header, a lone line feed. What is left to decide here are limits, and where an answer ends.
+llhttp, in `httptools`, handles the grammar, and refuses what two parsers could read differently: a body with two
+lengths, a folded header, a lone line feed. Left to this module are limits, and where an answer ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httptools
 from avtomatika_worker.errors import AnswerTooLongError, ConnectionFailedError, TransportError
 
 MAX_HEAD: Final = 64 * 2**10
-"""Bytes that may come without a byte of the body among them: a head, interim answers, trailers, chunk extensions."""
+"""Maximum bytes in a row that are not of the body: a head, interim answers, trailers, chunk extensions."""
 
 MAX_HEADERS: Final = 100
 
@@ -27,11 +27,11 @@ _NO_BODY: Final = frozenset({204, 304})
 _HEAD_END: Final = b"\r\n\r\n"
 
 _MOST_KNOWN: Final = 8
-"""Heads that a connection remembers: under load those of a second are mostly the same, byte for byte."""
+"""Heads that a connection remembers: under load, those within a second are mostly identical."""
 
 
 class _Head(NamedTuple):
-    """What a head says, of an answer with a ``length`` after which the connection may carry another call."""
+    """The parsed head of an answer with a ``length``, after which the connection may carry another call."""
 
     status: int
     headers: dict[str, str]
@@ -40,10 +40,10 @@ class _Head(NamedTuple):
 
 
 class AnswerParser:
-    """Reads the answers that come on one connection.
+    """Parses the answers that arrive on one connection.
 
     ``complete``: the answer has ended. ``reusable``: the connection may carry another call afterwards. ``touched``: a
-    byte of the answer has come. ``size``: bytes of the body so far; at most ``max_body``, as it comes on the wire.
+    byte of the answer has arrived. ``size``: bytes of the body so far, as on the wire; at most ``max_body``.
     """
 
     def __init__(self, max_body: int) -> None:
@@ -55,7 +55,7 @@ class AnswerParser:
         self.expect()
 
     def expect(self, *, head: bool = False) -> None:
-        """Get ready for the next answer; with ``head``, to a HEAD request: that has no body."""
+        """Prepare for the next answer. With ``head``, it is the answer to a HEAD request, and has no body."""
         self.complete: bool = False
         self.reusable: bool = False
         self.touched: bool = False
@@ -72,7 +72,7 @@ class AnswerParser:
         self._problem: TransportError | None = None
 
     def feed(self, data: bytes) -> bool:
-        """Read on; return whether the answer is complete. Raises `TransportError`."""
+        """Parse more of the answer; return whether it is complete. Raises `TransportError`."""
         end = -1 if self.touched or self._to_head else data.find(_HEAD_END)
         self.touched = True
         if end < 0:
@@ -80,7 +80,7 @@ class AnswerParser:
         start = end + len(_HEAD_END)
         head, size = data[:start], len(data) - start
         known = self._known.get(head)
-        if known is not None and known.length == size:  # the parser, which has seen nothing of it, would say the same
+        if known is not None and known.length == size:  # the parser, which does not see it, would find the same
             self.status, self._headers, self.encoding, self.length = known
             self.size = size
             self._pieces.append(data[start:])
@@ -96,12 +96,12 @@ class AnswerParser:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self.complete:  # what follows it makes no sense
+            if self.complete:  # what follows it is malformed
                 self.reusable = False
                 return True
             raise self._problem or _not_http(str(error)) from None
         if self._idle > MAX_HEAD and not self.complete:
-            raise _not_http(f"more than {MAX_HEAD} bytes that are no body")
+            raise _not_http(f"more than {MAX_HEAD} bytes outside of the body")
         return self.complete
 
     def end(self) -> bool:
@@ -110,11 +110,11 @@ class AnswerParser:
         return self.complete
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers that somebody wants; one that is not printable ASCII counts as absent."""
+        """Return the headers that are used; one that is not printable ASCII counts as absent."""
         return self._headers
 
     def body(self) -> bytes:
-        """Return the body, as it came on the wire."""
+        """Return the body as it is on the wire."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     # --------------------------------------------------------------------------------------- called by httptools
@@ -122,22 +122,22 @@ class AnswerParser:
     def on_message_begin(self) -> None:
         """Refuse a second answer: only one was asked for."""
         if self.complete:
-            raise _not_http("more than was asked for")
+            raise _not_http("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, or a trailer, which nobody reads."""
+        """Keep a header, or a trailer, which is never read."""
         self._fields.append((name, value))
         if len(self._fields) > MAX_HEADERS:
             self._refuse(_not_http(f"more than {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
-        """Decide how the answer goes on."""
+        """Decide what follows the head."""
         status = self._parser.get_status_code()
         fields, self._fields = self._fields, []
         if 100 <= status < 200 and status != 101:  # interim: the answer is still to come
             return
         if status < 200:
-            self._refuse(_not_http(f"the status {status}"))
+            self._refuse(_not_http(f"an unexpected status, {status}"))
         self.status = status
         self._in_body = True
         self._idle = 0
@@ -158,21 +158,23 @@ class AnswerParser:
             if name in _WANTED:
                 wanted.append((name, value))
             elif name == "content-length":
-                self.length = int(value)  # llhttp lets digits through, and a single one of these
+                self.length = int(value)  # llhttp accepts only digits, and only one such header
             elif name == "transfer-encoding":
                 if chunked or value.strip().lower() != b"chunked":
                     self._refuse(_not_http("a Transfer-Encoding other than chunked"))
                 chunked = True
             else:
-                text = value.decode("latin-1").strip().lower()
-                self.encoding = f"{self.encoding}, {text}" if self.encoding else text
+                # Some servers and proxies name the absence of a compression.
+                named = map(str.strip, value.decode("latin-1").lower().split(","))
+                packed = [each for each in named if each not in {"", "identity"}]
+                self.encoding = ", ".join([*filter(None, [self.encoding]), *packed])
         if wanted != self._last_texts[0]:  # they change once a second, with the date
             self._last_texts = wanted, _texts(wanted)
         self._headers = self._last_texts[1]
         return chunked
 
     def on_body(self, piece: bytes) -> None:
-        """Take a piece of the body."""
+        """Add a piece of the body."""
         if self.complete:
             return
         self.size += len(piece)
@@ -188,7 +190,7 @@ class AnswerParser:
             self.reusable = self._parser.should_keep_alive()
 
     def _refuse(self, problem: TransportError) -> None:
-        """Stop reading: httptools turns what a callback raises into an error of its own."""
+        """Stop parsing, and keep the problem: httptools turns what a callback raises into an error of its own."""
         self._problem = problem
         raise problem
 

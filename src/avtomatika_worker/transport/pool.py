@@ -1,4 +1,4 @@
-"""The connections of one event loop: reused while possible, closed when the loop ends at the latest."""
+"""The connections of one event loop: reused while possible, and closed when the loop ends at the latest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avtomatika_worker.transport.route import Route
 
 
 class Pool:
-    """Connections along ``route``, one for each call under way. For one event loop.
+    """Connections along ``route``, one per call in flight, for one event loop.
 
     ``on_dropped`` is called with the seconds that a connection had been idle when the other side closed it.
     """
@@ -58,7 +58,7 @@ class Pool:
             return made[0]
 
         try:
-            # In a new context: what it sets up would otherwise keep the caller's alive, with everything that refers to.
+            # In a new context: the connection would otherwise keep the caller's alive, with all that it refers to.
             return await self.loop.create_task(dial(route, make, timeout), context=contextvars.Context())
         except BaseException:
             # If cancelled in the iteration in which it connects, uvloop (0.23) closes it without `connection_lost`.
@@ -85,7 +85,7 @@ class Pool:
             await self._ending.aclose()
 
     def abort(self) -> None:
-        """Start to close all connections."""
+        """Start closing all connections."""
         for connection in list(self._all):
             connection.abort()
 

@@ -1,4 +1,4 @@
-"""The way to an orchestrator: where to connect to, and what each request begins with."""
+"""The route to an orchestrator: where to connect, and what each request begins with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JOINED: Final = 64 * 2**10
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """A server on the way. ``tls``: speak TLS with it."""
+    """A server on the route. ``tls`` is the context if it speaks TLS."""
 
     host: str
     port: int
@@ -36,9 +36,10 @@ class Hop(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Connect to ``first``; when ``beyond`` is given, ask that proxy for a tunnel there, with the request ``connect``.
+    """Connect to ``first``; if ``beyond`` is given, request a tunnel there, from ``first``, with ``connect``.
 
-    ``prefix`` goes before the path of each request, ``fixed`` are header lines of each: they may hold credentials.
+    ``prefix`` precedes the path of each request; ``fixed`` are header lines of each, which may hold credentials.
+    ``proxied`` is whether ``first`` is a proxy.
     """
 
     first: Hop
@@ -46,12 +47,13 @@ class Route:
     beyond: Hop | None = None
     connect: bytes = field(default=b"", repr=False)
     fixed: bytes = field(default=b"", repr=False)
+    proxied: bool = False
 
 
 def find_route(base_url: str, user_agent: str, tls: TlsFiles) -> Route:
-    """Return the way to ``base_url``, through the proxy that the environment names for it.
+    """Return the route to ``base_url``, through the proxy that the environment names for it.
 
-    Raises `ConfigError` for what cannot be used, OSError when a TLS file cannot be read.
+    Raises `ConfigError` for unusable settings, OSError if a TLS file cannot be read.
     """
     parts = urlsplit(base_url)
     target = _hop(base_url, parts, _context(tls, "http/1.1") if parts.scheme == "https" else None)
@@ -67,15 +69,15 @@ def find_route(base_url: str, user_agent: str, tls: TlsFiles) -> Route:
     first = _proxy_hop(proxy, tls)
     if parts.scheme == "http":
         prefix = f"http://{_authority(parts)}{parts.path}"
-        return Route(first, prefix, fixed=write_headers({**fixed, **proxy.headers}))
+        return Route(first, prefix, fixed=write_headers({**fixed, **proxy.headers}), proxied=True)
     place = f"{_bracketed(target.host)}:{target.port}"
     lines = write_headers({"Host": place, "User-Agent": user_agent, **proxy.headers})
     connect = b"CONNECT %b HTTP/1.1\r\n%b\r\n" % (place.encode(), lines)
-    return Route(first, parts.path, target, connect, write_headers(fixed))
+    return Route(first, parts.path, target, connect, write_headers(fixed), proxied=True)
 
 
 def write_request(route: Route, request: Request, headers: bytes) -> bytes:
-    """Return a request as it goes out; ``headers`` are lines. Raises `ConnectionFailedError` for what cannot be one."""
+    """Return a request as it goes out; ``headers`` are lines. Raises `ConnectionFailedError` for an invalid one."""
     start = _start(request.method, route.prefix + request.path)
     body = request.body
     if body is None:
@@ -85,7 +87,7 @@ def write_request(route: Route, request: Request, headers: bytes) -> bytes:
     return b"".join((start, route.fixed, headers, end, body))
 
 
-@functools.lru_cache(64)  # those of results are all the same
+@functools.lru_cache(64)  # all results have the same
 def _start(method: str, target: str) -> bytes:
     if _TARGET.fullmatch(target) is None:
         target = quote(target, safe="/:?#[]@!$&'()*+,;=%-._~")
@@ -93,10 +95,10 @@ def _start(method: str, target: str) -> bytes:
 
 
 def write_headers(headers: Mapping[str, str]) -> bytes:
-    """Return header lines. Raises `ConnectionFailedError` for one that no header can be made of, naming it only."""
+    """Return header lines. Raises `ConnectionFailedError` for an invalid one, without its value."""
     for name, value in headers.items():
         if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-            raise ConnectionFailedError(f"the header {name!r} cannot be sent: its value is no text for a header")
+            raise ConnectionFailedError(f"the header {name!r} cannot be sent: its value is not allowed in a header")
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
 
 
@@ -107,12 +109,12 @@ def _hop(url: str, parts: SplitResult, context: ssl.SSLContext | None) -> Hop:
         raise ConfigError([f"{_without_credentials(parts)}: not a URL that can be called"]) from None
     if not parts.hostname:
         raise ConfigError([f"{url}: not a URL that can be called"])
-    return Hop(parts.hostname, port, context)
+    return Hop(_ascii(parts.hostname), port, context)
 
 
 def _proxy_hop(proxy: Proxy, tls: TlsFiles) -> Hop:
     parts = urlsplit(proxy.url)
-    # The worker's certificate is for the orchestrator, not for what stands before it.
+    # The worker's certificate is for the orchestrator, not for a proxy in front of it.
     context = _context(TlsFiles(ca=tls.ca), "http/1.1") if parts.scheme == "https" else None
     return _hop(proxy.url, parts, context)
 
@@ -129,7 +131,7 @@ def _context(tls: TlsFiles, *protocols: str) -> ssl.SSLContext:
 
 
 def _authority(parts: SplitResult) -> str:
-    """Return the host, and the port where it is not the usual one, as they stand in a URL."""
+    """Return the host, and the port unless it is the default, as written in a URL."""
     host = _bracketed(_ascii(parts.hostname or ""))
     return host if parts.port in {None, _PORTS.get(parts.scheme)} else f"{host}:{parts.port}"
 

@@ -23,7 +23,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
     def problems(self) -> list[str]:
         """Return what is wrong with the files: some HTTP libraries silently ignore a CA that holds no certificate."""
         found: list[str] = []
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities, which take 50 ms to read
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's authorities, which take 50 ms to load
         if self.ca is not None:
             try:
                 context.load_verify_locations(self.ca)

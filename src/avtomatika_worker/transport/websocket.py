@@ -91,6 +91,9 @@ class _Way(msgspec.Struct, frozen=True):
     proxy_headers: Mapping[str, str] | None
     tls: ssl.SSLContext | bool
 
+    def __repr__(self) -> str:  # headers hold the token, and the proxy's credentials
+        return f"_Way(url={self.url!r})"
+
 
 def _way(url: str, headers: Mapping[str, str], tls: TlsFiles | None) -> _Way:
     """Return the way to ``url``. Raises what `TlsFiles.ssl_context` and `proxy_for` raise."""

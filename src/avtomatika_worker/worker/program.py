@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import gc
 import logging
+import queue
 import signal
 import threading
 import time
@@ -14,7 +16,14 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn, Protocol
 
-from avtomatika_worker._atexit import exit_at_once, exit_in_time, exit_without_threads, write_error
+from avtomatika_worker._atexit import (
+    LAST_WORDS,
+    attempt_within,
+    exit_at_once,
+    exit_in_time,
+    exit_without_threads,
+    write_error,
+)
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._signals import hear_again, hear_signals, ignore_signals
 from avtomatika_worker.config import Settings
@@ -49,6 +58,9 @@ STEPS_LIMIT: Final = 25.0
 
 FORCED_LIMIT: Final = 5.0
 """Seconds that a shortened shutdown may take; then the process ends by itself."""
+
+_LONGEST_SLEEP: Final = 1e9
+"""Seconds, about 30 years: waiting for much longer raises OverflowError."""
 
 _KEEP_EVERY: Final = 1.0
 """Seconds between checks of whether the worker still handles the signals."""
@@ -95,7 +107,7 @@ class Stoppable(Protocol):
 def longest_shutdown(skills: SkillRegistry, settings: Settings) -> float:
     """Return the limit for the shutdown, in seconds, with tasks that do not end by themselves."""
     grace = max((skill.options.cancel_grace for skill in skills), default=0.0)
-    return settings.shutdown_timeout + grace + STEPS_LIMIT
+    return min(settings.shutdown_timeout + grace + STEPS_LIMIT, _LONGEST_SLEEP)
 
 
 def run_process(worker: Stoppable, main: Callable[[], Awaitable[None]]) -> NoReturn:
@@ -142,10 +154,13 @@ class _Stopping:
         self._worker = worker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0
+        self._limits: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     async def run(self, main: Callable[[], Awaitable[None]]) -> None:
         """Run ``main``, and apply signals to it from now on."""
         spare_the_collector()
+        # From the beginning: when a signal comes, the system may not give us another thread.
+        threading.Thread(target=self._have_patience, name="patience", daemon=True).start()
         self._loop = asyncio.get_running_loop()
         self._keep_signals()
         try:
@@ -174,31 +189,37 @@ class _Stopping:
             return
         times = self._asked + 1
         if times > _PATIENCE:
-            self._give_up()
+            end_by_force(self._worker)
         self._asked = times
         with contextlib.suppress(RuntimeError):  # the loop has been closed in this moment
             self._loop.call_soon_threadsafe(self._worker.request_shutdown)
-        limit = FORCED_LIMIT if times > 1 else self._worker.shutdown_limit
-        threading.Thread(target=self._give_up_after, args=(limit, times), name="patience", daemon=True).start()
+        self._limits.put(FORCED_LIMIT if times > 1 else self._worker.shutdown_limit)
         # From here, as a skill may block the main loop; last, so that a failure in it keeps nothing else from coming.
         self._worker.announce_draining()
 
-    def _give_up_after(self, seconds: float, times: int) -> None:
-        time.sleep(seconds)
-        if self._asked == times:
-            _log.error(
-                "shutting down takes longer than %g s: what holds it up is left behind",
-                seconds,
-                extra={"action": "shutdown_given_up"},
-            )
-            self._give_up()
+    def _have_patience(self) -> None:
+        """End the process when the limit that the newest signal has set is over."""
+        limit = self._limits.get()
+        while True:
+            try:
+                limit = self._limits.get(timeout=limit)
+            except queue.Empty:
+                attempt_within(LAST_WORDS, functools.partial(_report_given_up, limit))
+                end_by_force(self._worker)
 
-    def _give_up(self) -> NoReturn:
-        """End the process, although the loop does not: what matters goes to disk, from here."""
-        rescue = threading.Thread(target=self._worker.rescue, name="rescue", daemon=True)
-        rescue.start()
-        rescue.join(FORCED_LIMIT)
-        exit_at_once(EXIT_LOST if self._worker.ending.lost else EXIT_FORCED)
+
+def _report_given_up(seconds: float) -> None:
+    _log.error(
+        "shutting down takes longer than %g s: what holds it up is left behind",
+        seconds,
+        extra={"action": "shutdown_given_up"},
+    )
+
+
+def end_by_force(worker: Stoppable) -> NoReturn:
+    """End the process, although its loop does not: what matters goes to disk, from here."""
+    attempt_within(FORCED_LIMIT, worker.rescue)
+    exit_at_once(EXIT_LOST if worker.ending.lost else EXIT_FORCED)
 
 
 def exit_code(ending: Ending) -> int:
@@ -233,9 +254,9 @@ def explain(error: Exception) -> None:
     """Write the problems of a configuration or a skill, one per line, after everything logged so far."""
     lines = [f"worker: {each}" for each in (error.problems if isinstance(error, ConfigError) else (str(error),))]
     if error.__cause__ is not None and isinstance(error, SkillLoadError | ResourceError):
-        import traceback
+        from avtomatika_worker.execution.tracebacks import folded_traceback
 
-        lines.append("".join(traceback.format_exception(error.__cause__)).rstrip("\n"))
+        lines.append(folded_traceback(error.__cause__))
     for handler in logging.root.handlers:
         attempted(handler.flush, lambda _: None)  # handlers are users' code
     write_error("\n".join(lines))

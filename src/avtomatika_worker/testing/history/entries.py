@@ -18,6 +18,8 @@ class Kind(enum.StrEnum):
     """``seconds``: the longest time between two heartbeats of the worker."""
     HEARTBEATS_CONFIGURED = "heartbeats configured"
     """A worker has registered. ``seconds``: the longest time between two heartbeats, while all are answered well."""
+    POLLING = "polling"
+    """A worker of this process begins a poll, which arrives later: much later where the machine is busy."""
     CALL_SENT = "call sent"
     """A worker's call arrived. ``call``, and a ``number`` that its answer has too.
 

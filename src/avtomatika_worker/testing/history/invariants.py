@@ -6,7 +6,7 @@ Each is a function of the entries that yields what contradicts it. They are pure
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,8 +29,8 @@ _LIMITED: Final = 429
 _TASK: Final = 200
 _REFUSED: Final = 400
 
-_LENDS_AFTER: Final = 0.25
-"""Seconds after which a poll at one of several orchestrators may have lent its slot, on its way included."""
+_LENDS_AFTER: Final = 0.45
+"""Seconds after its beginning from which a poll may have lent its slot: the log is a little later than the poll."""
 
 _BUSY: Final = 10.0
 """Seconds by which a heartbeat may be later than the worker's settings say: the machine may have much to do."""
@@ -306,7 +306,7 @@ def _is_poll_sent(entry: Entry) -> bool:
 @dataclass(slots=True)
 class _PollInFlight:
     orchestrator: str
-    sent: float
+    began: float
     lent: bool = False
 
 
@@ -323,22 +323,29 @@ class _SlotUse:
         self.running = 0
         self._polls: dict[int, _PollInFlight] = {}
         self._orchestrators: set[str] = set()
+        self._begun: dict[str, deque[float]] = defaultdict(deque)
+        """When polls began that have not arrived, where the worker is in this process."""
         self._registered_again: dict[str, float] = {}
         self._taken_at = -math.inf
         """When a task came for which no poll was seen that could have lent its slot."""
 
     def note(self, entry: Entry) -> None:
         call = entry.facts.get("call")
-        if call == "register":
+        if entry.kind is Kind.POLLING:
+            self._begun[entry.orchestrator].append(entry.at)
+        elif call == "register":
             if entry.orchestrator in self._orchestrators and entry.kind is Kind.CALL_SENT:
                 self._registered_again[entry.orchestrator] = entry.at
+                self._begun[entry.orchestrator].clear()
             self._orchestrators.add(entry.orchestrator)
             self.slots = int(entry.facts.get("slots") or self.slots)
             self._lend_all(entry.orchestrator)
         elif _is_poll_sent(entry):
-            latest = max(self._taken_at, self._registered_again.get(entry.orchestrator, -math.inf))
-            lent = entry.at - latest < _ON_ITS_WAY
-            self._polls[entry.facts["number"]] = _PollInFlight(entry.orchestrator, entry.at, lent)
+            begun = self._begun[entry.orchestrator]
+            began = begun.popleft() if begun else entry.at - _ON_ITS_WAY
+            lent = entry.at - self._taken_at < _ON_ITS_WAY
+            lent = lent or began < self._registered_again.get(entry.orchestrator, -math.inf)
+            self._polls[entry.facts["number"]] = _PollInFlight(entry.orchestrator, began, lent)
             self._taken_at = -math.inf
         elif entry.kind is Kind.CALL_ANSWERED:
             self._note_answer(entry)
@@ -353,14 +360,14 @@ class _SlotUse:
         if poll is not None and entry.facts["code"] == _TASK and self._may_lend(poll, entry.at):
             waiting = [each for each in self._polls.values() if not self._may_lend(each, entry.at)]
             if waiting:
-                min(waiting, key=lambda each: each.sent).lent = True
+                min(waiting, key=lambda each: each.began).lent = True
             else:
                 self._taken_at = entry.at
         if len(self._orchestrators) > 1 and _is_bad(entry):
             self._lend_all(entry.orchestrator)
 
     def _may_lend(self, poll: _PollInFlight, now: float) -> bool:
-        return poll.lent or now - poll.sent >= _LENDS_AFTER
+        return poll.lent or now - poll.began >= _LENDS_AFTER
 
     def _lend_all(self, orchestrator: str) -> None:
         for poll in self._polls.values():

@@ -19,7 +19,10 @@ from avtomatika_worker.protocol.coerce import as_object
 from avtomatika_worker.testing.history.entries import Entry, Kind
 from avtomatika_worker.testing.history.invariants import INVARIANTS
 
-_LOGGERS: Final = ("task", "outbox", "poller", "supervisor", "program", "link")
+_LEVELS: Final = dict.fromkeys(("task", "outbox", "supervisor", "program", "link"), logging.INFO) | {
+    "poller": logging.DEBUG
+}
+"""Of the worker's loggers."""
 _ENDS: Final = frozenset({"task_finished", "task_failed"})
 _GIVEN_UP: Final = frozenset({"result_lost", "result_expired", "result_superseded"})
 _STORY: Final = 40
@@ -193,13 +196,13 @@ class _LogTap(logging.Filter):
     def fitted(self) -> Generator[None]:
         """Put the tap in place inside the block."""
         with contextlib.ExitStack() as stack:
-            for name in _LOGGERS:
+            for name, level in _LEVELS.items():
                 logger = logging.getLogger(f"avtomatika_worker.{name}")
                 stack.callback(logger.setLevel, logger.level)
                 stack.callback(logger.removeFilter, self)
                 self._levels[logger.name] = logger.level
-                if not logger.isEnabledFor(logging.INFO):
-                    logger.setLevel(logging.INFO)
+                if not logger.isEnabledFor(level):
+                    logger.setLevel(level)
                 logger.filters.insert(0, self)
             yield
 
@@ -218,18 +221,19 @@ class _LogTap(logging.Filter):
         elif action == "crashed":
             self._add(Kind.CRASHED)
         elif action == "registered":
-            self._registered(record)
+            facts = {"seconds": getattr(record, "longest_interval", math.inf)}
+            self._add_of_link(Kind.HEARTBEATS_CONFIGURED, record, facts)
+        elif action == "polling":
+            self._add_of_link(Kind.POLLING, record, {})
         logger = logging.getLogger(record.name)
         own = self._levels.get(record.name, logging.NOTSET)
         level = own or (logger.parent or logger).getEffectiveLevel()
         return record.levelno >= level
 
-    def _registered(self, record: logging.LogRecord) -> None:
-        """Add how often this worker means to send heartbeats."""
+    def _add_of_link(self, kind: Kind, record: logging.LogRecord, facts: Mapping[str, Any]) -> None:
+        """Add what a worker does at an orchestrator."""
         worker_id, url = str(getattr(record, "worker_id", "")), str(getattr(record, "orchestrator", ""))
-        facts = {"seconds": getattr(record, "longest_interval", math.inf)}
-        kind, now = Kind.HEARTBEATS_CONFIGURED, time.monotonic()
-        self._history.add(Entry(at=now, kind=kind, orchestrator=url, worker_id=worker_id, facts=facts))
+        self._history.add(Entry(at=time.monotonic(), kind=kind, orchestrator=url, worker_id=worker_id, facts=facts))
 
     def _work_ended(self, record: logging.LogRecord) -> None:
         seconds, skill = float(getattr(record, "seconds", 0.0)), getattr(record, "skill", "")
