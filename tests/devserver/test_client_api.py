@@ -78,7 +78,7 @@ async def test_a_job_from_submission_to_its_result(start: Start) -> None:
         (b'{"skill": "echo", "deadline": 1e300}', "64 bits"),
         ({"skill": "echo", "parms": {}}, "unknown field 'parms'"),
         ({"skill": "echo", "params": {"x": 1e30}}, "64 bits"),
-        (b'{"skill": "echo", "params": ' + b'{"a":' * 900 + b"1" + b"}" * 901, "ecursion"),
+        (b'{"skill": "echo", "params": ' + b'{"a":' * 900 + b"1" + b"}" * 901, "nested too deeply"),
     ],
 )
 async def test_wrong_submissions_are_refused_with_the_reason(start: Start, body: Any, words: str) -> None:
