@@ -163,6 +163,11 @@ class Untyped:
     seen: list[Any]
 
 
+@dataclass
+class Nested:
+    parts: list[Untyped]
+
+
 @pytest.mark.parametrize(
     ("state", "where"),
     [
@@ -173,6 +178,7 @@ class Untyped:
         (collections.Counter({5: 1}), "$ is Counter"),
         ({(1, 2)}, "no set"),
         (Untyped([(1, 2)]), "$.seen[0] is (1, 2)"),
+        (Nested([Untyped([1]), Untyped([{"a": [3, (1, 2)]}])]), "$.parts[1].seen[0].a[1] is (1, 2)"),
     ],
     ids=str,
 )
@@ -183,7 +189,15 @@ def test_a_state_that_would_come_back_as_another_is_refused_at_once(state, where
 
 
 @pytest.mark.parametrize(
-    "state", [{"loss": math.nan, "most": math.inf}, Sums(1, 2), Untyped([math.nan, {"a": 2**70}]), [1, 0.5], None]
+    "state",
+    [
+        {"loss": math.nan, "most": math.inf},
+        Sums(1, 2),
+        Untyped([math.nan, {"a": 2**70}]),
+        Nested([Untyped(["a", None, True]), Untyped([{"b": [0.5]}])]),
+        [1, 0.5],
+        None,
+    ],
 )
 def test_a_state_that_comes_back_as_it_is_is_taken(state):
     content = json.loads(json.dumps(plain(state)))

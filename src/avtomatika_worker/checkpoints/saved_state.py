@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import marshal
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,14 +13,12 @@ from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.narrowing import as_any
 from avtomatika_worker.skills.engines import by_engine
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.skills.round_trips import difference
+from avtomatika_worker.skills.round_trips import are_written_alike, difference
 from avtomatika_worker.skills.type_hints import UnsupportedTypeError, is_named_tuple, name_of
 from avtomatika_worker.skills.validation import InvalidValue
 
 _PLAIN: Final = frozenset({dict, list, str, int, float, bool, type(None)})
 _NUMBERS: Final = frozenset({int, float})
-_WITHOUT_REFERENCES: Final = 2
-"""The last version of marshal's format in which the same object is written in full each time."""
 
 MOST_STATE: Final = 16 * 1024 * 1024
 """Bytes of a state: what is larger belongs into a file."""
@@ -108,7 +105,7 @@ def converted(value: Any, of: type) -> Any:
 
 def check_restorable(value: Any, state: object, of: type) -> None:
     """Raise TypeError if `converted` would make another state of ``value``, the plain form of ``state``."""
-    if of in _PLAIN and type(state) is of and _is_written_alike(value, state):
+    if of in _PLAIN and type(state) is of and are_written_alike(value, state):
         return
     try:
         found = difference(converted(value, of), state)
@@ -119,14 +116,6 @@ def check_restorable(value: Any, state: object, of: type) -> None:
             f"the state of a loop would be another one after a restart: {found}; use lists, texts as keys and JSON's"
             " other types, or a dataclass that has the types of its fields, from the loop's beginning on"
         )
-
-
-def _is_written_alike(value: Any, state: Any) -> bool:
-    """Whether two values are the same in all types and parts; if in doubt, false. Quick, also for large ones."""
-    try:
-        return marshal.dumps(value, _WITHOUT_REFERENCES) == marshal.dumps(state, _WITHOUT_REFERENCES)
-    except ValueError:  # something in the state is of no built-in type
-        return False
 
 
 def _is_bytes(value: object) -> bool:
