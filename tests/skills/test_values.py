@@ -795,6 +795,26 @@ def test_an_iterable_is_a_list_that_was_checked(tp: Any, sent: Any, value: Any, 
             contract.convert({"a": ["x"]})
 
 
+@dataclass
+class Around:
+    a: Iterable[int]
+    b: Beside | None = None
+
+
+class TypedAround(TypedDict):
+    a: Iterable[int]
+    b: Beside
+
+
+@pytest.mark.parametrize("tp", [Around, TypedAround])
+def test_an_iterable_beside_a_model_of_pydantics_is_a_list_too(tp: Any) -> None:
+    contract = schema.infer_fields("f", {"x": (tp, MISSING)})
+    made = contract.convert({"x": {"a": [1], "b": {}}})["x"]
+    assert (made.a if tp is Around else made["a"]) == [1]
+    with pytest.raises(InvalidValue, match=r"\$\.x\.a"):
+        contract.convert({"x": {"a": ["x"], "b": {}}})
+
+
 class Picture(BaseModel):
     raw: bytes = b"as pydantic reads it"
 

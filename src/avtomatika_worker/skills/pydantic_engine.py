@@ -17,8 +17,8 @@ from avtomatika_worker._boundaries import attempted
 from avtomatika_worker.errors import TaskError, UnsendableValueError
 from avtomatika_worker.narrowing import is_dict, is_list, is_tuple
 from avtomatika_worker.skills.contract import JsonSchema
+from avtomatika_worker.skills.core_schemas import ENCODED, with_base64, with_lists
 from avtomatika_worker.skills.jsonable import to_plain
-from avtomatika_worker.skills.pydantic_bytes import ENCODED, with_base64
 from avtomatika_worker.skills.type_hints import MISSING, for_pydantic
 from avtomatika_worker.skills.validation import InvalidValue, Problem, json_path, said, shorten
 
@@ -38,9 +38,9 @@ class PydanticType:
     def __init__(self, annotation: Any) -> None:
         adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(for_pydantic(annotation))
         self._core: Any = with_base64(adapter.core_schema)
-        own = self._core is adapter.core_schema
-        self._validator: Any = adapter.validator if own else pydantic_core.SchemaValidator(self._core)
-        self._serializer: Any = adapter.serializer if own else pydantic_core.SchemaSerializer(self._core)
+        own, read = adapter.core_schema, with_lists(self._core)
+        self._validator: Any = adapter.validator if read is own else pydantic_core.SchemaValidator(read)
+        self._serializer: Any = adapter.serializer if self._core is own else pydantic_core.SchemaSerializer(self._core)
         self.reads_more: bool = _reads_more(annotation)
         """Whether fields that its schema does not list may be read."""
 
