@@ -30,7 +30,7 @@ _FLUSH_TIMEOUT: Final = 3.0
 """Seconds for flushing output, which possibly nobody reads."""
 
 LAST_WORDS: Final = 1.0
-"""Seconds for the log's handlers to take the line that says why a process ends."""
+"""Seconds for the log's handlers to take a line that is written while the process ends."""
 
 _PAUSE: Final = 0.1
 
@@ -112,7 +112,7 @@ def exit_at_once(code: int) -> NoReturn:
 
 
 def attempt_within(seconds: float, work: Callable[[], object]) -> None:
-    """Do a last thing before an exit, unless it takes longer; what it raises is dropped.
+    """Do something that must not keep the process from ending: wait so long at most, and drop what it raises.
 
     Even a line for the log may never be written: its handlers are users' code, and may block.
     """

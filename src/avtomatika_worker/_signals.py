@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from avtomatika_worker._atexit import exit_at_once
+from avtomatika_worker._atexit import LAST_WORDS, attempt_within, exit_at_once
 from avtomatika_worker._boundaries import attempted
 from avtomatika_worker._forks import in_forked_children
 
@@ -86,9 +86,12 @@ class _SignalReader:
 
 
 def _report(error: Exception) -> None:
-    _log.error(
-        "handling a signal failed; this is a bug in the worker", exc_info=error, extra={"action": "signal_failed"}
-    )
+    def write() -> None:
+        _log.error(
+            "handling a signal failed; this is a bug in the worker", exc_info=error, extra={"action": "signal_failed"}
+        )
+
+    attempt_within(LAST_WORDS, write)
 
 
 _STOP_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

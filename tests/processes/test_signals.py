@@ -465,3 +465,49 @@ async def test_a_broken_pipe_behind_the_log_does_not_matter(orchestrator, projec
         assert (await orchestrator.submit("echo", {"n": 1}).done(10)).result == {"n": 1}
         worker.send(signal.SIGTERM)
         assert await worker.exit_code() == 0
+
+
+FAILING = """
+import logging, os, signal, sys, time
+from avtomatika_worker._signals import hear_signals
+from avtomatika_worker.supervisor import Ending
+from avtomatika_worker.worker.program import end_by_force
+
+class Blocking(logging.Handler):
+    def emit(self, record):
+        time.sleep(3600)
+
+class Program:
+    ending = Ending()
+
+    def rescue(self):
+        raise OSError("the disk is gone")
+
+def fail_first(number, times):
+    if number == signal.SIGTERM:
+        raise ValueError("no")
+    if blocked:
+        os._exit(3)
+    end_by_force(Program())
+
+blocked = "blocked" in sys.argv
+logging.getLogger().handlers = [Blocking() if blocked else logging.StreamHandler()]
+hear_signals(fail_first)
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("log", ["blocked", "written"])
+async def test_a_signal_whose_handling_fails_keeps_the_next_from_nothing(log):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FAILING, log, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(30):
+        _, errors = await process.communicate()
+    assert process.returncode == 3
+    if log == "written":
+        assert b"handling a signal failed" in errors
+        assert b"results may not be on disk" in errors
+        assert b"the disk is gone" in errors

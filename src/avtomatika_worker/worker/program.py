@@ -218,8 +218,14 @@ def _report_given_up(seconds: float) -> None:
 
 def end_by_force(worker: Stoppable) -> NoReturn:
     """End the process, although its loop does not: what matters goes to disk, from here."""
-    attempt_within(FORCED_LIMIT, worker.rescue)
+    attempt_within(FORCED_LIMIT, lambda: attempted(worker.rescue, _report_not_rescued))
     exit_at_once(EXIT_LOST if worker.ending.lost else EXIT_FORCED)
+
+
+def _report_not_rescued(error: Exception) -> None:
+    _log.critical(
+        "results may not be on disk; this is a bug in the worker", exc_info=error, extra={"action": "rescue_failed"}
+    )
 
 
 def exit_code(ending: Ending) -> int:
