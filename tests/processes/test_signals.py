@@ -504,8 +504,12 @@ async def test_a_signal_whose_handling_fails_keeps_the_next_from_nothing(log):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", FAILING, log, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
-    async with asyncio.timeout(30):
-        _, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(30):
+            _, errors = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
     assert process.returncode == 3
     if log == "written":
         assert b"handling a signal failed" in errors
