@@ -55,6 +55,8 @@ class Mirrors:
         self._known: list[tuple[Any, Any]] = []
         self._records: dict[type, tuple[Record, tuple[bool, ...]]] = {}
         self._open: list[Any] = []
+        self._keys_may_meet = False
+        """Whether there are keys that are not texts: two texts may be one of them."""
 
     def of(self, annotation: Any) -> Any:
         """Return the type with a mirror for each class with fields. Raises TypeError, NameError."""
@@ -124,7 +126,7 @@ class Mirrors:
         ``sent``: the JSON of which it was made; keys that have become one are refused.
         """
         try:
-            return self._made(value, sent)
+            return self._made(value, sent if self._keys_may_meet else _ABSENT)
         except _Refused as error:
             raise InvalidValue([Problem(json_path(error.path[::-1]), error.problem)]) from None
 
@@ -148,8 +150,9 @@ class Mirrors:
         if args and _is_mapping(origin) and not _can_be_key(args[0]):
             raise TypeError(f"keys of type {name_of(args[0])} are not supported")
         inner = tuple(each if each is ... else self.of(each) for each in args)
-        if args and _is_mapping(origin) and not _is_text(args[0]):  # two texts may be one key: `made` looks
-            return Annotated[origin[inner], msgspec.Meta()]
+        if args and _is_mapping(origin) and not _is_text(args[0]):
+            self._keys_may_meet = True
+            return Annotated[origin[inner], msgspec.Meta()]  # not the annotation itself: `made` looks at it
         if all(new is old for new, old in zip(inner, args, strict=True)):
             return annotation
         return union_of(inner) if origin in {Union, types.UnionType} else origin[inner]
@@ -193,13 +196,14 @@ class Mirrors:
         first = 1 if record.tag else 0  # of an array
         for index, (each, as_it_is) in enumerate(zip(record.fields, done, strict=True)):
             item = getattr(value, f"f{index}")
-            if item is not _ABSENT:
-                part = _part(sent, first + index if record.array else each.written)
-                given[each.name] = (
-                    item if as_it_is else self._inside(index if record.array else each.written, item, part)
-                )
-            elif each.required:
-                given[each.name] = None
+            if item is _ABSENT:
+                if each.required:
+                    given[each.name] = None
+            elif as_it_is:
+                given[each.name] = item
+            else:
+                step, part = (index, first + index) if record.array else (each.written, each.written)
+                given[each.name] = self._inside(step, item, _part(sent, part))
         try:
             return record.make(**given)
         except TaskError:  # the user decides how the task ends
