@@ -19,9 +19,9 @@ from avtomatika_worker import TaskFiles
 from avtomatika_worker.errors import DependencyError, TaskError, TransientError
 from avtomatika_worker.files.egress import EgressProxy
 from avtomatika_worker.files.egress_route import Allowed, Route
-from avtomatika_worker.files.relay import MOST_STRANGERS
 from avtomatika_worker.files.service import Files
 from avtomatika_worker.files.store_settings import StoreSettings
+from avtomatika_worker.files.strangers import MOST_STRANGERS, SHOWN_WITHIN, surplus
 from avtomatika_worker.files.task_files import FileOperations
 from avtomatika_worker.policy.backoff import BackoffPolicy
 from avtomatika_worker.transport.proxies import proxy_for
@@ -414,16 +414,43 @@ async def test_nobody_is_reached_through_a_route_without_its_key(key: str | None
         proxy.close()
 
 
+async def end_of(reader: asyncio.StreamReader) -> bytes:
+    with suppress(ConnectionError):
+        return await reader.read()
+    return b""
+
+
 async def test_other_users_of_the_machine_cannot_hold_more_than_a_few_of_its_connections():
     proxy = EgressProxy()
     parts = urlsplit(await asyncio.to_thread(proxy.url, Route()))
     held = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(MOST_STRANGERS + 50)]
-    for reader, _ in held[:50]:
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-    assert (await ask(parts.geturl(), key=None)).startswith(b"HTTP/1.1 407 ")
+    ends = [asyncio.create_task(end_of(reader)) for reader, _ in held[:50]]
+    async with asyncio.timeout(20):
+        while True:
+            assert (await ask(parts.geturl(), key=None)).startswith(b"HTTP/1.1 407 ")
+            _, held_still = await asyncio.wait(ends, timeout=0.05)
+            if not held_still:
+                break
+    assert {each.result() for each in ends} == {b""}
     for _, writer in held:
         writer.close()
+    proxy.close()
+
+
+@pytest.mark.parametrize(("old", "new", "cut"), [
+    (MOST_STRANGERS, 0, 0), (MOST_STRANGERS + 3, 0, 3), (MOST_STRANGERS, 4, 4), (2, 300, 2), (0, 500, 0), (0, 520, 8),
+    (100, 500, 100), (10, 700, 198),
+])  # fmt: skip
+def test_connections_without_a_key_make_room_once_they_had_time_to_show_one(old: int, new: int, cut: int):
+    assert surplus([SHOWN_WITHIN] * old + [0.0] * new) == cut
+
+
+async def test_many_connections_of_the_worker_at_once_are_not_taken_for_those_of_others():
+    proxy, route = EgressProxy(), Route()
+    url = await asyncio.to_thread(proxy.url, route)
+    key = base64.b64encode(f"route:{route.key}".encode()).decode()
+    answers = await asyncio.gather(*(ask(url, key=key) for _ in range(2 * MOST_STRANGERS)))
+    assert {each[:13] for each in answers} == {b"HTTP/1.1 403 "}
     proxy.close()
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from avtomatika_worker.files.egress_route import REDIRECTED, Authority, Route
 from avtomatika_worker.files.heads import Answer, Request, parse_answer, parse_request
+from avtomatika_worker.files.strangers import surplus
 from avtomatika_worker.files.upstream import ProxyFor, UpstreamProxy
 
 _CONNECT_TIMEOUT: Final = 10.0
@@ -24,9 +25,6 @@ _CONNECT_TIMEOUT: Final = 10.0
 
 STALL_TIMEOUT: Final = 60.0
 """Seconds for which a host may take nothing of what is sent to it, as obstore's own for what it reads."""
-
-MOST_STRANGERS: Final = 128
-"""Connections that have not shown a route's key: any user of the machine can open them. The oldest makes room."""
 
 _HEAD_END: Final = b"\r\n\r\n"
 _LONGEST_HEAD: Final = 64 * 1024
@@ -49,6 +47,7 @@ class FromClient(asyncio.Protocol):
         self._others = others
         self._stall_timeout = stall_timeout
         self._stalled: asyncio.TimerHandle | None = None
+        self.made_at: float = 0.0
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._body_left = 0
@@ -65,10 +64,11 @@ class FromClient(asyncio.Protocol):
         """Begin."""
         self._transport = transport  # type: ignore[assignment]
         self._others[self] = None
+        self.made_at = self._loop.time()
         strangers = [each for each in self._others if each.is_stranger]
-        if len(strangers) > MOST_STRANGERS:
-            del self._others[strangers[0]]
-            strangers[0].abort()
+        for each in strangers[: surplus([self.made_at - each.made_at for each in strangers])]:
+            del self._others[each]
+            each.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as it is called
         """End."""
