@@ -155,10 +155,19 @@ def test_a_directory_in_place_of_the_env_file_is_reported(command, write, tmp_pa
     assert line.startswith("worker: .env: cannot be read: ")
 
 
+def test_a_virtual_environment_of_that_name_is_no_env_file(command, write, tmp_path):
+    write("main.py")
+    write(".env/pyvenv.cfg")
+    assert command("skills").returncode == 0
+
+
 def test_nesting_that_no_parser_takes_is_a_usage_error(command, write, tmp_path):
     write("main.py")
     deep = "[" * 5000 + "]" * 5000
     done = command("call", "in_main", f'{{"a": {deep}}}')
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    deeper_than_sent = "[" * 500 + "]" * 500
+    done = command("call", "in_main", f'{{"a": {deeper_than_sent}}}')
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     (tmp_path / "pyproject.toml").write_text(f"a = {deep}\n", "utf-8")
     done = command("skills")

@@ -242,7 +242,8 @@ async def test_a_directory_that_is_not_this_users_alone_is_found(doctor, tmp_pat
         os.chown(directory, 54321, 54321)
     else:
         directory.chmod(0o777)
-    code, out = await doctor("--json", **{variable: str(directory)})
+    nowhere = {"ORCHESTRATOR_URL": "http://127.0.0.1:9"}
+    code, out = await doctor("--json", **{variable: str(directory)}, **nowhere)
     assert code != 0
     refused = [each for each in json.loads(out)["findings"] if "is refused" in each["text"]]
     assert [(fault in each["text"], variable in (each["advice"] or "")) for each in refused] == [(True, True)]

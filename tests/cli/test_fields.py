@@ -105,3 +105,12 @@ def test_a_decimal_keeps_all_of_its_digits(text):
     assert typed_fields(split_fields([f"value={text}"]), schema_of(decimal.Decimal)) == {"value": text}
     assert typed_fields(split_fields([f"value={text}"]), schema_of(float)) == {"value": float(text)}
     assert typed_fields(split_fields([f"value={text}"]), None) == {"value": float(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1.10", 1.1), ("1e5", 1e5), ("0.1234567890123456789", "0.1234567890123456789"), ("1e400", "1e400")],
+)
+def test_a_number_or_text_is_a_number_unless_that_loses_digits(text, value):
+    """As pydantic describes a Decimal."""
+    assert typed_fields(split_fields([f"value={text}"]), schema_of(float | str)) == {"value": value}

@@ -27,6 +27,7 @@ from avtomatika_worker.cli.machines import write_json
 from avtomatika_worker.cli.progress_line import ProgressLine
 from avtomatika_worker.cli.worker_app import UsageProblem, load_app, load_settings, load_skills, usage_errors
 from avtomatika_worker.devserver import Change, Subscription
+from avtomatika_worker.errors import UnsendableValueError
 from avtomatika_worker.files.offload import Place, replaced, texts
 from avtomatika_worker.narrowing import is_dict
 from avtomatika_worker.observability.logging import configure_logging
@@ -132,7 +133,7 @@ async def _run(
         try:
             given = with_files(worker, call.skill, params)
             task = harness.submit(call.skill, given, deadline_in=call.deadline, metadata=metadata)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, UnsendableValueError) as error:
             raise UsageProblem(f"the task: {error}") from error
         changes = harness.orchestrator.subscribe(lambda change: change.job is task.job)
         stream = _Stream(ChunkReader(worker.skills, call.skill), line)

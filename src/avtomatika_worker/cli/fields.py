@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from avtomatika_worker.cli.worker_app import UsageProblem
@@ -48,10 +49,12 @@ def typed_fields(fields: Sequence[Named], schema: JsonSchema | None) -> dict[str
     A param that the schema does not list is JSON if possible, else a string. If a name occurs twice, the last one wins.
     """
     whole = schema or {}
-    return {each.name: _read(each, _types_of_field(each.name, whole)) for each in fields}
+    return {each.name: _read(each, _schemas_of_field(each.name, whole), whole) for each in fields}
 
 
-def _read(field: Named, types: frozenset[str]) -> Any:
+def _read(field: Named, schemas: Sequence[Any], whole: JsonSchema) -> Any:
+    """Read a field as one of the types that its schemas allow: all of them if there is none."""
+    types = frozenset[str]().union(*(_types(each, whole, 0) for each in schemas)) if schemas else _EVERY
     if types == frozenset({"string"}):
         return field.text
     try:
@@ -63,16 +66,24 @@ def _read(field: Named, types: frozenset[str]) -> Any:
         if "string" in types:
             return value if types == _EVERY else field.text
     elif not types.isdisjoint(_types_of_value(value)):
-        return field.text if types != _EVERY and "string" in types and _is_shortened(value, field.text) else value
+        may_be_text = types != _EVERY and "string" in types
+        return field.text if may_be_text and _loses_digits(value, field.text, any(map(_is_decimal, schemas))) else value
     if "string" in types:
         return field.text
     allowed = " or ".join(_WRITTEN[each] for each in sorted(types - _implied(types)))
     raise UsageProblem(f"--param {field.name}={field.text!r:.80}: it should be {allowed or 'left out'}")
 
 
-def _is_shortened(value: object, text: str) -> bool:
-    """Whether a number is not all that its text says, as 1.1 for 1.10: for a decimal, the text says more."""
-    return isinstance(value, float) and str(value) != text
+def _loses_digits(value: object, text: str, is_decimal: bool) -> bool:
+    """Whether a number is not what its text says. For a decimal, 1.10 says more than 1.1."""
+    if not isinstance(value, float):
+        return False
+    return str(value) != text if is_decimal else Decimal(text) != Decimal(str(value))
+
+
+def _is_decimal(schema: Any) -> bool:
+    options = as_object(schema).get("anyOf") or ()
+    return as_object(schema).get("format") == "decimal" or any(map(_is_decimal, options))
 
 
 def _implied(types: frozenset[str]) -> frozenset[str]:
@@ -98,10 +109,9 @@ def _types_of_value(value: object) -> frozenset[str]:
             return frozenset({"array"})
 
 
-def _types_of_field(name: str, whole: JsonSchema) -> frozenset[str]:
-    """Return the types that a field of the params may have; all of them if the schema does not list it."""
-    found = [each for each in _properties(whole, whole, 0) if name in each]
-    return frozenset[str]().union(*(_types(each[name], whole, 0) for each in found)) if found else _EVERY
+def _schemas_of_field(name: str, whole: JsonSchema) -> list[Any]:
+    """Return the schemas of a field of the params; none if the schema does not list it."""
+    return [each[name] for each in _properties(whole, whole, 0) if name in each]
 
 
 def _properties(schema: JsonSchema, whole: JsonSchema, depth: int) -> Iterator[dict[str, Any]]:

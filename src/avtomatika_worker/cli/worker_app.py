@@ -180,7 +180,7 @@ def load_skills(worker: Worker, settings: Settings) -> None:
 def read_dotenv() -> None:
     """Read the .env file of the working directory; variables already in the environment win."""
     path = Path(".env")
-    if path.exists():
+    if path.exists() and not (path / "pyvenv.cfg").exists():  # some name their virtual environment so
         try:
             variables = read_env_file(path)
         except ConfigError as error:
