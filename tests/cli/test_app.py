@@ -180,7 +180,7 @@ def test_a_working_directory_that_was_removed_is_a_usage_error(tmp_path):
     (gone := tmp_path / "gone").mkdir()
     program = "import os, sys; os.rmdir(os.getcwd()); from avtomatika_worker.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "run", "--app", "main:worker"],
+        [sys.executable, "-P", "-c", program, "run", "--app", "main:worker"],
         cwd=gone,
         capture_output=True,
         text=True,
