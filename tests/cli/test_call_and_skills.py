@@ -247,6 +247,21 @@ def test_objects_that_are_alternatives_are_named_by_their_titles():
     assert type_of({"anyOf": [{"type": "object"}, {"type": "string", "title": "Text"}]}, {}) == "object or string"
 
 
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"minLength": 1}, "at least 1 character"),
+        ({"minLength": 2}, "at least 2 characters"),
+        ({"minLength": 1, "maxLength": 1}, "1 character"),
+        ({"minLength": 36, "maxLength": 36}, "36 characters"),
+        ({"minLength": 1, "maxLength": 4}, "1 to 4 characters"),
+        ({"maxLength": 80}, "0 to 80 characters"),
+    ],
+)
+def test_the_length_of_a_text_is_counted_in_words_that_fit(bounds, words):
+    assert type_of({"type": "string", **bounds}, {}) == f"string ({words})"
+
+
 def test_version_is_a_line_or_what_a_report_should_name(command):
     line = command("version").stdout.strip()
     reported = json.loads(command("version", "--json").stdout)

@@ -102,7 +102,7 @@ async def test_one_report_for_people(place):
     assert (code, err) == (0, "")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[0].startswith("w1 render-farm")
-    assert lines[0].endswith("idle")
+    assert lines[0].endswith("busy")
     assert "1 of 3 running" in lines[1]
     assert "registered protocol 1.0b17" in lines[2]
     assert lines[3:5] == ["outbox empty", "skills render ×1 idle"]
@@ -176,13 +176,14 @@ async def test_a_fleet_is_shown_process_by_process():
     task = {"skill": "echo", "job_id": "j", "seconds": 3725.0, "progress": None, "seconds_left": None, "hand_outs": 3}
     processes = [
         {"worker_id": "w-1", "state": "running", "health": {"status": "idle", "tasks": [task]}},
-        {"worker_id": "w-2", "state": "starting", "health": None},
+        {"worker_id": "w-2", "state": "running", "health": {"status": "idle", "tasks": []}},
+        {"worker_id": "w-3", "state": "starting", "health": None},
     ]
     async with answering({"processes": processes}) as url:
         _, out, _ = await top("--url", url)
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "echo (#3) j 1:02:05 ?" in lines
-    assert [line for line in lines if line.startswith("w-")] == ["w-1 idle", "w-2 starting"]
+    assert [line for line in lines if line.startswith("w-")] == ["w-1 busy", "w-2 idle", "w-3 starting"]
 
 
 async def test_what_a_worker_says_does_not_control_the_terminal():

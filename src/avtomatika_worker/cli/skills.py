@@ -101,12 +101,22 @@ def _bounds(schema: JsonSchema) -> str:
     """Describe the bounds of a number or a text."""
     names = {"minimum": "≥ ", "exclusiveMinimum": "> ", "maximum": "≤ ", "exclusiveMaximum": "< "}
     bounds = [f"{sign}{schema[key]}" for key, sign in names.items() if key in schema]
-    least, most = schema.get("minLength"), schema.get("maxLength")
-    if least is not None or most is not None:
-        bounds.append(f"{least or 0} to {most} characters" if most is not None else f"at least {least} characters")
+    bounds += _length(schema.get("minLength"), schema.get("maxLength"))
     if "format" in schema:
         bounds.append(str(schema["format"]))
     return f" ({', '.join(bounds)})" if bounds else ""
+
+
+def _length(least: int | None, most: int | None) -> Iterator[str]:
+    """Describe how long a text may be."""
+    if most is not None:
+        yield _characters(str(most) if least == most else f"{least or 0} to {most}", most)
+    elif least is not None:
+        yield _characters(f"at least {least}", least)
+
+
+def _characters(count: str, last: int) -> str:
+    return f"{count} character" if last == 1 else f"{count} characters"
 
 
 def _resolved(schema: JsonSchema, whole: JsonSchema) -> JsonSchema:

@@ -122,7 +122,9 @@ def _heading(worker: dict[str, Any]) -> Text:
     heading = Text(name or "worker", style="bold")
     heading.append(f"  {kind} {version}  ", style="dim")
     status = as_text(worker.get("status")) or "?"
-    heading.append(status, style="green" if status == "idle" else "yellow")
+    # A worker announces "idle" while it runs tasks, too: orchestrators queue for none that is busy.
+    shown = "busy" if status == "idle" and worker.get("tasks") else status
+    heading.append(shown, style="green" if status == "idle" else "yellow")
     for key in ("not_live", "not_ready"):
         if problem := as_text(worker.get(key)):
             heading.append(f"  {problem}", style="bold red")

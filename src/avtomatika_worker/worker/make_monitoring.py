@@ -58,11 +58,7 @@ class Monitoring(msgspec.Struct, frozen=True):
         except ConfigError as error:
             if self.port_is_asked_for:
                 raise
-            _log.warning(
-                "there is no health server: %s; set WORKER_PORT to another port, or to 0 for any that is free",
-                error,
-                extra={"action": "health_server_off"},
-            )
+            _log.warning("there is no health server: %s", error, extra={"action": "health_server_off"})
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
