@@ -195,6 +195,7 @@ def test_ctrl_c_cancels_the_task(project):
     [
         (("rezise",), "no skill 'rezise'; did you mean resize?"),
         (("resize", "{width: 1}"), "quote it for the shell"),
+        (("resize", "--metadata", "{a: 1}"), """quote it for the shell: '{"width": 100}')"""),
         (("resize", "[1]"), "it should be an object"),
         (("resize", "-p", "width"), "write it as name=value"),
         (("resize", "-p", "width=wide"), "--param width='wide': it should be an integer"),
@@ -211,6 +212,13 @@ def test_what_was_typed_wrong_is_one_line_and_exit_code_2(command, arguments, me
     (line,) = done.stderr.splitlines()
     assert line.startswith("worker: ")
     assert message in line
+
+
+def test_a_file_that_breaks_off_is_not_blamed_on_the_shell(command):
+    done = command("call", "--app", "app:worker", "resize", "-f", "-", stdin='{"width": 1')
+    assert done.returncode == 2
+    assert done.stderr.startswith("worker: --file -: not JSON: ")
+    assert "shell" not in done.stderr
 
 
 def test_the_environment_takes_part_but_points_to_no_other_orchestrator(command):

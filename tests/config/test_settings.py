@@ -368,6 +368,8 @@ def test_unknown_variables_are_ignored_and_likely_misspellings_are_reported() ->
     environ = {
         "WORKER_TOKN": "x",
         "MAX_CONCURENT_TASKS": "x",
+        "WORKER_LOG_LEVEL": "x",
+        "WORKER_S3_DEFAULT_BUKET": "x",
         "WORKER_SERVICE_HOST": "x",
         "WORKER_TOKEN": "x",
         "WORKER_EXTRA_TOKEN": "x",
@@ -376,6 +378,8 @@ def test_unknown_variables_are_ignored_and_likely_misspellings_are_reported() ->
     load_settings(environ)
     assert unknown_variables(environ) == [
         "MAX_CONCURENT_TASKS is not a setting of the worker; did you mean MAX_CONCURRENT_TASKS?",
+        "WORKER_LOG_LEVEL is not a setting of the worker; did you mean LOG_LEVEL?",
+        "WORKER_S3_DEFAULT_BUKET is not a setting of the worker; did you mean S3_DEFAULT_BUCKET?",
         "WORKER_TOKN is not a setting of the worker; did you mean WORKER_TOKEN?",
     ]
 

@@ -43,6 +43,7 @@ from avtomatika_worker.worker.program import EXIT_CRASHED, EXIT_FORCED, EXIT_OK,
 _TRIED_AGAIN: Final = frozenset(
     {"TRANSIENT_ERROR", "RESOURCE_EXHAUSTED_ERROR", "INTERNAL_ERROR", "DEPENDENCY_MISSING_ERROR"}
 )
+_QUOTE: Final = """quote it for the shell: '{"width": 100}'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def call_command(app: str | None, call: Call) -> None:
     """Run one task; exits with code 0 if the skill finished by itself, 1 if it failed or was cancelled."""
     params = read_params(call.params, call.file)
     named = split_fields(call.fields)
-    metadata = _object(call.metadata, "--metadata") if call.metadata is not None else None
+    metadata = _object(call.metadata, "--metadata", f" ({_QUOTE})") if call.metadata is not None else None
     worker = load_app(app)
     settings = load_settings(worker, **local_environment("http://127.0.0.1:1", "not-used"))
     load_skills(worker, settings)
@@ -85,7 +86,7 @@ def read_params(text: str | None, file: str | None) -> dict[str, Any]:
     if file is not None:
         params |= _object(_read(file), f"--file {file}")
     if text is not None:
-        params |= _object(text, "the params")
+        params |= _object(text, "the params", f" ({_QUOTE}, or use --param width=100)")
     return params
 
 
@@ -97,12 +98,11 @@ def _read(file: str) -> str:
         raise UsageProblem(f"--file {file}: cannot be read: {reason}") from error
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
+def _object(text: str, what: str, hint: str = "") -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        hint = """quote it for the shell: '{"width": 100}', or use --param width=100"""
-        raise UsageProblem(f"{what}: not JSON: {error} ({hint})") from None
+        raise UsageProblem(f"{what}: not JSON: {error}{hint}") from None
     if not is_dict(value):
         raise UsageProblem(f"""{what}: it should be an object such as '{{"width": 100}}'""")
     return value

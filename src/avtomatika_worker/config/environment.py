@@ -128,7 +128,9 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
             continue
         if name in known or name.startswith(EXTRA_PREFIX) or not name.upper().startswith(_FAMILIES):
             continue
-        alike = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
+        # Some settings have the prefix, such as WORKER_TOKEN, and others do not, such as LOG_LEVEL.
+        spellings = (name.upper(), name.upper().removeprefix("WORKER_"))
+        alike = [each for spelling in spellings for each in difflib.get_close_matches(spelling, known, 1, _ALIKE)]
         if alike:
             messages.append(f"{name} is not a setting of the worker; did you mean {alike[0]}?")
     return messages
