@@ -125,7 +125,7 @@ def test_arguments_that_say_nothing_are_taken() -> None:
 
 def test_an_argument_that_never_existed_is_a_type_error() -> None:
     given: Any = {"worker_typ": "x"}
-    with pytest.raises(TypeError, match="worker_typ"):
+    with pytest.raises(TypeError, match="no argument 'worker_typ'; did you mean 'worker_type'"):
         Worker(**given)
 
 

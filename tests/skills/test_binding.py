@@ -293,6 +293,7 @@ def test_an_argument_that_cannot_be_filled_is_named_with_those_that_can() -> Non
         assert repr(argument) in message
         assert "send_progress" in message
         assert "Files" in message
+    assert "cannot be filled: with a type hint it is a field" in definition_error(resize)
 
 
 def test_an_argument_beside_params_may_have_a_default() -> None:

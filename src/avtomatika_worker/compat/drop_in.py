@@ -116,7 +116,10 @@ class Worker(core.Worker):
     ) -> None:
         del skill_info_class  # any such class is accepted
         given: dict[str, object] = {"http_session": http_session, "clients": clients}
-        refuse_arguments({**{name: value for name, value in given.items() if value not in (None, [])}, **former})
+        refused = {**{name: value for name, value in given.items() if value not in (None, [])}, **former}
+        if refused:
+            taken = inspect.signature(Worker).parameters.values()
+            refuse_arguments(refused, [each.name for each in taken if each.kind is not each.VAR_KEYWORD])
         if config is not None and not isinstance(cast("object", config), WorkerConfig):
             raise ConfigError([f"config must be a WorkerConfig, not {config!r:.80}"])
         super().__init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, Final
 
 from avtomatika_worker.errors import ConfigError
@@ -28,13 +30,18 @@ ATTRIBUTES: Final = {
 """Attributes of ``Worker`` and ``SkillBlueprint``."""
 
 
-def refuse_arguments(given: dict[str, Any]) -> None:
+def refuse_arguments(given: dict[str, Any], known: Iterable[str]) -> None:
     """Raise `ConfigError` for arguments that no longer exist, TypeError for those that never did."""
     former = [name for name in given if name in ARGUMENTS]
     if former:
         raise ConfigError([f"Worker has no argument {name}: {ARGUMENTS[name]}" for name in former])
     if given:
-        raise TypeError(f"Worker has no argument {', '.join(map(repr, given))}")
+        raise TypeError("; ".join(_no_argument(name, known) for name in given))
+
+
+def _no_argument(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [each for each in known if each not in ARGUMENTS], n=1)
+    return f"Worker has no argument {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def no_attribute(owner: object, name: str) -> AttributeError:

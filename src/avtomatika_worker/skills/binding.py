@@ -364,4 +364,4 @@ def _nobody_fills(name: str, injectables: Injectables, *, takes_params: bool) ->
     hint = f"arguments are filled by name ({', '.join(INJECTED_NAMES)}) or by annotation ({by_type})"
     if takes_params:
         return f"the argument {name!r} cannot be filled: {hint}; give it a default, or make it a field of params"
-    return f"the argument {name!r} cannot be filled: {hint}; with a type hint it is a field of the input"
+    return f"the argument {name!r} cannot be filled: with a type hint it is a field of the input; without one, {hint}"
