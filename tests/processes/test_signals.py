@@ -305,22 +305,21 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(orchestrator,
         assert await worker.exit_code(12) == 3
 
 
-async def test_signals_end_a_worker_that_can_start_no_more_threads(orchestrator, project):
+async def check_that_two_signals_end_it(orchestrator, project, skill):
     async with running(orchestrator, project) as worker:
-        orchestrator.submit("run_out_of_threads", {})
+        orchestrator.submit(skill, {})
         await until((project / "is-blocked").exists)
         worker.send(signal.SIGTERM)
         worker.send(signal.SIGINT)
         assert await worker.exit_code(20) == 3
+
+
+async def test_signals_end_a_worker_that_can_start_no_more_threads(orchestrator, project):
+    await check_that_two_signals_end_it(orchestrator, project, "run_out_of_threads")
 
 
 async def test_a_log_handler_that_blocks_keeps_no_shutdown_from_its_end(orchestrator, project):
-    async with running(orchestrator, project) as worker:
-        orchestrator.submit("block_the_log", {})
-        await until((project / "is-blocked").exists)
-        worker.send(signal.SIGTERM)
-        worker.send(signal.SIGINT)
-        assert await worker.exit_code(20) == 3
+    await check_that_two_signals_end_it(orchestrator, project, "block_the_log")
 
 
 async def test_the_longest_shutdown_timeout_is_no_problem(orchestrator, project):

@@ -99,7 +99,7 @@ class Processes:
                 except BaseException:
                     self._serve()  # tasks that have come meanwhile
                     raise
-                self._most[gpus] = max(self._most[gpus], self._count(gpus))
+                self._note_most(gpus)
                 self._offer(process)
 
     async def run(self, skill: Skill, controls: Controls) -> Outcome:
@@ -240,8 +240,11 @@ class Processes:
     def _begin(self, holding: Holding) -> None:
         gpus = holding.gpus
         self._coming[gpus] += 1
-        self._most[gpus] = max(self._most[gpus], self._count(gpus))
+        self._note_most(gpus)
         self._starting.start_alone(self._start_for_who_waits(holding), name="start a skill process")
+
+    def _note_most(self, gpus: float) -> None:
+        self._most[gpus] = max(self._most[gpus], self._count(gpus))
 
     def _count(self, gpus: float) -> int:
         """Return how many processes there are with ``gpus`` devices, and are going to be, but for those that leave."""
